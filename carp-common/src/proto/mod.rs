@@ -1,0 +1,243 @@
+//! The protocol core: decides, never acts.
+//!
+//! One [`VirtualHost`] is one election: one vhid on one interface. It has no socket, no clock and no thread; time and
+//! randomness are arguments, so the daemon, the simulator and the fuzzers run the same code.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | `vhost` | states, transitions, deadlines |
+//! | `election` | pure comparison of two advertisers |
+//! | `auth` | HMAC-SHA1, key, replay memory |
+//! | `demotion` | named causes and their sum |
+//! | `counters` | one statistic per reason |
+
+mod vhost;
+pub mod auth;
+pub mod counters;
+pub mod demotion;
+pub mod election;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::time::Instant;
+pub use crate::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
+use crate::wire::advertisement::HEADER_LEN;
+
+pub use auth::{AddressSet, Key};
+pub use counters::Counters;
+pub use vhost::VirtualHost;
+
+/// What one election is about. Everything here is fixed at start; what changes at run time arrives as an [`Input`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Virtual host id.
+    pub vhid: Vhid,
+    /// Whole seconds of our advertisement interval.
+    pub advbase: AdvBase,
+    /// Fraction of our advertisement interval.
+    pub advskew: AdvSkew,
+    /// Silence factor.
+    pub deadratio: DeadRatio,
+    /// Take over from a worse MASTER without waiting for its silence.
+    pub preempt: bool,
+    /// Whose habits we follow.
+    pub profile: Profile,
+    /// The virtual addresses, part of every digest. A family is in use when it has an address here.
+    pub addresses: AddressSet,
+    /// The password, padded.
+    pub key: Key,
+    /// First replay counter we send; from the wall clock, so that it rises across restarts.
+    pub initial_counter: u64,
+    /// All peers are carpd: reject every counter that does not rise.
+    pub strict_counter: bool,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A CARP payload already matched to this vhid and group; not yet authenticated.
+    Advertisement {
+        /// Family of the packet that carried it.
+        family: Family,
+        /// Who sent it and when it arrived.
+        origin: Origin,
+        /// The IP payload: 36 bytes when well formed.
+        payload: &'a [u8],
+    },
+    /// The interface gained or lost its carrier (or was created, deleted, set up or down).
+    LinkChanged(LinkState),
+    /// The source address we send from; `None` while the interface has none. A family in use without a source
+    /// keeps the host in INIT when no family has one.
+    SourceChanged {
+        /// Family of the address.
+        family: Family,
+        /// The address, of that family.
+        source: Option<IpAddr>,
+    },
+    /// The system-wide demotion changed (the sum over its named causes).
+    DemotionChanged(Demotion),
+    /// What became of an [`Action::SendAdvertisement`]. Three failures in a row demote; as many successes undo.
+    SendCompleted {
+        /// Family that was sent.
+        family: Family,
+        /// How it went.
+        outcome: SendOutcome,
+    },
+    /// An [`Action::ClaimAddresses`] was carried out (the up script ended, the address is there): announce again.
+    ClaimCompleted,
+    /// An operator's wish.
+    Command(Command),
+    /// Bow out if MASTER, release, then INIT for good.
+    Shutdown,
+}
+
+/// Who sent an advertisement and when it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// IP source.
+    pub source: IpAddr,
+    /// When the kernel received it, which may be long before we are told.
+    pub arrival: Instant,
+}
+
+/// Carrier and administrative state together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Frames can flow.
+    Up,
+    /// They cannot.
+    Down,
+}
+
+/// Result of sending one advertisement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// Handed to the device.
+    Sent,
+    /// Refused (ENOBUFS, ENETDOWN, …).
+    Failed,
+}
+
+/// An operator's wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// USR2: bow out when MASTER, be BACKUP, and do not take over for `hold`; then listen for a full
+    /// master-down time.
+    StepDown {
+        /// How long to stay away (ucarp: 3 s).
+        hold: core::time::Duration,
+    },
+}
+
+/// What to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// Tell the kernel side which state we are in.
+    ProgramDatapath(State),
+    /// Put one advertisement on the wire; report back with [`Input::SendCompleted`].
+    SendAdvertisement {
+        /// Family to send in.
+        family: Family,
+        /// The complete CARP header.
+        payload: [u8; HEADER_LEN],
+    },
+    /// Add the virtual addresses, or run the up script; report back with [`Input::ClaimCompleted`].
+    ClaimAddresses,
+    /// Remove the virtual addresses, or run the down script.
+    ReleaseAddresses,
+    /// Gratuitous ARP, or unsolicited neighbour advertisements, for every virtual address of the family.
+    Announce(Family),
+    /// The state changed.
+    Report(Transition),
+    /// Someone should know; already rate-limited.
+    Notify(Notice),
+}
+
+/// A change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a state changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Link and source address are there: start listening.
+    Started,
+    /// The MASTER was silent for the master-down time.
+    MasterTimedOut,
+    /// We preempt, and it advertised worse than we would.
+    PreemptingWorseMaster,
+    /// The MASTER is more demoted than we are (OpenBSD profile).
+    PreemptingMoreDemotedMaster,
+    /// It advertises so rarely that it would time out: a bow-out, or a badly configured peer.
+    MasterWillTimeOut,
+    /// A better host advertised.
+    BetterMasterAdvertised,
+    /// An equal host advertised and won the tie.
+    TieLost,
+    /// The operator said so.
+    Requested,
+    /// No carrier, or the interface is gone or down.
+    LinkDown,
+    /// The interface lost its last usable source address.
+    NoSourceAddress,
+    /// Orderly stop.
+    Shutdown,
+}
+
+/// Something that is not a state change but that someone should know. Rate-limited by the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// ucarp's "Bad digest": wrong password, vhid or virtual address somewhere. `suppressed` like it went
+    /// unreported since the last one.
+    BadDigest {
+        /// Who sent it.
+        source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
+    },
+    /// Two hosts advertise the same advbase and advskew; said once per peer.
+    EqualSettings {
+        /// The other one.
+        source: IpAddr,
+    },
+    /// Our own advertisement came back (hairpin port, bond, mirror).
+    OwnEcho {
+        /// The address it carried as its source.
+        source: IpAddr,
+    },
+    /// We are MASTER and a worse MASTER advertised: the link healed, or someone preempts wrongly.
+    WorseMasterAdvertised {
+        /// The other one.
+        source: IpAddr,
+    },
+    /// Send errors reached the limit: we advertise a worse advskew until sending works again.
+    Suppressed,
+    /// Sending works again.
+    Unsuppressed,
+}
+
+/// Convenience for [`AddressSet`] and tests.
+impl Settings {
+    /// Whether the family has a virtual address.
+    #[must_use]
+    pub fn uses(&self, family: Family) -> bool {
+        match family {
+            Family::Inet => !self.addresses.inet().is_empty(),
+            Family::Inet6 => !self.addresses.inet6().is_empty(),
+        }
+    }
+}
+
+/// The two families, in the order in which they are advertised.
+pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
+
+#[allow(unused, reason = "skeleton")]
+type Unused = (Ipv4Addr, Ipv6Addr);

@@ -1,0 +1,120 @@
+//! The validated configuration: what the command line (and later a configuration file) comes down to.
+//!
+//! A value of these types is complete and in range; what is left to go wrong needs the system (an interface that is
+//! not there, a hook that is taken) and is a run-time error.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::proto::{AddressSet, Key};
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile, Vhid};
+
+/// Everything one process serves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The virtual hosts, each on its interface; several may share one.
+    pub vhosts: Vec<VhostConfig>,
+    /// How advertisements are received.
+    pub datapath: Datapath,
+    /// Wait for an absent interface instead of failing (`--wait-interface`).
+    pub wait_interface: bool,
+    /// Let the XDP program explain its rejections (`--debug`).
+    pub debug: bool,
+}
+
+/// One (interface, vhid).
+#[derive(Clone, Debug)]
+pub struct VhostConfig {
+    /// Interface name; resolved (the first usable one) before this value exists.
+    pub interface: String,
+    /// Virtual host id.
+    pub vhid: Vhid,
+    /// Whole seconds of the advertisement interval.
+    pub advbase: AdvBase,
+    /// Fraction of the advertisement interval.
+    pub advskew: AdvSkew,
+    /// Silence factor.
+    pub deadratio: DeadRatio,
+    /// Take over from a worse MASTER.
+    pub preempt: bool,
+    /// Whose habits we follow.
+    pub profile: Profile,
+    /// The password.
+    pub key: Key,
+    /// Fixed source address (`-s`); the interface's first address when absent.
+    pub source: Option<Ipv4Addr>,
+    /// IPv4 group (`--mcast`), 224.0.0.18 by default.
+    pub group: Ipv4Addr,
+    /// Advertisements travel as Ethernet broadcast and the group is not joined (`-M`).
+    pub broadcast: bool,
+    /// Carrier does not matter (`-S`).
+    pub ignore_carrier: bool,
+    /// The virtual addresses with their prefix lengths, as native mode assigns them.
+    pub addresses: Vec<VirtualAddress>,
+    /// Who owns the addresses.
+    pub ownership: Ownership,
+    /// Run the release (down script) at exit unless BACKUP (`-z`). Native mode always releases.
+    pub release_at_exit: bool,
+    /// Do not run the down script at start (`-n`).
+    pub neutral: bool,
+}
+
+/// A virtual address and how native mode assigns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualAddress {
+    /// The address; it enters the HMAC.
+    pub address: IpAddr,
+    /// Prefix length, 0..=32 or 0..=128; it does not enter the HMAC.
+    pub prefix: u8,
+    /// The text as given: the scripts' second argument.
+    pub text: String,
+}
+
+/// Who adds and removes the virtual addresses.
+#[derive(Clone, Debug)]
+pub enum Ownership {
+    /// carpd, by netlink, tagged with [`ADDRESS_PROTOCOL`].
+    Native,
+    /// The scripts, exactly as with ucarp.
+    Scripts(Scripts),
+}
+
+/// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]`.
+#[derive(Clone, Debug)]
+pub struct Scripts {
+    /// On becoming MASTER.
+    pub up: Option<PathBuf>,
+    /// On becoming BACKUP, and at start unless `neutral`.
+    pub down: Option<PathBuf>,
+    /// Third argument.
+    pub xparam: Option<String>,
+    /// A script that runs longer is ended: TERM, then KILL.
+    pub timeout: Duration,
+}
+
+/// `--datapath`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Datapath {
+    /// Native XDP, else an AF_PACKET socket; a fallback is said in one warning.
+    #[default]
+    Auto,
+    /// Native (driver) XDP or an error.
+    XdpNative,
+    /// Generic (skb) XDP or an error: it copies every packet of the link.
+    XdpGeneric,
+    /// AF_PACKET with a classic BPF filter: needs no CAP_BPF.
+    Socket,
+}
+
+/// `IFA_PROTO` of the addresses that native mode assigns, so that a later start recognises what an earlier one left.
+/// 0..=3 are the kernel's own (`IFAPROT_*`, include/uapi/linux/if_addr.h, kernel 5.18); 112 is CARP's IP protocol.
+pub const ADDRESS_PROTOCOL: u8 = 112;
+
+impl VhostConfig {
+    /// The addresses as the HMAC sees them.
+    #[must_use]
+    pub fn address_set(&self) -> AddressSet {
+        AddressSet::new(self.addresses.iter().map(|virtual_address| virtual_address.address))
+    }
+}
