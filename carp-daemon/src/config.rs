@@ -3,6 +3,7 @@
 //! A value of these types is complete and in range; what is left to go wrong needs the system (an interface that is
 //! not there, a hook that is taken) and is a run-time error.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,8 +53,10 @@ pub struct VhostConfig {
     pub ignore_carrier: bool,
     /// The virtual addresses with their prefix lengths, as native mode assigns them.
     pub addresses: Vec<VirtualAddress>,
-    /// Who owns the addresses.
+    /// Who adds and removes the addresses.
     pub ownership: Ownership,
+    /// What to run on a change of state, whoever owns the addresses.
+    pub scripts: Scripts,
     /// Run the release (down script) at exit unless BACKUP (`-z`). Native mode always releases.
     pub release_at_exit: bool,
     /// Do not run the down script at start (`-n`).
@@ -72,23 +75,26 @@ pub struct VirtualAddress {
 }
 
 /// Who adds and removes the virtual addresses.
-#[derive(Clone, Debug)]
+///
+/// An up script decides: who gives one gets exactly ucarp's behaviour. A down script alone leaves the addresses to
+/// carpd and is a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// carpd, by netlink, tagged with [`ADDRESS_PROTOCOL`].
     Native,
     /// The scripts, exactly as with ucarp.
-    Scripts(Scripts),
+    Scripts,
 }
 
 /// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]`.
 #[derive(Clone, Debug)]
 pub struct Scripts {
-    /// On becoming MASTER.
+    /// On becoming MASTER. Present exactly when the scripts own the addresses.
     pub up: Option<PathBuf>,
     /// On becoming BACKUP, and at start unless `neutral`.
     pub down: Option<PathBuf>,
     /// Third argument.
-    pub xparam: Option<String>,
+    pub xparam: Option<OsString>,
     /// A script that runs longer is ended: TERM, then KILL.
     pub timeout: Duration,
 }
