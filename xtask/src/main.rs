@@ -1,2 +1,52 @@
-//! Developer commands.
-fn main() {}
+//! Every developer command, as `cargo xtask <task>`.
+//!
+//! | Module | Idea |
+//! |---|---|
+//! | [`setup`] | finds or brings what builds and tests need |
+//! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
+//! | [`build_ebpf`], [`build`] | the object, and `carpd` with the object inside |
+//! | [`demo`], [`test`], [`ci`], [`tidy`] | what their names say |
+//! | [`shell`] | the one place that starts programs |
+//!
+//! A new task is a file with an `Args` struct and a `run` function, and one variant of [`Task`].
+
+mod apt;
+mod build;
+mod build_ebpf;
+mod setup;
+mod shell;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of carpd; each brings along what it needs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::Args),
+    BuildEbpf(build_ebpf::Args),
+    Build(build::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::BuildEbpf(args) => build_ebpf::run(&args),
+        Task::Build(args) => build::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            shell::say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Builds `carpd` with the eBPF object inside.
+
+use anyhow::Result;
+
+use crate::build_ebpf;
+use crate::shell::{self, cargo, say};
+
+/// Build carpd with the eBPF object inside: one file to copy to a router
+#[derive(clap::Args, Default)]
+pub struct Args {
+    /// Optimise (target/release/carpd instead of target/debug/carpd)
+    #[arg(long)]
+    pub release: bool,
+}
+
+/// Builds the object, then the daemon.
+///
+/// # Errors
+///
+/// When one of them does not build.
+pub fn run(args: &Args) -> Result<()> {
+    build_ebpf::run(&build_ebpf::Args::default())?;
+    let mut build = cargo();
+    build.args(["build", "--locked", "--package", "carp-daemon"]);
+    if args.release {
+        build.arg("--release");
+    }
+    shell::run(&mut build)?;
+    let profile = if args.release { "release" } else { "debug" };
+    say(&format!(
+        "carpd is ready: {}",
+        shell::target_directory()
+            .join(profile)
+            .join("carpd")
+            .display()
+    ));
+    Ok(())
+}

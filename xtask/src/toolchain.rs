@@ -1,0 +1,228 @@
+//! The two recipes that can build `core` for `bpfel-unknown-none`, and which of them is ready.
+//!
+//! Stable Rust cannot: the target has no prebuilt `core`, and building one needs an unstable cargo option.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::apt::{Package, version_pair};
+use crate::shell::{find_program, foreign_toolchain, is_executable, output};
+
+/// The release of bpf-linker that `setup` installs; built against LLVM 22.
+pub const BPF_LINKER_VERSION: &str = "0.13.0";
+
+/// Bitcode is readable by the same LLVM or a newer one, so a compiler whose LLVM is newer than this cannot be served by the
+/// linker that `setup` builds.
+pub const LINKER_LLVM: u32 = 22;
+
+/// What the linker of `setup` is built against.
+pub const LLVM_PACKAGE: Package = Package {
+    name: "llvm-22-dev",
+    at_least: (22, 0),
+};
+
+/// Where Debian's LLVM 22 keeps its own programs.
+pub const LLVM_PROGRAMS: &str = "/usr/lib/llvm-22/bin";
+
+/// Debian's current compiler, which its web browsers are built with, beside the release's own one.
+///
+/// 1.96 is the version the eBPF object was tried with.
+pub const DEBIAN_RUST: [Package; 3] = [
+    Package {
+        name: "rustc-web",
+        at_least: (1, 96),
+    },
+    Package {
+        name: "cargo-web",
+        at_least: (1, 96),
+    },
+    Package {
+        name: "rust-web-src",
+        at_least: (1, 96),
+    },
+];
+
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_CORE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
+
+/// A way to get a compiler that builds `core`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Recipe {
+    /// rustup's nightly with the component rust-src
+    Rustup,
+    /// Debian's packages rustc-web, cargo-web and rust-web-src
+    Debian,
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rustup => "rustup's nightly",
+            Self::Debian => "Debian's rustc-web",
+        })
+    }
+}
+
+/// A compiler that is there and can build `core`.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    /// Where it comes from.
+    pub recipe: Recipe,
+    /// First line of `rustc -vV`.
+    pub version: String,
+    /// Major version of its LLVM.
+    pub llvm: u32,
+}
+
+/// A compiler and the linker that goes with it.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The compiler.
+    pub compiler: Compiler,
+    /// bpf-linker.
+    pub linker: PathBuf,
+}
+
+/// Every toolchain that is ready, the preferred one first.
+pub fn ready() -> Vec<Toolchain> {
+    [Recipe::Rustup, Recipe::Debian]
+        .into_iter()
+        .filter_map(compiler)
+        .filter_map(|compiler| {
+            Some(Toolchain {
+                linker: linker_for(&compiler)?,
+                compiler,
+            })
+        })
+        .collect()
+}
+
+/// The compiler of `recipe`, when it is there, new enough and has the source of `core`.
+pub fn compiler(recipe: Recipe) -> Option<Compiler> {
+    match recipe {
+        Recipe::Rustup => {
+            let rustc = |argument| {
+                output(
+                    foreign_toolchain(find_program("rustup")?)
+                        .args(["run", "nightly", "rustc"])
+                        .args(argument),
+                )
+            };
+            let sysroot = rustc(&["--print", "sysroot"][..])?;
+            let core =
+                Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+            describe(recipe, &rustc(&["-vV"][..])?).filter(|_| core.exists())
+        }
+        Recipe::Debian => {
+            let text = output(foreign_toolchain(DEBIAN_RUSTC).arg("-vV"))?;
+            let complete = Path::new(DEBIAN_CORE).exists()
+                && is_executable(Path::new(DEBIAN_CARGO))
+                && field(&text, "release: ").and_then(version_pair)? >= DEBIAN_RUST[0].at_least;
+            describe(recipe, &text).filter(|_| complete)
+        }
+    }
+}
+
+/// The linker to use with `compiler`: the pinned one that `setup` built, or one on PATH.
+///
+/// rustup's nightly may carry an LLVM newer than the pinned linker's; then only one on PATH can do.
+pub fn linker_for(compiler: &Compiler) -> Option<PathBuf> {
+    let pinned = tools_directory()
+        .ok()
+        .map(|tools| tools.join("bin/bpf-linker"))
+        .filter(|linker| compiler.llvm <= LINKER_LLVM && is_executable(linker));
+    pinned.or_else(|| find_program("bpf-linker"))
+}
+
+/// Where `setup` keeps the tools it builds: outside of the checkout, so that they outlive `cargo clean` and serve every clone,
+/// and by version, so that a change of the pin builds anew.
+///
+/// # Errors
+///
+/// When neither CARPD_TOOLS, XDG_CACHE_HOME nor a home directory names a place.
+pub fn tools_directory() -> Result<PathBuf> {
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache =
+        absolute("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    let tools = absolute("CARPD_TOOLS").or_else(|| cache.map(|cache| cache.join("carpd/tools")));
+    Ok(tools
+        .context("no place for the tools: set HOME, or CARPD_TOOLS to an absolute path")?
+        .join(format!("bpf-linker-{BPF_LINKER_VERSION}")))
+}
+
+impl Compiler {
+    /// This compiler's cargo, ready for arguments, with nothing left of the choices made for the outer cargo.
+    pub fn cargo(&self) -> Command {
+        match self.recipe {
+            Recipe::Rustup => {
+                let mut command = foreign_toolchain("rustup");
+                command.args(["run", "nightly", "cargo"]);
+                command
+            }
+            Recipe::Debian => {
+                let mut command = foreign_toolchain(DEBIAN_CARGO);
+                // The paths in full: rustup's programs of the same names usually come first on PATH.
+                command
+                    .env("RUSTC", DEBIAN_RUSTC)
+                    .env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+        }
+    }
+}
+
+/// Reads the answer of `rustc -vV`.
+fn describe(recipe: Recipe, verbose_version: &str) -> Option<Compiler> {
+    let (llvm, _) = field(verbose_version, "LLVM version: ").and_then(version_pair)?;
+    Some(Compiler {
+        recipe,
+        version: verbose_version.lines().next()?.to_owned(),
+        llvm,
+    })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERBOSE: &str = "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)\nbinary: rustc\n\
+        host: x86_64-unknown-linux-gnu\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+
+    #[test]
+    fn a_compiler_is_described_by_its_version_and_its_llvm() {
+        let compiler = describe(Recipe::Debian, VERBOSE).expect("complete");
+        assert_eq!(compiler.llvm, 22);
+        assert_eq!(
+            compiler.version,
+            "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)"
+        );
+        assert!(
+            describe(Recipe::Debian, "rustc 1.96.0\n").is_none(),
+            "without LLVM it cannot be judged"
+        );
+    }
+
+    #[test]
+    fn the_tools_directory_is_absolute_and_names_the_pinned_version() {
+        let directory = tools_directory().expect("the tests have a home directory");
+        assert!(directory.is_absolute());
+        assert!(
+            directory.ends_with("bpf-linker-0.13.0"),
+            "{}",
+            directory.display()
+        );
+    }
+}
