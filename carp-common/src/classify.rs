@@ -1,1 +1,324 @@
-//! A frame to a verdict.
+//! A frame to a verdict: written once, run by the XDP program, by the socket path and by host tests.
+//!
+//! What is not IP protocol 112 leaves after two or three loads ([`Verdict::Foreign`]). Protocol 112 is shared with VRRP,
+//! whose version 2 even has CARP's first byte; CARP is what has exactly 36 bytes of payload and says 7 in byte 3.
+//! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
+//! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
+//! length, checksum, version; the HMAC is not looked at here.
+//!
+//! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
+
+use crate::shared::{AdvertisementEvent, Counter, FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue};
+use crate::units::Family;
+use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, TTL, VERSION_AND_TYPE};
+use crate::wire::checksum::fold;
+use crate::wire::ether::{self, VlanTags};
+use crate::wire::ip::{
+    IPV4_HEADER_LEN, IPV4_PROTOCOL_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET, Ipv4Header, Ipv6Header,
+};
+
+/// VRRP version 3, type advertisement (RFC 5798, section 5.1). Version 2 has CARP's own 0x21.
+const VRRP_V3: u8 = 0x31;
+/// VRRP's header before its addresses, in both versions. Unit: bytes.
+const VRRP_HEADER_LEN: usize = 8;
+/// VRRPv2's authentication data after its addresses (RFC 3768, section 5.1). Unit: bytes.
+const VRRP_V2_AUTH_LEN: usize = 8;
+
+/// Where a frame's bytes come from: packet memory in the kernel, a buffer elsewhere.
+pub trait Frame {
+    /// Copies `N` bytes from `offset`, counted from the Ethernet destination. `None` when the frame ends before.
+    fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Frame for [u8] {
+    #[inline]
+    fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// The link a frame arrived on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ingress {
+    /// Interface index.
+    pub ifindex: u32,
+    /// The 16 bits of a VLAN tag that the device or the kernel took out of the frame; XDP never has one.
+    pub stripped_tag: Option<u16>,
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not IP protocol 112: pass, count nothing.
+    Foreign,
+    /// Protocol 112, but not for us: pass and count.
+    Pass(Counter),
+    /// VRRP: pass and count.
+    Vrrp {
+        /// Its VRID is a configured vhid of this link, so both want the same virtual MAC address.
+        same_vhid: bool,
+    },
+    /// For a configured virtual host, but broken: count and drop.
+    Drop {
+        /// Family that carried it.
+        family: Family,
+        /// Why.
+        reason: Counter,
+    },
+    /// A well-formed advertisement for a configured virtual host; its HMAC is not checked yet.
+    Deliver(Advertised),
+}
+
+/// An advertisement and what surrounded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// Family that carried it.
+    pub family: Family,
+    /// The virtual host it is for.
+    pub key: VhostKey,
+    /// IP source, IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// IP destination, likewise.
+    pub destination: [u8; 16],
+    /// Ethernet source.
+    pub ethernet_source: [u8; 6],
+    /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
+    pub unicast: bool,
+    /// The CARP header.
+    pub payload: [u8; HEADER_LEN],
+}
+
+impl Advertised {
+    /// The record for the daemon.
+    #[inline(always)]
+    #[must_use]
+    pub const fn event(&self, arrival_ns: u64) -> AdvertisementEvent {
+        AdvertisementEvent {
+            arrival_ns,
+            key: self.key,
+            source: self.source,
+            destination: self.destination,
+            ethernet_source: self.ethernet_source,
+            _pad: [0; 2],
+            payload: self.payload,
+        }
+    }
+}
+
+/// Judges one frame. `vhost` looks a virtual host up; it is asked at most once, and never about a
+/// [`Verdict::Foreign`] frame.
+#[inline(always)]
+pub fn classify<F: Frame + ?Sized>(
+    frame: &F,
+    ingress: Ingress,
+    vhost: impl FnOnce(&VhostKey) -> Option<VhostValue>,
+) -> Verdict {
+    let mut tags = VlanTags::default();
+    let mut depth = 0;
+    if let Some(tag) = ingress.stripped_tag {
+        tags.push(tag);
+        depth = 1;
+    }
+    let mut offset = ether::HEADER_LEN;
+    let Some(mut ether_type) = frame.bytes_at(offset - 2).map(u16::from_be_bytes) else {
+        return Verdict::Foreign;
+    };
+    while ether::is_tag(ether_type) && depth < 2 {
+        let Some([t0, t1, e0, e1]) = frame.bytes_at(offset) else {
+            return Verdict::Foreign;
+        };
+        tags.push(u16::from_be_bytes([t0, t1]));
+        ether_type = u16::from_be_bytes([e0, e1]);
+        offset += ether::TAG_LEN;
+        depth += 1;
+    }
+    let (family, protocol_offset) = match ether_type {
+        ether::TYPE_IPV4 => (Family::Inet, IPV4_PROTOCOL_OFFSET),
+        ether::TYPE_IPV6 => (Family::Inet6, IPV6_NEXT_HEADER_OFFSET),
+        _ => return Verdict::Foreign,
+    };
+    if frame.bytes_at(offset + protocol_offset) != Some([IP_PROTOCOL]) {
+        return Verdict::Foreign;
+    }
+    let packet = match family {
+        Family::Inet => inet(frame, offset),
+        Family::Inet6 => inet6(frame, offset),
+    };
+    match packet {
+        Ok(packet) => packet.judge(frame, ingress, tags, vhost),
+        Err(counter) => Verdict::Pass(counter),
+    }
+}
+
+/// An IP packet of protocol 112, of either family.
+struct Packet {
+    family: Family,
+    header_offset: usize,
+    header_len: usize,
+    payload_len: usize,
+    ttl: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+}
+
+#[inline(always)]
+fn inet<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> {
+    let header: [u8; IPV4_HEADER_LEN] = frame.bytes_at(offset).ok_or(Counter::PassedMalformed)?;
+    let header = Ipv4Header::parse(&header).ok_or(Counter::PassedMalformed)?;
+    if header.is_fragment {
+        return Err(Counter::PassedFragment);
+    }
+    Ok(Packet {
+        family: Family::Inet,
+        header_offset: offset,
+        header_len: header.header_len,
+        payload_len: header.payload_len(),
+        ttl: header.ttl,
+        source: widen(header.source.octets()),
+        destination: widen(header.destination.octets()),
+    })
+}
+
+#[inline(always)]
+fn inet6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> {
+    let header: [u8; IPV6_HEADER_LEN] = frame.bytes_at(offset).ok_or(Counter::PassedMalformed)?;
+    let header = Ipv6Header::parse(&header).ok_or(Counter::PassedMalformed)?;
+    Ok(Packet {
+        family: Family::Inet6,
+        header_offset: offset,
+        header_len: IPV6_HEADER_LEN,
+        payload_len: header.payload_len,
+        ttl: header.hop_limit,
+        source: header.source.octets(),
+        destination: header.destination.octets(),
+    })
+}
+
+impl Packet {
+    #[inline(always)]
+    fn judge<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        ingress: Ingress,
+        tags: VlanTags,
+        vhost: impl FnOnce(&VhostKey) -> Option<VhostValue>,
+    ) -> Verdict {
+        let payload_offset = self.header_offset + self.header_len;
+        // The frame may be padded: what the IP header does not cover is not payload.
+        if self.payload_len < 4 {
+            return Verdict::Pass(Counter::PassedMalformed);
+        }
+        let Some([first, vhid, _, fourth]) = frame.bytes_at(payload_offset) else {
+            return Verdict::Pass(Counter::PassedMalformed);
+        };
+        let key = VhostKey {
+            ifindex: ingress.ifindex,
+            vlan: tags.outer,
+            inner_vlan: tags.inner,
+            family: match self.family {
+                Family::Inet => FAMILY_INET,
+                Family::Inet6 => FAMILY_INET6,
+            },
+            vhid,
+            _pad: [0; 2],
+        };
+        let is_vrrp = self.is_vrrp(first, fourth);
+        if !is_vrrp && (self.payload_len != HEADER_LEN || fourth != AUTH_LEN || vhid == 0) {
+            return Verdict::Pass(Counter::PassedMalformed);
+        }
+        let vhost = vhost(&key);
+        if is_vrrp {
+            return Verdict::Vrrp { same_vhid: vhost.is_some() };
+        }
+        let Some(vhost) = vhost else {
+            return Verdict::Pass(match tags.outer {
+                0 => Counter::PassedUnknownVhid,
+                _ => Counter::PassedOtherVlan,
+            });
+        };
+        if vhost.group != self.destination {
+            return Verdict::Pass(Counter::PassedOtherGroup);
+        }
+        // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
+        if !self.header_is_intact(frame) {
+            return Verdict::Pass(Counter::PassedMalformed);
+        }
+        self.accept(frame, key, payload_offset)
+            .unwrap_or_else(|reason| Verdict::Drop { family: self.family, reason })
+    }
+
+    /// The checks of an advertisement that is positively ours, in OpenBSD's order.
+    #[inline(always)]
+    fn accept<F: Frame + ?Sized>(&self, frame: &F, key: VhostKey, payload_offset: usize) -> Result<Verdict, Counter> {
+        if self.ttl != TTL {
+            return Err(Counter::DroppedWrongTtl);
+        }
+        let payload: [u8; HEADER_LEN] = frame.bytes_at(payload_offset).ok_or(Counter::DroppedShortPacket)?;
+        if !advertisement::checksum_is_valid(&payload) {
+            return Err(Counter::DroppedBadChecksum);
+        }
+        if payload[0] != VERSION_AND_TYPE {
+            return Err(Counter::DroppedBadVersion);
+        }
+        let ethernet: [u8; ether::HEADER_LEN] = frame.bytes_at(0).ok_or(Counter::DroppedShortPacket)?;
+        let ethernet = ether::Header::parse(&ethernet);
+        Ok(Verdict::Deliver(Advertised {
+            family: self.family,
+            key,
+            source: self.source,
+            destination: self.destination,
+            ethernet_source: ethernet.source.0,
+            unicast: !ethernet.destination.is_group() && !self.destination_is_group(),
+            payload,
+        }))
+    }
+
+    /// VRRP's lengths follow from the number of addresses in its fourth byte. A VRRPv3 packet with seven IPv4 addresses
+    /// has 36 bytes and a 7 where CARP has it; only its version tells, so VRRP is asked for first.
+    #[inline(always)]
+    const fn is_vrrp(&self, first: u8, count: u8) -> bool {
+        let count = count as usize;
+        match (first, self.family) {
+            (VERSION_AND_TYPE, Family::Inet) => self.payload_len == VRRP_HEADER_LEN + 4 * count + VRRP_V2_AUTH_LEN,
+            (VRRP_V3, Family::Inet) => self.payload_len == VRRP_HEADER_LEN + 4 * count,
+            (VRRP_V3, Family::Inet6) => self.payload_len == VRRP_HEADER_LEN + 16 * count,
+            _ => false,
+        }
+    }
+
+    /// Whether the IPv4 header's checksum holds, over the options too; IPv6 has none.
+    #[inline(always)]
+    fn header_is_intact<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        if matches!(self.family, Family::Inet6) {
+            return true;
+        }
+        let mut sum: u32 = 0;
+        let mut offset = self.header_offset;
+        for _ in 0..15 {
+            if offset >= self.header_offset + self.header_len {
+                break;
+            }
+            let Some([a, b, c, d]) = frame.bytes_at(offset) else {
+                return false;
+            };
+            sum += u32::from(u16::from_ne_bytes([a, b])) + u32::from(u16::from_ne_bytes([c, d]));
+            offset += 4;
+        }
+        fold(sum) == [0, 0]
+    }
+
+    #[inline(always)]
+    const fn destination_is_group(&self) -> bool {
+        match self.family {
+            Family::Inet => self.destination[0] >= 0xe0,
+            Family::Inet6 => self.destination[0] == 0xff,
+        }
+    }
+}
+
+/// An IPv4 address in the space of an IPv6 one.
+#[inline(always)]
+#[must_use]
+pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}

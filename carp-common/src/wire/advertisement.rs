@@ -29,3 +29,170 @@ pub const VERSION_AND_TYPE: u8 = 0x21;
 pub const AUTH_LEN: u8 = 7;
 /// Length of an HMAC-SHA1. Unit: bytes.
 pub const DIGEST_LEN: usize = 20;
+
+/// Where the checksum is.
+const CHECKSUM_OFFSET: usize = 6;
+
+/// One advertisement, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// Virtual host id.
+    pub vhid: Vhid,
+    /// Fraction of the interval, demotion included for everyone but OpenBSD.
+    pub advskew: AdvSkew,
+    /// Byte 4: the sender's demotion when it is an OpenBSD; zero from the others.
+    pub demotion: Demotion,
+    /// Whole seconds of the interval.
+    pub advbase: AdvBase,
+    /// Replay counter.
+    pub counter: u64,
+    /// HMAC-SHA1 over vhid, addresses and counter.
+    pub digest: [u8; DIGEST_LEN],
+}
+
+/// Why bytes are no advertisement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Fewer than 36 bytes (badlen).
+    ShortPacket,
+    /// Checksum does not match (badsum).
+    BadChecksum,
+    /// Version other than 2, or type other than advertisement (badver).
+    BadVersion,
+    /// Authentication length other than 7 words: a VRRP packet, perhaps.
+    BadAuthLen,
+    /// The vhid is 0, which nobody can have (badvhid).
+    BadVhid,
+}
+
+impl Advertisement {
+    /// Decodes the first 36 bytes of an IP payload; bytes after them are ignored, as every implementation does.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, in OpenBSD's order (`ip_carp.c` r1.370, `carp_proto_input_if`): length, checksum,
+    /// version. The vhid is only refused when it is 0.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
+        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(DropReason::ShortPacket)?;
+        if !checksum_is_valid(header) {
+            return Err(DropReason::BadChecksum);
+        }
+        // Offsets from here on are constants below HEADER_LEN.
+        let [version_and_type, vhid, advskew, auth_len, demotion, advbase, _, _, rest @ ..] = *header;
+        if version_and_type != VERSION_AND_TYPE {
+            return Err(DropReason::BadVersion);
+        }
+        if auth_len != AUTH_LEN {
+            return Err(DropReason::BadAuthLen);
+        }
+        let vhid = Vhid::new(vhid).ok_or(DropReason::BadVhid)?;
+        let [c0, c1, c2, c3, c4, c5, c6, c7, digest @ ..] = rest;
+        Ok(Self {
+            vhid,
+            advskew: AdvSkew(advskew),
+            demotion: Demotion(demotion),
+            advbase: AdvBase(advbase),
+            counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+            digest,
+        })
+    }
+
+    /// Writes every byte of the header, checksum included.
+    pub fn emit(&self, buffer: &mut [u8; HEADER_LEN]) {
+        let head =
+            [VERSION_AND_TYPE, self.vhid.get(), self.advskew.0, AUTH_LEN, self.demotion.0, self.advbase.0, 0, 0];
+        buffer[..8].copy_from_slice(&head);
+        buffer[8..16].copy_from_slice(&self.counter.to_be_bytes());
+        buffer[16..].copy_from_slice(&self.digest);
+        let sum = checksum::internet_checksum(buffer);
+        buffer[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].copy_from_slice(&sum);
+    }
+}
+
+/// Whether the checksum over the 36 bytes holds.
+#[inline(always)]
+#[must_use]
+pub fn checksum_is_valid(header: &[u8; HEADER_LEN]) -> bool {
+    checksum::internet_checksum(header) == [0, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Advertisement {
+        Advertisement {
+            vhid: Vhid::new(42).unwrap(),
+            advskew: AdvSkew(100),
+            demotion: Demotion(3),
+            advbase: AdvBase(1),
+            counter: 0x0102_0304_0506_0708,
+            digest: core::array::from_fn(|index| 0xe0 + u8::try_from(index).unwrap()),
+        }
+    }
+
+    fn emitted() -> [u8; HEADER_LEN] {
+        let mut bytes = [0xa5; HEADER_LEN];
+        sample().emit(&mut bytes);
+        bytes
+    }
+
+    /// Gives the header a checksum that holds, so that a later check is the one that fails.
+    fn resum(bytes: &mut [u8; HEADER_LEN]) {
+        bytes[6..8].fill(0);
+        let sum = checksum::internet_checksum(bytes);
+        bytes[6..8].copy_from_slice(&sum);
+    }
+
+    #[test]
+    fn emit_puts_every_field_at_its_offset() {
+        let bytes = emitted();
+        assert_eq!(bytes[..6], [0x21, 42, 100, 7, 3, 1]);
+        assert_eq!(bytes[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bytes[16..], sample().digest);
+        assert!(checksum_is_valid(&bytes));
+    }
+
+    #[test]
+    fn what_was_emitted_parses_to_the_same_value() {
+        assert_eq!(Advertisement::parse(&emitted()), Ok(sample()));
+    }
+
+    #[test]
+    fn bytes_after_the_header_are_ignored() {
+        let mut bytes = [0xa5; HEADER_LEN + 28];
+        bytes[..HEADER_LEN].copy_from_slice(&emitted());
+        assert_eq!(Advertisement::parse(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn every_shorter_length_is_a_short_packet() {
+        for length in 0..HEADER_LEN {
+            assert_eq!(Advertisement::parse(&emitted()[..length]), Err(DropReason::ShortPacket), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn every_single_bit_flip_is_a_bad_checksum() {
+        for bit in 0..HEADER_LEN * 8 {
+            let mut bytes = emitted();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Advertisement::parse(&bytes), Err(DropReason::BadChecksum), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn other_versions_types_and_lengths_are_refused_by_name() {
+        for (offset, value, reason) in [
+            (0, 0x31, DropReason::BadVersion),
+            (0, 0x22, DropReason::BadVersion),
+            (3, 5, DropReason::BadAuthLen),
+            (1, 0, DropReason::BadVhid),
+        ] {
+            let mut bytes = emitted();
+            bytes[offset] = value;
+            resum(&mut bytes);
+            assert_eq!(Advertisement::parse(&bytes), Err(reason), "byte {offset} = {value:#x}");
+        }
+    }
+}

@@ -1,1 +1,155 @@
-//! arp
+//! ARP for IPv4 over Ethernet (RFC 826).
+
+use core::net::Ipv4Addr;
+
+use super::ether::{self, MacAddress};
+
+/// ARP for IPv4 over Ethernet. Unit: bytes.
+pub const PACKET_LEN: usize = 28;
+/// With an untagged Ethernet header. Unit: bytes. Drivers pad to the 60 that Ethernet wants.
+pub const FRAME_LEN: usize = ether::HEADER_LEN + PACKET_LEN;
+
+/// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
+const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
+
+/// What an ARP packet wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Who has the target address?
+    Request,
+    /// The sender has it.
+    Reply,
+}
+
+/// One ARP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// What it wants.
+    pub operation: Operation,
+    /// Hardware address of the sender.
+    pub sender_mac: MacAddress,
+    /// Address of the sender.
+    pub sender_ip: Ipv4Addr,
+    /// Hardware address that is asked for, or of the receiver.
+    pub target_mac: MacAddress,
+    /// Address that is asked for, or of the receiver.
+    pub target_ip: Ipv4Addr,
+}
+
+impl Arp {
+    /// Decodes an Ethernet payload; padding after it is ignored. `None` for other address types and operations.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (types, rest) = bytes.first_chunk::<PACKET_LEN>()?.split_first_chunk::<6>()?;
+        let (operation, rest) = rest.split_first_chunk::<2>()?;
+        let (sender_mac, rest) = rest.split_first_chunk::<6>()?;
+        let (sender_ip, rest) = rest.split_first_chunk::<4>()?;
+        let (target_mac, rest) = rest.split_first_chunk::<6>()?;
+        let (target_ip, _) = rest.split_first_chunk::<4>()?;
+        if *types != ETHERNET_IPV4 {
+            return None;
+        }
+        Some(Self {
+            operation: match operation {
+                [0, 1] => Operation::Request,
+                [0, 2] => Operation::Reply,
+                _ => return None,
+            },
+            sender_mac: MacAddress(*sender_mac),
+            sender_ip: Ipv4Addr::from(*sender_ip),
+            target_mac: MacAddress(*target_mac),
+            target_ip: Ipv4Addr::from(*target_ip),
+        })
+    }
+
+    /// Writes every byte of the packet.
+    pub fn emit(&self, buffer: &mut [u8; PACKET_LEN]) {
+        buffer[..6].copy_from_slice(&ETHERNET_IPV4);
+        buffer[6] = 0;
+        buffer[7] = match self.operation {
+            Operation::Request => 1,
+            Operation::Reply => 2,
+        };
+        buffer[8..14].copy_from_slice(&self.sender_mac.0);
+        buffer[14..18].copy_from_slice(&self.sender_ip.octets());
+        buffer[18..24].copy_from_slice(&self.target_mac.0);
+        buffer[24..].copy_from_slice(&self.target_ip.octets());
+    }
+}
+
+/// The broadcast frame that tells a link who has `address` now.
+///
+/// As ucarp 1.5.2 sends it (`garp.c`, `gratuitous_arp`): a request in which sender and target are both the virtual
+/// address at the interface's own MAC address, so that hosts which update on requests and hosts which update on the
+/// sender fields both learn it.
+#[must_use]
+pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let mut frame = [0; FRAME_LEN];
+    if let Some((header, packet)) = frame.split_first_chunk_mut() {
+        ether::Header { destination: MacAddress::BROADCAST, source: interface, ether_type: ether::TYPE_ARP }
+            .emit(header);
+        if let Some(packet) = packet.first_chunk_mut() {
+            Arp {
+                operation: Operation::Request,
+                sender_mac: interface,
+                sender_ip: address,
+                target_mac: interface,
+                target_ip: address,
+            }
+            .emit(packet);
+        }
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+
+    #[test]
+    fn gratuitous_frame_matches_what_ucarp_sends() {
+        assert_eq!(
+            gratuitous_frame(MAC, ADDRESS),
+            [
+                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 0x08, 0x06, // Ethernet
+                0, 1, 0x08, 0x00, 6, 4, 0, 1, // request
+                2, 0, 0, 0, 0, 9, 192, 0, 2, 10, // sender
+                2, 0, 0, 0, 0, 9, 192, 0, 2, 10, // target
+            ]
+        );
+    }
+
+    #[test]
+    fn packets_round_trip_and_ignore_padding() {
+        for operation in [Operation::Request, Operation::Reply] {
+            let arp = Arp {
+                operation,
+                sender_mac: MAC,
+                sender_ip: ADDRESS,
+                target_mac: MacAddress([7; 6]),
+                target_ip: Ipv4Addr::new(198, 51, 100, 3),
+            };
+            let mut bytes = [0xa5; PACKET_LEN + 18];
+            arp.emit(bytes.first_chunk_mut().unwrap());
+            assert_eq!(Arp::parse(&bytes), Some(arp));
+        }
+    }
+
+    #[test]
+    fn other_types_operations_and_lengths_are_refused() {
+        let frame = gratuitous_frame(MAC, ADDRESS);
+        let packet = &frame[ether::HEADER_LEN..];
+        for length in 0..PACKET_LEN {
+            assert_eq!(Arp::parse(&packet[..length]), None, "{length} bytes");
+        }
+        for offset in 0..8 {
+            let mut bytes = [0; PACKET_LEN];
+            bytes.copy_from_slice(packet);
+            bytes[offset] ^= 0x40;
+            assert_eq!(Arp::parse(&bytes), None, "byte {offset}");
+        }
+    }
+}

@@ -1,1 +1,63 @@
-//! checksum
+//! The internet checksum (RFC 1071).
+
+/// The internet checksum of `bytes`, as its two bytes travel.
+///
+/// Over data that contains its own correct checksum the result is `[0, 0]`. An odd last byte counts as the high half
+/// of a word. Range: at most 128 KiB, so that the sum cannot overflow; nothing here is longer than an IP header.
+#[inline(always)]
+#[must_use]
+pub fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
+    let (words, rest) = bytes.as_chunks::<2>();
+    // One's complement addition does not care for byte order as long as load and store agree (RFC 1071, section 2 B).
+    let mut sum: u32 = 0;
+    for word in words {
+        sum += u32::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = rest {
+        sum += u32::from(u16::from_ne_bytes([*last, 0]));
+    }
+    fold(sum)
+}
+
+/// Complement of the sum, its carries added back in. Two folds are enough for any 32-bit sum.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "two folds leave 16 bits")]
+pub(crate) fn fold(sum: u32) -> [u8; 2] {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_the_example_of_rfc_1071() {
+        let sum = internet_checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum, (!0xddf2_u16).to_be_bytes());
+    }
+
+    #[test]
+    fn data_with_its_checksum_sums_to_zero() {
+        let mut bytes = [0xa5, 0xff, 0x00, 0x01, 0xfe, 0xdc, 0x00, 0x00];
+        let sum = internet_checksum(&bytes);
+        bytes[6..].copy_from_slice(&sum);
+        assert_eq!(internet_checksum(&bytes), [0, 0]);
+        bytes[0] ^= 1;
+        assert_ne!(internet_checksum(&bytes), [0, 0]);
+    }
+
+    #[test]
+    fn an_odd_last_byte_is_a_high_half() {
+        assert_eq!(internet_checksum(&[0x12, 0x34, 0x56]), internet_checksum(&[0x12, 0x34, 0x56, 0x00]));
+        assert_eq!(internet_checksum(&[]), [0xff, 0xff]);
+    }
+
+    #[test]
+    fn carries_are_added_back_twice() {
+        assert_eq!(internet_checksum(&[0xff; 64]), [0, 0]);
+        assert_eq!(fold(0xffff_ffff), [0, 0]);
+        assert_eq!(fold(0x0001_ffff), 0xfffe_u16.to_ne_bytes());
+    }
+}

@@ -1,7 +1,17 @@
 //! Bytes to values and back: only the fields that carpd inspects or sends.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`advertisement`] | the 36-byte CARP header |
+//! | [`checksum`] | the internet checksum |
+//! | [`ether`] | Ethernet, VLAN tags, multicast and virtual MAC addresses |
+//! | [`ip`] | IPv4 and IPv6 headers |
+//! | [`arp`] | ARP, and the gratuitous one |
+//! | [`frame`] | a whole advertisement frame, ready to send |
 
 pub mod advertisement;
 pub mod arp;
 pub mod checksum;
 pub mod ether;
+pub mod frame;
 pub mod ip;

@@ -1,0 +1,150 @@
+//! A whole IPv4 advertisement, ready for a packet socket.
+
+use core::net::Ipv4Addr;
+
+use super::advertisement::{self, IP_PROTOCOL, TTL};
+use super::ether::{self, MacAddress};
+use super::ip::{IPV4_HEADER_LEN, Ipv4Packet};
+use crate::units::{Profile, Vhid};
+
+/// Ethernet, IPv4 without options, CARP. Unit: bytes.
+pub const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement::HEADER_LEN;
+
+/// Everything around an advertisement's 36 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InetFrame {
+    /// Chooses the type of service.
+    pub profile: Profile,
+    /// Ethernet source, as [`ethernet_source`] has it.
+    pub ethernet_source: MacAddress,
+    /// Ethernet destination, as [`ethernet_destination`] has it.
+    pub ethernet_destination: MacAddress,
+    /// IP source: the interface's own address.
+    pub source: Ipv4Addr,
+    /// IP destination: the group, even in a broadcast frame, or the only peer.
+    pub destination: Ipv4Addr,
+    /// IP identification; ucarp and OpenBSD choose it at random.
+    pub identification: u16,
+}
+
+impl InetFrame {
+    /// Writes every byte of the frame around `payload`.
+    pub fn emit(&self, payload: &[u8; advertisement::HEADER_LEN], buffer: &mut [u8; FRAME_LEN]) {
+        let (ether_header, rest) = buffer.split_at_mut(ether::HEADER_LEN);
+        let (ip_header, rest) = rest.split_at_mut(IPV4_HEADER_LEN);
+        if let Some(ether_header) = ether_header.first_chunk_mut() {
+            ether::Header {
+                destination: self.ethernet_destination,
+                source: self.ethernet_source,
+                ether_type: ether::TYPE_IPV4,
+            }
+            .emit(ether_header);
+        }
+        if let Some(ip_header) = ip_header.first_chunk_mut() {
+            Ipv4Packet {
+                tos: type_of_service(self.profile),
+                #[expect(clippy::cast_possible_truncation, reason = "36")]
+                payload_len: advertisement::HEADER_LEN as u16,
+                identification: self.identification,
+                ttl: TTL,
+                protocol: IP_PROTOCOL,
+                source: self.source,
+                destination: self.destination,
+            }
+            .emit(ip_header);
+        }
+        rest.copy_from_slice(payload);
+    }
+}
+
+/// The type of service of a profile's advertisements.
+///
+/// 0x10 (low delay) in ucarp 1.5.2 and OpenBSD (`ip_carp.c`, `carp_send_ad`: `IPTOS_LOWDELAY`); 0xe0 (network control)
+/// in FreeBSD 14 (`ip_carp.c`, `carp_send_ad_locked`: `IPTOS_DSCP_CS7`).
+#[must_use]
+pub const fn type_of_service(profile: Profile) -> u8 {
+    match profile {
+        Profile::Ucarp | Profile::OpenBsd => 0x10,
+        Profile::FreeBsd => 0xe0,
+    }
+}
+
+/// The Ethernet source of an advertisement to `destination`: the virtual MAC address, so that switches learn where it
+/// is; towards a single peer (FreeBSD) the interface's own.
+#[must_use]
+pub const fn ethernet_source(
+    profile: Profile,
+    vhid: Vhid,
+    interface: MacAddress,
+    destination: Ipv4Addr,
+) -> MacAddress {
+    if destination.is_multicast() { MacAddress::virtual_host(profile, vhid) } else { interface }
+}
+
+/// The Ethernet destination of an advertisement to a group; ucarp's `--nomcast` makes every one a broadcast.
+#[must_use]
+pub const fn ethernet_destination(group: Ipv4Addr, broadcast: bool) -> MacAddress {
+    if broadcast { MacAddress::BROADCAST } else { MacAddress::multicast_inet(group) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::checksum::internet_checksum;
+
+    const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+
+    fn emitted(profile: Profile, broadcast: bool) -> [u8; FRAME_LEN] {
+        let vhid = Vhid::new(42).unwrap();
+        let frame = InetFrame {
+            profile,
+            ethernet_source: ethernet_source(profile, vhid, MacAddress([2; 6]), GROUP),
+            ethernet_destination: ethernet_destination(GROUP, broadcast),
+            source: Ipv4Addr::new(192, 0, 2, 1),
+            destination: GROUP,
+            identification: 0x1234,
+        };
+        let mut bytes = [0xa5; FRAME_LEN];
+        frame.emit(&[0x5a; advertisement::HEADER_LEN], &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn ucarp_frame_has_every_byte_in_place() {
+        let bytes = emitted(Profile::Ucarp, false);
+        assert_eq!(bytes[..14], [0x01, 0x00, 0x5e, 0, 0, 18, 0x00, 0x00, 0x5e, 0x00, 0x00, 42, 0x08, 0x00]);
+        assert_eq!(bytes[14..24], [0x45, 0x10, 0, 56, 0x12, 0x34, 0x40, 0x00, 255, 112]);
+        assert_eq!(internet_checksum(&bytes[14..34]), [0, 0]);
+        assert_eq!(bytes[26..34], [192, 0, 2, 1, 224, 0, 0, 18]);
+        assert_eq!(bytes[34..], [0x5a; 36]);
+    }
+
+    #[test]
+    fn profiles_differ_in_source_and_type_of_service_only() {
+        let ucarp = emitted(Profile::Ucarp, false);
+        for (profile, tos) in [(Profile::FreeBsd, 0xe0), (Profile::OpenBsd, 0x10)] {
+            let mut bytes = emitted(profile, false);
+            assert_eq!(bytes[6..12], [0x00, 0x00, 0x5e, 0x00, 0x01, 42], "{profile:?}");
+            assert_eq!(bytes[15], tos, "{profile:?}");
+            assert_eq!(internet_checksum(&bytes[14..34]), [0, 0], "{profile:?}");
+            bytes[10] = ucarp[10];
+            bytes[15] = ucarp[15];
+            bytes[24..26].copy_from_slice(&ucarp[24..26]);
+            assert_eq!(bytes, ucarp, "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn broadcast_changes_the_ethernet_destination_only() {
+        let bytes = emitted(Profile::Ucarp, true);
+        assert_eq!(bytes[..6], [0xff; 6]);
+        assert_eq!(bytes[6..], emitted(Profile::Ucarp, false)[6..]);
+    }
+
+    #[test]
+    fn a_single_peer_sees_the_real_source() {
+        let vhid = Vhid::new(42).unwrap();
+        let peer = Ipv4Addr::new(192, 0, 2, 2);
+        assert_eq!(ethernet_source(Profile::FreeBsd, vhid, MacAddress([2; 6]), peer), MacAddress([2; 6]));
+    }
+}
