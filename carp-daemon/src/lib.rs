@@ -1,1 +1,7 @@
 //! The daemon.
+
+pub mod config;
+pub mod daemonize;
+pub mod lock;
+pub mod log;
+mod sys;

@@ -1,0 +1,151 @@
+//! Into the background, with the truth about the start.
+//!
+//! ucarp's parent exits 0 before the daemon has looked at its interface. Ours waits on a pipe for what became of the
+//! start and reports it: on its own standard error, with the exit status the daemon ends with.
+
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+
+use crate::sys::{self, Fork};
+
+/// The longest message that is passed on; a longer one is cut.
+const MAX_MESSAGE: u64 = 4096;
+
+/// Which of the two processes goes on.
+#[derive(Debug)]
+pub enum Process {
+    /// The one the operator started: print what there is to say and exit.
+    Parent(Report),
+    /// The daemon: start up, then use the value.
+    Daemon(Readiness),
+}
+
+/// How the start went, as the parent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Exit status.
+    pub status: u8,
+    /// What went wrong; empty after success.
+    pub message: String,
+}
+
+/// The duty to tell the parent. Dropped, or lost in a crash, it counts as a failure with status 2.
+#[derive(Debug)]
+pub struct Readiness {
+    pipe: PipeWriter,
+}
+
+/// Splits off a daemon: a session of its own, `/` as its directory, the operator's streams until it is ready.
+///
+/// The parent returns when the daemon is ready, has failed, or is gone. Nothing else may run in this process: neither
+/// threads nor a runtime survive.
+///
+/// # Errors
+///
+/// When the system has no pipe or process left, or while starting the session.
+pub fn daemonize() -> io::Result<Process> {
+    let (reader, writer) = io::pipe()?;
+    match sys::fork()? {
+        Fork::Parent => {
+            drop(writer);
+            Ok(Process::Parent(await_report(reader)))
+        }
+        Fork::Child => {
+            drop(reader);
+            nix::unistd::setsid()?;
+            std::env::set_current_dir("/")?;
+            Ok(Process::Daemon(Readiness { pipe: writer }))
+        }
+    }
+}
+
+impl Readiness {
+    /// The start succeeded: the parent exits 0, and the standard streams become `/dev/null`.
+    ///
+    /// # Errors
+    ///
+    /// When `/dev/null` cannot be used; the parent was told of success all the same.
+    pub fn ready(self) -> io::Result<()> {
+        self.tell(0, "");
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        nix::unistd::dup2_stdin(&null)?;
+        nix::unistd::dup2_stdout(&null)?;
+        nix::unistd::dup2_stderr(&null)?;
+        Ok(())
+    }
+
+    /// The start failed: the parent prints the message and exits with the status.
+    pub fn failed(self, status: u8, message: &str) {
+        self.tell(status, message);
+    }
+
+    fn tell(mut self, status: u8, message: &str) {
+        let mut bytes = vec![status];
+        bytes.extend_from_slice(message.as_bytes());
+        // A parent that was interrupted does not wait for us any more.
+        let _ = self.pipe.write_all(&bytes);
+    }
+}
+
+fn await_report(reader: PipeReader) -> Report {
+    let mut bytes = Vec::new();
+    let read = reader.take(MAX_MESSAGE + 1).read_to_end(&mut bytes);
+    match (read, bytes.split_first()) {
+        (Ok(_), Some((&status, message))) => Report {
+            status,
+            message: String::from_utf8_lossy(message).into_owned(),
+        },
+        _ => Report {
+            status: 2,
+            message: "the daemon ended before it was ready".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report_of(end: impl FnOnce(Readiness)) -> Report {
+        let (reader, pipe) = io::pipe().unwrap();
+        end(Readiness { pipe });
+        await_report(reader)
+    }
+
+    #[test]
+    fn parent_learns_how_the_start_went() {
+        let failed = report_of(|readiness| readiness.failed(2, "no such interface: eth7"));
+        assert_eq!(
+            failed,
+            Report {
+                status: 2,
+                message: "no such interface: eth7".into()
+            }
+        );
+        let ready = report_of(|readiness| readiness.tell(0, ""));
+        assert_eq!(
+            ready,
+            Report {
+                status: 0,
+                message: String::new()
+            }
+        );
+    }
+
+    #[test]
+    fn daemon_that_vanishes_is_a_failure() {
+        let report = report_of(drop);
+        assert_eq!(report.status, 2);
+        assert!(report.message.contains("before it was ready"));
+    }
+
+    #[test]
+    fn interrupted_parent_does_not_stop_the_daemon() {
+        let (reader, pipe) = io::pipe().unwrap();
+        drop(reader);
+        Readiness { pipe }.failed(2, "nobody reads this");
+    }
+}

@@ -1,0 +1,161 @@
+//! The system calls that `nix`, `socket2` and `std` do not wrap: packet socket addresses and options.
+//!
+//! The only module of the daemon with `unsafe`; every function here is safe to call.
+#![expect(unsafe_code, reason = "sockaddr_ll and SOL_PACKET options; everything else in the crate is safe")]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Ties a packet socket to one interface.
+///
+/// `protocol` is an EtherType in host order, or `ETH_P_ALL`; 0 receives nothing, which suits a socket that only
+/// sends.
+///
+/// # Errors
+/// What `bind(2)` answers, ENODEV for an interface that is gone.
+pub fn bind_to_interface(socket: BorrowedFd<'_>, ifindex: u32, protocol: u16) -> io::Result<()> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let address = libc::sockaddr_ll {
+        sll_family: LINK_FAMILY,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: ifindex,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let pointer: *const libc::sockaddr_ll = &raw const address;
+    // SAFETY: `pointer` is valid for the length given and the kernel only reads it during the call.
+    let status = unsafe { libc::bind(socket.as_raw_fd(), pointer.cast(), length_of::<libc::sockaddr_ll>()) };
+    check(status)
+}
+
+/// Leaves the frames this host sends out of a packet socket. Kernel 4.20.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_packet_option(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)
+}
+
+/// Asks for a [`PacketAuxdata`] with every frame: it holds the VLAN tag that the kernel took out of the frame.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn receive_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_packet_option(socket, libc::PACKET_AUXDATA, &1_i32)
+}
+
+/// Lets frames for an Ethernet multicast group through the interface's hardware filter, for as long as the socket
+/// lives.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn join_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> io::Result<()> {
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&group);
+    let request = libc::packet_mreq {
+        mr_ifindex: i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?,
+        mr_type: MULTICAST_MEMBERSHIP,
+        mr_alen: 6,
+        mr_address: address,
+    };
+    set_packet_option(socket, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
+/// Frames the socket's full buffer cost since the last call: reading resets the kernel's count.
+///
+/// # Errors
+/// What `getsockopt(2)` answers.
+pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut length = length_of::<libc::tpacket_stats>();
+    let pointer: *mut libc::tpacket_stats = &raw mut statistics;
+    // SAFETY: `pointer` is valid for writes of the length given, and any bytes make a valid `tpacket_stats`.
+    let status = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, pointer.cast(), &raw mut length)
+    };
+    check(status).map(|()| statistics.tp_drops)
+}
+
+/// `struct tpacket_auxdata` (packet(7)) reduced to the VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketAuxdata {
+    /// Tag control information of the tag the kernel took out, when there was one.
+    pub vlan_tci: Option<u16>,
+}
+
+impl PacketAuxdata {
+    /// From the bytes of a `PACKET_AUXDATA` control message; `None` when they are too few.
+    ///
+    /// Layout: status, len, snaplen (u32 each), mac, net, vlan_tci, vlan_tpid (u16 each), host order.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let status = u32::from_ne_bytes(*bytes.first_chunk()?);
+        let vlan_tci = u16::from_ne_bytes(*bytes.get(16..18)?.first_chunk()?);
+        Some(Self { vlan_tci: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan_tci) })
+    }
+}
+
+/// Which process [`fork`] returned in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// The caller.
+    Parent,
+    /// The copy.
+    Child,
+}
+
+/// Duplicates the process.
+///
+/// # Errors
+/// What `fork(2)` answers, or `InvalidInput` when the process has more than one thread: the copy would have only the
+/// calling one, and whatever the others held locked would stay locked.
+pub fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process with several threads cannot fork"));
+    }
+    // SAFETY: this is the only thread, as counted above, so the child finds every lock free and every invariant whole.
+    let result = unsafe { nix::unistd::fork() }?;
+    Ok(if result.is_child() { Fork::Child } else { Fork::Parent })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
+const LINK_FAMILY: u16 = libc::AF_PACKET as u16;
+
+#[expect(clippy::cast_possible_truncation, reason = "PACKET_MR_MULTICAST is 0")]
+const MULTICAST_MEMBERSHIP: u16 = libc::PACKET_MR_MULTICAST as u16;
+
+fn set_packet_option<T: Copy>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let pointer: *const T = value;
+    // SAFETY: `pointer` is valid for the length given and the kernel only reads it during the call.
+    let status = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, pointer.cast(), length_of::<T>())
+    };
+    check(status)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the socket structures are a few dozen bytes")]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+fn check(status: libc::c_int) -> io::Result<()> {
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auxdata_tells_a_stripped_tag_from_none() {
+        let mut bytes = [0_u8; 20];
+        bytes[16..18].copy_from_slice(&100_u16.to_ne_bytes());
+        assert_eq!(PacketAuxdata::parse(&bytes), Some(PacketAuxdata { vlan_tci: None }));
+        bytes[..4].copy_from_slice(&libc::TP_STATUS_VLAN_VALID.to_ne_bytes());
+        assert_eq!(PacketAuxdata::parse(&bytes), Some(PacketAuxdata { vlan_tci: Some(100) }));
+        assert_eq!(PacketAuxdata::parse(&bytes[..17]), None);
+    }
+}
