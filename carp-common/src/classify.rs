@@ -62,6 +62,10 @@ pub enum Verdict {
     Drop {
         /// Family that carried it.
         family: Family,
+        /// The virtual host it is for.
+        key: VhostKey,
+        /// IP source, IPv4 in the first four bytes.
+        source: [u8; 16],
         /// Why.
         reason: Counter,
     },
@@ -244,7 +248,7 @@ impl Packet {
             return Verdict::Pass(Counter::PassedMalformed);
         }
         self.accept(frame, key, payload_offset)
-            .unwrap_or_else(|reason| Verdict::Drop { family: self.family, reason })
+            .unwrap_or_else(|reason| Verdict::Drop { family: self.family, key, source: self.source, reason })
     }
 
     /// The checks of an advertisement that is positively ours, in OpenBSD's order.
