@@ -1,1 +1,38 @@
-//! Tests.
+//! A network in a box, and the instruments to watch carpd in it.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`lab`] | hosts (network namespaces), a switch (a bridge in its own namespace) and the cables between them |
+//! | [`process`] | a program running on a host: its output line by line, signals, exit status |
+//! | [`daemons`] | carpd, ucarp and keepalived as such programs |
+//! | [`dump`] | what carpd says about itself on SIGUSR1 |
+//! | [`packet`] | bytes of CARP, VRRP and ARP to values and back, written without the daemon's own code |
+//! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
+//! | [`inject`] | raw frames out of a host |
+//! | [`client`] | a client that uses the virtual address and reports its outages |
+//!
+//! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
+//! broken test run (`CI=true` or `CARP_REQUIRE_ROOT=1`).
+//!
+//! Nothing here sleeps and hopes: every wait has a condition and a deadline, and says what it saw when the deadline
+//! passes.
+
+pub mod capture;
+pub mod client;
+pub mod daemons;
+pub mod dump;
+pub mod inject;
+pub mod lab;
+pub mod packet;
+pub mod process;
+mod wait;
+
+pub use capture::{Capture, Captured, Mark};
+pub use client::{Client, Outage};
+pub use daemons::{Carpd, Keepalived, Ucarp};
+pub use dump::Dump;
+pub use inject::{Forgery, Injector};
+pub use lab::{Host, Lab};
+pub use packet::{Arp, Carp, Mac, Packet, Vrrp};
+pub use process::Daemon;
+pub use wait::eventually;

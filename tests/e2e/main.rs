@@ -1,0 +1,6 @@
+//! carpd on real packets, between network namespaces. Needs root; see [`carp_tests::lab!`].
+//!
+//! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
+//! the wire and from a client wherever that is possible, not from carpd's log.
+
+mod lab;

@@ -1,0 +1,143 @@
+//! What carpd says about itself on SIGUSR1.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+
+/// One report: the lines `STATE on IF id N`, `status on IF id N: k=v …`, `counters on IF id N: k=v …` and
+/// `counters on IF datapath: k=v …` of one virtual host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// INIT, BACKUP or MASTER.
+    pub state: String,
+    /// The status line's values, as text.
+    pub status: BTreeMap<String, String>,
+    /// The election's counters.
+    pub counters: BTreeMap<String, u64>,
+    /// The interface's counters, kept where packets are received.
+    pub datapath: BTreeMap<String, u64>,
+}
+
+impl Dump {
+    /// From the lines of one report; other lines are skipped.
+    ///
+    /// # Errors
+    /// When a part is missing or a value is not `name=value`.
+    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut dump = Self::default();
+        let mut parts = (false, false, false, false);
+        for line in lines {
+            // Timestamp and level come first: `2026-01-01T00:00:00.000000: [INFO] `.
+            let Some((_, message)) = line.split_once("[INFO] ") else {
+                continue;
+            };
+            if let Some((head, values)) = message.split_once(": ") {
+                if head.starts_with("status on ") {
+                    dump.status = pairs(values)?
+                        .map(|(name, value)| (name.into(), value.into()))
+                        .collect();
+                    parts.1 = true;
+                } else if head.starts_with("counters on ") && head.ends_with(" datapath") {
+                    dump.datapath = numbers(values)?;
+                    parts.2 = true;
+                } else if head.starts_with("counters on ") {
+                    dump.counters = numbers(values)?;
+                    parts.3 = true;
+                }
+            } else if let Some((state, _)) = message.split_once(" on ")
+                && ["INIT", "BACKUP", "MASTER"].contains(&state)
+            {
+                dump.state = state.to_owned();
+                parts.0 = true;
+            }
+        }
+        if parts != (true, true, true, true) {
+            bail!("the report is incomplete: (state, status, datapath, counters) = {parts:?}");
+        }
+        Ok(dump)
+    }
+
+    /// A counter by its kebab-case name, wherever it is kept; the sum when both have it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let found = [&self.counters, &self.datapath].map(|counters| counters.get(name).copied());
+        if found == [None, None] {
+            bail!(
+                "no counter {name} among {:?} {:?}",
+                self.counters,
+                self.datapath
+            );
+        }
+        Ok(found.iter().flatten().sum())
+    }
+
+    /// Names and growth of all counters that rose since `before`.
+    #[must_use]
+    pub fn risen_since(&self, before: &Self) -> BTreeMap<String, u64> {
+        let mut risen = BTreeMap::new();
+        for (now, before) in [
+            (&self.counters, &before.counters),
+            (&self.datapath, &before.datapath),
+        ] {
+            for (name, value) in now {
+                let growth = value - before.get(name).copied().unwrap_or(0).min(*value);
+                if growth > 0 {
+                    *risen.entry(name.clone()).or_default() += growth;
+                }
+            }
+        }
+        risen
+    }
+}
+
+fn pairs(values: &str) -> Result<impl Iterator<Item = (&str, &str)>> {
+    let pairs: Result<Vec<_>> = values
+        .split_whitespace()
+        .map(|pair| {
+            pair.split_once('=')
+                .with_context(|| format!("{pair} is not name=value"))
+        })
+        .collect();
+    Ok(pairs?.into_iter())
+}
+
+fn numbers(values: &str) -> Result<BTreeMap<String, u64>> {
+    pairs(values)?
+        .map(|(name, value)| {
+            let value = value
+                .parse()
+                .with_context(|| format!("{name}={value} is not a number"))?;
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_and_other_lines_are_skipped() {
+        let dump = Dump::parse([
+            "2026-01-01T00:00:00.000000: [WARNING] Switching to state: MASTER",
+            "2026-01-01T00:00:00.000000: [INFO] MASTER on eth0 id 1",
+            "2026-01-01T00:00:00.000000: [INFO] status on eth0 id 1: datapath=socket source=10.9.0.1",
+            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 id 1: sent-inet-packets=3 shared=1",
+            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 datapath: dropped-wrong-ttl=2 shared=4",
+        ])
+        .unwrap();
+        assert_eq!(dump.state, "MASTER");
+        assert_eq!(dump.status["datapath"], "socket");
+        assert_eq!(dump.counter("sent-inet-packets").unwrap(), 3);
+        assert_eq!(dump.counter("dropped-wrong-ttl").unwrap(), 2);
+        assert_eq!(dump.counter("shared").unwrap(), 5);
+        assert!(dump.counter("unheard-of").is_err());
+    }
+
+    #[test]
+    fn an_incomplete_report_is_an_error() {
+        assert!(Dump::parse(["x: [INFO] MASTER on eth0 id 1"]).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! A program running on a host.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::Host;
+use crate::wait::eventually;
+
+/// Which stream a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line of output.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When we read it, which may be later than it was written.
+    pub at: Instant,
+    /// Where it came from.
+    pub stream: Stream,
+    /// Without its newline; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// A program running on a host, its output collected. Killed when dropped.
+///
+/// On drop it prints its transcript through `eprintln!`, which the test harness shows for failed tests only.
+#[derive(Debug)]
+pub struct Daemon {
+    name: String,
+    child: Child,
+    status: Option<ExitStatus>,
+    output: Arc<Output>,
+    started: Instant,
+    quiet: bool,
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    state: Mutex<OutputState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct OutputState {
+    lines: Vec<Line>,
+    open_streams: u8,
+}
+
+impl Daemon {
+    /// Starts `command` on `host`. `name` is for messages.
+    ///
+    /// # Errors
+    /// When the program cannot be started; the message names it.
+    pub fn spawn(host: &Host, name: &str, command: &mut Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = host
+            .spawn(command)
+            .with_context(|| format!("failed to start {:?}", command.get_program()))?;
+        let output = Arc::new(Output::default());
+        output.lock().open_streams = 2;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        collect(&output, Stream::Stdout, stdout);
+        collect(&output, Stream::Stderr, stderr);
+        Ok(Self {
+            name: format!("{name}@{}", host.name()),
+            child,
+            status: None,
+            output,
+            started: Instant::now(),
+            quiet: false,
+        })
+    }
+
+    /// Prints no transcript on drop: for whoever is not a test.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        if self.status.is_some() {
+            bail!("{} has ended, it takes no {signal}", self.name);
+        }
+        let pid = Pid::from_raw(i32::try_from(self.pid())?);
+        kill(pid, signal).with_context(|| format!("failed to send {signal} to {}", self.name))
+    }
+
+    /// SIGKILL, and waits for the end.
+    ///
+    /// # Errors
+    /// When the process has ended before.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.status = Some(self.child.wait()?);
+        Ok(())
+    }
+
+    /// SIGTERM, and the exit status.
+    ///
+    /// # Errors
+    /// When it does not end within `within`.
+    pub fn terminate(&mut self, within: Duration) -> Result<i32> {
+        self.signal(Signal::SIGTERM)?;
+        self.exit_code(within)
+    }
+
+    /// Waits for the end and gives the exit status. All output has been collected by then.
+    ///
+    /// # Errors
+    /// When it does not end within `within`, or by a signal.
+    pub fn exit_code(&mut self, within: Duration) -> Result<i32> {
+        let name = self.name.clone();
+        let status = match self.status {
+            Some(status) => status,
+            None => eventually(&format!("{name} ends"), within, || {
+                Ok(self.child.try_wait()?)
+            })
+            .with_context(|| self.transcript())?,
+        };
+        self.status = Some(status);
+        // A child that keeps the pipe open (a daemonized process, a script) must not keep us.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        self.output
+            .wait_until(deadline, |state| (state.open_streams == 0).then_some(()));
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Ok(code),
+            (None, signal) => bail!(
+                "{name} was ended by signal {signal:?}\n{}",
+                self.transcript()
+            ),
+        }
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// When the system refuses to say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait()?;
+        }
+        Ok(self.status.is_none())
+    }
+
+    /// Number of lines so far: a place in the output to look on from.
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.output.lock().lines.len()
+    }
+
+    /// Waits for a line that contains `pattern`, from the start of the output on.
+    ///
+    /// # Errors
+    /// When it does not come within `within`, or the output ends before.
+    pub fn wait_for(&self, pattern: &str, within: Duration) -> Result<Line> {
+        self.wait_for_after(0, pattern, within)
+    }
+
+    /// Waits for a line that contains `pattern`, from `mark` on.
+    ///
+    /// # Errors
+    /// As [`Daemon::wait_for`].
+    pub fn wait_for_after(&self, mark: usize, pattern: &str, within: Duration) -> Result<Line> {
+        let found = self.output.wait_until(Instant::now() + within, |state| {
+            let line = state
+                .lines
+                .iter()
+                .skip(mark)
+                .find(|line| line.text.contains(pattern));
+            match line {
+                Some(line) => Some(Some(line.clone())),
+                None => (state.open_streams == 0).then_some(None),
+            }
+        });
+        match found {
+            Some(Some(line)) => Ok(line),
+            Some(None) => bail!(
+                "{} ended without saying {pattern:?}\n{}",
+                self.name,
+                self.transcript()
+            ),
+            None => bail!(
+                "{} did not say {pattern:?} within {within:?}\n{}",
+                self.name,
+                self.transcript()
+            ),
+        }
+    }
+
+    /// All lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Line> {
+        self.output.lock().lines.clone()
+    }
+
+    /// All lines so far that contain `pattern`.
+    #[must_use]
+    pub fn lines_with(&self, pattern: &str) -> Vec<Line> {
+        let mut lines = self.lines();
+        lines.retain(|line| line.text.contains(pattern));
+        lines
+    }
+
+    /// All output so far, readable.
+    #[must_use]
+    pub fn transcript(&self) -> String {
+        let mut text = format!("--- {} (pid {}) said:\n", self.name, self.pid());
+        for line in self.lines() {
+            let stream = match line.stream {
+                Stream::Stdout => ' ',
+                Stream::Stderr => '!',
+            };
+            let after = line.at.saturating_duration_since(self.started).as_millis();
+            text += &format!("{after:>7} ms {stream} {}\n", line.text);
+        }
+        text
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // Only fails when it has ended by itself.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if !self.quiet {
+            eprintln!("{}", self.transcript());
+        }
+    }
+}
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, OutputState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until<T>(
+        &self,
+        deadline: Instant,
+        mut condition: impl FnMut(&OutputState) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = condition(&state) {
+                return Some(value);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            (state, _) = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn collect(output: &Arc<Output>, stream: Stream, source: impl Read + Send + 'static) {
+    let output = Arc::clone(output);
+    thread::spawn(move || {
+        let mut source = BufReader::new(source);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let end = !matches!(source.read_until(b'\n', &mut bytes), Ok(length) if length > 0);
+            let mut state = output.lock();
+            if end {
+                state.open_streams -= 1;
+            } else {
+                state.lines.push(Line {
+                    at: Instant::now(),
+                    stream,
+                    text: String::from_utf8_lossy(&bytes)
+                        .trim_end_matches('\n')
+                        .to_owned(),
+                });
+            }
+            output.changed.notify_all();
+            if end {
+                return;
+            }
+        }
+    });
+}
