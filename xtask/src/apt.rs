@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{self, run, say};
 
@@ -38,7 +38,7 @@ pub fn is_present() -> bool {
 }
 
 /// Whether the package lists offer every one of `packages`, new enough.
-pub fn offers(packages: &[Package]) -> bool {
+fn offers(packages: &[Package]) -> bool {
     packages.iter().all(|package| {
         shell::output(Command::new("apt-cache").args(["policy", package.name]))
             .and_then(|policy| candidate(&policy))
@@ -46,12 +46,19 @@ pub fn offers(packages: &[Package]) -> bool {
     })
 }
 
+/// Whether `packages` can be had from here, after a fresh look at the package lists where they do not offer them and we
+/// may update them.
+pub fn can_offer(packages: &[Package], may_update: bool) -> bool {
+    let update_helps = || may_update && shell::is_root() && update().is_ok() && offers(packages);
+    is_present() && (offers(packages) || update_helps())
+}
+
 /// Fetches the package lists.
 ///
 /// # Errors
 ///
 /// When `apt-get update` fails.
-pub fn update() -> Result<()> {
+fn update() -> Result<()> {
     say("fetching the package lists (apt-get update)");
     run(Command::new("apt-get").args(["update", "-qq"]))
 }
@@ -60,11 +67,21 @@ pub fn update() -> Result<()> {
 ///
 /// # Errors
 ///
-/// When `apt-get install` fails, also after a fresh look at the package lists.
+/// When a package is not on offer, or `apt-get install` fails, also after a fresh look at the package lists.
 pub fn install(packages: &[Package]) -> Result<()> {
     let updated = !offers(packages);
     if updated {
         update()?;
+        let unknown = |package: &&Package| !offers(&[**package]);
+        if let Some(Package {
+            name,
+            at_least: (major, minor),
+        }) = packages.iter().find(unknown)
+        {
+            bail!(
+                "the package lists of this machine do not offer {name}, version {major}.{minor} or newer"
+            );
+        }
     }
     let _policy = ServicesStayDown::begin()?;
     let install = || run(&mut install_command(packages));

@@ -96,6 +96,8 @@ fn build(toolchain: &Toolchain) -> Result<()> {
 fn rustflags(linker: &Path) -> Vec<String> {
     vec![
         format!("-Clinker={}", linker.display()),
+        // 32-bit arithmetic and jumps: kernel 5.1, older than the ring buffer (5.8) we need anyway.
+        "-Ctarget-cpu=v3".to_owned(),
         // BTF, which ring buffers and relocations rely on, is made from debug information.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),

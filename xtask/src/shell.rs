@@ -106,6 +106,14 @@ fn names_a_toolchain_choice(name: &str) -> bool {
         || (name.starts_with("RUSTC_") && name.ends_with("WRAPPER"))
 }
 
+/// Whether the Rust toolchain that runs this task has `program`, beside its cargo or on PATH.
+pub fn toolchain_has(program: &str) -> bool {
+    let beside = env::var_os("CARGO")
+        .and_then(|cargo| Some(Path::new(&cargo).parent()?.join(program)))
+        .is_some_and(|file| is_executable(&file));
+    beside || find_program(program).is_some()
+}
+
 /// Runs `command` with the terminal as its own.
 ///
 /// # Errors
@@ -176,7 +184,7 @@ mod tests {
     fn finds_programs_outside_of_a_users_path_only_when_executable() {
         assert!(find_program("sh").is_some());
         assert_eq!(find_program("no-such-program-anywhere"), None);
-        assert!(!is_executable(Path::new("/etc/hostname")));
+        assert!(!is_executable(&root().join("Cargo.toml")));
         assert!(!is_executable(Path::new("/usr")));
     }
 
