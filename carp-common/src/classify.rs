@@ -14,7 +14,8 @@ use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, TTL, V
 use crate::wire::checksum::fold;
 use crate::wire::ether::{self, VlanTags};
 use crate::wire::ip::{
-    IPV4_HEADER_LEN, IPV4_PROTOCOL_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET, Ipv4Header, Ipv6Header,
+    IPV4_HEADER_LEN, IPV4_PROTOCOL_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET, Ipv4Header,
+    Ipv6Header,
 };
 
 /// VRRP version 3, type advertisement (RFC 5798, section 5.1). Version 2 has CARP's own 0x21.
@@ -232,7 +233,9 @@ impl Packet {
         }
         let vhost = vhost(&key);
         if is_vrrp {
-            return Verdict::Vrrp { same_vhid: vhost.is_some() };
+            return Verdict::Vrrp {
+                same_vhid: vhost.is_some(),
+            };
         }
         let Some(vhost) = vhost else {
             return Verdict::Pass(match tags.outer {
@@ -248,23 +251,36 @@ impl Packet {
             return Verdict::Pass(Counter::PassedMalformed);
         }
         self.accept(frame, key, payload_offset)
-            .unwrap_or_else(|reason| Verdict::Drop { family: self.family, key, source: self.source, reason })
+            .unwrap_or_else(|reason| Verdict::Drop {
+                family: self.family,
+                key,
+                source: self.source,
+                reason,
+            })
     }
 
     /// The checks of an advertisement that is positively ours, in OpenBSD's order.
     #[inline(always)]
-    fn accept<F: Frame + ?Sized>(&self, frame: &F, key: VhostKey, payload_offset: usize) -> Result<Verdict, Counter> {
+    fn accept<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        key: VhostKey,
+        payload_offset: usize,
+    ) -> Result<Verdict, Counter> {
         if self.ttl != TTL {
             return Err(Counter::DroppedWrongTtl);
         }
-        let payload: [u8; HEADER_LEN] = frame.bytes_at(payload_offset).ok_or(Counter::DroppedShortPacket)?;
+        let payload: [u8; HEADER_LEN] = frame
+            .bytes_at(payload_offset)
+            .ok_or(Counter::DroppedShortPacket)?;
         if !advertisement::checksum_is_valid(&payload) {
             return Err(Counter::DroppedBadChecksum);
         }
         if payload[0] != VERSION_AND_TYPE {
             return Err(Counter::DroppedBadVersion);
         }
-        let ethernet: [u8; ether::HEADER_LEN] = frame.bytes_at(0).ok_or(Counter::DroppedShortPacket)?;
+        let ethernet: [u8; ether::HEADER_LEN] =
+            frame.bytes_at(0).ok_or(Counter::DroppedShortPacket)?;
         let ethernet = ether::Header::parse(&ethernet);
         Ok(Verdict::Deliver(Advertised {
             family: self.family,
@@ -283,7 +299,9 @@ impl Packet {
     const fn is_vrrp(&self, first: u8, count: u8) -> bool {
         let count = count as usize;
         match (first, self.family) {
-            (VERSION_AND_TYPE, Family::Inet) => self.payload_len == VRRP_HEADER_LEN + 4 * count + VRRP_V2_AUTH_LEN,
+            (VERSION_AND_TYPE, Family::Inet) => {
+                self.payload_len == VRRP_HEADER_LEN + 4 * count + VRRP_V2_AUTH_LEN
+            }
             (VRRP_V3, Family::Inet) => self.payload_len == VRRP_HEADER_LEN + 4 * count,
             (VRRP_V3, Family::Inet6) => self.payload_len == VRRP_HEADER_LEN + 16 * count,
             _ => false,

@@ -3,7 +3,12 @@
 //! `repr(C)`, wire values as big-endian byte arrays, explicit zeroed padding. A map slot that was never written
 //! reads as zeros, so zero always means "not configured".
 
-#![cfg_attr(feature = "user", expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait"))]
+#![cfg_attr(
+    feature = "user",
+    expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")
+)]
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::units::{Family, Vhid};
 use crate::wire::advertisement::HEADER_LEN;
@@ -53,7 +58,14 @@ impl VhostKey {
             Family::Inet => FAMILY_INET,
             Family::Inet6 => FAMILY_INET6,
         };
-        Self { ifindex, vlan, inner_vlan: 0, family, vhid: vhid.get(), _pad: [0; 2] }
+        Self {
+            ifindex,
+            vlan,
+            inner_vlan: 0,
+            family,
+            vhid: vhid.get(),
+            _pad: [0; 2],
+        }
     }
 
     /// The family, when it is one.
@@ -98,6 +110,63 @@ pub struct AdvertisementEvent {
     pub _pad: [u8; 2],
     /// The CARP header.
     pub payload: [u8; HEADER_LEN],
+}
+
+impl AdvertisementEvent {
+    /// Length of the record. Unit: bytes.
+    pub const LEN: usize = size_of::<Self>();
+
+    /// Decodes a record of the ring buffer, which holds the value as it lies in memory. `None` for other lengths.
+    #[must_use]
+    pub fn from_bytes(record: &[u8]) -> Option<Self> {
+        let record: &[u8; Self::LEN] = record.try_into().ok()?;
+        let (arrival_ns, rest) = record.split_first_chunk()?;
+        let (ifindex, rest) = rest.split_first_chunk()?;
+        let (vlan, rest) = rest.split_first_chunk()?;
+        let (inner_vlan, rest) = rest.split_first_chunk()?;
+        let ([family, vhid, _, _], rest) = rest.split_first_chunk()?;
+        let (source, rest) = rest.split_first_chunk()?;
+        let (destination, rest) = rest.split_first_chunk()?;
+        let (ethernet_source, rest) = rest.split_first_chunk()?;
+        let (_pad, rest) = rest.split_first_chunk::<2>()?;
+        Some(Self {
+            arrival_ns: u64::from_ne_bytes(*arrival_ns),
+            key: VhostKey {
+                ifindex: u32::from_ne_bytes(*ifindex),
+                vlan: u16::from_ne_bytes(*vlan),
+                inner_vlan: u16::from_ne_bytes(*inner_vlan),
+                family: *family,
+                vhid: *vhid,
+                _pad: [0; 2],
+            },
+            source: *source,
+            destination: *destination,
+            ethernet_source: *ethernet_source,
+            _pad: [0; 2],
+            payload: rest.try_into().ok()?,
+        })
+    }
+
+    /// The source address; the kernel side writes no other family than the two.
+    #[must_use]
+    pub fn source_address(&self) -> IpAddr {
+        address(self.key.family, self.source)
+    }
+
+    /// The destination address, likewise.
+    #[must_use]
+    pub fn destination_address(&self) -> IpAddr {
+        address(self.key.family, self.destination)
+    }
+}
+
+/// The first four bytes for IPv4, all of them for IPv6.
+fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
+    if family == FAMILY_INET6 {
+        return Ipv6Addr::from(bytes).into();
+    }
+    let [a, b, c, d, ..] = bytes;
+    Ipv4Addr::new(a, b, c, d).into()
 }
 
 const _: () = assert!(size_of::<VhostKey>() == 12);
@@ -206,4 +275,127 @@ mod pod {
     unsafe impl aya::Pod for VhostKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for VhostValue {}
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+
+    use super::*;
+
+    fn sample() -> AdvertisementEvent {
+        AdvertisementEvent {
+            arrival_ns: 0x0102_0304_0506_0708,
+            key: VhostKey {
+                ifindex: 0x1112_1314,
+                vlan: 0x0151,
+                inner_vlan: 0x0252,
+                family: FAMILY_INET6,
+                vhid: 0xfe,
+                _pad: [0; 2],
+            },
+            source: [0x21; 16],
+            destination: [0x31; 16],
+            ethernet_source: [0x41; 6],
+            _pad: [0; 2],
+            payload: core::array::from_fn(|index| 0x80 + u8::try_from(index).unwrap()),
+        }
+    }
+
+    /// The record as the kernel side leaves it in memory, written by the offsets that the compiler chose.
+    fn record(event: &AdvertisementEvent) -> [u8; AdvertisementEvent::LEN] {
+        let mut bytes = [0xa5; AdvertisementEvent::LEN];
+        let mut put = |offset: usize, field: &[u8]| {
+            bytes[offset..offset + field.len()].copy_from_slice(field);
+        };
+        let key = offset_of!(AdvertisementEvent, key);
+        put(
+            offset_of!(AdvertisementEvent, arrival_ns),
+            &event.arrival_ns.to_ne_bytes(),
+        );
+        put(
+            key + offset_of!(VhostKey, ifindex),
+            &event.key.ifindex.to_ne_bytes(),
+        );
+        put(
+            key + offset_of!(VhostKey, vlan),
+            &event.key.vlan.to_ne_bytes(),
+        );
+        put(
+            key + offset_of!(VhostKey, inner_vlan),
+            &event.key.inner_vlan.to_ne_bytes(),
+        );
+        put(key + offset_of!(VhostKey, family), &[event.key.family]);
+        put(key + offset_of!(VhostKey, vhid), &[event.key.vhid]);
+        put(key + offset_of!(VhostKey, _pad), &event.key._pad);
+        put(offset_of!(AdvertisementEvent, source), &event.source);
+        put(
+            offset_of!(AdvertisementEvent, destination),
+            &event.destination,
+        );
+        put(
+            offset_of!(AdvertisementEvent, ethernet_source),
+            &event.ethernet_source,
+        );
+        put(offset_of!(AdvertisementEvent, _pad), &event._pad);
+        put(offset_of!(AdvertisementEvent, payload), &event.payload);
+        bytes
+    }
+
+    #[test]
+    fn event_round_trips_through_its_bytes() {
+        let bytes = record(&sample());
+        assert_eq!(AdvertisementEvent::from_bytes(&bytes), Some(sample()));
+    }
+
+    #[test]
+    fn every_shorter_record_is_refused() {
+        let bytes = record(&sample());
+        for length in 0..bytes.len() {
+            assert_eq!(
+                AdvertisementEvent::from_bytes(&bytes[..length]),
+                None,
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_follow_the_family() {
+        let mut event = sample();
+        assert_eq!(event.source_address(), IpAddr::from([0x21; 16]));
+        event.key.family = FAMILY_INET;
+        assert_eq!(event.source_address(), IpAddr::from([0x21; 4]));
+        assert_eq!(event.destination_address(), IpAddr::from([0x31; 4]));
+    }
+
+    #[test]
+    fn counters_are_listed_in_index_order_under_distinct_names() {
+        let mut names = std::collections::BTreeSet::new();
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(
+                usize::try_from(counter.index()),
+                Ok(index),
+                "{}",
+                counter.name()
+            );
+            assert!(names.insert(counter.name()), "{} twice", counter.name());
+            assert!(
+                counter
+                    .name()
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            );
+        }
+    }
+
+    #[test]
+    fn zeroed_value_is_not_configured() {
+        let value = VhostValue {
+            group: [0; 16],
+            flags: 0,
+            _pad: 0,
+        };
+        assert_eq!(value.flags & VHOST_CONFIGURED, 0);
+    }
 }

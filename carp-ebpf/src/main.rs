@@ -11,11 +11,13 @@ mod maps;
 #[expect(unsafe_code, reason = "packet memory")]
 mod packet;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
 use carp_common::classify::{Frame, Ingress, Verdict, classify};
-use carp_common::shared::Counter;
+use carp_common::shared::{Counter, VhostKey};
 use carp_common::units::Family;
 
 use packet::Packet;
@@ -31,8 +33,11 @@ enum Fate {
 /// XDP, native or generic; `frags`, so that drivers accept it at any MTU.
 #[xdp(frags)]
 pub fn carpd_xdp(context: XdpContext) -> u32 {
-    let ingress = Ingress { ifindex: context.ingress_ifindex() as u32, stripped_tag: None };
-    match handle(&Packet::of_xdp(&context), ingress) {
+    let ingress = Ingress {
+        ifindex: context.ingress_ifindex() as u32,
+        stripped_tag: None,
+    };
+    match handle(&context, &Packet::of_xdp(&context), ingress) {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
     }
@@ -40,7 +45,7 @@ pub fn carpd_xdp(context: XdpContext) -> u32 {
 
 /// Counts, publishes and decides: the same for every hook.
 #[inline(always)]
-fn handle(frame: &impl Frame, ingress: Ingress) -> Fate {
+fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> Fate {
     match classify(frame, ingress, maps::vhost) {
         Verdict::Foreign => Fate::Pass,
         Verdict::Pass(counter) => {
@@ -54,19 +59,60 @@ fn handle(frame: &impl Frame, ingress: Ingress) -> Fate {
             }
             Fate::Pass
         }
-        Verdict::Drop { family, reason, .. } => {
+        Verdict::Drop {
+            family,
+            key,
+            source,
+            reason,
+        } => {
             count_received(family);
             maps::count(reason);
+            if maps::DEBUG.load() != 0 {
+                explain(context, &key, source, reason);
+            }
             Fate::Drop
         }
         Verdict::Deliver(advertised) => {
             count_received(advertised.family);
-            maps::count(match maps::publish(advertised.event(packet::arrival_ns())) {
-                true => Counter::Delivered,
-                false => Counter::DatapathEventsLost,
-            });
-            if advertised.unicast { Fate::Drop } else { Fate::Pass }
+            maps::count(
+                match maps::publish(advertised.event(packet::arrival_ns())) {
+                    true => Counter::Delivered,
+                    false => Counter::DatapathEventsLost,
+                },
+            );
+            if advertised.unicast {
+                Fate::Drop
+            } else {
+                Fate::Pass
+            }
         }
+    }
+}
+
+/// Says why an advertisement of ours was dropped.
+///
+/// One call for each text, because choosing among strings would make a table of addresses, which an eBPF object cannot
+/// relocate.
+#[inline(always)]
+fn explain(context: &impl EbpfContext, key: &VhostKey, source: [u8; 16], reason: Counter) {
+    macro_rules! say {
+        ($name:literal) => {
+            debug!(
+                context,
+                "{} vhid {} ifindex {} vlan {} source {:i}",
+                $name,
+                key.vhid,
+                key.ifindex,
+                key.vlan,
+                source
+            )
+        };
+    }
+    match reason {
+        Counter::DroppedWrongTtl => say!("dropped-wrong-ttl"),
+        Counter::DroppedShortPacket => say!("dropped-short-packet"),
+        Counter::DroppedBadChecksum => say!("dropped-bad-checksum"),
+        _ => say!("dropped-bad-version"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
 
+use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
 use carp_common::shared::{AdvertisementEvent, Counter, VHOST_CONFIGURED, VhostKey, VhostValue};
@@ -18,21 +19,15 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Set before loading, where the verifier then removes what it switches off.
+/// Whether rejected advertisements are explained in the log. Set before loading; the verifier then removes what it
+/// switches off.
 #[unsafe(no_mangle)]
-static DEBUG: u32 = 0;
+pub static DEBUG: Global<u32> = Global::new(0);
 
 /// The helpers that the program calls are for GPL-compatible programs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// Whether rejected packets are to be explained in the log.
-#[inline(always)]
-pub fn debug() -> bool {
-    // SAFETY: a valid, aligned static. Volatile, because the loader writes another value where the compiler sees a 0.
-    unsafe { core::ptr::read_volatile(&raw const DEBUG) != 0 }
-}
 
 /// The configuration of a virtual host.
 #[inline(always)]

@@ -15,7 +15,10 @@ impl Packet {
     /// The frame that an XDP program was called for.
     #[inline(always)]
     pub fn of_xdp(context: &XdpContext) -> Self {
-        Self { start: context.data(), end: context.data_end() }
+        Self {
+            start: context.data(),
+            end: context.data_end(),
+        }
     }
 }
 

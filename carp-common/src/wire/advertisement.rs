@@ -78,7 +78,17 @@ impl Advertisement {
             return Err(DropReason::BadChecksum);
         }
         // Offsets from here on are constants below HEADER_LEN.
-        let [version_and_type, vhid, advskew, auth_len, demotion, advbase, _, _, rest @ ..] = *header;
+        let [
+            version_and_type,
+            vhid,
+            advskew,
+            auth_len,
+            demotion,
+            advbase,
+            _,
+            _,
+            rest @ ..,
+        ] = *header;
         if version_and_type != VERSION_AND_TYPE {
             return Err(DropReason::BadVersion);
         }
@@ -99,8 +109,16 @@ impl Advertisement {
 
     /// Writes every byte of the header, checksum included.
     pub fn emit(&self, buffer: &mut [u8; HEADER_LEN]) {
-        let head =
-            [VERSION_AND_TYPE, self.vhid.get(), self.advskew.0, AUTH_LEN, self.demotion.0, self.advbase.0, 0, 0];
+        let head = [
+            VERSION_AND_TYPE,
+            self.vhid.get(),
+            self.advskew.0,
+            AUTH_LEN,
+            self.demotion.0,
+            self.advbase.0,
+            0,
+            0,
+        ];
         buffer[..8].copy_from_slice(&head);
         buffer[8..16].copy_from_slice(&self.counter.to_be_bytes());
         buffer[16..].copy_from_slice(&self.digest);
@@ -168,7 +186,11 @@ mod tests {
     #[test]
     fn every_shorter_length_is_a_short_packet() {
         for length in 0..HEADER_LEN {
-            assert_eq!(Advertisement::parse(&emitted()[..length]), Err(DropReason::ShortPacket), "{length} bytes");
+            assert_eq!(
+                Advertisement::parse(&emitted()[..length]),
+                Err(DropReason::ShortPacket),
+                "{length} bytes"
+            );
         }
     }
 
@@ -177,7 +199,11 @@ mod tests {
         for bit in 0..HEADER_LEN * 8 {
             let mut bytes = emitted();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Advertisement::parse(&bytes), Err(DropReason::BadChecksum), "bit {bit}");
+            assert_eq!(
+                Advertisement::parse(&bytes),
+                Err(DropReason::BadChecksum),
+                "bit {bit}"
+            );
         }
     }
 
@@ -192,7 +218,11 @@ mod tests {
             let mut bytes = emitted();
             bytes[offset] = value;
             resum(&mut bytes);
-            assert_eq!(Advertisement::parse(&bytes), Err(reason), "byte {offset} = {value:#x}");
+            assert_eq!(
+                Advertisement::parse(&bytes),
+                Err(reason),
+                "byte {offset} = {value:#x}"
+            );
         }
     }
 }

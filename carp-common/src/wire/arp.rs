@@ -40,7 +40,9 @@ impl Arp {
     /// Decodes an Ethernet payload; padding after it is ignored. `None` for other address types and operations.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let (types, rest) = bytes.first_chunk::<PACKET_LEN>()?.split_first_chunk::<6>()?;
+        let (types, rest) = bytes
+            .first_chunk::<PACKET_LEN>()?
+            .split_first_chunk::<6>()?;
         let (operation, rest) = rest.split_first_chunk::<2>()?;
         let (sender_mac, rest) = rest.split_first_chunk::<6>()?;
         let (sender_ip, rest) = rest.split_first_chunk::<4>()?;
@@ -86,8 +88,12 @@ impl Arp {
 pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     if let Some((header, packet)) = frame.split_first_chunk_mut() {
-        ether::Header { destination: MacAddress::BROADCAST, source: interface, ether_type: ether::TYPE_ARP }
-            .emit(header);
+        ether::Header {
+            destination: MacAddress::BROADCAST,
+            source: interface,
+            ether_type: ether::TYPE_ARP,
+        }
+        .emit(header);
         if let Some(packet) = packet.first_chunk_mut() {
             Arp {
                 operation: Operation::Request,

@@ -50,7 +50,10 @@ mod tests {
 
     #[test]
     fn an_odd_last_byte_is_a_high_half() {
-        assert_eq!(internet_checksum(&[0x12, 0x34, 0x56]), internet_checksum(&[0x12, 0x34, 0x56, 0x00]));
+        assert_eq!(
+            internet_checksum(&[0x12, 0x34, 0x56]),
+            internet_checksum(&[0x12, 0x34, 0x56, 0x00])
+        );
         assert_eq!(internet_checksum(&[]), [0xff, 0xff]);
     }
 

@@ -160,9 +160,18 @@ mod tests {
     #[test]
     fn virtual_address_depends_on_the_profile() {
         let vhid = Vhid::new(0xab).unwrap();
-        assert_eq!(MacAddress::virtual_host(Profile::Ucarp, vhid).to_string(), "00:00:5e:00:00:ab");
-        assert_eq!(MacAddress::virtual_host(Profile::FreeBsd, vhid).to_string(), "00:00:5e:00:01:ab");
-        assert_eq!(MacAddress::virtual_host(Profile::OpenBsd, vhid).to_string(), "00:00:5e:00:01:ab");
+        assert_eq!(
+            MacAddress::virtual_host(Profile::Ucarp, vhid).to_string(),
+            "00:00:5e:00:00:ab"
+        );
+        assert_eq!(
+            MacAddress::virtual_host(Profile::FreeBsd, vhid).to_string(),
+            "00:00:5e:00:01:ab"
+        );
+        assert_eq!(
+            MacAddress::virtual_host(Profile::OpenBsd, vhid).to_string(),
+            "00:00:5e:00:01:ab"
+        );
         assert!(!MacAddress::virtual_host(Profile::Ucarp, vhid).is_group());
     }
 
@@ -187,6 +196,12 @@ mod tests {
         tags.push(0xe005);
         assert_eq!(tags, VlanTags { outer: 5, inner: 0 });
         tags.push(0x2fff);
-        assert_eq!(tags, VlanTags { outer: 5, inner: 0xfff });
+        assert_eq!(
+            tags,
+            VlanTags {
+                outer: 5,
+                inner: 0xfff
+            }
+        );
     }
 }

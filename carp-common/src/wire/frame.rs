@@ -78,13 +78,21 @@ pub const fn ethernet_source(
     interface: MacAddress,
     destination: Ipv4Addr,
 ) -> MacAddress {
-    if destination.is_multicast() { MacAddress::virtual_host(profile, vhid) } else { interface }
+    if destination.is_multicast() {
+        MacAddress::virtual_host(profile, vhid)
+    } else {
+        interface
+    }
 }
 
 /// The Ethernet destination of an advertisement to a group; ucarp's `--nomcast` makes every one a broadcast.
 #[must_use]
 pub const fn ethernet_destination(group: Ipv4Addr, broadcast: bool) -> MacAddress {
-    if broadcast { MacAddress::BROADCAST } else { MacAddress::multicast_inet(group) }
+    if broadcast {
+        MacAddress::BROADCAST
+    } else {
+        MacAddress::multicast_inet(group)
+    }
 }
 
 #[cfg(test)]
@@ -112,8 +120,16 @@ mod tests {
     #[test]
     fn ucarp_frame_has_every_byte_in_place() {
         let bytes = emitted(Profile::Ucarp, false);
-        assert_eq!(bytes[..14], [0x01, 0x00, 0x5e, 0, 0, 18, 0x00, 0x00, 0x5e, 0x00, 0x00, 42, 0x08, 0x00]);
-        assert_eq!(bytes[14..24], [0x45, 0x10, 0, 56, 0x12, 0x34, 0x40, 0x00, 255, 112]);
+        assert_eq!(
+            bytes[..14],
+            [
+                0x01, 0x00, 0x5e, 0, 0, 18, 0x00, 0x00, 0x5e, 0x00, 0x00, 42, 0x08, 0x00
+            ]
+        );
+        assert_eq!(
+            bytes[14..24],
+            [0x45, 0x10, 0, 56, 0x12, 0x34, 0x40, 0x00, 255, 112]
+        );
         assert_eq!(internet_checksum(&bytes[14..34]), [0, 0]);
         assert_eq!(bytes[26..34], [192, 0, 2, 1, 224, 0, 0, 18]);
         assert_eq!(bytes[34..], [0x5a; 36]);
@@ -124,7 +140,11 @@ mod tests {
         let ucarp = emitted(Profile::Ucarp, false);
         for (profile, tos) in [(Profile::FreeBsd, 0xe0), (Profile::OpenBsd, 0x10)] {
             let mut bytes = emitted(profile, false);
-            assert_eq!(bytes[6..12], [0x00, 0x00, 0x5e, 0x00, 0x01, 42], "{profile:?}");
+            assert_eq!(
+                bytes[6..12],
+                [0x00, 0x00, 0x5e, 0x00, 0x01, 42],
+                "{profile:?}"
+            );
             assert_eq!(bytes[15], tos, "{profile:?}");
             assert_eq!(internet_checksum(&bytes[14..34]), [0, 0], "{profile:?}");
             bytes[10] = ucarp[10];
@@ -145,6 +165,9 @@ mod tests {
     fn a_single_peer_sees_the_real_source() {
         let vhid = Vhid::new(42).unwrap();
         let peer = Ipv4Addr::new(192, 0, 2, 2);
-        assert_eq!(ethernet_source(Profile::FreeBsd, vhid, MacAddress([2; 6]), peer), MacAddress([2; 6]));
+        assert_eq!(
+            ethernet_source(Profile::FreeBsd, vhid, MacAddress([2; 6]), peer),
+            MacAddress([2; 6])
+        );
     }
 }

@@ -48,7 +48,28 @@ impl Ipv4Header {
     #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &[u8; IPV4_HEADER_LEN]) -> Option<Self> {
-        let [version_ihl, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *bytes;
+        let [
+            version_ihl,
+            tos,
+            l0,
+            l1,
+            i0,
+            i1,
+            f0,
+            f1,
+            ttl,
+            protocol,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ] = *bytes;
         let header_len = usize::from(version_ihl & 0x0f) * 4;
         let total_len = usize::from(u16::from_be_bytes([l0, l1]));
         if version_ihl >> 4 != 4 || header_len < IPV4_HEADER_LEN || total_len < header_len {
@@ -136,7 +157,17 @@ impl Ipv6Header {
     #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &[u8; IPV6_HEADER_LEN]) -> Option<Self> {
-        let [version, _, _, _, l0, l1, next_header, hop_limit, addresses @ ..] = *bytes;
+        let [
+            version,
+            _,
+            _,
+            _,
+            l0,
+            l1,
+            next_header,
+            hop_limit,
+            addresses @ ..,
+        ] = *bytes;
         if version >> 4 != 6 {
             return None;
         }
@@ -179,7 +210,10 @@ mod tests {
     #[test]
     fn emit_writes_every_byte() {
         let bytes = emitted();
-        assert_eq!(bytes[..10], [0x45, 0x10, 0, 56, 0xbe, 0xef, 0x40, 0x00, 255, 112]);
+        assert_eq!(
+            bytes[..10],
+            [0x45, 0x10, 0, 56, 0xbe, 0xef, 0x40, 0x00, 255, 112]
+        );
         assert_eq!(bytes[12..], [192, 0, 2, 1, 224, 0, 0, 18]);
         assert_eq!(internet_checksum(&bytes), [0, 0]);
     }
@@ -187,10 +221,24 @@ mod tests {
     #[test]
     fn what_was_emitted_parses_to_the_same_values() {
         let header = Ipv4Header::parse(&emitted()).unwrap();
-        assert_eq!((header.header_len, header.total_len, header.payload_len()), (20, 56, 36));
-        assert_eq!((header.tos, header.identification, header.ttl, header.protocol), (0x10, 0xbeef, 255, 112));
+        assert_eq!(
+            (header.header_len, header.total_len, header.payload_len()),
+            (20, 56, 36)
+        );
+        assert_eq!(
+            (
+                header.tos,
+                header.identification,
+                header.ttl,
+                header.protocol
+            ),
+            (0x10, 0xbeef, 255, 112)
+        );
         assert_eq!((header.dont_fragment, header.is_fragment), (true, false));
-        assert_eq!((header.source, header.destination), (packet().source, packet().destination));
+        assert_eq!(
+            (header.source, header.destination),
+            (packet().source, packet().destination)
+        );
     }
 
     #[test]
@@ -198,7 +246,11 @@ mod tests {
         for (offset, value) in [(0, 0x65), (0, 0x44), (0, 0x40), (3, 19)] {
             let mut bytes = emitted();
             bytes[offset] = value;
-            assert_eq!(Ipv4Header::parse(&bytes), None, "byte {offset} = {value:#x}");
+            assert_eq!(
+                Ipv4Header::parse(&bytes),
+                None,
+                "byte {offset} = {value:#x}"
+            );
         }
     }
 
@@ -222,12 +274,22 @@ mod tests {
 
     #[test]
     fn ipv6_fields_are_at_their_offsets() {
-        let mut bytes: [u8; IPV6_HEADER_LEN] = core::array::from_fn(|index| u8::try_from(index).unwrap());
+        let mut bytes: [u8; IPV6_HEADER_LEN] =
+            core::array::from_fn(|index| u8::try_from(index).unwrap());
         assert_eq!(Ipv6Header::parse(&bytes), None);
         bytes[0] = 0x6f;
         let header = Ipv6Header::parse(&bytes).unwrap();
-        assert_eq!((header.payload_len, header.next_header, header.hop_limit), (0x0405, 6, 7));
-        assert_eq!(header.source.octets(), core::array::from_fn(|index| 8 + u8::try_from(index).unwrap()));
-        assert_eq!(header.destination.octets(), core::array::from_fn(|index| 24 + u8::try_from(index).unwrap()));
+        assert_eq!(
+            (header.payload_len, header.next_header, header.hop_limit),
+            (0x0405, 6, 7)
+        );
+        assert_eq!(
+            header.source.octets(),
+            core::array::from_fn(|index| 8 + u8::try_from(index).unwrap())
+        );
+        assert_eq!(
+            header.destination.octets(),
+            core::array::from_fn(|index| 24 + u8::try_from(index).unwrap())
+        );
     }
 }
