@@ -1,6 +1,7 @@
 //! The protocol's quantities, each with its own type, unit and range.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::num::NonZeroU8;
 use core::time::Duration;
 
@@ -26,6 +27,18 @@ impl Vhid {
     pub const fn get(self) -> u8 {
         self.0.get()
     }
+
+    /// The Ethernet source of our advertisements, so that switches learn where the MASTER is.
+    ///
+    /// ucarp writes 00 in the fifth byte where the BSDs write 01 (VRRP's range). Receivers ignore it, switches do not.
+    #[must_use]
+    pub const fn mac(self, profile: Profile) -> [u8; 6] {
+        let range = match profile {
+            Profile::Ucarp => 0x00,
+            Profile::FreeBsd | Profile::OpenBsd => 0x01,
+        };
+        [0x00, 0x00, 0x5e, 0x00, range, self.get()]
+    }
 }
 
 impl fmt::Display for Vhid {
@@ -42,6 +55,79 @@ pub struct AdvBase(pub u8);
 /// Unit: 1/256 s. Range: 0..=255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AdvSkew(pub u8);
+
+impl AdvSkew {
+    /// The fraction as time. Unit: nanoseconds, exact. Range: 0 to 255 steps.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        SKEW_STEP * u32::from(self.0)
+    }
+}
+
+/// How often a host advertises, and so how eligible it is: the smaller pair wins the election.
+///
+/// The order is (advbase, advskew), the only one used anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority {
+    /// Whole seconds.
+    pub advbase: AdvBase,
+    /// 256ths of a second.
+    pub advskew: AdvSkew,
+}
+
+impl Priority {
+    /// What a leaving MASTER advertises, so that a BACKUP takes over without waiting.
+    pub const BOW_OUT: Self = Self {
+        advbase: AdvBase(255),
+        advskew: AdvSkew(255),
+    };
+
+    /// Time between two advertisements: advbase s + advskew/256 s, and 1/256 s when both are 0.
+    ///
+    /// Unit: nanoseconds, exact. Range: 3 906 250 ns to just under 256 s.
+    /// Source: OpenBSD `ip_carp.c` r1.370, `carp_send_ad`.
+    #[must_use]
+    pub fn interval(self) -> Duration {
+        seconds(self.advbase) + self.skew_or_one_step()
+    }
+
+    /// Silence after which a backup takes over: deadratio × advbase s + advskew/256 s.
+    ///
+    /// With advbase 0 the factor applies to advskew instead, at least one step of it: ucarp's formula would make the
+    /// silence as long as the interval, and flap.
+    ///
+    /// Unit: nanoseconds, exact. Range, at deadratio 3: 11.7 ms (both values 0) to 766 s.
+    /// Source: OpenBSD `ip_carp.c` r1.370, `carp_setrun`, BACKUP case; ucarp 1.5.2 for deadratio and for advskew
+    /// outside the factor.
+    #[must_use]
+    pub fn master_down_time(self, deadratio: DeadRatio) -> Duration {
+        let factor = u32::from(deadratio.get());
+        if self.advbase.0 == 0 {
+            self.skew_or_one_step() * factor
+        } else {
+            seconds(self.advbase) * factor + self.advskew.duration()
+        }
+    }
+
+    /// advskew, or one step when the interval would be nothing.
+    fn skew_or_one_step(self) -> Duration {
+        if self.advbase.0 == 0 && self.advskew.0 == 0 {
+            SKEW_STEP
+        } else {
+            self.advskew.duration()
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.advbase.0, self.advskew.0)
+    }
+}
+
+fn seconds(advbase: AdvBase) -> Duration {
+    Duration::from_secs(u64::from(advbase.0))
+}
 
 /// How many advbase seconds of silence make a MASTER dead. Range: 1..=255; 3 everywhere by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +160,17 @@ impl Default for DeadRatio {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Demotion(pub u8);
 
+impl Demotion {
+    /// No penalty.
+    pub const NONE: Self = Self(0);
+
+    /// Sum of two penalties.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
 /// Address family of an advertisement. Each family in use has its own master-down timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -81,6 +178,17 @@ pub enum Family {
     Inet,
     /// IPv6, ff02::12.
     Inet6,
+}
+
+impl Family {
+    /// Family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Inet,
+            IpAddr::V6(_) => Self::Inet6,
+        }
+    }
 }
 
 impl fmt::Display for Family {
@@ -124,4 +232,114 @@ pub enum Profile {
     FreeBsd,
     /// OpenBSD: demotion travels in byte 4.
     OpenBsd,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priority(advbase: u8, advskew: u8) -> Priority {
+        Priority {
+            advbase: AdvBase(advbase),
+            advskew: AdvSkew(advskew),
+        }
+    }
+
+    #[test]
+    fn intervals_are_exact() {
+        for (advbase, advskew, nanos) in [
+            (0, 0, 3_906_250),
+            (0, 1, 3_906_250),
+            (0, 26, 101_562_500),
+            (0, 255, 996_093_750),
+            (1, 0, 1_000_000_000),
+            (1, 1, 1_003_906_250),
+            (1, 100, 1_390_625_000),
+            (2, 255, 2_996_093_750),
+            (255, 0, 255_000_000_000),
+            (255, 255, 255_996_093_750),
+        ] {
+            assert_eq!(
+                priority(advbase, advskew).interval().as_nanos(),
+                nanos,
+                "{advbase}/{advskew}"
+            );
+        }
+    }
+
+    #[test]
+    fn master_down_times_are_exact() {
+        for (advbase, advskew, deadratio, nanos) in [
+            (0, 0, 3, 11_718_750),
+            (0, 0, 1, 3_906_250),
+            (0, 1, 3, 11_718_750),
+            (0, 26, 3, 304_687_500),
+            (0, 255, 3, 2_988_281_250),
+            (1, 0, 3, 3_000_000_000),
+            (1, 0, 1, 1_000_000_000),
+            (1, 100, 3, 3_390_625_000),
+            (1, 100, 1, 1_390_625_000),
+            (255, 255, 3, 765_996_093_750),
+            (255, 255, 255, 65_025_996_093_750),
+        ] {
+            let deadratio = DeadRatio::new(deadratio).unwrap();
+            let down = priority(advbase, advskew).master_down_time(deadratio);
+            assert_eq!(
+                down.as_nanos(),
+                nanos,
+                "{advbase}/{advskew} at {deadratio:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn equal_settings_never_time_out_between_two_advertisements() {
+        for advbase in 0..=255 {
+            for advskew in 0..=255 {
+                let priority = priority(advbase, advskew);
+                assert!(
+                    priority.master_down_time(DeadRatio::default()) >= priority.interval() * 2,
+                    "{priority}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn advbase_ranks_before_advskew() {
+        let ascending = [
+            priority(0, 0),
+            priority(0, 255),
+            priority(1, 0),
+            priority(1, 1),
+            priority(2, 0),
+        ];
+        assert!(ascending.is_sorted());
+        assert!(
+            ascending
+                .iter()
+                .all(|priority| *priority < Priority::BOW_OUT)
+        );
+    }
+
+    #[test]
+    fn the_ethernet_source_tells_ucarp_from_the_bsds() {
+        let vhid = Vhid::new(0x2a).unwrap();
+        assert_eq!(vhid.mac(Profile::Ucarp), [0, 0, 0x5e, 0, 0, 0x2a]);
+        assert_eq!(vhid.mac(Profile::FreeBsd), [0, 0, 0x5e, 0, 1, 0x2a]);
+        assert_eq!(vhid.mac(Profile::OpenBsd), [0, 0, 0x5e, 0, 1, 0x2a]);
+    }
+
+    #[test]
+    fn zero_is_neither_a_vhid_nor_a_deadratio() {
+        assert_eq!(Vhid::new(0), None);
+        assert_eq!(DeadRatio::new(0), None);
+        assert_eq!(DeadRatio::default().get(), 3);
+    }
+
+    #[test]
+    fn demotions_add_up_to_255_at_most() {
+        assert_eq!(Demotion(200).saturating_add(Demotion(50)), Demotion(250));
+        assert_eq!(Demotion(200).saturating_add(Demotion(100)), Demotion(255));
+    }
 }

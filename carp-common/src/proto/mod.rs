@@ -5,26 +5,41 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | `vhost` | states, transitions, deadlines |
-//! | `election` | pure comparison of two advertisers |
-//! | `auth` | HMAC-SHA1, key, replay memory |
-//! | `demotion` | named causes and their sum |
-//! | `counters` | one statistic per reason |
+//! | [`vhost`] | states, transitions, deadlines |
+//! | [`election`] | pure comparison of two advertisers |
+//! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
+//! | [`key`] | the password, padded and wiped |
+//! | [`addresses`] | the virtual addresses in the digest's order |
+//! | [`replay`] | which counters each source showed, and which we sent |
+//! | [`demotion`] | named causes and their sum |
+//! | [`counters`] | one statistic per reason |
+//! | `timers`, `queue`, `rate_limit`, `send_errors`, `per_family` | the state machine's parts |
 
-mod vhost;
+pub mod addresses;
 pub mod auth;
 pub mod counters;
 pub mod demotion;
 pub mod election;
+pub mod key;
+mod per_family;
+mod queue;
+mod rate_limit;
+pub mod replay;
+mod send_errors;
+mod timers;
+pub mod vhost;
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use crate::time::Instant;
 pub use crate::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
 use crate::wire::advertisement::HEADER_LEN;
 
-pub use auth::{AddressSet, Key};
+pub use addresses::AddressSet;
+pub use auth::Authenticator;
 pub use counters::Counters;
+pub use demotion::DemotionCause;
+pub use key::{Key, PasswordTooLong};
 pub use vhost::VirtualHost;
 
 /// What one election is about. Everything here is fixed at start; what changes at run time arrives as an [`Input`].
@@ -74,8 +89,13 @@ pub enum Input<'a> {
         /// The address, of that family.
         source: Option<IpAddr>,
     },
-    /// The system-wide demotion changed (the sum over its named causes).
-    DemotionChanged(Demotion),
+    /// One cause of demotion changed to this amount; zero undoes it.
+    DemotionChanged {
+        /// Why.
+        cause: DemotionCause,
+        /// How much it adds now.
+        amount: Demotion,
+    },
     /// What became of an [`Action::SendAdvertisement`]. Three failures in a row demote; as many successes undo.
     SendCompleted {
         /// Family that was sent.
@@ -114,7 +134,9 @@ pub enum LinkState {
 pub enum SendOutcome {
     /// Handed to the device.
     Sent,
-    /// Refused (ENOBUFS, ENETDOWN, …).
+    /// No memory or no room in the queue (ENOBUFS, ENOMEM).
+    NoMemory,
+    /// Refused otherwise (ENETDOWN, EPERM, …).
     Failed,
 }
 
@@ -192,18 +214,20 @@ pub enum Reason {
     Shutdown,
 }
 
-/// Something that is not a state change but that someone should know. Rate-limited by the core.
+/// Something that is not a state change but that someone should know.
+///
+/// Rate-limited here: the first of its kind at once, then at most one per [`vhost::NOTICE_INTERVAL`], which says in
+/// `suppressed` how many went unreported since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// ucarp's "Bad digest": wrong password, vhid or virtual address somewhere. `suppressed` like it went
-    /// unreported since the last one.
+    /// ucarp's "Bad digest": wrong password, vhid or virtual address somewhere.
     BadDigest {
         /// Who sent it.
         source: IpAddr,
         /// How many were not reported since the last notice.
         suppressed: u64,
     },
-    /// Two hosts advertise the same advbase and advskew; said once per peer.
+    /// Two hosts advertise the same advbase and advskew; said once per peer, as far as its memory reaches.
     EqualSettings {
         /// The other one.
         source: IpAddr,
@@ -212,19 +236,36 @@ pub enum Notice {
     OwnEcho {
         /// The address it carried as its source.
         source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
     },
     /// We are MASTER and a worse MASTER advertised: the link healed, or someone preempts wrongly.
     WorseMasterAdvertised {
         /// The other one.
         source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
     },
-    /// Send errors reached the limit: we advertise a worse advskew until sending works again.
+    /// advbase, advskew or demotion changed under one replay counter: someone rewrites captured advertisements.
+    Tampered {
+        /// The source it carried, which may be forged.
+        source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
+    },
+    /// Strict counters: an authentic advertisement did not rise above what was heard and sent before.
+    StaleCounter {
+        /// The source it carried, which may be forged.
+        source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
+    },
+    /// Send errors reached the limit: we advertise ourselves as worse until sending works again.
     Suppressed,
     /// Sending works again.
     Unsuppressed,
 }
 
-/// Convenience for [`AddressSet`] and tests.
 impl Settings {
     /// Whether the family has a virtual address.
     #[must_use]
@@ -238,6 +279,3 @@ impl Settings {
 
 /// The two families, in the order in which they are advertised.
 pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
-
-#[allow(unused, reason = "skeleton")]
-type Unused = (Ipv4Addr, Ipv6Addr);

@@ -1,0 +1,473 @@
+//! States, transitions, deadlines.
+
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use core::net::IpAddr;
+
+use super::auth::Authenticator;
+use super::counters::Counters;
+use super::demotion::{self, DemotionCause, Demotions};
+use super::per_family::PerFamily;
+use super::queue::ActionQueue;
+use super::rate_limit::RateLimit;
+use super::replay::{CounterSequence, PeerMemory, SentMemory};
+use super::send_errors::SendErrors;
+use super::timers::{Timer, Timers};
+use super::{
+    Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
+};
+use crate::time::{Duration, Instant};
+use crate::units::{Demotion, Family, Priority, Profile, State};
+
+/// Least time between two notices of one kind.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One election: one vhid on one interface.
+///
+/// The contract:
+///
+/// - Feed one input, drain [`VirtualHost::poll_action`] until `None`; when nothing more is waiting to be fed, call
+///   [`VirtualHost::handle_timeout`] if [`VirtualHost::next_deadline`] has passed, else sleep until then. Repeat.
+/// - Everything received is fed **before** `handle_timeout`, however late: advertisements are judged by their arrival,
+///   and what they call for waits for the timeout, so that a later one in the same queue can still revoke it.
+/// - A `now` earlier than the last one counts as no time passed, an arrival later than `now` as an arrival at `now`.
+/// - `handle_timeout` before the deadline, or twice, does nothing; after it no deadline has passed. In INIT there is
+///   no deadline.
+/// - No bytes and no order of inputs may panic; a packet in INIT is counted and dropped.
+/// - The order of actions is part of the behaviour. [`Action::Report`] comes first, so that a log has the cause
+///   before its effects.
+/// - Actions for one input have a constant upper bound, asserted in debug builds.
+/// - The virtual addresses are released before the first BACKUP, whoever left them there, and at the latest on
+///   [`Input::Shutdown`]; afterwards only by who claimed them.
+#[derive(Debug)]
+pub struct VirtualHost {
+    settings: Settings,
+    authenticator: Authenticator,
+    state: State,
+    /// The latest `now`.
+    now: Instant,
+    link: LinkState,
+    sources: PerFamily<Option<IpAddr>>,
+    /// After [`Input::Shutdown`] for good.
+    stopped: bool,
+    /// The addresses were released and not claimed since.
+    released: bool,
+    /// No take-over before; see [`Command::StepDown`].
+    held_until: Instant,
+    timers: Timers,
+    /// Why [`Timer::TakeOver`] is set, and when what caused it was heard.
+    take_over: Option<(Reason, Instant)>,
+    /// How often [`Timer::Reannounce`] announces from now on.
+    announcements_left: u8,
+    /// When we last answered a worse MASTER.
+    reasserted_at: Option<Instant>,
+    /// Whom we last heard in an advertisement that counted.
+    last_heard: Option<Origin>,
+    demotions: Demotions,
+    send_errors: SendErrors,
+    sequence: CounterSequence,
+    sent: SentMemory,
+    peers: PeerMemory,
+    limits: Limits,
+    counters: Counters,
+    actions: ActionQueue,
+}
+
+/// One rate limit per kind of notice.
+#[derive(Debug, Default)]
+struct Limits {
+    bad_digest: RateLimit,
+    own_echo: RateLimit,
+    equal_settings: RateLimit,
+    worse_master: RateLimit,
+    tampered: RateLimit,
+    stale_counter: RateLimit,
+}
+
+impl VirtualHost {
+    /// In INIT, with the link down and no source address until inputs say otherwise.
+    #[must_use]
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let Settings { vhid, profile, .. } = settings;
+        Self {
+            authenticator: Authenticator::new(
+                &settings.key,
+                vhid,
+                &settings.addresses,
+                profile,
+                None,
+            ),
+            state: State::Init,
+            now,
+            link: LinkState::Down,
+            sources: PerFamily::default(),
+            stopped: false,
+            released: false,
+            held_until: Instant::ZERO,
+            timers: Timers::default(),
+            take_over: None,
+            announcements_left: 0,
+            reasserted_at: None,
+            last_heard: None,
+            demotions: Demotions::default(),
+            send_errors: SendErrors::default(),
+            sequence: CounterSequence::new(settings.initial_counter),
+            sent: SentMemory::default(),
+            peers: PeerMemory::new(profile),
+            limits: Limits::default(),
+            counters: Counters::default(),
+            actions: ActionQueue::new(),
+            settings,
+        }
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        self.begin(now);
+        match input {
+            Input::Advertisement {
+                family,
+                origin,
+                payload,
+            } => self.receive(family, origin, payload),
+            Input::LinkChanged(link) => self.link_changed(link),
+            Input::SourceChanged { family, source } => self.source_changed(family, source),
+            Input::DemotionChanged { cause, amount } => self.demote(cause, amount),
+            Input::SendCompleted { family, outcome } => self.send_completed(family, outcome),
+            Input::ClaimCompleted => {
+                if self.state == State::Master {
+                    self.announce();
+                }
+            }
+            Input::Command(Command::StepDown { hold }) => self.step_down(hold),
+            Input::Shutdown => self.shut_down(),
+        }
+    }
+
+    /// Time passed. Does what is due and nothing else.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.begin(now);
+        match self.state {
+            State::Init => {}
+            State::Backup => self.backup_timeout(),
+            State::Master => self.master_timeout(),
+        }
+    }
+
+    /// The next thing to do, in order; `None` when there is nothing left.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    /// When to call [`VirtualHost::handle_timeout`]; `None` in INIT.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Our part.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What we advertise, or would: demotion included, except in the OpenBSD profile.
+    #[must_use]
+    pub fn advertised(&self) -> Priority {
+        let Settings {
+            advbase,
+            advskew,
+            profile,
+            ..
+        } = self.settings;
+        let advskew = demotion::advertised_advskew(advskew, self.demotions.sum(), profile);
+        Priority { advbase, advskew }
+    }
+
+    /// What demotes us at present.
+    #[must_use]
+    pub fn demotions(&self) -> &Demotions {
+        &self.demotions
+    }
+
+    /// The address we send from.
+    #[must_use]
+    pub fn source(&self, family: Family) -> Option<IpAddr> {
+        self.sources[family]
+    }
+
+    /// Whom we last heard in an advertisement that counted, and when.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Origin> {
+        self.last_heard
+    }
+
+    /// When a BACKUP takes over if the MASTER stays silent; `None` in the other states.
+    #[must_use]
+    pub fn master_down_at(&self) -> Option<Instant> {
+        FAMILIES
+            .into_iter()
+            .filter_map(|family| self.timers.get(Timer::MasterDown(family)))
+            .min()
+    }
+
+    /// Silence after which we take over. Demotion does not enter.
+    #[must_use]
+    pub fn master_down_time(&self) -> Duration {
+        let Settings {
+            advbase,
+            advskew,
+            deadratio,
+            ..
+        } = self.settings;
+        Priority { advbase, advskew }.master_down_time(deadratio)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.actions.begin();
+    }
+
+    /// Time between two advertisements of ours.
+    fn interval(&self) -> Duration {
+        self.advertised().interval()
+    }
+
+    /// Whether we take part in this family: it has a virtual address, and we can send in it.
+    fn is_active(&self, family: Family) -> bool {
+        self.settings.uses(family) && self.sources[family].is_some()
+    }
+
+    /// The families we take part in, in the order in which they are advertised.
+    fn active_families(&self) -> impl Iterator<Item = Family> + use<> {
+        let active = FAMILIES.map(|family| (family, self.is_active(family)));
+        active
+            .into_iter()
+            .filter_map(|(family, active)| active.then_some(family))
+    }
+}
+
+/// What comes from the system and the operator.
+impl VirtualHost {
+    fn link_changed(&mut self, link: LinkState) {
+        self.link = link;
+        match link {
+            LinkState::Up => self.start_if_possible(),
+            LinkState::Down => self.stop(Reason::LinkDown),
+        }
+    }
+
+    fn source_changed(&mut self, family: Family, source: Option<IpAddr>) {
+        let source = source.filter(|source| Family::of(*source) == family);
+        if self.sources[family] == source {
+            return;
+        }
+        let was_active = self.is_active(family);
+        self.sources[family] = source;
+        if self.active_families().next().is_none() {
+            self.stop(Reason::NoSourceAddress);
+            return;
+        }
+        match (self.state, was_active, self.is_active(family)) {
+            (State::Init, _, _) => self.start_if_possible(),
+            (State::Backup, false, true) => self.listen(family, self.now),
+            (State::Backup, _, false) => self.timers.clear(Timer::MasterDown(family)),
+            // The family's backups do not know us yet, and switches do not know the new address.
+            (State::Master, _, true) => self.advertise(),
+            (State::Backup, true, true) | (State::Master, _, false) => {}
+        }
+    }
+
+    /// A rise says so at once, so that a better host can preempt.
+    fn demote(&mut self, cause: DemotionCause, amount: Demotion) {
+        let before = self.demotions.sum();
+        self.demotions.set(cause, amount);
+        if self.state == State::Master && self.demotions.sum() > before {
+            self.advertise();
+        }
+    }
+
+    fn step_down(&mut self, hold: Duration) {
+        self.held_until = self.now + hold;
+        match self.state {
+            State::Init => {}
+            State::Backup => self.listen_afresh(),
+            State::Master => {
+                self.enter(State::Backup, Reason::Requested);
+                self.bow_out();
+                self.release();
+                self.program_datapath();
+                self.listen_afresh();
+            }
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.stopped = true;
+        if self.state == State::Master {
+            self.enter(State::Init, Reason::Shutdown);
+            self.bow_out();
+            self.release();
+            self.program_datapath();
+        } else {
+            self.stop(Reason::Shutdown);
+            self.release_if_never();
+        }
+    }
+}
+
+/// Transitions.
+impl VirtualHost {
+    /// The one place where the state changes.
+    fn enter(&mut self, to: State, reason: Reason) {
+        let from = core::mem::replace(&mut self.state, to);
+        self.timers.clear_all();
+        self.take_over = None;
+        if to == State::Master {
+            self.counters.transitions_to_master += 1;
+        }
+        if from == State::Master {
+            self.counters.transitions_from_master += 1;
+        }
+        self.actions
+            .push(Action::Report(Transition { from, to, reason }));
+    }
+
+    fn start_if_possible(&mut self) {
+        let possible = self.link == LinkState::Up && self.active_families().next().is_some();
+        if self.stopped || !possible || self.state != State::Init {
+            return;
+        }
+        self.enter(State::Backup, Reason::Started);
+        self.program_datapath();
+        self.release_if_never();
+        self.forget_send_errors();
+        self.listen_afresh();
+    }
+
+    /// To INIT, without a bow-out: there is nothing to send it with, or nobody to tell.
+    fn stop(&mut self, reason: Reason) {
+        let was = self.state;
+        if was == State::Init {
+            return;
+        }
+        self.enter(State::Init, reason);
+        if was == State::Master {
+            self.release();
+        }
+        self.program_datapath();
+    }
+
+    fn become_master(&mut self, reason: Reason) {
+        self.enter(State::Master, reason);
+        self.program_datapath();
+        self.released = false;
+        self.actions.push(Action::ClaimAddresses);
+        self.advertise();
+        self.announce();
+        self.reasserted_at = None;
+        self.announcements_left = 1;
+        self.timers
+            .set(Timer::Reannounce, self.two_advertisements_later());
+    }
+
+    fn backup_timeout(&mut self) {
+        if self.timers.take_due(Timer::TakeOver, self.now).is_some() {
+            if let Some((reason, _)) = self.take_over {
+                self.become_master(reason);
+            }
+            return;
+        }
+        let due = FAMILIES.into_iter().any(|family| {
+            self.timers
+                .take_due(Timer::MasterDown(family), self.now)
+                .is_some()
+        });
+        if due {
+            self.become_master(Reason::MasterTimedOut);
+        }
+    }
+
+    fn master_timeout(&mut self) {
+        if let Some(due) = self.timers.take_due(Timer::Advertise, self.now) {
+            self.advertise();
+            // Keep the rhythm, unless we are so late that the next one is due as well.
+            let in_rhythm = due + self.interval();
+            if in_rhythm > self.now {
+                self.timers.set(Timer::Advertise, in_rhythm);
+            }
+        }
+        if self.timers.take_due(Timer::Reannounce, self.now).is_some() {
+            self.announce();
+            self.announcements_left = self.announcements_left.saturating_sub(1);
+            if self.announcements_left > 0 {
+                self.timers
+                    .set(Timer::Reannounce, self.two_advertisements_later());
+            }
+        }
+    }
+
+    fn two_advertisements_later(&self) -> Instant {
+        self.now + self.interval() * 2
+    }
+
+    /// (Re)starts the master-down timer of every family, whatever it was.
+    fn listen_afresh(&mut self) {
+        self.timers.clear_all();
+        self.take_over = None;
+        for family in self.active_families() {
+            self.listen(family, self.now);
+        }
+    }
+
+    /// Restarts the master-down timer of the family. A MASTER was heard at `since`, if not later already; the time
+    /// that an operator told us to stay away comes on top.
+    fn listen(&mut self, family: Family, since: Instant) {
+        if !self.is_active(family) {
+            return;
+        }
+        let deadline = since.max(self.held_until) + self.master_down_time();
+        let timer = Timer::MasterDown(family);
+        self.timers.set(
+            timer,
+            self.timers
+                .get(timer)
+                .map_or(deadline, |known| known.max(deadline)),
+        );
+    }
+
+    fn program_datapath(&mut self) {
+        self.actions.push(Action::ProgramDatapath(self.state));
+    }
+
+    fn release(&mut self) {
+        self.released = true;
+        self.actions.push(Action::ReleaseAddresses);
+    }
+
+    /// Whatever an earlier run left behind.
+    fn release_if_never(&mut self) {
+        if !self.released {
+            self.release();
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.actions.push(Action::Notify(notice));
+    }
+}

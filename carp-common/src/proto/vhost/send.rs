@@ -1,0 +1,140 @@
+//! What we put on the wire.
+
+use super::{
+    Action, Demotion, DemotionCause, Duration, FAMILIES, Family, Notice, Priority, State, Timer,
+    VirtualHost, demotion,
+};
+use crate::proto::SendOutcome;
+use crate::proto::send_errors::Change;
+use crate::units::AdvSkew;
+use crate::wire::advertisement::{Advertisement, HEADER_LEN};
+
+impl VirtualHost {
+    /// Advertises in every family we take part in, and again one interval later.
+    pub(super) fn advertise(&mut self) {
+        self.send(self.advertised());
+        self.timers
+            .set(Timer::Advertise, self.now + self.interval());
+    }
+
+    /// The last advertisement of a leaving MASTER: somebody else take over, at once.
+    pub(super) fn bow_out(&mut self) {
+        self.send(Priority::BOW_OUT);
+    }
+
+    /// ucarp's last advertisement: the winner hears that somebody worse was MASTER, and announces the addresses
+    /// again.
+    ///
+    /// After a tie it is one step worse than ours: a BSD would yield to an equal one, and both sides would have
+    /// yielded.
+    pub(super) fn last_advertisement(&mut self, after_tie: bool) {
+        let Priority { advbase, advskew } = self.advertised();
+        let advskew = if after_tie {
+            advskew.0.checked_add(1)
+        } else {
+            Some(advskew.0)
+        };
+        if let Some(advskew) = advskew {
+            self.send(Priority {
+                advbase,
+                advskew: AdvSkew(advskew),
+            });
+        }
+    }
+
+    /// Announces every virtual address.
+    pub(super) fn announce(&mut self) {
+        for family in FAMILIES {
+            if self.settings.uses(family) {
+                self.actions.push(Action::Announce(family));
+            }
+        }
+    }
+
+    fn send(&mut self, priority: Priority) {
+        for family in self.active_families() {
+            let counter = self.sequence.send(family);
+            let digest = self.authenticator.sign(counter);
+            if let Some(source) = self.sources[family] {
+                self.sent.remember(source, counter, digest);
+            }
+            let advertisement = Advertisement {
+                vhid: self.settings.vhid,
+                advskew: priority.advskew,
+                demotion: demotion::advertised_demotion(
+                    self.demotions.sum(),
+                    self.settings.profile,
+                ),
+                advbase: priority.advbase,
+                counter,
+                digest,
+            };
+            let mut payload = [0; HEADER_LEN];
+            advertisement.emit(&mut payload);
+            self.actions
+                .push(Action::SendAdvertisement { family, payload });
+        }
+    }
+
+    pub(super) fn send_completed(&mut self, family: Family, outcome: SendOutcome) {
+        let failed = match (outcome, family) {
+            (SendOutcome::Sent, Family::Inet) => {
+                self.counters.sent_inet_packets += 1;
+                false
+            }
+            (SendOutcome::Sent, Family::Inet6) => {
+                self.counters.sent_inet6_packets += 1;
+                false
+            }
+            (SendOutcome::NoMemory, _) => {
+                self.counters.send_failed_memory_error += 1;
+                true
+            }
+            (SendOutcome::Failed, _) => {
+                self.counters.send_failed += 1;
+                true
+            }
+        };
+        let change = self.send_errors.record(family, failed);
+        self.apply(change);
+    }
+
+    /// A new link starts without send errors.
+    pub(super) fn forget_send_errors(&mut self) {
+        let change = self.send_errors.reset();
+        self.apply(change);
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Suppressed => {
+                self.notify(Notice::Suppressed);
+                self.demote(
+                    DemotionCause::SendErrors,
+                    demotion::send_error_demotion(self.settings.profile),
+                );
+            }
+            Change::Unsuppressed => {
+                self.notify(Notice::Unsuppressed);
+                self.demote(DemotionCause::SendErrors, Demotion::NONE);
+            }
+        }
+    }
+
+    /// Answers a worse MASTER: advertise and announce at once, and announce again two advertisements later; at most
+    /// once per interval, or a replay becomes an ARP storm.
+    ///
+    /// At once means with the next timeout: a better MASTER may be waiting in the same queue.
+    pub(super) fn reassert(&mut self) {
+        let pace: Duration = self.interval();
+        if self.state != State::Master || self.reasserted_at.is_some_and(|at| self.now < at + pace)
+        {
+            return;
+        }
+        self.reasserted_at = Some(self.now);
+        self.announcements_left = 2;
+        self.timers.set(Timer::Advertise, self.now);
+        self.timers.set(Timer::Reannounce, self.now);
+    }
+}
