@@ -1,5 +1,7 @@
 //! Builds `carpd` with the eBPF object inside.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::build_ebpf;
@@ -26,13 +28,15 @@ pub fn run(args: &Args) -> Result<()> {
         build.arg("--release");
     }
     shell::run(&mut build)?;
-    let profile = if args.release { "release" } else { "debug" };
     say(&format!(
         "carpd is ready: {}",
-        shell::target_directory()
-            .join(profile)
-            .join("carpd")
-            .display()
+        binary(args.release).display()
     ));
     Ok(())
+}
+
+/// Where the daemon is after a build.
+pub fn binary(release: bool) -> PathBuf {
+    let profile = if release { "release" } else { "debug" };
+    shell::target_directory().join(profile).join("carpd")
 }

@@ -4,10 +4,12 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -128,6 +130,46 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("`{text}` failed ({status})");
     }
     Ok(())
+}
+
+/// Runs `command`, passing its output on line by line and to `read` as well.
+///
+/// # Errors
+///
+/// When it cannot be started. Whether it succeeded is the answer.
+pub fn run_watched(command: &mut Command, read: impl FnMut(&str) + Send) -> Result<bool> {
+    let text = display(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to start `{text}`"))?;
+    let read = Mutex::new(read);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    // Two threads: a program that waits for room in one pipe while we read the other would wait for ever.
+    thread::scope(|scope| {
+        scope.spawn(|| pass_on(stdout, std::io::stdout(), &read));
+        scope.spawn(|| pass_on(stderr, std::io::stderr(), &read));
+    });
+    Ok(child
+        .wait()
+        .with_context(|| format!("failed to wait for `{text}`"))?
+        .success())
+}
+
+fn pass_on(from: Option<impl Read>, mut to: impl Write, read: &Mutex<impl FnMut(&str)>) {
+    for line in from
+        .into_iter()
+        .flat_map(|from| BufReader::new(from).split(b'\n'))
+        .map_while(Result::ok)
+    {
+        let line = String::from_utf8_lossy(&line);
+        // A reader that is gone (`| head`) must not stop the tests.
+        let _ = writeln!(to, "{line}");
+        if let Ok(mut read) = read.lock() {
+            read(&line);
+        }
+    }
 }
 
 /// What `command` printed, or nothing when it could not be started or failed.

@@ -1,0 +1,156 @@
+//! Every test: on the host, and end to end once for each datapath.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::shell::{self, cargo, say};
+use crate::tally::Tally;
+use crate::{build, setup};
+
+/// Run every test, after all set-up
+#[derive(clap::Args, Default)]
+#[command(
+    long_about = "Run every test, after all set-up: unit, documentation and vector tests, then the end-to-end tests \
+    between network namespaces, once for each datapath, against the release build of carpd.\n\n\
+    End-to-end tests need root; without it they are skipped, visibly, and with CI=true or CARP_REQUIRE_ROOT=1 that \
+    is a failure.",
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --datapath socket -- bow_out"
+)]
+pub struct Args {
+    /// Run the end-to-end tests on this datapath only; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub datapath: Vec<String>,
+
+    /// Whether a skipped end-to-end test is a failure, whatever the environment says.
+    #[arg(skip)]
+    pub required: bool,
+
+    /// Arguments for the test harness: a part of the names of the tests to run, or its options
+    #[arg(last = true)]
+    pub harness: Vec<String>,
+}
+
+/// The rungs that carpd can be pinned to, each of which runs the whole end-to-end suite.
+const DATAPATHS: [&str; 2] = ["xdp-native", "socket"];
+
+/// Runs them all, also after a failure.
+///
+/// # Errors
+///
+/// When a piece is missing, something does not build, a test fails, or root is missing where it is required.
+pub fn run(args: &Args) -> Result<()> {
+    if !shell::is_root() {
+        if args.required || root_is_required() {
+            bail!("the end-to-end tests need root (network namespaces, XDP)");
+        }
+        say("not root: the end-to-end tests will be skipped (run as root for them)");
+    }
+    if shell::is_root() {
+        setup::run(&setup::Args::default())?;
+    }
+    build::run(&build::Args { release: true })?;
+
+    let begin = Instant::now();
+    let mut all = Tally::default();
+    let mut report = Vec::new();
+    let mut sound = true;
+    for round in rounds(args) {
+        say(&format!("tests: {}", round.name));
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        let mut command = cargo();
+        command
+            .args(["test", "--locked", "--no-fail-fast"])
+            .args(round.selection)
+            .arg("--")
+            .args(&args.harness)
+            .env("CARPD_BIN", build::binary(true))
+            .env("CARP_TEST_DATAPATH", round.datapath);
+        if args.required {
+            command.env("CARP_REQUIRE_ROOT", "1");
+        }
+        let succeeded = shell::run_watched(&mut command, |line| tally.read(line))?;
+        sound &= succeeded && tally.failed == 0;
+        if !succeeded && tally.failed == 0 {
+            tally
+                .failures
+                .push("did not build, or broke off".to_owned());
+        }
+        report.push(format!(
+            "{}: {tally} in {} s",
+            round.name,
+            started.elapsed().as_secs()
+        ));
+        all.add(tally, round.name);
+    }
+
+    println!("\nsummary, {} s", begin.elapsed().as_secs());
+    report.iter().for_each(|line| println!("  {line}"));
+    all.failures
+        .iter()
+        .for_each(|name| println!("  FAILED: {name}"));
+    println!("{all}");
+    if sound { Ok(()) } else { bail!("tests failed") }
+}
+
+/// Whether a skipped test is a failure.
+fn root_is_required() -> bool {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    variable("CI") == "true" || variable("CARP_REQUIRE_ROOT") == "1"
+}
+
+/// One run of `cargo test`.
+#[derive(Debug, PartialEq, Eq)]
+struct Round<'a> {
+    name: &'a str,
+    datapath: &'a str,
+    selection: &'static [&'static str],
+}
+
+fn rounds(args: &Args) -> Vec<Round<'_>> {
+    let end_to_end = |datapath| Round {
+        name: datapath,
+        datapath,
+        selection: &["--package", "carp-tests", "--test", "e2e"],
+    };
+    if !args.datapath.is_empty() {
+        let asked = args.datapath.iter().map(String::as_str);
+        return asked.map(end_to_end).collect();
+    }
+    // No suite is named here: a new one in any package runs without a change.
+    let first = Round {
+        name: "all, end to end on xdp-native",
+        datapath: DATAPATHS[0],
+        selection: &["--workspace", "--exclude", "carp-ebpf"],
+    };
+    let others = DATAPATHS[1..].iter().copied().map(end_to_end);
+    std::iter::once(first).chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_datapath_gets_the_end_to_end_suite_and_the_rest_runs_once() {
+        let args = Args::default();
+        let rounds = rounds(&args);
+        let datapaths: Vec<_> = rounds.iter().map(|round| round.datapath).collect();
+        assert_eq!(datapaths, DATAPATHS);
+        let whole = |round: &&Round<'_>| round.selection.contains(&"--workspace");
+        assert_eq!(rounds.iter().filter(whole).count(), 1);
+    }
+
+    #[test]
+    fn a_datapath_that_was_asked_for_is_all_that_runs() {
+        let args = Args {
+            datapath: vec!["xdp-generic".to_owned()],
+            ..Args::default()
+        };
+        let rounds = rounds(&args);
+        assert_eq!(rounds.len(), 1);
+        assert_eq!(rounds[0].datapath, "xdp-generic");
+        assert!(rounds[0].selection.contains(&"e2e"));
+    }
+}

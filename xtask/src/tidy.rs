@@ -1,0 +1,163 @@
+//! Small checks that no compiler makes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::{root, say};
+
+/// Check what no compiler checks: file length, where unsafe code is, leftovers
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Past this, a file holds a second idea.
+const MAX_LINES: usize = 600;
+
+/// The only files that may hold unsafe code, and why they must.
+const UNSAFE_FILES: [&str; 4] = [
+    "carp-common/src/shared.rs", // Pod, for aya
+    "carp-daemon/src/sys.rs",    // raw system calls
+    "carp-ebpf/src/maps.rs",     // kernel helpers
+    "carp-ebpf/src/packet.rs",   // packet memory
+];
+
+/// What must not stay in the sources; written in halves so that this file does not hold them.
+const LEFTOVERS: [&str; 6] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("dbg", "!("),
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("/ho", "me/"),
+];
+
+/// What the README promises, and so must name.
+const README_COMMANDS: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
+
+/// Checks every source file.
+///
+/// # Errors
+///
+/// Lists each offence with its file and line.
+pub fn run(_: &Args) -> Result<()> {
+    let mut files = Vec::new();
+    for directory in ["carp-common", "carp-daemon", "carp-ebpf", "tests", "xtask"] {
+        collect(&root().join(directory), &mut files)?;
+    }
+    files.sort();
+    let mut offences = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("failed to read {}", file.display()))?;
+        let name = file.strip_prefix(root()).unwrap_or(file).to_string_lossy();
+        offences.extend(inspect(&name, &text));
+    }
+    let readme =
+        fs::read_to_string(root().join("README.md")).context("failed to read README.md")?;
+    for command in README_COMMANDS {
+        if !readme.contains(command) {
+            offences.push(format!("README.md: does not name `{command}`"));
+        }
+    }
+    if !offences.is_empty() {
+        bail!("untidy:\n  {}", offences.join("\n  "));
+    }
+    say(&format!("tidy: {} source files", files.len()));
+    Ok(())
+}
+
+/// Adds the Rust files below `directory`, build output left out.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(directory)
+        .with_context(|| format!("failed to read {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                collect(&path, files)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The offences of one source file.
+fn inspect(name: &str, text: &str) -> Vec<String> {
+    let mut offences = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        offences.push(format!(
+            "{name}: {lines} lines, more than {MAX_LINES}: look for a second idea inside"
+        ));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        if is_unsafe(line) && !UNSAFE_FILES.contains(&name) {
+            offences.push(format!(
+                "{name}:{number}: unsafe code belongs in {}",
+                UNSAFE_FILES.join(", ")
+            ));
+        }
+        if let Some(leftover) = LEFTOVERS.iter().find(|leftover| line.contains(**leftover)) {
+            offences.push(format!("{name}:{number}: holds `{leftover}`"));
+        }
+    }
+    offences
+}
+
+/// Whether this line opens unsafe code, rather than naming it in a comment, a text or a lint.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    let quoted = |at: usize| code[..at].matches('"').count() % 2 == 1;
+    code.match_indices("unsafe").any(|(at, word)| {
+        let rest = &code[at + word.len()..];
+        let opens = ["{", "fn ", "impl ", "extern ", "trait "]
+            .iter()
+            .any(|next| rest.trim_start().starts_with(next));
+        let whole = rest.starts_with(' ')
+            && !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        opens && whole && !quoted(at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_code_is_told_from_words_about_it() {
+        for line in [
+            "    unsafe { call() }",
+            "pub unsafe fn raw()",
+            "unsafe impl Pod for Key {}",
+            "let x = unsafe { y };",
+        ] {
+            assert!(is_unsafe(line), "{line}");
+        }
+        for line in [
+            "// unsafe { }",
+            "#![deny(unsafe_code)]",
+            "unsafe_op_in_unsafe_fn = 1",
+            "assert(\"unsafe { }\")",
+            "let is_unsafe = 1;",
+        ] {
+            assert!(!is_unsafe(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn each_offence_names_its_place() {
+        let long = "\n".repeat(MAX_LINES + 1);
+        assert_eq!(inspect("a.rs", &long).len(), 1);
+        assert!(inspect("a.rs", &"\n".repeat(MAX_LINES)).is_empty());
+        let offences = inspect("carp-daemon/src/engine.rs", "fn f() {}\nunsafe { g() }\n");
+        assert!(
+            offences[0].starts_with("carp-daemon/src/engine.rs:2:"),
+            "{offences:?}"
+        );
+        assert!(inspect("carp-daemon/src/sys.rs", "unsafe { g() }\n").is_empty());
+        assert!(inspect("a.rs", LEFTOVERS[0])[0].starts_with("a.rs:1:"));
+    }
+}
