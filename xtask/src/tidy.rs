@@ -110,7 +110,7 @@ fn inspect(name: &str, text: &str) -> Vec<String> {
 /// Whether this line opens unsafe code, rather than naming it in a comment, a text or a lint.
 fn is_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
-    let quoted = |at: usize| code[..at].matches('"').count() % 2 == 1;
+    let quoted = |at: usize| code[..at].replace("\\\"", "").matches('"').count() % 2 == 1;
     code.match_indices("unsafe").any(|(at, word)| {
         let rest = &code[at + word.len()..];
         let opens = ["{", "fn ", "impl ", "extern ", "trait "]
