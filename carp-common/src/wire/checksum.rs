@@ -7,8 +7,14 @@
 #[inline(always)]
 #[must_use]
 pub fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
+    fold(add_words(bytes))
+}
+
+/// The sum of the 16-bit words, carries in the high half. One's complement addition does not care for byte order as
+/// long as load and store agree (RFC 1071, section 2 B), so it is the machine's.
+#[inline(always)]
+pub(crate) fn add_words(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<2>();
-    // One's complement addition does not care for byte order as long as load and store agree (RFC 1071, section 2 B).
     let mut sum: u32 = 0;
     for word in words {
         sum += u32::from(u16::from_ne_bytes(*word));
@@ -16,7 +22,7 @@ pub fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
     if let [last] = rest {
         sum += u32::from(u16::from_ne_bytes([*last, 0]));
     }
-    fold(sum)
+    sum
 }
 
 /// Complement of the sum, its carries added back in. Two folds are enough for any 32-bit sum.
