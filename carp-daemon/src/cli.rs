@@ -1,0 +1,430 @@
+//! ucarp's command line, and a few options of our own, to a validated [`Config`].
+//!
+//! Both spellings of every option, `getopt_long`'s abbreviations, and the last of a repeated option, as with ucarp.
+//! Where ucarp silently makes something else of a value (numbers modulo 256, an unknown facility, words left over),
+//! this refuses it, naming the option, the value and what is accepted.
+
+mod getopt;
+mod interface;
+mod password;
+mod values;
+
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Priority, Profile, Vhid};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use crate::config::{Config, Datapath, Ownership, Scripts, VhostConfig, VirtualAddress};
+use crate::log;
+
+pub use password::PassfileError;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Print this on standard output and exit 0.
+    Print(String),
+    /// Run.
+    Run(Box<Invocation>),
+}
+
+/// A run of the daemon.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to serve.
+    pub config: Config,
+    /// What to log.
+    pub log: log::Settings,
+    /// In the background (`-B`).
+    pub daemonize: bool,
+    /// For the log once there is one: what we decided in the operator's place.
+    pub notes: Vec<String>,
+    /// For the log once there is one: what someone should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Why the command line was refused. Exit status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option or a value of its own.
+    #[error("{}", .0.to_string().trim_end())]
+    Usage(#[from] Box<clap::Error>),
+    /// Something required is not there.
+    #[error("error: You must supply {what} ({options}): {accepted}")]
+    Missing {
+        /// In ucarp's words.
+        what: &'static str,
+        /// The options that supply it.
+        options: &'static str,
+        /// What they take.
+        accepted: &'static str,
+    },
+    /// The password is not usable; it is not shown.
+    #[error("error: invalid password from {origin}: {reason}")]
+    Password {
+        /// `--pass` or the file.
+        origin: String,
+        /// Why not, and what would be.
+        reason: String,
+    },
+    /// The password file is not usable.
+    #[error("error: invalid value '{}' for '--passfile <FILE>': {reason}", .path.display())]
+    Passfile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: PassfileError,
+    },
+    /// The interfaces could not be listed.
+    #[error("error: failed to look for a network interface, name one with --interface (-i)")]
+    Interfaces(#[source] nix::errno::Errno),
+    /// The current directory, which a relative script path starts from, is gone.
+    #[error("error: failed to find the directory that '{}' is relative to", .path.display())]
+    RelativeScript {
+        /// The script.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+const AFTER_HELP: &str = "\
+Example: share 10.1.1.252 on eth0; carpd adds and removes the address itself.
+
+  carpd --interface=eth0 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252/24
+
+With --upscript the scripts own the address, exactly as with ucarp:
+
+  carpd --interface=eth0 --srcip=10.1.1.1 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252 \\
+        --upscript=/etc/vip-up.sh --downscript=/etc/vip-down.sh --shutdown
+
+Numbers are decimal, hexadecimal after 0x, octal after 0. Long options may be abbreviated. Of a repeated option the \
+last one counts.
+
+Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT and HUP stop, handing over at once.
+Exit status: 0 after an ordered stop, 1 for usage and configuration, 2 for what failed at run time.";
+
+/// carpd shares virtual IP addresses between hosts: CARP for Linux, in ucarp's place.
+#[derive(Debug, Parser)]
+#[command(
+    name = "carpd",
+    version,
+    infer_long_args = true,
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = AFTER_HELP,
+    max_term_width = 110
+)]
+struct Arguments {
+    /// Interface to share addresses on [default: the first that is up with an IPv4 address, not loopback]
+    #[arg(short, long, value_name = "IF", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::interface)]
+    interface: Option<String>,
+
+    /// Our own address, source of advertisements [default: the interface's first]
+    #[arg(short, long, value_name = "IP", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::source)]
+    srcip: Option<Ipv4Addr>,
+
+    /// Virtual host id, the same on all hosts that share an address: 1 to 255
+    // The alias keeps ucarp's abbreviation, which --version would make ambiguous.
+    #[arg(short, long, alias = "v", value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::vhid)]
+    vhid: Option<Vhid>,
+
+    /// Password, at most 19 bytes; other users could read it before it is hidden, so better use --passfile
+    #[arg(
+        short,
+        long,
+        value_name = "PASSWORD",
+        help_heading = "Who we are",
+        allow_hyphen_values = true,
+        overrides_with = "passfile"
+    )]
+    pass: Option<OsString>,
+
+    /// File whose first line is the password
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "FILE",
+        help_heading = "Who we are",
+        allow_hyphen_values = true,
+        overrides_with = "pass"
+    )]
+    passfile: Option<PathBuf>,
+
+    /// Virtual address, the same on all hosts; carpd assigns it with this prefix length [default prefix: 32]
+    #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::virtual_address)]
+    addr: Option<VirtualAddress>,
+
+    /// Seconds between two advertisements: 0 to 255
+    #[arg(short = 'b', long, value_name = "SECONDS", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "1", value_parser = values::byte)]
+    advbase: u8,
+
+    /// Added to --advbase, in 1/256 s: 0 to 255; the host that advertises most often is preferred
+    #[arg(short = 'k', long, value_name = "SKEW", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "0", value_parser = values::byte)]
+    advskew: u8,
+
+    /// A master is dead after this many times --advbase of silence: 1 to 255
+    #[arg(short = 'r', long, value_name = "RATIO", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "3", value_parser = values::dead_ratio)]
+    deadratio: DeadRatio,
+
+    /// Take over from a worse master at once, instead of waiting for its silence
+    // The alias keeps ucarp's abbreviation, which --profile would make ambiguous.
+    #[arg(short = 'P', long, alias = "pr", help_heading = "Election")]
+    preempt: bool,
+
+    /// Whose habits to follow on the wire [default: ucarp]
+    #[arg(long, value_name = "PROFILE", help_heading = "Election", value_parser = values::profile(),
+          default_value = "ucarp", hide_default_value = true)]
+    profile: Profile,
+
+    /// Run FILE IF ADDR [XPARAM] to become master; without it carpd adds and removes the address itself
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    upscript: Option<PathBuf>,
+
+    /// Run FILE IF ADDR [XPARAM] to become backup, also at start
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    downscript: Option<PathBuf>,
+
+    /// Third argument of the scripts
+    #[arg(
+        short,
+        long,
+        value_name = "VALUE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    xparam: Option<OsString>,
+
+    /// Do not run the down script at start
+    #[arg(short, long, help_heading = "Scripts")]
+    neutral: bool,
+
+    /// Run the down script at exit, unless backup
+    #[arg(short = 'z', long, help_heading = "Scripts")]
+    shutdown: bool,
+
+    /// End a script, with all it started, after this long: 1 to 86400
+    #[arg(long, value_name = "SECONDS", help_heading = "Scripts", allow_hyphen_values = true, default_value = "60",
+          value_parser = values::script_timeout)]
+    script_timeout: Duration,
+
+    /// Multicast group of the advertisements
+    #[arg(short, long, visible_alias = "mcastip", value_name = "IP", help_heading = "Network",
+          allow_hyphen_values = true, default_value = "224.0.0.18", value_parser = values::group)]
+    mcast: Ipv4Addr,
+
+    /// Send advertisements as Ethernet broadcast and do not join the group
+    #[arg(short = 'M', long, help_heading = "Network")]
+    nomcast: bool,
+
+    /// Ignore the carrier of the interface
+    #[arg(short = 'S', long, help_heading = "Network")]
+    ignoreifstate: bool,
+
+    /// Wait for an interface that is not there yet
+    #[arg(long, help_heading = "Network")]
+    wait_interface: bool,
+
+    /// How advertisements are received
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PATH",
+        help_heading = "Network",
+        default_value = "auto"
+    )]
+    datapath: Datapath,
+
+    /// Run in the background; the exit status tells how the start went
+    // The alias keeps ucarp's abbreviation, which --datapath would make ambiguous.
+    #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
+    daemonize: bool,
+
+    /// Syslog facility, `none` for no syslog [default: daemon]
+    #[arg(short, long, value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
+          value_parser = values::facility)]
+    facility: Option<log::Destination>,
+
+    /// Log what is received and decided in detail
+    #[arg(short = 'D', long, help_heading = "Process")]
+    debug: bool,
+
+    /// Print this
+    #[arg(short, long, action = ArgAction::HelpShort, help_heading = "Process")]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Process")]
+    version: Option<bool>,
+}
+
+/// Reads the process's command line; `argv[0]` is its name.
+///
+/// A password in it is overwritten, in the process's own memory, before this returns.
+///
+/// # Errors
+///
+/// What is wrong with it, for the operator, who gets exit status 1.
+pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
+    let mut command = Arguments::command();
+    command.build();
+    if argv.len() <= 1 {
+        return Ok(Request::Print(command.render_help().to_string()));
+    }
+    let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
+    let hidden = password::hide(&argv, &secrets);
+    let matches = command.try_get_matches_from(words);
+    password::wipe(argv);
+    let arguments =
+        match matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches)) {
+            Ok(arguments) => arguments,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+                ) =>
+            {
+                return Ok(Request::Print(error.to_string()));
+            }
+            Err(error) => return Err(Error::Usage(Box::new(error))),
+        };
+    let mut invocation = validate(arguments)?;
+    if let Err(error) = hidden {
+        invocation.warnings.push(format!(
+            "the password stays visible in the process list: {error}"
+        ));
+    }
+    Ok(Request::Run(Box::new(invocation)))
+}
+
+/// What concerns more than one option, and what needs the system.
+fn validate(arguments: Arguments) -> Result<Invocation, Error> {
+    let mut notes = Vec::new();
+    let mut warnings = Vec::new();
+    let interface = match arguments.interface {
+        Some(interface) => interface,
+        None => {
+            let interface = interface::default()?;
+            notes.push(format!("Using [{interface}] as a network interface"));
+            interface
+        }
+    };
+    let vhid = arguments.vhid.ok_or(Error::Missing {
+        what: "a valid virtual host id",
+        options: "--vhid, -v",
+        accepted: "1 to 255",
+    })?;
+    let key = password::key(
+        arguments.pass,
+        arguments.passfile,
+        arguments.profile,
+        &mut notes,
+        &mut warnings,
+    )?;
+    let priority = Priority {
+        advbase: AdvBase(arguments.advbase),
+        advskew: AdvSkew(arguments.advskew),
+    };
+    if (arguments.advbase, arguments.advskew) == (0, 0) {
+        return Err(Error::Missing {
+            what: "an advertisement time base",
+            options: "--advbase, -b, or --advskew, -k",
+            accepted: "one of them from 1 to 255, both are 0",
+        });
+    }
+    if priority == Priority::BOW_OUT {
+        warnings.push(
+            "--advbase 255 with --advskew 255 is how a leaving master says that it leaves"
+                .to_owned(),
+        );
+    }
+    let address = arguments.addr.ok_or(Error::Missing {
+        what: "a virtual host address",
+        options: "--addr, -a",
+        accepted: "an IPv4 address, with /PREFIX if you like",
+    })?;
+    let ownership = if arguments.upscript.is_some() {
+        Ownership::Scripts
+    } else {
+        Ownership::Native
+    };
+    match (&arguments.upscript, &arguments.downscript) {
+        (None, Some(_)) => warnings.push(format!(
+            "Warning: no script called when going up: carpd adds and removes {} itself",
+            address.address
+        )),
+        (Some(_), None) => warnings.push("Warning: no script called when going down".to_owned()),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    let vhost = VhostConfig {
+        interface,
+        vhid,
+        advbase: priority.advbase,
+        advskew: priority.advskew,
+        deadratio: arguments.deadratio,
+        preempt: arguments.preempt,
+        profile: arguments.profile,
+        key,
+        source: arguments.srcip,
+        group: arguments.mcast,
+        broadcast: arguments.nomcast,
+        ignore_carrier: arguments.ignoreifstate,
+        addresses: vec![address],
+        ownership,
+        scripts: Scripts {
+            up: arguments.upscript.map(absolute).transpose()?,
+            down: arguments.downscript.map(absolute).transpose()?,
+            xparam: arguments.xparam,
+            timeout: arguments.script_timeout,
+        },
+        release_at_exit: arguments.shutdown,
+        neutral: arguments.neutral,
+    };
+    Ok(Invocation {
+        config: Config {
+            vhosts: vec![vhost],
+            datapath: arguments.datapath,
+            wait_interface: arguments.wait_interface,
+            debug: arguments.debug,
+        },
+        log: log::Settings {
+            debug: arguments.debug,
+            syslog: arguments.facility.unwrap_or_default(),
+        },
+        daemonize: arguments.daemonize,
+        notes,
+        warnings,
+    })
+}
+
+/// A daemon's directory is `/`: a relative path means the one the operator is in.
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
+    std::path::absolute(&path).map_err(|source| Error::RelativeScript { path, source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,501 @@
+use carp_common::proto::Key;
+
+use super::*;
+
+const REQUIRED: [&str; 8] = [
+    "carpd",
+    "--interface=eth0",
+    "-v",
+    "7",
+    "-p",
+    "love",
+    "-a",
+    "10.0.0.1",
+];
+
+/// The required options and these; the password is not in this process's memory, which is warned about.
+fn parsed(more: &[&str]) -> Result<Invocation, Error> {
+    let argv = REQUIRED.iter().chain(more).map(OsString::from).collect();
+    parse(argv).map(|request| match request {
+        Request::Run(invocation) => *invocation,
+        Request::Print(text) => panic!("printed instead: {text}"),
+    })
+}
+
+fn vhost(more: &[&str]) -> VhostConfig {
+    parsed(more)
+        .unwrap_or_else(|error| panic!("{more:?}: {error}"))
+        .config
+        .vhosts
+        .remove(0)
+}
+
+fn refused(line: &[&str]) -> String {
+    match parse(line.iter().map(OsString::from).collect()) {
+        Err(error) => error.to_string(),
+        Ok(request) => panic!("accepted {line:?}: {request:?}"),
+    }
+}
+
+#[test]
+fn required_options_alone_give_ucarps_defaults() {
+    let invocation = parsed(&[]).unwrap();
+    assert_eq!(
+        invocation.log,
+        log::Settings {
+            debug: false,
+            syslog: log::Destination::Default
+        }
+    );
+    assert!(!invocation.daemonize && !invocation.config.wait_interface && !invocation.config.debug);
+    assert_eq!(invocation.config.datapath, Datapath::Auto);
+    let vhost = &invocation.config.vhosts[0];
+    assert_eq!((vhost.interface.as_str(), vhost.vhid.get()), ("eth0", 7));
+    assert_eq!(
+        (vhost.advbase.0, vhost.advskew.0, vhost.deadratio.get()),
+        (1, 0, 3)
+    );
+    assert_eq!(
+        (vhost.source, vhost.group),
+        (None, Ipv4Addr::new(224, 0, 0, 18))
+    );
+    assert_eq!(vhost.key, Key::new(b"love").unwrap());
+    assert_eq!(vhost.profile, Profile::Ucarp);
+    assert!(
+        !vhost.preempt
+            && !vhost.neutral
+            && !vhost.release_at_exit
+            && !vhost.broadcast
+            && !vhost.ignore_carrier
+    );
+    assert_eq!(vhost.ownership, Ownership::Native);
+    assert_eq!(
+        (
+            &vhost.scripts.up,
+            &vhost.scripts.down,
+            &vhost.scripts.xparam
+        ),
+        (&None, &None, &None)
+    );
+    assert_eq!(vhost.scripts.timeout, Duration::from_secs(60));
+}
+
+/// A change of the result, in every spelling.
+type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
+
+#[test]
+fn every_option_works_in_every_spelling() {
+    let table: [Spelling; 25] = [
+        (
+            &[
+                &["-i", "eth1"],
+                &["-ieth1"],
+                &["--interface", "eth1"],
+                &["--int=eth1"],
+            ],
+            |run| run.config.vhosts[0].interface == "eth1",
+        ),
+        (
+            &[
+                &["-s", "10.0.0.9"],
+                &["--srcip=10.0.0.9"],
+                &["--srcip", "10.0.0.9"],
+                &["--sr=10.0.0.9"],
+            ],
+            |run| run.config.vhosts[0].source == Some(Ipv4Addr::new(10, 0, 0, 9)),
+        ),
+        (
+            &[
+                &["-m", "224.0.0.19"],
+                &["--mcast", "224.0.0.19"],
+                &["--mcastip=224.0.0.19"],
+                &["--mcasti", "224.0.0.19"],
+                &["--m=224.0.0.19"],
+            ],
+            |run| run.config.vhosts[0].group == Ipv4Addr::new(224, 0, 0, 19),
+        ),
+        (
+            &[
+                &["-v", "42"],
+                &["-v052"],
+                &["--vhid=0x2a"],
+                &["--v=42"],
+                &["--vh", "42"],
+            ],
+            |run| run.config.vhosts[0].vhid.get() == 42,
+        ),
+        (
+            &[
+                &["-p", "hate"],
+                &["-phate"],
+                &["--pass=hate"],
+                &["--pass", "hate"],
+                &["-Pp", "hate"],
+            ],
+            |run| run.config.vhosts[0].key == Key::new(b"hate").unwrap(),
+        ),
+        (
+            &[&["-P"], &["--preempt"], &["--pre"], &["--pr"], &["-PP"]],
+            |run| run.config.vhosts[0].preempt,
+        ),
+        (&[&["-n"], &["--neutral"], &["--ne"]], |run| {
+            run.config.vhosts[0].neutral
+        }),
+        (
+            &[
+                &["-a", "10.0.0.2/24"],
+                &["--addr=10.0.0.2/24"],
+                &["--add=10.0.0.2/24"],
+            ],
+            |run| {
+                let address = &run.config.vhosts[0].addresses[0];
+                address.text == "10.0.0.2/24" && address.prefix == 24
+            },
+        ),
+        (&[&["-b", "5"], &["--advbase=5"], &["--advb=5"]], |run| {
+            run.config.vhosts[0].advbase == AdvBase(5)
+        }),
+        (&[&["-k", "5"], &["--advskew=5"], &["--advs=5"]], |run| {
+            run.config.vhosts[0].advskew == AdvSkew(5)
+        }),
+        (&[&["-r", "5"], &["--deadratio=5"], &["--dea=5"]], |run| {
+            run.config.vhosts[0].deadratio == DeadRatio::new(5).unwrap()
+        }),
+        (
+            &[&["-u", "/up"], &["--upscript=/up"], &["--u", "/up"]],
+            |run| {
+                let vhost = &run.config.vhosts[0];
+                vhost.scripts.up.as_deref() == Some("/up".as_ref())
+                    && vhost.ownership == Ownership::Scripts
+            },
+        ),
+        (
+            &[
+                &["-d", "/down"],
+                &["--downscript=/down"],
+                &["--do", "/down"],
+            ],
+            |run| {
+                let vhost = &run.config.vhosts[0];
+                vhost.scripts.down.as_deref() == Some("/down".as_ref())
+                    && vhost.ownership == Ownership::Native
+            },
+        ),
+        (
+            &[
+                &["-x", "-a b"],
+                &["-x-a b"],
+                &["--xparam=-a b"],
+                &["--x", "-a b"],
+            ],
+            |run| run.config.vhosts[0].scripts.xparam.as_deref() == Some("-a b".as_ref()),
+        ),
+        (&[&["-z"], &["--shutdown"], &["--sh"]], |run| {
+            run.config.vhosts[0].release_at_exit
+        }),
+        (&[&["-B"], &["--daemonize"], &["--da"]], |run| run.daemonize),
+        (&[&["-S"], &["--ignoreifstate"], &["--ig"]], |run| {
+            run.config.vhosts[0].ignore_carrier
+        }),
+        (&[&["-M"], &["--nomcast"], &["--no"]], |run| {
+            run.config.vhosts[0].broadcast
+        }),
+        (
+            &[
+                &["-f", "local3"],
+                &["--facility=LOCAL3"],
+                &["--f", "local3"],
+            ],
+            |run| run.log.syslog == log::Destination::Facility("local3".parse().unwrap()),
+        ),
+        (&[&["-f", "none"], &["--facility=none"]], |run| {
+            run.log.syslog == log::Destination::None
+        }),
+        (&[&["-D"], &["--debug"], &["--deb"]], |run| {
+            run.log.debug && run.config.debug
+        }),
+        (&[&["--wait-interface"]], |run| run.config.wait_interface),
+        (
+            &[&["--datapath=xdp-native"], &["--datapath", "xdp-native"]],
+            |run| run.config.datapath == Datapath::XdpNative,
+        ),
+        (
+            &[&["--profile=openbsd"], &["--profile", "openbsd"]],
+            |run| run.config.vhosts[0].profile == Profile::OpenBsd,
+        ),
+        (
+            &[&["--script-timeout=5"], &["--script-timeout", "5"]],
+            |run| run.config.vhosts[0].scripts.timeout == Duration::from_secs(5),
+        ),
+    ];
+    let unchanged = parsed(&[]).unwrap();
+    for (spellings, holds) in table {
+        assert!(!holds(&unchanged), "{spellings:?} must change something");
+        for spelling in spellings {
+            let run = parsed(spelling).unwrap_or_else(|error| panic!("{spelling:?}: {error}"));
+            assert!(holds(&run), "{spelling:?}");
+        }
+    }
+}
+
+/// ucarp's long options, for what `getopt_long` makes of an abbreviation.
+const UCARP_OPTIONS: [(&str, bool); 22] = [
+    ("interface", true),
+    ("srcip", true),
+    ("mcastip", true),
+    ("vhid", true),
+    ("pass", true),
+    ("passfile", true),
+    ("preempt", false),
+    ("neutral", false),
+    ("addr", true),
+    ("help", false),
+    ("advbase", true),
+    ("advskew", true),
+    ("upscript", true),
+    ("downscript", true),
+    ("deadratio", true),
+    ("debug", false),
+    ("shutdown", false),
+    ("daemonize", false),
+    ("ignoreifstate", false),
+    ("nomcast", false),
+    ("facility", true),
+    ("xparam", true),
+];
+
+#[test]
+fn every_abbreviation_that_ucarp_understands_means_the_same() {
+    let mut command = Arguments::command();
+    command.build();
+    for (name, takes_value) in UCARP_OPTIONS {
+        let abbreviations = (1..=name.len())
+            .map(|length| &name[..length])
+            .filter(|abbreviation| {
+                *abbreviation == name
+                    || UCARP_OPTIONS
+                        .iter()
+                        .filter(|(other, _)| other.starts_with(abbreviation))
+                        .count()
+                        == 1
+            });
+        for abbreviation in abbreviations {
+            let mut line = vec!["carpd".to_owned(), format!("--{abbreviation}")];
+            if takes_value {
+                line.push("1".to_owned());
+            }
+            // Values are checked only after the option was recognised.
+            let shown = match command.clone().try_get_matches_from(line) {
+                Ok(matches) => {
+                    let id = if name == "mcastip" { "mcast" } else { name };
+                    assert_eq!(
+                        matches.value_source(id),
+                        Some(clap::parser::ValueSource::CommandLine),
+                        "--{abbreviation} must mean --{name}"
+                    );
+                    continue;
+                }
+                Err(error) => error,
+            };
+            assert!(
+                matches!(
+                    shown.kind(),
+                    ErrorKind::ValueValidation | ErrorKind::DisplayHelp
+                ),
+                "--{abbreviation} must mean --{name}: {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn last_of_a_repeated_option_counts_and_of_pass_and_passfile_too() {
+    assert_eq!(vhost(&["-v", "8", "--vhid=9"]).vhid.get(), 9);
+    assert_eq!(
+        vhost(&["-p", "hate", "--pass=envy"]).key,
+        Key::new(b"envy").unwrap()
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "filed\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    assert_eq!(vhost(&["-o", path]).key, Key::new(b"filed").unwrap());
+    assert_eq!(
+        vhost(&["-o", path, "-p", "hate"]).key,
+        Key::new(b"hate").unwrap()
+    );
+    assert_eq!(
+        vhost(&["-o", "/nowhere", "-p", "hate", "-o", path]).key,
+        Key::new(b"filed").unwrap()
+    );
+}
+
+#[test]
+fn equals_sign_in_a_password_is_kept_as_getopt_keeps_it() {
+    assert_eq!(vhost(&["-p=love"]).key, Key::new(b"=love").unwrap());
+    assert_eq!(vhost(&["--pass==love"]).key, Key::new(b"=love").unwrap());
+}
+
+#[test]
+fn bad_value_is_refused_naming_option_value_and_what_is_accepted() {
+    let table = [
+        ("-v", "0", "--vhid", "1 to 255"),
+        ("-v", "256", "--vhid", "1 to 255"),
+        ("-v", "-1", "--vhid", "1 to 255"),
+        ("-v", "0x100", "--vhid", "1 to 255"),
+        ("-v", "seven", "--vhid", "1 to 255"),
+        ("-b", "256", "--advbase", "0 to 255"),
+        ("-k", "1000", "--advskew", "0 to 255"),
+        ("-r", "0", "--deadratio", "1 to 255"),
+        ("-r", "257", "--deadratio", "1 to 255"),
+        ("-s", "eth0", "--srcip", "an IPv4 address"),
+        ("-s", "::1", "--srcip", "an IPv4 address"),
+        ("-a", "10.0.0", "--addr", "an IPv4 address"),
+        ("-a", "10.0.0.1/33", "--addr", "0 to 32"),
+        (
+            "-a",
+            "2001:db8::1",
+            "--addr",
+            "IPv6 virtual addresses are not served yet",
+        ),
+        ("-m", "10.0.0.1", "--mcast", "224.0.0.0 to 239.255.255.255"),
+        ("-i", "much-too-long-a-name", "--interface", "1 to 15 bytes"),
+        ("-i", "../etc", "--interface", "without '/'"),
+        ("-f", "local8", "--facility", "local7"),
+        ("--datapath", "ebpf", "--datapath", "xdp-native"),
+        ("--profile", "netbsd", "--profile", "openbsd"),
+        ("--script-timeout", "0", "--script-timeout", "1 to 86400"),
+    ];
+    for (option, value, name, accepted) in table {
+        let mut line = REQUIRED.to_vec();
+        line.extend([option, value]);
+        let text = refused(&line);
+        for part in [name, value, accepted] {
+            assert!(
+                text.contains(part),
+                "{option} {value}: {part:?} must be in {text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn unusable_password_file_is_named_with_its_cause() {
+    for (path, cause) in [
+        ("/nowhere/pass", "No such file"),
+        ("/proc", "Is a directory"),
+    ] {
+        let text = refused(&["carpd", "-i", "eth0", "-v1", "-a", "10.0.0.1", "-o", path]);
+        for part in ["--passfile", path, cause] {
+            assert!(text.contains(part), "{part:?} must be in {text:?}");
+        }
+    }
+}
+
+#[test]
+fn missing_options_are_asked_for_in_ucarps_words() {
+    let table: [(&[&str], &str, &str); 4] = [
+        (
+            &["-p", "love", "-a", "10.0.0.1"],
+            "You must supply a valid virtual host id",
+            "--vhid",
+        ),
+        (
+            &["-v", "7", "-a", "10.0.0.1"],
+            "You must supply a password",
+            "--passfile",
+        ),
+        (
+            &["-v", "7", "-p", "love"],
+            "You must supply a virtual host address",
+            "--addr",
+        ),
+        (
+            &["-v", "7", "-p", "love", "-a", "10.0.0.1", "-b0"],
+            "You must supply an advertisement time base",
+            "--advskew",
+        ),
+    ];
+    for (options, words, option) in table {
+        let line: Vec<_> = ["carpd", "-i", "eth0"]
+            .iter()
+            .chain(options)
+            .copied()
+            .collect();
+        let text = refused(&line);
+        assert!(text.contains(words) && text.contains(option), "{text}");
+    }
+}
+
+#[test]
+fn words_that_are_no_options_and_unknown_options_are_refused_by_name() {
+    for word in ["secret-word", "--syslog", "-Q"] {
+        let mut line = REQUIRED.to_vec();
+        line.push(word);
+        let text = refused(&line);
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn errors_never_show_a_password() {
+    let long = "correct horse battery staple";
+    let text = refused(&["carpd", "-i", "eth0", "-v1", "-a", "10.0.0.1", "-p", long]);
+    assert!(
+        text.contains("28 bytes") && text.contains("--pass"),
+        "{text}"
+    );
+    assert!(!text.contains("horse"), "{text}");
+    let debug = format!("{:?}", parsed(&[]).unwrap());
+    assert!(!debug.contains("love"), "{debug}");
+}
+
+#[test]
+fn help_and_no_arguments_print_the_usage_and_version_prints_the_version() {
+    let printed = |line: &[&str]| match parse(line.iter().map(OsString::from).collect()) {
+        Ok(Request::Print(text)) => text,
+        other => panic!("{line:?}: {other:?}"),
+    };
+    let usage = printed(&["carpd"]);
+    assert_eq!(printed(&["carpd", "-h"]), usage);
+    assert_eq!(printed(&["carpd", "-i", "eth0", "--help"]), usage);
+    for (name, _) in UCARP_OPTIONS {
+        assert!(
+            usage.contains(&format!("--{name}")) || usage.contains(&format!("[aliases: --{name}]")),
+            "{name}: {usage}"
+        );
+    }
+    assert_eq!(
+        printed(&["carpd", "--version"]),
+        format!("carpd {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn one_script_without_the_other_is_warned_about_as_ucarp_does() {
+    let warned = |more: &[&str], text: &str| {
+        parsed(more)
+            .unwrap()
+            .warnings
+            .iter()
+            .any(|line| line.contains(text))
+    };
+    let (up, down) = (
+        "no script called when going up",
+        "no script called when going down",
+    );
+    assert!(
+        !warned(&[], up) && !warned(&[], down),
+        "native mode is not a mistake"
+    );
+    assert!(warned(&["-d", "/down"], up) && !warned(&["-d", "/down"], down));
+    assert!(warned(&["-u", "/up"], down) && !warned(&["-u", "/up"], up));
+    assert!(
+        !warned(&["-u", "/up", "-d", "/down"], up) && !warned(&["-u", "/up", "-d", "/down"], down)
+    );
+}
+
+#[test]
+fn relative_script_is_the_one_the_operator_sees() {
+    let expected = std::env::current_dir().unwrap().join("vip-up.sh");
+    assert_eq!(vhost(&["-u", "vip-up.sh"]).scripts.up, Some(expected));
+}

@@ -1,0 +1,246 @@
+//! One parser per kind of value. clap puts the option and the value in front of what these say.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use carp_common::units::{DeadRatio, Profile, Vhid};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::config::VirtualAddress;
+use crate::log::{Destination, Facility};
+
+/// Longest interface name: IFNAMSIZ with its final NUL is 16 (include/uapi/linux/if.h).
+const INTERFACE_NAME_MAX: usize = 15;
+
+/// A whole number as `strtoul` with base 0 reads it, but nothing more and nothing less.
+fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let (digits, radix) =
+        if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            (digits, 16)
+        } else if let Some(digits) = text.strip_prefix('0').filter(|digits| !digits.is_empty()) {
+            (digits, 8)
+        } else {
+            (text, 10)
+        };
+    let accepted = || {
+        format!("{least} to {most} are accepted, in decimal, hexadecimal after 0x or octal after 0")
+    };
+    // from_str_radix would take a sign.
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(format!("not a whole number: {}", accepted()));
+    }
+    // All digits, so what is left to go wrong is the size.
+    u32::from_str_radix(digits, radix)
+        .ok()
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| format!("out of range: {}", accepted()))
+}
+
+/// 0 to 255.
+pub fn byte(text: &str) -> Result<u8, String> {
+    byte_from(text, 0)
+}
+
+/// 1 to 255.
+pub fn vhid(text: &str) -> Result<Vhid, String> {
+    Ok(Vhid::new(byte_from(text, 1)?).expect("1 to 255 was checked"))
+}
+
+/// 1 to 255.
+pub fn dead_ratio(text: &str) -> Result<DeadRatio, String> {
+    Ok(DeadRatio::new(byte_from(text, 1)?).expect("1 to 255 was checked"))
+}
+
+fn byte_from(text: &str, least: u32) -> Result<u8, String> {
+    Ok(u8::try_from(number(text, least, 255)?).expect("at most 255 was checked"))
+}
+
+/// 1 s to a day.
+pub fn script_timeout(text: &str) -> Result<Duration, String> {
+    number(text, 1, 86_400).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// A name the kernel could know. Source: `dev_valid_name`, net/core/dev.c.
+pub fn interface(text: &str) -> Result<String, String> {
+    let possible = !text.is_empty()
+        && text.len() <= INTERFACE_NAME_MAX
+        && text != "."
+        && text != ".."
+        && !text.contains(['/', ':'])
+        && !text.contains(char::is_whitespace);
+    if possible {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "not an interface name: 1 to {INTERFACE_NAME_MAX} bytes without '/', ':' and blanks are accepted"
+        ))
+    }
+}
+
+/// `-s`.
+pub fn source(text: &str) -> Result<Ipv4Addr, String> {
+    match text.parse() {
+        Ok(IpAddr::V4(address)) => host(address),
+        Ok(IpAddr::V6(_)) => {
+            Err("IPv6 source addresses are not used yet: an IPv4 address is accepted".into())
+        }
+        Err(_) => Err("Invalid address: an IPv4 address is accepted, such as 10.1.1.1".into()),
+    }
+}
+
+/// `-m`.
+pub fn group(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse()
+        .ok()
+        .filter(Ipv4Addr::is_multicast)
+        .ok_or_else(|| "not a multicast group: 224.0.0.0 to 239.255.255.255 are accepted".into())
+}
+
+/// `-a`.
+pub fn virtual_address(text: &str) -> Result<VirtualAddress, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address =
+        match address.parse() {
+            Ok(IpAddr::V4(address)) => host(address)?,
+            Ok(IpAddr::V6(_)) => {
+                return Err(
+                    "IPv6 virtual addresses are not served yet: an IPv4 address is accepted".into(),
+                );
+            }
+            Err(_) => return Err(
+                "Invalid address: an IPv4 address is accepted, such as 10.1.1.252 or 10.1.1.252/24"
+                    .into(),
+            ),
+        };
+    let prefix = match prefix {
+        Some(prefix) => {
+            decimal_prefix(prefix).ok_or("Invalid prefix length: 0 to 32 are accepted")?
+        }
+        None => 32,
+    };
+    Ok(VirtualAddress {
+        address: IpAddr::V4(address),
+        prefix,
+        text: text.to_owned(),
+    })
+}
+
+fn decimal_prefix(text: &str) -> Option<u8> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None; // parse() would take a sign
+    }
+    text.parse().ok().filter(|&prefix| prefix <= 32)
+}
+
+fn host(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
+    if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+        Err("not a host's address: a unicast IPv4 address is accepted".into())
+    } else {
+        Ok(address)
+    }
+}
+
+/// `-f`.
+pub fn facility(text: &str) -> Result<Destination, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Destination::None);
+    }
+    text.parse::<Facility>()
+        .map(Destination::Facility)
+        .map_err(|unknown| unknown.to_string())
+}
+
+/// `--profile`.
+pub fn profile() -> impl TypedValueParser<Value = Profile> {
+    PossibleValuesParser::new(["ucarp", "freebsd", "openbsd"]).map(|name| match name.as_str() {
+        "freebsd" => Profile::FreeBsd,
+        "openbsd" => Profile::OpenBsd,
+        _ => Profile::Ucarp,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_strtoul_reads_them() {
+        for (text, value) in [
+            ("0", 0),
+            ("255", 255),
+            ("0x2a", 42),
+            ("0XfF", 255),
+            ("052", 42),
+            ("00", 0),
+            ("1", 1),
+        ] {
+            assert_eq!(byte(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_strtoul_would_bend_is_refused() {
+        for text in [
+            "", " 1", "1 ", "+1", "-1", "1s", "0x", "0x-1", "08", "0b1", "1.5", "٣",
+        ] {
+            let refused = byte(text).unwrap_err();
+            assert!(
+                refused.starts_with("not a whole number: 0 to 255 are accepted"),
+                "{text}: {refused}"
+            );
+        }
+        for text in ["256", "0x100", "0400", "4294967297", "99999999999999999999"] {
+            let refused = byte(text).unwrap_err();
+            assert!(
+                refused.starts_with("out of range: 0 to 255 are accepted"),
+                "{text}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_come_with_or_without_a_prefix_and_keep_their_text() {
+        for (text, prefix) in [
+            ("10.0.0.1", 32),
+            ("10.0.0.1/24", 24),
+            ("10.0.0.1/0", 0),
+            ("10.0.0.1/032", 32),
+        ] {
+            let parsed = virtual_address(text).unwrap();
+            let expected = VirtualAddress {
+                address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+                prefix,
+                text: text.into(),
+            };
+            assert_eq!(parsed, expected);
+        }
+    }
+
+    #[test]
+    fn bad_addresses_are_refused_with_what_would_do() {
+        let table = [
+            ("10.0.0.256", "Invalid address"),
+            ("10.0.0", "Invalid address"),
+            ("", "Invalid address"),
+            ("10.0.0.1/33", "0 to 32"),
+            ("10.0.0.1/", "0 to 32"),
+            ("10.0.0.1/+8", "0 to 32"),
+            ("10.0.0.1/255.255.255.0", "0 to 32"),
+            ("224.0.0.18", "unicast"),
+            ("0.0.0.0", "unicast"),
+            ("255.255.255.255", "unicast"),
+            ("2001:db8::1", "IPv6 virtual addresses are not served yet"),
+            (
+                "2001:db8::1/64",
+                "IPv6 virtual addresses are not served yet",
+            ),
+        ];
+        for (text, expected) in table {
+            let refused = virtual_address(text).unwrap_err();
+            assert!(refused.contains(expected), "{text}: {refused}");
+        }
+    }
+}
