@@ -52,7 +52,7 @@ pub struct Invocation {
 pub enum Error {
     /// An option or a value of its own.
     #[error("{}", .0.to_string().trim_end())]
-    Usage(#[from] Box<clap::Error>),
+    Usage(Box<clap::Error>),
     /// Something required is not there.
     #[error("error: You must supply {what} ({options}): {accepted}")]
     Missing {

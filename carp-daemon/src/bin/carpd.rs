@@ -1,2 +1,108 @@
-//! carpd
-fn main() {}
+//! carpd: arguments, background, logging, exit status; nothing else.
+#![deny(unsafe_code)]
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use carp_daemon::cli::{self, Invocation, Request};
+use carp_daemon::daemonize::{self, Process, Readiness};
+use carp_daemon::engine;
+use carp_daemon::log::{self, Logger};
+use tracing::{error, info, warn};
+
+/// Usage or configuration.
+const EXIT_USAGE: u8 = 1;
+/// What failed at run time.
+const EXIT_RUN_TIME: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().collect()) {
+        Ok(Request::Print(text)) => {
+            // Whoever closed the pipe has read enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Request::Run(invocation)) => start(*invocation),
+        Err(refusal) => {
+            complain(&format!("{:#}", anyhow::Error::new(refusal)));
+            EXIT_USAGE.into()
+        }
+    }
+}
+
+/// Splits off the daemon if asked to, before there is a thread, a runtime or a connection that would not survive it.
+fn start(invocation: Invocation) -> ExitCode {
+    if !invocation.daemonize {
+        return serve(invocation, None);
+    }
+    match daemonize::daemonize() {
+        Ok(Process::Daemon(readiness)) => serve(invocation, Some(readiness)),
+        Ok(Process::Parent(report)) => {
+            if !report.message.is_empty() {
+                complain(&format!("error: {}", report.message));
+            }
+            report.status.into()
+        }
+        Err(cause) => {
+            complain(&format!("error: failed to go into the background: {cause}"));
+            EXIT_RUN_TIME.into()
+        }
+    }
+}
+
+/// Runs until told to stop. `readiness` is there when a parent waits to hear how the start went.
+fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
+    let logger = log::init(invocation.log);
+    for note in &invocation.notes {
+        info!("{note}");
+    }
+    for warning in &invocation.warnings {
+        warn!("{warning}");
+    }
+    // Cores would hold the password.
+    if let Err(cause) = nix::sys::prctl::set_dumpable(false) {
+        warn!("a core dump of this process would hold the password: {cause}");
+    }
+    let mut readiness = readiness;
+    let result = run(invocation, || {
+        if let Some(readiness) = readiness.take() {
+            leave(&logger, readiness);
+        }
+    });
+    let Err(failure) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let message = format!("{failure:#}");
+    if let Some(readiness) = readiness.take() {
+        // The parent says it on the console.
+        logger.leave_console();
+        error!("{message}");
+        readiness.failed(EXIT_RUN_TIME, &message);
+    } else {
+        error!("{message}");
+    }
+    EXIT_RUN_TIME.into()
+}
+
+fn run(invocation: Invocation, on_ready: impl FnOnce()) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    runtime.block_on(engine::run(invocation.config, on_ready))?;
+    Ok(())
+}
+
+/// The parent is told, the console given back to the operator.
+fn leave(logger: &Logger, readiness: Readiness) {
+    logger.leave_console();
+    if let Err(cause) = readiness.ready() {
+        warn!("failed to turn the standard streams to /dev/null: {cause}");
+    }
+}
+
+fn complain(text: &str) {
+    // There is nowhere else to complain.
+    let _ = writeln!(io::stderr(), "{text}");
+}
