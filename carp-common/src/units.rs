@@ -27,18 +27,6 @@ impl Vhid {
     pub const fn get(self) -> u8 {
         self.0.get()
     }
-
-    /// The Ethernet source of our advertisements, so that switches learn where the MASTER is.
-    ///
-    /// ucarp writes 00 in the fifth byte where the BSDs write 01 (VRRP's range). Receivers ignore it, switches do not.
-    #[must_use]
-    pub const fn mac(self, profile: Profile) -> [u8; 6] {
-        let range = match profile {
-            Profile::Ucarp => 0x00,
-            Profile::FreeBsd | Profile::OpenBsd => 0x01,
-        };
-        [0x00, 0x00, 0x5e, 0x00, range, self.get()]
-    }
 }
 
 impl fmt::Display for Vhid {
@@ -320,14 +308,6 @@ mod tests {
                 .iter()
                 .all(|priority| *priority < Priority::BOW_OUT)
         );
-    }
-
-    #[test]
-    fn the_ethernet_source_tells_ucarp_from_the_bsds() {
-        let vhid = Vhid::new(0x2a).unwrap();
-        assert_eq!(vhid.mac(Profile::Ucarp), [0, 0, 0x5e, 0, 0, 0x2a]);
-        assert_eq!(vhid.mac(Profile::FreeBsd), [0, 0, 0x5e, 0, 1, 0x2a]);
-        assert_eq!(vhid.mac(Profile::OpenBsd), [0, 0, 0x5e, 0, 1, 0x2a]);
     }
 
     #[test]

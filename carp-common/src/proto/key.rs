@@ -16,6 +16,12 @@ pub const PASSWORD_MAX: usize = KEY_LEN - 1;
 pub struct Key([u8; KEY_LEN]);
 
 impl Key {
+    /// A whole key. The BSD kernels take all 20 bytes; it is their `ifconfig` that cuts a password at 19.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self(bytes)
+    }
+
     /// ucarp's rule: at most [`PASSWORD_MAX`] bytes.
     ///
     /// # Errors
@@ -27,9 +33,7 @@ impl Key {
                 length: password.len(),
             });
         }
-        let mut key = Self([0; KEY_LEN]);
-        key.0[..password.len()].copy_from_slice(password);
-        Ok(key)
+        Ok(Self::padded(password))
     }
 
     /// The BSDs' rule: the first [`PASSWORD_MAX`] bytes count. The second value says whether any were cut off, which
@@ -37,9 +41,14 @@ impl Key {
     #[must_use]
     pub fn truncated(password: &[u8]) -> (Self, bool) {
         let kept = &password[..password.len().min(PASSWORD_MAX)];
+        (Self::padded(kept), kept.len() < password.len())
+    }
+
+    /// At most [`KEY_LEN`] bytes.
+    fn padded(bytes: &[u8]) -> Self {
         let mut key = Self([0; KEY_LEN]);
-        key.0[..kept.len()].copy_from_slice(kept);
-        (key, kept.len() < password.len())
+        key.0[..bytes.len()].copy_from_slice(bytes);
+        key
     }
 
     /// The padded bytes.

@@ -1,0 +1,9 @@
+//! Digests, headers and packets that others made.
+//!
+//! `hmac.json`: digests and whole CARP headers of the three dialects, computed from the sources of ucarp 1.5.2,
+//! FreeBSD 14 and OpenBSD (`ip_carp.c` r1.370) by a program that shares no code with carpd.
+//!
+//! `../captures/*.pcap`: what a ucarp 1.5.2 at 192.0.2.1 sent when it became MASTER, its gratuitous ARP included.
+
+mod captures;
+mod digests;
