@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_password_is_found() {
-        let table: [(&[&str], &[(usize, usize)]); 12] = [
+        type Case = (&'static [&'static str], &'static [(usize, usize)]);
+        let table: [Case; 12] = [
             (&["carpd", "-p", "s"], &[(2, 0)]),
             (&["carpd", "-ps"], &[(1, 2)]),
             (&["carpd", "-PBp", "s"], &[(2, 0)]),

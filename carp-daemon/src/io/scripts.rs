@@ -281,6 +281,9 @@ mod tests {
     /// Far beyond anything a test needs: reaching it is a failure.
     const DEADLINE: Duration = Duration::from_secs(20);
 
+    /// Timeout of a script that hangs on purpose; long enough for a shell to start on a busy machine.
+    const HANG: Duration = Duration::from_secs(3);
+
     /// Written by another process: were the file open for writing here, a script that another test thread starts at
     /// this moment would inherit the descriptor, and running ours would fail with ETXTBSY.
     fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
@@ -409,7 +412,7 @@ mod tests {
         let up = script(directory.path(), "up", body);
         let down = script(directory.path(), "down", "touch after");
         let reader = std::thread::spawn(move || fs::read(fifo));
-        let mut runner = runner(Some(up), Some(down), Duration::from_millis(300));
+        let mut runner = runner(Some(up), Some(down), HANG);
         runner.request(Which::Up);
         assert_eq!(
             completion(&mut runner).await,
@@ -436,7 +439,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let body = "trap 'touch cleaned; exit 0' TERM; touch started; while :; do sleep 0.01; done";
         let up = script(directory.path(), "up", body);
-        let mut runner = runner(Some(up), None, Duration::from_secs(1));
+        let mut runner = runner(Some(up), None, HANG);
         runner.request(Which::Up);
         assert_eq!(completion(&mut runner).await.outcome, Outcome::TimedOut);
         assert!(
