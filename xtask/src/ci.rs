@@ -20,7 +20,7 @@ pub struct Args {}
 type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: [Step; 9] = [
-    ("setup", || setup::run(&setup::Args::default())),
+    ("setup", set_up),
     ("format", || {
         shell::run(cargo().args(["fmt", "--all", "--check"]))
     }),
@@ -69,6 +69,11 @@ pub fn run(_: &Args) -> Result<()> {
     let total: Duration = times.iter().map(|(_, time)| *time).sum();
     println!("  {:<12} {:>4} s", "all", total.as_secs());
     result
+}
+
+fn set_up() -> Result<()> {
+    setup::bring_for_checks()?;
+    setup::run(&setup::Args::default())
 }
 
 fn lint() -> Result<()> {

@@ -46,10 +46,14 @@ const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clip
 ///
 /// When a piece is missing and cannot be brought, or with `--check` when any is missing.
 pub fn run(args: &Args) -> Result<()> {
-    let mut steps = compiler_steps(None, !args.check);
-    steps.extend(test_steps());
-    steps.extend(check_steps());
-    let steps = merged(steps);
+    let mut steps = test_steps(!args.check);
+    if let Some(step) = check_steps() {
+        // Only `ci` needs these, and insists.
+        match step.obstacle() {
+            Some(why) => say(&format!("for `ci` there is no {step} ({why})")),
+            None => steps.push(step),
+        }
+    }
     if args.check && !steps.is_empty() {
         bail!("missing:{}", explain(&steps));
     }
@@ -64,6 +68,24 @@ pub fn run(args: &Args) -> Result<()> {
     }
     say("all that builds and tests need is there");
     Ok(())
+}
+
+/// Finds or brings what `cargo xtask test` and `demo` need.
+///
+/// # Errors
+///
+/// When a piece is missing and cannot be brought.
+pub fn bring_for_tests() -> Result<()> {
+    bring(&test_steps(true))
+}
+
+/// Finds or brings what the formatting and lint checks need.
+///
+/// # Errors
+///
+/// When a piece is missing and cannot be brought.
+pub fn bring_for_checks() -> Result<()> {
+    bring(check_steps().as_slice())
 }
 
 /// Finds or brings a compiler and linker for eBPF, and nothing else.
@@ -119,13 +141,14 @@ fn merged(steps: Vec<Step>) -> Vec<Step> {
     rest
 }
 
-fn test_steps() -> Option<Step> {
-    let missing: Vec<_> = TEST_PROGRAMS
+fn test_steps(may_update: bool) -> Vec<Step> {
+    let missing = TEST_PROGRAMS
         .iter()
         .filter(|(program, _)| find_program(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    (!missing.is_empty()).then_some(Step::Packages(missing))
+        .map(|(_, package)| *package);
+    let mut steps = compiler_steps(None, may_update);
+    steps.push(Step::Packages(missing.collect()));
+    merged(steps)
 }
 
 fn check_steps() -> Option<Step> {

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         say("not root: the end-to-end tests will be skipped (run as root for them)");
     }
     if shell::is_root() {
-        setup::run(&setup::Args::default())?;
+        setup::bring_for_tests()?;
     }
     build::run(&build::Args { release: true })?;
 

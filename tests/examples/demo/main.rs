@@ -1,0 +1,138 @@
+//! A failover on real packets, for people: `cargo xtask demo`.
+//!
+//! Two processes: this one waits, and cleans up however the show ends; the show ([`show`]) runs in a child. So Ctrl-C,
+//! a panic and SIGKILL to the show all leave nothing behind.
+
+mod show;
+mod timeline;
+
+use std::env;
+use std::fs;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use carp_tests::lab;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, geteuid};
+
+/// Tells the child that it is the show; every process it starts inherits it, so we can tell them from all others.
+const MARK: &str = "CARPD_DEMO";
+
+fn main() -> ExitCode {
+    let result = if env::var_os(MARK).is_some() {
+        ignore_interruptions().and_then(|()| show::run())
+    } else {
+        supervise()
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ctrl-C reaches every process of the terminal; what to do about it is the supervisor's business.
+fn ignore_interruptions() -> Result<()> {
+    interruptions().thread_block()?;
+    Ok(())
+}
+
+fn interruptions() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
+}
+
+fn supervise() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("needs root: it makes network namespaces and attaches XDP programs");
+    }
+    // Blocked, so that they wait in the descriptor instead of ending us. Children start with nothing blocked.
+    ignore_interruptions()?;
+    let interrupted = SignalFd::with_flags(
+        &interruptions(),
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?;
+
+    let mark = std::process::id().to_string();
+    let mut show = Command::new(env::current_exe()?)
+        .env(MARK, &mark)
+        .spawn()
+        .context("failed to start the show")?;
+    let pid = show.id();
+    let mut stopped = false;
+    let status = loop {
+        if let Some(status) = show.try_wait()? {
+            break status;
+        }
+        if !stopped && interrupted.read_signal()?.is_some() {
+            eprintln!("\ninterrupted, cleaning up");
+            show.kill()?;
+            stopped = true;
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    clean_up(pid, &mark)?;
+    judge(status, stopped)
+}
+
+fn judge(status: ExitStatus, stopped: bool) -> Result<()> {
+    if stopped {
+        bail!("stopped before its end");
+    }
+    if !status.success() {
+        bail!("the show ended early ({status})");
+    }
+    Ok(())
+}
+
+/// Removes what the show has left and looks whether anything remains.
+fn clean_up(show: u32, mark: &str) -> Result<()> {
+    // Its labs are orphans now, if any are left.
+    lab::remove_orphans().context("failed to clean up")?;
+    for pid in processes_with(mark) {
+        // Not in a namespace of the lab, and still ours.
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while !processes_with(mark).is_empty() && std::time::Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let processes = processes_with(mark);
+    let namespaces = namespaces_of(show);
+    if !processes.is_empty() || !namespaces.is_empty() {
+        bail!("left behind: processes {processes:?}, namespaces {namespaces:?}");
+    }
+    println!(
+        "cleaned up: no process and no namespace is left, and with them no interface and no XDP program"
+    );
+    Ok(())
+}
+
+/// Ids of the processes that descend from our show.
+fn processes_with(mark: &str) -> Vec<i32> {
+    let variable = format!("{MARK}={mark}");
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == variable.as_bytes())
+        })
+        .collect()
+}
+
+/// Namespaces of labs that the show made.
+fn namespaces_of(show: u32) -> Vec<String> {
+    let prefix = format!("carp-lab-{show}-");
+    let all = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! The acts.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::{Capture, Captured, Carpd, Client, Daemon, Host, Lab, Mark};
+
+use crate::timeline::{Act, Timeline, span};
+
+/// The address that r1 and r2 share.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
+/// Time between two requests of the client.
+const PACE: Duration = Duration::from_millis(10);
+/// Nothing here takes so long; reaching it is a failure.
+const LONG: Duration = Duration::from_secs(15);
+/// How long the audience may look at a quiet network before the next deed.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// ucarp's own defaults, an advertisement a second and dead after three; r1 is to be MASTER whenever it can.
+const R1: &str = "-b 1 -k 0 -P";
+/// Three times 1 + 100/256 s without an advertisement, and r2 takes over.
+const R2: &str = "-b 1 -k 100 -P";
+
+/// What stands on the stage.
+struct Stage {
+    timeline: Timeline,
+    capture: Capture,
+    r1: Host,
+    r2: Host,
+    client: Client,
+    // Dropped last.
+    _lab: Lab,
+}
+
+/// Plays every act and prints the table.
+///
+/// # Errors
+/// When something does not happen in time, with what happened instead.
+pub fn run() -> Result<()> {
+    println!(
+        "Two hosts r1 and r2 share {ADDRESS}; a client asks it for an answer every {}.\n",
+        span(PACE)
+    );
+    let lab = Lab::new()?;
+    let capture = lab.capture()?;
+    let (r1, r2) = (
+        lab.host("r1", "10.9.0.1/16")?,
+        lab.host("r2", "10.9.0.2/16")?,
+    );
+    let client = lab.host("client", "10.9.0.3/16")?;
+    println!("Network namespaces: {}.\n", lab.names().join(", "));
+
+    let timeline = Timeline::start();
+    let begin = Instant::now();
+    let mark = capture.mark();
+    timeline.deed(
+        begin,
+        &format!("r1: carpd {R1} (better), r2: carpd {R2}, native XDP"),
+    );
+    let mut on_r1 = start(&r1, R1)?;
+    let mut on_r2 = start(&r2, R2)?;
+    let (first, _) = capture
+        .advertisement(mark, "r1", LONG)
+        .with_context(|| on_r1.transcript())?;
+    timeline.result(first.at, "r1 is MASTER, r2 is BACKUP");
+
+    let client = Client::start(&client, ADDRESS, PACE)?;
+    client.wait_for_answer(LONG)?;
+    let stage = Stage {
+        timeline,
+        capture,
+        r1,
+        r2,
+        client,
+        _lab: lab,
+    };
+    stage.quiet()?;
+
+    let mut acts = Vec::new();
+
+    let killed = Instant::now();
+    stage.timeline.deed(
+        killed,
+        "SIGKILL to carpd on r1; its host lives, and goes on answering",
+    );
+    on_r1.kill()?;
+    acts.push(stage.takeover("process killed (SIGKILL)", killed, &stage.r2, &on_r2)?);
+
+    let returned = Instant::now();
+    stage
+        .timeline
+        .deed(returned, "carpd starts on r1 again, and preempts");
+    on_r1 = start(&stage.r1, R1)?;
+    acts.push(stage.takeover(
+        "better host returns (--preempt)",
+        returned,
+        &stage.r1,
+        &on_r1,
+    )?);
+
+    let stopped = Instant::now();
+    stage.timeline.deed(
+        stopped,
+        "SIGTERM to carpd on r1: it bows out and releases the address",
+    );
+    let status = on_r1.terminate(LONG)?;
+    ensure!(
+        status == 0,
+        "carpd ended with status {status}\n{}",
+        on_r1.transcript()
+    );
+    acts.push(stage.takeover("orderly stop (SIGTERM)", stopped, &stage.r2, &on_r2)?);
+
+    let returned = Instant::now();
+    stage
+        .timeline
+        .deed(returned, "carpd starts on r1 once more");
+    on_r1 = start(&stage.r1, R1)?;
+    stage.takeover("", returned, &stage.r1, &on_r1)?;
+
+    let pulled = Instant::now();
+    stage
+        .timeline
+        .deed(pulled, "r1's cable is pulled: the whole host is gone");
+    stage.r1.unplug()?;
+    acts.push(stage.takeover("host lost (cable pulled)", pulled, &stage.r2, &on_r2)?);
+
+    on_r1.terminate(LONG)?;
+    on_r2.terminate(LONG)?;
+    stage.timeline.table(&acts);
+    Ok(())
+}
+
+fn start(host: &Host, arguments: &str) -> Result<Daemon> {
+    let carpd = Carpd::for_address(ADDRESS, arguments)?.datapath("xdp-native");
+    Ok(carpd.start(host)?.quiet())
+}
+
+impl Stage {
+    /// Waits until `winner` is MASTER and the client is served, says so, and gives what was measured.
+    fn takeover(
+        &self,
+        name: &'static str,
+        deed: Instant,
+        winner: &Host,
+        carpd: &Daemon,
+    ) -> Result<Act> {
+        let what = format!("an advertisement of {}", winner.name());
+        let since_deed = |captured: &Captured| {
+            captured
+                .carp_from(winner.name())
+                .filter(|_| captured.at >= deed)
+                .cloned()
+        };
+        let (first, _) = self
+            .capture
+            .wait_after(Mark::default(), &what, LONG, since_deed)
+            .with_context(|| carpd.transcript())?;
+        let takeover = first.at.duration_since(deed);
+        self.timeline.result(
+            first.at,
+            &format!("{} is MASTER, after {}", winner.name(), span(takeover)),
+        );
+        self.client.wait_for_answer(LONG)?;
+        self.quiet()?;
+        let outage = self.client.longest_outage(deed);
+        match outage {
+            Duration::ZERO => self.timeline.detail("client: every request was answered"),
+            outage => self
+                .timeline
+                .detail(&format!("client: no answer for {}", span(outage))),
+        }
+        Ok(Act {
+            name,
+            takeover,
+            outage,
+        })
+    }
+
+    /// Lets the network run for a while, and sees that it serves the client at the end.
+    fn quiet(&self) -> Result<()> {
+        std::thread::sleep(QUIET);
+        self.client.wait_for_answer(LONG)
+    }
+}
