@@ -6,6 +6,7 @@
 //! | [`time`] | monotonic nanoseconds, the kernel helper's clock | |
 //! | [`wire`] | CARP, Ethernet, IP, ARP: bytes to values and back | |
 //! | [`classify`] | a frame to a verdict, written once for XDP, the socket path and host tests | |
+//! | [`sha1`] | HMAC-SHA1 in the form that a kernel program can finish | |
 //! | [`shared`] | keys, values and events that pass through eBPF maps | `user` adds `aya::Pod` |
 //! | [`proto`] | the protocol core: decides, never acts | `proto` |
 //!
@@ -21,6 +22,7 @@ extern crate std;
 pub mod classify;
 #[cfg(feature = "proto")]
 pub mod proto;
+pub mod sha1;
 pub mod shared;
 pub mod time;
 pub mod units;

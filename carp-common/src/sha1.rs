@@ -1,0 +1,524 @@
+//! CARP's HMAC-SHA1 in the form that a kernel program can finish.
+//!
+//! The daemon does what depends on password and addresses, once: a [`KernelKey`] for every digest that a virtual host
+//! accepts. What is left for each packet is its 8-byte counter, which takes two compressions, or three when the
+//! prefix ends late in a block.
+//!
+//! SHA-1 is written by hand here, and only here. A kernel program has 512 bytes of stack, must not panic, and has every
+//! path walked by the verifier before it may run; the compression function of crate `sha1` chooses a processor's
+//! instructions at run time and loops over slices of blocks. Everywhere else carpd uses `hmac` and `sha1`: the
+//! daemon judges every advertisement again with them, and the tests below hold this module against them.
+//!
+//! Three details are for the eBPF compiler alone and cost the host next to nothing:
+//!
+//! - Each round ends with a compiler fence. The 80 rounds are one basic block, and LLVM's scheduler would otherwise
+//!   begin the message schedule of later rounds early and spill more than the whole stack.
+//! - `compress` returns a word. A sub-program without a result may leave a stack address in `r0`, and the verifier
+//!   refuses that.
+//! - `outer_block` hides a zero. Stored zeros in a row would become a call to a bytewise `memset`.
+
+use core::fmt;
+use core::hint::black_box;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+/// Length of a message block. Unit: bytes.
+const BLOCK_LEN: usize = 64;
+/// Length of the replay counter that ends the inner message. Unit: bytes.
+const COUNTER_LEN: usize = 8;
+/// Length of a digest. Unit: bytes.
+const DIGEST_LEN: usize = 20;
+/// Length of the message length that ends the last block. Unit: bytes.
+const LENGTH_LEN: usize = 8;
+/// The one bit after the end of a message.
+const END_OF_MESSAGE: u8 = 0x80;
+
+/// The 16 words of a block, then two that take the end of a counter which begins in the block's last words.
+///
+/// [`compress`] keeps its message schedule in the first 16.
+type Window = [u32; 18];
+
+/// The state of SHA-1 between two blocks; after the last one it is the digest.
+///
+/// A state behind a key is worth as much as the key, so it prints as `***`.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
+pub struct Midstate([u32; 5]);
+
+impl Midstate {
+    /// The state before the first block (FIPS 180-4, section 5.3.1).
+    pub const INITIAL: Self = Self([
+        0x6745_2301,
+        0xefcd_ab89,
+        0x98ba_dcfe,
+        0x1032_5476,
+        0xc3d2_e1f0,
+    ]);
+
+    /// The state with these words, big endian: a digest as it travels.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; DIGEST_LEN]) -> Self {
+        Self(words(bytes))
+    }
+
+    /// The state after one more block.
+    #[must_use]
+    pub fn after(self, block: &[u8; BLOCK_LEN]) -> Self {
+        let mut state = self;
+        state.absorb(&mut window(block));
+        state
+    }
+
+    #[inline(always)]
+    fn absorb(&mut self, window: &mut Window) {
+        self.0[4] = compress(&mut self.0, window);
+    }
+}
+
+impl fmt::Debug for Midstate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One accepted digest of a virtual host, as far as it is known before a packet comes.
+///
+/// Shape: 184 bytes, aligned to 4, no padding, native byte order; it lives in a map. All zeros accept nothing. It is worth
+/// as much as the key, so it prints as `***`, and whoever is done with one wipes it, in the map too.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
+pub struct KernelKey {
+    /// After the key's inner pad and every whole block of the prefix.
+    inner: Midstate,
+    /// After the key's outer pad.
+    outer: Midstate,
+    /// The block in which the counter begins: the rest of the prefix, zeros where the counter goes, and the padding
+    /// if it fits. The last two words are zero.
+    first: Window,
+    /// The block after that, likewise; unused when `blocks` is 1.
+    second: [u32; 16],
+    /// Blocks from the counter's first byte to the end of the message: 1 or 2; 0 in a slot that is not configured.
+    blocks: u32,
+    /// Where in `first` the counter begins. Unit: bytes. Range: 0..=63.
+    counter_offset: u32,
+}
+
+const _: () = assert!(size_of::<KernelKey>() == 184);
+
+impl KernelKey {
+    /// Accepts nothing.
+    pub const UNUSED: Self = Self {
+        inner: Midstate([0; 5]),
+        outer: Midstate([0; 5]),
+        first: [0; 18],
+        second: [0; 16],
+        blocks: 0,
+        counter_offset: 0,
+    };
+
+    /// Prepares HMAC-SHA1 over `prefix` and a counter. The prefix is all that CARP authenticates before the counter:
+    /// version, type, vhid and addresses. Any length.
+    #[must_use]
+    pub fn new(key: &[u8; DIGEST_LEN], prefix: &[u8]) -> Self {
+        let (whole_blocks, rest) = prefix.as_chunks::<BLOCK_LEN>();
+        let mut inner = Midstate::INITIAL.after(&padded(key, 0x36));
+        for block in whole_blocks {
+            inner = inner.after(block);
+        }
+        let (mut first, mut second) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
+        first[..rest.len()].copy_from_slice(rest);
+        let end = rest.len() + COUNTER_LEN;
+        match end.checked_sub(BLOCK_LEN) {
+            None => first[end] = END_OF_MESSAGE,
+            Some(end) => second[end] = END_OF_MESSAGE,
+        }
+        let fits = end < BLOCK_LEN - LENGTH_LEN;
+        let last = if fits { &mut first } else { &mut second };
+        #[expect(clippy::cast_possible_truncation, reason = "less than a block")]
+        let counter_offset = rest.len() as u32;
+        let bits = 8 * (BLOCK_LEN + prefix.len() + COUNTER_LEN) as u64;
+        last[BLOCK_LEN - LENGTH_LEN..].copy_from_slice(&bits.to_be_bytes());
+        Self {
+            inner,
+            outer: Midstate::INITIAL.after(&padded(key, 0x5c)),
+            first: window(&first),
+            second: words(&second),
+            blocks: if fits { 1 } else { 2 },
+            counter_offset,
+        }
+    }
+
+    /// Whether `digest` authenticates `counter`, both as they travel. False for a slot that is not configured.
+    ///
+    /// In the eBPF program this is a sub-program that calls another one, with 160 bytes of stack together; the caller
+    /// may use 352 of its own. About 7 400 instructions for the verifier, on all paths.
+    #[inline(always)]
+    #[must_use]
+    pub fn verify(&self, counter: [u8; COUNTER_LEN], digest: &[u8; DIGEST_LEN]) -> bool {
+        self.blocks != 0
+            && self.digest_is(u64::from_be_bytes(counter), &Midstate::from_bytes(digest))
+    }
+
+    /// Finishes both hashes and compares, without leaving early at the first difference.
+    #[inline(never)]
+    fn digest_is(&self, counter: u64, expected: &Midstate) -> bool {
+        let mut window = self.first;
+        // The mask keeps the three words inside the window, whatever a map holds, for us and for the verifier.
+        let word = (self.counter_offset / 4) as usize & 15;
+        let shift = self.counter_offset % 4 * 8;
+        let [high, middle] = halves(counter >> shift);
+        let [_, low] = halves(counter << 32 >> shift);
+        window[word] |= high;
+        window[word + 1] |= middle;
+        window[word + 2] |= low;
+
+        let mut state = self.inner;
+        state.absorb(&mut window);
+        if self.blocks > 1 {
+            let [.., left, right] = window;
+            for (word, template) in window.iter_mut().zip(&self.second) {
+                *word = *template;
+            }
+            window[0] |= left;
+            window[1] |= right;
+            state.absorb(&mut window);
+        }
+        outer_block(&mut window, &state);
+        state = self.outer;
+        state.absorb(&mut window);
+
+        let mut difference = 0;
+        for (ours, theirs) in state.0.iter().zip(&expected.0) {
+            difference |= ours ^ theirs;
+        }
+        difference == 0
+    }
+}
+
+impl fmt::Debug for KernelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The key, zero-padded to a block, under HMAC's pad byte (RFC 2104, section 2).
+fn padded(key: &[u8; DIGEST_LEN], pad: u8) -> [u8; BLOCK_LEN] {
+    let mut block = [pad; BLOCK_LEN];
+    for (byte, key) in block.iter_mut().zip(key) {
+        *byte ^= key;
+    }
+    block
+}
+
+/// The outer hash's only message block: the inner digest and the padding.
+#[inline(always)]
+fn outer_block(window: &mut Window, inner: &Midstate) {
+    /// The key's block and the digest.
+    const MESSAGE_BITS: u32 = 8 * (64 + 20);
+    let zero = black_box(0);
+    let [a, b, c, d, e] = inner.0;
+    window[..5].copy_from_slice(&[a, b, c, d, e]);
+    window[5] = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
+    for word in &mut window[6..15] {
+        *word = zero;
+    }
+    window[15] = MESSAGE_BITS;
+}
+
+/// Bytes as big-endian words.
+#[inline(always)]
+fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u32; WORDS] {
+    const { assert!(BYTES == 4 * WORDS) };
+    core::array::from_fn(|i| {
+        u32::from_be_bytes([
+            bytes[4 * i],
+            bytes[4 * i + 1],
+            bytes[4 * i + 2],
+            bytes[4 * i + 3],
+        ])
+    })
+}
+
+/// A block of bytes as words, with nothing left over.
+fn window(block: &[u8; BLOCK_LEN]) -> Window {
+    let mut window = [0; 18];
+    window[..16].copy_from_slice(&words::<BLOCK_LEN, 16>(block));
+    window
+}
+
+/// The upper and the lower 32 bits.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lower half is asked for"
+)]
+const fn halves(value: u64) -> [u32; 2] {
+    [(value >> 32) as u32, value as u32]
+}
+
+/// The working variables a to e.
+type Working = [u32; 5];
+
+/// The compression function (FIPS 180-4, section 6.1.2): replaces the first four words of `state` and returns what
+/// the fifth becomes. Uses the window up.
+#[inline(never)]
+#[must_use]
+fn compress(state: &mut Working, window: &mut Window) -> u32 {
+    let mut v = *state;
+    macro_rules! rounds {
+        ($mix:ident, $constant:literal: $($t:literal)*) => {$(
+            v = round(v, $mix(v).wrapping_add($constant).wrapping_add(schedule::<$t>(window)));
+            compiler_fence(Ordering::SeqCst);
+        )*};
+    }
+    rounds!(choose, 0x5a82_7999: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
+    rounds!(parity, 0x6ed9_eba1: 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39);
+    rounds!(majority, 0x8f1b_bcdc: 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59);
+    rounds!(parity, 0xca62_c1d6: 60 61 62 63 64 65 66 67 68 69 70 71 72 73 74 75 76 77 78 79);
+    for (word, v) in state[..4].iter_mut().zip(v) {
+        *word = word.wrapping_add(v);
+    }
+    state[4].wrapping_add(v[4])
+}
+
+/// Word `T` of the message schedule, kept where word `T - 16` was.
+#[inline(always)]
+const fn schedule<const T: usize>(window: &mut Window) -> u32 {
+    if T >= 16 {
+        let mixed =
+            window[(T + 13) % 16] ^ window[(T + 8) % 16] ^ window[(T + 2) % 16] ^ window[T % 16];
+        window[T % 16] = mixed.rotate_left(1);
+    }
+    window[T % 16]
+}
+
+#[inline(always)]
+const fn round([a, b, c, d, e]: Working, addend: u32) -> Working {
+    [
+        a.rotate_left(5).wrapping_add(addend).wrapping_add(e),
+        a,
+        b.rotate_left(30),
+        c,
+        d,
+    ]
+}
+
+#[inline(always)]
+const fn choose([_, b, c, d, _]: Working) -> u32 {
+    d ^ (b & (c ^ d))
+}
+
+#[inline(always)]
+const fn parity([_, b, c, d, _]: Working) -> u32 {
+    b ^ c ^ d
+}
+
+#[inline(always)]
+const fn majority([_, b, c, d, _]: Working) -> u32 {
+    (b & c) | (d & (b | c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha1::{Digest, Sha1};
+    use std::format;
+    use std::vec::Vec;
+
+    /// SplitMix64: the same numbers in every run.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn array<const N: usize>(&mut self) -> [u8; N] {
+            core::array::from_fn(|_| self.next().to_le_bytes()[0])
+        }
+
+        fn bytes(&mut self, length: usize) -> Vec<u8> {
+            (0..length).map(|_| self.next().to_le_bytes()[0]).collect()
+        }
+    }
+
+    /// The whole hash, from this module's compression function.
+    fn sha1(message: &[u8]) -> Midstate {
+        let mut padded = message.to_vec();
+        padded.push(END_OF_MESSAGE);
+        padded.resize(
+            (padded.len() + LENGTH_LEN).next_multiple_of(BLOCK_LEN) - LENGTH_LEN,
+            0,
+        );
+        padded.extend((8 * message.len() as u64).to_be_bytes());
+        let (blocks, rest) = padded.as_chunks::<BLOCK_LEN>();
+        assert!(rest.is_empty());
+        blocks
+            .iter()
+            .fold(Midstate::INITIAL, |state, block| state.after(block))
+    }
+
+    fn hex(text: &str) -> [u8; DIGEST_LEN] {
+        core::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    }
+
+    fn hmac_sha1(
+        key: &[u8; DIGEST_LEN],
+        prefix: &[u8],
+        counter: [u8; COUNTER_LEN],
+    ) -> [u8; DIGEST_LEN] {
+        let mac = Hmac::<Sha1>::new_from_slice(key).unwrap();
+        mac.chain_update(prefix)
+            .chain_update(counter)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+
+    #[test]
+    fn hashes_the_messages_of_fips_180() {
+        let million = [b'a'; 1_000_000];
+        for (message, digest) in [
+            (&b"abc"[..], "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (b"", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+            (
+                b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "84983e441c3bd26ebaae4aa1f95129e5e54670f1",
+            ),
+            (&million, "34aa973cd4c4daa4f61eeb2bdbad27316534016f"),
+        ] {
+            assert_eq!(sha1(message).0, Midstate::from_bytes(&hex(digest)).0);
+        }
+    }
+
+    #[test]
+    fn hashes_like_the_crate() {
+        let mut numbers = Numbers(1);
+        for length in 0..=300 {
+            let message = numbers.bytes(length);
+            let theirs: [u8; DIGEST_LEN] = Sha1::digest(&message).into();
+            assert_eq!(
+                sha1(&message).0,
+                Midstate::from_bytes(&theirs).0,
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn accepts_the_digests_of_rfc_2202() {
+        let first = KernelKey::new(&[0x0b; 20], b"");
+        assert!(first.verify(
+            *b"Hi There",
+            &hex("b617318655057264e28bc0b6fb378c8ef146be00")
+        ));
+        let third = KernelKey::new(&[0xaa; 20], &[0xdd; 42]);
+        assert!(third.verify([0xdd; 8], &hex("125d7342b9ac11cd91a39af48aa17b4f63f175d3")));
+    }
+
+    #[test]
+    fn accepts_what_the_crates_compute_for_every_length_of_prefix() {
+        let mut numbers = Numbers(2);
+        for length in (0..=300).flat_map(|length| [length; 4]) {
+            let (key, prefix) = (numbers.array(), numbers.bytes(length));
+            let kernel_key = KernelKey::new(&key, &prefix);
+            for counter in [numbers.array(), [0; 8], [0xff; 8]] {
+                let digest = hmac_sha1(&key, &prefix, counter);
+                assert!(
+                    kernel_key.verify(counter, &digest),
+                    "prefix of {length} bytes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rejects_every_flipped_bit() {
+        let mut numbers = Numbers(3);
+        for length in [0, 7, 23, 47, 48, 55, 56, 57, 63, 64, 300] {
+            let (key, prefix) = (numbers.array(), numbers.bytes(length));
+            let (kernel_key, counter) = (KernelKey::new(&key, &prefix), numbers.array());
+            let digest = hmac_sha1(&key, &prefix, counter);
+            for bit in 0..8 * DIGEST_LEN {
+                let mut digest = digest;
+                digest[bit / 8] ^= 1 << (bit % 8);
+                assert!(!kernel_key.verify(counter, &digest), "digest bit {bit}");
+            }
+            for bit in 0..8 * COUNTER_LEN {
+                let mut counter = counter;
+                counter[bit / 8] ^= 1 << (bit % 8);
+                assert!(!kernel_key.verify(counter, &digest), "counter bit {bit}");
+            }
+            for bit in 0..8 * DIGEST_LEN {
+                let mut key = key;
+                key[bit / 8] ^= 1 << (bit % 8);
+                assert!(
+                    !KernelKey::new(&key, &prefix).verify(counter, &digest),
+                    "key bit {bit}"
+                );
+            }
+            for bit in 0..8 * length {
+                let mut prefix = prefix.clone();
+                prefix[bit / 8] ^= 1 << (bit % 8);
+                assert!(
+                    !KernelKey::new(&key, &prefix).verify(counter, &digest),
+                    "prefix bit {bit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unused_slot_accepts_nothing() {
+        let counter = [0; 8];
+        // What the hashes of an unused slot would come to, were they finished.
+        let mut window = KernelKey::UNUSED.first;
+        let mut state = KernelKey::UNUSED.inner;
+        state.absorb(&mut window);
+        outer_block(&mut window, &state);
+        let mut state = KernelKey::UNUSED.outer;
+        state.absorb(&mut window);
+        assert!(KernelKey::UNUSED.digest_is(0, &state));
+
+        let mut digest = [0; DIGEST_LEN];
+        assert!(!KernelKey::UNUSED.verify(counter, &digest));
+        for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state.0) {
+            *bytes = word.to_be_bytes();
+        }
+        assert!(!KernelKey::UNUSED.verify(counter, &digest));
+    }
+
+    #[test]
+    fn no_content_of_a_slot_panics() {
+        let mut numbers = Numbers(4);
+        for counter_offset in (0..300).chain([u32::MAX]) {
+            let garbage = KernelKey {
+                blocks: counter_offset % 7,
+                counter_offset,
+                ..KernelKey::new(&numbers.array(), &numbers.bytes(60))
+            };
+            assert!(!garbage.verify(numbers.array(), &numbers.array()));
+        }
+    }
+
+    #[test]
+    fn shows_no_key() {
+        let key = KernelKey::new(b"secret\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"prefix");
+        assert_eq!(format!("{key:?} {:?}", key.inner), "*** ***");
+    }
+
+    #[cfg(feature = "proto")]
+    #[test]
+    fn wiping_leaves_an_unused_slot() {
+        use zeroize::Zeroize;
+        let mut key = KernelKey::new(&[1; 20], &[2; 60]);
+        key.zeroize();
+        assert!(key == KernelKey::UNUSED);
+    }
+}
