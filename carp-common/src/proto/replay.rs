@@ -193,12 +193,17 @@ impl PeerMemory {
         Judgement::Believed
     }
 
-    /// Whether this source has not been warned of before; from now on it has.
-    ///
-    /// Only for sources that [`PeerMemory::judge`] has met.
-    pub fn warn_once(&mut self, source: IpAddr) -> bool {
-        let peer = self.peers.iter_mut().find(|peer| peer.source == source);
-        peer.is_some_and(|peer| !core::mem::replace(&mut peer.warned, true))
+    /// Whether this source was warned of before, as far as we remember.
+    #[must_use]
+    pub fn was_warned(&self, source: IpAddr) -> bool {
+        self.peers.iter().any(|peer| peer.source == source && peer.warned)
+    }
+
+    /// This source has been warned of.
+    pub fn set_warned(&mut self, source: IpAddr) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.source == source) {
+            peer.warned = true;
+        }
     }
 
     fn peer(&mut self, source: IpAddr, arrival: Instant) -> &mut Peer {

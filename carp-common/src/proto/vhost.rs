@@ -1,4 +1,7 @@
 //! States, transitions, deadlines.
+//!
+//! Source: OpenBSD `ip_carp.c` r1.370, `carp_setrun`, `carp_input_c`, `carp_send_ad`; FreeBSD 14 `ip_carp.c`, the same
+//! functions; ucarp 1.5.2 `carp.c`.
 
 mod receive;
 mod send;
@@ -6,6 +9,8 @@ mod send;
 mod tests;
 
 use core::net::IpAddr;
+
+use zeroize::Zeroize as _;
 
 use super::auth::Authenticator;
 use super::counters::Counters;
@@ -29,8 +34,9 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// The contract:
 ///
-/// - Feed one input, drain [`VirtualHost::poll_action`] until `None`; when nothing more is waiting to be fed, call
-///   [`VirtualHost::handle_timeout`] if [`VirtualHost::next_deadline`] has passed, else sleep until then. Repeat.
+/// - Feed one input, drain [`VirtualHost::poll_action`] until `None`, feed what became of the actions; when nothing
+///   more is waiting to be fed, call [`VirtualHost::handle_timeout`] if [`VirtualHost::next_deadline`] has passed,
+///   else sleep until then. Repeat.
 /// - Everything received is fed **before** `handle_timeout`, however late: advertisements are judged by their arrival,
 ///   and what they call for waits for the timeout, so that a later one in the same queue can still revoke it.
 /// - A `now` earlier than the last one counts as no time passed, an arrival later than `now` as an arrival at `now`.
@@ -90,16 +96,14 @@ struct Limits {
 impl VirtualHost {
     /// In INIT, with the link down and no source address until inputs say otherwise.
     #[must_use]
-    pub fn new(settings: Settings, now: Instant) -> Self {
+    pub fn new(mut settings: Settings, now: Instant) -> Self {
         let Settings { vhid, profile, .. } = settings;
+        let authenticator =
+            Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
+        // What was derived from it is all that is needed from here on.
+        settings.key.zeroize();
         Self {
-            authenticator: Authenticator::new(
-                &settings.key,
-                vhid,
-                &settings.addresses,
-                profile,
-                None,
-            ),
+            authenticator,
             state: State::Init,
             now,
             link: LinkState::Down,
@@ -178,12 +182,6 @@ impl VirtualHost {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// What it was made with.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     /// What we advertise, or would: demotion included, except in the OpenBSD profile.

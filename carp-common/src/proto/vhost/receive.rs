@@ -137,11 +137,13 @@ impl VirtualHost {
     }
 
     fn warn_of_equal_settings(&mut self, source: IpAddr, theirs: Priority) {
-        if theirs == self.advertised() && self.peers.warn_once(source) {
-            self.notify_limited(
-                |limits| &mut limits.equal_settings,
-                |_| Notice::EqualSettings { source },
-            );
+        if theirs != self.advertised() || self.peers.was_warned(source) {
+            return;
+        }
+        let limit = &mut self.limits.equal_settings;
+        if limit.admit(self.now, NOTICE_INTERVAL).is_some() {
+            self.peers.set_warned(source);
+            self.notify(Notice::EqualSettings { source });
         }
     }
 
