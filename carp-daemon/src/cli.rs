@@ -22,6 +22,7 @@ use crate::config::{Config, Datapath, Ownership, Scripts, VhostConfig, VirtualAd
 use crate::log;
 
 pub use password::PassfileError;
+use password::Password;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -146,7 +147,8 @@ struct Arguments {
         allow_hyphen_values = true,
         overrides_with = "passfile"
     )]
-    pass: Option<OsString>,
+    // Which of the passwords that `getopt` found.
+    pass: Option<usize>,
 
     /// File whose first line is the password
     #[arg(
@@ -297,8 +299,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
     }
     let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
     let hidden = password::hide(&argv, &secrets);
+    let passwords = password::extract(argv, &secrets);
     let matches = command.try_get_matches_from(words);
-    password::wipe(argv);
     let arguments =
         match matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches)) {
             Ok(arguments) => arguments,
@@ -312,7 +314,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
             }
             Err(error) => return Err(Error::Usage(Box::new(error))),
         };
-    let mut invocation = validate(arguments)?;
+    let mut invocation = validate(arguments, passwords)?;
     if let Err(error) = hidden {
         invocation.warnings.push(format!(
             "the password stays visible in the process list: {error}"
@@ -322,7 +324,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
 }
 
 /// What concerns more than one option, and what needs the system.
-fn validate(arguments: Arguments) -> Result<Invocation, Error> {
+fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation, Error> {
     let mut notes = Vec::new();
     let mut warnings = Vec::new();
     let interface = match arguments.interface {
@@ -338,8 +340,11 @@ fn validate(arguments: Arguments) -> Result<Invocation, Error> {
         options: "--vhid, -v",
         accepted: "1 to 255",
     })?;
+    let pass = arguments
+        .pass
+        .and_then(|index| passwords.into_iter().nth(index));
     let key = password::key(
-        arguments.pass,
+        pass,
         arguments.passfile,
         arguments.profile,
         &mut notes,

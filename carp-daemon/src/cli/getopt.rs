@@ -1,7 +1,8 @@
 //! Where `getopt_long` would see values.
 //!
-//! clap knows the options but not where in `argv` a value stood, which is needed to overwrite a password there; and
-//! it reads `-p=x` as the value `x` where getopt reads `=x`, which as a password would differ from the peers'.
+//! clap knows the options but not where in `argv` a value stood, which is needed to overwrite a password there; it
+//! keeps copies of what it reads, and quotes it in errors; and it reads `-p=x` as the value `x` where getopt reads
+//! `=x`, which as a password would differ from the peers'. So it never sees a password, only its number.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +15,19 @@ const SECRET: &str = "pass";
 /// A command line as it is meant.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Words {
-    /// The words, name first, so that clap reads them as getopt does.
+    /// The words, name first, so that clap reads them as getopt does; for a secret its index in `secrets`.
     pub words: Vec<OsString>,
-    /// Where secrets begin: index into `argv`, byte offset in that word. Each reaches to the end of its word.
-    pub secrets: Vec<(usize, usize)>,
+    /// Where the secrets are.
+    pub secrets: Vec<Secret>,
+}
+
+/// Where a secret is: from here to the end of its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// Index into `argv`.
+    pub word: usize,
+    /// Where in that word. Unit: bytes.
+    pub offset: usize,
 }
 
 /// Walks over `argv`. `command` must have been built.
@@ -28,56 +38,87 @@ pub fn walk(command: &Command, argv: &[OsString]) -> Words {
     let mut only_operands = false;
     for (index, word) in argv.iter().enumerate() {
         let bytes = word.as_bytes();
-        if index == 0 || only_operands {
-            words.push(word.clone());
+        let meaning = if index == 0 || only_operands {
+            Meaning::Complete
         } else if let Some(option) = awaited.take() {
-            if is_secret(option) {
-                secrets.push((index, 0));
-            }
-            words.push(word.clone());
+            Meaning::Carries(option, 0)
         } else if let Some(long) = bytes.strip_prefix(b"--") {
             only_operands = long.is_empty();
-            let name_length = long.iter().position(|&byte| byte == b'=');
-            let option = find_long(command, &long[..name_length.unwrap_or(long.len())]);
-            match (option.filter(|option| takes_value(option)), name_length) {
-                (Some(option), Some(length)) if is_secret(option) => {
-                    secrets.push((index, 2 + length + 1))
-                }
-                (option, None) => awaited = option,
-                (_, Some(_)) => {}
-            }
-            words.push(word.clone());
-        } else if let Some((option, offset)) = value_in_cluster(command, bytes) {
-            let (cluster, value) = bytes.split_at(offset);
-            if value.is_empty() {
+            meaning_of_long(command, long)
+        } else if let Some(letters) = bytes.strip_prefix(b"-") {
+            meaning_of_cluster(command, letters)
+        } else {
+            Meaning::Complete
+        };
+        match meaning {
+            Meaning::Complete => words.push(word.clone()),
+            Meaning::Awaits(option) => {
                 awaited = Some(option);
-            } else if is_secret(option) {
-                secrets.push((index, offset));
-            }
-            if value.starts_with(b"=") {
-                words.extend([cluster, value].map(|part| OsStr::from_bytes(part).to_owned()));
-            } else {
                 words.push(word.clone());
             }
-        } else {
-            words.push(word.clone());
+            Meaning::Carries(option, offset) => {
+                let (before, value) = bytes.split_at(offset);
+                let mut before = OsStr::from_bytes(before).to_owned();
+                let value = if option.get_id() == SECRET {
+                    secrets.push(Secret {
+                        word: index,
+                        offset,
+                    });
+                    OsString::from((secrets.len() - 1).to_string())
+                } else {
+                    OsStr::from_bytes(value).to_owned()
+                };
+                if before.as_bytes().starts_with(b"--") {
+                    before.push(value);
+                    words.push(before);
+                } else {
+                    // A value of its own word keeps the `=` that clap would take off.
+                    words.extend(Some(before).filter(|before| !before.is_empty()));
+                    words.push(value);
+                }
+            }
         }
     }
     Words { words, secrets }
 }
 
-/// In `-Pp1234` and the like: the option that takes a value, and where that value begins.
-fn value_in_cluster<'a>(command: &'a Command, word: &[u8]) -> Option<(&'a Arg, usize)> {
-    let letters = word.strip_prefix(b"-")?;
+/// What a word says about values.
+enum Meaning<'a> {
+    /// Nothing.
+    Complete,
+    /// The next word is this option's value.
+    Awaits(&'a Arg),
+    /// This option's value begins at this offset.
+    Carries(&'a Arg, usize),
+}
+
+/// Of `--long`, given without its dashes.
+fn meaning_of_long<'a>(command: &'a Command, long: &[u8]) -> Meaning<'a> {
+    let length = long.iter().position(|&byte| byte == b'=');
+    let option = find_long(command, &long[..length.unwrap_or(long.len())]);
+    match (option.filter(|option| takes_value(option)), length) {
+        (Some(option), Some(length)) => Meaning::Carries(option, b"--".len() + length + b"=".len()),
+        (Some(option), None) => Meaning::Awaits(option),
+        (None, _) => Meaning::Complete,
+    }
+}
+
+/// Of `-Pp1234` and the like, given without its dash.
+fn meaning_of_cluster<'a>(command: &'a Command, letters: &[u8]) -> Meaning<'a> {
     for (position, &letter) in letters.iter().enumerate() {
-        let option = command
-            .get_arguments()
-            .find(|option| option.get_short() == Some(char::from(letter)))?;
-        if takes_value(option) {
-            return Some((option, 1 + position + 1));
+        let mut options = command.get_arguments();
+        match options.find(|option| option.get_short() == Some(char::from(letter))) {
+            Some(option) if takes_value(option) && position + 1 == letters.len() => {
+                return Meaning::Awaits(option);
+            }
+            Some(option) if takes_value(option) => {
+                return Meaning::Carries(option, b"-".len() + position + 1);
+            }
+            Some(_) => {}
+            None => return Meaning::Complete, // clap has the words for it
         }
     }
-    None
+    Meaning::Complete
 }
 
 /// The whole name, or an abbreviation that fits one option only.
@@ -105,10 +146,6 @@ fn takes_value(option: &Arg) -> bool {
     option.get_action().takes_values()
 }
 
-fn is_secret(option: &Arg) -> bool {
-    option.get_id() == SECRET
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -120,47 +157,84 @@ mod tests {
         command.build();
         let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
         let Words { words, secrets } = walk(&command, &argv);
+        let words = words
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
         (
-            words
+            words,
+            secrets
                 .into_iter()
-                .map(|word| word.into_string().unwrap())
+                .map(|secret| (secret.word, secret.offset))
                 .collect(),
-            secrets,
         )
     }
 
     #[test]
-    fn every_spelling_of_a_password_is_found() {
-        type Case = (&'static [&'static str], &'static [(usize, usize)]);
+    fn every_spelling_of_a_password_is_found_and_kept_from_clap() {
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [(usize, usize)],
+        );
         let table: [Case; 12] = [
-            (&["carpd", "-p", "s"], &[(2, 0)]),
-            (&["carpd", "-ps"], &[(1, 2)]),
-            (&["carpd", "-PBp", "s"], &[(2, 0)]),
-            (&["carpd", "-PBps"], &[(1, 4)]),
-            (&["carpd", "--pass", "s"], &[(2, 0)]),
-            (&["carpd", "--pass=s"], &[(1, 7)]),
-            (&["carpd", "--pass="], &[(1, 7)]),
+            (&["-p", "s"], &["-p", "0"], &[(2, 0)]),
+            (&["-ps"], &["-p", "0"], &[(1, 2)]),
+            (&["-p=s"], &["-p", "0"], &[(1, 2)]),
+            (&["-PBp", "s"], &["-PBp", "0"], &[(2, 0)]),
+            (&["-PBps"], &["-PBp", "0"], &[(1, 4)]),
+            (&["--pass", "s"], &["--pass", "0"], &[(2, 0)]),
+            (&["--pass=s"], &["--pass=0"], &[(1, 7)]),
+            (&["--pass="], &["--pass=0"], &[(1, 7)]),
             (
-                &["carpd", "-p", "s", "-v1", "--pass", "t"],
+                &["-p", "s", "-v1", "--pass", "t"],
+                &["-p", "0", "-v", "1", "--pass", "1"],
                 &[(2, 0), (5, 0)],
             ),
-            (&["carpd", "-p", "-p", "-x", "-p"], &[(2, 0)]),
-            (&["carpd", "-xps", "--passfile", "-ps", "--xp", "-ps"], &[]),
-            (&["carpd", "--", "-p", "s"], &[]),
-            (&["carpd", "-p"], &[]),
+            (
+                &["-p", "-p", "-x", "-p"],
+                &["-p", "0", "-x", "-p"],
+                &[(2, 0)],
+            ),
+            (&["--", "-p", "s"], &["--", "-p", "s"], &[]),
+            (&["-p"], &["-p"], &[]),
         ];
-        for (line, expected) in table {
-            assert_eq!(walked(line).1, expected, "{line:?}");
+        for (line, words, secrets) in table {
+            let line: Vec<_> = std::iter::once("carpd")
+                .chain(line.iter().copied())
+                .collect();
+            let (found, places) = walked(&line);
+            assert_eq!(found[1..], *words, "{line:?}");
+            assert_eq!(places, secrets, "{line:?}");
         }
     }
 
     #[test]
-    fn equals_sign_after_a_short_option_belongs_to_the_value() {
+    fn values_that_look_like_options_are_values() {
+        let line = ["carpd", "-xps", "--passfile", "-ps", "--xp", "-ps", "-x=1"];
         assert_eq!(
-            walked(&["carpd", "-p=s", "-x", "-p=s"]).0,
-            ["carpd", "-p", "=s", "-x", "-p=s"]
+            walked(&line).0,
+            [
+                "carpd",
+                "-x",
+                "ps",
+                "--passfile",
+                "-ps",
+                "--xp",
+                "-ps",
+                "-x",
+                "=1"
+            ]
         );
-        assert_eq!(walked(&["carpd", "-Pp=s"]).0, ["carpd", "-Pp", "=s"]);
-        assert_eq!(walked(&["carpd", "-Pp=s"]).1, [(1, 3)]);
+        assert_eq!(walked(&line).1, []);
+    }
+
+    #[test]
+    fn unknown_options_are_left_to_clap() {
+        let line = ["carpd", "-Qps", "--unknown=1", "word", "-", "-p", "s"];
+        assert_eq!(
+            walked(&line).0,
+            ["carpd", "-Qps", "--unknown=1", "word", "-", "-p", "0"]
+        );
     }
 }

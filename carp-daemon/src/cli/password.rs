@@ -12,9 +12,13 @@ use carp_common::units::Profile;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Error;
+use super::getopt::Secret;
 
 /// More than any first line that could be meant.
 const MAX_FILE: u64 = 4096;
+
+/// Wiped when dropped.
+pub type Password = Zeroizing<Vec<u8>>;
 
 /// Why a password file is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum PassfileError {
 
 /// Makes the key from whichever of the two options is there; clap has kept only the last one.
 pub fn key(
-    pass: Option<OsString>,
+    pass: Option<Password>,
     passfile: Option<PathBuf>,
     profile: Profile,
     notes: &mut Vec<String>,
@@ -38,7 +42,7 @@ pub fn key(
     let (password, origin) = match (pass, passfile) {
         (Some(pass), _) => {
             notes.push("The password was on the command line, for everybody to read: better use --passfile".into());
-            (Zeroizing::new(pass.into_vec()), "--pass".to_owned())
+            (pass, "--pass".to_owned())
         }
         (None, Some(path)) => {
             let origin = format!("the first line of '{}'", path.display());
@@ -87,10 +91,7 @@ pub fn key(
     }
 }
 
-fn first_line(
-    path: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Zeroizing<Vec<u8>>, PassfileError> {
+fn first_line(path: &Path, warnings: &mut Vec<String>) -> Result<Password, PassfileError> {
     let file = File::open(path).map_err(PassfileError::Open)?;
     let metadata = file.metadata().map_err(PassfileError::Read)?;
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
@@ -122,7 +123,7 @@ fn first_line(
 /// Overwrites the secrets in the memory that `ps` and `/proc/PID/cmdline` show, each up to the end of its word.
 ///
 /// The process writes to itself through `/proc/self/mem`, at the place that `/proc/self/stat` names.
-pub fn hide(argv: &[OsString], secrets: &[(usize, usize)]) -> io::Result<()> {
+pub fn hide(argv: &[OsString], secrets: &[Secret]) -> io::Result<()> {
     if secrets.is_empty() {
         return Ok(());
     }
@@ -146,7 +147,7 @@ pub fn hide(argv: &[OsString], secrets: &[(usize, usize)]) -> io::Result<()> {
             "the arguments are not where /proc/self/stat says",
         ));
     }
-    for &(word, offset) in secrets {
+    for &Secret { word, offset } in secrets {
         let length = argv[word].len() - offset;
         let place = u64::try_from(starts[word] + offset).map_err(io::Error::other)?;
         memory.write_all_at(&vec![b'x'; length], start + place)?;
@@ -165,11 +166,16 @@ fn argument_start(stat: &str) -> Option<u64> {
         .filter(|&start| start != 0)
 }
 
-/// Overwrites the words: they were copies.
-pub fn wipe(words: Vec<OsString>) {
-    for word in words {
+/// The secrets themselves; the words, which are copies too, are overwritten.
+pub fn extract(argv: Vec<OsString>, secrets: &[Secret]) -> Vec<Password> {
+    let passwords = secrets
+        .iter()
+        .map(|secret| Zeroizing::new(argv[secret.word].as_bytes()[secret.offset..].to_vec()))
+        .collect();
+    for word in argv {
         word.into_vec().zeroize();
     }
+    passwords
 }
 
 #[cfg(test)]
@@ -233,7 +239,7 @@ mod tests {
         let key_of = |password: &str, profile| {
             let mut warnings = Vec::new();
             key(
-                Some(password.into()),
+                Some(Zeroizing::new(password.into())),
                 None,
                 profile,
                 &mut Vec::new(),
