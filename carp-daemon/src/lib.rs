@@ -1,7 +1,22 @@
-//! The daemon.
+//! The daemon: it owns every file descriptor and carries out what `carp_common::proto` decides.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`cli`] | ucarp's options to a configuration |
+//! | [`config`] | the validated configuration |
+//! | [`engine`] | the event loop: input in, actions out, wait for the next deadline |
+//! | [`io`] | what touches the system: datapath, sockets, netlink, scripts, clocks |
+//! | [`lock`] | one process per interface and vhid |
+//! | [`log`] | ucarp's log lines |
+//! | [`daemonize`] | into the background, with the errors of the start reported by the parent |
+//! | `sys` | the system calls that no crate wraps |
+#![deny(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod daemonize;
+pub mod engine;
+pub mod io;
 pub mod lock;
 pub mod log;
 mod sys;

@@ -1,11 +1,38 @@
-//! The system calls that `nix`, `socket2` and `std` do not wrap: packet socket addresses and options.
+//! What needs `unsafe`: the system calls that `nix`, `socket2` and `std` do not wrap (packet socket addresses and
+//! options), and registration with the runtime.
 //!
 //! The only module of the daemon with `unsafe`; every function here is safe to call.
-#![expect(unsafe_code, reason = "sockaddr_ll and SOL_PACKET options; everything else in the crate is safe")]
+#![expect(
+    unsafe_code,
+    reason = "sockaddr_ll, SOL_PACKET, AsyncFd; everything else in the crate is safe"
+)]
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What owns one open descriptor from its creation until it is dropped.
+pub trait OwnsDescriptor: AsRawFd {}
+
+impl OwnsDescriptor for socket2::Socket {}
+impl OwnsDescriptor for netlink_sys::Socket {}
+impl OwnsDescriptor for aya::maps::RingBuf<aya::maps::MapData> {}
+impl<L> OwnsDescriptor for aya_log::EbpfLogger<L> {}
+impl OwnsDescriptor for crate::io::timer::Timer {}
+
+/// Lets the runtime say when `source` is readable.
+///
+/// # Errors
+/// What `epoll_ctl(2)` answers.
+pub fn watch<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the implementors of `OwnsDescriptor`, all listed above, return one descriptor which they keep open as long
+    // as they live, and the result owns `source`.
+    let registered = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}
 
 /// Ties a packet socket to one interface.
 ///
@@ -27,7 +54,13 @@ pub fn bind_to_interface(socket: BorrowedFd<'_>, ifindex: u32, protocol: u16) ->
     };
     let pointer: *const libc::sockaddr_ll = &raw const address;
     // SAFETY: `pointer` is valid for the length given and the kernel only reads it during the call.
-    let status = unsafe { libc::bind(socket.as_raw_fd(), pointer.cast(), length_of::<libc::sockaddr_ll>()) };
+    let status = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            pointer.cast(),
+            length_of::<libc::sockaddr_ll>(),
+        )
+    };
     check(status)
 }
 
@@ -69,12 +102,21 @@ pub fn join_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> 
 /// # Errors
 /// What `getsockopt(2)` answers.
 pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
     let mut length = length_of::<libc::tpacket_stats>();
     let pointer: *mut libc::tpacket_stats = &raw mut statistics;
     // SAFETY: `pointer` is valid for writes of the length given, and any bytes make a valid `tpacket_stats`.
     let status = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, pointer.cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            pointer.cast(),
+            &raw mut length,
+        )
     };
     check(status).map(|()| statistics.tp_drops)
 }
@@ -94,7 +136,9 @@ impl PacketAuxdata {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let status = u32::from_ne_bytes(*bytes.first_chunk()?);
         let vlan_tci = u16::from_ne_bytes(*bytes.get(16..18)?.first_chunk()?);
-        Some(Self { vlan_tci: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan_tci) })
+        Some(Self {
+            vlan_tci: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan_tci),
+        })
     }
 }
 
@@ -114,11 +158,18 @@ pub enum Fork {
 /// calling one, and whatever the others held locked would stay locked.
 pub fn fork() -> io::Result<Fork> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process with several threads cannot fork"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a process with several threads cannot fork",
+        ));
     }
     // SAFETY: this is the only thread, as counted above, so the child finds every lock free and every invariant whole.
     let result = unsafe { nix::unistd::fork() }?;
-    Ok(if result.is_child() { Fork::Child } else { Fork::Parent })
+    Ok(if result.is_child() {
+        Fork::Child
+    } else {
+        Fork::Parent
+    })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
@@ -127,22 +178,39 @@ const LINK_FAMILY: u16 = libc::AF_PACKET as u16;
 #[expect(clippy::cast_possible_truncation, reason = "PACKET_MR_MULTICAST is 0")]
 const MULTICAST_MEMBERSHIP: u16 = libc::PACKET_MR_MULTICAST as u16;
 
-fn set_packet_option<T: Copy>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set_packet_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let pointer: *const T = value;
     // SAFETY: `pointer` is valid for the length given and the kernel only reads it during the call.
     let status = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, pointer.cast(), length_of::<T>())
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            pointer.cast(),
+            length_of::<T>(),
+        )
     };
     check(status)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the socket structures are a few dozen bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the socket structures are a few dozen bytes"
+)]
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
 fn check(status: libc::c_int) -> io::Result<()> {
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -153,9 +221,17 @@ mod tests {
     fn auxdata_tells_a_stripped_tag_from_none() {
         let mut bytes = [0_u8; 20];
         bytes[16..18].copy_from_slice(&100_u16.to_ne_bytes());
-        assert_eq!(PacketAuxdata::parse(&bytes), Some(PacketAuxdata { vlan_tci: None }));
+        assert_eq!(
+            PacketAuxdata::parse(&bytes),
+            Some(PacketAuxdata { vlan_tci: None })
+        );
         bytes[..4].copy_from_slice(&libc::TP_STATUS_VLAN_VALID.to_ne_bytes());
-        assert_eq!(PacketAuxdata::parse(&bytes), Some(PacketAuxdata { vlan_tci: Some(100) }));
+        assert_eq!(
+            PacketAuxdata::parse(&bytes),
+            Some(PacketAuxdata {
+                vlan_tci: Some(100)
+            })
+        );
         assert_eq!(PacketAuxdata::parse(&bytes[..17]), None);
     }
 }

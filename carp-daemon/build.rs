@@ -1,0 +1,28 @@
+//! Finds the eBPF object that the daemon embeds.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+/// Names another object than the one `cargo xtask build-ebpf` makes; and tells the compiler where it is.
+const VARIABLE: &str = "CARPD_EBPF_OBJECT";
+
+fn main() {
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    let object = env::var_os(VARIABLE).map_or_else(made_by_xtask, PathBuf::from);
+    println!("cargo::rerun-if-changed={}", object.display());
+    match object.canonicalize() {
+        Ok(path) => println!("cargo::rustc-env={VARIABLE}={}", path.display()),
+        Err(error) => {
+            eprintln!(
+                "no eBPF object at {} ({error}): run `cargo xtask build-ebpf` first",
+                object.display()
+            );
+            exit(1);
+        }
+    }
+}
+
+fn made_by_xtask() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/carp-ebpf")
+}

@@ -1,0 +1,339 @@
+//! The event loop: input in, actions out, wait for the next deadline.
+//!
+//! One task owns every virtual host, so nothing needs a lock and every order is the program's. Each turn looks at the
+//! clock once and then, in this order: feeds all advertisements that arrived up to that moment, follows the links and
+//! addresses, and only then judges timers. However late a turn comes (the process was stopped, or starved), a MASTER
+//! that advertised in time is heard before its silence is judged.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | `deadlines` | who is due next |
+//! | `interface` | a network interface by name, as it comes and goes |
+//! | `vhost` | one virtual host with what belongs to it |
+//! | `actions` | carries out what the core decided |
+//! | `links` | netlink events to inputs |
+//! | `addresses` | the virtual addresses in native mode |
+//! | `report` | log lines for transitions, notices and dumps |
+
+mod actions;
+mod addresses;
+mod deadlines;
+mod interface;
+mod links;
+mod report;
+mod vhost;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use carp_common::proto::{Command, Input, Origin};
+use carp_common::shared::{AdvertisementEvent, VhostKey};
+use carp_common::time::Instant;
+use carp_common::units::State;
+use tracing::warn;
+
+use crate::config::{Config, Ownership};
+use crate::io::clock;
+use crate::io::datapath::{self, Batch, Datapath, Drained};
+use crate::io::netlink::{Address, Link, Monitor, Requests};
+use crate::io::scripts::{Completion, Outcome, Which};
+use crate::io::signals::{Request, Signals};
+use crate::io::timer::DeadlineTimer;
+use crate::lock::{self, Lock};
+use deadlines::Deadlines;
+use interface::Interface;
+use vhost::Vhost;
+
+/// How long USR2 keeps us away, as in ucarp.
+const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
+
+/// What ends the engine before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An interface is not there, and we were not told to wait for it.
+    #[error("interface {0} does not exist; give --wait-interface to wait for it")]
+    NoSuchInterface(String),
+    /// Someone else serves one of our virtual hosts.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// Advertisements cannot be received.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// A socket, timer or signal handler.
+    #[error("failed to {action}")]
+    System {
+        /// What was attempted.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A socket of one interface.
+    #[error("failed to {action} on {interface}")]
+    Interface {
+        /// What was attempted.
+        action: &'static str,
+        /// Where.
+        interface: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Serves every virtual host of the configuration until asked to stop.
+///
+/// Runs on a tokio `current_thread` runtime with I/O and time enabled. `on_ready` is called once every step of the
+/// start that can fail has succeeded.
+///
+/// # Errors
+/// What failed at the start, or what makes going on impossible.
+pub async fn run(config: Config, on_ready: impl FnOnce()) -> Result<(), Error> {
+    let mut signals = Signals::new().map_err(|source| Error::System {
+        action: "handle signals",
+        source,
+    })?;
+    let mut engine = Engine::start(config)?;
+    on_ready();
+    engine.serve(&mut signals).await?;
+    engine.stop(&mut signals).await;
+    Ok(())
+}
+
+/// Everything that is served. A virtual host or interface is known by its index.
+struct Engine {
+    wait_interface: bool,
+    vhosts: Vec<Vhost>,
+    interfaces: Vec<Interface>,
+    /// Who an advertisement is for.
+    keys: HashMap<VhostKey, usize>,
+    deadlines: Deadlines,
+    timer: DeadlineTimer,
+    datapath: Datapath,
+    batch: Batch,
+    monitor: Monitor,
+    requests: Requests,
+    /// Every link and address of the namespace, as netlink tells it.
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeMap<u32, Vec<Address>>,
+    /// Something was left behind in the last turn: do not wait before the next.
+    busy: bool,
+    stopping: bool,
+    _locks: Vec<Lock>,
+}
+
+/// Why a turn begins.
+enum Wake {
+    /// Packets, netlink or a deadline: looked at in every turn anyway.
+    Work,
+    Script(usize, Completion),
+    Signal(Request),
+}
+
+impl Engine {
+    fn start(config: Config) -> Result<Self, Error> {
+        let system = |action| move |source| Error::System { action, source };
+        let now = clock::now();
+        let mut locks = Vec::with_capacity(config.vhosts.len());
+        for vhost in &config.vhosts {
+            locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
+        }
+        let datapath = Datapath::new(config.datapath, config.debug, config.vhosts.len());
+        let (interfaces, vhosts) = vhost::arrange(config.vhosts, now);
+        let mut engine = Self {
+            wait_interface: config.wait_interface,
+            vhosts,
+            interfaces,
+            keys: HashMap::new(),
+            deadlines: Deadlines::default(),
+            timer: DeadlineTimer::new().map_err(system("create a timer"))?,
+            datapath,
+            batch: Batch::new(),
+            monitor: Monitor::new().map_err(system("watch links and addresses"))?,
+            requests: Requests::new().map_err(system("open a netlink socket"))?,
+            links: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            busy: false,
+            stopping: false,
+            _locks: locks,
+        };
+        engine
+            .resync()
+            .map_err(system("list links and addresses"))?;
+        for interface in 0..engine.interfaces.len() {
+            engine.find_at_start(interface)?;
+        }
+        for interface in 0..engine.interfaces.len() {
+            engine.follow(interface, now);
+        }
+        Ok(engine)
+    }
+
+    /// Turns until someone asks to stop.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<(), Error> {
+        loop {
+            let earliest = self.deadlines.earliest();
+            self.timer.set(earliest).map_err(|source| Error::System {
+                action: "set the timer",
+                source,
+            })?;
+            let wake = poll_fn(|context| self.poll_wake(signals, context))
+                .await
+                .map_err(|source| Error::System {
+                    action: "wait for events",
+                    source,
+                })?;
+            let now = clock::now();
+            self.turn(now)?;
+            match wake {
+                Wake::Work => {}
+                Wake::Script(vhost, completion) => self.script_ended(vhost, completion, now),
+                Wake::Signal(Request::Dump) => self.dump(now),
+                Wake::Signal(Request::StepDown) => self.step_down(now),
+                Wake::Signal(Request::Stop) => return Ok(()),
+            }
+        }
+    }
+
+    /// What there is to do at `now`, in the order that keeps the election right.
+    fn turn(&mut self, now: Instant) -> Result<(), Error> {
+        self.hear(now)?;
+        self.follow_links(now)?;
+        while let Some(vhost) = self.deadlines.pop_due(now) {
+            self.vhosts[vhost].machine.handle_timeout(now);
+            self.act(vhost, now);
+        }
+        Ok(())
+    }
+
+    fn poll_wake(
+        &mut self,
+        signals: &mut Signals,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Wake>> {
+        // Everything is polled even when the answer is clear, so that each source is watched during the next wait.
+        let mut work = std::mem::take(&mut self.busy);
+        if let Poll::Ready(result) = self.datapath.poll_readable(context) {
+            result?;
+            work = true;
+        }
+        if let Poll::Ready(result) = self.monitor.poll_readable(context) {
+            result?;
+            work = true;
+        }
+        if let Poll::Ready(result) = self.timer.poll_expired(context) {
+            result?;
+            work = true;
+        }
+        if let Poll::Ready(request) = signals.poll_request(context) {
+            return Poll::Ready(Ok(Wake::Signal(request)));
+        }
+        for (index, vhost) in self.vhosts.iter_mut().enumerate() {
+            if let Poll::Ready(completion) = vhost.poll_script(context) {
+                return Poll::Ready(Ok(Wake::Script(index, completion)));
+            }
+        }
+        if work {
+            Poll::Ready(Ok(Wake::Work))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Feeds every advertisement that arrived up to `now`.
+    fn hear(&mut self, now: Instant) -> Result<(), Error> {
+        loop {
+            let drained = self
+                .datapath
+                .drain(now, &mut self.batch)
+                .map_err(|source| Error::System {
+                    action: "receive advertisements",
+                    source,
+                })?;
+            let mut batch = std::mem::take(&mut self.batch);
+            for event in batch.take() {
+                self.receive(&event, now);
+            }
+            self.batch = batch;
+            match drained {
+                Drained::Full => {}
+                Drained::Later => {
+                    self.busy = true;
+                    return Ok(());
+                }
+                Drained::Empty => return Ok(()),
+            }
+        }
+    }
+
+    fn receive(&mut self, event: &AdvertisementEvent, now: Instant) {
+        let (Some(&vhost), Some(family)) = (self.keys.get(&event.key), event.key.family()) else {
+            return;
+        };
+        let origin = Origin {
+            source: event.source_address(),
+            arrival: Instant::from_nanos(event.arrival_ns),
+        };
+        self.feed(
+            vhost,
+            now,
+            Input::Advertisement {
+                family,
+                origin,
+                payload: &event.payload,
+            },
+        );
+    }
+
+    /// One input to one virtual host, and everything that follows from it.
+    fn feed(&mut self, vhost: usize, now: Instant, input: Input<'_>) {
+        self.vhosts[vhost].machine.handle_input(now, input);
+        self.act(vhost, now);
+    }
+
+    fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
+        // ucarp does not look at the exit status either; a script that did not run changed nothing to announce.
+        let claimed = completion.which == Which::Up
+            && matches!(completion.outcome, Outcome::Succeeded | Outcome::Failed)
+            && self.vhosts[vhost].config.ownership == Ownership::Scripts;
+        if claimed && self.vhosts[vhost].machine.state() == State::Master {
+            self.feed(vhost, now, Input::ClaimCompleted);
+        }
+    }
+
+    fn step_down(&mut self, now: Instant) {
+        for vhost in 0..self.vhosts.len() {
+            self.feed(
+                vhost,
+                now,
+                Input::Command(Command::StepDown {
+                    hold: STEP_DOWN_HOLD,
+                }),
+            );
+        }
+    }
+
+    /// The orderly stop: bow out, release, wait for scripts; a second request to stop ends the waiting.
+    async fn stop(mut self, signals: &mut Signals) {
+        self.stopping = true;
+        let now = clock::now();
+        for vhost in 0..self.vhosts.len() {
+            let before = self.vhosts[vhost].machine.state();
+            self.feed(vhost, now, Input::Shutdown);
+            self.release_at_exit(vhost, before);
+        }
+        let finish = async {
+            for vhost in &mut self.vhosts {
+                if let Some(runner) = vhost.runner.take() {
+                    runner.finish().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = finish => {}
+            () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
+        }
+        // Dropping the engine detaches the datapath, leaves the groups and releases the locks.
+    }
+}

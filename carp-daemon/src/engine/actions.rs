@@ -1,0 +1,182 @@
+//! Carries out what the core decided.
+
+use std::collections::VecDeque;
+use std::io;
+
+use carp_common::classify::widen;
+use carp_common::proto::{Action, Input, SendOutcome};
+use carp_common::shared::{VHOST_CONFIGURED, VhostKey, VhostValue};
+use carp_common::time::Instant;
+use carp_common::units::{Family, State};
+use carp_common::wire::advertisement::HEADER_LEN;
+use tracing::{debug, error};
+
+use super::Engine;
+use crate::config::Ownership;
+use crate::io::datapath::Chain;
+use crate::io::port::Envelope;
+use crate::io::scripts::Which;
+
+impl Engine {
+    /// Carries out everything a virtual host asks for, tells it how that went, and notes when it is due next.
+    pub(super) fn act(&mut self, vhost: usize, now: Instant) {
+        // Results are told after all actions of one input, in order.
+        let mut results = VecDeque::new();
+        loop {
+            while let Some(action) = self.vhosts[vhost].machine.poll_action() {
+                results.extend(self.carry_out(vhost, action));
+            }
+            match results.pop_front() {
+                Some(result) => self.vhosts[vhost].machine.handle_input(now, result),
+                None => break,
+            }
+        }
+        self.deadlines
+            .set(vhost, self.vhosts[vhost].machine.next_deadline());
+    }
+
+    /// One action; what became of it, where the core wants to know.
+    fn carry_out(&mut self, vhost: usize, action: Action) -> Option<Input<'static>> {
+        match action {
+            Action::ProgramDatapath(state) => self.program_datapath(vhost, state),
+            Action::SendAdvertisement { family, payload } => {
+                let outcome = self.send_advertisement(vhost, family, &payload);
+                return Some(Input::SendCompleted { family, outcome });
+            }
+            Action::ClaimAddresses => return self.claim(vhost),
+            Action::ReleaseAddresses => self.release(vhost),
+            Action::Announce(family) => self.announce(vhost, family),
+            Action::Report(transition) => self.report(vhost, transition),
+            Action::Notify(notice) => self.notify(vhost, notice),
+        }
+        None
+    }
+
+    /// In INIT advertisements are nobody's business of ours and pass.
+    fn program_datapath(&mut self, vhost: usize, state: State) {
+        let served = &mut self.vhosts[vhost];
+        let key = match (state, &self.interfaces[served.interface].port) {
+            (State::Init, _) | (_, None) => None,
+            (State::Backup | State::Master, Some(port)) => Some(VhostKey::new(
+                port.ifindex(),
+                0,
+                Family::Inet,
+                served.config.vhid,
+            )),
+        };
+        if key == served.key {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut served.key, key) {
+            self.keys.remove(&old);
+            if let Err(error) = self.datapath.remove(old) {
+                error!("{}: {}", served.label, Chain(&error));
+            }
+        }
+        if let Some(key) = key {
+            self.keys.insert(key, vhost);
+            let group = widen(served.config.group.octets());
+            let value = VhostValue {
+                group,
+                flags: VHOST_CONFIGURED,
+                _pad: 0,
+            };
+            if let Err(error) = self.datapath.configure(key, value) {
+                error!("{}: {}", served.label, Chain(&error));
+            }
+        }
+    }
+
+    fn send_advertisement(
+        &mut self,
+        vhost: usize,
+        family: Family,
+        payload: &[u8; HEADER_LEN],
+    ) -> SendOutcome {
+        let served = &self.vhosts[vhost];
+        let sent = match (
+            family,
+            served.source,
+            &mut self.interfaces[served.interface].port,
+        ) {
+            (Family::Inet, Some(source), Some(port)) => {
+                let envelope = Envelope {
+                    vhid: served.config.vhid,
+                    profile: served.config.profile,
+                    source,
+                    group: served.config.group,
+                    broadcast: served.config.broadcast,
+                };
+                port.send_advertisement(&envelope, payload)
+            }
+            (Family::Inet | Family::Inet6, _, _) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        match sent {
+            Ok(()) => SendOutcome::Sent,
+            Err(error) => {
+                debug!("{}: failed to send an advertisement: {error}", served.label);
+                match error.raw_os_error() {
+                    Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => SendOutcome::NoMemory,
+                    _ => SendOutcome::Failed,
+                }
+            }
+        }
+    }
+
+    fn announce(&self, vhost: usize, family: Family) {
+        let served = &self.vhosts[vhost];
+        let Some(port) = &self.interfaces[served.interface].port else {
+            return;
+        };
+        let of_family = |address: &std::net::IpAddr| address.is_ipv4() == (family == Family::Inet);
+        for address in served
+            .config
+            .addresses
+            .iter()
+            .map(|address| address.address)
+            .filter(of_family)
+        {
+            if let Err(error) = port.announce(address) {
+                debug!("{}: failed to announce {address}: {error}", served.label);
+            }
+        }
+    }
+
+    fn claim(&mut self, vhost: usize) -> Option<Input<'static>> {
+        self.vhosts[vhost].was_master = true;
+        self.run_script(vhost, Which::Up);
+        match self.vhosts[vhost].config.ownership {
+            Ownership::Native => self.claim_addresses(vhost).then_some(Input::ClaimCompleted),
+            // Told when the script ends.
+            Ownership::Scripts => None,
+        }
+    }
+
+    fn release(&mut self, vhost: usize) {
+        if self.vhosts[vhost].config.ownership == Ownership::Native {
+            self.release_addresses(vhost);
+        }
+        let neutral_start = self.vhosts[vhost].config.neutral && !self.vhosts[vhost].was_master;
+        // What runs at the end is decided by `release_at_exit`.
+        if !neutral_start && !self.stopping {
+            self.run_script(vhost, Which::Down);
+        }
+    }
+
+    /// The end of a virtual host that was in state `before`: native addresses always go; the down script runs as in
+    /// ucarp, when it was asked for (`-z`) and unless BACKUP, where it ran already.
+    pub(super) fn release_at_exit(&mut self, vhost: usize, before: State) {
+        if self.vhosts[vhost].config.ownership == Ownership::Native {
+            self.release_addresses(vhost);
+        }
+        if self.vhosts[vhost].config.release_at_exit && before != State::Backup {
+            self.run_script(vhost, Which::Down);
+        }
+    }
+
+    fn run_script(&self, vhost: usize, which: Which) {
+        if let Some(runner) = &self.vhosts[vhost].runner {
+            runner.request(which);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A network interface by name, as it comes and goes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
+use crate::io::netlink::Address;
+use crate::io::port::Port;
+
+/// One interface that virtual hosts live on.
+pub struct Interface {
+    /// The configured name; the interface keeps being ours when it is renamed.
+    pub name: String,
+    /// Its sending side, while the interface exists and could be opened.
+    pub port: Option<Port>,
+    /// Indices of its virtual hosts.
+    pub vhosts: Vec<usize>,
+    /// Groups to join.
+    pub groups: BTreeSet<Ipv4Addr>,
+    /// That it has no usable source address, or could not be opened, was said.
+    pub complained: bool,
+    virtual_addresses: HashSet<IpAddr>,
+}
+
+impl Interface {
+    /// An interface without virtual hosts, not looked for yet.
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            port: None,
+            vhosts: Vec::new(),
+            groups: BTreeSet::new(),
+            complained: false,
+            virtual_addresses: HashSet::new(),
+        }
+    }
+
+    /// Adds a virtual host by its index.
+    pub fn add(&mut self, vhost: usize, config: &VhostConfig) {
+        self.vhosts.push(vhost);
+        self.virtual_addresses
+            .extend(config.addresses.iter().map(|address| address.address));
+        if !config.broadcast {
+            self.groups.insert(config.group);
+        }
+    }
+
+    /// The address to send from: the first that is nobody's virtual one.
+    ///
+    /// Ours are known by configuration, those of another carpd by their protocol number. There is no fallback to the
+    /// virtual address, which the BSDs have: two hosts would advertise from one address.
+    pub fn source(&self, addresses: &[Address]) -> Option<Ipv4Addr> {
+        addresses.iter().find_map(|address| match address.address {
+            IpAddr::V4(v4)
+                if address.protocol != ADDRESS_PROTOCOL
+                    && !self.virtual_addresses.contains(&address.address) =>
+            {
+                Some(v4)
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(address: &str, protocol: u8) -> Address {
+        Address {
+            ifindex: 2,
+            address: address.parse().unwrap(),
+            prefix: 24,
+            protocol,
+        }
+    }
+
+    #[test]
+    fn the_source_is_the_first_address_that_is_not_virtual() {
+        let mut interface = Interface::new("eth0".into());
+        interface
+            .virtual_addresses
+            .insert("10.0.0.100".parse().unwrap());
+        let addresses = [
+            address("fe80::1", 3),
+            address("10.0.0.100", 0),
+            address("10.0.0.101", ADDRESS_PROTOCOL),
+            address("10.0.0.2", 0),
+            address("10.0.0.3", 0),
+        ];
+        assert_eq!(
+            interface.source(&addresses),
+            Some(Ipv4Addr::new(10, 0, 0, 2))
+        );
+        assert_eq!(interface.source(&addresses[..3]), None);
+    }
+}

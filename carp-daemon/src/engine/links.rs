@@ -1,0 +1,320 @@
+//! Netlink events to inputs: links, addresses, and interfaces that come and go.
+//!
+//! Events only change what we know about the namespace; what follows from it is worked out by comparing that with what
+//! was done and said before. So a lost notification, made up for by listing everything again, needs no other path.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use carp_common::proto::{Input, LinkState};
+use carp_common::time::Instant;
+use carp_common::units::Family;
+use tracing::{error, info, warn};
+
+use super::{Engine, Error};
+use crate::io::datapath::Chain;
+use crate::io::netlink::{Address, Event, Heard, Link};
+use crate::io::port::Port;
+
+impl Engine {
+    /// Lists every link and address anew.
+    pub(super) fn resync(&mut self) -> io::Result<()> {
+        let links = self.requests.links()?;
+        let addresses = self.requests.addresses()?;
+        self.links = links.into_iter().map(|link| (link.index, link)).collect();
+        self.addresses.clear();
+        for address in addresses {
+            self.addresses
+                .entry(address.ifindex)
+                .or_default()
+                .push(address);
+        }
+        Ok(())
+    }
+
+    /// Takes in what netlink said since the last turn.
+    pub(super) fn follow_links(&mut self, now: Instant) -> Result<(), Error> {
+        let Self {
+            monitor,
+            links,
+            addresses,
+            ..
+        } = self;
+        let mut changed = BTreeSet::new();
+        let heard = monitor
+            .drain(|event| {
+                changed.insert(note(links, addresses, event));
+            })
+            .map_err(|source| Error::System {
+                action: "watch links and addresses",
+                source,
+            })?;
+        if heard == Heard::Overrun {
+            warn!("netlink notifications were lost: listing links and addresses again");
+            self.resync().map_err(|source| Error::System {
+                action: "list links and addresses",
+                source,
+            })?;
+        } else if changed.is_empty() {
+            return Ok(());
+        }
+        for interface in 0..self.interfaces.len() {
+            let wanted = &self.interfaces[interface];
+            let concerned = match &wanted.port {
+                _ if heard == Heard::Overrun => true,
+                Some(port) => changed.contains(&port.ifindex()),
+                None => changed.iter().any(|index| {
+                    self.links
+                        .get(index)
+                        .is_some_and(|link| link.name == wanted.name)
+                }),
+            };
+            if concerned {
+                self.follow(interface, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds an interface at the start, where failing is still an option.
+    pub(super) fn find_at_start(&mut self, interface: usize) -> Result<(), Error> {
+        let name = &self.interfaces[interface].name;
+        match self.links.values().find(|link| link.name == *name).cloned() {
+            Some(link) => self.arrive(interface, &link),
+            None if self.wait_interface => {
+                warn!("interface {name} does not exist: waiting for it");
+                Ok(())
+            }
+            None => Err(Error::NoSuchInterface(name.clone())),
+        }
+    }
+
+    /// Brings one interface and its virtual hosts up to what is known about the namespace.
+    pub(super) fn follow(&mut self, interface: usize, now: Instant) {
+        let known = self.interfaces[interface].port.as_ref().map(Port::ifindex);
+        let link = match known {
+            Some(index) => self.links.get(&index).cloned(),
+            None => self
+                .links
+                .values()
+                .find(|link| link.name == self.interfaces[interface].name)
+                .cloned(),
+        };
+        match (known, link) {
+            (Some(index), None) => {
+                warn!(
+                    "interface {} is gone: waiting for it",
+                    self.interfaces[interface].name
+                );
+                self.tell(interface, None, now);
+                self.depart(interface, index);
+                // One of the same name may be there already.
+                if self
+                    .links
+                    .values()
+                    .any(|link| link.name == self.interfaces[interface].name)
+                {
+                    self.follow(interface, now);
+                }
+            }
+            (Some(_), Some(link)) => self.tell(interface, Some(&link), now),
+            (None, Some(link)) => match self.arrive(interface, &link) {
+                Ok(()) => {
+                    self.interfaces[interface].complained = false;
+                    self.tell(interface, Some(&link), now);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.interfaces[interface].complained, true) {
+                        error!("cannot serve {} now: {}", link.name, Chain(&error));
+                    }
+                }
+            },
+            (None, None) => {}
+        }
+    }
+
+    /// An interface appeared: open its port, join its groups, listen.
+    fn arrive(&mut self, interface: usize, link: &Link) -> Result<(), Error> {
+        let name = || link.name.clone();
+        let mut port = Port::open(link).map_err(|source| Error::Interface {
+            action: "open a packet socket",
+            interface: name(),
+            source,
+        })?;
+        for group in &self.interfaces[interface].groups {
+            port.join(*group).map_err(|source| Error::Interface {
+                action: "join the multicast group",
+                interface: name(),
+                source,
+            })?;
+        }
+        let rung = self.datapath.attach(link)?;
+        info!("receiving on {} through datapath {rung}", link.name);
+        self.interfaces[interface].port = Some(port);
+        self.remove_leftovers(interface);
+        Ok(())
+    }
+
+    /// An interface disappeared, and with it whatever was configured on it.
+    fn depart(&mut self, interface: usize, ifindex: u32) {
+        self.datapath.detach(ifindex);
+        self.interfaces[interface].port = None;
+        for vhost in self.interfaces[interface].vhosts.clone() {
+            self.vhosts[vhost].owned.fill(false);
+        }
+    }
+
+    /// Tells the virtual hosts of an interface what changed for them; `None`: it is gone.
+    fn tell(&mut self, interface: usize, link: Option<&Link>, now: Instant) {
+        let mut source = None;
+        if let Some(link) = link {
+            let here = self
+                .addresses
+                .get(&link.index)
+                .map_or(&[][..], Vec::as_slice);
+            source = self.interfaces[interface].source(here);
+            if let Some(port) = &mut self.interfaces[interface].port {
+                port.set_mac(link.mac);
+            }
+            self.complain_about_source(interface, source.is_some());
+        }
+        for vhost in self.interfaces[interface].vhosts.clone() {
+            let served = &self.vhosts[vhost];
+            let usable =
+                |link: &Link| link.admin_up && (link.running || served.config.ignore_carrier);
+            let state = if link.is_some_and(usable) {
+                LinkState::Up
+            } else {
+                LinkState::Down
+            };
+            // A fixed source stays when the interface goes.
+            let source = served.config.source.or(match link {
+                Some(_) => source,
+                None => served.source,
+            });
+            // A source that is there before the link comes up, and until after it goes down, makes one transition of it.
+            if state == LinkState::Down {
+                self.tell_link(vhost, state, now);
+            }
+            if source != self.vhosts[vhost].source {
+                self.vhosts[vhost].source = source;
+                let source = source.map(Into::into);
+                self.feed(
+                    vhost,
+                    now,
+                    Input::SourceChanged {
+                        family: Family::Inet,
+                        source,
+                    },
+                );
+            }
+            self.tell_link(vhost, state, now);
+        }
+    }
+
+    fn tell_link(&mut self, vhost: usize, state: LinkState, now: Instant) {
+        if state != self.vhosts[vhost].link {
+            self.vhosts[vhost].link = state;
+            self.feed(vhost, now, Input::LinkChanged(state));
+        }
+    }
+
+    /// Says once, until it changes, that nothing can be sent for lack of an address.
+    fn complain_about_source(&mut self, interface: usize, has_source: bool) {
+        let needs_one = self.interfaces[interface]
+            .vhosts
+            .iter()
+            .any(|vhost| self.vhosts[*vhost].config.source.is_none());
+        let missing = needs_one && !has_source;
+        let wanted = &mut self.interfaces[interface];
+        if missing && !wanted.complained {
+            warn!(
+                "{} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
+                 --srcip",
+                wanted.name
+            );
+        }
+        wanted.complained = missing;
+    }
+}
+
+/// Takes one event into the tables; answers which interface it is about.
+fn note(
+    links: &mut std::collections::BTreeMap<u32, Link>,
+    addresses: &mut std::collections::BTreeMap<u32, Vec<Address>>,
+    event: Event,
+) -> u32 {
+    match event {
+        Event::Link(link) => {
+            let index = link.index;
+            if let Some(old) = links.insert(index, link.clone())
+                && old.name != link.name
+            {
+                warn!("interface {} was renamed to {}", old.name, link.name);
+            }
+            index
+        }
+        Event::LinkGone { ifindex } => {
+            links.remove(&ifindex);
+            addresses.remove(&ifindex);
+            ifindex
+        }
+        Event::Address(address) => {
+            let here = addresses.entry(address.ifindex).or_default();
+            match here
+                .iter_mut()
+                .find(|old| old.address == address.address && old.prefix == address.prefix)
+            {
+                Some(old) => *old = address,
+                None => here.push(address),
+            }
+            address.ifindex
+        }
+        Event::AddressGone(address) => {
+            if let Some(here) = addresses.get_mut(&address.ifindex) {
+                here.retain(|old| old.address != address.address || old.prefix != address.prefix);
+            }
+            address.ifindex
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn tables_follow_the_events() {
+        let (mut links, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+        let link = Link {
+            index: 5,
+            name: "eth0".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            admin_up: true,
+            running: true,
+            xdp_program: 0,
+        };
+        let first = Address {
+            ifindex: 5,
+            address: [10, 0, 0, 1].into(),
+            prefix: 24,
+            protocol: 0,
+        };
+        let second = Address {
+            address: [10, 0, 0, 2].into(),
+            ..first
+        };
+        let mut apply = |event| note(&mut links, &mut addresses, event);
+        assert_eq!(apply(Event::Link(link)), 5);
+        assert_eq!(apply(Event::Address(first)), 5);
+        assert_eq!(apply(Event::Address(second)), 5);
+        apply(Event::Address(first));
+        assert_eq!(addresses[&5], [first, second]);
+        note(&mut links, &mut addresses, Event::AddressGone(first));
+        assert_eq!(addresses[&5], [second]);
+        note(&mut links, &mut addresses, Event::LinkGone { ifindex: 5 });
+        assert!(links.is_empty() && addresses.is_empty());
+    }
+}

@@ -1,0 +1,139 @@
+//! Log lines for transitions, notices and dumps.
+
+use std::fmt::Write as _;
+
+use carp_common::proto::{Notice, Reason, Transition};
+use carp_common::shared::Counter;
+use carp_common::time::Instant;
+use carp_common::units::State;
+use tracing::{error, info, warn};
+
+use super::Engine;
+use crate::io::datapath::Chain;
+use crate::io::port::Port;
+
+impl Engine {
+    /// ucarp's line, which people grep for, and why.
+    pub(super) fn report(&self, vhost: usize, transition: Transition) {
+        let config = &self.vhosts[vhost].config;
+        let reason = reason(transition.reason);
+        warn!(interface = %config.interface, vhid = %config.vhid, from = %transition.from, reason,
+            "Switching to state: {}", transition.to);
+    }
+
+    /// Something that is not a transition; rate-limited by the core.
+    pub(super) fn notify(&self, vhost: usize, notice: Notice) {
+        let label = &self.vhosts[vhost].label;
+        match notice {
+            Notice::BadDigest { source, suppressed } => warn!(
+                suppressed,
+                "Bad digest - {label}: advertisement from {source}. Check vhid, password and virtual IP address"
+            ),
+            Notice::EqualSettings { source } => warn!(
+                "{label}: {source} advertises the same advbase and advskew; give the hosts different ones, so that \
+                 it is clear who is to be MASTER"
+            ),
+            Notice::OwnEcho { source, suppressed } => warn!(
+                suppressed,
+                "{label}: our own advertisement came back (source {source}): the switch, bond or bridge reflects it"
+            ),
+            Notice::WorseMasterAdvertised { source, suppressed } => {
+                warn!(
+                    suppressed,
+                    "{label}: {source} is MASTER too, with a worse priority; we stay"
+                );
+            }
+            Notice::Tampered { source, suppressed } => warn!(
+                suppressed,
+                "{label}: an advertisement from {source} was altered on its way or replayed with another priority"
+            ),
+            Notice::StaleCounter { source, suppressed } => {
+                warn!(
+                    suppressed,
+                    "{label}: replayed advertisement, source {source}: its counter did not rise"
+                );
+            }
+            Notice::Suppressed => {
+                error!(
+                    "{label}: advertisements cannot be sent: advertising a worse priority until they can"
+                );
+            }
+            Notice::Unsuppressed => info!("{label}: advertisements can be sent again"),
+        }
+    }
+
+    /// USR1: state and every counter, one line each.
+    pub(super) fn dump(&mut self, now: Instant) {
+        for vhost in &self.vhosts {
+            let label = &vhost.label;
+            let state = vhost.machine.state();
+            info!("{state} on {label}");
+            let port = self.interfaces[vhost.interface].port.as_ref();
+            let rung = port.and_then(|port| self.datapath.rung(port.ifindex()));
+            let mut status = format!(
+                "datapath={}",
+                rung.map_or_else(|| "none".to_owned(), |rung| rung.to_string())
+            );
+            if let (State::Backup, Some(deadline)) = (state, vhost.machine.next_deadline()) {
+                add(
+                    &mut status,
+                    "master-down-in-ms",
+                    deadline.saturating_duration_since(now).as_millis(),
+                );
+            }
+            add(
+                &mut status,
+                "source",
+                vhost
+                    .source
+                    .map_or_else(|| "none".to_owned(), |source| source.to_string()),
+            );
+            info!("status on {label}: {status}");
+            let mut counters = String::new();
+            for (name, value) in vhost.machine.counters().iter() {
+                add(&mut counters, name, value);
+            }
+            info!("counters on {label}: {}", counters.trim_start());
+        }
+        for interface in &self.interfaces {
+            let Some(ifindex) = interface.port.as_ref().map(Port::ifindex) else {
+                continue;
+            };
+            match self.datapath.counts(ifindex) {
+                Ok(counts) => {
+                    let mut counters = String::new();
+                    for (counter, value) in Counter::ALL.into_iter().zip(counts) {
+                        add(&mut counters, counter.name(), value);
+                    }
+                    info!(
+                        "counters on {} datapath: {}",
+                        interface.name,
+                        counters.trim_start()
+                    );
+                }
+                Err(error) => error!("{}: {}", interface.name, Chain(&error)),
+            }
+        }
+    }
+}
+
+/// Appends ` name=value`.
+fn add(line: &mut String, name: &str, value: impl std::fmt::Display) {
+    write!(line, " {name}={value}").expect("writing to a String cannot fail");
+}
+
+const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Started => "link and source address are there",
+        Reason::MasterTimedOut => "the MASTER was silent for the master-down time",
+        Reason::PreemptingWorseMaster => "preempting a worse MASTER",
+        Reason::PreemptingMoreDemotedMaster => "preempting a more demoted MASTER",
+        Reason::MasterWillTimeOut => "the MASTER bowed out or advertises too rarely",
+        Reason::BetterMasterAdvertised => "a better MASTER advertised",
+        Reason::TieLost => "an equal MASTER advertised and won the tie",
+        Reason::Requested => "requested",
+        Reason::LinkDown => "link down",
+        Reason::NoSourceAddress => "no source address",
+        Reason::Shutdown => "shutting down",
+    }
+}

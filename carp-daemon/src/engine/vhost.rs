@@ -1,0 +1,106 @@
+//! One virtual host with what belongs to it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use carp_common::proto::{LinkState, Settings, VirtualHost};
+use carp_common::shared::VhostKey;
+use carp_common::time::Instant;
+
+use super::interface::Interface;
+use crate::config::VhostConfig;
+use crate::io::clock;
+use crate::io::scripts::{Completion, Runner};
+
+/// A virtual host: the core's state machine, and what it was last told and has done.
+pub struct Vhost {
+    pub config: VhostConfig,
+    pub machine: VirtualHost,
+    /// Index of its interface.
+    pub interface: usize,
+    /// `eth0 id 1`, for log lines.
+    pub label: String,
+    /// Only when a script is configured.
+    pub runner: Option<Runner>,
+    /// What the core was last told.
+    pub link: LinkState,
+    /// What the core was last told.
+    pub source: Option<Ipv4Addr>,
+    /// Its entry in the datapath, while there is one.
+    pub key: Option<VhostKey>,
+    /// For each virtual address: we added it and it was not removed since.
+    pub owned: Vec<bool>,
+    /// It claimed its addresses at least once.
+    pub was_master: bool,
+}
+
+impl Vhost {
+    fn new(config: VhostConfig, interface: usize, now: Instant) -> Self {
+        let settings = Settings {
+            vhid: config.vhid,
+            advbase: config.advbase,
+            advskew: config.advskew,
+            deadratio: config.deadratio,
+            preempt: config.preempt,
+            profile: config.profile,
+            addresses: config.address_set(),
+            key: config.key.clone(),
+            initial_counter: clock::wall_clock_nanos(),
+            strict_counter: false,
+        };
+        let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
+        let label = format!("{} id {}", config.interface, config.vhid);
+        let runner = has_script.then(|| {
+            let address = config
+                .addresses
+                .first()
+                .map(|address| address.text.clone())
+                .unwrap_or_default();
+            Runner::new(
+                label.clone(),
+                config.scripts.clone(),
+                config.interface.clone(),
+                address,
+            )
+        });
+        Self {
+            machine: VirtualHost::new(settings, now),
+            interface,
+            label,
+            runner,
+            link: LinkState::Down,
+            source: None,
+            key: None,
+            owned: vec![false; config.addresses.len()],
+            was_master: false,
+            config,
+        }
+    }
+
+    /// The next script that ended.
+    pub fn poll_script(&mut self, context: &mut Context<'_>) -> Poll<Completion> {
+        match &mut self.runner {
+            Some(runner) => pin!(runner.next_completion()).poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Sorts the configured virtual hosts by interface.
+pub fn arrange(configs: Vec<VhostConfig>, now: Instant) -> (Vec<Interface>, Vec<Vhost>) {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
+    let mut vhosts = Vec::with_capacity(configs.len());
+    for config in configs {
+        let interface = *by_name.entry(config.interface.clone()).or_insert_with(|| {
+            interfaces.push(Interface::new(config.interface.clone()));
+            interfaces.len() - 1
+        });
+        interfaces[interface].add(vhosts.len(), &config);
+        vhosts.push(Vhost::new(config, interface, now));
+    }
+    (interfaces, vhosts)
+}

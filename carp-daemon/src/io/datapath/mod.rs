@@ -1,0 +1,293 @@
+//! Where advertisements come from.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`xdp`] | the kernel program and its maps |
+//! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
+//!
+//! Both run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
+//! has one rung; different interfaces may have different ones. All XDP interfaces share one program and one ring.
+
+pub mod socket;
+pub mod xdp;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+use carp_common::shared::{AdvertisementEvent, Counter, VhostKey, VhostValue};
+use carp_common::time::Instant;
+use tracing::warn;
+
+use self::socket::Receiver;
+use self::xdp::{Mode, Xdp};
+use super::netlink::Link;
+use crate::config;
+
+/// How one interface is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the stack, after every packet was copied.
+    XdpGeneric,
+    /// A packet socket.
+    Socket,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Socket => "socket",
+        })
+    }
+}
+
+/// Why an interface cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel program.
+    #[error(transparent)]
+    Xdp(#[from] xdp::Error),
+    /// The packet socket.
+    #[error("failed to open a packet socket on {interface}")]
+    Socket {
+        /// Where.
+        interface: String,
+        /// Why not: EPERM without CAP_NET_RAW.
+        source: io::Error,
+    },
+}
+
+/// Whether a drain left something behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// Nothing is left.
+    Empty,
+    /// What is left arrived after the drain began.
+    Later,
+    /// The batch is full: handle it and drain again.
+    Full,
+}
+
+/// Received advertisements, a bounded number at a time. The default has no memory yet.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<AdvertisementEvent>);
+
+impl Batch {
+    const CAPACITY: usize = 256;
+
+    /// An empty batch with its memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(Self::CAPACITY))
+    }
+
+    fn push(&mut self, event: AdvertisementEvent) {
+        self.0.push(event);
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= Self::CAPACITY
+    }
+
+    /// Takes the advertisements out, in order of arrival on their interface.
+    pub fn take(&mut self) -> impl Iterator<Item = AdvertisementEvent> + '_ {
+        self.0.drain(..)
+    }
+}
+
+/// One value per [`Counter`].
+pub type Counts = [u64; Counter::ALL.len()];
+
+/// The receiving side of every interface.
+pub struct Datapath {
+    wanted: config::Datapath,
+    sizes: xdp::Sizes,
+    debug: bool,
+    /// Loaded when the first interface wants it.
+    xdp: Option<Xdp>,
+    receivers: BTreeMap<u32, Receiver>,
+    rungs: BTreeMap<u32, Rung>,
+    /// What the sockets look up; the kernel program has its own copy.
+    vhosts: HashMap<VhostKey, VhostValue>,
+}
+
+impl Datapath {
+    /// Nothing is opened or loaded yet.
+    ///
+    /// `debug` lets the kernel program explain its rejections; `vhosts` is how many virtual hosts there will be.
+    #[must_use]
+    pub fn new(wanted: config::Datapath, debug: bool, vhosts: usize) -> Self {
+        Self {
+            wanted,
+            sizes: xdp::Sizes::for_vhosts(vhosts),
+            debug,
+            xdp: None,
+            receivers: BTreeMap::new(),
+            rungs: BTreeMap::new(),
+            vhosts: HashMap::new(),
+        }
+    }
+
+    /// Starts listening on an interface, on the first rung that works of those that may be used.
+    ///
+    /// # Errors
+    /// Why the last of them does not work.
+    pub fn attach(&mut self, link: &Link) -> Result<Rung, Error> {
+        let rung = match self.wanted {
+            config::Datapath::XdpNative => self.attach_xdp(link, Mode::Native)?,
+            config::Datapath::XdpGeneric => self.attach_xdp(link, Mode::Generic)?,
+            config::Datapath::Socket => self.attach_socket(link)?,
+            config::Datapath::Auto => match self.attach_xdp(link, Mode::Native) {
+                Ok(rung) => rung,
+                Err(error) => {
+                    let rung = self.attach_socket(link)?;
+                    warn!(
+                        "{}: falling back to datapath {rung}: {}",
+                        link.name,
+                        Chain(&error)
+                    );
+                    rung
+                }
+            },
+        };
+        self.rungs.insert(link.index, rung);
+        Ok(rung)
+    }
+
+    fn attach_xdp(&mut self, link: &Link, mode: Mode) -> Result<Rung, Error> {
+        let xdp = match &mut self.xdp {
+            Some(xdp) => xdp,
+            none => none.insert(Xdp::load(self.debug, self.sizes)?),
+        };
+        xdp.attach(link, mode)?;
+        Ok(match mode {
+            Mode::Native => Rung::XdpNative,
+            Mode::Generic => Rung::XdpGeneric,
+        })
+    }
+
+    fn attach_socket(&mut self, link: &Link) -> Result<Rung, Error> {
+        let receiver = Receiver::open(link).map_err(|source| Error::Socket {
+            interface: link.name.clone(),
+            source,
+        })?;
+        self.receivers.insert(link.index, receiver);
+        Ok(Rung::Socket)
+    }
+
+    /// Stops listening on an interface, which may be gone already.
+    pub fn detach(&mut self, ifindex: u32) {
+        self.rungs.remove(&ifindex);
+        self.receivers.remove(&ifindex);
+        if let Some(xdp) = &mut self.xdp {
+            xdp.detach(ifindex);
+        }
+    }
+
+    /// The rung of an interface.
+    #[must_use]
+    pub fn rung(&self, ifindex: u32) -> Option<Rung> {
+        self.rungs.get(&ifindex).copied()
+    }
+
+    /// From now on advertisements for `key` are delivered.
+    ///
+    /// # Errors
+    /// What the kernel answers, E2BIG when its map is full.
+    pub fn configure(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
+        self.vhosts.insert(key, value);
+        if let Some(xdp) = &mut self.xdp {
+            xdp.configure(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// From now on they are not.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn remove(&mut self, key: VhostKey) -> Result<(), Error> {
+        if self.vhosts.remove(&key).is_some()
+            && let Some(xdp) = &mut self.xdp
+        {
+            xdp.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// Ready when there may be something to [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(xdp) = &mut self.xdp
+            && let Poll::Ready(result) = xdp.poll_readable(context)
+        {
+            return Poll::Ready(result);
+        }
+        for receiver in self.receivers.values() {
+            if let Poll::Ready(result) = receiver.poll_readable(context) {
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Fetches what arrived up to `now`, whether or not a wake-up announced it.
+    ///
+    /// What arrives while this runs may stay behind, so that a flood cannot hold the engine here.
+    ///
+    /// # Errors
+    /// What `recvmsg(2)` answers, except for a link that is down or gone: netlink tells about that.
+    pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> io::Result<Drained> {
+        let mut drained = Drained::Empty;
+        if let Some(xdp) = &mut self.xdp {
+            match xdp.drain(now, batch) {
+                Drained::Empty => {}
+                Drained::Later => drained = Drained::Later,
+                Drained::Full => return Ok(Drained::Full),
+            }
+        }
+        for receiver in self.receivers.values_mut() {
+            match receiver.drain(now, &self.vhosts, batch)? {
+                Drained::Empty => {}
+                Drained::Later => drained = Drained::Later,
+                Drained::Full => return Ok(Drained::Full),
+            }
+        }
+        Ok(drained)
+    }
+
+    /// The statistics of an interface's rung; those of XDP are common to all interfaces that use it.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn counts(&mut self, ifindex: u32) -> Result<Counts, Error> {
+        match (self.receivers.get_mut(&ifindex), &self.xdp) {
+            (Some(receiver), _) => Ok(receiver.counts()),
+            (None, Some(xdp)) => Ok(xdp.counts()?),
+            (None, None) => Ok([0; Counter::ALL.len()]),
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

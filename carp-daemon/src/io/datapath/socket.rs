@@ -1,0 +1,244 @@
+//! The packet socket: works on every device and kernel and without CAP_BPF, at the price of one wake-up for every
+//! packet of protocol 112, and a copy of each.
+//!
+//! A classic BPF filter in the kernel lets nothing else through; then the XDP program's own classifier runs here.
+
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use carp_common::classify::{Ingress, Verdict, classify};
+use carp_common::shared::{Counter, VhostKey, VhostValue};
+use carp_common::time::Instant;
+use carp_common::units::Family;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, SockFilter, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::{Batch, Counts, Drained};
+use crate::io::clock::ArrivalClock;
+use crate::io::netlink::Link;
+use crate::sys::{self, PacketAuxdata};
+
+/// Bytes of a frame that are looked at: Ethernet and two tags (22), the longest IPv4 header (60), CARP (36), and room
+/// to see that a packet is longer. What the filter returns, so that a jumbo frame is not copied whole.
+const SNAP_LEN: usize = 192;
+
+/// Bytes of memory for frames that wait while we are stopped. The kernel counts about 1 KiB for each.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Frames between two looks at the clocks while draining: often enough that a flood after a step of the wall clock,
+/// when arrival times are not known, cannot hold us.
+const REFRESH_INTERVAL: u32 = 256;
+
+/// One interface's packet socket.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: AsyncFd<Socket>,
+    ifindex: u32,
+    clock: ArrivalClock,
+    counts: Counts,
+    control: Vec<u8>,
+}
+
+impl Receiver {
+    /// Listens on an interface.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW; else what the system calls answer.
+    pub fn open(link: &Link) -> io::Result<Self> {
+        // Protocol 0: no frame comes in before the filter is there and the interface chosen.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.set_nonblocking(true)?;
+        socket.attach_filter(&filter())?;
+        // Beyond net.core.rmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
+        sys::ignore_outgoing(socket.as_fd())?;
+        sys::receive_auxdata(socket.as_fd())?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        // Every EtherType, like XDP: frames of a bridge port or with a VLAN tag are seen too.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3")]
+        sys::bind_to_interface(socket.as_fd(), link.index, libc::ETH_P_ALL as u16)?;
+        Ok(Self {
+            socket: sys::watch(socket)?,
+            ifindex: link.index,
+            clock: ArrivalClock::new(),
+            counts: [0; Counter::ALL.len()],
+            control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
+        })
+    }
+
+    /// Ready when there may be a frame.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Cleared before the socket is drained: a frame that comes in between makes it ready again.
+        ready!(self.socket.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// See [`super::Datapath::drain`].
+    pub fn drain(
+        &mut self,
+        now: Instant,
+        vhosts: &HashMap<VhostKey, VhostValue>,
+        batch: &mut Batch,
+    ) -> io::Result<Drained> {
+        let mut frames_until_refresh = 0;
+        let mut frame = [0; SNAP_LEN];
+        while !batch.is_full() {
+            let received = match self.receive(&mut frame) {
+                Ok(received) => received,
+                Err(Errno::EAGAIN) => return Ok(Drained::Empty),
+                Err(Errno::EINTR) => continue,
+                // The link went down or away; netlink says which, and frames before it are still delivered.
+                Err(Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            if frames_until_refresh == 0 {
+                self.clock.refresh();
+                frames_until_refresh = REFRESH_INTERVAL;
+            }
+            frames_until_refresh -= 1;
+            let arrival = self.clock.arrival(received.stamp, now);
+            let frame = frame.get(..received.length).unwrap_or(&frame);
+            self.judge(frame, received.stripped_tag, arrival, vhosts, batch);
+            if arrival > now {
+                return Ok(Drained::Later);
+            }
+        }
+        Ok(Drained::Full)
+    }
+
+    fn judge(
+        &mut self,
+        frame: &[u8],
+        stripped_tag: Option<u16>,
+        arrival: Instant,
+        vhosts: &HashMap<VhostKey, VhostValue>,
+        batch: &mut Batch,
+    ) {
+        let ingress = Ingress {
+            ifindex: self.ifindex,
+            stripped_tag,
+        };
+        match classify(frame, ingress, |key| vhosts.get(key)) {
+            Verdict::Foreign => {}
+            Verdict::Pass(counter) => self.count(counter),
+            Verdict::Vrrp { same_vhid } => {
+                self.count(Counter::PassedVrrp);
+                if same_vhid {
+                    self.count(Counter::PassedVrrpSameVhid);
+                }
+            }
+            Verdict::Drop { place, reason } => {
+                self.count(received(place.family));
+                self.count(reason.counter());
+            }
+            Verdict::Deliver { place, .. } => {
+                self.count(received(place.family));
+                if let Some(event) = place.event(frame, arrival.as_nanos()) {
+                    self.count(Counter::Delivered);
+                    batch.push(event);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, frame: &mut [u8; SNAP_LEN]) -> Result<Received, Errno> {
+        let mut buffers = [IoSliceMut::new(frame)];
+        let descriptor = self.socket.get_ref().as_raw_fd();
+        let message = recvmsg::<()>(
+            descriptor,
+            &mut buffers,
+            Some(&mut self.control),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let mut received = Received {
+            length: message.bytes,
+            stamp: None,
+            stripped_tag: None,
+        };
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::ScmTimestampns(stamp) => {
+                    received.stamp = Some(Duration::from(stamp))
+                }
+                ControlMessageOwned::Unknown(control)
+                    if control.cmsg_header.cmsg_level == libc::SOL_PACKET
+                        && control.cmsg_header.cmsg_type == libc::PACKET_AUXDATA =>
+                {
+                    received.stripped_tag =
+                        PacketAuxdata::parse(&control.data_bytes).and_then(|data| data.vlan_tci);
+                }
+                _ => {}
+            }
+        }
+        Ok(received)
+    }
+
+    /// Every counter.
+    pub fn counts(&mut self) -> Counts {
+        let lost = sys::take_drops(self.socket.get_ref().as_fd()).unwrap_or(0);
+        self.add(Counter::DatapathEventsLost, u64::from(lost));
+        self.counts
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    fn add(&mut self, counter: Counter, amount: u64) {
+        if let Some(slot) = usize::try_from(counter.index())
+            .ok()
+            .and_then(|index| self.counts.get_mut(index))
+        {
+            *slot = slot.wrapping_add(amount);
+        }
+    }
+}
+
+/// What came with a frame.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    /// Bytes of the buffer that are the frame's.
+    length: usize,
+    /// Arrival on the wall clock.
+    stamp: Option<Duration>,
+    stripped_tag: Option<u16>,
+}
+
+const fn received(family: Family) -> Counter {
+    match family {
+        Family::Inet => Counter::ReceivedInetPackets,
+        Family::Inet6 => Counter::ReceivedInet6Packets,
+    }
+}
+
+/// `ip proto 112 or ip6 proto 112`.
+///
+/// The kernel has taken an outer VLAN tag out of the frame, so offsets are those of an untagged one. What has a second
+/// tag is nobody's that we serve and stays out: letting all of it in would wake us for every packet of such a link.
+fn filter() -> [SockFilter; 9] {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    #[expect(clippy::cast_possible_truncation, reason = "a couple of hundred")]
+    const ACCEPT: u32 = SNAP_LEN as u32;
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, 12),
+        SockFilter::new(JUMP_EQUAL, 1, 0, 0x0800),
+        SockFilter::new(JUMP_EQUAL, 2, 4, 0x86dd),
+        SockFilter::new(LOAD_BYTE, 0, 0, 14 + 9),
+        SockFilter::new(JUMP_EQUAL, 3, 2, 112),
+        SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6),
+        SockFilter::new(JUMP_EQUAL, 1, 0, 112),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, ACCEPT),
+    ]
+}

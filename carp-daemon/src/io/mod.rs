@@ -1,0 +1,20 @@
+//! What touches the system: sockets, netlink, the kernel program, scripts, clocks. It acts and reports, and decides
+//! nothing.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`clock`] | the one reader of clocks |
+//! | [`timer`] | one timerfd for the earliest deadline |
+//! | [`datapath`] | where advertisements come from: XDP, or a packet socket |
+//! | [`port`] | what leaves through an interface, and its multicast groups |
+//! | [`netlink`] | links, addresses |
+//! | [`scripts`] | up and down scripts |
+//! | [`signals`] | what the operator asks for with `kill` |
+
+pub mod clock;
+pub mod datapath;
+pub mod netlink;
+pub mod port;
+pub mod scripts;
+pub mod signals;
+pub mod timer;

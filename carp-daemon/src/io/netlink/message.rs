@@ -1,0 +1,269 @@
+//! rtnetlink datagrams to events.
+//!
+//! Only the attributes that carpd uses are looked at, one by one, so that an attribute which a newer kernel enlarges
+//! cannot cost us the message.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{ErrorBuffer, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator};
+
+use super::{Address, Event, Link};
+
+/// Bytes of `struct ifinfomsg` and `struct ifaddrmsg`.
+const LINK_HEADER_LEN: usize = 16;
+const ADDRESS_HEADER_LEN: usize = 8;
+
+/// One netlink message, as far as we care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Something about a link or address.
+    Event(Event),
+    /// End of a dump, or the answer to a request: 0 or a positive errno.
+    Done {
+        /// Which request it answers.
+        sequence: u32,
+        /// 0 for success.
+        errno: i32,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// Calls `visit` for each message of a datagram; stops at the first that is malformed.
+pub fn for_each(datagram: &[u8], mut visit: impl FnMut(Message)) {
+    let mut rest = datagram;
+    while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
+        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
+        visit(parse(&buffer));
+        // Messages start at multiples of four.
+        match rest.get(length.next_multiple_of(4)..) {
+            Some(tail) if !tail.is_empty() && length > 0 => rest = tail,
+            _ => return,
+        }
+    }
+}
+
+fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Message {
+    let payload = buffer.payload();
+    let event = match buffer.message_type() {
+        NLMSG_DONE | NLMSG_ERROR => {
+            let code = ErrorBuffer::new_checked(payload)
+                .ok()
+                .and_then(|error| error.code());
+            let errno = code.map_or(0, |code| code.get().saturating_abs());
+            return Message::Done {
+                sequence: buffer.sequence_number(),
+                errno,
+            };
+        }
+        libc::RTM_NEWLINK => link(payload).map(Event::Link),
+        libc::RTM_DELLINK => link(payload).map(|link| Event::LinkGone {
+            ifindex: link.index,
+        }),
+        libc::RTM_NEWADDR => address(payload).map(Event::Address),
+        libc::RTM_DELADDR => address(payload).map(Event::AddressGone),
+        _ => None,
+    };
+    event.map_or(Message::Other, Message::Event)
+}
+
+/// `struct ifinfomsg` (family, type, index, flags, change) and attributes.
+///
+/// Bridges report their ports' membership as links of family AF_BRIDGE; those say nothing about the link itself.
+fn link(payload: &[u8]) -> Option<Link> {
+    let header: &[u8; LINK_HEADER_LEN] = payload.first_chunk()?;
+    if i32::from(header[0]) != libc::AF_UNSPEC {
+        return None;
+    }
+    let flags = u32::from_ne_bytes(header[8..12].try_into().ok()?);
+    let has = |flag: libc::c_int| flags & flag.cast_unsigned() != 0;
+    let mut link = Link {
+        index: u32::from_ne_bytes(header[4..8].try_into().ok()?),
+        name: String::new(),
+        mac: [0; 6],
+        admin_up: has(libc::IFF_UP),
+        running: has(libc::IFF_RUNNING),
+        xdp_program: 0,
+    };
+    for attribute in NlasIterator::new(&payload[LINK_HEADER_LEN..]).map_while(Result::ok) {
+        let value = attribute.value();
+        match attribute.kind() {
+            libc::IFLA_IFNAME => {
+                link.name =
+                    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into()
+            }
+            libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+            libc::IFLA_XDP => link.xdp_program = xdp_program(value),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// `IFLA_XDP_PROG_ID` out of a nested `IFLA_XDP`.
+fn xdp_program(value: &[u8]) -> u32 {
+    NlasIterator::new(value)
+        .map_while(Result::ok)
+        .find(|attribute| attribute.kind() == IFLA_XDP_PROG_ID)
+        .and_then(|attribute| attribute.value().try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
+}
+
+/// include/uapi/linux/if_link.h; not in `libc`.
+const IFLA_XDP_PROG_ID: u16 = 4;
+/// include/uapi/linux/if_addr.h; not in `libc`.
+const IFA_PROTO: u16 = 11;
+
+/// `struct ifaddrmsg` (family, prefix length, flags, scope, index) and attributes.
+fn address(payload: &[u8]) -> Option<Address> {
+    let header: &[u8; ADDRESS_HEADER_LEN] = payload.first_chunk()?;
+    let (mut local, mut peer, mut protocol) = (None, None, 0);
+    for attribute in NlasIterator::new(&payload[ADDRESS_HEADER_LEN..]).map_while(Result::ok) {
+        let value = attribute.value();
+        match attribute.kind() {
+            libc::IFA_LOCAL => local = ip(value),
+            libc::IFA_ADDRESS => peer = ip(value),
+            IFA_PROTO => protocol = value.first().copied().unwrap_or(0),
+            _ => {}
+        }
+    }
+    Some(Address {
+        ifindex: u32::from_ne_bytes(header[4..8].try_into().ok()?),
+        // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has only IFA_ADDRESS.
+        address: local.or(peer)?,
+        prefix: header[1],
+        protocol,
+    })
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(value)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message(kind: u16, parts: &[&[u8]]) -> Vec<u8> {
+        let payload = parts.concat();
+        let length = u32::try_from(16 + payload.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&7_u32.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&payload);
+        bytes
+    }
+
+    fn all(datagram: &[u8]) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for_each(datagram, |message| messages.push(message));
+        messages
+    }
+
+    fn link_header(family: u8, flags: libc::c_int) -> Vec<u8> {
+        let mut header = vec![family, 0, 1, 0];
+        header.extend_from_slice(&42_u32.to_ne_bytes());
+        header.extend_from_slice(&flags.to_ne_bytes());
+        header.extend_from_slice(&[0; 4]);
+        header
+    }
+
+    #[test]
+    fn a_link_and_its_end_of_dump_are_read() {
+        let link = message(
+            libc::RTM_NEWLINK,
+            &[
+                &link_header(0, libc::IFF_UP | libc::IFF_RUNNING),
+                &attribute(libc::IFLA_IFNAME, b"eth0\0"),
+                &attribute(libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
+                &attribute(
+                    libc::IFLA_XDP,
+                    &attribute(IFLA_XDP_PROG_ID, &99_u32.to_ne_bytes()),
+                ),
+            ],
+        );
+        let done = message(NLMSG_DONE, &[&[0; 4]]);
+        assert_eq!(
+            all(&[link, done].concat()),
+            [
+                Message::Event(Event::Link(Link {
+                    index: 42,
+                    name: "eth0".into(),
+                    mac: [2, 0, 0, 0, 0, 1],
+                    admin_up: true,
+                    running: true,
+                    xdp_program: 99,
+                })),
+                Message::Done {
+                    sequence: 7,
+                    errno: 0
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bridge_port_message_is_not_a_link() {
+        let port = message(libc::RTM_NEWLINK, &[&link_header(7, libc::IFF_UP)]);
+        assert_eq!(all(&port), [Message::Other]);
+    }
+
+    #[test]
+    fn the_local_address_counts_on_a_point_to_point_link() {
+        let header = [2, 32, 0, 0, 42, 0, 0, 0];
+        let added = message(
+            libc::RTM_NEWADDR,
+            &[
+                &header,
+                &attribute(libc::IFA_ADDRESS, &[10, 0, 0, 2]),
+                &attribute(libc::IFA_LOCAL, &[10, 0, 0, 1]),
+                &attribute(IFA_PROTO, &[112]),
+            ],
+        );
+        let address = Address {
+            ifindex: 42,
+            address: Ipv4Addr::new(10, 0, 0, 1).into(),
+            prefix: 32,
+            protocol: 112,
+        };
+        assert_eq!(all(&added), [Message::Event(Event::Address(address))]);
+    }
+
+    #[test]
+    fn a_refusal_carries_its_errno() {
+        let refused = message(NLMSG_ERROR, &[&(-libc::EEXIST).to_ne_bytes(), &[0; 16]]);
+        assert_eq!(
+            all(&refused),
+            [Message::Done {
+                sequence: 7,
+                errno: libc::EEXIST
+            }]
+        );
+    }
+
+    #[test]
+    fn truncated_datagrams_end_quietly() {
+        let whole = message(
+            libc::RTM_NEWLINK,
+            &[&link_header(0, 0), &attribute(libc::IFLA_IFNAME, b"eth0\0")],
+        );
+        for length in 0..whole.len() {
+            assert!(all(&whole[..length]).is_empty());
+        }
+    }
+}

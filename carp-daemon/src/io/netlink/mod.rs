@@ -1,0 +1,66 @@
+//! rtnetlink: what links and addresses there are, what happens to them, and the addresses that native mode assigns.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | `message` | datagrams to [`Event`]s |
+//! | `monitor` | the kernel's notifications, and when some were lost |
+//! | `requests` | dumps, and adding and deleting addresses |
+//!
+//! The kernel carries out a route request inside `sendmsg` and has queued the answer by the time that returns, so
+//! requests are plain calls that never wait: an address is there before the next advertisement leaves, in program
+//! order. Only notifications come through the event loop.
+
+mod message;
+mod monitor;
+mod requests;
+
+use std::net::IpAddr;
+
+pub use monitor::{Heard, Monitor};
+pub use requests::Requests;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel index: stays when the interface is renamed, changes when it is created again.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address; zeros when the interface has none.
+    pub mac: [u8; 6],
+    /// Set up by the administrator.
+    pub admin_up: bool,
+    /// Has a carrier and may be used (`IFF_RUNNING`: operational state up or unknown).
+    pub running: bool,
+    /// Program that holds the XDP hook, 0 when it is free.
+    pub xdp_program: u32,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface.
+    pub ifindex: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Who added it (`IFA_PROTO`, kernel 5.18); 0 when not said.
+    pub protocol: u8,
+}
+
+/// One message from the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// New, or changed in any way.
+    Link(Link),
+    /// Deleted, or moved to another namespace.
+    LinkGone {
+        /// Kernel index.
+        ifindex: u32,
+    },
+    /// Added, or changed in any way.
+    Address(Address),
+    /// Deleted.
+    AddressGone(Address),
+}

@@ -1,0 +1,85 @@
+//! The kernel's notifications about links and addresses.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Event;
+use super::message::{self, Message};
+use crate::sys;
+
+/// Larger than any single notification; the kernel never sends more at once than it can read back.
+const BUFFER_LEN: usize = 32 * 1024;
+
+/// Listens for changes of links and addresses.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
+}
+
+/// What one call of [`Monitor::drain`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Heard {
+    /// Everything there was.
+    All,
+    /// The socket overran and notifications are lost: ask for everything again.
+    Overrun,
+}
+
+impl Monitor {
+    /// Starts listening; take the dump afterwards, so that no change falls between the two.
+    ///
+    /// # Errors
+    /// What `socket(2)`, `bind(2)` and the runtime's registration answer.
+    pub fn new() -> io::Result<Self> {
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.set_non_blocking(true)?;
+        socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
+        Ok(Self {
+            socket: sys::watch(socket)?,
+            buffer: Vec::with_capacity(BUFFER_LEN),
+        })
+    }
+
+    /// Ready when there is something to [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The readiness is cleared by `drain`, which reads until there is nothing left.
+        ready!(self.socket.poll_read_ready(context))?.retain_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Calls `visit` for every notification received so far.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers, except for an overrun, which is a result.
+    pub fn drain(&mut self, mut visit: impl FnMut(Event)) -> io::Result<Heard> {
+        let mut heard = Heard::All;
+        loop {
+            self.buffer.clear();
+            let buffer = &mut self.buffer;
+            let received = self
+                .socket
+                .try_io(Interest::READABLE, |socket| socket.recv(buffer, 0));
+            match received {
+                Ok(_length) => message::for_each(&self.buffer, |message| {
+                    if let Message::Event(event) = message {
+                        visit(event);
+                    }
+                }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = Heard::Overrun,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

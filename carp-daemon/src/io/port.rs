@@ -1,0 +1,235 @@
+//! What leaves through one interface: advertisements and announcements, and the groups it listens to.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+
+use carp_common::units::{Profile, Vhid};
+use carp_common::wire::advertisement::{self, IP_PROTOCOL, TTL};
+use carp_common::wire::arp;
+use carp_common::wire::ether::{self, MacAddress};
+use carp_common::wire::ip::{IPV4_HEADER_LEN, Ipv4Packet};
+use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
+
+use super::clock;
+use super::netlink::Link;
+use crate::sys;
+
+/// An IPv4 advertisement on the wire. Unit: bytes.
+const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement::HEADER_LEN;
+
+/// How the advertisements of one virtual host are wrapped.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope {
+    /// Chooses the Ethernet source, with the profile.
+    pub vhid: Vhid,
+    /// Chooses the Ethernet source and the type of service.
+    pub profile: Profile,
+    /// IP source.
+    pub source: Ipv4Addr,
+    /// IP destination.
+    pub group: Ipv4Addr,
+    /// The frame goes to every station although the packet goes to the group.
+    pub broadcast: bool,
+}
+
+/// The sending side of one interface, for as long as that interface exists.
+#[derive(Debug)]
+pub struct Port {
+    ifindex: u32,
+    mac: MacAddress,
+    /// Sends whole Ethernet frames, receives nothing.
+    packets: Socket,
+    /// Holds the IGMP membership, which also makes switches that snoop forward the group to us.
+    membership: Socket,
+    groups: Vec<Ipv4Addr>,
+    identification: u16,
+}
+
+impl Port {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW; ENODEV when the interface is gone; else what `socket(2)` and `bind(2)` answer.
+    pub fn open(link: &Link) -> io::Result<Self> {
+        let packets = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        packets.set_nonblocking(true)?;
+        sys::bind_to_interface(packets.as_fd(), link.index, 0)?;
+        let [.., high, low] = clock::wall_clock_nanos().to_be_bytes();
+        Ok(Self {
+            ifindex: link.index,
+            mac: MacAddress(link.mac),
+            packets,
+            membership: Socket::new(Domain::IPV4, Type::DGRAM, None)?,
+            groups: Vec::new(),
+            // Never fragmented, so it only has to differ from packet to packet (RFC 6864).
+            identification: u16::from_be_bytes([high, low]),
+        })
+    }
+
+    /// The interface.
+    #[must_use]
+    pub const fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The interface's own address changed.
+    pub fn set_mac(&mut self, mac: [u8; 6]) {
+        self.mac = MacAddress(mac);
+    }
+
+    /// Receives a group's packets from now on: the interface's filter lets them in and switches hear of it.
+    ///
+    /// # Errors
+    /// ENOBUFS above the kernel's limit of groups per socket (`net.ipv4.igmp_max_memberships`); else what
+    /// `setsockopt(2)` answers.
+    pub fn join(&mut self, group: Ipv4Addr) -> io::Result<()> {
+        if self.groups.contains(&group) {
+            return Ok(());
+        }
+        // The kernel ends this membership with the interface's last IPv4 address on some paths; the link-level one
+        // stays whatever happens to addresses.
+        sys::join_link_group(
+            self.packets.as_fd(),
+            self.ifindex,
+            MacAddress::multicast_inet(group).0,
+        )?;
+        self.membership
+            .join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(self.ifindex))?;
+        self.groups.push(group);
+        Ok(())
+    }
+
+    /// Puts one advertisement on the wire.
+    ///
+    /// # Errors
+    /// What `send(2)` answers: ENOBUFS, ENETDOWN, ENXIO, …
+    pub fn send_advertisement(
+        &mut self,
+        envelope: &Envelope,
+        payload: &[u8; advertisement::HEADER_LEN],
+    ) -> io::Result<()> {
+        self.identification = self.identification.wrapping_add(1);
+        let frame = advertisement_frame(envelope, self.identification, payload);
+        self.send(&frame)
+    }
+
+    /// Tells the link that `address` is here now.
+    ///
+    /// # Errors
+    /// What `send(2)` answers. IPv6 has no announcement here.
+    pub fn announce(&self, address: IpAddr) -> io::Result<()> {
+        match address {
+            IpAddr::V4(address) => self.send(&arp::gratuitous_frame(self.mac, address)),
+            IpAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // A packet socket takes a frame whole or not at all.
+        self.packets.send(frame).map(|_length| ())
+    }
+}
+
+fn advertisement_frame(
+    envelope: &Envelope,
+    identification: u16,
+    payload: &[u8; advertisement::HEADER_LEN],
+) -> [u8; FRAME_LEN] {
+    let destination = if envelope.broadcast {
+        MacAddress::BROADCAST
+    } else {
+        MacAddress::multicast_inet(envelope.group)
+    };
+    let mut ethernet = [0; ether::HEADER_LEN];
+    ether::Header {
+        destination,
+        source: MacAddress::virtual_host(envelope.profile, envelope.vhid),
+        ether_type: ether::TYPE_IPV4,
+    }
+    .emit(&mut ethernet);
+    let mut ip = [0; IPV4_HEADER_LEN];
+    #[expect(clippy::cast_possible_truncation, reason = "36")]
+    Ipv4Packet {
+        tos: type_of_service(envelope.profile),
+        payload_len: payload.len() as u16,
+        identification,
+        ttl: TTL,
+        protocol: IP_PROTOCOL,
+        source: envelope.source,
+        destination: envelope.group,
+    }
+    .emit(&mut ip);
+    let mut frame = [0; FRAME_LEN];
+    let (head, tail) = frame.split_at_mut(ether::HEADER_LEN);
+    head.copy_from_slice(&ethernet);
+    let (head, tail) = tail.split_at_mut(IPV4_HEADER_LEN);
+    head.copy_from_slice(&ip);
+    tail.copy_from_slice(payload);
+    frame
+}
+
+/// ucarp and OpenBSD set IPTOS_LOWDELAY, FreeBSD 14 network control (`ip_carp.c`, `carp_send_ad_locked`).
+const fn type_of_service(profile: Profile) -> u8 {
+    match profile {
+        Profile::Ucarp | Profile::OpenBsd => 0x10,
+        Profile::FreeBsd => 0xe0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            vhid: Vhid::new(7).unwrap(),
+            profile: Profile::Ucarp,
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            group: Ipv4Addr::new(224, 0, 0, 18),
+            broadcast: false,
+        }
+    }
+
+    #[test]
+    fn a_frame_has_the_virtual_source_the_group_and_the_payload() {
+        let frame = advertisement_frame(&envelope(), 0x1234, &[0xa5; 36]);
+        assert_eq!(
+            frame[..14],
+            [1, 0, 0x5e, 0, 0, 0x12, 0, 0, 0x5e, 0, 0, 7, 8, 0]
+        );
+        assert_eq!(
+            frame[14..24],
+            [0x45, 0x10, 0, 56, 0x12, 0x34, 0x40, 0, 255, 112]
+        );
+        assert_eq!(frame[26..34], [10, 0, 0, 1, 224, 0, 0, 18]);
+        assert_eq!(frame[34..], [0xa5; 36]);
+    }
+
+    #[test]
+    fn broadcast_changes_the_frame_but_not_the_packet() {
+        let frame = advertisement_frame(
+            &Envelope {
+                broadcast: true,
+                ..envelope()
+            },
+            1,
+            &[0; 36],
+        );
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(frame[30..34], [224, 0, 0, 18]);
+    }
+
+    #[test]
+    fn the_profile_shows_in_source_and_type_of_service() {
+        let frame = advertisement_frame(
+            &Envelope {
+                profile: Profile::FreeBsd,
+                ..envelope()
+            },
+            1,
+            &[0; 36],
+        );
+        assert_eq!((frame[10], frame[15]), (1, 0xe0));
+    }
+}
