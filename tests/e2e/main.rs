@@ -3,4 +3,17 @@
 //! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
+mod election;
+mod footprint;
+mod hostile;
+mod interop;
+mod keepalived;
 mod lab;
+mod options;
+mod scripts;
+mod shared_link;
+mod signals;
+mod startup;
+mod support;
+mod takeover;
+mod ties;

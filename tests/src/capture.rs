@@ -168,6 +168,26 @@ impl Capture {
         )
     }
 
+    /// Waits until `host` has sent `count` advertisements from `mark` on.
+    ///
+    /// # Errors
+    /// When it takes longer than `within`.
+    pub fn advertisements_reach(
+        &self,
+        mark: Mark,
+        host: &str,
+        count: usize,
+        within: Duration,
+    ) -> Result<()> {
+        let mut left = count;
+        let what = format!("{count} advertisements of {host}");
+        self.wait_after(mark, &what, within, |captured| {
+            left -= usize::from(captured.carp_from(host).is_some());
+            (left == 0).then_some(())
+        })?;
+        Ok(())
+    }
+
     /// Everything from `mark` on.
     #[must_use]
     pub fn after(&self, mark: Mark) -> Vec<Captured> {

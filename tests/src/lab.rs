@@ -339,6 +339,37 @@ impl Host {
         self.wait_until_connected()
     }
 
+    /// Takes `eth0`'s port out of the switch: nothing gets through, yet the host keeps its carrier.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn isolate(&self) -> Result<()> {
+        self.switch
+            .ip_batch(&format!("link set {} nomaster\n", self.port("eth0")))
+    }
+
+    /// Undoes [`Host::isolate`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn rejoin(&self) -> Result<()> {
+        self.switch
+            .ip_batch(&format!("link set {} master br0\n", self.port("eth0")))?;
+        self.wait_until_connected()
+    }
+
+    /// Ids of all processes on this host, daemonized ones too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let pids = run(Command::new("ip").args(["netns", "pids", &self.namespace.name]))?;
+        Ok(pids
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect())
+    }
+
     /// Whether an interface of the host holds `address`.
     ///
     /// # Errors

@@ -1,0 +1,273 @@
+//! Packets from someone who should not be believed: the election goes on and the right counter moves.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::packet::CARP_LEN;
+use carp_tests::{Daemon, Dump, Forgery, Injector, Lab, Mac, lab};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+/// How often each packet is sent.
+const TIMES: u64 = 20;
+
+/// A pair in which a is MASTER and b is BACKUP, and a stranger c.
+struct Scene {
+    a: Daemon,
+    b: Daemon,
+    pair: Pair,
+}
+
+impl Scene {
+    fn new(lab: Lab) -> Result<Self> {
+        let pair = Pair::new(lab)?;
+        let a = pair.master(&pair.a, FAST)?;
+        let b = pair.carpd(&pair.b, SLOW)?;
+        pair.stays_the_only_master(&pair.a, 2)?;
+        Ok(Self { a, b, pair })
+    }
+
+    /// An advertisement that would depose the MASTER (it is better) if it were believed.
+    fn better(&self) -> Forgery {
+        Forgery::new(self.pair.c.address(), 7, "secret", ADDRESS).with(|forgery| {
+            forgery.advbase = 0;
+            forgery.advskew = 1;
+        })
+    }
+
+    /// Injects `frame` [`TIMES`] times: both hosts count it under `counter`, and nothing else happens.
+    fn is_counted_and_ignored(&self, frame: &[u8], counter: &str) -> Result<()> {
+        let before = [self.a.dump()?, self.b.dump()?];
+        let mark = self.pair.capture.mark();
+        let injector = Injector::open(&self.pair.c)?;
+        for _ in 0..TIMES {
+            injector.send(frame)?;
+        }
+        self.pair.capture.advertisements_reach(mark, "a", 8, LONG)?;
+        for captured in self.pair.capture.after(mark) {
+            ensure!(captured.carp_from("b").is_none(), "the BACKUP spoke");
+        }
+        for (daemon, before) in [&self.a, &self.b].into_iter().zip(before) {
+            let after = daemon.dump()?;
+            ensure!(
+                after.state == before.state,
+                "{} became {}",
+                before.state,
+                after.state
+            );
+            let risen = after.counter(counter)? - before.counter(counter)?;
+            ensure!(
+                risen == TIMES,
+                "{counter} rose by {risen}, not {TIMES}: {:?}",
+                after.risen_since(&before)
+            );
+            only_expected_rose(&after, &before, counter)?;
+        }
+        Ok(())
+    }
+}
+
+/// Besides `counter` only what a quiet election moves may have risen.
+fn only_expected_rose(after: &Dump, before: &Dump, counter: &str) -> Result<()> {
+    for name in after.risen_since(before).keys() {
+        let usual =
+            ["received-inet-packets", "delivered", "sent-inet-packets"].contains(&name.as_str());
+        ensure!(
+            usual || name == counter,
+            "{name} rose too: {:?}",
+            after.risen_since(before)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_password_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.password = "wrong".into())
+        .frame();
+    scene.is_counted_and_ignored(&frame, "dropped-bad-authentication")?;
+    // One line names the trouble; a flood of packets makes no flood of lines.
+    let lines = scene.b.lines_with("Bad digest");
+    ensure!(
+        (1..=2).contains(&lines.len()),
+        "{} lines for {TIMES} packets",
+        lines.len()
+    );
+    ensure!(
+        lines[0]
+            .text
+            .contains("Check vhid, password and virtual IP address"),
+        "{}",
+        lines[0].text
+    );
+    Ok(())
+}
+
+#[test]
+fn a_wrong_address_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.addresses = vec![[10, 9, 0, 101].into()])
+        .frame();
+    scene.is_counted_and_ignored(&frame, "dropped-bad-authentication")
+}
+
+#[test]
+fn another_vhid_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene.better().with(|forgery| forgery.vhid = 8).frame();
+    scene.is_counted_and_ignored(&frame, "passed-unknown-vhid")
+}
+
+#[test]
+fn another_group_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.destination = [224, 0, 0, 19].into())
+        .frame();
+    scene.is_counted_and_ignored(&frame, "passed-other-group")
+}
+
+#[test]
+fn ttl_254_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene.better().with(|forgery| forgery.ttl = 254).frame();
+    scene.is_counted_and_ignored(&frame, "dropped-wrong-ttl")
+}
+
+#[test]
+fn a_broken_checksum_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.checksum_error = 1)
+        .frame();
+    scene.is_counted_and_ignored(&frame, "dropped-bad-checksum")
+}
+
+#[test]
+fn another_version_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.version_type = 0x41)
+        .frame();
+    scene.is_counted_and_ignored(&frame, "dropped-bad-version")
+}
+
+#[test]
+fn a_packet_of_35_bytes_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.payload_len = CARP_LEN - 1)
+        .frame();
+    scene.is_counted_and_ignored(&frame, "passed-malformed")
+}
+
+#[test]
+fn a_packet_of_64_bytes_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.payload_len = CARP_LEN + 28)
+        .frame();
+    scene.is_counted_and_ignored(&frame, "passed-malformed")
+}
+
+#[test]
+fn a_frame_that_ends_before_its_ip_header_says_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let mut frame = scene.better().frame();
+    frame.truncate(frame.len() - 1);
+    scene.is_counted_and_ignored(&frame, "dropped-short-packet")
+}
+
+#[test]
+fn a_wrong_password_behind_ip_options_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene.better().with(|forgery| {
+        forgery.password = "wrong".into();
+        forgery.ip_options = vec![1; 8];
+    });
+    scene.is_counted_and_ignored(&frame.frame(), "dropped-bad-authentication")
+}
+
+#[test]
+fn a_vlan_tagged_advertisement_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.vlans = vec![5])
+        .frame();
+    scene.is_counted_and_ignored(&frame, "passed-other-vlan")
+}
+
+#[test]
+fn a_double_tagged_advertisement_is_counted_and_ignored() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.vlans = vec![5, 6])
+        .frame();
+    scene.is_counted_and_ignored(&frame, "passed-other-vlan")
+}
+
+#[test]
+fn a_right_advertisement_behind_ip_options_is_believed() -> Result<()> {
+    believed(Scene::new(lab!())?, |forgery| {
+        forgery.ip_options = vec![1; 40]
+    })
+}
+
+#[test]
+fn a_right_advertisement_in_a_broadcast_frame_is_believed() -> Result<()> {
+    believed(Scene::new(lab!())?, |forgery| {
+        forgery.ether_destination = Mac::BROADCAST
+    })
+}
+
+#[test]
+fn a_right_advertisement_in_a_priority_tagged_frame_is_believed() -> Result<()> {
+    believed(Scene::new(lab!())?, |forgery| forgery.vlans = vec![0])
+}
+
+/// The same better advertisement that every test above makes wrong in one way: when it is right, the MASTER yields.
+fn believed(scene: Scene, change: impl FnOnce(&mut Forgery)) -> Result<()> {
+    let injector = Injector::open(&scene.pair.c)?;
+    let mark = scene.a.mark();
+    injector.send(&scene.better().with(change).frame())?;
+    scene
+        .a
+        .wait_for_after(mark, "Switching to state: BACKUP", LONG)?;
+    Ok(())
+}
+
+#[test]
+fn noise_of_every_length_leaves_the_daemon_running() -> Result<()> {
+    let mut scene = Scene::new(lab!())?;
+    let injector = Injector::open(&scene.pair.c)?;
+    let frame = scene
+        .better()
+        .with(|forgery| forgery.password = "wrong".into())
+        .frame();
+    // Every cut, and every byte of the IP and CARP headers turned over.
+    for length in 14..frame.len() {
+        injector.send(&frame[..length]).context("a short frame")?;
+    }
+    for index in 12..frame.len() {
+        let mut broken = frame.clone();
+        broken[index] ^= 0xff;
+        injector.send(&broken)?;
+    }
+    scene
+        .pair
+        .settles_on(&scene.pair.a, Duration::from_secs(1))?;
+    ensure!(scene.a.is_running()? && scene.b.is_running()?);
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Every signal, as seen from the wire.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use carp_tests::lab;
+use nix::sys::signal::Signal;
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+/// The MASTER hands over, releases its address and ends with status 0.
+fn stops(signal: Signal) -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let mut a = pair.master(&pair.a, FAST)?;
+    pair.a.wait_for_address(ADDRESS, true, LONG)?;
+    let mark = pair.capture.mark();
+    a.signal(signal)?;
+    ensure!(a.exit_code(LONG)? == 0);
+    ensure!(!pair.a.has_address(ADDRESS)?);
+    pair.capture.wait_after(mark, "255/255", LONG, |captured| {
+        captured
+            .carp_from("a")
+            .filter(|carp| carp.is_bow_out())
+            .map(drop)
+    })?;
+    Ok(())
+}
+
+#[test]
+fn sigterm_hands_over_and_ends_with_status_0() -> Result<()> {
+    stops(Signal::SIGTERM)
+}
+
+#[test]
+fn sigint_hands_over_and_ends_with_status_0() -> Result<()> {
+    stops(Signal::SIGINT)
+}
+
+#[test]
+fn sigquit_hands_over_and_ends_with_status_0() -> Result<()> {
+    stops(Signal::SIGQUIT)
+}
+
+#[test]
+fn sighup_hands_over_and_ends_with_status_0() -> Result<()> {
+    stops(Signal::SIGHUP)
+}
+
+#[test]
+fn sigterm_is_heard_without_carrier() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let mut a = pair.master(&pair.a, FAST)?;
+    pair.a.unplug()?;
+    pair.a.wait_for_address(ADDRESS, false, LONG)?;
+    ensure!(a.terminate(LONG)? == 0);
+    Ok(())
+}
+
+#[test]
+fn sigusr1_logs_state_and_counters() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let b = pair.carpd(&pair.b, SLOW)?;
+    pair.stays_the_only_master(&pair.a, 5)?;
+    let (master, backup) = (a.dump()?, b.dump()?);
+    ensure!((master.state.as_str(), backup.state.as_str()) == ("MASTER", "BACKUP"));
+    a.wait_for("[INFO] MASTER on eth0 id 7", LONG)?;
+    b.wait_for("[INFO] BACKUP on eth0 id 7", LONG)?;
+    ensure!(master.counter("sent-inet-packets")? >= 5, "{master:?}");
+    ensure!(master.counter("transitions-to-master")? == 1, "{master:?}");
+    ensure!(backup.counters["received-inet-packets"] >= 5, "{backup:?}");
+    ensure!(backup.datapath["delivered"] >= 5, "{backup:?}");
+    ensure!(
+        backup.status["datapath"] == carp_tests::daemons::datapath(),
+        "{backup:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn sigusr2_steps_down_with_a_bow_out_and_stays_away_for_3_seconds() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.a.wait_for_address(ADDRESS, true, LONG)?;
+    let mark = pair.capture.mark();
+    a.signal(Signal::SIGUSR2)?;
+    let (bow_out, _) = pair.capture.wait_after(mark, "255/255", LONG, |captured| {
+        captured
+            .carp_from("a")
+            .filter(|carp| carp.is_bow_out())
+            .map(drop)
+    })?;
+    pair.a.wait_for_address(ADDRESS, false, LONG)?;
+    // Nobody else is there: it comes back, but not before it has listened.
+    let mark = pair.capture.mark();
+    let (back, _) = pair.capture.advertisement(mark, "a", LONG)?;
+    let away = back.at.duration_since(bow_out.at);
+    ensure!(away >= Duration::from_secs(3), "{away:?}");
+    pair.a.wait_for_address(ADDRESS, true, LONG)
+}
+
+#[test]
+fn sigusr2_on_the_master_makes_the_backup_master_for_good() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let _b = pair.carpd(&pair.b, SLOW)?;
+    pair.stays_the_only_master(&pair.a, 2)?;
+    let (mark, start) = (pair.capture.mark(), Instant::now());
+    a.signal(Signal::SIGUSR2)?;
+    pair.capture.advertisement(mark, "b", LONG)?;
+    pair.settles_on(&pair.b, Duration::from_secs(4))?;
+    ensure!(start.elapsed() > Duration::from_secs(4));
+    pair.is_owned_by(&pair.b)
+}
+
+#[test]
+fn sigusr2_on_a_backup_changes_nothing() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let b = pair.carpd(&pair.b, SLOW)?;
+    b.signal(Signal::SIGUSR2)?;
+    pair.stays_the_only_master(&pair.a, 10)?;
+    ensure!(b.dump()?.state == "BACKUP");
+    Ok(())
+}
