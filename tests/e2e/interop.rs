@@ -244,3 +244,26 @@ fn our_packet_looks_like_ucarps() -> Result<()> {
     ensure!(ours.source == pair.a.address());
     Ok(())
 }
+
+#[test]
+fn each_profile_sends_what_its_model_sends() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    for (profile, ether_source, tos) in [
+        ("ucarp", [0, 0, 0x5e, 0, 0, 7], 0x10),
+        ("freebsd", [0, 0, 0x5e, 0, 1, 7], 0xe0),
+        ("openbsd", [0, 0, 0x5e, 0, 1, 7], 0x10),
+    ] {
+        let mark = pair.capture.mark();
+        let _a = pair.master(&pair.a, &format!("-b 0 -k 10 --profile {profile}"))?;
+        let (_, carp) = pair.capture.advertisement(mark, "a", LONG)?;
+        ensure!(
+            (carp.ether_source, carp.tos) == (Mac(ether_source), tos),
+            "{profile}: {carp:?}"
+        );
+        ensure!(
+            carp.ttl == 255 && carp.checksums_valid && carp.dont_fragment,
+            "{profile}: {carp:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,10 +1,12 @@
 //! The lab itself, shown on ucarp: a test that fails here says nothing about carpd.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use carp_tests::client::owners;
+use carp_tests::lab::remove_orphans;
 use carp_tests::{Client, Forgery, Injector, Ucarp, lab};
 
 const SECONDS_10: Duration = Duration::from_secs(10);
@@ -91,6 +93,52 @@ fn a_dropped_lab_leaves_no_namespace() -> Result<()> {
         ensure!(
             !std::fs::exists(format!("/run/netns/{name}"))?,
             "{name} is left"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_panic_takes_the_lab_down() -> Result<()> {
+    let lab = lab!();
+    lab.host("a", None)?;
+    let names = lab.names();
+    let outcome = std::thread::spawn(move || {
+        let _lab = lab;
+        std::panic::resume_unwind(Box::new("on purpose"));
+    })
+    .join();
+    ensure!(outcome.is_err());
+    for name in names {
+        ensure!(
+            !std::fs::exists(format!("/run/netns/{name}"))?,
+            "{name} is left"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_dead_process_left_is_removed_and_what_a_living_one_uses_is_not() -> Result<()> {
+    let lab = lab!();
+    let mut dead = Command::new("true").spawn()?;
+    let name = format!("carp-lab-{}-1-0-orphan", dead.id());
+    dead.wait()?;
+    ensure!(
+        Command::new("ip")
+            .args(["netns", "add", &name])
+            .status()?
+            .success()
+    );
+    remove_orphans()?;
+    ensure!(
+        !std::fs::exists(format!("/run/netns/{name}"))?,
+        "{name} is left"
+    );
+    for name in lab.names() {
+        ensure!(
+            std::fs::exists(format!("/run/netns/{name}"))?,
+            "{name} is gone"
         );
     }
     Ok(())
