@@ -32,10 +32,8 @@ const LENGTH_LEN: usize = 8;
 /// The one bit after the end of a message.
 const END_OF_MESSAGE: u8 = 0x80;
 
-/// The 16 words of a block, then two that take the end of a counter which begins in the block's last words.
-///
-/// [`compress`] keeps its message schedule in the first 16.
-type Window = [u32; 18];
+/// A message block, as words. [`compress`] keeps its message schedule in one and so uses it up.
+type Block = [u32; 16];
 
 /// The state of SHA-1 between two blocks; after the last one it is the digest.
 ///
@@ -66,13 +64,13 @@ impl Midstate {
     #[must_use]
     pub fn after(self, block: &[u8; BLOCK_LEN]) -> Self {
         let mut state = self;
-        state.absorb(&mut window(block));
+        state.absorb(&mut words(block));
         state
     }
 
     #[inline(always)]
-    fn absorb(&mut self, window: &mut Window) {
-        self.0[4] = compress(&mut self.0, window);
+    fn absorb(&mut self, block: &mut Block) {
+        self.0[4] = compress(&mut self.0, block);
     }
 }
 
@@ -84,8 +82,8 @@ impl fmt::Debug for Midstate {
 
 /// One accepted digest of a virtual host, as far as it is known before a packet comes.
 ///
-/// Shape: 184 bytes, aligned to 4, no padding, native byte order; it lives in a map. All zeros accept nothing. It is worth
-/// as much as the key, so it prints as `***`, and whoever is done with one wipes it, in the map too.
+/// Shape: 304 bytes, aligned to 4, no padding, native byte order; it lives in a map. All zeros accept nothing. It is
+/// worth as much as the key, so it prints as `***`, and whoever is done with one wipes it, in the map too.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
@@ -94,28 +92,28 @@ pub struct KernelKey {
     inner: Midstate,
     /// After the key's outer pad.
     outer: Midstate,
-    /// The block in which the counter begins: the rest of the prefix, zeros where the counter goes, and the padding
-    /// if it fits. The last two words are zero.
-    first: Window,
-    /// The block after that, likewise; unused when `blocks` is 1.
-    second: [u32; 16],
-    /// Blocks from the counter's first byte to the end of the message: 1 or 2; 0 in a slot that is not configured.
+    /// What follows, with zeros where the counter goes: the rest of the prefix and the padding.
+    tail: [Block; 2],
+    /// Ones where the counter goes in `tail`, zeros elsewhere.
+    counter_mask: [Block; 2],
+    /// Blocks of `tail` in use: 1 or 2; 0 in a slot that is not configured.
     blocks: u32,
-    /// Where in `first` the counter begins. Unit: bytes. Range: 0..=63.
-    counter_offset: u32,
+    /// How far to rotate the counter right, so that repeating it puts every byte in its place. Unit: bits. Range:
+    /// multiples of 8 below 64.
+    rotation: u32,
 }
 
-const _: () = assert!(size_of::<KernelKey>() == 184);
+const _: () = assert!(size_of::<KernelKey>() == 304);
 
 impl KernelKey {
     /// Accepts nothing.
     pub const UNUSED: Self = Self {
         inner: Midstate([0; 5]),
         outer: Midstate([0; 5]),
-        first: [0; 18],
-        second: [0; 16],
+        tail: [[0; 16]; 2],
+        counter_mask: [[0; 16]; 2],
         blocks: 0,
-        counter_offset: 0,
+        rotation: 0,
     };
 
     /// Prepares HMAC-SHA1 over `prefix` and a counter. The prefix is all that CARP authenticates before the counter:
@@ -127,33 +125,30 @@ impl KernelKey {
         for block in whole_blocks {
             inner = inner.after(block);
         }
-        let (mut first, mut second) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
-        first[..rest.len()].copy_from_slice(rest);
         let end = rest.len() + COUNTER_LEN;
-        match end.checked_sub(BLOCK_LEN) {
-            None => first[end] = END_OF_MESSAGE,
-            Some(end) => second[end] = END_OF_MESSAGE,
-        }
-        let fits = end < BLOCK_LEN - LENGTH_LEN;
-        let last = if fits { &mut first } else { &mut second };
-        #[expect(clippy::cast_possible_truncation, reason = "less than a block")]
-        let counter_offset = rest.len() as u32;
+        let blocks = (end + 1 + LENGTH_LEN).div_ceil(BLOCK_LEN);
         let bits = 8 * (BLOCK_LEN + prefix.len() + COUNTER_LEN) as u64;
-        last[BLOCK_LEN - LENGTH_LEN..].copy_from_slice(&bits.to_be_bytes());
+        let (mut tail, mut mask) = ([0; 2 * BLOCK_LEN], [0; 2 * BLOCK_LEN]);
+        tail[..rest.len()].copy_from_slice(rest);
+        tail[end] = END_OF_MESSAGE;
+        tail[blocks * BLOCK_LEN - LENGTH_LEN..][..LENGTH_LEN].copy_from_slice(&bits.to_be_bytes());
+        mask[rest.len()..end].fill(0xff);
+        #[expect(clippy::cast_possible_truncation, reason = "1 or 2, and at most 56")]
+        let (blocks, rotation) = (blocks as u32, 8 * (rest.len() % COUNTER_LEN) as u32);
         Self {
             inner,
             outer: Midstate::INITIAL.after(&padded(key, 0x5c)),
-            first: window(&first),
-            second: words(&second),
-            blocks: if fits { 1 } else { 2 },
-            counter_offset,
+            tail: two_blocks(&tail),
+            counter_mask: two_blocks(&mask),
+            blocks,
+            rotation,
         }
     }
 
     /// Whether `digest` authenticates `counter`, both as they travel. False for a slot that is not configured.
     ///
     /// In the eBPF program this is a sub-program that calls another one, with 160 bytes of stack together; the caller
-    /// may use 352 of its own. About 7 400 instructions for the verifier, on all paths.
+    /// may use 352 of its own. The verifier processes under 10 000 instructions for each key that it sees tried.
     #[inline(always)]
     #[must_use]
     pub fn verify(&self, counter: [u8; COUNTER_LEN], digest: &[u8; DIGEST_LEN]) -> bool {
@@ -164,36 +159,34 @@ impl KernelKey {
     /// Finishes both hashes and compares, without leaving early at the first difference.
     #[inline(never)]
     fn digest_is(&self, counter: u64, expected: &Midstate) -> bool {
-        let mut window = self.first;
-        // The mask keeps the three words inside the window, whatever a map holds, for us and for the verifier.
-        let word = (self.counter_offset / 4) as usize & 15;
-        let shift = self.counter_offset % 4 * 8;
-        let [high, middle] = halves(counter >> shift);
-        let [_, low] = halves(counter << 32 >> shift);
-        window[word] |= high;
-        window[word + 1] |= middle;
-        window[word + 2] |= low;
-
+        let counter = halves(counter.rotate_right(self.rotation));
         let mut state = self.inner;
-        state.absorb(&mut window);
+        let mut block = [0; 16];
+        self.tail_block(0, counter, &mut block);
+        state.absorb(&mut block);
         if self.blocks > 1 {
-            let [.., left, right] = window;
-            for (word, template) in window.iter_mut().zip(&self.second) {
-                *word = *template;
-            }
-            window[0] |= left;
-            window[1] |= right;
-            state.absorb(&mut window);
+            self.tail_block(1, counter, &mut block);
+            state.absorb(&mut block);
         }
-        outer_block(&mut window, &state);
+        outer_block(&state, &mut block);
         state = self.outer;
-        state.absorb(&mut window);
+        state.absorb(&mut block);
 
         let mut difference = 0;
         for (ours, theirs) in state.0.iter().zip(&expected.0) {
             difference |= ours ^ theirs;
         }
         difference == 0
+    }
+
+    /// Writes a block of `tail` with its part of the rotated counter. No address depends on where the counter goes:
+    /// kernels before 5.12 refuse to store at a computed place on the stack.
+    #[inline(always)]
+    fn tail_block(&self, index: usize, counter: [u32; 2], block: &mut Block) {
+        let (tail, mask) = (&self.tail[index], &self.counter_mask[index]);
+        for (i, word) in block.iter_mut().enumerate() {
+            *word = tail[i] | (counter[i % 2] & mask[i]);
+        }
     }
 }
 
@@ -212,19 +205,15 @@ fn padded(key: &[u8; DIGEST_LEN], pad: u8) -> [u8; BLOCK_LEN] {
     block
 }
 
-/// The outer hash's only message block: the inner digest and the padding.
+/// Writes the outer hash's only message block: the inner digest and the padding.
 #[inline(always)]
-fn outer_block(window: &mut Window, inner: &Midstate) {
+fn outer_block(inner: &Midstate, block: &mut Block) {
     /// The key's block and the digest.
     const MESSAGE_BITS: u32 = 8 * (64 + 20);
-    let zero = black_box(0);
-    let [a, b, c, d, e] = inner.0;
-    window[..5].copy_from_slice(&[a, b, c, d, e]);
-    window[5] = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
-    for word in &mut window[6..15] {
-        *word = zero;
-    }
-    window[15] = MESSAGE_BITS;
+    *block = [black_box(0); 16];
+    block[..5].copy_from_slice(&inner.0);
+    block[5] = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
+    block[15] = MESSAGE_BITS;
 }
 
 /// Bytes as big-endian words.
@@ -241,11 +230,11 @@ fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u32; W
     })
 }
 
-/// A block of bytes as words, with nothing left over.
-fn window(block: &[u8; BLOCK_LEN]) -> Window {
-    let mut window = [0; 18];
-    window[..16].copy_from_slice(&words::<BLOCK_LEN, 16>(block));
-    window
+/// Both blocks as words.
+fn two_blocks(bytes: &[u8; 2 * BLOCK_LEN]) -> [Block; 2] {
+    let words: [u32; 32] = words(bytes);
+    let (blocks, _) = words.as_chunks();
+    [blocks[0], blocks[1]]
 }
 
 /// The upper and the lower 32 bits.
@@ -262,14 +251,14 @@ const fn halves(value: u64) -> [u32; 2] {
 type Working = [u32; 5];
 
 /// The compression function (FIPS 180-4, section 6.1.2): replaces the first four words of `state` and returns what
-/// the fifth becomes. Uses the window up.
+/// the fifth becomes. Uses the block up.
 #[inline(never)]
 #[must_use]
-fn compress(state: &mut Working, window: &mut Window) -> u32 {
+fn compress(state: &mut Working, block: &mut Block) -> u32 {
     let mut v = *state;
     macro_rules! rounds {
         ($mix:ident, $constant:literal: $($t:literal)*) => {$(
-            v = round(v, $mix(v).wrapping_add($constant).wrapping_add(schedule::<$t>(window)));
+            v = round(v, $mix(v).wrapping_add($constant).wrapping_add(schedule::<$t>(block)));
             compiler_fence(Ordering::SeqCst);
         )*};
     }
@@ -285,13 +274,13 @@ fn compress(state: &mut Working, window: &mut Window) -> u32 {
 
 /// Word `T` of the message schedule, kept where word `T - 16` was.
 #[inline(always)]
-const fn schedule<const T: usize>(window: &mut Window) -> u32 {
+const fn schedule<const T: usize>(block: &mut Block) -> u32 {
     if T >= 16 {
         let mixed =
-            window[(T + 13) % 16] ^ window[(T + 8) % 16] ^ window[(T + 2) % 16] ^ window[T % 16];
-        window[T % 16] = mixed.rotate_left(1);
+            block[(T + 13) % 16] ^ block[(T + 8) % 16] ^ block[(T + 2) % 16] ^ block[T % 16];
+        block[T % 16] = mixed.rotate_left(1);
     }
-    window[T % 16]
+    block[T % 16]
 }
 
 #[inline(always)]
@@ -478,12 +467,12 @@ mod tests {
     fn an_unused_slot_accepts_nothing() {
         let counter = [0; 8];
         // What the hashes of an unused slot would come to, were they finished.
-        let mut window = KernelKey::UNUSED.first;
         let mut state = KernelKey::UNUSED.inner;
-        state.absorb(&mut window);
-        outer_block(&mut window, &state);
+        state.absorb(&mut [0; 16]);
+        let mut block = [0; 16];
+        outer_block(&state, &mut block);
         let mut state = KernelKey::UNUSED.outer;
-        state.absorb(&mut window);
+        state.absorb(&mut block);
         assert!(KernelKey::UNUSED.digest_is(0, &state));
 
         let mut digest = [0; DIGEST_LEN];
@@ -497,10 +486,10 @@ mod tests {
     #[test]
     fn no_content_of_a_slot_panics() {
         let mut numbers = Numbers(4);
-        for counter_offset in (0..300).chain([u32::MAX]) {
+        for number in (0..300).chain([u32::MAX]) {
             let garbage = KernelKey {
-                blocks: counter_offset % 7,
-                counter_offset,
+                blocks: number % 7,
+                rotation: number,
                 ..KernelKey::new(&numbers.array(), &numbers.bytes(60))
             };
             assert!(!garbage.verify(numbers.array(), &numbers.array()));
