@@ -14,8 +14,9 @@ use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, TTL, V
 use crate::wire::checksum::{add_words, fold};
 use crate::wire::ether::{self, VlanTags};
 use crate::wire::ip::{
-    IPV4_HEADER_LEN, IPV4_PROTOCOL_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET, Ipv4Header,
-    Ipv6Header,
+    IPV4_DESTINATION_OFFSET, IPV4_HEADER_LEN, IPV4_PROTOCOL_OFFSET, IPV4_SOURCE_OFFSET,
+    IPV6_DESTINATION_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET, IPV6_SOURCE_OFFSET,
+    Ipv4Header, Ipv6Header,
 };
 
 /// VRRP version 3, type advertisement (RFC 5798, section 5.1). Version 2 has CARP's own 0x21.
@@ -31,6 +32,13 @@ const IPV4_HEADER_MAX_LEN: usize = 60;
 pub trait Frame {
     /// Copies `N` bytes from `offset`, counted from the Ethernet destination. `None` when the frame ends before.
     fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The same, straight into its place; where stack is scarce, without a stop there.
+    #[inline(always)]
+    fn copy_to<const N: usize>(&self, offset: usize, to: &mut [u8; N]) -> Option<()> {
+        *to = self.bytes_at(offset)?;
+        Some(())
+    }
 }
 
 impl Frame for [u8] {
@@ -63,62 +71,144 @@ pub enum Verdict {
     },
     /// For a configured virtual host, but broken: count and drop.
     Drop {
-        /// Family that carried it.
-        family: Family,
-        /// The virtual host it is for.
-        key: VhostKey,
-        /// IP source, IPv4 in the first four bytes.
-        source: [u8; 16],
+        /// Where it is.
+        place: Place,
         /// Why.
-        reason: Counter,
+        reason: Rejection,
     },
     /// A well-formed advertisement for a configured virtual host; its HMAC is not checked yet.
-    Deliver(Advertised),
+    Deliver {
+        /// Where it is.
+        place: Place,
+        /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
+        unicast: bool,
+    },
 }
 
-/// An advertisement and what surrounded it.
+/// Why an advertisement for a configured virtual host is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advertised {
-    /// Family that carried it.
+pub enum Rejection {
+    /// TTL or hop limit other than 255: it was routed, so it is from another link.
+    WrongTtl,
+    /// The frame ends before the payload does.
+    ShortPacket,
+    /// The checksum over the 36 bytes does not hold.
+    BadChecksum,
+    /// Version other than 2, or type other than advertisement.
+    BadVersion,
+}
+
+impl Rejection {
+    /// Its counter.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::WrongTtl => Counter::DroppedWrongTtl,
+            Self::ShortPacket => Counter::DroppedShortPacket,
+            Self::BadChecksum => Counter::DroppedBadChecksum,
+            Self::BadVersion => Counter::DroppedBadVersion,
+        }
+    }
+}
+
+/// Whose an advertisement is and where it lies in its frame.
+///
+/// Offsets instead of the bytes themselves: what the verdict carries has to fit on the kernel's 512 bytes of stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Family that carries it.
     pub family: Family,
     /// The virtual host it is for.
     pub key: VhostKey,
-    /// IP source, IPv4 in the first four bytes.
-    pub source: [u8; 16],
-    /// IP destination, likewise.
-    pub destination: [u8; 16],
-    /// Ethernet source.
-    pub ethernet_source: [u8; 6],
-    /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
-    pub unicast: bool,
-    /// The CARP header.
-    pub payload: [u8; HEADER_LEN],
+    /// Of the IP header. Unit: bytes from the Ethernet destination.
+    header_offset: usize,
+    /// Of the CARP header, likewise.
+    payload_offset: usize,
 }
 
-impl Advertised {
-    /// The record for the daemon.
+impl Place {
+    /// IP source, IPv4 in the first four bytes. `None` when `frame` is not the one that was judged.
     #[inline(always)]
     #[must_use]
-    pub const fn event(&self, arrival_ns: u64) -> AdvertisementEvent {
-        AdvertisementEvent {
-            arrival_ns,
-            key: self.key,
-            source: self.source,
-            destination: self.destination,
-            ethernet_source: self.ethernet_source,
-            _pad: [0; 2],
-            payload: self.payload,
+    pub fn source<F: Frame + ?Sized>(&self, frame: &F) -> Option<[u8; 16]> {
+        match self.family {
+            Family::Inet => frame
+                .bytes_at(self.header_offset + IPV4_SOURCE_OFFSET)
+                .map(widen),
+            Family::Inet6 => frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET),
         }
+    }
+
+    /// Whether it was sent to `group`.
+    #[inline(always)]
+    fn is_for<F: Frame + ?Sized>(&self, frame: &F, group: &[u8; 16]) -> bool {
+        match self.family {
+            Family::Inet => {
+                let [a, b, c, d, ..] = *group;
+                frame.bytes_at(self.header_offset + IPV4_DESTINATION_OFFSET) == Some([a, b, c, d])
+            }
+            Family::Inet6 => {
+                frame.bytes_at(self.header_offset + IPV6_DESTINATION_OFFSET) == Some(*group)
+            }
+        }
+    }
+
+    /// Fills in an empty record for the daemon. `None`, with the record half filled, when `frame` is not the one that was
+    /// judged.
+    ///
+    /// Field by field into its final place: built as a value, the addresses of the two families would meet on the stack.
+    #[inline(always)]
+    pub fn describe<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        event: &mut AdvertisementEvent,
+    ) -> Option<()> {
+        event.key = self.key;
+        match self.family {
+            Family::Inet => {
+                let address = |offset, to: &mut [u8; 16]| {
+                    let [a, b, c, d, ..] = to;
+                    let word = frame.bytes_at(self.header_offset + offset)?;
+                    [*a, *b, *c, *d] = word;
+                    Some(())
+                };
+                address(IPV4_SOURCE_OFFSET, &mut event.source)?;
+                address(IPV4_DESTINATION_OFFSET, &mut event.destination)?;
+            }
+            Family::Inet6 => {
+                frame.copy_to(self.header_offset + IPV6_SOURCE_OFFSET, &mut event.source)?;
+                frame.copy_to(
+                    self.header_offset + IPV6_DESTINATION_OFFSET,
+                    &mut event.destination,
+                )?;
+            }
+        }
+        frame.copy_to(ether::SOURCE_OFFSET, &mut event.ethernet_source)?;
+        frame.copy_to(self.payload_offset, &mut event.payload)?;
+        Some(())
+    }
+
+    /// The record for the daemon. `None` when `frame` is not the one that was judged.
+    #[must_use]
+    pub fn event<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        arrival_ns: u64,
+    ) -> Option<AdvertisementEvent> {
+        let mut event = AdvertisementEvent::empty(arrival_ns);
+        self.describe(frame, &mut event)?;
+        Some(event)
     }
 }
 
 /// Judges one frame. `vhost` looks a virtual host up; it is asked at most once, and never about a
 /// [`Verdict::Foreign`] frame.
 #[inline(always)]
-pub fn classify<F: Frame + ?Sized>(
+pub fn classify<'v, F: Frame + ?Sized>(
     frame: &F,
     ingress: Ingress,
-    vhost: impl FnOnce(&VhostKey) -> Option<VhostValue>,
+    vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
 ) -> Verdict {
     let mut tags = VlanTags::default();
     let mut depth = 0;
@@ -164,8 +254,6 @@ struct Packet {
     header_len: usize,
     payload_len: usize,
     ttl: u8,
-    source: [u8; 16],
-    destination: [u8; 16],
 }
 
 #[inline(always)]
@@ -181,8 +269,6 @@ fn inet<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
         header_len: header.header_len,
         payload_len: header.payload_len(),
         ttl: header.ttl,
-        source: widen(header.source.octets()),
-        destination: widen(header.destination.octets()),
     })
 }
 
@@ -196,19 +282,17 @@ fn inet6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter>
         header_len: IPV6_HEADER_LEN,
         payload_len: header.payload_len,
         ttl: header.hop_limit,
-        source: header.source.octets(),
-        destination: header.destination.octets(),
     })
 }
 
 impl Packet {
     #[inline(always)]
-    fn judge<F: Frame + ?Sized>(
+    fn judge<'v, F: Frame + ?Sized>(
         &self,
         frame: &F,
         ingress: Ingress,
         tags: VlanTags,
-        vhost: impl FnOnce(&VhostKey) -> Option<VhostValue>,
+        vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
     ) -> Verdict {
         let payload_offset = self.header_offset + self.header_len;
         // The frame may be padded: what the IP header does not cover is not payload.
@@ -218,22 +302,27 @@ impl Packet {
         let Some([first, vhid, _, fourth]) = frame.bytes_at(payload_offset) else {
             return Verdict::Pass(Counter::PassedMalformed);
         };
-        let key = VhostKey {
-            ifindex: ingress.ifindex,
-            vlan: tags.outer,
-            inner_vlan: tags.inner,
-            family: match self.family {
-                Family::Inet => FAMILY_INET,
-                Family::Inet6 => FAMILY_INET6,
-            },
-            vhid,
-            _pad: [0; 2],
-        };
         let is_vrrp = self.is_vrrp(first, fourth);
         if !is_vrrp && (self.payload_len != HEADER_LEN || fourth != AUTH_LEN || vhid == 0) {
             return Verdict::Pass(Counter::PassedMalformed);
         }
-        let vhost = vhost(&key);
+        let place = Place {
+            family: self.family,
+            key: VhostKey {
+                ifindex: ingress.ifindex,
+                vlan: tags.outer,
+                inner_vlan: tags.inner,
+                family: match self.family {
+                    Family::Inet => FAMILY_INET,
+                    Family::Inet6 => FAMILY_INET6,
+                },
+                vhid,
+                _pad: [0; 2],
+            },
+            header_offset: self.header_offset,
+            payload_offset,
+        };
+        let vhost = vhost(&place.key);
         if is_vrrp {
             return Verdict::Vrrp {
                 same_vhid: vhost.is_some(),
@@ -245,54 +334,39 @@ impl Packet {
                 _ => Counter::PassedOtherVlan,
             });
         };
-        if vhost.group != self.destination {
+        if !place.is_for(frame, &vhost.group) {
             return Verdict::Pass(Counter::PassedOtherGroup);
         }
         // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
-        if !self.header_is_intact(frame) {
+        if matches!(self.family, Family::Inet) && !header_is_intact(frame, self.header_offset) {
             return Verdict::Pass(Counter::PassedMalformed);
         }
-        self.accept(frame, key, payload_offset)
-            .unwrap_or_else(|reason| Verdict::Drop {
-                family: self.family,
-                key,
-                source: self.source,
-                reason,
-            })
+        if let Err(reason) = self.check(frame, payload_offset) {
+            return Verdict::Drop { place, reason };
+        }
+        let station = matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0);
+        Verdict::Deliver {
+            place,
+            unicast: station && !is_group(self.family, vhost.group[0]),
+        }
     }
 
     /// The checks of an advertisement that is positively ours, in OpenBSD's order.
     #[inline(always)]
-    fn accept<F: Frame + ?Sized>(
-        &self,
-        frame: &F,
-        key: VhostKey,
-        payload_offset: usize,
-    ) -> Result<Verdict, Counter> {
+    fn check<F: Frame + ?Sized>(&self, frame: &F, payload_offset: usize) -> Result<(), Rejection> {
         if self.ttl != TTL {
-            return Err(Counter::DroppedWrongTtl);
+            return Err(Rejection::WrongTtl);
         }
         let payload: [u8; HEADER_LEN] = frame
             .bytes_at(payload_offset)
-            .ok_or(Counter::DroppedShortPacket)?;
+            .ok_or(Rejection::ShortPacket)?;
         if !advertisement::checksum_is_valid(&payload) {
-            return Err(Counter::DroppedBadChecksum);
+            return Err(Rejection::BadChecksum);
         }
         if payload[0] != VERSION_AND_TYPE {
-            return Err(Counter::DroppedBadVersion);
+            return Err(Rejection::BadVersion);
         }
-        let ethernet: [u8; ether::HEADER_LEN] =
-            frame.bytes_at(0).ok_or(Counter::DroppedShortPacket)?;
-        let ethernet = ether::Header::parse(&ethernet);
-        Ok(Verdict::Deliver(Advertised {
-            family: self.family,
-            key,
-            source: self.source,
-            destination: self.destination,
-            ethernet_source: ethernet.source.0,
-            unicast: !ethernet.destination.is_group() && !self.destination_is_group(),
-            payload,
-        }))
+        Ok(())
     }
 
     /// VRRP's lengths follow from the number of addresses in its fourth byte. A VRRPv3 packet with seven IPv4 addresses
@@ -309,38 +383,39 @@ impl Packet {
             _ => false,
         }
     }
+}
 
-    /// Whether the IPv4 header's checksum holds, over the options too; IPv6 has none.
-    #[inline(always)]
-    fn header_is_intact<F: Frame + ?Sized>(&self, frame: &F) -> bool {
-        if matches!(self.family, Family::Inet6) {
-            return true;
+/// Whether the checksum of the IPv4 header holds, over its options too.
+#[inline(always)]
+fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
+    let Some(fixed) = frame.bytes_at::<IPV4_HEADER_LEN>(offset) else {
+        return false;
+    };
+    let header_len = usize::from(fixed[0] & 0x0f) * 4;
+    let mut sum = add_words(&fixed);
+    for from_end in (4..=IPV4_HEADER_MAX_LEN - IPV4_HEADER_LEN).step_by(4) {
+        if header_len < IPV4_HEADER_LEN + from_end {
+            break;
         }
-        let Some(fixed) = frame.bytes_at::<IPV4_HEADER_LEN>(self.header_offset) else {
+        // Hidden from the compiler, which knows from the payload read before that the options lie inside the frame and
+        // would drop their range checks; the verifier does not follow that argument. Counted from the end, because that
+        // makes the offset a variable one for the verifier: a range check on it says nothing about the other packet
+        // pointers, so all numbers of options look alike to it afterwards.
+        let option = core::hint::black_box(header_len - from_end);
+        let Some(word) = frame.bytes_at::<4>(offset + option) else {
             return false;
         };
-        let mut sum = add_words(&fixed);
-        for option in (IPV4_HEADER_LEN..IPV4_HEADER_MAX_LEN).step_by(4) {
-            if option >= self.header_len {
-                break;
-            }
-            // Hidden from the compiler, which would drop the range check of a word that lies before the payload read
-            // above. The verifier does not follow that argument.
-            let offset = core::hint::black_box(self.header_offset + option);
-            let Some(word) = frame.bytes_at::<4>(offset) else {
-                return false;
-            };
-            sum += add_words(&word);
-        }
-        fold(sum) == [0, 0]
+        sum += add_words(&word);
     }
+    fold(sum) == [0, 0]
+}
 
-    #[inline(always)]
-    const fn destination_is_group(&self) -> bool {
-        match self.family {
-            Family::Inet => self.destination[0] >= 0xe0,
-            Family::Inet6 => self.destination[0] == 0xff,
-        }
+/// Whether an address that starts with this byte is a multicast one, or IPv4's broadcast.
+#[inline(always)]
+const fn is_group(family: Family, first: u8) -> bool {
+    match family {
+        Family::Inet => first >= 0xe0,
+        Family::Inet6 => first == 0xff,
     }
 }
 

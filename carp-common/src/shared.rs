@@ -116,6 +116,28 @@ impl AdvertisementEvent {
     /// Length of the record. Unit: bytes.
     pub const LEN: usize = size_of::<Self>();
 
+    /// A record with nothing but its time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn empty(arrival_ns: u64) -> Self {
+        Self {
+            arrival_ns,
+            key: VhostKey {
+                ifindex: 0,
+                vlan: 0,
+                inner_vlan: 0,
+                family: 0,
+                vhid: 0,
+                _pad: [0; 2],
+            },
+            source: [0; 16],
+            destination: [0; 16],
+            ethernet_source: [0; 6],
+            _pad: [0; 2],
+            payload: [0; HEADER_LEN],
+        }
+    }
+
     /// Decodes a record of the ring buffer, which holds the value as it lies in memory. `None` for other lengths.
     #[must_use]
     pub fn from_bytes(record: &[u8]) -> Option<Self> {

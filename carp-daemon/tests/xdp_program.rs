@@ -635,7 +635,7 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
     let attempts = (0..8).map(|_| {
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
-        for _ in 0..15 {
+        for _ in 0..9 {
             theirs.push(cost(trivial.as_fd(), &frame));
             ours.push(cost(datapath.xdp().fd().unwrap().as_fd(), &frame));
         }
@@ -643,7 +643,7 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
     });
     let mut best = u64::MAX;
     for (ours, theirs) in attempts {
-        let percent = ours * 100 / theirs;
+        let percent = ours * 100 / theirs.max(1);
         println!("1000 TCP packets: {ours} ns, XDP_PASS alone {theirs} ns, {percent} %");
         best = best.min(percent);
         if best <= 125 {
@@ -655,12 +655,19 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
     );
 }
 
-/// Unit: nanoseconds for 1000 runs.
+/// What 1000 runs take. Unit: nanoseconds.
+///
+/// The kernel's own figure is whole nanoseconds for one run, too coarse here. Its fixed cost (repeated runs patch the
+/// XDP dispatcher, which takes milliseconds) is measured and taken off.
 fn cost(program: BorrowedFd<'_>, frame: &[u8]) -> u64 {
-    const RUNS: u32 = 200_000;
-    let before = monotonic_ns();
-    assert_eq!(bpf::test_run(program, frame, RUNS), XDP_PASS);
-    (monotonic_ns() - before) * 1000 / u64::from(RUNS)
+    const RUNS: u32 = 4_000_000;
+    let timed = |runs| {
+        let before = monotonic_ns();
+        assert_eq!(bpf::test_run(program, frame, runs), XDP_PASS);
+        monotonic_ns() - before
+    };
+    let fixed = timed(2);
+    timed(RUNS).saturating_sub(fixed) * 1000 / u64::from(RUNS)
 }
 
 fn median(mut values: Vec<u64>) -> u64 {

@@ -16,8 +16,8 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use carp_common::classify::{Frame, Ingress, Verdict, classify};
-use carp_common::shared::{Counter, VhostKey};
+use carp_common::classify::{Frame, Ingress, Place, Rejection, Verdict, classify};
+use carp_common::shared::Counter;
 use carp_common::units::Family;
 
 use packet::Packet;
@@ -59,32 +59,21 @@ fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> F
             }
             Fate::Pass
         }
-        Verdict::Drop {
-            family,
-            key,
-            source,
-            reason,
-        } => {
-            count_received(family);
-            maps::count(reason);
+        Verdict::Drop { place, reason } => {
+            count_received(place.family);
+            maps::count(reason.counter());
             if maps::DEBUG.load() != 0 {
-                explain(context, &key, source, reason);
+                explain(context, frame, &place, reason);
             }
             Fate::Drop
         }
-        Verdict::Deliver(advertised) => {
-            count_received(advertised.family);
-            maps::count(
-                match maps::publish(advertised.event(packet::arrival_ns())) {
-                    true => Counter::Delivered,
-                    false => Counter::DatapathEventsLost,
-                },
-            );
-            if advertised.unicast {
-                Fate::Drop
-            } else {
-                Fate::Pass
-            }
+        Verdict::Deliver { place, unicast } => {
+            count_received(place.family);
+            maps::count(match maps::publish(&place, frame) {
+                true => Counter::Delivered,
+                false => Counter::DatapathEventsLost,
+            });
+            if unicast { Fate::Drop } else { Fate::Pass }
         }
     }
 }
@@ -93,8 +82,10 @@ fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> F
 ///
 /// One call for each text, because choosing among strings would make a table of addresses, which an eBPF object cannot
 /// relocate.
-#[inline(always)]
-fn explain(context: &impl EbpfContext, key: &VhostKey, source: [u8; 16], reason: Counter) {
+#[inline(never)]
+fn explain(context: &impl EbpfContext, frame: &impl Frame, place: &Place, reason: Rejection) {
+    let key = &place.key;
+    let source = place.source(frame).unwrap_or_default();
     macro_rules! say {
         ($name:literal) => {
             debug!(
@@ -109,10 +100,10 @@ fn explain(context: &impl EbpfContext, key: &VhostKey, source: [u8; 16], reason:
         };
     }
     match reason {
-        Counter::DroppedWrongTtl => say!("dropped-wrong-ttl"),
-        Counter::DroppedShortPacket => say!("dropped-short-packet"),
-        Counter::DroppedBadChecksum => say!("dropped-bad-checksum"),
-        _ => say!("dropped-bad-version"),
+        Rejection::WrongTtl => say!("dropped-wrong-ttl"),
+        Rejection::ShortPacket => say!("dropped-short-packet"),
+        Rejection::BadChecksum => say!("dropped-bad-checksum"),
+        Rejection::BadVersion => say!("dropped-bad-version"),
     }
 }
 

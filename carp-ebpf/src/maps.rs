@@ -1,8 +1,12 @@
 //! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::Global;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use carp_common::classify::{Frame, Place};
 use carp_common::shared::{AdvertisementEvent, Counter, VHOST_CONFIGURED, VhostKey, VhostValue};
 
 /// Configured virtual hosts. 4096 is eight interfaces with all 255 vhids in both families; an entry takes about
@@ -31,11 +35,11 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The configuration of a virtual host.
 #[inline(always)]
-pub fn vhost(key: &VhostKey) -> Option<VhostValue> {
-    // SAFETY: the daemon may replace the value while we copy it; every mix of two values is a valid one, and its group
-    // never changes while the entry is there.
+pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
+    // SAFETY: the element stays readable until the program returns. Should the daemon remove it meanwhile and the
+    // kernel give its memory to another one, we read another valid configuration: a packet at the moment of a change.
     let value = unsafe { VHOSTS.get(key) }?;
-    (value.flags & VHOST_CONFIGURED != 0).then_some(*value)
+    (value.flags & VHOST_CONFIGURED != 0).then_some(value)
 }
 
 /// Adds one to a counter of this CPU.
@@ -49,11 +53,39 @@ pub fn count(counter: Counter) {
 
 /// Hands an advertisement to the daemon. `false` when the ring is full.
 #[inline(always)]
-pub fn publish(event: AdvertisementEvent) -> bool {
+pub fn publish(place: &Place, frame: &impl Frame) -> bool {
+    let arrival_ns = arrival_ns();
     let Some(mut entry) = ADVERTISEMENTS.reserve::<AdvertisementEvent>(0) else {
         return false;
     };
-    entry.write(event);
+    let event = zeroed(&mut entry);
+    event.arrival_ns = arrival_ns;
+    if place.describe(frame, event).is_none() {
+        entry.discard(0);
+        return false;
+    }
     entry.submit(0);
     true
+}
+
+/// An empty record in the ring's memory.
+#[inline(always)]
+fn zeroed(entry: &mut MaybeUninit<AdvertisementEvent>) -> &mut AdvertisementEvent {
+    const WORDS: usize = AdvertisementEvent::LEN / size_of::<u64>();
+    let words = entry.as_mut_ptr().cast::<u64>();
+    for index in 0..WORDS {
+        // SAFETY: inside the record.
+        let word = unsafe { words.add(index) };
+        // SAFETY: reserved memory, aligned to 8. Volatile, or the loop becomes a call of memset.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
+    // SAFETY: every byte is written, and zeros are a valid record.
+    unsafe { entry.assume_init_mut() }
+}
+
+/// The time a frame arrived at, taken as it is judged. Unit: nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+fn arrival_ns() -> u64 {
+    // SAFETY: a helper without arguments or preconditions.
+    unsafe { bpf_ktime_get_ns() }
 }

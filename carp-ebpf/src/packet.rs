@@ -1,6 +1,5 @@
 //! Bounds-checked packet access; the only pointer arithmetic.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::XdpContext;
 use carp_common::classify::Frame;
 
@@ -22,23 +21,35 @@ impl Packet {
     }
 }
 
-/// The time a frame arrived at, taken as it is judged. Unit: nanoseconds of CLOCK_MONOTONIC.
-#[inline(always)]
-pub fn arrival_ns() -> u64 {
-    // SAFETY: a helper without arguments or preconditions.
-    unsafe { bpf_ktime_get_ns() }
+impl Packet {
+    /// The address of `N` readable bytes at an offset.
+    #[inline(always)]
+    fn range<const N: usize>(&self, offset: usize) -> Option<*const [u8; N]> {
+        let from = self.start + offset;
+        (from + N <= self.end).then_some(from as *const [u8; N])
+    }
 }
 
 impl Frame for Packet {
     #[inline(always)]
     fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let from = self.start + offset;
-        if from + N > self.end {
-            return None;
-        }
-        let from = from as *const [u8; N];
+        let from = self.range(offset)?;
         // SAFETY: `N` bytes from here lie between the packet's start and its end, as just checked (and checked again by
         // the verifier); bytes need no alignment and any value is valid.
         Some(unsafe { *from })
+    }
+
+    #[inline(always)]
+    fn copy_to<const N: usize>(&self, offset: usize, to: &mut [u8; N]) -> Option<()> {
+        let from = self.range::<N>(offset)?.cast::<u8>();
+        for (index, to) in to.iter_mut().enumerate() {
+            // SAFETY: inside the `N` bytes of `range`.
+            let from = unsafe { from.add(index) };
+            // SAFETY: readable, as `range` checked.
+            let byte = unsafe { *from };
+            // SAFETY: a reference. Volatile, or the loop becomes a call of memmove, whose every step the verifier walks.
+            unsafe { core::ptr::write_volatile(to, byte) };
+        }
+        Some(())
     }
 }

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::classify::{Advertised, Ingress, Verdict, classify};
+use carp_common::classify::{Ingress, Verdict, classify};
 use carp_common::proto::{AddressSet, Authenticator, Key};
-use carp_common::shared::{FAMILY_INET, VHOST_CONFIGURED, VhostKey, VhostValue};
+use carp_common::shared::{
+    AdvertisementEvent, FAMILY_INET, VHOST_CONFIGURED, VhostKey, VhostValue,
+};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 use carp_common::wire::arp::gratuitous_frame;
@@ -106,23 +108,22 @@ impl Capture {
             ifindex: 7,
             stripped_tag: None,
         };
-        classify(frame, ingress, |key| {
-            (*key == ours).then_some(VhostValue {
-                group,
-                flags: VHOST_CONFIGURED,
-                _pad: 0,
-            })
-        })
+        let value = VhostValue {
+            group,
+            flags: VHOST_CONFIGURED,
+            _pad: 0,
+        };
+        classify(frame, ingress, |key| (*key == ours).then_some(&value))
     }
 
     /// The advertisements, as the classifier delivers them.
-    fn advertised(&self) -> Vec<Advertised> {
-        let verdicts = self.frames().into_iter().map(|frame| self.classify(&frame));
-        verdicts
-            .filter_map(|verdict| match verdict {
-                Verdict::Deliver(advertised) => Some(advertised),
+    fn advertised(&self) -> Vec<AdvertisementEvent> {
+        let frames = self.frames().into_iter();
+        frames
+            .filter_map(|frame| match self.classify(&frame) {
+                Verdict::Deliver { place, .. } => place.event(frame.as_slice(), 0),
                 Verdict::Foreign => None,
-                Verdict::Pass(_) | Verdict::Vrrp { .. } | Verdict::Drop { .. } => {
+                verdict @ (Verdict::Pass(_) | Verdict::Vrrp { .. } | Verdict::Drop { .. }) => {
                     panic!("{}: {verdict:?}", self.name)
                 }
             })

@@ -7,6 +7,8 @@ use crate::units::{Profile, Vhid};
 
 /// Destination, source, EtherType of an untagged frame. Unit: bytes.
 pub const HEADER_LEN: usize = 14;
+/// Where the source is.
+pub const SOURCE_OFFSET: usize = 6;
 /// One VLAN tag. Unit: bytes.
 pub const TAG_LEN: usize = 4;
 /// EtherType of IPv4.

@@ -10,8 +10,16 @@ pub const IPV4_HEADER_LEN: usize = 20;
 pub const IPV6_HEADER_LEN: usize = 40;
 /// Where the protocol is in an IPv4 header.
 pub const IPV4_PROTOCOL_OFFSET: usize = 9;
+/// Where the source address is in an IPv4 header.
+pub const IPV4_SOURCE_OFFSET: usize = 12;
+/// Where the destination address is in an IPv4 header.
+pub const IPV4_DESTINATION_OFFSET: usize = 16;
 /// Where the next header is in an IPv6 header.
 pub const IPV6_NEXT_HEADER_OFFSET: usize = 6;
+/// Where the source address is in an IPv6 header.
+pub const IPV6_SOURCE_OFFSET: usize = 8;
+/// Where the destination address is in an IPv6 header.
+pub const IPV6_DESTINATION_OFFSET: usize = 24;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
