@@ -425,3 +425,6 @@ const fn is_group(family: Family, first: u8) -> bool {
 pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
+
+#[cfg(test)]
+mod tests;
