@@ -18,11 +18,12 @@ use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Priority, Profile, Vhid};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
-use crate::config::{Config, Datapath, Ownership, Scripts, VhostConfig, VirtualAddress};
+use crate::config::{Config, Datapath, Fence, Ownership, Scripts, VhostConfig, VirtualAddress};
 use crate::log;
 
 pub use password::PassfileError;
 use password::Password;
+use values::Lease;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -191,6 +192,10 @@ struct Arguments {
           default_value = "ucarp", hide_default_value = true)]
     profile: Profile,
 
+    /// Accept only advertisements whose counter rises, which defeats replay; every peer must be carpd
+    #[arg(long, help_heading = "Election")]
+    strict_counter: bool,
+
     /// Run FILE IF ADDR [XPARAM] to become master; without it carpd adds and removes the address itself
     #[arg(
         short,
@@ -261,13 +266,33 @@ struct Arguments {
     )]
     datapath: Datapath,
 
+    /// What the kernel drops while a master's daemon is dead, stopped or starved; not with the datapath socket
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        help_heading = "Guard",
+        default_value = "arp"
+    )]
+    fence: Fence,
+
+    /// The addresses carpd adds vanish by themselves this long after a daemon died: 5 to 86400, 0 for never
+    #[arg(long, value_name = "SECONDS", help_heading = "Guard", allow_hyphen_values = true, default_value = "30",
+          value_parser = values::lease)]
+    lease: Lease,
+
+    /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
+    #[arg(long, help_heading = "Guard")]
+    realtime: bool,
+
     /// Run in the background; the exit status tells how the start went
     // The alias keeps ucarp's abbreviation, which --datapath would make ambiguous.
     #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
     daemonize: bool,
 
     /// Syslog facility, `none` for no syslog [default: daemon]
-    #[arg(short, long, value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
+    // The alias keeps ucarp's abbreviation, which --fence would make ambiguous.
+    #[arg(short, long, alias = "f", value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
           value_parser = values::facility)]
     facility: Option<log::Destination>,
 
@@ -394,6 +419,7 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
         preempt: arguments.preempt,
         profile: arguments.profile,
         key,
+        strict_counter: arguments.strict_counter,
         source: arguments.srcip,
         group: arguments.mcast,
         broadcast: arguments.nomcast,
@@ -413,7 +439,10 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
         config: Config {
             vhosts: vec![vhost],
             datapath: arguments.datapath,
+            fence: arguments.fence,
+            lease: arguments.lease.0,
             wait_interface: arguments.wait_interface,
+            realtime: arguments.realtime,
             debug: arguments.debug,
         },
         log: log::Settings {

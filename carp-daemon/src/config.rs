@@ -18,8 +18,14 @@ pub struct Config {
     pub vhosts: Vec<VhostConfig>,
     /// How advertisements are received.
     pub datapath: Datapath,
+    /// What the kernel keeps from a MASTER's addresses when the daemon stops deciding (`--fence`).
+    pub fence: Fence,
+    /// Lifetime of the addresses that native mode assigns, renewed while MASTER; `None` is forever (`--lease`).
+    pub lease: Option<Duration>,
     /// Wait for an absent interface instead of failing (`--wait-interface`).
     pub wait_interface: bool,
+    /// Real-time scheduling and locked memory (`--realtime`).
+    pub realtime: bool,
     /// Let the XDP program explain its rejections (`--debug`).
     pub debug: bool,
 }
@@ -43,6 +49,8 @@ pub struct VhostConfig {
     pub profile: Profile,
     /// The password.
     pub key: Key,
+    /// Accept only counters that rise: every peer is carpd (`--strict-counter`).
+    pub strict_counter: bool,
     /// Fixed source address (`-s`); the interface's first address when absent.
     pub source: Option<Ipv4Addr>,
     /// IPv4 group (`--mcast`), 224.0.0.18 by default.
@@ -113,6 +121,18 @@ pub enum Datapath {
     Socket,
 }
 
+/// `--fence`: what the kernel drops once the daemon of a MASTER is dead, stopped or starved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fence {
+    /// ARP requests and neighbour solicitations for the virtual addresses: this host no longer claims them.
+    #[default]
+    Arp,
+    /// Every packet to the virtual addresses; costs a lookup for each packet of the link.
+    All,
+    /// Nothing: a dead MASTER goes on answering.
+    Off,
+}
+
 /// `IFA_PROTO` of the addresses that native mode assigns, so that a later start recognises what an earlier one left.
 /// 0..=3 are the kernel's own (`IFAPROT_*`, include/uapi/linux/if_addr.h, kernel 5.18); 112 is CARP's IP protocol.
 pub const ADDRESS_PROTOCOL: u8 = 112;
@@ -121,6 +141,10 @@ impl VhostConfig {
     /// The addresses as the HMAC sees them.
     #[must_use]
     pub fn address_set(&self) -> AddressSet {
-        AddressSet::new(self.addresses.iter().map(|virtual_address| virtual_address.address))
+        AddressSet::new(
+            self.addresses
+                .iter()
+                .map(|virtual_address| virtual_address.address),
+        )
     }
 }

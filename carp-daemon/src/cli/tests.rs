@@ -49,6 +49,9 @@ fn required_options_alone_give_ucarps_defaults() {
     );
     assert!(!invocation.daemonize && !invocation.config.wait_interface && !invocation.config.debug);
     assert_eq!(invocation.config.datapath, Datapath::Auto);
+    assert_eq!(invocation.config.fence, Fence::Arp);
+    assert_eq!(invocation.config.lease, Some(Duration::from_secs(30)));
+    assert!(!invocation.config.realtime && !invocation.config.vhosts[0].strict_counter);
     let vhost = &invocation.config.vhosts[0];
     assert_eq!((vhost.interface.as_str(), vhost.vhid.get()), ("eth0", 7));
     assert_eq!(
@@ -85,7 +88,7 @@ type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 
 #[test]
 fn every_option_works_in_every_spelling() {
-    let table: [Spelling; 25] = [
+    let table: [Spelling; 31] = [
         (
             &[
                 &["-i", "eth1"],
@@ -223,6 +226,18 @@ fn every_option_works_in_every_spelling() {
             &[&["--profile=openbsd"], &["--profile", "openbsd"]],
             |run| run.config.vhosts[0].profile == Profile::OpenBsd,
         ),
+        (&[&["--strict-counter"], &["--str"]], |run| {
+            run.config.vhosts[0].strict_counter
+        }),
+        (&[&["--fence=all"], &["--fence", "all"]], |run| {
+            run.config.fence == Fence::All
+        }),
+        (&[&["--fence=off"]], |run| run.config.fence == Fence::Off),
+        (&[&["--lease=60"], &["--lease", "0x3c"]], |run| {
+            run.config.lease == Some(Duration::from_secs(60))
+        }),
+        (&[&["--lease=0"]], |run| run.config.lease.is_none()),
+        (&[&["--realtime"], &["--re"]], |run| run.config.realtime),
         (
             &[&["--script-timeout=5"], &["--script-timeout", "5"]],
             |run| run.config.vhosts[0].scripts.timeout == Duration::from_secs(5),

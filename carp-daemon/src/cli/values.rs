@@ -60,6 +60,24 @@ pub fn script_timeout(text: &str) -> Result<Duration, String> {
     number(text, 1, 86_400).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
+/// `--lease`. Its own type: clap takes an `Option` as an option that may be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease(pub Option<Duration>);
+
+/// Off, or 5 s to a day.
+///
+/// The kernel counts the lifetime of an address in whole seconds and looks at it up to a second late; renewed at half
+/// of it, 5 s is the least that leaves a busy daemon time to spare.
+pub fn lease(text: &str) -> Result<Lease, String> {
+    match number(text, 0, 86_400)? {
+        0 => Ok(Lease(None)),
+        1..=4 => Err(
+            "too short to be renewed in time on a busy host: 5 to 86400 are accepted, and 0 for no lease".into(),
+        ),
+        seconds => Ok(Lease(Some(Duration::from_secs(seconds.into())))),
+    }
+}
+
 /// A name the kernel could know. Source: `dev_valid_name`, net/core/dev.c.
 pub fn interface(text: &str) -> Result<String, String> {
     let possible = !text.is_empty()
@@ -196,6 +214,28 @@ mod tests {
             let refused = byte(text).unwrap_err();
             assert!(
                 refused.starts_with("out of range: 0 to 255 are accepted"),
+                "{text}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn lease_is_off_or_long_enough_to_be_renewed() {
+        let seconds = |seconds| Ok(Lease(Some(Duration::from_secs(seconds))));
+        assert_eq!(lease("0"), Ok(Lease(None)));
+        assert_eq!(lease("5"), seconds(5));
+        assert_eq!(lease("86400"), seconds(86_400));
+        for text in ["1", "4"] {
+            let refused = lease(text).unwrap_err();
+            assert!(
+                refused.contains("5 to 86400 are accepted"),
+                "{text}: {refused}"
+            );
+        }
+        for text in ["86401", "-1", "30s", ""] {
+            let refused = lease(text).unwrap_err();
+            assert!(
+                refused.contains("0 to 86400 are accepted"),
                 "{text}: {refused}"
             );
         }

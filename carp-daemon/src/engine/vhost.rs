@@ -49,7 +49,7 @@ impl Vhost {
             addresses: config.address_set(),
             key: config.key.clone(),
             initial_counter: clock::wall_clock_nanos(),
-            strict_counter: false,
+            strict_counter: config.strict_counter,
         };
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
         let label = format!("{} id {}", config.interface, config.vhid);
