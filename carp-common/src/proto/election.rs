@@ -133,3 +133,286 @@ impl Tie {
 fn raw_word(address: core::net::Ipv4Addr) -> u32 {
     u32::from_le_bytes(address.octets())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::BackupDecision::{MasterWillTimeOut, PreemptMoreDemoted, PreemptWorse};
+    use super::*;
+    use crate::units::AdvSkew;
+
+    const UCARP: Profile = Profile::Ucarp;
+    const FREEBSD: Profile = Profile::FreeBsd;
+    const OPENBSD: Profile = Profile::OpenBsd;
+
+    fn advertiser((advbase, advskew, demotion): (u8, u8, u8)) -> Advertiser {
+        let priority = Priority {
+            advbase: AdvBase(advbase),
+            advskew: AdvSkew(advskew),
+        };
+        Advertiser {
+            priority,
+            demotion: Demotion(demotion),
+        }
+    }
+
+    #[test]
+    fn a_backup_decides_by_the_table() {
+        const STAY: BackupDecision = BackupDecision::Stay;
+        // Ours, theirs; then without and with preemption: ucarp and FreeBSD, OpenBSD.
+        let table = [
+            ((1, 100, 0), (1, 50, 0), [STAY, STAY], [STAY, STAY]),
+            ((1, 100, 0), (1, 100, 0), [STAY, STAY], [STAY, STAY]),
+            (
+                (1, 100, 0),
+                (1, 101, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (1, 100, 0),
+                (2, 0, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            // Demotion is heard by OpenBSD only, and outranks everything there.
+            (
+                (1, 100, 0),
+                (1, 50, 1),
+                [STAY, PreemptMoreDemoted],
+                [STAY, PreemptMoreDemoted],
+            ),
+            (
+                (1, 100, 0),
+                (1, 200, 1),
+                [STAY, PreemptMoreDemoted],
+                [PreemptWorse, PreemptWorse],
+            ),
+            ((1, 100, 1), (1, 200, 0), [STAY, STAY], [PreemptWorse, STAY]),
+            (
+                (1, 100, 1),
+                (1, 200, 1),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            // Patience ends at deadratio * advbase, advskew.
+            (
+                (1, 100, 0),
+                (3, 100, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (1, 100, 0),
+                (3, 101, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (1, 100, 0),
+                (4, 0, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (1, 100, 0),
+                (255, 255, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (1, 100, 9),
+                (255, 255, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, MasterWillTimeOut],
+            ),
+            (
+                (84, 255, 0),
+                (255, 255, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (85, 254, 0),
+                (255, 255, 0),
+                [MasterWillTimeOut; 2],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (85, 255, 0),
+                (255, 255, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (255, 0, 0),
+                (255, 255, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            // With advbase 0 everybody would look too slow.
+            (
+                (0, 100, 0),
+                (1, 0, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+            (
+                (0, 100, 0),
+                (255, 255, 0),
+                [STAY, STAY],
+                [PreemptWorse, PreemptWorse],
+            ),
+        ];
+        for (ours, theirs, patient, preempting) in table {
+            for (preempt, [ucarp_and_freebsd, openbsd]) in [(false, patient), (true, preempting)] {
+                for (profile, expected) in [
+                    (UCARP, ucarp_and_freebsd),
+                    (FREEBSD, ucarp_and_freebsd),
+                    (OPENBSD, openbsd),
+                ] {
+                    let (a, b) = (advertiser(ours), advertiser(theirs));
+                    let decision = as_backup(a, b, preempt, DeadRatio::default(), profile);
+                    assert_eq!(
+                        decision, expected,
+                        "{ours:?} {theirs:?} {preempt} {profile:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn patience_grows_with_deadratio() {
+        let (ours, theirs) = (advertiser((1, 0, 0)), advertiser((5, 0, 0)));
+        for (deadratio, expected) in [
+            (1, MasterWillTimeOut),
+            (4, MasterWillTimeOut),
+            (5, BackupDecision::Stay),
+        ] {
+            let deadratio = DeadRatio::new(deadratio).unwrap();
+            assert_eq!(
+                as_backup(ours, theirs, false, deadratio, UCARP),
+                expected,
+                "{deadratio:?}"
+            );
+        }
+    }
+
+    fn tie(ours: Option<&str>, theirs: &str) -> Tie {
+        Tie {
+            ours: ours.map(|text| text.parse().unwrap()),
+            theirs: theirs.parse().unwrap(),
+            inet_decides: false,
+            inet_works: true,
+        }
+    }
+
+    #[test]
+    fn a_master_decides_by_the_table() {
+        use MasterDecision::{Stay, YieldOnTie, YieldToBetter};
+        // Ours, theirs; then ucarp with the lower address, ucarp with the higher, FreeBSD, OpenBSD.
+        let table = [
+            ((1, 100, 0), (1, 99, 0), [YieldToBetter; 4]),
+            ((1, 0, 0), (0, 255, 0), [YieldToBetter; 4]),
+            ((1, 100, 0), (1, 101, 0), [Stay; 4]),
+            ((1, 255, 0), (2, 0, 0), [Stay; 4]),
+            ((1, 100, 0), (255, 255, 0), [Stay; 4]),
+            (
+                (1, 100, 0),
+                (1, 100, 0),
+                [Stay, YieldOnTie, YieldOnTie, YieldOnTie],
+            ),
+            (
+                (1, 100, 0),
+                (1, 50, 1),
+                [YieldToBetter, YieldToBetter, YieldToBetter, Stay],
+            ),
+            (
+                (1, 100, 0),
+                (1, 100, 1),
+                [Stay, YieldOnTie, YieldOnTie, Stay],
+            ),
+            ((1, 100, 1), (1, 200, 0), [Stay, Stay, Stay, YieldToBetter]),
+            (
+                (1, 100, 1),
+                (1, 100, 0),
+                [Stay, YieldOnTie, YieldOnTie, YieldToBetter],
+            ),
+            (
+                (1, 100, 1),
+                (1, 100, 1),
+                [Stay, YieldOnTie, YieldOnTie, YieldOnTie],
+            ),
+            ((1, 100, 1), (1, 50, 1), [YieldToBetter; 4]),
+        ];
+        let lower = tie(Some("10.0.0.1"), "10.0.0.2");
+        let higher = tie(Some("10.0.0.2"), "10.0.0.1");
+        for (ours, theirs, expected) in table {
+            let columns = [
+                (lower, UCARP),
+                (higher, UCARP),
+                (lower, FREEBSD),
+                (lower, OPENBSD),
+            ];
+            for ((tie, profile), expected) in columns.into_iter().zip(expected) {
+                let decision = as_master(advertiser(ours), advertiser(theirs), tie, profile);
+                assert_eq!(
+                    decision, expected,
+                    "{ours:?} {theirs:?} {tie:?} {profile:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn two_ucarps_agree_who_stays_and_the_last_octet_counts_most() {
+        for (winner, loser) in [
+            ("10.9.0.1", "10.9.0.2"),
+            ("10.9.1.0", "10.9.0.1"),
+            ("200.0.0.1", "1.0.0.2"),
+            ("10.8.0.1", "10.9.0.1"),
+            ("fe80::1", "fe80::2"),
+            ("fe80::1:2", "fe80::2:1"),
+        ] {
+            assert!(tie(Some(winner), loser).is_won(UCARP), "{winner} {loser}");
+            assert!(!tie(Some(loser), winner).is_won(UCARP), "{loser} {winner}");
+            for profile in [FREEBSD, OPENBSD] {
+                assert!(
+                    !tie(Some(winner), loser).is_won(profile),
+                    "{winner} {loser}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_difference_in_address_everybody_yields() {
+        assert!(!tie(Some("10.9.0.1"), "10.9.0.1").is_won(UCARP));
+        assert!(!tie(Some("fe80::1"), "fe80::1").is_won(UCARP));
+        assert!(!tie(None, "10.9.0.1").is_won(UCARP));
+        assert!(!tie(Some("fe80::1"), "10.9.0.1").is_won(UCARP));
+    }
+
+    #[test]
+    fn in_a_dual_stack_group_ipv4_alone_decides_a_tie() {
+        for (ours, theirs) in [("fe80::1", "fe80::2"), ("fe80::2", "fe80::1")] {
+            let dual = Tie {
+                inet_decides: true,
+                ..tie(Some(ours), theirs)
+            };
+            assert!(
+                dual.is_won(UCARP),
+                "the IPv4 advertisement is going to decide"
+            );
+            assert!(
+                !Tie {
+                    inet_works: false,
+                    ..dual
+                }
+                .is_won(UCARP),
+                "we cannot serve all of it"
+            );
+            assert!(!dual.is_won(FREEBSD));
+        }
+    }
+}

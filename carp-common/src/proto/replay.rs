@@ -196,7 +196,9 @@ impl PeerMemory {
     /// Whether this source was warned of before, as far as we remember.
     #[must_use]
     pub fn was_warned(&self, source: IpAddr) -> bool {
-        self.peers.iter().any(|peer| peer.source == source && peer.warned)
+        self.peers
+            .iter()
+            .any(|peer| peer.source == source && peer.warned)
     }
 
     /// This source has been warned of.
@@ -303,5 +305,249 @@ impl Peer {
         }
         self.seen[self.oldest] = Some(seen);
         self.oldest = (self.oldest + 1) % COUNTERS_MAX;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Judgement::{Believed, Duplicate, Tampered};
+    use super::*;
+    use crate::time::Duration;
+    use crate::units::{AdvBase, AdvSkew, Vhid};
+    use core::net::Ipv4Addr;
+
+    fn source(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))
+    }
+
+    fn advertisement(counter: u64, advskew: u8) -> Advertisement {
+        Advertisement {
+            vhid: Vhid::new(42).unwrap(),
+            advskew: AdvSkew(advskew),
+            demotion: Demotion::NONE,
+            advbase: AdvBase(1),
+            counter,
+            digest: [u8::try_from(counter % 251).unwrap(); DIGEST_LEN],
+        }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn counters_rise_from_the_initial_one_and_over_everything_heard() {
+        let mut sequence = CounterSequence::new(100);
+        assert_eq!(sequence.send(Family::Inet), 100);
+        assert_eq!(sequence.send(Family::Inet6), 101);
+        sequence.observe(Family::Inet, 50);
+        assert_eq!(sequence.send(Family::Inet), 102);
+        sequence.observe(Family::Inet, 103);
+        assert_eq!(sequence.send(Family::Inet), 104);
+        sequence.observe(Family::Inet6, 1000);
+        assert_eq!(sequence.send(Family::Inet), 1001);
+        sequence.skip(5);
+        assert_eq!(sequence.send(Family::Inet), 1007);
+    }
+
+    #[test]
+    fn counters_wrap() {
+        let mut sequence = CounterSequence::new(u64::MAX - 1);
+        assert_eq!(
+            [0; 3].map(|_| sequence.send(Family::Inet)),
+            [u64::MAX - 1, u64::MAX, 0]
+        );
+        assert!(sequence.rises(Family::Inet, 1));
+        assert!(!sequence.rises(Family::Inet, u64::MAX));
+        sequence.observe(Family::Inet, u64::MAX);
+        assert_eq!(sequence.send(Family::Inet), 1);
+    }
+
+    #[test]
+    fn a_counter_rises_over_what_was_heard_and_sent_in_its_family() {
+        let mut sequence = CounterSequence::new(100);
+        assert!(sequence.rises(Family::Inet, 7), "nothing is known yet");
+        sequence.observe(Family::Inet, 7);
+        assert!(!sequence.rises(Family::Inet, 7));
+        assert!(sequence.rises(Family::Inet, 8));
+        assert!(sequence.rises(Family::Inet6, 7));
+        assert_eq!(sequence.send(Family::Inet), 100);
+        assert!(!sequence.rises(Family::Inet, 100));
+        assert!(sequence.rises(Family::Inet, 101));
+        assert!(sequence.rises(Family::Inet6, 100));
+    }
+
+    #[test]
+    fn an_echo_has_our_source_counter_and_digest() {
+        let mut sent = SentMemory::default();
+        let ours = advertisement(7, 0);
+        sent.remember(source(1), ours.counter, ours.digest);
+        assert!(sent.contains(source(1), &ours));
+        assert!(!sent.contains(source(2), &ours));
+        assert!(!sent.contains(source(1), &Advertisement { counter: 8, ..ours }));
+        assert!(!sent.contains(
+            source(1),
+            &Advertisement {
+                digest: [9; DIGEST_LEN],
+                ..ours
+            }
+        ));
+        assert!(sent.contains(
+            source(1),
+            &Advertisement {
+                advskew: AdvSkew(9),
+                ..ours
+            }
+        ));
+    }
+
+    #[test]
+    fn the_last_32_advertisements_are_remembered() {
+        let mut sent = SentMemory::default();
+        for counter in 0..33 {
+            sent.remember(source(1), counter, advertisement(counter, 0).digest);
+        }
+        assert!(!sent.contains(source(1), &advertisement(0, 0)));
+        assert!((1..33).all(|counter| sent.contains(source(1), &advertisement(counter, 0))));
+    }
+
+    #[test]
+    fn a_flood_of_duplicates_neither_passes_nor_hides_the_genuine_one() {
+        // An OpenBSD's advertisements, all alike, once per second; replayed every 10 ms.
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut believed = std::vec::Vec::new();
+        for millis in (0..3000).step_by(10) {
+            if memory.judge(source(1), at(millis), &advertisement(7, 0)) == Believed {
+                believed.push(millis);
+            }
+        }
+        assert_eq!(
+            believed,
+            (0..3000).step_by(250).collect::<std::vec::Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_counter_that_moved_makes_a_change_under_it_tampering() {
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut judge = |millis, counter, advskew| {
+            memory.judge(source(1), at(millis), &advertisement(counter, advskew))
+        };
+        assert_eq!(judge(0, 7, 0), Believed);
+        assert_eq!(judge(1, 7, 100), Believed, "an OpenBSD as far as we know");
+        assert_eq!(judge(1000, 8, 0), Believed);
+        assert_eq!(judge(1001, 8, 100), Tampered);
+        assert_eq!(judge(1002, 7, 0), Tampered, "the older one as well");
+        assert_eq!(judge(1003, 8, 0), Duplicate, "and it is not remembered");
+        assert_eq!(judge(2000, 9, 0), Believed);
+    }
+
+    #[test]
+    fn every_unprotected_field_counts_as_a_change() {
+        for change in [
+            |advertisement: &mut Advertisement| advertisement.advskew = AdvSkew(1),
+            |advertisement: &mut Advertisement| advertisement.advbase = AdvBase(2),
+            |advertisement: &mut Advertisement| advertisement.demotion = Demotion(1),
+        ] {
+            let mut memory = PeerMemory::new(Profile::Ucarp);
+            memory.judge(source(1), at(0), &advertisement(7, 0));
+            memory.judge(source(1), at(1000), &advertisement(8, 0));
+            let mut changed = advertisement(8, 0);
+            change(&mut changed);
+            assert_eq!(memory.judge(source(1), at(1001), &changed), Tampered);
+        }
+    }
+
+    #[test]
+    fn openbsd_may_reboot_without_ceasing_to_be_one() {
+        let mut memory = PeerMemory::new(Profile::OpenBsd);
+        let mut judge = |seconds: u64, counter, advskew| {
+            memory.judge(
+                source(1),
+                at(seconds * 1000),
+                &advertisement(counter, advskew),
+            )
+        };
+        for (second, counter) in [(0, 7), (1, 7), (2, 8), (3, 8), (4, 9), (5, 9)] {
+            assert_eq!(judge(second, counter, 0), Believed);
+        }
+        assert_eq!(judge(6, 9, 255), Believed, "its bow-out");
+        for (second, counter) in [(7, 20), (8, 21)] {
+            assert_eq!(judge(second, counter, 0), Believed);
+        }
+        assert_eq!(judge(9, 21, 255), Tampered, "no OpenBSD does that");
+    }
+
+    #[test]
+    fn sources_are_judged_apart() {
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        assert_eq!(
+            memory.judge(source(1), at(0), &advertisement(7, 0)),
+            Believed
+        );
+        assert_eq!(
+            memory.judge(source(1), at(1000), &advertisement(8, 0)),
+            Believed
+        );
+        assert_eq!(
+            memory.judge(source(2), at(1001), &advertisement(8, 100)),
+            Believed
+        );
+        assert_eq!(
+            memory.judge(source(2), at(1002), &advertisement(8, 101)),
+            Believed
+        );
+    }
+
+    #[test]
+    fn forged_sources_do_not_displace_the_known_ones() {
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        for counter in 0..3 {
+            memory.judge(source(1), at(counter * 1000), &advertisement(counter, 0));
+        }
+        memory.set_warned(source(1));
+        for forged in 10..=255 {
+            memory.judge(
+                source(forged),
+                at(5000 + u64::from(forged)),
+                &advertisement(7, 0),
+            );
+        }
+        assert!(memory.was_warned(source(1)));
+        assert!(!memory.was_warned(source(10)));
+        assert_eq!(
+            memory.judge(source(1), at(9000), &advertisement(2, 9)),
+            Tampered
+        );
+        assert_eq!(memory.peers.len(), SOURCES_MAX);
+    }
+
+    #[test]
+    fn of_equals_the_one_heard_longest_ago_is_forgotten() {
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        for last in 1..=8 {
+            memory.judge(source(last), at(u64::from(last)), &advertisement(7, 0));
+            memory.set_warned(source(last));
+        }
+        memory.judge(source(1), at(5000), &advertisement(7, 0));
+        memory.judge(source(9), at(6000), &advertisement(7, 0));
+        let known = (1..=9).filter(|last| memory.was_warned(source(*last)));
+        assert_eq!(known.collect::<std::vec::Vec<_>>(), [1, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn the_last_16_counters_of_a_source_are_remembered() {
+        let mut memory = PeerMemory::new(Profile::Ucarp);
+        for counter in 0..17 {
+            memory.judge(source(1), at(counter * 1000), &advertisement(counter, 0));
+        }
+        assert_eq!(
+            memory.judge(source(1), at(17_000), &advertisement(1, 9)),
+            Tampered
+        );
+        assert_eq!(
+            memory.judge(source(1), at(17_000), &advertisement(0, 9)),
+            Believed
+        );
     }
 }

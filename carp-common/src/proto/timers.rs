@@ -19,7 +19,7 @@ pub(super) enum Timer {
 const SLOTS: usize = 5;
 
 /// The deadlines that are set.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Timers([Option<Instant>; SLOTS]);
 
 impl Timers {

@@ -1,1 +1,255 @@
-//! Tables.
+//! One virtual host and a peer that knows its key.
+
+mod scenarios;
+mod sequences;
+mod table;
+
+use core::fmt::Write as _;
+use std::string::String;
+use std::vec::Vec;
+
+use super::*;
+use crate::proto::{AddressSet, Key, SendOutcome};
+use crate::units::{AdvBase, AdvSkew, DeadRatio, Vhid};
+use crate::wire::advertisement::{Advertisement, HEADER_LEN};
+
+const PEER: &str = "10.9.0.7";
+
+/// A virtual host, its clock, and everything needed to speak to it as its peers do.
+struct Host {
+    machine: VirtualHost,
+    now: Instant,
+    /// Signs what the peers send.
+    authenticator: Authenticator,
+    /// The next counter a peer sends.
+    counter: u64,
+    /// The last payload of ours.
+    sent: Option<[u8; HEADER_LEN]>,
+}
+
+/// Our defaults: vhid 42, 1/100, no preemption, one IPv4 address.
+fn settings(profile: Profile) -> Settings {
+    Settings {
+        vhid: Vhid::new(42).unwrap(),
+        advbase: AdvBase(1),
+        advskew: AdvSkew(100),
+        deadratio: DeadRatio::default(),
+        preempt: false,
+        profile,
+        addresses: addresses(&["10.9.0.100"]),
+        key: Key::new(b"love").unwrap(),
+        initial_counter: 1000,
+        strict_counter: false,
+    }
+}
+
+fn addresses(texts: &[&str]) -> AddressSet {
+    AddressSet::new(texts.iter().map(|text| ip(text)))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl Host {
+    /// In INIT: no link, no source.
+    fn new(settings: Settings) -> Self {
+        let Settings { vhid, profile, .. } = settings;
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let authenticator =
+            Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
+        let machine = VirtualHost::new(settings, now);
+        Self {
+            machine,
+            now,
+            authenticator,
+            counter: 5000,
+            sent: None,
+        }
+    }
+
+    /// Just started, as BACKUP.
+    fn started(settings: Settings) -> Self {
+        let inet6 = settings.uses(Family::Inet6);
+        let mut host = Self::new(settings);
+        host.input(Input::SourceChanged {
+            family: Family::Inet,
+            source: Some(ip("10.9.0.5")),
+        });
+        if inet6 {
+            let source = Some(ip("fe80::5"));
+            host.input(Input::SourceChanged {
+                family: Family::Inet6,
+                source,
+            });
+        }
+        host.input(Input::LinkChanged(LinkState::Up));
+        host
+    }
+
+    /// MASTER by timeout, its second announcement made.
+    fn master(settings: Settings) -> Self {
+        let mut host = Self::started(settings);
+        while host.machine.timers.get(Timer::Reannounce).is_some()
+            || host.machine.state() != State::Master
+        {
+            host.next_timeout();
+        }
+        host
+    }
+
+    fn wait(&mut self, duration: Duration) -> &mut Self {
+        self.now = self.now + duration;
+        self
+    }
+
+    fn input(&mut self, input: Input<'_>) -> String {
+        self.machine.handle_input(self.now, input);
+        self.drain()
+    }
+
+    fn timeout(&mut self) -> String {
+        self.machine.handle_timeout(self.now);
+        self.drain()
+    }
+
+    /// Sleeps until the next deadline.
+    fn next_timeout(&mut self) -> String {
+        self.now = self.machine.next_deadline().expect("a deadline");
+        self.timeout()
+    }
+
+    /// A valid header of a peer, with the next counter.
+    fn payload(&mut self, advbase: u8, advskew: u8, demotion: u8) -> [u8; HEADER_LEN] {
+        self.counter += 1;
+        self.payload_with_counter(advbase, advskew, demotion, self.counter)
+    }
+
+    fn payload_with_counter(
+        &self,
+        advbase: u8,
+        advskew: u8,
+        demotion: u8,
+        counter: u64,
+    ) -> [u8; HEADER_LEN] {
+        let advertisement = Advertisement {
+            vhid: self.machine.settings.vhid,
+            advskew: AdvSkew(advskew),
+            demotion: Demotion(demotion),
+            advbase: AdvBase(advbase),
+            counter,
+            digest: self.authenticator.sign(counter),
+        };
+        let mut payload = [0xa5; HEADER_LEN];
+        advertisement.emit(&mut payload);
+        payload
+    }
+
+    fn hear_payload(&mut self, source: &str, payload: &[u8]) -> String {
+        self.hear_at(source, payload, self.now)
+    }
+
+    fn hear_at(&mut self, source: &str, payload: &[u8], arrival: Instant) -> String {
+        let source = ip(source);
+        let origin = Origin { source, arrival };
+        self.input(Input::Advertisement {
+            family: Family::of(source),
+            origin,
+            payload,
+        })
+    }
+
+    /// A valid advertisement arrives now.
+    fn hear(&mut self, source: &str, advbase: u8, advskew: u8) -> String {
+        let payload = self.payload(advbase, advskew, 0);
+        self.hear_payload(source, &payload)
+    }
+
+    fn send_completed(&mut self, outcome: SendOutcome) -> String {
+        self.input(Input::SendCompleted {
+            family: Family::Inet,
+            outcome,
+        })
+    }
+
+    /// Time until the next deadline, negative when it has passed.
+    fn next_in(&self) -> Option<i64> {
+        let deadline = self.machine.next_deadline()?.as_nanos().cast_signed();
+        Some(deadline - self.now.as_nanos().cast_signed())
+    }
+
+    fn drain(&mut self) -> String {
+        let mut shown = Vec::new();
+        while let Some(action) = self.machine.poll_action() {
+            if let Action::SendAdvertisement { payload, .. } = action {
+                self.check_own(&payload);
+                self.sent = Some(payload);
+            }
+            shown.push(show(action));
+        }
+        shown.join(", ")
+    }
+
+    /// Whatever we send is well formed, authentic, and uses each counter once.
+    fn check_own(&self, payload: &[u8; HEADER_LEN]) {
+        let ours = Advertisement::parse(payload).unwrap();
+        assert!(self.authenticator.verify(ours.counter, &ours.digest));
+        assert_eq!(ours.vhid, self.machine.settings.vhid);
+        let last = self
+            .sent
+            .map(|payload| Advertisement::parse(&payload).unwrap().counter);
+        assert!(
+            last.is_none_or(|last| ours.counter > last),
+            "{last:?}, {}",
+            ours.counter
+        );
+    }
+}
+
+/// An action in a few words.
+fn show(action: Action) -> String {
+    let mut text = String::new();
+    match action {
+        Action::ProgramDatapath(state) => write!(text, "datapath {state}"),
+        Action::SendAdvertisement { family, payload } => {
+            let Advertisement {
+                advbase,
+                advskew,
+                demotion,
+                ..
+            } = Advertisement::parse(&payload).unwrap();
+            write!(text, "send {family} {}", Priority { advbase, advskew }).unwrap();
+            if demotion == Demotion::NONE {
+                Ok(())
+            } else {
+                write!(text, " demoted {}", demotion.0)
+            }
+        }
+        Action::ClaimAddresses => write!(text, "claim"),
+        Action::ReleaseAddresses => write!(text, "release"),
+        Action::Announce(family) => write!(text, "announce {family}"),
+        Action::Report(Transition { from, to, reason }) => {
+            write!(text, "{from} to {to}: {reason:?}")
+        }
+        Action::Notify(notice) => write!(text, "{}", name(notice)),
+    }
+    .unwrap();
+    text
+}
+
+fn name(notice: Notice) -> &'static str {
+    match notice {
+        Notice::BadDigest { .. } => "notice bad digest",
+        Notice::EqualSettings { .. } => "notice equal settings",
+        Notice::OwnEcho { .. } => "notice own echo",
+        Notice::WorseMasterAdvertised { .. } => "notice worse master",
+        Notice::Tampered { .. } => "notice tampered",
+        Notice::StaleCounter { .. } => "notice stale counter",
+        Notice::Suppressed => "notice suppressed",
+        Notice::Unsuppressed => "notice unsuppressed",
+    }
+}

@@ -1,0 +1,370 @@
+//! Any inputs in any order.
+
+use std::vec;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One thing that the outside does.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(Duration),
+    /// The clock of one call is this far behind.
+    ClockBack(Duration),
+    Timeout,
+    NextTimeout,
+    Hear {
+        source: usize,
+        advbase: u8,
+        advskew: u8,
+        demotion: u8,
+        counter: Counter,
+        age: Duration,
+    },
+    Echo {
+        source: usize,
+    },
+    Garbage {
+        source: usize,
+        bytes: Vec<u8>,
+    },
+    Link(LinkState),
+    Source(Family, Option<usize>),
+    Demote(usize, u8),
+    SendCompleted(Family, SendOutcome),
+    ClaimCompleted,
+    StepDown(Duration),
+    Shutdown,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Counter {
+    Next,
+    Back(u64),
+    Any(u64),
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const SOURCES: [&str; 6] = [
+    "10.9.0.5",
+    "10.9.0.7",
+    "10.9.1.0",
+    "fe80::5",
+    "fe80::7",
+    "2001:db8::100",
+];
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        8 => (0..5_000_000_000u64).prop_map(Duration::from_nanos),
+        1 => (0..YEAR.as_nanos() as u64).prop_map(Duration::from_nanos),
+        1 => Just(Duration::ZERO),
+    ]
+}
+
+fn priority() -> impl Strategy<Value = (u8, u8)> {
+    prop_oneof![
+        4 => (0..3u8, prop_oneof![Just(50u8), Just(100), Just(200)]),
+        1 => Just((255, 255)),
+        1 => any::<(u8, u8)>(),
+    ]
+}
+
+fn counter() -> impl Strategy<Value = Counter> {
+    prop_oneof![
+        6 => Just(Counter::Next),
+        2 => (0..20u64).prop_map(Counter::Back),
+        1 => any::<u64>().prop_map(Counter::Any),
+    ]
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::Inet), Just(Family::Inet6)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let source = 0..SOURCES.len();
+    let hear = (source.clone(), priority(), 0..3u8, counter(), duration()).prop_map(
+        |(source, (advbase, advskew), demotion, counter, age)| Step::Hear {
+            source,
+            advbase,
+            advskew,
+            demotion,
+            counter,
+            age,
+        },
+    );
+    let outcome = prop_oneof![
+        Just(SendOutcome::Sent),
+        Just(SendOutcome::NoMemory),
+        Just(SendOutcome::Failed)
+    ];
+    let garbage = (
+        source.clone(),
+        proptest::collection::vec(any::<u8>(), 0..64),
+    );
+    prop_oneof![
+        8 => duration().prop_map(Step::Wait),
+        1 => duration().prop_map(Step::ClockBack),
+        4 => Just(Step::Timeout),
+        12 => Just(Step::NextTimeout),
+        16 => hear,
+        2 => source.clone().prop_map(|source| Step::Echo { source }),
+        2 => garbage.prop_map(|(source, bytes)| Step::Garbage { source, bytes }),
+        4 => prop_oneof![3 => Just(LinkState::Up), 1 => Just(LinkState::Down)].prop_map(Step::Link),
+        2 => (family(), proptest::option::weighted(0.8, source)).prop_map(|(f, s)| Step::Source(f, s)),
+        2 => (0..4usize, any::<u8>()).prop_map(|(cause, amount)| Step::Demote(cause, amount)),
+        6 => (family(), outcome).prop_map(|(family, outcome)| Step::SendCompleted(family, outcome)),
+        1 => Just(Step::ClaimCompleted),
+        1 => prop_oneof![5 => duration(), 1 => Just(Duration::MAX)].prop_map(Step::StepDown),
+        1 => prop_oneof![9 => Just(Step::ClaimCompleted), 1 => Just(Step::Shutdown)],
+    ]
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    let profile = prop_oneof![
+        Just(Profile::Ucarp),
+        Just(Profile::FreeBsd),
+        Just(Profile::OpenBsd)
+    ];
+    let numbers = (priority(), 1..5u8, any::<u64>());
+    (profile, numbers, any::<(bool, bool)>(), 0..3usize).prop_map(
+        |(profile, ((advbase, advskew), deadratio, initial_counter), (preempt, strict), set)| {
+            let both = ["10.9.0.100", "2001:db8::100", "fe80::100"];
+            Settings {
+                advbase: AdvBase(advbase),
+                advskew: AdvSkew(advskew),
+                deadratio: DeadRatio::new(deadratio).unwrap(),
+                preempt,
+                strict_counter: strict,
+                initial_counter,
+                addresses: addresses([&both[..1], &both[1..], &both][set]),
+                ..settings(profile)
+            }
+        },
+    )
+}
+
+/// What the world has been told, and what must hold of it.
+#[derive(Default)]
+struct World {
+    state: Option<State>,
+    datapath: Option<State>,
+    holds_addresses: bool,
+    notices: Vec<(String, Instant)>,
+}
+
+impl World {
+    /// Follows every action of one input.
+    fn follow(&mut self, host: &mut Host) {
+        let mut was_master = self.state == Some(State::Master);
+        while let Some(action) = host.machine.poll_action() {
+            match action {
+                Action::Report(Transition { from, to, .. }) => {
+                    assert_eq!(from, self.state.unwrap_or(State::Init));
+                    assert_ne!(from, to);
+                    self.state = Some(to);
+                    was_master |= to == State::Master;
+                }
+                Action::ProgramDatapath(state) => self.datapath = Some(state),
+                Action::ClaimAddresses => {
+                    assert!(!self.holds_addresses, "claimed twice");
+                    assert_eq!(
+                        self.datapath,
+                        Some(State::Master),
+                        "the datapath comes first"
+                    );
+                    self.holds_addresses = true;
+                }
+                Action::ReleaseAddresses => self.holds_addresses = false,
+                Action::SendAdvertisement { family, payload } => {
+                    assert!(
+                        was_master,
+                        "only a MASTER, or one that just was, advertises"
+                    );
+                    assert!(host.machine.is_active(family));
+                    let ours = Advertisement::parse(&payload).unwrap();
+                    assert!(host.authenticator.verify(ours.counter, &ours.digest));
+                    host.sent = Some(payload);
+                }
+                Action::Announce(family) => {
+                    assert!(self.holds_addresses, "announced without having");
+                    assert!(host.machine.settings.uses(family));
+                }
+                Action::Notify(notice) => self.note(notice, host.machine.now),
+            }
+        }
+        let state = host.machine.state();
+        assert_eq!(
+            self.state.unwrap_or(State::Init),
+            state,
+            "every change is reported"
+        );
+        assert_eq!(
+            self.datapath.unwrap_or(State::Init),
+            state,
+            "the datapath follows the state"
+        );
+        assert_eq!(
+            self.holds_addresses,
+            state == State::Master,
+            "the addresses follow the state"
+        );
+        assert_eq!(host.machine.next_deadline().is_none(), state == State::Init);
+    }
+
+    fn note(&mut self, notice: Notice, now: Instant) {
+        if matches!(notice, Notice::Suppressed | Notice::Unsuppressed) {
+            return;
+        }
+        let name = String::from(name(notice));
+        let last = self.notices.iter().rev().find(|(other, _)| *other == name);
+        assert!(
+            last.is_none_or(|(_, at)| *at + NOTICE_INTERVAL <= now),
+            "too many of {name}"
+        );
+        self.notices.push((name, now));
+    }
+}
+
+fn apply(host: &mut Host, step: &Step) {
+    match step {
+        Step::Wait(duration) => {
+            host.wait(*duration);
+        }
+        Step::ClockBack(duration) => {
+            let earlier = host
+                .now
+                .as_nanos()
+                .saturating_sub(duration.as_nanos() as u64);
+            host.machine.handle_timeout(Instant::from_nanos(earlier));
+        }
+        Step::Timeout => host.machine.handle_timeout(host.now),
+        Step::NextTimeout => {
+            // All but the end of time, where an endless hold ends.
+            let next = host
+                .machine
+                .next_deadline()
+                .filter(|next| *next < host.now + YEAR);
+            host.now = host.now.max(next.unwrap_or(host.now));
+            host.machine.handle_timeout(host.now);
+        }
+        Step::Hear {
+            source,
+            advbase,
+            advskew,
+            demotion,
+            counter,
+            age,
+        } => {
+            let counter = match counter {
+                Counter::Next => {
+                    host.counter += 1;
+                    host.counter
+                }
+                Counter::Back(by) => host.counter.saturating_sub(*by),
+                Counter::Any(counter) => *counter,
+            };
+            let payload = host.payload_with_counter(*advbase, *advskew, *demotion, counter);
+            hear(host, *source, &payload, *age);
+        }
+        Step::Echo { source } => {
+            if let Some(payload) = host.sent {
+                hear(host, *source, &payload, Duration::ZERO);
+            }
+        }
+        Step::Garbage { source, bytes } => hear(host, *source, bytes, Duration::ZERO),
+        Step::Link(link) => feed(host, Input::LinkChanged(*link)),
+        Step::Source(family, source) => {
+            let source = source.map(|index| ip(SOURCES[index]));
+            feed(
+                host,
+                Input::SourceChanged {
+                    family: *family,
+                    source,
+                },
+            );
+        }
+        Step::Demote(cause, amount) => {
+            let cause = DemotionCause::ALL[*cause];
+            feed(
+                host,
+                Input::DemotionChanged {
+                    cause,
+                    amount: Demotion(*amount),
+                },
+            );
+        }
+        Step::SendCompleted(family, outcome) => {
+            feed(
+                host,
+                Input::SendCompleted {
+                    family: *family,
+                    outcome: *outcome,
+                },
+            );
+        }
+        Step::ClaimCompleted => feed(host, Input::ClaimCompleted),
+        Step::StepDown(hold) => feed(host, Input::Command(Command::StepDown { hold: *hold })),
+        Step::Shutdown => feed(host, Input::Shutdown),
+    }
+}
+
+fn feed(host: &mut Host, input: Input<'_>) {
+    host.machine.handle_input(host.now, input);
+}
+
+fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
+    let source = ip(SOURCES[source]);
+    let arrival = host
+        .now
+        .as_nanos()
+        .saturating_sub(u64::try_from(age.as_nanos()).unwrap());
+    let origin = Origin {
+        source,
+        arrival: Instant::from_nanos(arrival),
+    };
+    feed(
+        host,
+        Input::Advertisement {
+            family: Family::of(source),
+            origin,
+            payload,
+        },
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_input_sequence_panics_or_leaves_a_stale_deadline(
+        settings in any_settings(),
+        steps in proptest::collection::vec(step(), 1..200),
+    ) {
+        let mut host = Host::new(settings);
+        let mut world = World::default();
+        for (index, text) in [(0, "10.9.0.5"), (3, "fe80::5")] {
+            let family = Family::of(ip(text));
+            apply(&mut host, &Step::Source(family, Some(index)));
+            world.follow(&mut host);
+        }
+        apply(&mut host, &Step::Link(LinkState::Up));
+        world.follow(&mut host);
+        for step in &steps {
+            apply(&mut host, step);
+            world.follow(&mut host);
+            if matches!(step, Step::Timeout | Step::NextTimeout) {
+                let now = host.machine.now;
+                let next = host.machine.next_deadline();
+                prop_assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
+                let timers = host.machine.timers;
+                host.machine.handle_timeout(now);
+                prop_assert_eq!(host.machine.poll_action(), None, "a second timeout does nothing");
+                prop_assert_eq!(timers, host.machine.timers);
+            }
+        }
+    }
+}
