@@ -164,6 +164,8 @@ impl Engine {
         for interface in 0..engine.interfaces.len() {
             engine.find_at_start(interface)?;
         }
+        // Loading and attaching took a while; listening begins now.
+        let now = clock::now();
         for interface in 0..engine.interfaces.len() {
             engine.follow(interface, now);
         }
