@@ -8,7 +8,7 @@ use super::*;
 
 /// One thing that the outside does.
 #[derive(Clone, Debug)]
-enum Step {
+enum Move {
     Wait(Duration),
     /// The clock of one call is this far behind.
     ClockBack(Duration),
@@ -19,7 +19,7 @@ enum Step {
         advbase: u8,
         advskew: u8,
         demotion: u8,
-        counter: Counter,
+        counter: Heard,
         age: Duration,
     },
     Echo {
@@ -39,13 +39,14 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Counter {
+enum Heard {
     Next,
     Back(u64),
     Any(u64),
 }
 
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const YEAR_NANOS: u64 = 365 * 24 * 3600 * 1_000_000_000;
+const YEAR: Duration = Duration::from_nanos(YEAR_NANOS);
 
 const SOURCES: [&str; 6] = [
     "10.9.0.5",
@@ -59,7 +60,7 @@ const SOURCES: [&str; 6] = [
 fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![
         8 => (0..5_000_000_000u64).prop_map(Duration::from_nanos),
-        1 => (0..YEAR.as_nanos() as u64).prop_map(Duration::from_nanos),
+        1 => (0..YEAR_NANOS).prop_map(Duration::from_nanos),
         1 => Just(Duration::ZERO),
     ]
 }
@@ -72,11 +73,11 @@ fn priority() -> impl Strategy<Value = (u8, u8)> {
     ]
 }
 
-fn counter() -> impl Strategy<Value = Counter> {
+fn counter() -> impl Strategy<Value = Heard> {
     prop_oneof![
-        6 => Just(Counter::Next),
-        2 => (0..20u64).prop_map(Counter::Back),
-        1 => any::<u64>().prop_map(Counter::Any),
+        6 => Just(Heard::Next),
+        2 => (0..20u64).prop_map(Heard::Back),
+        1 => any::<u64>().prop_map(Heard::Any),
     ]
 }
 
@@ -84,10 +85,10 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Inet), Just(Family::Inet6)]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Move> {
     let source = 0..SOURCES.len();
     let hear = (source.clone(), priority(), 0..3u8, counter(), duration()).prop_map(
-        |(source, (advbase, advskew), demotion, counter, age)| Step::Hear {
+        |(source, (advbase, advskew), demotion, counter, age)| Move::Hear {
             source,
             advbase,
             advskew,
@@ -106,20 +107,20 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::collection::vec(any::<u8>(), 0..64),
     );
     prop_oneof![
-        8 => duration().prop_map(Step::Wait),
-        1 => duration().prop_map(Step::ClockBack),
-        4 => Just(Step::Timeout),
-        12 => Just(Step::NextTimeout),
+        8 => duration().prop_map(Move::Wait),
+        1 => duration().prop_map(Move::ClockBack),
+        4 => Just(Move::Timeout),
+        12 => Just(Move::NextTimeout),
         16 => hear,
-        2 => source.clone().prop_map(|source| Step::Echo { source }),
-        2 => garbage.prop_map(|(source, bytes)| Step::Garbage { source, bytes }),
-        4 => prop_oneof![3 => Just(LinkState::Up), 1 => Just(LinkState::Down)].prop_map(Step::Link),
-        2 => (family(), proptest::option::weighted(0.8, source)).prop_map(|(f, s)| Step::Source(f, s)),
-        2 => (0..4usize, any::<u8>()).prop_map(|(cause, amount)| Step::Demote(cause, amount)),
-        6 => (family(), outcome).prop_map(|(family, outcome)| Step::SendCompleted(family, outcome)),
-        1 => Just(Step::ClaimCompleted),
-        1 => prop_oneof![5 => duration(), 1 => Just(Duration::MAX)].prop_map(Step::StepDown),
-        1 => prop_oneof![9 => Just(Step::ClaimCompleted), 1 => Just(Step::Shutdown)],
+        2 => source.clone().prop_map(|source| Move::Echo { source }),
+        2 => garbage.prop_map(|(source, bytes)| Move::Garbage { source, bytes }),
+        4 => prop_oneof![3 => Just(LinkState::Up), 1 => Just(LinkState::Down)].prop_map(Move::Link),
+        2 => (family(), proptest::option::weighted(0.8, source)).prop_map(|(f, s)| Move::Source(f, s)),
+        2 => (0..4usize, any::<u8>()).prop_map(|(cause, amount)| Move::Demote(cause, amount)),
+        6 => (family(), outcome).prop_map(|(family, outcome)| Move::SendCompleted(family, outcome)),
+        1 => Just(Move::ClaimCompleted),
+        1 => prop_oneof![5 => duration(), 1 => Just(Duration::MAX)].prop_map(Move::StepDown),
+        1 => prop_oneof![9 => Just(Move::ClaimCompleted), 1 => Just(Move::Shutdown)],
     ]
 }
 
@@ -229,20 +230,16 @@ impl World {
     }
 }
 
-fn apply(host: &mut Host, step: &Step) {
+fn apply(host: &mut Host, step: &Move) {
     match step {
-        Step::Wait(duration) => {
+        Move::Wait(duration) => {
             host.wait(*duration);
         }
-        Step::ClockBack(duration) => {
-            let earlier = host
-                .now
-                .as_nanos()
-                .saturating_sub(duration.as_nanos() as u64);
-            host.machine.handle_timeout(Instant::from_nanos(earlier));
+        Move::ClockBack(duration) => {
+            host.machine.handle_timeout(earlier(host.now, *duration));
         }
-        Step::Timeout => host.machine.handle_timeout(host.now),
-        Step::NextTimeout => {
+        Move::Timeout => host.machine.handle_timeout(host.now),
+        Move::NextTimeout => {
             // All but the end of time, where an endless hold ends.
             let next = host
                 .machine
@@ -251,7 +248,7 @@ fn apply(host: &mut Host, step: &Step) {
             host.now = host.now.max(next.unwrap_or(host.now));
             host.machine.handle_timeout(host.now);
         }
-        Step::Hear {
+        Move::Hear {
             source,
             advbase,
             advskew,
@@ -260,24 +257,24 @@ fn apply(host: &mut Host, step: &Step) {
             age,
         } => {
             let counter = match counter {
-                Counter::Next => {
+                Heard::Next => {
                     host.counter += 1;
                     host.counter
                 }
-                Counter::Back(by) => host.counter.saturating_sub(*by),
-                Counter::Any(counter) => *counter,
+                Heard::Back(by) => host.counter.saturating_sub(*by),
+                Heard::Any(counter) => *counter,
             };
             let payload = host.payload_with_counter(*advbase, *advskew, *demotion, counter);
             hear(host, *source, &payload, *age);
         }
-        Step::Echo { source } => {
+        Move::Echo { source } => {
             if let Some(payload) = host.sent {
                 hear(host, *source, &payload, Duration::ZERO);
             }
         }
-        Step::Garbage { source, bytes } => hear(host, *source, bytes, Duration::ZERO),
-        Step::Link(link) => feed(host, Input::LinkChanged(*link)),
-        Step::Source(family, source) => {
+        Move::Garbage { source, bytes } => hear(host, *source, bytes, Duration::ZERO),
+        Move::Link(link) => feed(host, Input::LinkChanged(*link)),
+        Move::Source(family, source) => {
             let source = source.map(|index| ip(SOURCES[index]));
             feed(
                 host,
@@ -287,7 +284,7 @@ fn apply(host: &mut Host, step: &Step) {
                 },
             );
         }
-        Step::Demote(cause, amount) => {
+        Move::Demote(cause, amount) => {
             let cause = DemotionCause::ALL[*cause];
             feed(
                 host,
@@ -297,7 +294,7 @@ fn apply(host: &mut Host, step: &Step) {
                 },
             );
         }
-        Step::SendCompleted(family, outcome) => {
+        Move::SendCompleted(family, outcome) => {
             feed(
                 host,
                 Input::SendCompleted {
@@ -306,9 +303,9 @@ fn apply(host: &mut Host, step: &Step) {
                 },
             );
         }
-        Step::ClaimCompleted => feed(host, Input::ClaimCompleted),
-        Step::StepDown(hold) => feed(host, Input::Command(Command::StepDown { hold: *hold })),
-        Step::Shutdown => feed(host, Input::Shutdown),
+        Move::ClaimCompleted => feed(host, Input::ClaimCompleted),
+        Move::StepDown(hold) => feed(host, Input::Command(Command::StepDown { hold: *hold })),
+        Move::Shutdown => feed(host, Input::Shutdown),
     }
 }
 
@@ -318,13 +315,9 @@ fn feed(host: &mut Host, input: Input<'_>) {
 
 fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
     let source = ip(SOURCES[source]);
-    let arrival = host
-        .now
-        .as_nanos()
-        .saturating_sub(u64::try_from(age.as_nanos()).unwrap());
     let origin = Origin {
         source,
-        arrival: Instant::from_nanos(arrival),
+        arrival: earlier(host.now, age),
     };
     feed(
         host,
@@ -334,6 +327,11 @@ fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
             payload,
         },
     );
+}
+
+fn earlier(now: Instant, by: Duration) -> Instant {
+    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+    Instant::from_nanos(now.as_nanos().saturating_sub(by))
 }
 
 proptest! {
@@ -348,15 +346,15 @@ proptest! {
         let mut world = World::default();
         for (index, text) in [(0, "10.9.0.5"), (3, "fe80::5")] {
             let family = Family::of(ip(text));
-            apply(&mut host, &Step::Source(family, Some(index)));
+            apply(&mut host, &Move::Source(family, Some(index)));
             world.follow(&mut host);
         }
-        apply(&mut host, &Step::Link(LinkState::Up));
+        apply(&mut host, &Move::Link(LinkState::Up));
         world.follow(&mut host);
         for step in &steps {
             apply(&mut host, step);
             world.follow(&mut host);
-            if matches!(step, Step::Timeout | Step::NextTimeout) {
+            if matches!(step, Move::Timeout | Move::NextTimeout) {
                 let now = host.machine.now;
                 let next = host.machine.next_deadline();
                 prop_assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
