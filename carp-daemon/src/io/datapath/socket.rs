@@ -63,7 +63,7 @@ impl Receiver {
         sys::receive_auxdata(socket.as_fd())?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         // Every EtherType, like XDP: frames of a bridge port or with a VLAN tag are seen too.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3")]
+        #[expect(clippy::cast_possible_truncation, reason = "3")]
         sys::bind_to_interface(socket.as_fd(), link.index, libc::ETH_P_ALL as u16)?;
         Ok(Self {
             socket: sys::watch(socket)?,
@@ -164,18 +164,14 @@ impl Receiver {
             stripped_tag: None,
         };
         for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::ScmTimestampns(stamp) => {
-                    received.stamp = Some(Duration::from(stamp))
-                }
-                ControlMessageOwned::Unknown(control)
-                    if control.cmsg_header.cmsg_level == libc::SOL_PACKET
-                        && control.cmsg_header.cmsg_type == libc::PACKET_AUXDATA =>
-                {
-                    received.stripped_tag =
-                        PacketAuxdata::parse(&control.data_bytes).and_then(|data| data.vlan_tci);
-                }
-                _ => {}
+            if let ControlMessageOwned::ScmTimestampns(stamp) = control {
+                received.stamp = Some(Duration::from(stamp));
+            } else if let ControlMessageOwned::Unknown(control) = control
+                && control.cmsg_header.cmsg_level == libc::SOL_PACKET
+                && control.cmsg_header.cmsg_type == libc::PACKET_AUXDATA
+            {
+                received.stripped_tag =
+                    PacketAuxdata::parse(&control.data_bytes).and_then(|data| data.vlan_tci);
             }
         }
         Ok(received)
