@@ -210,10 +210,10 @@ fn padded(key: &[u8; DIGEST_LEN], pad: u8) -> [u8; BLOCK_LEN] {
 fn outer_block(inner: &Midstate, block: &mut Block) {
     /// The key's block and the digest.
     const MESSAGE_BITS: u32 = 8 * (64 + 20);
-    *block = [black_box(0); 16];
-    block[..5].copy_from_slice(&inner.0);
-    block[5] = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
-    block[15] = MESSAGE_BITS;
+    let [a, b, c, d, e] = inner.0;
+    let end = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
+    let z = black_box(0);
+    *block = [a, b, c, d, e, end, z, z, z, z, z, z, z, z, z, MESSAGE_BITS];
 }
 
 /// Bytes as big-endian words.
