@@ -8,52 +8,53 @@ mod timeline;
 
 use std::env;
 use std::fs;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use carp_tests::lab;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
 /// Tells the child that it is the show; every process it starts inherits it, so we can tell them from all others.
 const MARK: &str = "CARPD_DEMO";
 
+/// Exit status of a program that Ctrl-C ended, as shells report it.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     let result = if env::var_os(MARK).is_some() {
-        ignore_interruptions().and_then(|()| show::run())
+        // What the supervisor blocked for itself, our daemons would inherit.
+        interruptions()
+            .thread_unblock()
+            .map_err(Into::into)
+            .and_then(|()| show::run())
+            .map(|()| ExitCode::SUCCESS)
     } else {
         supervise()
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("demo: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-/// Ctrl-C reaches every process of the terminal; what to do about it is the supervisor's business.
-fn ignore_interruptions() -> Result<()> {
-    interruptions().thread_block()?;
-    Ok(())
-}
-
+/// What asks us to stop.
 fn interruptions() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
         .collect()
 }
 
-fn supervise() -> Result<()> {
+fn supervise() -> Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("needs root: it makes network namespaces and attaches XDP programs");
     }
-    // Blocked, so that they wait in the descriptor instead of ending us. Children start with nothing blocked.
-    ignore_interruptions()?;
+    // Blocked, they wait in the descriptor instead of ending us.
+    interruptions().thread_block()?;
     let interrupted = SignalFd::with_flags(
         &interruptions(),
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
@@ -62,6 +63,8 @@ fn supervise() -> Result<()> {
     let mark = std::process::id().to_string();
     let mut show = Command::new(env::current_exe()?)
         .env(MARK, &mark)
+        // Ctrl-C reaches every process of the terminal's foreground group; what to do about it is decided here.
+        .process_group(0)
         .spawn()
         .context("failed to start the show")?;
     let pid = show.id();
@@ -78,33 +81,29 @@ fn supervise() -> Result<()> {
         thread::sleep(Duration::from_millis(20));
     };
     clean_up(pid, &mark)?;
-    judge(status, stopped)
-}
-
-fn judge(status: ExitStatus, stopped: bool) -> Result<()> {
-    if stopped {
-        bail!("stopped before its end");
-    }
-    if !status.success() {
-        bail!("the show ended early ({status})");
-    }
-    Ok(())
+    Ok(if stopped {
+        ExitCode::from(INTERRUPTED)
+    } else if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        // It has said why.
+        ExitCode::FAILURE
+    })
 }
 
 /// Removes what the show has left and looks whether anything remains.
 fn clean_up(show: u32, mark: &str) -> Result<()> {
-    // Its labs are orphans now, if any are left.
-    lab::remove_orphans().context("failed to clean up")?;
-    for pid in processes_with(mark) {
-        // Not in a namespace of the lab, and still ours.
-        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    while !processes_with(mark).is_empty() && std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !processes_with(mark).is_empty() && Instant::now() < deadline {
+        for pid in processes_with(mark) {
+            // Gone in the meantime is as good as killed.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         thread::sleep(Duration::from_millis(20));
     }
-    let processes = processes_with(mark);
-    let namespaces = namespaces_of(show);
+    // With nobody left to make another: its labs are orphans now, if there are any.
+    lab::remove_orphans().context("failed to clean up")?;
+    let (processes, namespaces) = (processes_with(mark), namespaces_of(show));
     if !processes.is_empty() || !namespaces.is_empty() {
         bail!("left behind: processes {processes:?}, namespaces {namespaces:?}");
     }

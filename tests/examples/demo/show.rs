@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use carp_tests::client::owners;
 use carp_tests::{Capture, Captured, Carpd, Client, Daemon, Host, Lab, Mark};
 
-use crate::timeline::{Act, Timeline, span};
+use crate::timeline::{Act, Timeline, outage_text, span, span_exact};
 
 /// The address that r1 and r2 share.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
@@ -17,10 +18,15 @@ const LONG: Duration = Duration::from_secs(15);
 /// How long the audience may look at a quiet network before the next deed.
 const QUIET: Duration = Duration::from_millis(1500);
 
+/// Time in which an ARP request may be answered.
+const ARP_WINDOW: Duration = Duration::from_millis(100);
+
 /// ucarp's own defaults, an advertisement a second and dead after three; r1 is to be MASTER whenever it can.
 const R1: &str = "-b 1 -k 0 -P";
-/// Three times 1 + 100/256 s without an advertisement, and r2 takes over.
+/// Worse: the better host takes the address back from it.
 const R2: &str = "-b 1 -k 100 -P";
+/// Silence after which r2 takes over: deadratio × advbase + advskew / 256 s.
+const R2_MASTER_DOWN: Duration = Duration::from_nanos(3 * 1_000_000_000 + 100 * 3_906_250);
 
 /// What stands on the stage.
 struct Stage {
@@ -28,6 +34,7 @@ struct Stage {
     capture: Capture,
     r1: Host,
     r2: Host,
+    client_host: Host,
     client: Client,
     // Dropped last.
     _lab: Lab,
@@ -48,7 +55,7 @@ pub fn run() -> Result<()> {
         lab.host("r1", "10.9.0.1/16")?,
         lab.host("r2", "10.9.0.2/16")?,
     );
-    let client = lab.host("client", "10.9.0.3/16")?;
+    let client_host = lab.host("client", "10.9.0.3/16")?;
     println!("Network namespaces: {}.\n", lab.names().join(", "));
 
     let timeline = Timeline::start();
@@ -65,13 +72,14 @@ pub fn run() -> Result<()> {
         .with_context(|| on_r1.transcript())?;
     timeline.result(first.at, "r1 is MASTER, r2 is BACKUP");
 
-    let client = Client::start(&client, ADDRESS, PACE)?;
+    let client = Client::start(&client_host, ADDRESS, PACE)?;
     client.wait_for_answer(LONG)?;
     let stage = Stage {
         timeline,
         capture,
         r1,
         r2,
+        client_host,
         client,
         _lab: lab,
     };
@@ -79,52 +87,32 @@ pub fn run() -> Result<()> {
 
     let mut acts = Vec::new();
 
-    let killed = Instant::now();
-    stage.timeline.deed(
-        killed,
-        "SIGKILL to carpd on r1; its host lives, and goes on answering",
-    );
+    let deed = stage.deed("SIGKILL to carpd on r1; its host lives");
     on_r1.kill()?;
-    acts.push(stage.takeover("process killed (SIGKILL)", killed, &stage.r2, &on_r2)?);
+    acts.push(stage.takeover("process killed (SIGKILL)", deed, &stage.r2, &on_r2)?);
+    stage.explain_silence(deed)?;
 
-    let returned = Instant::now();
-    stage
-        .timeline
-        .deed(returned, "carpd starts on r1 again, and preempts");
+    let deed = stage.deed("carpd starts on r1 again, and preempts");
     on_r1 = start(&stage.r1, R1)?;
-    acts.push(stage.takeover(
-        "better host returns (--preempt)",
-        returned,
-        &stage.r1,
-        &on_r1,
-    )?);
+    acts.push(stage.takeover("better host returns (--preempt)", deed, &stage.r1, &on_r1)?);
 
-    let stopped = Instant::now();
-    stage.timeline.deed(
-        stopped,
-        "SIGTERM to carpd on r1: it bows out and releases the address",
-    );
+    let deed = stage.deed("SIGTERM to carpd on r1: it bows out and releases the address");
     let status = on_r1.terminate(LONG)?;
     ensure!(
         status == 0,
         "carpd ended with status {status}\n{}",
         on_r1.transcript()
     );
-    acts.push(stage.takeover("orderly stop (SIGTERM)", stopped, &stage.r2, &on_r2)?);
+    acts.push(stage.takeover("orderly stop (SIGTERM)", deed, &stage.r2, &on_r2)?);
 
-    let returned = Instant::now();
-    stage
-        .timeline
-        .deed(returned, "carpd starts on r1 once more");
+    let deed = stage.deed("carpd starts on r1 once more");
     on_r1 = start(&stage.r1, R1)?;
-    stage.takeover("", returned, &stage.r1, &on_r1)?;
+    stage.takeover("", deed, &stage.r1, &on_r1)?;
 
-    let pulled = Instant::now();
-    stage
-        .timeline
-        .deed(pulled, "r1's cable is pulled: the whole host is gone");
+    let deed = stage.deed("r1's cable is pulled: the whole host is out of reach");
     stage.r1.unplug()?;
-    acts.push(stage.takeover("host lost (cable pulled)", pulled, &stage.r2, &on_r2)?);
+    acts.push(stage.takeover("host lost (cable pulled)", deed, &stage.r2, &on_r2)?);
+    stage.explain_silence(deed)?;
 
     on_r1.terminate(LONG)?;
     on_r2.terminate(LONG)?;
@@ -138,7 +126,15 @@ fn start(host: &Host, arguments: &str) -> Result<Daemon> {
 }
 
 impl Stage {
-    /// Waits until `winner` is MASTER and the client is served, says so, and gives what was measured.
+    /// Says what was done to the MASTER and gives the moment.
+    fn deed(&self, text: &str) -> Instant {
+        let now = Instant::now();
+        self.timeline.deed(now, text);
+        now
+    }
+
+    /// Waits until `winner` is MASTER and the client is served, says so, and gives what was measured. `carpd` is the
+    /// winner's.
     fn takeover(
         &self,
         name: &'static str,
@@ -165,16 +161,52 @@ impl Stage {
         self.client.wait_for_answer(LONG)?;
         self.quiet()?;
         let outage = self.client.longest_outage(deed);
-        match outage {
-            Duration::ZERO => self.timeline.detail("client: every request was answered"),
-            outage => self
-                .timeline
-                .detail(&format!("client: no answer for {}", span(outage))),
-        }
+        let owners = self.owners()?;
+        self.timeline.detail(&format!(
+            "the client got no answer for {}; {owners} answers ARP",
+            outage_text(outage)
+        ));
         Ok(Act {
             name,
             takeover,
             outage,
+        })
+    }
+
+    /// Says how long r2 waited for r1, and how long it had to.
+    fn explain_silence(&self, deed: Instant) -> Result<()> {
+        let advertisements = |host| self.capture.advertisements(Mark::default(), host);
+        let first = advertisements("r2").into_iter().find(|(at, _)| *at >= deed);
+        let (first, _) = first.context("r2 has advertised")?;
+        let last = advertisements("r1")
+            .into_iter()
+            .rfind(|(at, _)| *at < first);
+        let (last, _) = last.context("r1 has advertised")?;
+        self.timeline.detail(&format!(
+            "r2 waited {} from r1's last advertisement on; its master-down time is {}",
+            span_exact(first.duration_since(last)),
+            span_exact(R2_MASTER_DOWN),
+        ));
+        Ok(())
+    }
+
+    /// Names of the hosts that answer ARP for the address.
+    fn owners(&self) -> Result<String> {
+        let macs = owners(&self.client_host, &self.capture, ADDRESS, ARP_WINDOW)?;
+        let name = |mac| {
+            [&self.r1, &self.r2]
+                .into_iter()
+                .find(|host| host.mac() == mac)
+                .map(Host::name)
+        };
+        let names: Vec<_> = macs
+            .into_iter()
+            .map(|mac| name(mac).unwrap_or("a stranger"))
+            .collect();
+        Ok(if names.is_empty() {
+            "nobody".to_owned()
+        } else {
+            names.join(" as well as ")
         })
     }
 

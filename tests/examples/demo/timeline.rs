@@ -46,13 +46,13 @@ impl Timeline {
     /// The closing table.
     pub fn table(&self, acts: &[Act]) {
         println!();
-        println!("  {:<34}{:>14}{:>18}", "", "takeover", "client's outage");
+        println!("  {:<34}{:>12}{:>20}", "", "takeover", "client's outage");
         for act in acts {
             println!(
-                "  {:<34}{:>14}{:>18}",
+                "  {:<34}{:>12}{:>20}",
                 act.name,
                 span(act.takeover),
-                span(act.outage)
+                outage_text(act.outage)
             );
         }
         println!();
@@ -73,7 +73,22 @@ impl Timeline {
     }
 }
 
-/// Milliseconds: the resolution that a client with a probe every 10 ms allows.
+/// Whole milliseconds, for what depends on the moment of the deed.
 pub fn span(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
+}
+
+/// Tenths of a millisecond, for what the wire tells.
+pub fn span_exact(duration: Duration) -> String {
+    let tenths = duration.as_micros() / 100;
+    format!("{}.{} ms", tenths / 10, tenths % 10)
+}
+
+/// An outage, no finer than the client's pace can tell.
+pub fn outage_text(outage: Duration) -> String {
+    if outage.is_zero() {
+        "less than 10 ms".to_owned()
+    } else {
+        span(outage)
+    }
 }
