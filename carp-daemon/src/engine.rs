@@ -43,6 +43,7 @@ use crate::io::scripts::{Completion, Outcome, Which};
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
 use crate::lock::{self, Lock};
+use crate::privileges;
 use deadlines::Deadlines;
 use interface::Interface;
 use vhost::Vhost;
@@ -62,6 +63,9 @@ pub enum Error {
     /// Advertisements cannot be received.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
+    /// The caller, told that we are ready, could not give up its privileges.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
     /// A socket, timer or signal handler.
     #[error("failed to {action}")]
     System {
@@ -85,17 +89,20 @@ pub enum Error {
 /// Serves every virtual host of the configuration until asked to stop.
 ///
 /// Runs on a tokio `current_thread` runtime with I/O and time enabled. `on_ready` is called once every step of the
-/// start that can fail has succeeded.
+/// start that needs privileges beyond serving has succeeded.
 ///
 /// # Errors
-/// What failed at the start, or what makes going on impossible.
-pub async fn run(config: Config, on_ready: impl FnOnce()) -> Result<(), Error> {
+/// What failed at the start, also in `on_ready`, or what makes going on impossible.
+pub async fn run(
+    config: Config,
+    on_ready: impl FnOnce() -> Result<(), privileges::Error>,
+) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(|source| Error::System {
         action: "handle signals",
         source,
     })?;
     let mut engine = Engine::start(config)?;
-    on_ready();
+    on_ready()?;
     engine.serve(&mut signals).await?;
     engine.stop(&mut signals).await;
     Ok(())
@@ -120,6 +127,8 @@ struct Engine {
     /// Something was left behind in the last turn: do not wait before the next.
     busy: bool,
     stopping: bool,
+    /// An interface could not be opened: when to try again.
+    retry_at: Option<Instant>,
     _locks: Vec<Lock>,
 }
 
@@ -156,6 +165,7 @@ impl Engine {
             addresses: BTreeMap::new(),
             busy: false,
             stopping: false,
+            retry_at: None,
             _locks: locks,
         };
         engine
@@ -175,7 +185,16 @@ impl Engine {
     /// Turns until someone asks to stop.
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), Error> {
         loop {
-            let earliest = self.deadlines.earliest();
+            if self.busy {
+                // Scripts and signals have their own tasks, which run while this one waits.
+                tokio::task::yield_now().await;
+            }
+            let earliest = self
+                .deadlines
+                .earliest()
+                .into_iter()
+                .chain(self.retry_at)
+                .min();
             self.timer.set(earliest).map_err(|source| Error::System {
                 action: "set the timer",
                 source,
@@ -202,6 +221,7 @@ impl Engine {
     fn turn(&mut self, now: Instant) -> Result<(), Error> {
         self.hear(now)?;
         self.follow_links(now)?;
+        self.retry(now);
         while let Some(vhost) = self.deadlines.pop_due(now) {
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
@@ -214,7 +234,6 @@ impl Engine {
         signals: &mut Signals,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Wake>> {
-        // Everything is polled even when the answer is clear, so that each source is watched during the next wait.
         let mut work = std::mem::take(&mut self.busy);
         if let Poll::Ready(result) = self.datapath.poll_readable(context) {
             result?;

@@ -9,8 +9,10 @@ use crate::io::port::Port;
 
 /// One interface that virtual hosts live on.
 pub struct Interface {
-    /// The configured name; the interface keeps being ours when it is renamed.
+    /// The configured name.
     pub name: String,
+    /// The name it has now: an interface stays ours when it is renamed.
+    pub current_name: String,
     /// Its sending side, while the interface exists and could be opened.
     pub port: Option<Port>,
     /// Indices of its virtual hosts.
@@ -26,6 +28,7 @@ impl Interface {
     /// An interface without virtual hosts, not looked for yet.
     pub fn new(name: String) -> Self {
         Self {
+            current_name: name.clone(),
             name,
             port: None,
             vhosts: Vec::new(),

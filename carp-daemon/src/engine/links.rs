@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
 use carp_common::proto::{Input, LinkState};
 use carp_common::time::Instant;
@@ -15,6 +16,9 @@ use super::{Engine, Error};
 use crate::io::datapath::Chain;
 use crate::io::netlink::{Address, Event, Heard, Link};
 use crate::io::port::Port;
+
+/// Time between two attempts to open an interface that is there.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Lists every link and address anew.
@@ -76,6 +80,19 @@ impl Engine {
         Ok(())
     }
 
+    /// Tries again to open the interfaces that are there and could not be opened.
+    pub(super) fn retry(&mut self, now: Instant) {
+        if self.retry_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.retry_at = None;
+        for interface in 0..self.interfaces.len() {
+            if self.interfaces[interface].port.is_none() {
+                self.follow(interface, now);
+            }
+        }
+    }
+
     /// Finds an interface at the start, where failing is still an option.
     pub(super) fn find_at_start(&mut self, interface: usize) -> Result<(), Error> {
         let name = &self.interfaces[interface].name;
@@ -125,8 +142,13 @@ impl Engine {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.interfaces[interface].complained, true) {
-                        error!("cannot serve {} now: {}", link.name, Chain(&error));
+                        error!(
+                            "cannot serve {} yet, trying again: {}",
+                            link.name,
+                            Chain(&error)
+                        );
                     }
+                    self.retry_at = Some(now + RETRY_INTERVAL);
                 }
             },
             (None, None) => {}
@@ -150,7 +172,13 @@ impl Engine {
         }
         let rung = self.datapath.attach(link)?;
         info!("receiving on {} through datapath {rung}", link.name);
+        if !link.admin_up || !link.running {
+            warn!("{} is down: in INIT until it comes up", link.name);
+        }
         self.interfaces[interface].port = Some(port);
+        self.interfaces[interface]
+            .current_name
+            .clone_from(&link.name);
         self.remove_leftovers(interface);
         Ok(())
     }
@@ -175,6 +203,14 @@ impl Engine {
             source = self.interfaces[interface].source(here);
             if let Some(port) = &mut self.interfaces[interface].port {
                 port.set_mac(link.mac);
+            }
+            let wanted = &mut self.interfaces[interface];
+            if wanted.current_name != link.name {
+                warn!(
+                    "interface {} was renamed to {}: still served",
+                    wanted.current_name, link.name
+                );
+                wanted.current_name.clone_from(&link.name);
             }
             self.complain_about_source(interface, source.is_some());
         }
@@ -247,11 +283,7 @@ fn note(
     match event {
         Event::Link(link) => {
             let index = link.index;
-            if let Some(old) = links.insert(index, link.clone())
-                && old.name != link.name
-            {
-                warn!("interface {} was renamed to {}", old.name, link.name);
-            }
+            links.insert(index, link);
             index
         }
         Event::LinkGone { ifindex } => {

@@ -49,9 +49,16 @@ impl fmt::Display for Rung {
 /// Why an interface cannot be listened to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel program.
-    #[error(transparent)]
-    Xdp(#[from] xdp::Error),
+    /// The kernel program cannot run there.
+    #[error("cannot receive on {interface} through datapath {rung}: {}", .source.way_out())]
+    Xdp {
+        /// Where.
+        interface: String,
+        /// How.
+        rung: Rung,
+        /// Why not.
+        source: xdp::Error,
+    },
     /// The packet socket.
     #[error("failed to open a packet socket on {interface}")]
     Socket {
@@ -60,6 +67,9 @@ pub enum Error {
         /// Why not: EPERM without CAP_NET_RAW.
         source: io::Error,
     },
+    /// The kernel program's maps.
+    #[error(transparent)]
+    Map(#[from] xdp::Error),
 }
 
 /// Whether a drain left something behind.
@@ -139,17 +149,29 @@ impl Datapath {
     /// # Errors
     /// Why the last of them does not work.
     pub fn attach(&mut self, link: &Link) -> Result<Rung, Error> {
+        let pinned = |rung| {
+            move |source| Error::Xdp {
+                interface: link.name.clone(),
+                rung,
+                source,
+            }
+        };
         let rung = match self.wanted {
-            config::Datapath::XdpNative => self.attach_xdp(link, Mode::Native)?,
-            config::Datapath::XdpGeneric => self.attach_xdp(link, Mode::Generic)?,
+            config::Datapath::XdpNative => self
+                .attach_xdp(link, Mode::Native)
+                .map_err(pinned(Rung::XdpNative))?,
+            config::Datapath::XdpGeneric => self
+                .attach_xdp(link, Mode::Generic)
+                .map_err(pinned(Rung::XdpGeneric))?,
             config::Datapath::Socket => self.attach_socket(link)?,
             config::Datapath::Auto => match self.attach_xdp(link, Mode::Native) {
                 Ok(rung) => rung,
                 Err(error) => {
                     let rung = self.attach_socket(link)?;
                     warn!(
-                        "{}: falling back to datapath {rung}: {}",
+                        "{}: datapath {rung} instead of {}: {}",
                         link.name,
+                        Rung::XdpNative,
                         Chain(&error)
                     );
                     rung
@@ -160,13 +182,15 @@ impl Datapath {
         Ok(rung)
     }
 
-    fn attach_xdp(&mut self, link: &Link, mode: Mode) -> Result<Rung, Error> {
-        let xdp = match &mut self.xdp {
+    fn attach_xdp(&mut self, link: &Link, mode: Mode) -> Result<Rung, xdp::Error> {
+        let mut xdp = match self.xdp.take() {
             Some(xdp) => xdp,
-            none => none.insert(Xdp::load(self.debug, self.sizes)?),
+            None => Xdp::load(self.debug, self.sizes)?,
         };
-        xdp.attach(link, mode)?;
-        Ok(match mode {
+        let attached = xdp.attach(link, mode);
+        // A program that is attached nowhere would only hold memory.
+        self.xdp = xdp.is_attached().then_some(xdp);
+        attached.map(|()| match mode {
             Mode::Native => Rung::XdpNative,
             Mode::Generic => Rung::XdpGeneric,
         })
@@ -226,17 +250,24 @@ impl Datapath {
     /// # Errors
     /// What the runtime answers.
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ready = false;
         if let Some(xdp) = &mut self.xdp
             && let Poll::Ready(result) = xdp.poll_readable(context)
         {
-            return Poll::Ready(result);
+            result?;
+            ready = true;
         }
         for receiver in self.receivers.values() {
             if let Poll::Ready(result) = receiver.poll_readable(context) {
-                return Poll::Ready(result);
+                result?;
+                ready = true;
             }
         }
-        Poll::Pending
+        if ready {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Fetches what arrived up to `now`, whether or not a wake-up announced it.

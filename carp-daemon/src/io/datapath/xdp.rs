@@ -26,6 +26,11 @@ use crate::sys;
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CARPD_EBPF_OBJECT"));
 
+/// aya-log's ring buffer; unused without debug.
+const LOG_MAP: &str = "AYA_LOGS";
+/// One page.
+const SMALLEST_RING: u32 = 4096;
+
 /// Where in the receive path the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -39,10 +44,7 @@ pub enum Mode {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A missing capability.
-    #[error(
-        "not permitted to {action}: it takes CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux 5.8); grant them or \
-         use --datapath socket"
-    )]
+    #[error("not permitted to {action}")]
     NotPermitted {
         /// What was attempted.
         action: &'static str,
@@ -50,9 +52,7 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The kernel does not know something that the program needs.
-    #[error(
-        "failed to {action}: Linux {release} may be too old (multi-buffer XDP needs 5.18); use --datapath socket"
-    )]
+    #[error("failed to {action}: Linux {release} may be too old (multi-buffer XDP needs 5.18)")]
     KernelTooOld {
         /// What was attempted.
         action: &'static str,
@@ -62,7 +62,7 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// Another program is there; it is left alone.
-    #[error("XDP hook of {interface} is taken by program id {id}{}; detach it or use --datapath socket", Name(.name))]
+    #[error("XDP hook of {interface} is taken by program id {id}{}", Name(.name))]
     Taken {
         /// Where.
         interface: String,
@@ -72,15 +72,12 @@ pub enum Error {
         name: Option<String>,
     },
     /// The driver cannot.
-    #[error(
-        "the driver of {interface} has no native XDP (or not with its present settings); use --datapath xdp-generic \
-         or --datapath socket"
-    )]
+    #[error("the driver of {interface} has no native XDP, or not with its present settings")]
     NoDriverSupport {
         /// Where.
         interface: String,
         /// The refusal.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// Attaching failed otherwise.
     #[error("failed to attach the XDP program to {interface}")]
@@ -88,7 +85,7 @@ pub enum Error {
         /// Where.
         interface: String,
         /// The refusal.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// Loading failed otherwise.
     #[error("failed to {action}")]
@@ -99,7 +96,7 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The embedded object is not the one this daemon was written for.
-    #[error("the embedded eBPF object lacks {0}: rebuild with `cargo xtask build-ebpf`")]
+    #[error("the embedded eBPF object lacks {0}")]
     Missing(&'static str),
     /// A map could not be read or written.
     #[error("failed to {action} eBPF map {map}")]
@@ -109,7 +106,7 @@ pub enum Error {
         /// Which.
         map: &'static str,
         /// The refusal.
-        source: MapError,
+        source: Box<MapError>,
     },
     /// The state of the interface could not be asked for.
     #[error("failed to look at {interface}")]
@@ -119,6 +116,26 @@ pub enum Error {
         /// The refusal.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What an operator can do about it.
+    #[must_use]
+    pub const fn way_out(&self) -> &'static str {
+        match self {
+            Self::NotPermitted { .. } => {
+                "grant CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux 5.8) or use --datapath socket"
+            }
+            Self::Taken { .. } => "detach the other program or use --datapath socket",
+            Self::NoDriverSupport { .. } => "use --datapath xdp-generic or --datapath socket",
+            Self::Missing(_) => "rebuild with `cargo xtask build-ebpf`",
+            Self::KernelTooOld { .. }
+            | Self::Attach { .. }
+            | Self::Load { .. }
+            | Self::Map { .. }
+            | Self::Look { .. } => "use --datapath socket",
+        }
+    }
 }
 
 struct Name<'a>(&'a Option<String>);
@@ -146,17 +163,17 @@ impl Sizes {
     #[must_use]
     pub fn for_vhosts(vhosts: usize) -> Self {
         const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
-        const SMALLEST_RING: usize = 64 * 1024;
-        const LARGEST_RING: usize = 16 * 1024 * 1024;
+        const SMALLEST: usize = 64 * 1024;
+        const LARGEST: usize = 16 * 1024 * 1024;
         let ring = vhosts
             .saturating_mul(RECORD_LEN * 40)
-            .clamp(SMALLEST_RING, LARGEST_RING)
+            .clamp(SMALLEST, LARGEST)
             .next_power_of_two();
         Self {
             vhosts: u32::try_from(vhosts.saturating_mul(2))
                 .unwrap_or(u32::MAX)
                 .max(2),
-            ring_bytes: u32::try_from(ring).expect("no more than LARGEST_RING"),
+            ring_bytes: u32::try_from(ring).expect("no more than LARGEST"),
         }
     }
 }
@@ -178,8 +195,12 @@ impl Xdp {
     /// # Errors
     /// What stands in the way, and the way out.
     pub fn load(debug: bool, sizes: Sizes) -> Result<Self, Error> {
-        let mut object = EbpfLoader::new()
-            // The program touches no kernel structure; parsing the kernel's types would cost megabytes.
+        let mut loader = EbpfLoader::new();
+        if !debug {
+            loader.map_max_entries(LOG_MAP, SMALLEST_RING);
+        }
+        let mut object = loader
+            // The program touches no kernel structure: give back the kernel's types, which `new` has read.
             .btf(None)
             .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
             .map_max_entries(VHOSTS_MAP, sizes.vhosts)
@@ -231,7 +252,8 @@ impl Xdp {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
-        match program(&mut self.object)?.attach_to_if_index(link.index, flags) {
+        let attached = program(&mut self.object)?.attach_to_if_index(link.index, flags);
+        match attached.map_err(Box::new) {
             Ok(id) => {
                 self.links.insert(link.index, id);
                 Ok(())
@@ -252,6 +274,12 @@ impl Xdp {
         }
     }
 
+    /// Whether any interface uses the program.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     /// Takes the program off an interface, which may be gone already.
     pub fn detach(&mut self, ifindex: u32) {
         if let Some(id) = self.links.remove(&ifindex)
@@ -269,11 +297,7 @@ impl Xdp {
     pub fn configure(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
         self.vhosts
             .insert(key, value, 0)
-            .map_err(|source| Error::Map {
-                action: "write",
-                map: VHOSTS_MAP,
-                source,
-            })
+            .map_err(map_error("write", VHOSTS_MAP))
     }
 
     /// Removes it; one that is not there is fine.
@@ -284,11 +308,7 @@ impl Xdp {
         match self.vhosts.remove(&key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
-            Err(source) => Err(Error::Map {
-                action: "write",
-                map: VHOSTS_MAP,
-                source,
-            }),
+            Err(source) => Err(map_error("write", VHOSTS_MAP)(source)),
         }
     }
 
@@ -335,11 +355,7 @@ impl Xdp {
             let per_cpu = self
                 .counters
                 .get(&counter.index(), 0)
-                .map_err(|source| Error::Map {
-                    action: "read",
-                    map: COUNTERS_MAP,
-                    source,
-                })?;
+                .map_err(map_error("read", COUNTERS_MAP))?;
             *count = per_cpu
                 .iter()
                 .fold(0_u64, |sum, count| sum.wrapping_add(*count));
@@ -360,11 +376,7 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<M, Error> {
     let map = object.take_map(name).ok_or(Error::Missing(name))?;
-    M::try_from(map).map_err(|source| Error::Map {
-        action: "open",
-        map: name,
-        source,
-    })
+    M::try_from(map).map_err(map_error("open", name))
 }
 
 fn open_log(
@@ -373,6 +385,14 @@ fn open_log(
     let logger = aya_log::EbpfLogger::init(object)
         .map_err(|error| refused("open the log of the XDP program", error))?;
     sys::watch(logger).map_err(|error| refused("watch the log of the XDP program", error))
+}
+
+fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error::Map {
+        action,
+        map,
+        source: Box::new(source),
+    }
 }
 
 /// Sorts a refusal by its errno into what an operator can do about it.
