@@ -59,7 +59,7 @@ pub struct VirtualHost {
     sources: PerFamily<Option<IpAddr>>,
     /// After [`Input::Shutdown`] for good.
     stopped: bool,
-    /// The addresses were released and not claimed since.
+    /// The addresses were released at least once, so that nothing of an earlier run is left.
     released: bool,
     /// No take-over before; see [`Command::StepDown`].
     held_until: Instant,
@@ -374,7 +374,6 @@ impl VirtualHost {
     fn become_master(&mut self, reason: Reason) {
         self.enter(State::Master, reason);
         self.program_datapath();
-        self.released = false;
         self.actions.push(Action::ClaimAddresses);
         self.advertise();
         self.announce();
@@ -385,10 +384,10 @@ impl VirtualHost {
     }
 
     fn backup_timeout(&mut self) {
-        if self.timers.take_due(Timer::TakeOver, self.now).is_some() {
-            if let Some((reason, _)) = self.take_over {
-                self.become_master(reason);
-            }
+        if self.timers.take_due(Timer::TakeOver, self.now).is_some()
+            && let Some((reason, _)) = self.take_over
+        {
+            self.become_master(reason);
             return;
         }
         let due = FAMILIES.into_iter().any(|family| {

@@ -182,8 +182,11 @@ impl VirtualHost {
 
     /// The MASTER is fine. Whatever made us want to take over before it was heard is settled.
     fn keep_listening(&mut self, family: Family, arrival: Instant) {
-        if self.take_over.is_some_and(|(_, heard)| heard <= arrival) {
-            self.take_over = None;
+        if self
+            .take_over
+            .take_if(|(_, heard)| *heard <= arrival)
+            .is_some()
+        {
             self.timers.clear(Timer::TakeOver);
         }
         self.listen(family, arrival);
