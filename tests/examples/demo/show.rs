@@ -34,7 +34,8 @@ struct Stage {
     capture: Capture,
     r1: Host,
     r2: Host,
-    client_host: Host,
+    /// Asks who answers ARP: did the client ask, the answers would change whom it talks to.
+    neighbour: Host,
     client: Client,
     // Dropped last.
     _lab: Lab,
@@ -55,7 +56,8 @@ pub fn run() -> Result<()> {
         lab.host("r1", "10.9.0.1/16")?,
         lab.host("r2", "10.9.0.2/16")?,
     );
-    let client_host = lab.host("client", "10.9.0.3/16")?;
+    let client = lab.host("client", "10.9.0.3/16")?;
+    let neighbour = lab.host("neighbour", "10.9.0.4/16")?;
     println!("Network namespaces: {}.\n", lab.names().join(", "));
 
     let timeline = Timeline::start();
@@ -72,14 +74,14 @@ pub fn run() -> Result<()> {
         .with_context(|| on_r1.transcript())?;
     timeline.result(first.at, "r1 is MASTER, r2 is BACKUP");
 
-    let client = Client::start(&client_host, ADDRESS, PACE)?;
+    let client = Client::start(&client, ADDRESS, PACE)?;
     client.wait_for_answer(LONG)?;
     let stage = Stage {
         timeline,
         capture,
         r1,
         r2,
-        client_host,
+        neighbour,
         client,
         _lab: lab,
     };
@@ -192,7 +194,7 @@ impl Stage {
 
     /// Names of the hosts that answer ARP for the address.
     fn owners(&self) -> Result<String> {
-        let macs = owners(&self.client_host, &self.capture, ADDRESS, ARP_WINDOW)?;
+        let macs = owners(&self.neighbour, &self.capture, ADDRESS, ARP_WINDOW)?;
         let name = |mac| {
             [&self.r1, &self.r2]
                 .into_iter()

@@ -51,7 +51,7 @@ impl Timeline {
             println!(
                 "  {:<34}{:>12}{:>20}",
                 act.name,
-                span(act.takeover),
+                span_exact(act.takeover),
                 outage_text(act.outage)
             );
         }
