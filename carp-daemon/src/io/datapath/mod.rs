@@ -60,7 +60,7 @@ pub enum Error {
         source: xdp::Error,
     },
     /// The packet socket.
-    #[error("failed to open a packet socket on {interface}")]
+    #[error("failed to open a packet socket on {interface}, which takes CAP_NET_RAW")]
     Socket {
         /// Where.
         interface: String,

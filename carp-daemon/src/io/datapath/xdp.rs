@@ -236,17 +236,9 @@ impl Xdp {
     /// What stands in the way, and the way out.
     pub fn attach(&mut self, link: &Link, mode: Mode) -> Result<(), Error> {
         let interface = || link.name.clone();
-        let current = |source| Error::Look {
-            interface: interface(),
-            source,
-        };
         // Asked first, because the fallback of kernels without bpf_link would replace what is there.
-        let holder = Requests::new()
-            .and_then(|mut requests| requests.link(link.index))
-            .map_err(current)?
-            .xdp_program;
-        if holder != 0 {
-            return Err(taken(interface(), holder));
+        if let Some(taken) = holder(link)? {
+            return Err(taken);
         }
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
@@ -266,6 +258,11 @@ impl Xdp {
                     }
                 }
                 Some(libc::EPERM | libc::EACCES) => refused("attach the XDP program", source),
+                // Someone was faster, or holds the hook in the other mode.
+                Some(libc::EBUSY | libc::EEXIST) => holder(link)?.unwrap_or(Error::Attach {
+                    interface: interface(),
+                    source,
+                }),
                 _ => Error::Attach {
                     interface: interface(),
                     source,
@@ -428,21 +425,27 @@ fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
     None
 }
 
-fn taken(interface: String, id: u32) -> Error {
+/// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.
+fn holder(link: &Link) -> Result<Option<Error>, Error> {
+    let now = Requests::new()
+        .and_then(|mut requests| requests.link(link.index))
+        .map_err(|source| Error::Look {
+            interface: link.name.clone(),
+            source,
+        })?;
+    if now.xdp_program == 0 {
+        return Ok(None);
+    }
     let name = loaded_programs()
         .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| {
-            program
-                .name_as_str()
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-        });
-    Error::Taken {
-        interface,
-        id,
+        .find(|program| program.id() == now.xdp_program)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .filter(|name| !name.is_empty());
+    Ok(Some(Error::Taken {
+        interface: link.name.clone(),
+        id: now.xdp_program,
         name,
-    }
+    }))
 }
 
 #[cfg(test)]
