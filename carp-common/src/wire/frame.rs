@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use super::advertisement::{self, IP_PROTOCOL, TTL};
 use super::ether::{self, MacAddress};
 use super::ip::{IPV4_HEADER_LEN, Ipv4Packet};
-use crate::units::{Profile, Vhid};
+use crate::units::Profile;
 
 /// Ethernet, IPv4 without options, CARP. Unit: bytes.
 pub const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement::HEADER_LEN;
@@ -15,7 +15,7 @@ pub const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement
 pub struct InetFrame {
     /// Chooses the type of service.
     pub profile: Profile,
-    /// Ethernet source, as [`ethernet_source`] has it.
+    /// Ethernet source: the virtual MAC address, so that switches learn where it is.
     pub ethernet_source: MacAddress,
     /// Ethernet destination, as [`ethernet_destination`] has it.
     pub ethernet_destination: MacAddress,
@@ -69,22 +69,6 @@ pub const fn type_of_service(profile: Profile) -> u8 {
     }
 }
 
-/// The Ethernet source of an advertisement to `destination`: the virtual MAC address, so that switches learn where it
-/// is; towards a single peer (FreeBSD) the interface's own.
-#[must_use]
-pub const fn ethernet_source(
-    profile: Profile,
-    vhid: Vhid,
-    interface: MacAddress,
-    destination: Ipv4Addr,
-) -> MacAddress {
-    if destination.is_multicast() {
-        MacAddress::virtual_host(profile, vhid)
-    } else {
-        interface
-    }
-}
-
 /// The Ethernet destination of an advertisement to a group; ucarp's `--nomcast` makes every one a broadcast.
 #[must_use]
 pub const fn ethernet_destination(group: Ipv4Addr, broadcast: bool) -> MacAddress {
@@ -98,6 +82,7 @@ pub const fn ethernet_destination(group: Ipv4Addr, broadcast: bool) -> MacAddres
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Vhid;
     use crate::wire::checksum::internet_checksum;
 
     const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
@@ -106,7 +91,7 @@ mod tests {
         let vhid = Vhid::new(42).unwrap();
         let frame = InetFrame {
             profile,
-            ethernet_source: ethernet_source(profile, vhid, MacAddress([2; 6]), GROUP),
+            ethernet_source: MacAddress::virtual_host(profile, vhid),
             ethernet_destination: ethernet_destination(GROUP, broadcast),
             source: Ipv4Addr::new(192, 0, 2, 1),
             destination: GROUP,
@@ -159,15 +144,5 @@ mod tests {
         let bytes = emitted(Profile::Ucarp, true);
         assert_eq!(bytes[..6], [0xff; 6]);
         assert_eq!(bytes[6..], emitted(Profile::Ucarp, false)[6..]);
-    }
-
-    #[test]
-    fn a_single_peer_sees_the_real_source() {
-        let vhid = Vhid::new(42).unwrap();
-        let peer = Ipv4Addr::new(192, 0, 2, 2);
-        assert_eq!(
-            ethernet_source(Profile::FreeBsd, vhid, MacAddress([2; 6]), peer),
-            MacAddress([2; 6])
-        );
     }
 }

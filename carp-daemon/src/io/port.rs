@@ -5,18 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use carp_common::units::{Profile, Vhid};
-use carp_common::wire::advertisement::{self, IP_PROTOCOL, TTL};
+use carp_common::wire::advertisement;
 use carp_common::wire::arp;
-use carp_common::wire::ether::{self, MacAddress};
-use carp_common::wire::ip::{IPV4_HEADER_LEN, Ipv4Packet};
+use carp_common::wire::ether::MacAddress;
+use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
 use super::clock;
 use super::netlink::Link;
 use crate::sys;
-
-/// An IPv4 advertisement on the wire. Unit: bytes.
-const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement::HEADER_LEN;
 
 /// How the advertisements of one virtual host are wrapped.
 #[derive(Clone, Copy, Debug)]
@@ -136,45 +133,17 @@ fn advertisement_frame(
     identification: u16,
     payload: &[u8; advertisement::HEADER_LEN],
 ) -> [u8; FRAME_LEN] {
-    let destination = if envelope.broadcast {
-        MacAddress::BROADCAST
-    } else {
-        MacAddress::multicast_inet(envelope.group)
-    };
-    let mut ethernet = [0; ether::HEADER_LEN];
-    ether::Header {
-        destination,
-        source: MacAddress::virtual_host(envelope.profile, envelope.vhid),
-        ether_type: ether::TYPE_IPV4,
-    }
-    .emit(&mut ethernet);
-    let mut ip = [0; IPV4_HEADER_LEN];
-    #[expect(clippy::cast_possible_truncation, reason = "36")]
-    Ipv4Packet {
-        tos: type_of_service(envelope.profile),
-        payload_len: payload.len() as u16,
-        identification,
-        ttl: TTL,
-        protocol: IP_PROTOCOL,
+    let mut frame = [0; FRAME_LEN];
+    InetFrame {
+        profile: envelope.profile,
+        ethernet_source: MacAddress::virtual_host(envelope.profile, envelope.vhid),
+        ethernet_destination: ethernet_destination(envelope.group, envelope.broadcast),
         source: envelope.source,
         destination: envelope.group,
+        identification,
     }
-    .emit(&mut ip);
-    let mut frame = [0; FRAME_LEN];
-    let (head, tail) = frame.split_at_mut(ether::HEADER_LEN);
-    head.copy_from_slice(&ethernet);
-    let (head, tail) = tail.split_at_mut(IPV4_HEADER_LEN);
-    head.copy_from_slice(&ip);
-    tail.copy_from_slice(payload);
+    .emit(payload, &mut frame);
     frame
-}
-
-/// ucarp and OpenBSD set IPTOS_LOWDELAY, FreeBSD 14 network control (`ip_carp.c`, `carp_send_ad_locked`).
-const fn type_of_service(profile: Profile) -> u8 {
-    match profile {
-        Profile::Ucarp | Profile::OpenBsd => 0x10,
-        Profile::FreeBsd => 0xe0,
-    }
 }
 
 #[cfg(test)]
