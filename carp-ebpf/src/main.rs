@@ -32,9 +32,11 @@ enum Fate {
 
 /// XDP, native or generic; `frags`, so that drivers accept it at any MTU.
 #[xdp(frags)]
-pub fn carpd_xdp(context: XdpContext) -> u32 {
+fn carpd_xdp(context: XdpContext) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a u32 that aya widens")]
+    let ifindex = context.ingress_ifindex() as u32;
     let ingress = Ingress {
-        ifindex: context.ingress_ifindex() as u32,
+        ifindex,
         stripped_tag: None,
     };
     match handle(&context, &Packet::of_xdp(&context), ingress) {

@@ -146,21 +146,24 @@ fn judge(frame: &[u8]) -> Verdict {
 /// The event of a frame that must be delivered.
 #[track_caller]
 fn delivered(frame: &[u8]) -> AdvertisementEvent {
-    match judge(frame) {
-        Verdict::Deliver {
-            place,
-            unicast: false,
-        } => place.event(frame, 99).unwrap(),
-        other => panic!("{other:?}"),
-    }
+    let verdict = judge(frame);
+    let Verdict::Deliver {
+        place,
+        unicast: false,
+    } = verdict
+    else {
+        panic!("{verdict:?}");
+    };
+    place.event(frame, 99).unwrap()
 }
 
 #[track_caller]
 fn dropped(frame: &[u8]) -> Rejection {
-    match judge(frame) {
-        Verdict::Drop { reason, .. } => reason,
-        other => panic!("{other:?}"),
-    }
+    let verdict = judge(frame);
+    let Verdict::Drop { reason, .. } = verdict else {
+        panic!("{verdict:?}");
+    };
+    reason
 }
 
 #[test]
@@ -404,11 +407,13 @@ fn only_a_packet_to_this_host_alone_is_unicast() {
         ifindex: IFINDEX,
         stripped_tag: None,
     };
-    let is_unicast =
-        |frame: &[u8], value: &VhostValue| match classify(frame, ingress, |_| Some(value)) {
-            Verdict::Deliver { unicast, .. } => unicast,
-            other => panic!("{other:?}"),
+    let is_unicast = |frame: &[u8], value: &VhostValue| {
+        let verdict = classify(frame, ingress, |_| Some(value));
+        let Verdict::Deliver { unicast, .. } = verdict else {
+            panic!("{verdict:?}");
         };
+        unicast
+    };
     let to_group = VhostValue {
         group: widen(GROUP.octets()),
         ..value

@@ -4,275 +4,26 @@
 //! nothing. Loading needs root; without it the tests say that they are skipped, or fail when `CARP_REQUIRE_ROOT` or
 //! `CI` asks for them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod bpf;
+mod datapath;
+mod frames;
+
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::maps::{MapData, RingBuf};
 use carp_common::classify::widen;
-use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, VHOST_CONFIGURED,
-    VHOSTS_MAP, VhostKey, VhostValue, XDP_PROGRAM,
-};
-use carp_common::units::{AdvBase, AdvSkew, Demotion, Family, Profile, Vhid};
-use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
-use carp_common::wire::checksum::internet_checksum;
-use carp_common::wire::ether::MacAddress;
-use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination, ethernet_source};
+use carp_common::shared::{AdvertisementEvent, Counter, VhostKey};
+use carp_common::units::{Family, Vhid};
+
+use datapath::{Datapath, LOOPBACK};
+use frames::*;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
-/// The device that test runs pretend to come from.
-const LOOPBACK: u32 = 1;
-const VHID: u8 = 7;
-const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// Our own address, where a peer may send to instead of the group; the group of vhid 8.
-const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// IP header and CARP header of an untagged IPv4 frame.
-const IP: usize = 14;
-const CARP: usize = 34;
-
-/// The loaded program and its maps.
-struct Datapath {
-    program: Ebpf,
-    counters: PerCpuArray<MapData, u64>,
-    advertisements: RingBuf<MapData>,
-}
-
-impl Datapath {
-    /// Loads the object with vhids 7 and 8 in IPv4, 7 in IPv6 and 7 in VLAN 5. `None` when that is not permitted and
-    /// not required.
-    fn load(debug: bool) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            let required =
-                |name: &str| std::env::var(name).is_ok_and(|value| value == "1" || value == "true");
-            assert!(
-                !required("CARP_REQUIRE_ROOT") && !required("CI"),
-                "loading an XDP program needs root"
-            );
-            eprintln!("SKIPPED: loading an XDP program needs root");
-            return None;
-        }
-        let object =
-            std::fs::read(object()).expect("`cargo xtask build-ebpf` has built the object");
-        let debug = u32::from(debug);
-        let mut program = EbpfLoader::new()
-            .override_global(DEBUG_GLOBAL, &debug, true)
-            .load(&object)
-            .unwrap();
-        let mut vhosts: HashMap<_, VhostKey, VhostValue> =
-            program.take_map(VHOSTS_MAP).unwrap().try_into().unwrap();
-        let vhid = |value| Vhid::new(value).unwrap();
-        let value = |group| VhostValue {
-            group,
-            flags: VHOST_CONFIGURED,
-            _pad: 0,
-        };
-        let inet = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid(VHID));
-        let peer = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid(8));
-        let tagged = VhostKey::new(LOOPBACK, 5, Family::Inet, vhid(VHID));
-        let inet6 = VhostKey::new(LOOPBACK, 0, Family::Inet6, vhid(VHID));
-        for (key, group) in [
-            (inet, widen(GROUP.octets())),
-            (peer, widen(OURS.octets())),
-            (tagged, widen(GROUP.octets())),
-            (inet6, GROUP6),
-        ] {
-            vhosts.insert(key, value(group), 0).unwrap();
-        }
-        let xdp: &mut Xdp = program
-            .program_mut(XDP_PROGRAM)
-            .unwrap()
-            .try_into()
-            .unwrap();
-        xdp.load().unwrap();
-        Some(Self {
-            counters: program.take_map(COUNTERS_MAP).unwrap().try_into().unwrap(),
-            advertisements: program
-                .take_map(ADVERTISEMENTS_MAP)
-                .unwrap()
-                .try_into()
-                .unwrap(),
-            program,
-        })
-    }
-
-    fn xdp(&self) -> &Xdp {
-        self.program
-            .program(XDP_PROGRAM)
-            .unwrap()
-            .try_into()
-            .unwrap()
-    }
-
-    /// Runs the program on one frame, often, and returns its last action and the time of one run.
-    fn repeat(&self, frame: &[u8], repeat: u32) -> (u32, Duration) {
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            ..TestRunOptions::new()
-        };
-        let result = self.xdp().test_run(options).unwrap();
-        (result.return_value, result.duration)
-    }
-
-    /// Runs the program on one frame; returns its action and the counters that moved.
-    fn run(&self, frame: &[u8]) -> (u32, Vec<(&'static str, u64)>) {
-        let before = self.counters();
-        let (action, _) = self.repeat(frame, 1);
-        let moved = Counter::ALL
-            .iter()
-            .zip(before.iter().zip(self.counters()))
-            .filter(|(_, (before, after))| *before != after)
-            .map(|(counter, (before, after))| (counter.name(), after - before))
-            .collect();
-        (action, moved)
-    }
-
-    fn counters(&self) -> Vec<u64> {
-        Counter::ALL
-            .iter()
-            .map(|counter| self.counters.get(&counter.index(), 0).unwrap().iter().sum())
-            .collect()
-    }
-
-    /// Takes every event out of the ring.
-    fn drain(&mut self) -> Vec<AdvertisementEvent> {
-        let mut events = Vec::new();
-        while let Some(record) = self.advertisements.next() {
-            events.push(AdvertisementEvent::from_bytes(&record).expect("a whole record"));
-        }
-        events
-    }
-}
-
-/// The object that the daemon embeds.
-fn object() -> PathBuf {
-    std::env::var_os("CARPD_EBPF_OBJECT").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../target/bpf/carp-ebpf"
-            ))
-        },
-        PathBuf::from,
-    )
-}
-
-const GROUP6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12];
-
-fn payload(vhid: u8) -> [u8; HEADER_LEN] {
-    let mut payload = [0xa5; HEADER_LEN];
-    Advertisement {
-        vhid: Vhid::new(vhid).unwrap(),
-        advskew: AdvSkew(100),
-        demotion: Demotion(0),
-        advbase: AdvBase(1),
-        counter: 0x0102_0304_0506_0708,
-        digest: [0xd1; 20],
-    }
-    .emit(&mut payload);
-    payload
-}
-
-/// A genuine IPv4 advertisement.
-fn advertisement(vhid: u8, destination: Ipv4Addr) -> Vec<u8> {
-    let interface = MacAddress([2, 0, 0, 0, 0, 1]);
-    let mut frame = [0xa5; FRAME_LEN];
-    InetFrame {
-        profile: Profile::Ucarp,
-        ethernet_source: ethernet_source(
-            Profile::Ucarp,
-            Vhid::new(vhid).unwrap(),
-            interface,
-            destination,
-        ),
-        ethernet_destination: if destination.is_multicast() {
-            ethernet_destination(destination, false)
-        } else {
-            MacAddress([2, 0, 0, 0, 0, 2])
-        },
-        source: SOURCE,
-        destination,
-        identification: 0x1234,
-    }
-    .emit(&payload(vhid), &mut frame);
-    frame.to_vec()
-}
-
-fn genuine() -> Vec<u8> {
-    advertisement(VHID, GROUP)
-}
-
-/// A genuine IPv6 advertisement.
-fn genuine6() -> Vec<u8> {
-    let mut frame = vec![
-        0x33, 0x33, 0, 0, 0, 0x12, 0, 0, 0x5e, 0, 1, VHID, 0x86, 0xdd,
-    ];
-    frame.extend([0x60, 0, 0, 0, 0, 36, 112, 255]);
-    frame.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    frame.extend(GROUP6);
-    frame.extend(payload(VHID));
-    frame
-}
-
-/// A TCP segment, the traffic that must not notice us.
-fn tcp() -> Vec<u8> {
-    let mut frame = advertisement(VHID, OURS);
-    frame[IP + 9] = 6;
-    resum_ip(&mut frame);
-    frame
-}
-
-fn resum_ip(frame: &mut [u8]) {
-    let header_len = usize::from(frame[IP] & 0x0f) * 4;
-    frame[IP + 10..IP + 12].fill(0);
-    let sum = internet_checksum(&frame[IP..IP + header_len]);
-    frame[IP + 10..IP + 12].copy_from_slice(&sum);
-}
-
-fn resum_carp(frame: &mut [u8]) {
-    frame[CARP + 6..CARP + 8].fill(0);
-    let sum = internet_checksum(&frame[CARP..]);
-    frame[CARP + 6..CARP + 8].copy_from_slice(&sum);
-}
-
-/// The same frame with a byte of its IP header changed, and a header checksum that holds.
-fn with_ip_byte(mut frame: Vec<u8>, offset: usize, value: u8) -> Vec<u8> {
-    frame[IP + offset] = value;
-    resum_ip(&mut frame);
-    frame
-}
-
-/// The same frame inside VLAN tags, the first outermost.
-fn tagged(mut frame: Vec<u8>, tags: &[[u8; 4]]) -> Vec<u8> {
-    for tag in tags.iter().rev() {
-        frame.splice(12..12, *tag);
-    }
-    frame
-}
-
-/// The same frame with IP options of a whole number of words in front of its payload.
-fn with_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
-    frame.splice(CARP..CARP, options.iter().copied());
-    frame[IP] += u8::try_from(options.len() / 4).unwrap();
-    frame[IP + 3] += u8::try_from(options.len()).unwrap();
-    resum_ip(&mut frame);
-    frame
-}
-
-/// A VRRP packet of a version, with some addresses, for VRID 7 or another.
-fn vrrp(version: u8, vrid: u8, addresses: u8, len: usize) -> Vec<u8> {
-    let mut frame = genuine();
-    frame.truncate(CARP);
-    frame.extend([version << 4 | 1, vrid, 100, addresses]);
-    frame.resize(CARP + len, 0x5a);
-    with_ip_byte(frame, 3, u8::try_from(20 + len).unwrap())
-}
 
 #[test]
 fn every_verdict_has_its_action_and_its_counters() {
@@ -603,6 +354,20 @@ fn debug_explains_rejections_and_nothing_else() {
 }
 
 #[test]
+fn jumbo_frames_in_several_buffers_pass() {
+    let Some(datapath) = Datapath::load(false) else {
+        return;
+    };
+    let mut frame = tcp();
+    frame.resize(9014, 0);
+    assert_eq!(datapath.run(&frame), (XDP_PASS, vec![]));
+    let mut frame = genuine();
+    frame.resize(9014, 0);
+    let moved = vec![("received-inet-packets", 1), ("delivered", 1)];
+    assert_eq!(datapath.run(&frame), (XDP_PASS, moved));
+}
+
+#[test]
 fn verifier_accepts_the_program_within_its_budget() {
     for debug in [false, true] {
         let Some(datapath) = Datapath::load(debug) else {
@@ -673,80 +438,6 @@ fn cost(program: BorrowedFd<'_>, frame: &[u8]) -> u64 {
 fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values[values.len() / 2]
-}
-
-/// The two calls of bpf(2) that measuring needs and aya does not have: a program without an object, and the same
-/// test run for both.
-mod bpf {
-    use std::io;
-    use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-
-    const BPF_PROG_LOAD: libc::c_int = 5;
-    const BPF_PROG_TEST_RUN: libc::c_int = 10;
-    const BPF_PROG_TYPE_XDP: u32 = 6;
-
-    /// `bpf_attr` of BPF_PROG_LOAD, its first fields; the kernel takes the rest as zeros.
-    #[repr(C)]
-    struct Load {
-        program_type: u32,
-        instruction_count: u32,
-        instructions: *const u64,
-        license: *const libc::c_char,
-        rest: [u64; 4],
-    }
-
-    /// `bpf_attr` of BPF_PROG_TEST_RUN, likewise.
-    #[repr(C)]
-    struct TestRun {
-        program: u32,
-        return_value: u32,
-        data_size_in: u32,
-        data_size_out: u32,
-        data_in: *const u8,
-        data_out: *mut u8,
-        repeat: u32,
-        duration: u32,
-        rest: [u64; 5],
-    }
-
-    /// `r0 = XDP_PASS; exit`.
-    pub fn load_pass() -> OwnedFd {
-        let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
-        let mut load = Load {
-            program_type: BPF_PROG_TYPE_XDP,
-            instruction_count: 2,
-            instructions: instructions.as_ptr(),
-            license: c"GPL".as_ptr(),
-            rest: [0; 4],
-        };
-        let size = size_of::<Load>();
-        // SAFETY: the attributes are of this command and size, and what they point to outlives the call.
-        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw mut load, size) };
-        assert!(fd >= 0, "{}", io::Error::last_os_error());
-        let fd = i32::try_from(fd).unwrap();
-        // SAFETY: the call returned a new descriptor that nobody else has.
-        unsafe { OwnedFd::from_raw_fd(fd) }
-    }
-
-    /// Runs the program on one frame, often; returns its last action.
-    pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
-        let mut run = TestRun {
-            program: u32::try_from(program.as_raw_fd()).unwrap(),
-            return_value: 0,
-            data_size_in: u32::try_from(frame.len()).unwrap(),
-            data_size_out: 0,
-            data_in: frame.as_ptr(),
-            data_out: std::ptr::null_mut(),
-            repeat,
-            duration: 0,
-            rest: [0; 5],
-        };
-        let size = size_of::<TestRun>();
-        // SAFETY: as above; the kernel writes into the attributes alone.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size) };
-        assert_eq!(result, 0, "{}", io::Error::last_os_error());
-        run.return_value
-    }
 }
 
 fn monotonic_ns() -> u64 {

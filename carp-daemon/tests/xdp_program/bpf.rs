@@ -1,0 +1,72 @@
+//! The two calls of bpf(2) that measuring needs and aya does not have: a program without an object, and the same
+//! test run for both.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// `bpf_attr` of BPF_PROG_LOAD, its first fields; the kernel takes the rest as zeros.
+#[repr(C)]
+struct Load {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: *const u64,
+    license: *const libc::c_char,
+    rest: [u64; 4],
+}
+
+/// `bpf_attr` of BPF_PROG_TEST_RUN, likewise.
+#[repr(C)]
+struct TestRun {
+    program: u32,
+    return_value: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: *const u8,
+    data_out: *mut u8,
+    repeat: u32,
+    duration: u32,
+    rest: [u64; 5],
+}
+
+/// `r0 = XDP_PASS; exit`.
+pub fn load_pass() -> OwnedFd {
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let mut load = Load {
+        program_type: BPF_PROG_TYPE_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr(),
+        license: c"GPL".as_ptr(),
+        rest: [0; 4],
+    };
+    let size = size_of::<Load>();
+    // SAFETY: the attributes are of this command and size, and what they point to outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw mut load, size) };
+    assert!(fd >= 0, "{}", io::Error::last_os_error());
+    let fd = i32::try_from(fd).unwrap();
+    // SAFETY: the call returned a new descriptor that nobody else has.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Runs the program on one frame, often; returns its last action.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
+    let mut run = TestRun {
+        program: u32::try_from(program.as_raw_fd()).unwrap(),
+        return_value: 0,
+        data_size_in: u32::try_from(frame.len()).unwrap(),
+        data_size_out: 0,
+        data_in: frame.as_ptr(),
+        data_out: std::ptr::null_mut(),
+        repeat,
+        duration: 0,
+        rest: [0; 5],
+    };
+    let size = size_of::<TestRun>();
+    // SAFETY: as above; the kernel writes into the attributes alone.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    run.return_value
+}
