@@ -5,6 +5,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
 
 use crate::sys::{self, Fork};
 
@@ -35,15 +38,17 @@ pub struct Readiness {
     pipe: PipeWriter,
 }
 
-/// Splits off a daemon: a session of its own, `/` as its directory, the operator's streams until it is ready.
+/// Splits off a daemon: a session of its own, `/` as its directory, the operator's streams until it is ready, and none
+/// of the other descriptors that the operator's shell or program left open.
 ///
-/// The parent returns when the daemon is ready, has failed, or is gone. Nothing else may run in this process: neither
-/// threads nor a runtime survive.
+/// The parent returns when the daemon is ready, has failed, or is gone. Nothing else may run or be open in this process:
+/// neither threads nor a runtime survive, and every descriptor above 2 is closed.
 ///
 /// # Errors
 ///
 /// When the system has no pipe or process left, or while starting the session.
 pub fn daemonize() -> io::Result<Process> {
+    close_inherited()?;
     let (reader, writer) = io::pipe()?;
     match sys::fork()? {
         Fork::Parent => {
@@ -88,6 +93,26 @@ impl Readiness {
         // A parent that was interrupted does not wait for us any more.
         let _ = self.pipe.write_all(&bytes);
     }
+}
+
+/// By a list rather than `close_range(2)`, which Linux has since 5.9 only.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        inherited.extend(number.filter(|&descriptor: &RawFd| descriptor > 2));
+    }
+    for descriptor in inherited {
+        match nix::unistd::close(descriptor) {
+            // The list's own, closed with it.
+            Ok(()) | Err(Errno::EBADF) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 fn await_report(reader: PipeReader) -> Report {

@@ -8,6 +8,7 @@
 //! | [`io`] | what touches the system: datapath, sockets, netlink, scripts, clocks |
 //! | [`lock`] | one process per interface and vhid |
 //! | [`log`] | ucarp's log lines |
+//! | [`privileges`] | what the process may do, and giving up the rest |
 //! | [`daemonize`] | into the background, with the errors of the start reported by the parent |
 //! | `sys` | the system calls that no crate wraps |
 #![deny(unsafe_code)]
@@ -19,4 +20,5 @@ pub mod engine;
 pub mod io;
 pub mod lock;
 pub mod log;
+pub mod privileges;
 mod sys;

@@ -11,6 +11,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -157,7 +158,7 @@ pub enum Fork {
 /// What `fork(2)` answers, or `InvalidInput` when the process has more than one thread: the copy would have only the
 /// calling one, and whatever the others held locked would stay locked.
 pub fn fork() -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    if thread_count()? != 1 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "a process with several threads cannot fork",
@@ -170,6 +171,34 @@ pub fn fork() -> io::Result<Fork> {
     } else {
         Fork::Parent
     })
+}
+
+/// How many threads this process has.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Puts the calling thread, and none that it starts, under SCHED_RR.
+///
+/// # Errors
+/// What `sched_setscheduler(2)` answers.
+pub fn schedule_round_robin(priority: u32) -> Result<(), Errno> {
+    // The kernel's `struct sched_param` is this one number; musl's is larger, and its function never asks the kernel.
+    let parameters: libc::c_int = priority.try_into().map_err(|_| Errno::EINVAL)?;
+    let pointer: *const libc::c_int = &raw const parameters;
+    // SAFETY: `pointer` is valid and the kernel only reads it during the call.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_RR | libc::SCHED_RESET_ON_FORK,
+            pointer,
+        )
+    };
+    Errno::result(status).map(drop)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]

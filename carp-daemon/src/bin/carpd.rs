@@ -9,6 +9,7 @@ use carp_daemon::cli::{self, Invocation, Request};
 use carp_daemon::daemonize::{self, Process, Readiness};
 use carp_daemon::engine;
 use carp_daemon::log::{self, Logger};
+use carp_daemon::privileges::{self, Needs, realtime};
 use tracing::{error, info, warn};
 
 /// Usage or configuration.
@@ -32,7 +33,13 @@ fn main() -> ExitCode {
 }
 
 /// Splits off the daemon if asked to, before there is a thread, a runtime or a connection that would not survive it.
-fn start(invocation: Invocation) -> ExitCode {
+fn start(mut invocation: Invocation) -> ExitCode {
+    // Both processes hold the password.
+    if let Err(cause) = privileges::hide_memory() {
+        invocation.warnings.push(format!(
+            "a core dump of this process would hold the password: {cause}"
+        ));
+    }
     if !invocation.daemonize {
         return serve(invocation, None);
     }
@@ -60,10 +67,6 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     for warning in &invocation.warnings {
         warn!("{warning}");
     }
-    // Cores would hold the password.
-    if let Err(cause) = nix::sys::prctl::set_dumpable(false) {
-        warn!("a core dump of this process would hold the password: {cause}");
-    }
     let mut readiness = readiness;
     let result = run(invocation, || {
         if let Some(readiness) = readiness.take() {
@@ -85,12 +88,21 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     EXIT_RUN_TIME.into()
 }
 
+/// Serves, and gives up what that does not take before anybody is told that we are ready.
 fn run(invocation: Invocation, on_ready: impl FnOnce()) -> anyhow::Result<()> {
+    if invocation.config.realtime {
+        realtime::enter()?;
+    }
+    let needs = Needs::of(&invocation.config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(engine::run(invocation.config, on_ready))?;
+    runtime.block_on(engine::run(invocation.config, || {
+        needs.give_up_the_rest()?;
+        on_ready();
+        Ok(())
+    }))?;
     Ok(())
 }
 
