@@ -53,7 +53,8 @@ impl Frame for [u8] {
 pub struct Ingress {
     /// Interface index.
     pub ifindex: u32,
-    /// The 16 bits of a VLAN tag that the device or the kernel took out of the frame; XDP never has one.
+    /// The 16 bits of a VLAN tag that the device or the kernel took out of the frame. XDP is not told of it: on a
+    /// device that strips tags (`ethtool -k`, rx-vlan-offload) tagged frames look untagged there.
     pub stripped_tag: Option<u16>,
 }
 
