@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use carp_tests::daemons::datapath;
 use carp_tests::packet::CARP_LEN;
 use carp_tests::{Daemon, Dump, Forgery, Injector, Lab, Mac, lab};
 
@@ -35,13 +36,32 @@ impl Scene {
         })
     }
 
-    /// Injects `frame` [`TIMES`] times: both hosts count it under `counter`, and nothing else happens.
+    /// c sends `frame` [`TIMES`] times: both hosts count it under `counter`, and nothing else happens.
     fn is_counted_and_ignored(&self, frame: &[u8], counter: &str) -> Result<()> {
+        self.is_counted_and_ignored_from(&[Injector::open(&self.pair.c)?], frame, counter)
+    }
+
+    /// The same for a frame that reaches both hosts as it is, VLAN tags and all.
+    fn is_counted_and_ignored_tagged(&self, frame: &[u8], counter: &str) -> Result<()> {
+        let both = [
+            Injector::towards(&self.pair.a)?,
+            Injector::towards(&self.pair.b)?,
+        ];
+        self.is_counted_and_ignored_from(&both, frame, counter)
+    }
+
+    fn is_counted_and_ignored_from(
+        &self,
+        injectors: &[Injector],
+        frame: &[u8],
+        counter: &str,
+    ) -> Result<()> {
         let before = [self.a.dump()?, self.b.dump()?];
         let mark = self.pair.capture.mark();
-        let injector = Injector::open(&self.pair.c)?;
         for _ in 0..TIMES {
-            injector.send(frame)?;
+            for injector in injectors {
+                injector.send(frame)?;
+            }
         }
         self.pair.capture.advertisements_reach(mark, "a", 8, LONG)?;
         for captured in self.pair.capture.after(mark) {
@@ -205,7 +225,7 @@ fn a_vlan_tagged_advertisement_is_counted_and_ignored() -> Result<()> {
         .better()
         .with(|forgery| forgery.vlans = vec![5])
         .frame();
-    scene.is_counted_and_ignored(&frame, "passed-other-vlan")
+    scene.is_counted_and_ignored_tagged(&frame, "passed-other-vlan")
 }
 
 #[test]
@@ -215,7 +235,24 @@ fn a_double_tagged_advertisement_is_counted_and_ignored() -> Result<()> {
         .better()
         .with(|forgery| forgery.vlans = vec![5, 6])
         .frame();
-    scene.is_counted_and_ignored(&frame, "passed-other-vlan")
+    scene.is_counted_and_ignored_tagged(&frame, "passed-other-vlan")
+}
+
+/// Known limit: where the device takes the tag out of the frame and carries it beside (a veth from a bridge, as here;
+/// a NIC with `rx-vlan-offload`), an XDP program does not see it, and the frame counts as untagged. The socket path
+/// reads it from the packet's auxiliary data. The digest still keeps other groups' packets out.
+#[test]
+fn a_vlan_tag_carried_beside_the_frame_is_seen_by_the_socket_path() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let frame = scene.better().with(|forgery| {
+        forgery.vlans = vec![5];
+        forgery.password = "wrong".into();
+    });
+    let counter = match datapath().as_str() {
+        "socket" => "passed-other-vlan",
+        _ => "dropped-bad-authentication",
+    };
+    scene.is_counted_and_ignored(&frame.frame(), counter)
 }
 
 #[test]

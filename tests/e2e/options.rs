@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use carp_tests::{Carp, Carpd, Mac, Mark, lab};
+use carp_tests::{Carp, Carpd, Dump, Forgery, Injector, Mac, Mark, eventually, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, Scripts};
 
@@ -189,15 +189,28 @@ fn upscript_and_downscript_in_both_spellings() -> Result<()> {
 }
 
 #[test]
-fn debug_in_both_spellings_adds_debug_lines() -> Result<()> {
+fn debug_in_both_spellings_explains_rejected_packets() -> Result<()> {
     let pair = Pair::new(lab!())?;
+    let injector = Injector::open(&pair.c)?;
+    let wrong = Forgery::new(pair.c.address(), 7, "secret", ADDRESS).with(|it| it.ttl = 254);
     for (option, expected) in [("-D", true), ("--debug", true), ("-P", false)] {
         let a = carpd("", &[option.into()])?.spawn(&pair.a)?;
         a.wait_for("Switching to state: MASTER", LONG)?;
-        ensure!(
-            a.lines_with("[DEBUG]").is_empty() != expected,
-            "with {option}"
-        );
+        injector.send(&wrong.frame())?;
+        if expected {
+            eventually("the rejection is explained", LONG, || {
+                let lines = a.lines_with("[DEBUG]");
+                let explained = |text: &str| text.to_lowercase().contains("ttl");
+                Ok(lines.iter().any(|line| explained(&line.text)).then_some(()))
+            })?;
+        } else {
+            let heard = |dump: Dump| {
+                dump.counter("dropped-wrong-ttl")
+                    .is_ok_and(|count| count == 1)
+            };
+            eventually("it is counted", LONG, || Ok(heard(a.dump()?).then_some(())))?;
+            ensure!(a.lines_with("[DEBUG]").is_empty());
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::datapath;
-use carp_tests::{Carpd, Mac, Mark, eventually, lab};
+use carp_tests::{Carpd, Daemon, Mac, Mark, eventually, lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -42,16 +42,19 @@ fn wait_interface_waits_for_an_absent_interface_and_serves_it() -> Result<()> {
     Ok(())
 }
 
+fn is_in_init(daemon: &Daemon) -> Result<()> {
+    // Before that it would not heed SIGUSR1.
+    daemon.wait_for("receiving on eth0", LONG)?;
+    ensure!(daemon.dump()?.state == "INIT");
+    Ok(())
+}
+
 #[test]
 fn an_interface_that_is_down_means_init_until_it_comes_up() -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.ip("link set eth0 down")?;
     let a = Carpd::for_address(ADDRESS, FAST)?.spawn(&pair.a)?;
-    eventually("INIT", LONG, || {
-        Ok(a.dump()
-            .is_ok_and(|dump| dump.state == "INIT")
-            .then_some(()))
-    })?;
+    is_in_init(&a)?;
     ensure!(
         a.lines_with("Switching to state").is_empty(),
         "no state but INIT"
@@ -67,11 +70,7 @@ fn an_interface_without_carrier_means_init_until_it_has_one() -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.unplug()?;
     let a = Carpd::for_address(ADDRESS, FAST)?.spawn(&pair.a)?;
-    eventually("INIT", LONG, || {
-        Ok(a.dump()
-            .is_ok_and(|dump| dump.state == "INIT")
-            .then_some(()))
-    })?;
+    is_in_init(&a)?;
     let mark = pair.capture.mark();
     pair.a.plug_in()?;
     pair.capture.advertisement(mark, "a", LONG)?;
@@ -83,11 +82,7 @@ fn an_interface_without_an_address_means_init_until_it_has_one() -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.ip("address flush dev eth0")?;
     let a = Carpd::for_address(ADDRESS, FAST)?.spawn(&pair.a)?;
-    eventually("INIT", LONG, || {
-        Ok(a.dump()
-            .is_ok_and(|dump| dump.state == "INIT")
-            .then_some(()))
-    })?;
+    is_in_init(&a)?;
     let mark = pair.capture.mark();
     pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
     let (_, carp) = pair.capture.advertisement(mark, "a", LONG)?;

@@ -24,8 +24,9 @@ pub const SLOW: &str = "-b 0 -k 50";
 pub const SLOW_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(150);
 /// For ucarp's company, which flaps with advbase 0: interval 1 s, master-down time 1 s.
 pub const SECOND: &str = "-b 1 -k 0 -r 1";
-/// As [`SECOND`], but worse: master-down time 1.39 s.
-pub const SECOND_WORSE: &str = "-b 1 -k 100 -r 1";
+/// Worse than [`SECOND`]: master-down time 3.39 s. ucarp reads what it captured up to a second late, so as a BACKUP it
+/// needs more than two of its MASTER's intervals.
+pub const SECOND_WORSE: &str = "-b 1 -k 100 -r 3";
 
 /// Two hosts that share the address, and a client; everything they say is captured.
 pub struct Pair {

@@ -11,7 +11,7 @@ use crate::support::{ADDRESS, LONG, Pair};
 /// Interval 156 ms, master-down time 469 ms.
 const EQUAL: &str = "-b 0 -k 40";
 /// Equal settings that ucarp can live with.
-const EQUAL_FOR_UCARP: &str = "-b 1 -k 0 -r 2";
+const EQUAL_FOR_UCARP: &str = "-b 1 -k 0 -r 4";
 
 /// Which of two equal hosts must remain.
 #[derive(Clone, Copy)]

@@ -36,6 +36,17 @@ impl Injector {
         Ok(Self { socket })
     }
 
+    /// On the switch port of `host`'s `eth0`: what is sent reaches that host alone, exactly as it is. A frame that
+    /// another host sends may change on its way: the switch's kernel takes a VLAN tag out of it and carries it beside.
+    ///
+    /// # Errors
+    /// When a packet socket cannot be had.
+    pub fn towards(host: &Host) -> Result<Self> {
+        let port = host.port("eth0");
+        let socket = host.switch().enter(|| packet_socket(&port))??;
+        Ok(Self { socket })
+    }
+
     /// Sends one frame, from its Ethernet header on.
     ///
     /// # Errors
@@ -53,7 +64,7 @@ impl Injector {
 }
 
 /// A packet socket that sends on `interface` and receives nothing.
-pub(crate) fn packet_socket(interface: &str) -> Result<OwnedFd> {
+fn packet_socket(interface: &str) -> Result<OwnedFd> {
     // getifaddrs() gives each interface's own link-layer address, which is what bind() wants to name it.
     let link = getifaddrs()?
         .filter(|entry| entry.interface_name == interface)

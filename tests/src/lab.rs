@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -102,6 +102,8 @@ impl Lab {
         };
         lab.create(&switch)?;
         // Without an IGMP querier a snooping bridge would stop flooding groups other than 224.0.0.x.
+        // A switch does not look into packets; with netfilter on the bridge, broken ones would not get through.
+        switch.sysctl("bridge/bridge-nf-call-iptables", "0")?;
         switch.ip_batch("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
         Ok(lab)
     }
@@ -150,7 +152,11 @@ impl Lab {
             address: address.map(parse_address).transpose()?,
         };
         self.create(&host.namespace)?;
-        host.namespace.without_inet6()?;
+        // Router solicitations and duplicate address detection would only be noise in captures.
+        for scope in ["all", "default"] {
+            let name = format!("ipv6/conf/{scope}/disable_ipv6");
+            host.namespace.sysctl(&name, "1")?;
+        }
         let mut setup = "link set lo up\n".to_owned();
         host.plug("eth0", host.mac)?;
         if let Some(address) = address {
@@ -402,6 +408,11 @@ impl Host {
         })
     }
 
+    /// The namespace in which the switch ports are.
+    pub(crate) fn switch(&self) -> &Namespace {
+        &self.switch
+    }
+
     fn plug(&self, interface: &str, mac: Mac) -> Result<()> {
         let port = self.port(interface);
         ensure!(port.len() <= 15, "interface name {port} is too long");
@@ -487,18 +498,14 @@ impl Namespace {
         })?
     }
 
-    /// Router solicitations and duplicate address detection would only be noise in captures.
-    fn without_inet6(&self) -> Result<()> {
-        self.enter(|| {
-            for scope in ["all", "default"] {
-                match fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1") {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        bail!("failed to turn IPv6 off: {error}");
-                    }
-                    _ => {}
-                }
+    /// Sets a variable under `/proc/sys/net`, if this kernel has it.
+    fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/{name}");
+        self.enter(|| match fs::write(&path, value) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("failed to write {value} to {path}"))
             }
-            Ok(())
+            _ => Ok(()),
         })?
     }
 }
