@@ -174,6 +174,7 @@ impl Engine {
         for interface in 0..engine.interfaces.len() {
             engine.find_at_start(interface)?;
         }
+        engine.datapath.prepare()?;
         // Loading and attaching took a while; listening begins now.
         let now = clock::now();
         for interface in 0..engine.interfaces.len() {

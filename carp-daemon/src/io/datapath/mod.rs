@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 
 use carp_common::shared::{AdvertisementEvent, Counter, VhostKey, VhostValue};
 use carp_common::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::socket::Receiver;
 use self::xdp::{Mode, Xdp};
@@ -67,9 +67,9 @@ pub enum Error {
         /// Why not: EPERM without CAP_NET_RAW.
         source: io::Error,
     },
-    /// The kernel program's maps.
+    /// The kernel program or its maps, wherever it runs.
     #[error(transparent)]
-    Map(#[from] xdp::Error),
+    Program(#[from] xdp::Error),
 }
 
 /// Whether a drain left something behind.
@@ -119,7 +119,7 @@ pub struct Datapath {
     wanted: config::Datapath,
     sizes: xdp::Sizes,
     debug: bool,
-    /// Loaded when the first interface wants it.
+    /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
     xdp: Option<Xdp>,
     receivers: BTreeMap<u32, Receiver>,
     rungs: BTreeMap<u32, Rung>,
@@ -182,15 +182,34 @@ impl Datapath {
         Ok(rung)
     }
 
+    /// Loads the kernel program, if it may ever be used, even though no interface wants it yet.
+    ///
+    /// At the end of the start, because later it would be refused: CAP_PERFMON is given up then, and the verifier judges
+    /// the program of a process without it by stricter rules, which hide pointers from it and guard against Spectre.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded, unless there is another way to receive.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        if self.wanted == config::Datapath::Socket || self.xdp.is_some() {
+            return Ok(());
+        }
+        match Xdp::load(self.debug, self.sizes) {
+            Ok(xdp) => self.xdp = Some(xdp),
+            Err(error) if self.wanted == config::Datapath::Auto => {
+                debug!("there will be no XDP: {}", Chain(&error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
     fn attach_xdp(&mut self, link: &Link, mode: Mode) -> Result<Rung, xdp::Error> {
-        let mut xdp = match self.xdp.take() {
+        let xdp = match &mut self.xdp {
             Some(xdp) => xdp,
-            None => Xdp::load(self.debug, self.sizes)?,
+            none => none.insert(Xdp::load(self.debug, self.sizes)?),
         };
-        let attached = xdp.attach(link, mode);
-        // A program that is attached nowhere would only hold memory.
-        self.xdp = xdp.is_attached().then_some(xdp);
-        attached.map(|()| match mode {
+        xdp.attach(link, mode)?;
+        Ok(match mode {
             Mode::Native => Rung::XdpNative,
             Mode::Generic => Rung::XdpGeneric,
         })

@@ -271,12 +271,6 @@ impl Xdp {
         }
     }
 
-    /// Whether any interface uses the program.
-    #[must_use]
-    pub fn is_attached(&self) -> bool {
-        !self.links.is_empty()
-    }
-
     /// Takes the program off an interface, which may be gone already.
     pub fn detach(&mut self, ifindex: u32) {
         if let Some(id) = self.links.remove(&ifindex)
