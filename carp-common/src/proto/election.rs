@@ -42,22 +42,29 @@ pub fn as_backup(
     profile: Profile,
 ) -> BackupDecision {
     let demotion = compare_demotion(ours, theirs, profile);
-    if preempt && ours.priority < theirs.priority && demotion != Ordering::Greater {
+    let will_time_out = will_time_out(ours.priority, theirs.priority, deadratio);
+    if will_time_out && theirs.priority == Priority::BOW_OUT {
+        // Even if we preempt: everybody's turn comes by rank.
+        BackupDecision::MasterWillTimeOut
+    } else if preempt && ours.priority < theirs.priority && demotion != Ordering::Greater {
         BackupDecision::PreemptWorse
     } else if demotion == Ordering::Less {
         BackupDecision::PreemptMoreDemoted
-    } else if will_time_out(ours.priority, theirs.priority, deadratio) {
+    } else if will_time_out {
         BackupDecision::MasterWillTimeOut
     } else {
         BackupDecision::Stay
     }
 }
 
-/// Whether the advertiser's interval is longer than we are going to wait. With our advbase 0 every peer's would be.
+/// Whether the advertiser's interval is longer than we are going to wait. With our advbase 0 every peer's would be, and
+/// only an explicit bow-out counts.
 fn will_time_out(ours: Priority, theirs: Priority, deadratio: DeadRatio) -> bool {
+    if ours.advbase == AdvBase(0) {
+        return theirs == Priority::BOW_OUT;
+    }
     let patience = u16::from(ours.advbase.0) * u16::from(deadratio.get());
-    ours.advbase != AdvBase(0)
-        && (patience, ours.advskew) < (u16::from(theirs.advbase.0), theirs.advskew)
+    (patience, ours.advskew) < (u16::from(theirs.advbase.0), theirs.advskew)
 }
 
 /// What a MASTER makes of another MASTER's valid advertisement.
@@ -217,25 +224,25 @@ mod tests {
                 (1, 100, 0),
                 (255, 255, 0),
                 [MasterWillTimeOut; 2],
-                [PreemptWorse, PreemptWorse],
+                [MasterWillTimeOut; 2],
             ),
             (
                 (1, 100, 9),
                 (255, 255, 0),
                 [MasterWillTimeOut; 2],
-                [PreemptWorse, MasterWillTimeOut],
+                [MasterWillTimeOut; 2],
             ),
             (
                 (84, 255, 0),
                 (255, 255, 0),
                 [MasterWillTimeOut; 2],
-                [PreemptWorse, PreemptWorse],
+                [MasterWillTimeOut; 2],
             ),
             (
                 (85, 254, 0),
                 (255, 255, 0),
                 [MasterWillTimeOut; 2],
-                [PreemptWorse, PreemptWorse],
+                [MasterWillTimeOut; 2],
             ),
             (
                 (85, 255, 0),
@@ -259,8 +266,8 @@ mod tests {
             (
                 (0, 100, 0),
                 (255, 255, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
+                [MasterWillTimeOut; 2],
+                [MasterWillTimeOut; 2],
             ),
         ];
         for (ours, theirs, patient, preempting) in table {

@@ -14,12 +14,14 @@ use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
 
 /// The counters we send, and the highest seen so far.
 ///
-/// We send the highest of all counters heard or sent, plus one, and never less than the initial one. Comparisons wrap
-/// like sequence numbers (RFC 1982), so that a peer's random start near 2^64 does no harm.
+/// We count up from the initial one. Among strict peers, who all do, we send the highest of all counters heard or sent,
+/// plus one. The counters of others may be random and would lead us back to ones that we have used: what was heard from
+/// them is not observed. Comparisons wrap like sequence numbers (RFC 1982).
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
     highest: PerFamily<Option<u64>>,
+    sent: PerFamily<Option<u64>>,
 }
 
 impl CounterSequence {
@@ -29,6 +31,7 @@ impl CounterSequence {
         Self {
             next: initial,
             highest: PerFamily::default(),
+            sent: PerFamily::default(),
         }
     }
 
@@ -36,10 +39,17 @@ impl CounterSequence {
     pub fn send(&mut self, family: Family) -> u64 {
         let counter = self.next;
         self.observe(family, counter);
+        self.sent[family] = Some(counter);
         counter
     }
 
-    /// An authentic counter was heard.
+    /// Whether it is the last counter that we sent in that family.
+    #[must_use]
+    pub fn was_just_sent(&self, family: Family, counter: u64) -> bool {
+        self.sent[family] == Some(counter)
+    }
+
+    /// An authentic counter of a strict peer was heard.
     pub fn observe(&mut self, family: Family, counter: u64) {
         if self.rises(family, counter) {
             self.highest[family] = Some(counter);

@@ -10,6 +10,12 @@ use crate::proto::replay::Judgement;
 use crate::units::Priority;
 use crate::wire::advertisement::{Advertisement, DropReason};
 
+/// How much shorter than its advskew a backup's turn after a bow-out is.
+///
+/// Backups with different advskew must not take over together, and the client is to notice nothing: one step is 244 µs,
+/// more than an advertisement takes across a switch, and the largest advskew waits 62 ms.
+const BOW_OUT_TURN_DIVISOR: u32 = 16;
+
 impl VirtualHost {
     pub(super) fn receive(&mut self, family: Family, origin: Origin, payload: &[u8]) {
         match family {
@@ -33,7 +39,9 @@ impl VirtualHost {
         {
             return;
         }
-        self.sequence.observe(family, advertisement.counter);
+        if self.settings.strict_counter {
+            self.sequence.observe(family, advertisement.counter);
+        }
         self.last_heard = Some(origin);
         let Advertisement {
             advbase,
@@ -101,7 +109,7 @@ impl VirtualHost {
         let source = origin.source;
         if self.settings.strict_counter && !self.sequence.rises(family, advertisement.counter) {
             self.counters.dropped_stale_counter += 1;
-            self.leave_lockstep(family);
+            self.leave_lockstep(family, advertisement.counter);
             self.notify_limited(
                 |limits| &mut limits.stale_counter,
                 |suppressed| Notice::StaleCounter { source, suppressed },
@@ -125,9 +133,12 @@ impl VirtualHost {
         }
     }
 
-    /// Two strict MASTERs whose advertisements cross each find the other's counter used up; each leaves out a number
-    /// of counters that the other does not.
-    fn leave_lockstep(&mut self, family: Family) {
+    /// Two strict MASTERs whose advertisements cross each find the other's counter used up by themselves; each leaves
+    /// out a number of counters that the other does not. An older counter is a replay and moves nothing.
+    fn leave_lockstep(&mut self, family: Family, counter: u64) {
+        if !self.sequence.was_just_sent(family, counter) {
+            return;
+        }
         let last_octet = match self.sources[family] {
             Some(IpAddr::V4(source)) => source.octets()[3],
             Some(IpAddr::V6(source)) => source.octets()[15],
@@ -174,7 +185,7 @@ impl VirtualHost {
             }
             // Several backups hear it at the same moment; the best should be the first.
             BackupDecision::MasterWillTimeOut => {
-                let turn = arrival + ours.priority.advskew.duration();
+                let turn = arrival + ours.priority.advskew.duration() / BOW_OUT_TURN_DIVISOR;
                 self.plan_take_over(Reason::MasterWillTimeOut, arrival, turn);
             }
         }
@@ -255,7 +266,7 @@ impl VirtualHost {
         self.enter(State::Backup, reason);
         self.release();
         if self.settings.profile == Profile::Ucarp {
-            self.last_advertisement(reason == Reason::TieLost);
+            self.last_advertisement();
         }
         self.program_datapath();
         for family in self.active_families() {

@@ -6,7 +6,6 @@ use super::{
 };
 use crate::proto::SendOutcome;
 use crate::proto::send_errors::Change;
-use crate::units::AdvSkew;
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
 impl VirtualHost {
@@ -22,24 +21,11 @@ impl VirtualHost {
         self.send(Priority::BOW_OUT);
     }
 
-    /// ucarp's last advertisement: the winner hears that somebody worse was MASTER, and announces the addresses
-    /// again.
+    /// ucarp's last advertisement: the winner hears that somebody else was MASTER, and announces the addresses again.
     ///
-    /// After a tie it is one step worse than ours: a BSD would yield to an equal one, and both sides would have
-    /// yielded.
-    pub(super) fn last_advertisement(&mut self, after_tie: bool) {
-        let Priority { advbase, advskew } = self.advertised();
-        let advskew = if after_tie {
-            advskew.0.checked_add(1)
-        } else {
-            Some(advskew.0)
-        };
-        if let Some(advskew) = advskew {
-            self.send(Priority {
-                advbase,
-                advskew: AdvSkew(advskew),
-            });
-        }
+    /// With our true priority, as ucarp's: one step worse would make a third host that preempts take over from it.
+    pub(super) fn last_advertisement(&mut self) {
+        self.send(self.advertised());
     }
 
     /// Announces every virtual address.

@@ -221,12 +221,7 @@ fn worse_masters_are_answered_at_most_once_per_interval() {
 
 #[test]
 fn a_bow_out_is_answered_in_the_order_of_advskew() {
-    for (advskew, nanos) in [
-        (0, 0),
-        (1, 3_906_250),
-        (100, 390_625_000),
-        (254, 992_187_500),
-    ] {
+    for (advskew, nanos) in [(0, 0), (1, 244_140), (100, 24_414_062), (254, 62_011_718)] {
         let mut host = Host::started(Settings {
             advskew: AdvSkew(advskew),
             ..settings(UCARP)
@@ -245,16 +240,16 @@ fn a_late_backup_answers_a_bow_out_by_its_arrival() {
     let mut host = Host::started(settings(UCARP));
     let payload = host.payload(255, 255, 0);
     let arrival = host.now;
-    host.wait(millis(300));
+    host.wait(millis(20));
     host.hear_at(PEER, &payload, arrival);
-    assert_eq!(host.next_in(), Some(90_625_000));
+    assert_eq!(host.next_in(), Some(4_414_062));
 }
 
 #[test]
 fn whoever_answers_a_bow_out_first_keeps_the_others_backups() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 255, 255);
-    host.wait(millis(100));
+    host.wait(millis(10));
     assert_eq!(host.hear("10.9.0.8", 1, 50), "");
     assert_eq!(host.next_in(), Some(3_390_625_000));
 }
@@ -267,16 +262,16 @@ fn an_older_advertisement_does_not_revoke_a_bow_out() {
     let late = host.payload(1, 0, 0);
     host.hear(PEER, 255, 255);
     host.hear_at(PEER, &late, before);
-    assert_eq!(host.next_in(), Some(390_625_000));
+    assert_eq!(host.next_in(), Some(24_414_062));
 }
 
 #[test]
 fn a_second_bow_out_does_not_postpone_the_answer_to_the_first() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 255, 255);
-    host.wait(millis(300));
+    host.wait(millis(20));
     host.hear(PEER, 255, 255);
-    assert_eq!(host.next_in(), Some(90_625_000));
+    assert_eq!(host.next_in(), Some(4_414_062));
 }
 
 #[test]
@@ -404,15 +399,43 @@ fn two_equal_dual_stack_masters_agree_although_their_families_would_not() {
 }
 
 #[test]
-fn the_loser_of_a_tie_at_the_worst_advskew_says_nothing() {
-    let mut host = Host::master(Settings {
-        advskew: AdvSkew(255),
+fn a_third_host_that_preempts_leaves_the_winner_of_a_tie_alone() {
+    let mut loser = Host::master(settings(UCARP));
+    let lost = loser.hear("10.9.0.4", 1, 100);
+    assert!(lost.contains("send inet 1/100"), "{lost}");
+    let mut third = Host::started(Settings {
+        preempt: true,
         ..settings(UCARP)
     });
-    assert_eq!(
-        host.hear("10.9.0.4", 1, 255),
-        "notice equal settings, MASTER to BACKUP: TieLost, release, datapath BACKUP"
+    third.hear("10.9.0.4", 1, 100);
+    third.wait(millis(1));
+    third.hear(PEER, 1, 100);
+    assert_eq!(third.next_in(), Some(3_390_625_000), "it listens");
+}
+
+#[test]
+fn a_bow_out_is_heard_with_advbase_0_and_waits_its_turn_even_when_we_preempt() {
+    let mut host = Host::started(Settings {
+        advbase: AdvBase(0),
+        preempt: true,
+        ..settings(UCARP)
+    });
+    host.hear(PEER, 255, 255);
+    assert_eq!(host.next_in(), Some(24_414_062));
+    assert!(
+        host.next_timeout()
+            .starts_with("BACKUP to MASTER: MasterWillTimeOut")
     );
+}
+
+#[test]
+fn random_counters_of_others_do_not_lead_ours() {
+    let mut host = Host::master(settings(UCARP));
+    host.counter = u64::MAX - 3;
+    host.hear(PEER, 1, 200);
+    host.next_timeout();
+    let sent = Advertisement::parse(&host.sent.unwrap()).unwrap();
+    assert!((1000..2000).contains(&sent.counter), "{}", sent.counter);
 }
 
 #[test]
