@@ -46,11 +46,23 @@ fn offers(packages: &[Package]) -> bool {
     })
 }
 
-/// Whether `packages` can be had from here, after a fresh look at the package lists where they do not offer them and we
-/// may update them.
+/// Whether `packages` can be had from here.
+///
+/// With `may_update`, after a fresh look at package lists that do not offer them; where we may not look (or are not
+/// root), Debian is trusted to.
 pub fn can_offer(packages: &[Package], may_update: bool) -> bool {
-    let update_helps = || may_update && shell::is_root() && update().is_ok() && offers(packages);
-    is_present() && (offers(packages) || update_helps())
+    if !is_present() || offers(packages) {
+        return is_present();
+    }
+    if may_update && shell::is_root() {
+        return update().is_ok() && offers(packages);
+    }
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text))
+}
+
+/// Whether an os-release file is Debian's own.
+fn is_debian(os_release: &str) -> bool {
+    os_release.lines().any(|line| line.trim() == "ID=debian")
 }
 
 /// Fetches the package lists.
@@ -180,6 +192,12 @@ mod tests {
         assert_eq!(candidate(&policy("6+really5")), Some((6, 0)));
         assert_eq!(candidate(&policy("(none)")), None);
         assert_eq!(candidate(""), None);
+    }
+
+    #[test]
+    fn debian_is_told_from_what_derives_from_it() {
+        assert!(is_debian("NAME=\"Debian GNU/Linux\"\nID=debian\n"));
+        assert!(!is_debian("ID=ubuntu\nID_LIKE=debian\n"));
     }
 
     #[test]
