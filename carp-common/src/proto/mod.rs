@@ -105,6 +105,9 @@ pub enum Input<'a> {
     },
     /// An [`Action::ClaimAddresses`] was carried out (the up script ended, the address is there): announce again.
     ClaimCompleted,
+    /// Advertisements arrived that we can no longer hear: we were stopped for so long that their buffer overflowed. Then
+    /// silence proves nothing, and a BACKUP listens for a whole master-down time again.
+    AdvertisementsLost,
     /// An operator's wish.
     Command(Command),
     /// Bow out if MASTER, release, then INIT for good.

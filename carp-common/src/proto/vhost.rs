@@ -146,6 +146,11 @@ impl VirtualHost {
                     self.announce();
                 }
             }
+            Input::AdvertisementsLost => {
+                if self.state == State::Backup {
+                    self.listen_afresh();
+                }
+            }
             Input::Command(Command::StepDown { hold }) => self.step_down(hold),
             Input::Shutdown => self.shut_down(),
         }

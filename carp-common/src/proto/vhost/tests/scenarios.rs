@@ -157,6 +157,19 @@ fn a_backup_that_was_stopped_does_not_declare_a_living_master_dead() {
 }
 
 #[test]
+fn a_backup_that_lost_advertisements_listens_for_a_whole_master_down_time_again() {
+    let mut host = Host::started(settings(UCARP));
+    host.now = host.machine.next_deadline().unwrap() + millis(20_000);
+    assert_eq!(host.input(Input::AdvertisementsLost), "");
+    let from_now = host.now + host.machine.master_down_time();
+    assert_eq!(host.machine.next_deadline(), Some(from_now));
+    let mut master = Host::master(settings(UCARP));
+    let rhythm = master.machine.next_deadline();
+    assert_eq!(master.input(Input::AdvertisementsLost), "");
+    assert_eq!(master.machine.next_deadline(), rhythm);
+}
+
+#[test]
 fn a_backup_that_was_stopped_takes_over_at_once_from_a_master_that_died_meanwhile() {
     let mut host = Host::started(settings(UCARP));
     let payload = host.payload(1, 0, 0);
