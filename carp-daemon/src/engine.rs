@@ -51,6 +51,10 @@ use vhost::Vhost;
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
+/// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
+/// there is something else to do.
+const VRRP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What ends the engine before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -129,6 +133,8 @@ struct Engine {
     stopping: bool,
     /// An interface could not be opened: when to try again.
     retry_at: Option<Instant>,
+    /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
+    vrrp_check_at: Option<Instant>,
     _locks: Vec<Lock>,
 }
 
@@ -166,6 +172,7 @@ impl Engine {
             busy: false,
             stopping: false,
             retry_at: None,
+            vrrp_check_at: Some(now),
             _locks: locks,
         };
         engine
@@ -227,6 +234,7 @@ impl Engine {
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }
+        self.look_for_vrrp(now);
         Ok(())
     }
 

@@ -28,6 +28,12 @@ pub use syslog::{Facility, UnknownFacility};
 /// Crates whose INFO and DEBUG lines are ours to show; of others only WARN and ERROR.
 const OUR_CRATES: [&str; 4] = ["carpd", "carp_daemon", "carp_common", "carp_ebpf"];
 
+/// Where the XDP program's reports come from, as `aya-log` names it.
+pub(crate) const PROGRAM_TARGET: &str = "carp_ebpf";
+
+/// Reports about packets in one second; the rest of them is only counted. Anyone on the link can provoke them.
+const REPORTS_PER_SECOND: u32 = 20;
+
 /// What to log, and where to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -101,7 +107,11 @@ pub fn init(settings: Settings) -> Logger {
     } else {
         log::LevelFilter::Info
     });
-    log::set_boxed_logger(Box::new(Records(Arc::clone(&sink)))).expect("logging is set up once");
+    let records = Records {
+        sink: Arc::clone(&sink),
+        reports: Mutex::default(),
+    };
+    log::set_boxed_logger(Box::new(records)).expect("logging is set up once");
     Logger { sink }
 }
 
@@ -146,12 +156,35 @@ impl<S: Subscriber> Layer<S> for Lines {
 }
 
 /// Turns `log` records into lines: the XDP program's reports arrive through that crate.
-struct Records(Arc<Sink>);
+struct Records {
+    sink: Arc<Sink>,
+    reports: Mutex<Reports>,
+}
+
+/// How many reports about packets the present second has seen.
+#[derive(Debug, Default)]
+struct Reports {
+    second: i64,
+    seen: u32,
+}
+
+impl Reports {
+    /// Whether one more may be shown; with it, how many were not in the last second that had any.
+    fn admit(&mut self, second: i64) -> Option<u32> {
+        let mut left_out = 0;
+        if second != self.second {
+            left_out = self.seen.saturating_sub(REPORTS_PER_SECOND);
+            *self = Self { second, seen: 0 };
+        }
+        self.seen = self.seen.saturating_add(1);
+        (self.seen <= REPORTS_PER_SECOND).then_some(left_out)
+    }
+}
 
 impl log::Log for Records {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
-        let most = match (OUR_CRATES.contains(&crate_name), self.0.debug) {
+        let most = match (OUR_CRATES.contains(&crate_name), self.sink.debug) {
             (false, _) => log::Level::Warn,
             (true, false) => log::Level::Info,
             (true, true) => log::Level::Debug,
@@ -161,6 +194,18 @@ impl log::Log for Records {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
+            if record.target().starts_with(PROGRAM_TARGET) {
+                let second = chrono::Utc::now().timestamp();
+                let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                match reports.admit(second) {
+                    None => return,
+                    Some(0) => {}
+                    Some(left_out) => {
+                        let text = format!("{left_out} reports about packets were left out");
+                        self.sink.write(Level::DEBUG, &text);
+                    }
+                }
+            }
             let level = match record.level() {
                 log::Level::Error => Level::ERROR,
                 log::Level::Warn => Level::WARN,
@@ -168,9 +213,23 @@ impl log::Log for Records {
                 log::Level::Debug => Level::DEBUG,
                 log::Level::Trace => Level::TRACE,
             };
-            self.0.write(level, &record.args().to_string());
+            self.sink.write(level, &record.args().to_string());
         }
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_reports_becomes_a_few_lines_a_second_and_a_count() {
+        let mut reports = Reports::default();
+        let flood: Vec<_> = (0..100).map(|_| reports.admit(7)).collect();
+        assert_eq!(flood.iter().flatten().count(), 20);
+        assert_eq!(reports.admit(8), Some(80));
+        assert_eq!(reports.admit(8), Some(0));
+    }
 }

@@ -8,7 +8,7 @@ use carp_common::time::Instant;
 use carp_common::units::State;
 use tracing::{error, info, warn};
 
-use super::Engine;
+use super::{Engine, VRRP_CHECK_INTERVAL};
 use crate::io::datapath::Chain;
 use crate::io::port::Port;
 
@@ -59,6 +59,35 @@ impl Engine {
                 );
             }
             Notice::Unsuppressed => info!("{label}: advertisements can be sent again"),
+        }
+    }
+
+    /// Warns once when VRRP on a link of ours has a VRID that is a vhid of ours there.
+    pub(super) fn look_for_vrrp(&mut self, now: Instant) {
+        if self.vrrp_check_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.vrrp_check_at = Some(now + VRRP_CHECK_INTERVAL);
+        for interface in &self.interfaces {
+            let port = interface.port.as_ref();
+            // A counter that cannot be read is USR1's to report.
+            let Some(Ok(counts)) = port.map(|port| self.datapath.counts(port.ifindex())) else {
+                continue;
+            };
+            let heard = Counter::ALL
+                .into_iter()
+                .zip(counts)
+                .any(|(counter, count)| counter == Counter::PassedVrrpSameVhid && count > 0);
+            if heard {
+                warn!(
+                    "{}: VRRP is spoken with a VRID that is a vhid of ours: both use the virtual MAC address \
+                     00:00:5e:00:01:VRID, and keepalived delays its own advertisements for ours; give one of them \
+                     another id, or carpd a group of its own (--mcast)",
+                    interface.name
+                );
+                self.vrrp_check_at = None;
+                return;
+            }
         }
     }
 

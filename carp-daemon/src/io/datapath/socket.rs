@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use carp_common::classify::{Ingress, Verdict, classify};
+use carp_common::classify::{Ingress, Place, Rejection, Verdict, classify};
 use carp_common::shared::{Counter, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
@@ -23,6 +24,7 @@ use tokio::io::unix::AsyncFd;
 use super::{Batch, Counts, Drained};
 use crate::io::clock::ArrivalClock;
 use crate::io::netlink::Link;
+use crate::log::PROGRAM_TARGET;
 use crate::sys::{self, PacketAuxdata};
 
 /// Bytes of a frame that are looked at: Ethernet and two tags (22), the longest IPv4 header (60), CARP (36), and room
@@ -138,6 +140,7 @@ impl Receiver {
             Verdict::Drop { place, reason } => {
                 self.count(received(place.family));
                 self.count(reason.counter());
+                explain(frame, &place, reason);
             }
             Verdict::Deliver { place, .. } => {
                 self.count(received(place.family));
@@ -206,6 +209,24 @@ struct Received {
     /// Arrival on the wall clock.
     stamp: Option<Duration>,
     stripped_tag: Option<u16>,
+}
+
+/// Says why an advertisement of ours was dropped: under the XDP program's name and in its words, which the logger shows
+/// only with debug, and few of them at a time.
+fn explain(frame: &[u8], place: &Place, reason: Rejection) {
+    let Some(source) = place.source(frame) else {
+        return;
+    };
+    let [a, b, c, d, ..] = source;
+    let source = match place.family {
+        Family::Inet => IpAddr::from([a, b, c, d]),
+        Family::Inet6 => IpAddr::from(source),
+    };
+    let (name, key) = (reason.counter().name(), &place.key);
+    log::debug!(
+        target: PROGRAM_TARGET,
+        "{name} vhid {} ifindex {} vlan {} source {source}", key.vhid, key.ifindex, key.vlan
+    );
 }
 
 const fn received(family: Family) -> Counter {
