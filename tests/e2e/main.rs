@@ -10,6 +10,7 @@ mod interop;
 mod keepalived;
 mod lab;
 mod options;
+mod privileges;
 mod scripts;
 mod shared_link;
 mod signals;

@@ -1,0 +1,254 @@
+//! What a serving carpd may still do, what its scripts may, and that it is enough for everything that comes later.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::daemons::datapath;
+use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, Scripts};
+
+/// Numbers of capabilities (capability(7), include/uapi/linux/capability.h).
+const DAC_OVERRIDE: u8 = 1;
+const KILL: u8 = 5;
+const NET_ADMIN: u8 = 12;
+const NET_RAW: u8 = 13;
+const IPC_LOCK: u8 = 14;
+const BPF: u8 = 39;
+
+/// A line of `/proc/PID/status`, or of a copy of it.
+fn field<'a>(status: &'a str, name: &str) -> Result<&'a str> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(line.with_context(|| format!("no {name}"))?.trim())
+}
+
+fn capabilities(status: &str, set: &str) -> Result<BTreeSet<u8>> {
+    let mask = u64::from_str_radix(field(status, set)?, 16)?;
+    Ok((0..64).filter(|bit| mask >> bit & 1 == 1).collect())
+}
+
+fn status_of(daemon: &Daemon) -> Result<String> {
+    Ok(fs::read_to_string(format!(
+        "/proc/{}/status",
+        daemon.pid()
+    ))?)
+}
+
+/// What every carpd of this test run keeps.
+fn always_kept() -> BTreeSet<u8> {
+    let bpf = (datapath() != "socket").then_some(BPF);
+    [NET_ADMIN, NET_RAW].into_iter().chain(bpf).collect()
+}
+
+/// Real-time priority and scheduling policy: fields 40 and 41 of `/proc/PID/stat` (proc(5)).
+fn scheduling(stat: &str) -> Result<(u32, u32)> {
+    let (_, rest) = stat.rsplit_once(')').context("the name ends")?;
+    let mut fields = rest.split_whitespace().skip(40 - 3);
+    let mut next = || -> Result<u32> { Ok(fields.next().context("too few fields")?.parse()?) };
+    Ok((next()?, next()?))
+}
+
+const SCHED_OTHER: u32 = 0;
+const SCHED_RR: u32 = 2;
+
+/// carpd without the capabilities that `bounding_set` takes away, as setpriv(1) spells it.
+fn bounded(host: &Host, bounding_set: &str, carpd: &Carpd) -> Result<Daemon> {
+    let carpd = carpd.command();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set", bounding_set])
+        .arg(carpd.get_program())
+        .args(carpd.get_args());
+    Daemon::spawn(host, "carpd", &mut command)
+}
+
+#[test]
+fn without_scripts_nothing_but_serving_is_left_for_good() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let status = status_of(&a)?;
+    for set in ["CapEff", "CapPrm"] {
+        ensure!(capabilities(&status, set)? == always_kept(), "{status}");
+    }
+    for set in ["CapInh", "CapBnd", "CapAmb"] {
+        ensure!(capabilities(&status, set)?.is_empty(), "{status}");
+    }
+    ensure!(field(&status, "NoNewPrivs")? == "1", "{status}");
+    // SECCOMP_MODE_FILTER
+    ensure!(field(&status, "Seccomp")? == "2", "{status}");
+    Ok(())
+}
+
+#[test]
+fn scripts_have_all_of_roots_capabilities_and_carpd_has_not() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    // chroot(2) takes CAP_SYS_CHROOT.
+    let copy = scripts.path().join("status");
+    let up = scripts.script(
+        "up",
+        &format!(
+            "chroot / true && cat /proc/self/status > {0}.part && mv {0}.part {0}",
+            copy.display()
+        ),
+    )?;
+    let a = pair.master(&pair.a, &format!("{FAST} -u {}", up.display()))?;
+    let script = eventually("the script writes", LONG, || {
+        Ok(fs::read_to_string(&copy).ok())
+    })
+    .with_context(|| a.transcript())?;
+    let carpd = status_of(&a)?;
+    let mut kept = always_kept();
+    kept.extend([DAC_OVERRIDE, KILL]);
+    for set in ["CapEff", "CapPrm"] {
+        ensure!(capabilities(&carpd, set)? == kept, "{carpd}");
+    }
+    let all = capabilities(&fs::read_to_string("/proc/self/status")?, "CapBnd")?;
+    ensure!(capabilities(&carpd, "CapBnd")? == all, "{carpd}");
+    ensure!(capabilities(&script, "CapEff")? == all, "{script}");
+    for status in [&carpd, &script] {
+        ensure!(field(status, "NoNewPrivs")? == "0", "{status}");
+        ensure!(field(status, "Seccomp")? == "0", "{status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_kept_is_enough_for_an_interface_that_comes_back() -> Result<()> {
+    for datapath in ["xdp-native", "socket"] {
+        let pair = Pair::new(lab!())?;
+        let mut a = Carpd::for_address(ADDRESS, &format!("{FAST} -s 10.9.0.1"))?
+            .datapath(datapath)
+            .start(&pair.a)?;
+        pair.a.wait_for_address(ADDRESS, true, LONG)?;
+        pair.a.ip("link delete eth0")?;
+        a.wait_for("interface eth0 is gone", LONG)?;
+        let mark = pair.capture.mark();
+        pair.a.add_link("eth0", Mac([2, 0, 0, 0, 7, 1]))?;
+        pair.a.wait_for_address(ADDRESS, true, LONG)?;
+        pair.capture.advertisement(mark, "a", LONG)?;
+        ensure!(a.dump()?.status["datapath"] == datapath);
+        ensure!(a.terminate(LONG)? == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_socket_serves_with_two_capabilities_from_the_start() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let carpd = Carpd::for_address(ADDRESS, FAST)?.datapath("socket");
+    let mut a = bounded(&pair.a, "-all,+net_admin,+net_raw", &carpd)?;
+    pair.a
+        .wait_for_address(ADDRESS, true, LONG)
+        .with_context(|| a.transcript())?;
+    let expected = [NET_ADMIN, NET_RAW].into();
+    ensure!(capabilities(&status_of(&a)?, "CapPrm")? == expected);
+    ensure!(a.terminate(LONG)? == 0);
+    Ok(())
+}
+
+#[test]
+fn the_same_user_does_not_read_the_memory() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    // All that lets root read any process is taken away (`may_access_mm`, kernel/fork.c); the rest is more than carpd
+    // has, so that only being undumpable protects it.
+    let without = ["--bounding-set", "-sys_ptrace,-perfmon,-sys_admin"];
+    let readable = |pid: u32| {
+        let memory = format!("/proc/{pid}/auxv");
+        pair.a
+            .run("setpriv", &[without[0], without[1], "cat", &memory])
+            .is_ok()
+    };
+    let mut other = Command::new("setpriv");
+    other.args(without).args(["sleep", "1000"]);
+    let other = Daemon::spawn(&pair.a, "sleep", &mut other)?;
+    eventually("another process's memory is readable", LONG, || {
+        Ok(readable(other.pid()).then_some(()))
+    })?;
+    ensure!(!readable(a.pid()));
+    Ok(())
+}
+
+#[test]
+fn realtime_is_round_robin_in_locked_memory_and_scripts_get_neither() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let copy = scripts.path().join("copy");
+    let up = scripts.script(
+        "up",
+        &format!(
+            "cat /proc/self/stat /proc/self/status > {0}.part && mv {0}.part {0}",
+            copy.display()
+        ),
+    )?;
+    let a = pair.master(&pair.a, &format!("{FAST} --realtime -u {}", up.display()))?;
+    let script = eventually("the script writes", LONG, || {
+        Ok(fs::read_to_string(&copy).ok())
+    })
+    .with_context(|| a.transcript())?;
+    let (stat, status) = script.split_once('\n').context("two files")?;
+    ensure!(scheduling(stat)? == (0, SCHED_OTHER), "{stat}");
+    ensure!(field(status, "VmLck")? == "0 kB", "{status}");
+
+    let stat = fs::read_to_string(format!("/proc/{}/stat", a.pid()))?;
+    ensure!(scheduling(&stat)? == (49, SCHED_RR), "{stat}");
+    let status = status_of(&a)?;
+    ensure!(field(&status, "VmLck")? != "0 kB", "{status}");
+    ensure!(
+        capabilities(&status, "CapPrm")?.contains(&IPC_LOCK),
+        "{status}"
+    );
+    Ok(())
+}
+
+#[test]
+fn realtime_that_is_not_permitted_names_what_is_missing() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let table = [
+        ("-sys_nice", ["CAP_SYS_NICE", "RLIMIT_RTPRIO"]),
+        ("-ipc_lock", ["CAP_IPC_LOCK", "RLIMIT_MEMLOCK"]),
+    ];
+    for (missing, named) in table {
+        let carpd = Carpd::for_address(ADDRESS, &format!("{FAST} --realtime"))?;
+        let mut a = bounded(&pair.a, missing, &carpd)?;
+        ensure!(a.exit_code(LONG)? == 2, "{}", a.transcript());
+        let errors = a.lines_with("--realtime is not permitted");
+        ensure!(errors.len() == 1, "{}", a.transcript());
+        for name in named {
+            ensure!(errors[0].text.contains(name), "{name}: {}", a.transcript());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn in_the_background_no_descriptor_of_the_operators_shell_stays_open() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let file = tempfile::NamedTempFile::new()?;
+    let carpd = Carpd::for_address(ADDRESS, &format!("{FAST} -B"))?.command();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", r#"exec 9> "$1"; shift; exec "$@""#, "sh"])
+        .arg(file.path())
+        .arg(carpd.get_program())
+        .args(carpd.get_args());
+    let mut parent = Daemon::spawn(&pair.a, "carpd", &mut shell)?;
+    ensure!(parent.exit_code(LONG)? == 0, "{}", parent.transcript());
+    let pids = pair.a.pids()?;
+    ensure!(pids.len() == 1, "{pids:?}");
+    for descriptor in fs::read_dir(format!("/proc/{}/fd", pids[0]))? {
+        let open = fs::read_link(descriptor?.path())?;
+        ensure!(open != file.path(), "{} is open", open.display());
+    }
+    kill(Pid::from_raw(i32::try_from(pids[0])?), Signal::SIGTERM)?;
+    eventually("it ends", LONG, || {
+        Ok(pair.a.pids()?.is_empty().then_some(()))
+    })
+}
