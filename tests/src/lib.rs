@@ -10,6 +10,7 @@
 //! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
 //! | [`inject`] | raw frames out of a host |
 //! | [`client`] | a client that uses the virtual address and reports its outages |
+//! | [`sim`] | no network at all: the core in a simulated one, under every fault |
 //!
 //! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
 //! broken test run (`CI=true` or `CARP_REQUIRE_ROOT=1`).
@@ -25,6 +26,8 @@ pub mod inject;
 pub mod lab;
 pub mod packet;
 pub mod process;
+#[path = "../sim/mod.rs"]
+pub mod sim;
 mod wait;
 
 pub use capture::{Capture, Captured, Mark};

@@ -1,0 +1,363 @@
+//! A host that runs the real core, in the loop that the daemon has.
+//!
+//! Packets wait in the ring with the time at which the kernel got them. When the process runs it drains the ring, then
+//! what else happened, and judges its timers last: so a process that was stopped does not take its own absence for
+//! the master's.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::proto::{
+    Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, SendOutcome, Settings,
+    VirtualHost,
+};
+use carp_common::time::Instant;
+use carp_common::units::{Family, State};
+
+use super::model::index;
+use super::packet::{Group, Packet};
+use super::trace::Trace;
+use super::watch::{Heard, SentCounters, Violation, Watch};
+
+/// What waits for the process besides packets.
+#[derive(Clone, Copy, Debug)]
+pub enum Control {
+    /// Carrier.
+    Link(LinkState),
+    /// The source address of a family appeared (true) or went.
+    Source(Family, bool),
+    /// The operator's demotion.
+    Demotion(u8),
+    /// The operator's wish.
+    StepDown(Duration),
+    /// An up script ended.
+    Claimed,
+    /// TERM.
+    Shutdown,
+}
+
+/// What the process asks the world for.
+#[derive(Debug)]
+pub enum Request {
+    /// A packet for the wire.
+    Transmit(Packet),
+    /// A script was started; it ends after its time.
+    ScriptStarted,
+    /// It announced the addresses of a family.
+    Announced(Family),
+    /// The operator keeps the host away for a while.
+    StaysAway(Duration),
+    /// The process ended.
+    Exited,
+}
+
+/// A packet in the ring.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// When the kernel got it.
+    pub at: Instant,
+    /// The packet.
+    pub packet: Packet,
+    /// What the checks may conclude from it.
+    pub heard: Heard,
+}
+
+/// The scripts of one virtual host: one at a time, the latest wish wins.
+#[derive(Debug, Default)]
+struct Scripts {
+    running: Option<Which>,
+    wanted: Option<Which>,
+    /// Whether the addresses are on the interface.
+    held: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Up,
+    Down,
+}
+
+/// What a process is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// How its lines in the trace begin.
+    pub name: String,
+    /// The core's settings.
+    pub settings: Settings,
+    /// The group as its peers know it.
+    pub group: Group,
+    /// Source addresses, by family.
+    pub sources: [IpAddr; 2],
+    /// How long each of its scripts takes; zero for none.
+    pub script_time: Duration,
+    /// What earlier processes on this host sent.
+    pub sent: SentCounters,
+}
+
+/// One carpd process and the kernel under it.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    sources: [IpAddr; 2],
+    script_time: Duration,
+    core: VirtualHost,
+    watch: Watch,
+    ring: VecDeque<Arrived>,
+    controls: VecDeque<Control>,
+    scripts: Scripts,
+    /// The device refuses to send.
+    pub send_errors: bool,
+    stopping: bool,
+}
+
+impl Host {
+    /// A process that just started.
+    #[must_use]
+    pub fn new(start: Start, now: Instant) -> Self {
+        let Start {
+            name,
+            settings,
+            group,
+            sources,
+            script_time,
+            sent,
+        } = start;
+        Self {
+            name,
+            sources,
+            script_time,
+            watch: Watch::new(&settings, &group, sent, now),
+            core: VirtualHost::new(settings, now),
+            ring: VecDeque::new(),
+            controls: VecDeque::new(),
+            scripts: Scripts::default(),
+            send_errors: false,
+            stopping: false,
+        }
+    }
+
+    /// Where it is in the election.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.core.state()
+    }
+
+    /// When it wants to run next, if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.core.next_deadline()
+    }
+
+    /// The kernel got a packet.
+    pub fn enqueue(&mut self, arrived: Arrived) {
+        self.ring.push_back(arrived);
+    }
+
+    /// Something else happened.
+    pub fn control(&mut self, control: Control) {
+        self.controls.push_back(control);
+    }
+
+    /// The running script ended. True when another one starts.
+    pub fn script_ended(&mut self) -> bool {
+        let ended = self.scripts.running.take();
+        self.scripts.held = ended == Some(Which::Up);
+        if ended == Some(Which::Up) {
+            self.controls.push_back(Control::Claimed);
+        }
+        self.scripts.running = self
+            .scripts
+            .wanted
+            .take()
+            .filter(|wanted| Some(*wanted) != ended);
+        self.scripts.running.is_some()
+    }
+
+    /// Whether the addresses are on the interface, and no script is about to change that.
+    #[must_use]
+    pub fn settled_holding(&self) -> Option<bool> {
+        self.scripts.running.is_none().then_some(self.scripts.held)
+    }
+
+    /// The process runs until it has nothing left to do.
+    ///
+    /// # Errors
+    /// The first thing it did that it must not.
+    pub fn run(
+        &mut self,
+        now: Instant,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        loop {
+            while let Some(arrived) = self.ring.pop_front() {
+                self.advertisement(now, &arrived, trace, requests)?;
+            }
+            while let Some(control) = self.controls.pop_front() {
+                self.apply(now, control, trace, requests)?;
+            }
+            self.timers(now, trace, requests)?;
+            if self.controls.is_empty() {
+                break;
+            }
+        }
+        if self.stopping {
+            requests.push(Request::Exited);
+        }
+        Ok(())
+    }
+
+    fn advertisement(
+        &mut self,
+        now: Instant,
+        arrived: &Arrived,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        let Packet {
+            family,
+            source,
+            ref payload,
+        } = arrived.packet;
+        let origin = Origin {
+            source,
+            arrival: arrived.at,
+        };
+        self.watch
+            .hears(now, arrived.at, family, payload, arrived.heard);
+        self.core.handle_input(
+            now,
+            Input::Advertisement {
+                family,
+                origin,
+                payload,
+            },
+        );
+        self.carry_out(now, trace, requests)
+    }
+
+    fn apply(
+        &mut self,
+        now: Instant,
+        control: Control,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        trace.note(now, &self.name, || format!("{control:?}"));
+        let input = match control {
+            Control::Link(link) => Input::LinkChanged(link),
+            Control::Source(family, there) => Input::SourceChanged {
+                family,
+                source: there.then_some(self.sources[index(family)]),
+            },
+            Control::Demotion(amount) => Input::DemotionChanged {
+                cause: DemotionCause::Administrator,
+                amount: Demotion(amount),
+            },
+            Control::StepDown(hold) => {
+                requests.push(Request::StaysAway(hold));
+                Input::Command(Command::StepDown { hold })
+            }
+            Control::Claimed => Input::ClaimCompleted,
+            Control::Shutdown => {
+                self.stopping = true;
+                Input::Shutdown
+            }
+        };
+        self.watch.controlled(now, control);
+        self.core.handle_input(now, input);
+        self.carry_out(now, trace, requests)
+    }
+
+    fn timers(
+        &mut self,
+        now: Instant,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        self.core.handle_timeout(now);
+        self.carry_out(now, trace, requests)?;
+        self.watch.settled(now, &self.core)?;
+        // Twice does nothing.
+        self.core.handle_timeout(now);
+        match self.core.poll_action() {
+            None => Ok(()),
+            Some(action) => Err(format!(
+                "a second handle_timeout at the same time asked for {action:?}"
+            )),
+        }
+    }
+
+    /// Drains the actions of one input and carries them out, and those of the inputs that result.
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        let mut outcomes = VecDeque::new();
+        loop {
+            let mut actions = Vec::new();
+            while let Some(action) = self.core.poll_action() {
+                trace.action(now, &self.name, &action);
+                self.perform(action, requests, &mut outcomes);
+                actions.push(action);
+            }
+            self.watch.acted(now, &actions, &self.core)?;
+            let Some((family, outcome)) = outcomes.pop_front() else {
+                return Ok(());
+            };
+            self.core
+                .handle_input(now, Input::SendCompleted { family, outcome });
+        }
+    }
+
+    fn perform(
+        &mut self,
+        action: Action,
+        requests: &mut Vec<Request>,
+        outcomes: &mut VecDeque<(Family, SendOutcome)>,
+    ) {
+        match action {
+            Action::SendAdvertisement { family, payload } => {
+                if self.send_errors {
+                    outcomes.push_back((family, SendOutcome::Failed));
+                } else {
+                    outcomes.push_back((family, SendOutcome::Sent));
+                    let source = self.sources[index(family)];
+                    requests.push(Request::Transmit(Packet {
+                        family,
+                        source,
+                        payload: payload.to_vec(),
+                    }));
+                }
+            }
+            Action::ClaimAddresses => self.script(Which::Up, requests),
+            Action::ReleaseAddresses => self.script(Which::Down, requests),
+            Action::Announce(family) => requests.push(Request::Announced(family)),
+            Action::ProgramDatapath(_) | Action::Report(_) | Action::Notify(_) => {}
+        }
+    }
+
+    fn script(&mut self, which: Which, requests: &mut Vec<Request>) {
+        if self.scripts.running.is_some() {
+            self.scripts.wanted = Some(which);
+        } else if self.script_time.is_zero() {
+            // Native mode: done before the next input, reported like any other effect.
+            self.scripts.held = which == Which::Up;
+            if which == Which::Up {
+                self.controls.push_back(Control::Claimed);
+            }
+        } else {
+            self.scripts.running = Some(which);
+            requests.push(Request::ScriptStarted);
+        }
+    }
+
+    /// The process is dead: what its host remembers of it.
+    #[must_use]
+    pub fn into_sent(self) -> SentCounters {
+        self.watch.into_sent()
+    }
+}

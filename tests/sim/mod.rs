@@ -1,0 +1,185 @@
+//! Deterministic simulation of whole groups: the real core, in any number of hosts, under every fault.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`rng`] | the only source of chance |
+//! | [`scenario`] | what happens in a run, drawn from its seed |
+//! | [`world`] | the event queue, the virtual clock, the hosts |
+//! | [`network`] | loss, delay, duplicates, reflections, cuts |
+//! | [`host`] | a process around the core, with the daemon's loop |
+//! | [`model`] | ucarp, FreeBSD and OpenBSD, written without the core |
+//! | [`packet`] | the 36 bytes, written without the core |
+//! | [`attacker`] | replays and forgeries |
+//! | [`watch`] | what must hold for one host at each step |
+//! | [`group`] | what must hold between hosts |
+//! | [`trace`] | a failed run in words |
+//!
+//! One seed is one run. The clock jumps from event to event, so an hour takes a moment.
+//!
+//! # What must hold
+//!
+//! For each carpd, after every input:
+//!
+//! - it advertises, announces and holds addresses only as MASTER; the one exception is the last advertisement of a host
+//!   that is leaving MASTER;
+//! - claims and releases alternate; when no script runs, the addresses are there exactly while it is MASTER;
+//! - a takeover tells the datapath, claims, advertises, announces, in this order;
+//! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
+//! - its replay counters rise for ever, across restarts;
+//! - its peers can authenticate what it sends, and it never advertises better than it is configured;
+//! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
+//!   advertisement in the kernel, however late it runs itself;
+//! - every state change has a cause that its reason names;
+//! - actions per input, and announcements and advertisements per interval, have a constant bound, whoever replays what.
+//!
+//! For each part of the network whose hosts all hear each other and nobody else. Let
+//!
+//! - `D` be the longest master-down time of its hosts: deadratio × advbase + advskew/256 s;
+//! - `I` be the longest advertisement interval: advbase + advskew/256 s, demoted advskew included;
+//! - `d` be the longest delay of a frame, `j` the longest time until a daemon runs that has something to do.
+//!
+//! Then, when the last fault (loss, cut, crash, hang, stop, link or address change, demotion, forged packet, and the end
+//! of each; the end of a step-down's hold) is at `t`:
+//!
+//! - **exactly one MASTER from `t + D + I + 4(d + j)` on**, the same one for ever, and the best one where all preempt;
+//! - **at most one outside the windows that CARP itself allows**: two hosts that hear each other and are both MASTER are
+//!   one again within `I + 2(d + j)`, where `I` is theirs. In a takeover it is one step, `d + j`.
+//!
+//! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
+//!
+//! Not asked: at least one MASTER where two hosts with equal (advbase, advskew) meet under the BSDs' rules, which let
+//! both yield.
+//!
+//! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
+//! the group recovers within the bound above after his last packet, and all rules for single hosts hold meanwhile. Where
+//! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the
+//! same state changes at the same nanosecond, provided that everyone heard from its sender what he replays.
+
+pub mod attacker;
+pub mod group;
+pub mod host;
+pub mod model;
+pub mod network;
+pub mod packet;
+pub mod rng;
+pub mod scenario;
+pub mod trace;
+pub mod watch;
+pub mod world;
+
+use std::fmt::Write as _;
+
+use scenario::{Scenario, Theme};
+use world::{Outcome, World};
+
+/// Runs one seed.
+///
+/// # Errors
+/// A report for the reader: the seed, the scenario, what was broken, and the trace up to there.
+pub fn check_seed(seed: u64) -> Result<Outcome, String> {
+    check(&Scenario::from_seed(seed))
+}
+
+/// Runs one scenario.
+///
+/// # Errors
+/// As [`check_seed`].
+pub fn check(scenario: &Scenario) -> Result<Outcome, String> {
+    let outcome = World::new(scenario, true, false).run();
+    match violation(scenario, &outcome) {
+        None => Ok(outcome),
+        Some(what) => Err(report(scenario, &what)),
+    }
+}
+
+fn violation(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
+    if outcome.violation.is_some() || scenario.theme != Theme::Strict {
+        return outcome.violation.clone();
+    }
+    let undisturbed = World::new(scenario, false, false).run();
+    let mut pairs = outcome.transitions.iter().zip(&undisturbed.transitions);
+    match pairs.find(|(with, without)| with != without) {
+        Some((with, without)) => Some(format!(
+            "with the attacker {with:?}, without him {without:?}"
+        )),
+        None if outcome.transitions.len() != undisturbed.transitions.len() => {
+            Some("the attacker caused or prevented a state change".into())
+        }
+        None => None,
+    }
+}
+
+/// Everything about a scenario's run, in words; with the attacker or without him.
+#[must_use]
+pub fn trace(scenario: &Scenario, attacked: bool) -> String {
+    let outcome = World::new(scenario, attacked, true).run();
+    let mut text = describe(scenario);
+    for line in outcome.trace {
+        let _ = writeln!(text, "{line}");
+    }
+    if let Some(what) = outcome.violation {
+        let _ = writeln!(text, "VIOLATION {what}");
+    }
+    text
+}
+
+/// How many of the last lines of a trace a report shows.
+const REPORT_LINES: usize = 80;
+
+fn report(scenario: &Scenario, what: &str) -> String {
+    let whole = trace(scenario, true);
+    let head = describe(scenario);
+    let body: Vec<_> = whole.lines().skip(head.lines().count()).collect();
+    let shown = &body[body.len().saturating_sub(REPORT_LINES)..];
+    let seed = scenario.seed;
+    format!(
+        "seed {seed}: {what}\n{head}… the last {} of {} lines (all of them: cargo xtask sim --seed {seed} --trace)\n{}\n",
+        shown.len(),
+        body.len(),
+        shown.join("\n")
+    )
+}
+
+fn describe(scenario: &Scenario) -> String {
+    let Scenario {
+        seed,
+        theme,
+        group,
+        members,
+        weather,
+        latency,
+        quiet_at,
+        undecided_ties,
+        ..
+    } = scenario;
+    let mut text = format!(
+        "seed {seed}, {theme:?}, vhid {}, addresses {:?} {:?}\n{weather:?}, latency up to {latency:?}\n\
+         quiet at {:?}, settled {:?} later{}\n",
+        group.vhid,
+        group.inet,
+        group.inet6,
+        quiet_at.saturating_duration_since(scenario::START),
+        scenario.settling_time(),
+        if *undecided_ties {
+            ", undecided ties"
+        } else {
+            ""
+        }
+    );
+    for (number, member) in members.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "host {number}: {:?} advbase {} advskew {} deadratio {} preempt {} sources {:?} scripts {:?} starts {:?}{}",
+            member.program,
+            member.advbase,
+            member.advskew,
+            member.deadratio,
+            member.preempt,
+            member.sources,
+            member.script,
+            member.start.saturating_duration_since(scenario::START),
+            if member.mortal { " mortal" } else { "" }
+        );
+    }
+    text
+}

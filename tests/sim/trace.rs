@@ -1,0 +1,83 @@
+//! What happened, in words: kept only when someone will read it.
+
+use carp_common::proto::Action;
+use carp_common::time::Instant;
+
+use super::packet::{Packet, read};
+use super::scenario::START;
+
+/// The lines of one run.
+#[derive(Debug, Default)]
+pub struct Trace {
+    wanted: bool,
+    lines: Vec<String>,
+}
+
+impl Trace {
+    /// Keeps lines only when they are wanted: a run is repeated for its trace.
+    #[must_use]
+    pub const fn new(wanted: bool) -> Self {
+        Self {
+            wanted,
+            lines: Vec::new(),
+        }
+    }
+
+    /// One thing that happened to one host.
+    pub fn note(&mut self, now: Instant, who: &str, what: impl FnOnce() -> String) {
+        if self.wanted {
+            let time = now.saturating_duration_since(START);
+            self.lines.push(format!(
+                "{:>5}.{:09} {who:<12} {}",
+                time.as_secs(),
+                time.subsec_nanos(),
+                what()
+            ));
+        }
+    }
+
+    /// One thing that a host did.
+    pub fn action(&mut self, now: Instant, who: &str, action: &Action) {
+        self.note(now, who, || match action {
+            Action::SendAdvertisement { family, payload } => {
+                format!("  sends {family} {}", ad(payload))
+            }
+            Action::Report(change) => {
+                format!("  {} -> {}: {:?}", change.from, change.to, change.reason)
+            }
+            Action::ProgramDatapath(_)
+            | Action::ClaimAddresses
+            | Action::ReleaseAddresses
+            | Action::Announce(_)
+            | Action::Notify(_) => format!("  {action:?}"),
+        });
+    }
+
+    /// A packet on its way.
+    pub fn packet(&mut self, now: Instant, who: &str, verb: &str, packet: &Packet) {
+        self.note(now, who, || {
+            format!(
+                "{verb} {} from {}: {}",
+                packet.family,
+                packet.source,
+                ad(&packet.payload)
+            )
+        });
+    }
+
+    /// Everything, in order.
+    #[must_use]
+    pub fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+}
+
+fn ad(payload: &[u8]) -> String {
+    match read(payload) {
+        Some(ad) => format!(
+            "advbase {} advskew {} demotion {} counter {:016x}",
+            ad.advbase, ad.advskew, ad.demotion, ad.counter
+        ),
+        None => format!("{} bytes of garbage", payload.len()),
+    }
+}

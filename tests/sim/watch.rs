@@ -1,0 +1,507 @@
+//! What one carpd must and must not do, checked at each step.
+//!
+//! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
+//! and what it asked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use carp_common::proto::{Action, Notice, Reason, Settings, Transition, VirtualHost};
+use carp_common::time::Instant;
+use carp_common::units::{Family, Profile, State};
+
+use super::host::Control;
+use super::model::index;
+use super::packet::{Ad, Group};
+
+/// What went wrong, in a sentence.
+pub type Violation = String;
+
+/// What the checks may conclude from a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The first copy of an advertisement that a living peer just sent: whoever hears it must not think the peer dead.
+    Genuine,
+    /// A duplicate, a reflection, a replay or a forgery. What it does is the core's affair, within the other rules.
+    Dubious,
+}
+
+/// Most actions that one input may cause. Two families: one announcement, one advertisement and one notice each, and
+/// the four of a transition.
+const ACTIONS_MAX: usize = 16;
+const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
+const STEP: Duration = Duration::from_nanos(3_906_250);
+
+/// What was seen of one process since it started.
+#[derive(Debug)]
+pub struct Watch {
+    settings: Settings,
+    group: Group,
+    state: State,
+    claimed: bool,
+    datapath: State,
+    sent: SentCounters,
+    /// Per family: when it last heard what must restart the master-down timer.
+    must_wait_from: [Instant; 2],
+    /// Per family: when it last heard, or was told, what may restart it.
+    may_wait_from: [Instant; 2],
+    /// What was heard since the process became BACKUP that entitles it to take over.
+    heard: Causes,
+    /// Send errors count as demotion too, by its own account.
+    suppressed: bool,
+    /// Per family: the highest counter heard or sent, for strict counters.
+    highest: [u64; 2],
+    /// Priority of the advertisement that is being handled.
+    theirs: Option<Ad>,
+    demotion: u8,
+    /// Families in use that have a source address.
+    sources: [bool; 2],
+    /// Announcements and advertisements of the current reign in the current interval.
+    pace: Pace,
+}
+
+/// The replay counters that a host sent; outlives its processes.
+#[derive(Debug, Default)]
+pub struct SentCounters {
+    all: BTreeSet<u64>,
+    last: Option<u64>,
+}
+
+impl SentCounters {
+    /// Another process starts. Where all peers are carpd it goes on above the last counter; ucarp and FreeBSD draw
+    /// theirs at random and everyone follows, so there it only must not repeat one.
+    pub const fn restart(&mut self, rises: bool) {
+        if !rises {
+            self.last = None;
+        }
+    }
+
+    fn add(&mut self, counter: u64) -> Result<(), Violation> {
+        // In the order of sequence numbers, for a peer's random counter may be near the end.
+        let rises = |last: u64| (1..1 << 63).contains(&counter.wrapping_sub(last));
+        if !self.last.is_none_or(rises) {
+            return Err(format!(
+                "counter {counter:016x} does not rise above {:016x?}",
+                self.last
+            ));
+        }
+        if !self.all.insert(counter) {
+            return Err(format!("counter {counter:016x} was used before"));
+        }
+        self.last = Some(counter);
+        Ok(())
+    }
+}
+
+/// Reasons to take over that an advertisement gives.
+#[derive(Debug, Default)]
+struct Causes {
+    slow_master: bool,
+    worse_master: bool,
+    more_demoted_master: bool,
+}
+
+/// How often something happened in the interval that began then.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Instant,
+    announcements: [u32; 2],
+    advertisements: [u32; 2],
+}
+
+/// Most announcements, and most advertisements, of one family in one advertisement interval: those of a takeover, those
+/// after its addresses were claimed, those that answer a worse master, and the periodic one, each at both ends of the
+/// interval.
+const PACE_MAX: u32 = 8;
+
+impl Watch {
+    /// For a process that starts now, on a host that sent these counters before.
+    #[must_use]
+    pub fn new(settings: &Settings, group: &Group, sent: SentCounters, now: Instant) -> Self {
+        Self {
+            settings: settings.clone(),
+            group: group.clone(),
+            state: State::Init,
+            claimed: false,
+            datapath: State::Init,
+            sent,
+            must_wait_from: [now; 2],
+            may_wait_from: [now; 2],
+            heard: Causes::default(),
+            suppressed: false,
+            highest: [0; 2],
+            theirs: None,
+            demotion: 0,
+            sources: [false; 2],
+            pace: Pace::default(),
+        }
+    }
+
+    /// The process is dead: what its host remembers of it.
+    #[must_use]
+    pub fn into_sent(self) -> SentCounters {
+        self.sent
+    }
+
+    /// An advertisement is about to be handled.
+    pub fn hears(
+        &mut self,
+        now: Instant,
+        arrival: Instant,
+        family: Family,
+        payload: &[u8],
+        heard: Heard,
+    ) {
+        self.theirs = self.group.open(payload);
+        let Some(ad) = self.theirs else { return };
+        let highest = &mut self.highest[index(family)];
+        let stale = self.settings.strict_counter && ad.counter <= *highest;
+        *highest = (*highest).max(ad.counter);
+        let slow = self.will_time_out(ad);
+        let worse = self.rank() < (ad.advbase, ad.advskew);
+        let more_demoted = self.settings.profile == Profile::OpenBsd && ad.demotion > self.demotion;
+        self.heard.slow_master |= slow;
+        self.heard.worse_master |= worse;
+        self.heard.more_demoted_master |= more_demoted;
+        // Whoever may take over on account of it need not wait because of it.
+        let entitles = slow || more_demoted || (worse && self.settings.preempt);
+        if heard == Heard::Genuine && !stale && !entitles {
+            let must = &mut self.must_wait_from[index(family)];
+            *must = (*must).max(arrival);
+        }
+        let may = &mut self.may_wait_from[index(family)];
+        *may = (*may).max(arrival.min(now));
+    }
+
+    /// Something else is about to be handled.
+    pub fn controlled(&mut self, now: Instant, control: Control) {
+        self.theirs = None;
+        match control {
+            Control::StepDown(hold) => {
+                self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold))
+            }
+            Control::Demotion(demotion) => self.demotion = demotion,
+            Control::Source(family, there) => {
+                self.sources[index(family)] = there;
+                let may = &mut self.may_wait_from[index(family)];
+                *may = (*may).max(now);
+            }
+            Control::Link(_) | Control::Claimed | Control::Shutdown => {}
+        }
+    }
+
+    /// One input was handled and its actions drained.
+    ///
+    /// # Errors
+    /// The first rule that they break.
+    pub fn acted(
+        &mut self,
+        now: Instant,
+        actions: &[Action],
+        core: &VirtualHost,
+    ) -> Result<(), Violation> {
+        if actions.len() > ACTIONS_MAX {
+            return Err(format!("{} actions at once: {actions:?}", actions.len()));
+        }
+        let before = self.state;
+        for action in actions {
+            self.action(now, *action, before, actions)?;
+        }
+        self.theirs = None;
+        let (state, master) = (core.state(), core.state() == State::Master);
+        if state != self.state {
+            return Err(format!("is {state} but reported {}", self.state));
+        }
+        if self.claimed != master {
+            return Err(format!(
+                "is {state} with addresses {}",
+                if self.claimed { "claimed" } else { "released" }
+            ));
+        }
+        if self.datapath != state {
+            return Err(format!(
+                "is {state} but told the datapath {}",
+                self.datapath
+            ));
+        }
+        if before != self.state {
+            check_order(before, self.state, actions)?;
+        }
+        Ok(())
+    }
+
+    fn action(
+        &mut self,
+        now: Instant,
+        action: Action,
+        before: State,
+        batch: &[Action],
+    ) -> Result<(), Violation> {
+        match action {
+            Action::ProgramDatapath(state) => self.datapath = state,
+            Action::ClaimAddresses if self.claimed => {
+                return Err("claimed addresses that it has".into());
+            }
+            Action::ClaimAddresses => self.claimed = true,
+            // The down script runs at start too.
+            Action::ReleaseAddresses if !self.claimed && before != State::Init => {
+                return Err("released addresses that it does not have".into());
+            }
+            Action::ReleaseAddresses => self.claimed = false,
+            Action::Announce(family) => {
+                if !self.claimed {
+                    return Err(format!(
+                        "announced {family} addresses that it does not have"
+                    ));
+                }
+                let count = &mut self.pace(now).announcements[index(family)];
+                *count += 1;
+                if *count > PACE_MAX {
+                    return Err(format!(
+                        "announced {family} addresses {count} times in one advertisement interval"
+                    ));
+                }
+            }
+            Action::SendAdvertisement { family, payload } => {
+                self.sends(now, family, &payload, before, batch)?
+            }
+            Action::Report(transition) => self.reports(now, transition)?,
+            Action::Notify(Notice::Suppressed) => self.suppressed = true,
+            Action::Notify(Notice::Unsuppressed) => self.suppressed = false,
+            Action::Notify(_) => {}
+        }
+        Ok(())
+    }
+
+    fn sends(
+        &mut self,
+        now: Instant,
+        family: Family,
+        payload: &[u8],
+        before: State,
+        batch: &[Action],
+    ) -> Result<(), Violation> {
+        let Some(ad) = self.group.open(payload) else {
+            return Err(format!(
+                "sent an advertisement that its peers cannot read: {payload:02x?}"
+            ));
+        };
+        let leaves = batch
+            .iter()
+            .any(|action| matches!(action, Action::Report(change) if change.from == State::Master));
+        let enters = batch
+            .iter()
+            .any(|action| matches!(action, Action::Report(change) if change.to == State::Master));
+        if before != State::Master && !enters {
+            return Err(format!("advertised while {before}"));
+        }
+        let bow_out = (ad.advbase, ad.advskew) == (255, 255) && leaves;
+        if !bow_out
+            && (ad.advbase != self.settings.advbase.0 || ad.advskew < self.settings.advskew.0)
+        {
+            return Err(format!("advertised as better than it is: {ad:?}"));
+        }
+        self.sent.add(ad.counter)?;
+        if !self.settings.uses(family) {
+            return Err(format!(
+                "advertised in {family}, in which it has no address"
+            ));
+        }
+        self.highest[index(family)] = self.highest[index(family)].max(ad.counter);
+        let count = &mut self.pace(now).advertisements[index(family)];
+        *count += 1;
+        if *count > PACE_MAX {
+            return Err(format!(
+                "sent {count} {family} advertisements in one advertisement interval"
+            ));
+        }
+        Ok(())
+    }
+
+    fn reports(
+        &mut self,
+        now: Instant,
+        Transition { from, to, reason }: Transition,
+    ) -> Result<(), Violation> {
+        if from != self.state || from == to {
+            return Err(format!("reported {from} -> {to} while {}", self.state));
+        }
+        let theirs = self.theirs.map(|ad| (ad.advbase, ad.advskew));
+        let justified = match reason {
+            Reason::Started => from == State::Init && to == State::Backup,
+            Reason::MasterTimedOut => {
+                let waited = FAMILIES.iter().any(|family| {
+                    self.settings.uses(*family)
+                        && self.must_wait_from[index(*family)] + self.master_down() <= now
+                });
+                if !waited {
+                    return Err(format!(
+                        "declared a master dead that it heard {:?} ago, before the master-down time of {:?}",
+                        self.must_wait_from
+                            .map(|from| now.saturating_duration_since(from)),
+                        self.master_down()
+                    ));
+                }
+                (from, to) == (State::Backup, State::Master)
+            }
+            Reason::PreemptingWorseMaster => {
+                to == State::Master && self.settings.preempt && self.heard.worse_master
+            }
+            Reason::PreemptingMoreDemotedMaster => {
+                to == State::Master
+                    && self.settings.profile == Profile::OpenBsd
+                    && self.heard.more_demoted_master
+            }
+            Reason::MasterWillTimeOut => to == State::Master && self.heard.slow_master,
+            Reason::BetterMasterAdvertised => {
+                let less_demoted = self.settings.profile == Profile::OpenBsd;
+                to == State::Backup
+                    && theirs.is_some_and(|theirs| theirs < self.rank() || less_demoted)
+            }
+            Reason::TieLost => to == State::Backup && theirs == Some(self.rank()),
+            Reason::Requested => to == State::Backup,
+            Reason::LinkDown | Reason::NoSourceAddress | Reason::Shutdown => to == State::Init,
+        };
+        if !justified {
+            return Err(format!(
+                "{from} -> {to} because {reason:?}, having heard {:?}",
+                self.theirs
+            ));
+        }
+        if to == State::Backup {
+            self.heard = Causes::default();
+            // Two BSDs that yielded to each other: the one with the higher address waits longer.
+            let patience = if reason == Reason::TieLost {
+                self.longest_interval()
+            } else {
+                Duration::ZERO
+            };
+            self.may_wait_from = self.may_wait_from.map(|may| may.max(now + patience));
+        }
+        if to == State::Master {
+            self.pace = Pace {
+                since: now,
+                ..Pace::default()
+            };
+        }
+        self.state = to;
+        Ok(())
+    }
+
+    /// The process has nothing left to do and is going to sleep.
+    ///
+    /// # Errors
+    /// A deadline in the past, or one too far away.
+    pub fn settled(&self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
+        let latest = match self.state {
+            State::Init => None,
+            State::Backup => FAMILIES
+                .iter()
+                .filter(|family| self.settings.uses(**family) && self.sources[index(**family)])
+                .map(|family| self.may_wait_from[index(*family)] + self.master_down())
+                .min(),
+            State::Master => Some(now + self.longest_interval()),
+        };
+        match (core.next_deadline(), latest) {
+            (None, None) => Ok(()),
+            (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => Ok(()),
+            (deadline, latest) => Err(format!(
+                "{} sleeps until {deadline:?}; now is {now:?}, and it must wake by {latest:?}",
+                self.state
+            )),
+        }
+    }
+
+    /// The counts of the current interval.
+    fn pace(&mut self, now: Instant) -> &mut Pace {
+        // Without demotion, which only makes it longer.
+        if self.pace.since + self.interval(self.settings.advskew.0) < now {
+            self.pace = Pace {
+                since: now,
+                ..Pace::default()
+            };
+        }
+        &mut self.pace
+    }
+
+    /// (advbase, advskew) as it should advertise them.
+    fn rank(&self) -> (u8, u8) {
+        let configured = self.settings.advskew.0;
+        let demotion = self
+            .demotion
+            .saturating_add(if self.suppressed { 240 } else { 0 });
+        let advskew = match self.settings.profile {
+            Profile::OpenBsd => configured,
+            Profile::Ucarp | Profile::FreeBsd => {
+                configured.saturating_add(demotion).min(240).max(configured)
+            }
+        };
+        (self.settings.advbase.0, advskew)
+    }
+
+    /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.
+    fn will_time_out(&self, theirs: Ad) -> bool {
+        let bow_out = (theirs.advbase, theirs.advskew) == (255, 255);
+        let (advbase, ratio) = (
+            u16::from(self.settings.advbase.0),
+            u16::from(self.settings.deadratio.get()),
+        );
+        let patience = (ratio * advbase, self.rank().1);
+        let slow = patience < (u16::from(theirs.advbase), theirs.advskew);
+        if advbase == 0 { bow_out } else { slow }
+    }
+
+    fn master_down(&self) -> Duration {
+        let (ratio, skew) = (
+            u32::from(self.settings.deadratio.get()),
+            u32::from(self.settings.advskew.0),
+        );
+        match self.settings.advbase.0 {
+            0 => STEP * ratio * skew.max(1),
+            advbase => Duration::from_secs(advbase.into()) * ratio + STEP * skew,
+        }
+    }
+
+    /// Time between two advertisements of such an advskew.
+    fn interval(&self, advskew: u8) -> Duration {
+        match (self.settings.advbase.0, advskew) {
+            (0, 0) => STEP,
+            (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
+        }
+    }
+
+    /// Longest time between two advertisements, with the worst advskew that demotion can give.
+    fn longest_interval(&self) -> Duration {
+        self.interval(match self.settings.profile {
+            Profile::OpenBsd => self.settings.advskew.0,
+            Profile::Ucarp | Profile::FreeBsd => self.settings.advskew.0.max(240),
+        })
+    }
+}
+
+/// The order of a transition's actions, as the peers and the clients see them.
+fn check_order(from: State, to: State, actions: &[Action]) -> Result<(), Violation> {
+    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let datapath = place(|action| matches!(action, Action::ProgramDatapath(_)));
+    let claim = place(|action| matches!(action, Action::ClaimAddresses));
+    let release = place(|action| matches!(action, Action::ReleaseAddresses));
+    let send = place(|action| matches!(action, Action::SendAdvertisement { .. }));
+    let announce = place(|action| matches!(action, Action::Announce(_)));
+    let ordered = if to == State::Master {
+        // Datapath told, addresses claimed, advertisement sent, addresses announced.
+        datapath.is_some()
+            && datapath < claim
+            && claim < send
+            && send < announce
+            && release.is_none()
+    } else if from == State::Master {
+        release.is_some() && claim.is_none() && announce.is_none()
+    } else {
+        claim.is_none() && send.is_none() && announce.is_none()
+    };
+    if ordered {
+        Ok(())
+    } else {
+        Err(format!("{from} -> {to} in this order: {actions:?}"))
+    }
+}
