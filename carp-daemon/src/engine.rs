@@ -51,6 +51,9 @@ use vhost::Vhost;
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
+/// Lateness that means we were stopped, by a signal, a debugger or a suspended machine.
+const STALL: Duration = Duration::from_millis(500);
+
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
 const VRRP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -227,7 +230,11 @@ impl Engine {
 
     /// What there is to do at `now`, in the order that keeps the election right.
     fn turn(&mut self, now: Instant) -> Result<(), Error> {
+        let due = self.deadlines.earliest();
         self.hear(now)?;
+        if due.is_some_and(|due| now > due + STALL) {
+            self.recover_from_stall(now);
+        }
         self.follow_links(now)?;
         self.retry(now);
         while let Some(vhost) = self.deadlines.pop_due(now) {
@@ -293,6 +300,20 @@ impl Engine {
                     return Ok(());
                 }
                 Drained::Empty => return Ok(()),
+            }
+        }
+    }
+
+    /// We are later than busy processors explain. What did not fit into the buffers meanwhile was never heard, and it is
+    /// the latest that did not fit.
+    ///
+    /// Only then: were losses alone enough, a flood could keep a BACKUP from ever taking over.
+    fn recover_from_stall(&mut self, now: Instant) {
+        let lost = self.datapath.take_losses();
+        if lost > 0 {
+            warn!("{lost} advertisements were lost while carpd was stopped: listening anew");
+            for vhost in 0..self.vhosts.len() {
+                self.feed(vhost, now, Input::AdvertisementsLost);
             }
         }
     }

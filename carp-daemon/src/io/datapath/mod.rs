@@ -119,6 +119,8 @@ pub struct Datapath {
     wanted: config::Datapath,
     sizes: xdp::Sizes,
     debug: bool,
+    /// Advertisements that the ring had lost when it was last looked at.
+    ring_losses: u64,
     /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
     xdp: Option<Xdp>,
     receivers: BTreeMap<u32, Receiver>,
@@ -137,6 +139,7 @@ impl Datapath {
             wanted,
             sizes: xdp::Sizes::for_vhosts(vhosts),
             debug,
+            ring_losses: 0,
             xdp: None,
             receivers: BTreeMap::new(),
             rungs: BTreeMap::new(),
@@ -312,6 +315,18 @@ impl Datapath {
             }
         }
         Ok(drained)
+    }
+
+    /// How many advertisements did not fit into the buffers since this was last asked.
+    pub fn take_losses(&mut self) -> u64 {
+        let sockets: u64 = self.receivers.values_mut().map(Receiver::take_losses).sum();
+        // A map that cannot be read is reported with the statistics.
+        let ring = self
+            .xdp
+            .as_ref()
+            .and_then(|xdp| xdp.count(Counter::DatapathEventsLost).ok());
+        let before = ring.map_or(0, |total| std::mem::replace(&mut self.ring_losses, total));
+        sockets + ring.unwrap_or(0).saturating_sub(before)
     }
 
     /// The statistics of an interface's rung; those of XDP are common to all interfaces that use it.

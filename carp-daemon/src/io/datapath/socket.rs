@@ -45,6 +45,8 @@ pub struct Receiver {
     ifindex: u32,
     clock: ArrivalClock,
     counts: Counts,
+    /// Not asked for yet.
+    losses: u64,
     control: Vec<u8>,
 }
 
@@ -72,6 +74,7 @@ impl Receiver {
             ifindex: link.index,
             clock: ArrivalClock::new(),
             counts: [0; Counter::ALL.len()],
+            losses: 0,
             control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
         })
     }
@@ -182,9 +185,21 @@ impl Receiver {
 
     /// Every counter.
     pub fn counts(&mut self) -> Counts {
-        let lost = sys::take_drops(self.socket.get_ref().as_fd()).unwrap_or(0);
-        self.add(Counter::DatapathEventsLost, u64::from(lost));
+        self.fetch_losses();
         self.counts
+    }
+
+    /// Frames that did not fit into the socket's buffer since this was last asked.
+    pub fn take_losses(&mut self) -> u64 {
+        self.fetch_losses();
+        std::mem::take(&mut self.losses)
+    }
+
+    fn fetch_losses(&mut self) {
+        // A socket that cannot be asked has no interface any more.
+        let lost = u64::from(sys::take_drops(self.socket.get_ref().as_fd()).unwrap_or(0));
+        self.add(Counter::DatapathEventsLost, lost);
+        self.losses += lost;
     }
 
     fn count(&mut self, counter: Counter) {

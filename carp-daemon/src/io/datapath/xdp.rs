@@ -343,15 +343,23 @@ impl Xdp {
     pub fn counts(&self) -> Result<Counts, Error> {
         let mut counts = [0; Counter::ALL.len()];
         for (count, counter) in counts.iter_mut().zip(Counter::ALL) {
-            let per_cpu = self
-                .counters
-                .get(&counter.index(), 0)
-                .map_err(map_error("read", COUNTERS_MAP))?;
-            *count = per_cpu
-                .iter()
-                .fold(0_u64, |sum, count| sum.wrapping_add(*count));
+            *count = self.count(counter)?;
         }
         Ok(counts)
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count(&self, counter: Counter) -> Result<u64, Error> {
+        let per_cpu = self
+            .counters
+            .get(&counter.index(), 0)
+            .map_err(map_error("read", COUNTERS_MAP))?;
+        Ok(per_cpu
+            .iter()
+            .fold(0_u64, |sum, count| sum.wrapping_add(*count)))
     }
 }
 
