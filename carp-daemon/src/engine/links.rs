@@ -13,6 +13,7 @@ use carp_common::units::Family;
 use tracing::{error, info, warn};
 
 use super::{Engine, Error};
+use crate::io::clock;
 use crate::io::datapath::Chain;
 use crate::io::netlink::{Address, Event, Heard, Link};
 use crate::io::port::Port;
@@ -138,7 +139,8 @@ impl Engine {
             (None, Some(link)) => match self.arrive(interface, &link) {
                 Ok(()) => {
                     self.interfaces[interface].complained = false;
-                    self.tell(interface, Some(&link), now);
+                    // Attaching took a while; listening begins now.
+                    self.tell(interface, Some(&link), clock::now());
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.interfaces[interface].complained, true) {

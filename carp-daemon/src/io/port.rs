@@ -84,8 +84,8 @@ impl Port {
         if self.groups.contains(&group) {
             return Ok(());
         }
-        // The kernel ends this membership with the interface's last IPv4 address on some paths; the link-level one
-        // stays whatever happens to addresses.
+        // Two memberships: IGMP makes switches that snoop forward the group to us; the link-level one keeps the device's
+        // filter open even where the IP stack has left the interface (a bridge or bond port).
         sys::join_link_group(
             self.packets.as_fd(),
             self.ifindex,
