@@ -11,16 +11,19 @@ pub enum DemotionCause {
     Script,
     /// Our advertisements do not leave.
     SendErrors,
+    /// Someone keeps removing our virtual addresses.
+    LostAddresses,
     /// The operator said so.
     Administrator,
 }
 
 impl DemotionCause {
     /// Every cause, in order of declaration.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Link,
         Self::Script,
         Self::SendErrors,
+        Self::LostAddresses,
         Self::Administrator,
     ];
 
@@ -31,6 +34,7 @@ impl DemotionCause {
             Self::Link => "link",
             Self::Script => "script",
             Self::SendErrors => "send-errors",
+            Self::LostAddresses => "lost-addresses",
             Self::Administrator => "administrator",
         }
     }
@@ -110,6 +114,12 @@ pub fn send_error_demotion(profile: Profile) -> Demotion {
     }
 }
 
+/// What a host that cannot keep its virtual addresses adds: it serves as little as one that cannot send.
+#[must_use]
+pub fn lost_addresses_demotion(profile: Profile) -> Demotion {
+    send_error_demotion(profile)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +142,7 @@ mod tests {
                 ("link", 20),
                 ("script", 0),
                 ("send-errors", 0),
+                ("lost-addresses", 0),
                 ("administrator", 0)
             ]
         );

@@ -13,7 +13,8 @@
 //! | [`replay`] | which counters each source showed, and which we sent |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
-//! | `timers`, `queue`, `rate_limit`, `send_errors`, `per_family` | the state machine's parts |
+//! | [`rate_limit`] | the first at once, then few |
+//! | `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
 pub mod auth;
@@ -23,7 +24,7 @@ pub mod election;
 pub mod key;
 mod per_family;
 mod queue;
-mod rate_limit;
+pub mod rate_limit;
 pub mod replay;
 mod send_errors;
 mod timers;

@@ -4,14 +4,14 @@ use crate::time::{Duration, Instant};
 
 /// Lets one event per interval through and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RateLimit {
+pub struct RateLimit {
     passed_at: Option<Instant>,
     suppressed: u64,
 }
 
 impl RateLimit {
     /// `Some` when this event may be reported, with the number that were not since the last one that was.
-    pub(super) fn admit(&mut self, now: Instant, interval: Duration) -> Option<u64> {
+    pub fn admit(&mut self, now: Instant, interval: Duration) -> Option<u64> {
         if self.passed_at.is_some_and(|at| now < at + interval) {
             self.suppressed += 1;
             return None;
