@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -149,6 +150,39 @@ fn the_socket_serves_with_two_capabilities_from_the_start() -> Result<()> {
         .with_context(|| a.transcript())?;
     let expected = [NET_ADMIN, NET_RAW].into();
     ensure!(capabilities(&status_of(&a)?, "CapPrm")? == expected);
+    ensure!(a.terminate(LONG)? == 0);
+    Ok(())
+}
+
+#[test]
+fn a_user_of_its_own_with_ambient_capabilities_serves() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    // Reachable for that user, wherever the tests were built.
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let binary = directory.path().join("carpd");
+    // Written by another process: see `Scripts::script`.
+    pair.a
+        .run("cp", &[&carp_tests::daemons::binary()?, &binary])?;
+    const SETUP: &str =
+        "mount -t tmpfs none /run && install -d -m 700 -o 65534 /run/carpd && exec \"$@\"";
+    const CAPABILITIES: &str = "+net_admin,+net_raw,+bpf,+perfmon";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", SETUP, "sh", "setpriv"])
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES])
+        .arg(binary)
+        .args(Carpd::for_address(ADDRESS, FAST)?.command().get_args());
+    let mut a = Daemon::spawn(&pair.a, "carpd", &mut command)?;
+    pair.a
+        .wait_for_address(ADDRESS, true, LONG)
+        .with_context(|| a.transcript())?;
+    let status = status_of(&a)?;
+    ensure!(field(&status, "Uid")?.starts_with("65534"), "{status}");
+    for set in ["CapEff", "CapPrm"] {
+        ensure!(capabilities(&status, set)? == always_kept(), "{status}");
+    }
     ensure!(a.terminate(LONG)? == 0);
     Ok(())
 }
