@@ -274,3 +274,49 @@ fn filter() -> [SockFilter; 9] {
         SockFilter::new(RETURN, 0, 0, ACCEPT),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// What the filter leaves of a frame; it runs on any datagram socket.
+    fn filtered(frame: &[u8]) -> Option<usize> {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let receiver = Socket::from(std::os::fd::OwnedFd::from(receiver));
+        receiver.attach_filter(&filter()).unwrap();
+        // A datagram that the filter refuses is an error of the sender's on some kernels.
+        let _ = sender.send(frame);
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        receiver.recv(&mut buffer).ok()
+    }
+
+    fn frame(ether_type: u16, protocol_offset: usize, protocol: u8, length: usize) -> Vec<u8> {
+        let mut frame = vec![0; length];
+        frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+        frame[protocol_offset] = protocol;
+        frame
+    }
+
+    #[test]
+    fn the_filter_lets_protocol_112_through_in_both_families_and_nothing_else() {
+        assert_eq!(filtered(&frame(0x0800, 23, 112, 70)), Some(70));
+        assert_eq!(filtered(&frame(0x86dd, 20, 112, 90)), Some(90));
+        assert_eq!(filtered(&frame(0x0800, 23, 6, 70)), None);
+        assert_eq!(filtered(&frame(0x86dd, 20, 58, 90)), None);
+        // ARP and a second VLAN tag, with a 112 at either place.
+        for ether_type in [0x0806, 0x8100, 0x88a8] {
+            assert_eq!(filtered(&frame(ether_type, 23, 112, 70)), None);
+            assert_eq!(filtered(&frame(ether_type, 20, 112, 70)), None);
+        }
+        // Too short to have a protocol.
+        assert_eq!(filtered(&frame(0x0800, 5, 112, 20)), None);
+    }
+
+    #[test]
+    fn the_filter_cuts_long_frames() {
+        assert_eq!(filtered(&frame(0x0800, 23, 112, 4000)), Some(SNAP_LEN));
+    }
+}
