@@ -4,7 +4,7 @@
 //! whose version 2 even has CARP's first byte; CARP is what has exactly 36 bytes of payload and says 7 in byte 3.
 //! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
 //! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
-//! length, checksum, version; the HMAC is not looked at here.
+//! length, checksum, version. What comes after them, authentication first, is [`crate::guard`]'s.
 //!
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
@@ -97,6 +97,12 @@ pub enum Rejection {
     BadChecksum,
     /// Version other than 2, or type other than advertisement.
     BadVersion,
+    /// No accepted digest matches. Like what follows, found by [`crate::guard`].
+    BadAuthentication,
+    /// The same as one before it, too soon.
+    Duplicate,
+    /// More authentic ones than anybody sends.
+    RateLimited,
 }
 
 impl Rejection {
@@ -109,6 +115,9 @@ impl Rejection {
             Self::ShortPacket => Counter::DroppedShortPacket,
             Self::BadChecksum => Counter::DroppedBadChecksum,
             Self::BadVersion => Counter::DroppedBadVersion,
+            Self::BadAuthentication => Counter::DroppedBadAuthentication,
+            Self::Duplicate => Counter::DroppedDuplicate,
+            Self::RateLimited => Counter::DroppedRateLimited,
         }
     }
 }
@@ -122,6 +131,10 @@ pub struct Place {
     pub family: Family,
     /// The virtual host it is for.
     pub key: VhostKey,
+    /// Its [`VhostValue::slot`].
+    pub slot: u32,
+    /// Its [`VhostValue::alive_until_ns`].
+    pub alive_until_ns: u64,
     /// Of the IP header. Unit: bytes from the Ethernet destination.
     header_offset: usize,
     /// Of the CARP header, likewise.
@@ -155,8 +168,8 @@ impl Place {
         }
     }
 
-    /// Fills in an empty record for the daemon. `None`, with the record half filled, when `frame` is not the one that was
-    /// judged.
+    /// Fills in a record for the daemon, all but its time. `None`, with the record half filled, when `frame` is not the
+    /// one that was judged.
     ///
     /// Field by field into its final place: built as a value, the addresses of the two families would meet on the stack.
     #[inline(always)]
@@ -169,9 +182,8 @@ impl Place {
         match self.family {
             Family::Inet => {
                 let address = |offset, to: &mut [u8; 16]| {
-                    let [a, b, c, d, ..] = to;
                     let word = frame.bytes_at(self.header_offset + offset)?;
-                    [*a, *b, *c, *d] = word;
+                    *to = widen(word);
                     Some(())
                 };
                 address(IPV4_SOURCE_OFFSET, &mut event.source)?;
@@ -307,23 +319,18 @@ impl Packet {
         if !is_vrrp && (self.payload_len != HEADER_LEN || fourth != AUTH_LEN || vhid == 0) {
             return Verdict::Pass(Counter::PassedMalformed);
         }
-        let place = Place {
-            family: self.family,
-            key: VhostKey {
-                ifindex: ingress.ifindex,
-                vlan: tags.outer,
-                inner_vlan: tags.inner,
-                family: match self.family {
-                    Family::Inet => FAMILY_INET,
-                    Family::Inet6 => FAMILY_INET6,
-                },
-                vhid,
-                _pad: [0; 2],
+        let key = VhostKey {
+            ifindex: ingress.ifindex,
+            vlan: tags.outer,
+            inner_vlan: tags.inner,
+            family: match self.family {
+                Family::Inet => FAMILY_INET,
+                Family::Inet6 => FAMILY_INET6,
             },
-            header_offset: self.header_offset,
-            payload_offset,
+            vhid,
+            _pad: [0; 2],
         };
-        let vhost = vhost(&place.key);
+        let vhost = vhost(&key);
         if is_vrrp {
             return Verdict::Vrrp {
                 same_vhid: vhost.is_some(),
@@ -334,6 +341,14 @@ impl Packet {
                 0 => Counter::PassedUnknownVhid,
                 _ => Counter::PassedOtherVlan,
             });
+        };
+        let place = Place {
+            family: self.family,
+            key,
+            slot: vhost.slot,
+            alive_until_ns: vhost.alive_until_ns,
+            header_offset: self.header_offset,
+            payload_offset,
         };
         if !place.is_for(frame, &vhost.group) {
             return Verdict::Pass(Counter::PassedOtherGroup);
@@ -403,6 +418,10 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
         // makes the offset a variable one for the verifier: a range check on it says nothing about the other packet
         // pointers, so all numbers of options look alike to it afterwards.
         let option = core::hint::black_box(header_len - from_end);
+        // And so hidden from the verifier too: of kernel 6.1, which forgets its bounds.
+        if option > IPV4_HEADER_MAX_LEN {
+            return false;
+        }
         let Some(word) = frame.bytes_at::<4>(offset + option) else {
             return false;
         };

@@ -6,6 +6,7 @@
 //! | [`time`] | monotonic nanoseconds, the kernel helper's clock | |
 //! | [`wire`] | CARP, Ethernet, IP, ARP: bytes to values and back | |
 //! | [`classify`] | a frame to a verdict, written once for XDP, the socket path and host tests | |
+//! | [`guard`] | which advertisements the kernel side lets the daemon hear |
 //! | [`sha1`] | HMAC-SHA1 in the form that a kernel program can finish | |
 //! | [`shared`] | keys, values and events that pass through eBPF maps | `user` adds `aya::Pod` |
 //! | [`proto`] | the protocol core: decides, never acts | `proto` |
@@ -20,6 +21,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod classify;
+pub mod guard;
 #[cfg(feature = "proto")]
 pub mod proto;
 pub mod sha1;

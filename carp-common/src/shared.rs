@@ -2,6 +2,19 @@
 //!
 //! `repr(C)`, wire values as big-endian byte arrays, explicit zeroed padding. A map slot that was never written
 //! reads as zeros, so zero always means "not configured".
+//!
+//! | Map | Kind | Key | Value | Written by |
+//! |---|---|---|---|---|
+//! | [`VHOSTS_MAP`] | hash | [`VhostKey`] | [`VhostValue`] | daemon |
+//! | [`KEYS_MAP`] | array | [`VhostValue::slot`] | [`KernelKeys`] | daemon |
+//! | [`HISTORY_MAP`] | array | [`VhostValue::slot`] | [`History`](crate::guard::History) | program; zeros by the daemon |
+//! | [`FENCE_MAP`] | hash | [`FenceKey`] | [`FenceValue`] | daemon |
+//! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |
+//! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
+//! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
+//!
+//! Key material is in an array, whose elements are written in place: what a hash map lets go of stays in the kernel's
+//! memory, and so does what an update of one replaces.
 
 #![cfg_attr(
     feature = "user",
@@ -10,6 +23,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::sha1::KernelKey;
 use crate::units::{Family, Vhid};
 use crate::wire::advertisement::HEADER_LEN;
 
@@ -19,10 +33,22 @@ pub const VHOSTS_MAP: &str = "VHOSTS";
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Name of the ring buffer of [`AdvertisementEvent`].
 pub const ADVERTISEMENTS_MAP: &str = "ADVERTISEMENTS";
+/// Name of the array of [`KernelKeys`].
+pub const KEYS_MAP: &str = "KEYS";
+/// Name of the array of what each virtual host heard lately.
+pub const HISTORY_MAP: &str = "HISTORY";
+/// Name of the hash map of fenced addresses: [`FenceKey`] to [`FenceValue`].
+pub const FENCE_MAP: &str = "FENCE";
+/// Name of the ring buffer of samples of what was not authentic, for the daemon to name the sender.
+pub const SUSPECTS_MAP: &str = "SUSPECTS";
 /// Name of the XDP program.
 pub const XDP_PROGRAM: &str = "carpd_xdp";
+/// Name of the tcx program.
+pub const TCX_PROGRAM: &str = "carpd_tcx";
 /// Name of the read-only `u32` global that switches the program's log on: anything but 0 does.
 pub const DEBUG_GLOBAL: &str = "DEBUG";
+/// Name of the read-only `u32` global that makes the fence cover every packet to a fenced address: anything but 0 does.
+pub const FENCE_ALL_GLOBAL: &str = "FENCE_ALL";
 
 /// [`VhostKey::family`] of IPv4.
 pub const FAMILY_INET: u8 = 4;
@@ -34,7 +60,7 @@ pub const VHOST_CONFIGURED: u32 = 1;
 
 /// `VHOSTS` key: which advertisements are ours.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VhostKey {
     /// Interface the frame arrived on.
     pub ifindex: u32,
@@ -86,10 +112,87 @@ pub struct VhostValue {
     /// Destination that advertisements of this group carry, IPv4 in the first four bytes and zeros after it. A CARP
     /// packet for another destination is another group's and passes.
     pub group: [u8; 16],
+    /// Until when the daemon is taken to be alive, on the clock of [`crate::time`]. Afterwards nothing is dropped any
+    /// more (what the fence covers apart): the program may be a leftover. What is authentic still goes to the ring, for a
+    /// daemon that was only stopped.
+    pub alive_until_ns: u64,
     /// Bit set of `VHOST_*` flags.
     pub flags: u32,
+    /// Index of its [`KernelKeys`] and its history. No two entries share one.
+    pub slot: u32,
+}
+
+impl VhostValue {
+    /// A configured one that never becomes a leftover.
+    #[must_use]
+    pub const fn new(group: [u8; 16], slot: u32) -> Self {
+        Self {
+            group,
+            alive_until_ns: u64::MAX,
+            flags: VHOST_CONFIGURED,
+            slot,
+        }
+    }
+}
+
+/// How many digests one virtual host accepts: each has a password, an address list and a dialect.
+pub const KEYS_PER_VHOST: usize = 4;
+
+/// `KEYS` value: the accepted digests of one virtual host, likeliest first; unused ones are zeros.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
+pub struct KernelKeys(pub [KernelKey; KEYS_PER_VHOST]);
+
+impl KernelKeys {
+    /// Accepts nothing.
+    pub const NONE: Self = Self([KernelKey::UNUSED; KEYS_PER_VHOST]);
+}
+
+/// `FENCE` key: an address that the host answers for while it is MASTER.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FenceKey {
+    /// Interface the question arrives on.
+    pub ifindex: u32,
+    /// VLAN id, as in [`VhostKey::vlan`].
+    pub vlan: u16,
+    /// Second VLAN id, as in [`VhostKey::inner_vlan`].
+    pub inner_vlan: u16,
+    /// The address, IPv4 in the first four bytes and zeros after it.
+    pub address: [u8; 16],
+    /// [`FAMILY_INET`] or [`FAMILY_INET6`].
+    pub family: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: [u8; 3],
+}
+
+impl FenceKey {
+    /// The key of an address on a link: `vlan` 0 for the untagged traffic of the interface.
+    #[must_use]
+    pub const fn new(ifindex: u32, vlan: u16, address: IpAddr) -> Self {
+        let (family, address) = match address {
+            IpAddr::V4(address) => (FAMILY_INET, crate::classify::widen(address.octets())),
+            IpAddr::V6(address) => (FAMILY_INET6, address.octets()),
+        };
+        Self {
+            ifindex,
+            vlan,
+            inner_vlan: 0,
+            address,
+            family,
+            _pad: [0; 3],
+        }
+    }
+}
+
+/// `FENCE` value. An entry exists only while the host is MASTER.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FenceValue {
+    /// From when on the host no longer answers for the address, unless the daemon moved it forward in time: another host
+    /// may have taken over. On the clock of [`crate::time`].
+    pub deadline_ns: u64,
 }
 
 /// One advertisement that passed every check the kernel side makes; the ring buffer's record.
@@ -192,14 +295,18 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 }
 
 const _: () = assert!(size_of::<VhostKey>() == 12);
-const _: () = assert!(size_of::<VhostValue>() == 24);
+const _: () = assert!(size_of::<VhostValue>() == 32);
+const _: () = assert!(size_of::<KernelKeys>() == 4 * 304);
+const _: () = assert!(size_of::<FenceKey>() == 28);
+const _: () = assert!(size_of::<FenceValue>() == 8);
 const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
 
 /// Statistics of the receive path, one per reason; the index into the `COUNTERS` array.
 ///
-/// The kernel program and the socket path bump the same ones. A frame of protocol 112 raises exactly one of
-/// `passed-…`, `dropped-…`, `delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count
-/// beside them. Names and order of checks follow `netstat -s -p carp` of the BSDs.
+/// The kernel program and the socket path bump the same ones; the guard's (authentication and what follows) are the
+/// kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered` and
+/// `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count beside them. Names and order of checks follow
+/// `netstat -s -p carp` of the BSDs.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
@@ -215,7 +322,15 @@ pub enum Counter {
     DroppedBadChecksum,
     /// Version other than 2 or type other than 1 (badver).
     DroppedBadVersion,
-    /// Handed to the daemon.
+    /// No accepted digest matches (badauth).
+    DroppedBadAuthentication,
+    /// Authentic, but the same as one before, within a quarter of the interval that it advertises.
+    DroppedDuplicate,
+    /// Authentic and no duplicate, but more than the daemon wants to hear: replays of a collection of captured ones.
+    DroppedRateLimited,
+    /// A question for an address, or with `--fence all` a packet to it, that the host may no longer answer for.
+    DroppedFenced,
+    /// Handed to the daemon. Behind the kernel's guard that means: authentic.
     Delivered,
     /// Valid, but the ring buffer was full.
     DatapathEventsLost,
@@ -233,17 +348,23 @@ pub enum Counter {
     PassedFragment,
     /// Protocol 112, but neither CARP nor VRRP: other lengths, broken IP headers.
     PassedMalformed,
+    /// Would have been dropped, but the daemon has not been heard of for so long that this may be a leftover program.
+    PassedLeftover,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::ReceivedInetPackets,
         Self::ReceivedInet6Packets,
         Self::DroppedWrongTtl,
         Self::DroppedShortPacket,
         Self::DroppedBadChecksum,
         Self::DroppedBadVersion,
+        Self::DroppedBadAuthentication,
+        Self::DroppedDuplicate,
+        Self::DroppedRateLimited,
+        Self::DroppedFenced,
         Self::Delivered,
         Self::DatapathEventsLost,
         Self::PassedUnknownVhid,
@@ -253,6 +374,7 @@ impl Counter {
         Self::PassedVrrpSameVhid,
         Self::PassedFragment,
         Self::PassedMalformed,
+        Self::PassedLeftover,
     ];
 
     /// How many there are: the array's length.
@@ -275,6 +397,10 @@ impl Counter {
             Self::DroppedShortPacket => "dropped-short-packet",
             Self::DroppedBadChecksum => "dropped-bad-checksum",
             Self::DroppedBadVersion => "dropped-bad-version",
+            Self::DroppedBadAuthentication => "dropped-bad-authentication",
+            Self::DroppedDuplicate => "dropped-duplicate",
+            Self::DroppedRateLimited => "dropped-rate-limited",
+            Self::DroppedFenced => "dropped-fenced",
             Self::Delivered => "delivered",
             Self::DatapathEventsLost => "datapath-events-lost",
             Self::PassedUnknownVhid => "passed-unknown-vhid",
@@ -284,19 +410,29 @@ impl Counter {
             Self::PassedVrrpSameVhid => "passed-vrrp-same-vhid",
             Self::PassedFragment => "passed-fragment",
             Self::PassedMalformed => "passed-malformed",
+            Self::PassedLeftover => "passed-leftover",
         }
     }
 }
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{VhostKey, VhostValue};
+    use super::{FenceKey, FenceValue, KernelKeys, VhostKey, VhostValue};
+    use crate::guard::History;
 
     // SAFETY: `repr(C)`, integers only, every byte named (the size is asserted), so any bit pattern is valid and no
     // padding is read.
     unsafe impl aya::Pod for VhostKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for VhostValue {}
+    // SAFETY: as above; its elements are `repr(C)` integers too, sized likewise.
+    unsafe impl aya::Pod for KernelKeys {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FenceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FenceValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for History {}
 }
 
 #[cfg(test)]
@@ -415,8 +551,9 @@ mod tests {
     fn zeroed_value_is_not_configured() {
         let value = VhostValue {
             group: [0; 16],
+            alive_until_ns: 0,
             flags: 0,
-            _pad: 0,
+            slot: 0,
         };
         assert_eq!(value.flags & VHOST_CONFIGURED, 0);
     }

@@ -6,7 +6,8 @@ use core::num::NonZeroU8;
 use core::time::Duration;
 
 /// One step of advskew: exactly 1/256 s.
-pub const SKEW_STEP: Duration = Duration::from_nanos(3_906_250);
+pub const SKEW_STEP: Duration = Duration::from_nanos(SKEW_STEP_NANOS);
+const SKEW_STEP_NANOS: u64 = 3_906_250;
 
 /// Virtual host id. Range: 1..=255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +77,17 @@ impl Priority {
     /// Source: OpenBSD `ip_carp.c` r1.370, `carp_send_ad`.
     #[must_use]
     pub fn interval(self) -> Duration {
-        seconds(self.advbase) + self.skew_or_one_step()
+        Duration::from_nanos(self.interval_nanos())
+    }
+
+    /// The same as a number, for the kernel side, which has no room for the checks of [`Duration`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn interval_nanos(self) -> u64 {
+        let (advbase, advskew) = (self.advbase.0 as u64, self.advskew.0 as u64);
+        let steps = 256 * advbase + advskew;
+        let steps = if steps == 0 { 1 } else { steps };
+        steps * SKEW_STEP_NANOS
     }
 
     /// Silence after which a backup takes over: deadratio × advbase s + advskew/256 s.

@@ -1,4 +1,5 @@
-//! The kernel side of carpd: an entry point over `carp_common::classify`, which holds every decision about a frame.
+//! The kernel side of carpd: an entry point over `carp_common::classify`, which judges frames, and `carp_common::guard`,
+//! which judges advertisements.
 //!
 //! Built by `cargo xtask build-ebpf` for `bpfel-unknown-none`, with `-Ctarget-cpu=v3` (32-bit instructions, kernel 5.1),
 //! `-Cdebuginfo=2 -Clink-arg=--btf` (map and program types) and `-Zbuild-std=core`.
@@ -17,6 +18,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use carp_common::classify::{Frame, Ingress, Place, Rejection, Verdict, classify};
+use carp_common::guard::Repetition;
 use carp_common::shared::Counter;
 use carp_common::units::Family;
 
@@ -63,21 +65,75 @@ fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> F
         }
         Verdict::Drop { place, reason } => {
             count_received(place.family);
-            maps::count(reason.counter());
-            if maps::DEBUG.load() != 0 {
-                explain(context, frame, &place, reason);
-            }
-            Fate::Drop
+            refuse(context, frame, &place, reason)
         }
         Verdict::Deliver { place, unicast } => {
             count_received(place.family);
-            maps::count(match maps::publish(&place, frame) {
-                true => Counter::Delivered,
-                false => Counter::DatapathEventsLost,
-            });
-            if unicast { Fate::Drop } else { Fate::Pass }
+            match admit(frame, &place) {
+                Some(Ok(counter)) => {
+                    maps::count(counter);
+                    match unicast && is_served(&place) {
+                        true => Fate::Drop,
+                        false => Fate::Pass,
+                    }
+                }
+                Some(Err(reason)) => refuse(context, frame, &place, reason),
+                None => Fate::Pass,
+            }
         }
     }
+}
+
+/// Lets the guard judge a well-formed advertisement, and hands it to the daemon; how that went. `None` never happens.
+#[inline(always)]
+fn admit(frame: &impl Frame, place: &Place) -> Option<Result<Counter, Rejection>> {
+    let scratch = maps::scratch()?;
+    scratch.slot = place.slot;
+    place.describe(frame, &mut scratch.event)?;
+    let now_ns = maps::now_ns();
+    scratch.event.arrival_ns = now_ns;
+    let authentic = maps::carpd_authentic() != 0;
+    let event = &maps::scratch()?.event;
+    let history = maps::history(place.slot)?;
+    if !authentic {
+        if history.takes_sample(now_ns) {
+            maps::report(event);
+        }
+        return Some(Err(Rejection::BadAuthentication));
+    }
+    Some(match history.judge(&event.payload, now_ns) {
+        Ok(()) => Ok(match maps::publish(event) {
+            true => Counter::Delivered,
+            false => Counter::DatapathEventsLost,
+        }),
+        Err(Repetition::Duplicate) => Err(Rejection::Duplicate),
+        Err(Repetition::RateLimited) => Err(Rejection::RateLimited),
+    })
+}
+
+/// Drops, says why, and counts it; unless there is no daemon any more, whose decision that was.
+#[inline(always)]
+fn refuse(
+    context: &impl EbpfContext,
+    frame: &impl Frame,
+    place: &Place,
+    reason: Rejection,
+) -> Fate {
+    if !is_served(place) {
+        maps::count(Counter::PassedLeftover);
+        return Fate::Pass;
+    }
+    maps::count(reason.counter());
+    if maps::DEBUG.load() != 0 {
+        explain(context, frame, place, reason);
+    }
+    Fate::Drop
+}
+
+/// Whether the daemon gave a sign of life.
+#[inline(always)]
+fn is_served(place: &Place) -> bool {
+    maps::now_ns() <= place.alive_until_ns
 }
 
 /// Says why an advertisement of ours was dropped.
@@ -106,6 +162,9 @@ fn explain(context: &impl EbpfContext, frame: &impl Frame, place: &Place, reason
         Rejection::ShortPacket => say!("dropped-short-packet"),
         Rejection::BadChecksum => say!("dropped-bad-checksum"),
         Rejection::BadVersion => say!("dropped-bad-version"),
+        Rejection::BadAuthentication => say!("dropped-bad-authentication"),
+        Rejection::Duplicate => say!("dropped-duplicate"),
+        Rejection::RateLimited => say!("dropped-rate-limited"),
     }
 }
 

@@ -1,18 +1,32 @@
 //! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::Global;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
-use carp_common::classify::{Frame, Place};
-use carp_common::shared::{AdvertisementEvent, Counter, VHOST_CONFIGURED, VhostKey, VhostValue};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use carp_common::guard::{History, is_authentic};
+use carp_common::shared::{
+    AdvertisementEvent, Counter, KernelKeys, VHOST_CONFIGURED, VhostKey, VhostValue,
+};
 
-/// Configured virtual hosts. 4096 is eight interfaces with all 255 vhids in both families; an entry takes about
-/// 100 bytes of kernel memory.
+/// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.
+const VHOSTS_MAX: u32 = 512;
+
+/// Configured virtual hosts; an entry takes about 100 bytes of kernel memory.
 #[map]
-static VHOSTS: HashMap<VhostKey, VhostValue> = HashMap::with_max_entries(4096, 0);
+static VHOSTS: HashMap<VhostKey, VhostValue> = HashMap::with_max_entries(VHOSTS_MAX, 0);
+
+/// The digests that each of them accepts: 1216 bytes.
+#[map]
+static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
+
+/// What each of them heard lately: 288 bytes on each CPU.
+#[map]
+static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
+
+/// One advertisement at a time.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Statistics, one slot per [`Counter`].
 #[map]
@@ -22,6 +36,11 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 /// 252 virtual hosts at one advertisement a second send in the ten seconds that a daemon may hang.
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Samples of what is not authentic, a ring of their own: whatever a flood does to it, [`ADVERTISEMENTS`] has room. One
+/// page holds 39.
+#[map]
+static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Whether rejected advertisements are explained in the log. Set before loading; the verifier then removes what it
 /// switches off.
@@ -51,41 +70,74 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// What the running program knows about one advertisement. A map, because the stack is too small to hold it beside the
+/// hashes, and because it is how [`carpd_authentic`] is told.
+#[repr(C)]
+pub struct Scratch {
+    /// The record for the daemon.
+    pub event: AdvertisementEvent,
+    /// Index of its virtual host.
+    pub slot: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// The scratch memory of this CPU. Never `None`, but the verifier does not know.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the map's own memory, for this CPU alone; the program is not interrupted by itself, and holds one reference
+    // at a time.
+    Some(unsafe { &mut *scratch })
+}
+
+/// The digests that a virtual host accepts.
+#[inline(always)]
+pub fn keys(slot: u32) -> Option<&'static KernelKeys> {
+    KEYS.get(slot)
+}
+
+/// Whether [`scratch`] holds an authentic advertisement of the virtual host whose slot is there: anything but 0.
+///
+/// A global function without arguments: the verifier judges it once and for itself, instead of once for every way that
+/// leads to the call. Both programs call it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn carpd_authentic() -> u32 {
+    let Some(scratch) = scratch() else {
+        return 0;
+    };
+    let Some(keys) = keys(scratch.slot) else {
+        return 0;
+    };
+    u32::from(is_authentic(keys, &scratch.event.payload))
+}
+
+/// What a virtual host heard lately on this CPU.
+#[inline(always)]
+pub fn history(slot: u32) -> Option<&'static mut History> {
+    let history = HISTORY.get_ptr_mut(slot)?;
+    // SAFETY: as for the scratch memory.
+    Some(unsafe { &mut *history })
+}
+
 /// Hands an advertisement to the daemon. `false` when the ring is full.
 #[inline(always)]
-pub fn publish(place: &Place, frame: &impl Frame) -> bool {
-    let arrival_ns = arrival_ns();
-    let Some(mut entry) = ADVERTISEMENTS.reserve::<AdvertisementEvent>(0) else {
-        return false;
-    };
-    let event = zeroed(&mut entry);
-    event.arrival_ns = arrival_ns;
-    if place.describe(frame, event).is_none() {
-        entry.discard(0);
-        return false;
-    }
-    entry.submit(0);
-    true
+pub fn publish(event: &AdvertisementEvent) -> bool {
+    ADVERTISEMENTS
+        .output::<AdvertisementEvent>(event, 0)
+        .is_ok()
 }
 
-/// An empty record in the ring's memory.
+/// Shows the daemon one that is not authentic. When nobody looks at the ring, it is full and this one is lost.
 #[inline(always)]
-fn zeroed(entry: &mut MaybeUninit<AdvertisementEvent>) -> &mut AdvertisementEvent {
-    const WORDS: usize = AdvertisementEvent::LEN / size_of::<u64>();
-    let words = entry.as_mut_ptr().cast::<u64>();
-    for index in 0..WORDS {
-        // SAFETY: inside the record.
-        let word = unsafe { words.add(index) };
-        // SAFETY: reserved memory, aligned to 8. Volatile, or the loop becomes a call of memset.
-        unsafe { core::ptr::write_volatile(word, 0) };
-    }
-    // SAFETY: every byte is written, and zeros are a valid record.
-    unsafe { entry.assume_init_mut() }
+pub fn report(event: &AdvertisementEvent) {
+    let _ = SUSPECTS.output::<AdvertisementEvent>(event, 0);
 }
 
-/// The time a frame arrived at, taken as it is judged. Unit: nanoseconds of CLOCK_MONOTONIC.
+/// The time. Unit: nanoseconds of CLOCK_MONOTONIC.
 #[inline(always)]
-fn arrival_ns() -> u64 {
+pub fn now_ns() -> u64 {
     // SAFETY: a helper without arguments or preconditions.
     unsafe { bpf_ktime_get_ns() }
 }

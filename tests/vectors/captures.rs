@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use carp_common::classify::{Ingress, Verdict, classify};
 use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::shared::{
-    AdvertisementEvent, FAMILY_INET, VHOST_CONFIGURED, VhostKey, VhostValue,
+    AdvertisementEvent, FAMILY_INET, VhostKey, VhostValue,
 };
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
@@ -108,11 +108,7 @@ impl Capture {
             ifindex: 7,
             stripped_tag: None,
         };
-        let value = VhostValue {
-            group,
-            flags: VHOST_CONFIGURED,
-            _pad: 0,
-        };
+        let value = VhostValue::new(group, 0);
         classify(frame, ingress, |key| (*key == ours).then_some(&value))
     }
 

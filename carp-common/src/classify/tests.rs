@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::*;
-use crate::shared::VHOST_CONFIGURED;
 use crate::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use crate::wire::advertisement::Advertisement;
 use crate::wire::checksum::internet_checksum;
@@ -119,11 +118,7 @@ fn vrrp6(addresses: u8) -> Vec<u8> {
 
 /// Judges a frame where vhid 7 is configured, untagged and in VLAN 5, in both families.
 fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict {
-    let value = |group| VhostValue {
-        group,
-        flags: VHOST_CONFIGURED,
-        _pad: 0,
-    };
+    let value = |group| VhostValue::new(group, 0);
     let (inet, inet6) = (value(widen(GROUP.octets())), value(GROUP6));
     let ingress = Ingress {
         ifindex: IFINDEX,
@@ -398,11 +393,7 @@ fn vrrp_passes_whatever_it_looks_like() {
 #[test]
 fn only_a_packet_to_this_host_alone_is_unicast() {
     let address = Ipv4Addr::new(192, 0, 2, 2);
-    let value = VhostValue {
-        group: widen(address.octets()),
-        flags: VHOST_CONFIGURED,
-        _pad: 0,
-    };
+    let value = VhostValue::new(widen(address.octets()), 0);
     let ingress = Ingress {
         ifindex: IFINDEX,
         stripped_tag: None,

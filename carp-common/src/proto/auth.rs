@@ -6,10 +6,17 @@
 //! Source: OpenBSD `ip_carp.c` r1.370, `carp_hmac_prepare_ctx` and `carp_hmac_verify`; FreeBSD 14 `ip_carp.c`,
 //! `carp_hmac_prepare`.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
+use zeroize::Zeroizing;
 
 use super::{AddressSet, Key};
+use crate::sha1::KernelKey;
+use crate::shared::KernelKeys;
 use crate::units::{Profile, Vhid};
 use crate::wire::advertisement::DIGEST_LEN;
 
@@ -28,6 +35,8 @@ pub struct Authenticator {
     without_link_local: Option<Hmac<Sha1>>,
     /// Which of the two we send.
     sends_link_local: bool,
+    /// The same two for the kernel side, wiped when dropped.
+    kernel_keys: Box<Zeroizing<KernelKeys>>,
 }
 
 impl Authenticator {
@@ -43,31 +52,37 @@ impl Authenticator {
         profile: Profile,
         custom_mac: Option<[u8; 6]>,
     ) -> Self {
-        let mut base = keyed(key);
-        base.update(&[VERSION, TYPE_ADVERTISEMENT]);
-        if let Some(mac) = custom_mac {
-            base.update(&mac);
-        }
-        base.update(&[vhid.get()]);
-        for address in addresses.inet() {
-            base.update(&address.octets());
-        }
+        let mut base: Vec<u8> = [VERSION, TYPE_ADVERTISEMENT].into();
+        base.extend(custom_mac.iter().flatten());
+        base.push(vhid.get());
+        base.extend(addresses.inet().iter().flat_map(Ipv4Addr::octets));
         let mut full = base.clone();
         let mut without_link_local = base;
         let mut has_link_local = false;
         for address in addresses.inet6() {
-            full.update(&address.octets());
+            full.extend(address.octets());
             if address.is_unicast_link_local() {
                 has_link_local = true;
             } else {
-                without_link_local.update(&address.octets());
+                without_link_local.extend(address.octets());
             }
         }
+        let without_link_local = has_link_local.then_some(without_link_local);
+        let sends_link_local = profile != Profile::OpenBsd;
         Self {
-            full,
-            without_link_local: has_link_local.then_some(without_link_local),
-            sends_link_local: profile != Profile::OpenBsd,
+            full: keyed(key, &full),
+            without_link_local: without_link_local
+                .as_deref()
+                .map(|prefix| keyed(key, prefix)),
+            sends_link_local,
+            kernel_keys: kernel_keys(key, &full, without_link_local.as_deref(), sends_link_local),
         }
+    }
+
+    /// Every accepted form of the digest, ours first, as the kernel side takes them.
+    #[must_use]
+    pub fn kernel_keys(&self) -> &KernelKeys {
+        &self.kernel_keys
     }
 
     /// The digest we send with this counter, in the profile's form.
@@ -99,8 +114,28 @@ impl core::fmt::Debug for Authenticator {
     }
 }
 
-fn keyed(key: &Key) -> Hmac<Sha1> {
-    Hmac::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length")
+/// HMAC-SHA1 over all that comes before the counter.
+fn keyed(key: &Key, prefix: &[u8]) -> Hmac<Sha1> {
+    let state: Hmac<Sha1> =
+        Hmac::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
+    state.chain_update(prefix)
+}
+
+fn kernel_keys(
+    key: &Key,
+    full: &[u8],
+    without_link_local: Option<&[u8]>,
+    sends_link_local: bool,
+) -> Box<Zeroizing<KernelKeys>> {
+    let mut keys = Box::new(Zeroizing::new(KernelKeys::NONE));
+    let mut forms = [Some(full), without_link_local];
+    if !sends_link_local {
+        forms.reverse();
+    }
+    for (slot, prefix) in keys.0.iter_mut().zip(forms.into_iter().flatten()) {
+        *slot = KernelKey::new(key.as_bytes(), prefix);
+    }
+    keys
 }
 
 fn over(state: &Hmac<Sha1>, counter: u64) -> Hmac<Sha1> {
@@ -175,6 +210,27 @@ mod tests {
             !stripped.verify(7, &freebsd.sign(7)),
             "an address that we do not have"
         );
+    }
+
+    #[test]
+    fn kernel_keys_accept_what_we_accept_and_our_own_form_first() {
+        use crate::wire::advertisement::HEADER_LEN;
+
+        for addresses in [&["192.0.2.1"][..], &["192.0.2.1", "fe80::1", "2001:db8::1"]] {
+            for profile in [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd] {
+                let ours = authenticator(addresses, profile);
+                let counter = 0x0102_0304_0506_0708_u64;
+                assert!(ours.kernel_keys().0[0].verify(counter.to_be_bytes(), &ours.sign(counter)));
+                for sender in [Profile::FreeBsd, Profile::OpenBsd] {
+                    let mut payload = [0; HEADER_LEN];
+                    payload[8..16].copy_from_slice(&counter.to_be_bytes());
+                    payload[16..].copy_from_slice(&authenticator(addresses, sender).sign(counter));
+                    assert!(crate::guard::is_authentic(ours.kernel_keys(), &payload));
+                    payload[35] ^= 1;
+                    assert!(!crate::guard::is_authentic(ours.kernel_keys(), &payload));
+                }
+            }
+        }
     }
 
     #[test]

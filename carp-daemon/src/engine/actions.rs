@@ -5,7 +5,7 @@ use std::io;
 
 use carp_common::classify::widen;
 use carp_common::proto::{Action, Input, SendOutcome};
-use carp_common::shared::{VHOST_CONFIGURED, VhostKey, VhostValue};
+use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
@@ -24,21 +24,37 @@ impl Engine {
         let mut results = VecDeque::new();
         loop {
             while let Some(action) = self.vhosts[vhost].machine.poll_action() {
-                results.extend(self.carry_out(vhost, action));
+                results.extend(self.carry_out(vhost, action, now));
             }
             match results.pop_front() {
                 Some(result) => self.vhosts[vhost].machine.handle_input(now, result),
                 None => break,
             }
         }
+        self.show_life(vhost, now);
         self.deadlines
             .set(vhost, self.vhosts[vhost].machine.next_deadline());
     }
 
+    /// Tells the kernel program that we are alive, when a quarter of what it knows has passed.
+    fn show_life(&mut self, vhost: usize, now: Instant) {
+        let served = &mut self.vhosts[vhost];
+        let validity = served.life_sign_validity();
+        let remaining = served.alive_until.saturating_duration_since(now);
+        if let Some(key) = served.key
+            && remaining < validity * 3 / 4
+        {
+            served.alive_until = now + validity;
+            if let Err(error) = self.datapath.keep_alive(key, served.alive_until) {
+                error!("{}: {}", served.label, Chain(&error));
+            }
+        }
+    }
+
     /// One action; what became of it, where the core wants to know.
-    fn carry_out(&mut self, vhost: usize, action: Action) -> Option<Input<'static>> {
+    fn carry_out(&mut self, vhost: usize, action: Action, now: Instant) -> Option<Input<'static>> {
         match action {
-            Action::ProgramDatapath(state) => self.program_datapath(vhost, state),
+            Action::ProgramDatapath(state) => self.program_datapath(vhost, state, now),
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.send_advertisement(vhost, family, &payload);
                 return Some(Input::SendCompleted { family, outcome });
@@ -53,7 +69,7 @@ impl Engine {
     }
 
     /// In INIT advertisements are nobody's business of ours and pass.
-    fn program_datapath(&mut self, vhost: usize, state: State) {
+    fn program_datapath(&mut self, vhost: usize, state: State, now: Instant) {
         let served = &mut self.vhosts[vhost];
         let key = match (state, &self.interfaces[served.interface].port) {
             (State::Init, _) | (_, None) => None,
@@ -76,12 +92,14 @@ impl Engine {
         if let Some(key) = key {
             self.keys.insert(key, vhost);
             let group = widen(served.config.group.octets());
-            let value = VhostValue {
+            served.alive_until = now + served.life_sign_validity();
+            let configured = self.datapath.configure(
+                key,
                 group,
-                flags: VHOST_CONFIGURED,
-                _pad: 0,
-            };
-            if let Err(error) = self.datapath.configure(key, value) {
+                served.machine.kernel_keys(),
+                served.alive_until,
+            );
+            if let Err(error) = configured {
                 error!("{}: {}", served.label, Chain(&error));
             }
         }

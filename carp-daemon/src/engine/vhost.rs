@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use carp_common::proto::{LinkState, Settings, VirtualHost};
 use carp_common::shared::VhostKey;
@@ -31,6 +32,8 @@ pub struct Vhost {
     pub source: Option<Ipv4Addr>,
     /// Its entry in the datapath, while there is one.
     pub key: Option<VhostKey>,
+    /// Until when the datapath takes us to be alive for that entry.
+    pub alive_until: Instant,
     /// For each virtual address: we added it and it was not removed since.
     pub owned: Vec<bool>,
     /// It claimed its addresses at least once.
@@ -74,10 +77,17 @@ impl Vhost {
             link: LinkState::Down,
             source: None,
             key: None,
+            alive_until: Instant::ZERO,
             owned: vec![false; config.addresses.len()],
             was_master: false,
             config,
         }
+    }
+
+    /// How long a sign of life of ours is good for: we hear, send or time out at least twice in it.
+    pub fn life_sign_validity(&self) -> Duration {
+        let interval = self.machine.advertised().interval();
+        2 * self.machine.master_down_time().max(interval)
     }
 
     /// The next script that ended.

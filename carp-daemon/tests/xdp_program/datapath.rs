@@ -3,30 +3,35 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use carp_common::classify::widen;
+use carp_common::guard::History;
 use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, VHOST_CONFIGURED,
-    VHOSTS_MAP, VhostKey, VhostValue, XDP_PROGRAM,
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, HISTORY_MAP,
+    KEYS_MAP, KernelKeys, SUSPECTS_MAP, VHOSTS_MAP, VhostKey, VhostValue, XDP_PROGRAM,
 };
 use carp_common::units::{Family, Vhid};
 
-use crate::frames::{GROUP, GROUP6, OURS, VHID};
+use crate::frames::{ADDRESSES, GROUP, GROUP6, OURS, VHID, authenticator};
 
 /// The device that test runs pretend to come from.
 pub const LOOPBACK: u32 = 1;
 /// The loaded program and its maps.
 pub struct Datapath {
     pub program: Ebpf,
+    pub vhosts: HashMap<MapData, VhostKey, VhostValue>,
+    pub keys: Array<MapData, KernelKeys>,
+    history: PerCpuArray<MapData, History>,
     counters: PerCpuArray<MapData, u64>,
     advertisements: RingBuf<MapData>,
+    suspects: RingBuf<MapData>,
 }
 
 impl Datapath {
-    /// Loads the object with vhids 7 and 8 in IPv4, 7 in IPv6 and 7 in VLAN 5. `None` when that is not permitted and
-    /// not required.
+    /// Loads the object with vhids 7 and 8 in IPv4, 7 in IPv6 and 7 in VLAN 5, in slots 0 to 3. `None` when that is not
+    /// permitted and not required.
     pub fn load(debug: bool) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             let required =
@@ -45,25 +50,12 @@ impl Datapath {
             .override_global(DEBUG_GLOBAL, &debug, true)
             .load(&object)
             .unwrap();
-        let mut vhosts: HashMap<_, VhostKey, VhostValue> =
-            program.take_map(VHOSTS_MAP).unwrap().try_into().unwrap();
-        let vhid = |value| Vhid::new(value).unwrap();
-        let value = |group| VhostValue {
-            group,
-            flags: VHOST_CONFIGURED,
-            _pad: 0,
-        };
-        let inet = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid(VHID));
-        let peer = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid(8));
-        let tagged = VhostKey::new(LOOPBACK, 5, Family::Inet, vhid(VHID));
-        let inet6 = VhostKey::new(LOOPBACK, 0, Family::Inet6, vhid(VHID));
-        for (key, group) in [
-            (inet, widen(GROUP.octets())),
-            (peer, widen(OURS.octets())),
-            (tagged, widen(GROUP.octets())),
-            (inet6, GROUP6),
-        ] {
-            vhosts.insert(key, value(group), 0).unwrap();
+        let mut vhosts: HashMap<_, VhostKey, VhostValue> = take(&mut program, VHOSTS_MAP);
+        let mut keys: Array<_, KernelKeys> = take(&mut program, KEYS_MAP);
+        for (slot, (key, group)) in (0..).zip(configured()) {
+            let accepted = authenticator(key.vhid, &ADDRESSES);
+            keys.set(slot, accepted.kernel_keys(), 0).unwrap();
+            vhosts.insert(key, VhostValue::new(group, slot), 0).unwrap();
         }
         let xdp: &mut Xdp = program
             .program_mut(XDP_PROGRAM)
@@ -72,14 +64,23 @@ impl Datapath {
             .unwrap();
         xdp.load().unwrap();
         Some(Self {
-            counters: program.take_map(COUNTERS_MAP).unwrap().try_into().unwrap(),
-            advertisements: program
-                .take_map(ADVERTISEMENTS_MAP)
-                .unwrap()
-                .try_into()
-                .unwrap(),
+            vhosts,
+            keys,
+            history: take(&mut program, HISTORY_MAP),
+            counters: take(&mut program, COUNTERS_MAP),
+            advertisements: take(&mut program, ADVERTISEMENTS_MAP),
+            suspects: take(&mut program, SUSPECTS_MAP),
             program,
         })
+    }
+
+    /// Forgets what was heard, so that the same advertisement is a new one.
+    pub fn forget(&mut self) {
+        let processors = aya::util::nr_cpus().unwrap();
+        for slot in (0..).take(configured().len()) {
+            let empty = PerCpuValues::try_from(vec![History::EMPTY; processors]).unwrap();
+            self.history.set(slot, empty, 0).unwrap();
+        }
     }
 
     pub fn xdp(&self) -> &Xdp {
@@ -99,6 +100,13 @@ impl Datapath {
         };
         let result = self.xdp().test_run(options).unwrap();
         (result.return_value, result.duration)
+    }
+
+    /// Runs the program on one frame, as if nothing had been heard before; returns its action and the counters that
+    /// moved.
+    pub fn run_afresh(&mut self, frame: &[u8]) -> (u32, Vec<(&'static str, u64)>) {
+        self.forget();
+        self.run(frame)
     }
 
     /// Runs the program on one frame; returns its action and the counters that moved.
@@ -123,12 +131,39 @@ impl Datapath {
 
     /// Takes every event out of the ring.
     pub fn drain(&mut self) -> Vec<AdvertisementEvent> {
-        let mut events = Vec::new();
-        while let Some(record) = self.advertisements.next() {
-            events.push(AdvertisementEvent::from_bytes(&record).expect("a whole record"));
-        }
-        events
+        drain(&mut self.advertisements)
     }
+
+    /// Takes every sample of what was not authentic.
+    pub fn suspects(&mut self) -> Vec<AdvertisementEvent> {
+        drain(&mut self.suspects)
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>) -> Vec<AdvertisementEvent> {
+    let mut events = Vec::new();
+    while let Some(record) = ring.next() {
+        events.push(AdvertisementEvent::from_bytes(&record).expect("a whole record"));
+    }
+    events
+}
+
+/// The virtual hosts and their groups.
+fn configured() -> [(VhostKey, [u8; 16]); 4] {
+    let key = |vlan, family, vhid| VhostKey::new(LOOPBACK, vlan, family, Vhid::new(vhid).unwrap());
+    [
+        (key(0, Family::Inet, VHID), widen(GROUP.octets())),
+        (key(0, Family::Inet, 8), widen(OURS.octets())),
+        (key(5, Family::Inet, VHID), widen(GROUP.octets())),
+        (key(0, Family::Inet6, VHID), GROUP6),
+    ]
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    program: &mut Ebpf,
+    name: &str,
+) -> M {
+    M::try_from(program.take_map(name).unwrap()).unwrap()
 }
 
 /// The object that the daemon embeds.

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 use carp_common::wire::checksum::internet_checksum;
@@ -19,18 +20,46 @@ pub const CARP: usize = 34;
 
 pub const GROUP6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12];
 
-pub fn payload(vhid: u8) -> [u8; HEADER_LEN] {
-    let mut payload = [0xa5; HEADER_LEN];
+/// The first counter of genuine advertisements.
+pub const COUNTER: u64 = 0x0102_0304_0506_0708;
+
+/// Makes and knows the digests of a virtual host.
+pub fn authenticator(vhid: u8, addresses: &[&str]) -> Authenticator {
+    let addresses = AddressSet::new(addresses.iter().map(|text| text.parse().unwrap()));
+    let vhid = Vhid::new(vhid).unwrap();
+    let key = Key::new(b"password").unwrap();
+    Authenticator::new(&key, vhid, &addresses, Profile::Ucarp, None)
+}
+
+/// What every virtual host here is about: in two forms, with and without the link-local address.
+pub const ADDRESSES: [&str; 2] = ["192.0.2.100", "fe80::100"];
+
+pub fn authentic(vhid: u8, counter: u64) -> Advertisement {
     Advertisement {
         vhid: Vhid::new(vhid).unwrap(),
         advskew: AdvSkew(100),
         demotion: Demotion(0),
         advbase: AdvBase(1),
-        counter: 0x0102_0304_0506_0708,
-        digest: [0xd1; 20],
+        counter,
+        digest: authenticator(vhid, &ADDRESSES).sign(counter),
     }
-    .emit(&mut payload);
+}
+
+pub fn emitted(advertisement: &Advertisement) -> [u8; HEADER_LEN] {
+    let mut payload = [0xa5; HEADER_LEN];
+    advertisement.emit(&mut payload);
     payload
+}
+
+pub fn payload(vhid: u8) -> [u8; HEADER_LEN] {
+    emitted(&authentic(vhid, COUNTER))
+}
+
+/// An untagged IPv4 frame with the advertisement.
+pub fn carrying(advertisement: &Advertisement) -> Vec<u8> {
+    let mut frame = genuine();
+    frame.splice(CARP.., emitted(advertisement));
+    frame
 }
 
 /// A genuine IPv4 advertisement.

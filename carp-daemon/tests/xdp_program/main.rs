@@ -27,7 +27,7 @@ const XDP_PASS: u32 = 2;
 
 #[test]
 fn every_verdict_has_its_action_and_its_counters() {
-    let Some(datapath) = Datapath::load(false) else {
+    let Some(mut datapath) = Datapath::load(false) else {
         return;
     };
     let received = ("received-inet-packets", 1);
@@ -254,7 +254,11 @@ fn every_verdict_has_its_action_and_its_counters() {
     ];
     let mut reached = Vec::new();
     for (name, frame, action, counters) in rows {
-        assert_eq!(datapath.run(&frame), (action, counters.clone()), "{name}");
+        assert_eq!(
+            datapath.run_afresh(&frame),
+            (action, counters.clone()),
+            "{name}"
+        );
         reached.extend(counters.iter().map(|(counter, _)| *counter));
     }
     for counter in Counter::ALL {

@@ -3,11 +3,13 @@
 //! | Module | What it is |
 //! |---|---|
 //! | [`xdp`] | the kernel program and its maps |
+//! | `guard` | the maps that it looks virtual hosts up in |
 //! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
 //!
 //! Both run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
 //! has one rung; different interfaces may have different ones. All XDP interfaces share one program and one ring.
 
+mod guard;
 pub mod socket;
 pub mod xdp;
 
@@ -16,7 +18,7 @@ use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
 
-use carp_common::shared::{AdvertisementEvent, Counter, VhostKey, VhostValue};
+use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use tracing::{debug, warn};
 
@@ -242,14 +244,32 @@ impl Datapath {
         self.rungs.get(&ifindex).copied()
     }
 
-    /// From now on advertisements for `key` are delivered.
+    /// From now on advertisements for `key`, sent to `group`, are delivered; in the kernel only what `keys` accept.
     ///
     /// # Errors
     /// What the kernel answers, E2BIG when its map is full.
-    pub fn configure(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
-        self.vhosts.insert(key, value);
+    pub fn configure(
+        &mut self,
+        key: VhostKey,
+        group: [u8; 16],
+        keys: &KernelKeys,
+        alive_until: Instant,
+    ) -> Result<(), Error> {
+        // The sockets go when we go, and need no keys.
+        self.vhosts.insert(key, VhostValue::new(group, 0));
         if let Some(xdp) = &mut self.xdp {
-            xdp.configure(key, value)?;
+            xdp.guard().configure(key, group, keys, alive_until)?;
+        }
+        Ok(())
+    }
+
+    /// Until then the kernel program is not taken for a leftover and may drop.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Error> {
+        if let Some(xdp) = &mut self.xdp {
+            xdp.guard().keep_alive(key, until)?;
         }
         Ok(())
     }
@@ -262,7 +282,7 @@ impl Datapath {
         if self.vhosts.remove(&key).is_some()
             && let Some(xdp) = &mut self.xdp
         {
-            xdp.remove(key)?;
+            xdp.guard().remove(key)?;
         }
         Ok(())
     }

@@ -6,19 +6,20 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, VHOSTS_MAP,
-    VhostKey, VhostValue, XDP_PROGRAM,
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, HISTORY_MAP,
+    KEYS_MAP, SUSPECTS_MAP, VHOSTS_MAP, XDP_PROGRAM,
 };
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
+use super::guard::Guard;
 use super::{Batch, Counts, Drained};
 use crate::io::netlink::{Link, Requests};
 use crate::sys;
@@ -108,6 +109,12 @@ pub enum Error {
         /// The refusal.
         source: Box<MapError>,
     },
+    /// A map has no room left.
+    #[error("eBPF map {0} is full")]
+    Full(&'static str),
+    /// How many processors there may be, which per-processor maps depend on.
+    #[error("failed to count the processors")]
+    Processors(#[source] io::Error),
     /// The state of the interface could not be asked for.
     #[error("failed to look at {interface}")]
     Look {
@@ -133,6 +140,8 @@ impl Error {
             | Self::Attach { .. }
             | Self::Load { .. }
             | Self::Map { .. }
+            | Self::Full(_)
+            | Self::Processors(_)
             | Self::Look { .. } => "use --datapath socket",
         }
     }
@@ -182,9 +191,11 @@ impl Sizes {
 pub struct Xdp {
     /// Owns the program, its links, and the maps that nobody took.
     object: Ebpf,
-    vhosts: aya::maps::HashMap<MapData, VhostKey, VhostValue>,
+    guard: Guard,
     counters: PerCpuArray<MapData, u64>,
     ring: AsyncFd<RingBuf<MapData>>,
+    /// What was not authentic, now and then.
+    suspects: AsyncFd<RingBuf<MapData>>,
     log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
     links: BTreeMap<u32, XdpLinkId>,
 }
@@ -204,6 +215,8 @@ impl Xdp {
             .btf(None)
             .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
             .map_max_entries(VHOSTS_MAP, sizes.vhosts)
+            .map_max_entries(KEYS_MAP, sizes.vhosts)
+            .map_max_entries(HISTORY_MAP, sizes.vhosts)
             .map_max_entries(ADVERTISEMENTS_MAP, sizes.ring_bytes)
             .load(OBJECT)
             .map_err(|error: EbpfError| refused("create the eBPF maps", error))?;
@@ -212,19 +225,19 @@ impl Xdp {
         } else {
             None
         };
-        let vhosts = take(&mut object, VHOSTS_MAP)?;
+        let guard = Guard::take(&mut object)?;
         let counters = take(&mut object, COUNTERS_MAP)?;
-        let ring = take(&mut object, ADVERTISEMENTS_MAP)?;
-        let ring =
-            sys::watch(ring).map_err(|error| refused("watch the eBPF ring buffer", error))?;
+        let ring = open_ring(&mut object, ADVERTISEMENTS_MAP)?;
+        let suspects = open_ring(&mut object, SUSPECTS_MAP)?;
         program(&mut object)?
             .load()
             .map_err(|error| refused("load the XDP program", error))?;
         Ok(Self {
             object,
-            vhosts,
+            guard,
             counters,
             ring,
+            suspects,
             log,
             links: BTreeMap::new(),
         })
@@ -281,29 +294,12 @@ impl Xdp {
         }
     }
 
-    /// Writes one entry of the map of virtual hosts.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn configure(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
-        self.vhosts
-            .insert(key, value, 0)
-            .map_err(map_error("write", VHOSTS_MAP))
+    /// What the program looks up.
+    pub const fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
     }
 
-    /// Removes it; one that is not there is fine.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn remove(&mut self, key: VhostKey) -> Result<(), Error> {
-        match self.vhosts.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
-            Err(source) => Err(map_error("write", VHOSTS_MAP)(source)),
-        }
-    }
-
-    /// Ready when the ring or the log has something.
+    /// Ready when a ring or the log has something.
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(log) = &mut self.log {
             while let Poll::Ready(guard) = log.poll_read_ready_mut(context) {
@@ -312,28 +308,41 @@ impl Xdp {
                 guard.clear_ready();
             }
         }
-        // Cleared before the ring is drained: a record that comes in between makes it ready again.
-        ready!(self.ring.poll_read_ready(context))?.clear_ready();
-        Poll::Ready(Ok(()))
+        // Cleared before the rings are drained: a record that comes in between makes it ready again.
+        let suspects = self.suspects.poll_read_ready(context)?;
+        let suspects = suspects.map(|mut guard| guard.clear_ready());
+        match self.ring.poll_read_ready(context)? {
+            Poll::Ready(mut guard) => {
+                guard.clear_ready();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => suspects.map(Ok),
+        }
     }
 
     /// See [`super::Datapath::drain`].
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
-        let ring = self.ring.get_mut();
-        while !batch.is_full() {
-            let Some(record) = ring.next() else {
-                return Drained::Empty;
-            };
-            // Only our own program writes records, so all have the one length.
-            let Some(event) = AdvertisementEvent::from_bytes(&record) else {
-                continue;
-            };
-            batch.push(event);
-            if event.arrival_ns > now.as_nanos() {
-                return Drained::Later;
+        // Suspects are few, a sample a second from each virtual host.
+        for ring in [&mut self.ring, &mut self.suspects] {
+            let ring = ring.get_mut();
+            loop {
+                if batch.is_full() {
+                    return Drained::Full;
+                }
+                let Some(record) = ring.next() else {
+                    break;
+                };
+                // Only our own program writes records, so all have the one length.
+                let Some(event) = AdvertisementEvent::from_bytes(&record) else {
+                    continue;
+                };
+                batch.push(event);
+                if event.arrival_ns > now.as_nanos() {
+                    return Drained::Later;
+                }
             }
         }
-        Drained::Full
+        Drained::Empty
     }
 
     /// Every counter, summed over the processors.
@@ -370,7 +379,11 @@ fn program(object: &mut Ebpf) -> Result<&mut aya::programs::Xdp, Error> {
         .ok_or(Error::Missing("the XDP program"))
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+fn open_ring(object: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, Error> {
+    sys::watch(take(object, name)?).map_err(|error| refused("watch an eBPF ring buffer", error))
+}
+
+pub(super) fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     object: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, Error> {
@@ -386,7 +399,7 @@ fn open_log(
     sys::watch(logger).map_err(|error| refused("watch the log of the XDP program", error))
 }
 
-fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+pub(super) fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
     move |source| Error::Map {
         action,
         map,
@@ -416,7 +429,7 @@ fn refused(action: &'static str, error: impl StdError + Send + Sync + 'static) -
 }
 
 /// The system call's answer at the bottom of an error.
-fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
+pub(super) fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
     let mut current = Some(error);
     while let Some(error) = current {
         if let Some(io_error) = error.downcast_ref::<io::Error>() {

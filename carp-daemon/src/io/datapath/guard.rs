@@ -1,0 +1,113 @@
+//! What the kernel program looks up for each virtual host: entry, keys, history.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use carp_common::guard::History;
+use carp_common::shared::{HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey, VhostValue};
+use carp_common::time::Instant;
+
+use super::xdp::{Error, errno, map_error, take};
+
+/// The kernel's tables of virtual hosts.
+///
+/// Each entry has a slot in the arrays. Its keys are there before the entry is, and zeros after it is gone.
+pub struct Guard {
+    vhosts: HashMap<MapData, VhostKey, VhostValue>,
+    keys: Array<MapData, KernelKeys>,
+    history: PerCpuArray<MapData, History>,
+    processors: usize,
+    entries: BTreeMap<VhostKey, VhostValue>,
+    free: Vec<u32>,
+}
+
+impl Guard {
+    /// Takes the maps, of which every entry is free.
+    ///
+    /// # Errors
+    /// A map that is not there.
+    pub fn take(object: &mut Ebpf) -> Result<Self, Error> {
+        let keys: Array<MapData, KernelKeys> = take(object, KEYS_MAP)?;
+        Ok(Self {
+            free: (0..keys.len()).rev().collect(),
+            vhosts: take(object, VHOSTS_MAP)?,
+            keys,
+            history: take(object, HISTORY_MAP)?,
+            processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
+            entries: BTreeMap::new(),
+        })
+    }
+
+    /// From now on what `keys` accept for `key`, sent to `group`, is delivered.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn configure(
+        &mut self,
+        key: VhostKey,
+        group: [u8; 16],
+        keys: &KernelKeys,
+        alive_until: Instant,
+    ) -> Result<(), Error> {
+        let slot = match self.entries.get(&key) {
+            Some(value) => value.slot,
+            None => self.free.pop().ok_or(Error::Full(VHOSTS_MAP))?,
+        };
+        let value = VhostValue {
+            alive_until_ns: alive_until.as_nanos(),
+            ..VhostValue::new(group, slot)
+        };
+        // Remembered first: should a step fail, `remove` undoes what was done.
+        self.entries.insert(key, value);
+        let empty = PerCpuValues::try_from(vec![History::EMPTY; self.processors])
+            .map_err(Error::Processors)?;
+        self.history
+            .set(slot, empty, 0)
+            .map_err(map_error("write", HISTORY_MAP))?;
+        self.keys
+            .set(slot, keys, 0)
+            .map_err(map_error("write", KEYS_MAP))?;
+        self.write(key, value)
+    }
+
+    /// The daemon lives at least until then, as far as `key` is concerned; nothing when that is not there.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Error> {
+        let Some(value) = self.entries.get_mut(&key) else {
+            return Ok(());
+        };
+        value.alive_until_ns = until.as_nanos();
+        let value = *value;
+        self.write(key, value)
+    }
+
+    fn write(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
+        self.vhosts
+            .insert(key, value, 0)
+            .map_err(map_error("write", VHOSTS_MAP))
+    }
+
+    /// Removes the entry and wipes its keys; one that is not there is fine.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn remove(&mut self, key: VhostKey) -> Result<(), Error> {
+        let Some(VhostValue { slot, .. }) = self.entries.remove(&key) else {
+            return Ok(());
+        };
+        let removed = match self.vhosts.remove(&key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
+            Err(source) => Err(map_error("write", VHOSTS_MAP)(source)),
+        };
+        // Whether or not that worked: without keys nothing is authentic.
+        self.keys
+            .set(slot, KernelKeys::NONE, 0)
+            .map_err(map_error("wipe", KEYS_MAP))?;
+        self.free.push(slot);
+        removed
+    }
+}
