@@ -1,5 +1,7 @@
 //! One thing that `setup` can bring: its name, the command that brings it, and why it may not work here.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::process::Command;
 
@@ -89,7 +91,12 @@ impl Step {
                 // Debian's compiler when we have it: the outer cargo may be older than bpf-linker wants.
                 let cargo = toolchain::compiler(Recipe::Debian)
                     .map_or_else(shell::cargo, |compiler| compiler.cargo());
-                shell::run(self.command(cargo).env("PATH", path_with_llvm()?))
+                let mut install = self.command(cargo);
+                install.env("PATH", path_while_building()?);
+                // Nearly all of a link is spent inside LLVM: building the rest faster costs nothing later.
+                install.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+                install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+                shell::run(&mut install)
             }
             Self::Components(_) | Self::Nightly | Self::PublishedLinker => {
                 shell::run(&mut self.command(shell::cargo()))
@@ -132,11 +139,15 @@ fn names(packages: &[Package]) -> Vec<&'static str> {
     packages.iter().map(|package| package.name).collect()
 }
 
-/// PATH, with Debian's LLVM first: the build looks for its llvm-config there.
-fn path_with_llvm() -> Result<std::ffi::OsString> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::iter::once(LLVM_PROGRAMS.into()).chain(std::env::split_paths(&path));
-    Ok(std::env::join_paths(all)?)
+/// PATH, with Debian's LLVM first: the build looks for its llvm-config there. Our tools come last, or cargo would advise
+/// to add them, which nobody has to.
+fn path_while_building() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let tools = toolchain::tools_directory()?.join("bin");
+    let all = std::iter::once(LLVM_PROGRAMS.into())
+        .chain(env::split_paths(&path))
+        .chain([tools]);
+    Ok(env::join_paths(all)?)
 }
 
 #[cfg(test)]
