@@ -361,6 +361,29 @@ fn send_errors_demote_and_successes_undo() {
 }
 
 #[test]
+fn a_master_without_a_link_releases_and_comes_back() {
+    for profile in PROFILES {
+        let faults = [(s(10), Fault::LinkDown(0)), (s(20), Fault::LinkUp(0))];
+        let outcome = run(&Scenario::staged(preempting(hosts(profile, &[0, 100])), &faults, s(30)));
+        assert_eq!(outcome.reigns(1).count(), 1);
+        assert_eq!(outcome.masters(), [0]);
+    }
+}
+
+#[test]
+fn a_replayed_worse_master_makes_no_storm() {
+    // Host 1 was MASTER once, so that the attacker has advertisements of both; then he sends a thousand a second.
+    let split = [(s(5), Fault::Partition(0b01)), (s(10), Fault::Heal)];
+    let replays = (0..3_000).map(|number| (s(15) + ms(1) * number, Fault::Inject(number.into())));
+    let faults: Vec<_> = split.into_iter().chain(replays).collect();
+    for profile in PROFILES {
+        let mut scenario = Scenario::staged(hosts(profile, &[0, 100]), &faults, s(20));
+        scenario.theme = Theme::Attack;
+        assert_eq!(run(&scenario).masters().len(), 1);
+    }
+}
+
+#[test]
 fn slow_scripts_follow_a_flapping_state() {
     for script in [ms(10), s(1), s(7)] {
         let mut members = hosts(Profile::Ucarp, &[0, 100]);

@@ -14,10 +14,11 @@
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
-//! | `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
+//! | `better`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
 pub mod auth;
+mod better;
 pub mod counters;
 pub mod demotion;
 pub mod election;

@@ -9,19 +9,18 @@ use core::net::IpAddr;
 
 use super::per_family::PerFamily;
 use crate::time::Instant;
-use crate::units::{Demotion, Family, Priority, Profile};
+use crate::units::{Demotion, Family, Priority};
 use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
 
 /// The counters we send, and the highest seen so far.
 ///
-/// We count up from the initial one. Among strict peers, who all do, we send the highest of all counters heard or sent,
-/// plus one. The counters of others may be random and would lead us back to ones that we have used: what was heard from
+/// We count up from the initial one. Among strict peers, who all do, we send more than the highest of all counters heard
+/// or sent. The counters of others may be random and would lead us back to ones that we have used: what was heard from
 /// them is not observed. Comparisons wrap like sequence numbers (RFC 1982).
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
     highest: PerFamily<Option<u64>>,
-    sent: PerFamily<Option<u64>>,
 }
 
 impl CounterSequence {
@@ -31,22 +30,14 @@ impl CounterSequence {
         Self {
             next: initial,
             highest: PerFamily::default(),
-            sent: PerFamily::default(),
         }
     }
 
-    /// The counter of the advertisement that is sent now.
-    pub fn send(&mut self, family: Family) -> u64 {
-        let counter = self.next;
+    /// The counter of the advertisement that is sent now. Leaves out `stride` counters.
+    pub fn send(&mut self, family: Family, stride: u64) -> u64 {
+        let counter = self.next.wrapping_add(stride);
         self.observe(family, counter);
-        self.sent[family] = Some(counter);
         counter
-    }
-
-    /// Whether it is the last counter that we sent in that family.
-    #[must_use]
-    pub fn was_just_sent(&self, family: Family, counter: u64) -> bool {
-        self.sent[family] == Some(counter)
     }
 
     /// An authentic counter of a strict peer was heard.
@@ -64,12 +55,6 @@ impl CounterSequence {
     #[must_use]
     pub fn rises(&self, family: Family, counter: u64) -> bool {
         self.highest[family].is_none_or(|highest| is_above(counter, highest))
-    }
-
-    /// Leaves out some counters. Two strict MASTERs in lockstep, each finding the other's counter used up, come apart
-    /// when each leaves out a different number.
-    pub fn skip(&mut self, count: u8) {
-        self.next = self.next.wrapping_add(u64::from(count));
     }
 }
 
@@ -141,28 +126,25 @@ pub enum Judgement {
 /// Who showed which counters.
 ///
 /// A source that has only ever shown one counter is taken for an OpenBSD, whose demotion and bow-out legitimately come
-/// under that same counter. Once it has moved, it is never taken for one again. In the OpenBSD profile it takes two
-/// moves in a row to new counters, because a reboot is one.
+/// under that same counter. Once it has moved, it is never taken for one again: moved twice in a row to a new counter,
+/// that is, because a reboot is one move.
 ///
 /// Bounded: sources beyond the limit displace the one heard longest ago, and first those never seen to move, which is
 /// all that somebody with one captured advertisement can make.
 #[derive(Clone, Debug)]
 pub struct PeerMemory {
     peers: Vec<Peer>,
-    moves_to_tell: u8,
 }
+
+/// New counters in a row that no OpenBSD shows.
+const MOVES_TO_TELL: u8 = 2;
 
 impl PeerMemory {
     /// Allocates for good.
     #[must_use]
-    pub fn new(profile: Profile) -> Self {
-        let moves_to_tell = match profile {
-            Profile::Ucarp | Profile::FreeBsd => 1,
-            Profile::OpenBsd => 2,
-        };
+    pub fn new() -> Self {
         Self {
             peers: Vec::with_capacity(SOURCES_MAX),
-            moves_to_tell,
         }
     }
 
@@ -173,20 +155,16 @@ impl PeerMemory {
         arrival: Instant,
         advertisement: &Advertisement,
     ) -> Judgement {
-        let moves_to_tell = self.moves_to_tell;
         let peer = self.peer(source, arrival);
         peer.heard_at = peer.heard_at.max(arrival);
         let priority = Shown::of(advertisement);
         let moving = peer.moving;
         let Some(seen) = peer.find(advertisement.counter) else {
-            peer.learn(
-                Seen {
-                    counter: advertisement.counter,
-                    shown: priority,
-                    at: arrival,
-                },
-                moves_to_tell,
-            );
+            peer.learn(Seen {
+                counter: advertisement.counter,
+                shown: priority,
+                at: arrival,
+            });
             return Judgement::Believed;
         };
         let age = arrival.saturating_duration_since(seen.at);
@@ -307,11 +285,11 @@ impl Peer {
     }
 
     /// A counter that is not remembered.
-    fn learn(&mut self, seen: Seen, moves_to_tell: u8) {
+    fn learn(&mut self, seen: Seen) {
         let is_first = self.seen[0].is_none();
         if !is_first {
             self.moves = self.moves.saturating_add(1);
-            self.moving |= self.moves >= moves_to_tell;
+            self.moving |= self.moves >= MOVES_TO_TELL;
         }
         self.seen[self.oldest] = Some(seen);
         self.oldest = (self.oldest + 1) % COUNTERS_MAX;
@@ -348,29 +326,29 @@ mod tests {
     #[test]
     fn counters_rise_from_the_initial_one_and_over_everything_heard() {
         let mut sequence = CounterSequence::new(100);
-        assert_eq!(sequence.send(Family::Inet), 100);
-        assert_eq!(sequence.send(Family::Inet6), 101);
+        assert_eq!(sequence.send(Family::Inet, 0), 100);
+        assert_eq!(sequence.send(Family::Inet6, 0), 101);
         sequence.observe(Family::Inet, 50);
-        assert_eq!(sequence.send(Family::Inet), 102);
+        assert_eq!(sequence.send(Family::Inet, 0), 102);
         sequence.observe(Family::Inet, 103);
-        assert_eq!(sequence.send(Family::Inet), 104);
+        assert_eq!(sequence.send(Family::Inet, 0), 104);
         sequence.observe(Family::Inet6, 1000);
-        assert_eq!(sequence.send(Family::Inet), 1001);
-        sequence.skip(5);
-        assert_eq!(sequence.send(Family::Inet), 1007);
+        assert_eq!(sequence.send(Family::Inet, 0), 1001);
+        assert_eq!(sequence.send(Family::Inet, 5), 1007);
+        assert_eq!(sequence.send(Family::Inet, 0), 1008);
     }
 
     #[test]
     fn counters_wrap() {
         let mut sequence = CounterSequence::new(u64::MAX - 1);
         assert_eq!(
-            [0; 3].map(|_| sequence.send(Family::Inet)),
+            [0; 3].map(|_| sequence.send(Family::Inet, 0)),
             [u64::MAX - 1, u64::MAX, 0]
         );
         assert!(sequence.rises(Family::Inet, 1));
         assert!(!sequence.rises(Family::Inet, u64::MAX));
         sequence.observe(Family::Inet, u64::MAX);
-        assert_eq!(sequence.send(Family::Inet), 1);
+        assert_eq!(sequence.send(Family::Inet, 0), 1);
     }
 
     #[test]
@@ -381,7 +359,7 @@ mod tests {
         assert!(!sequence.rises(Family::Inet, 7));
         assert!(sequence.rises(Family::Inet, 8));
         assert!(sequence.rises(Family::Inet6, 7));
-        assert_eq!(sequence.send(Family::Inet), 100);
+        assert_eq!(sequence.send(Family::Inet, 0), 100);
         assert!(!sequence.rises(Family::Inet, 100));
         assert!(sequence.rises(Family::Inet, 101));
         assert!(sequence.rises(Family::Inet6, 100));
@@ -424,7 +402,7 @@ mod tests {
     #[test]
     fn a_flood_of_duplicates_neither_passes_nor_hides_the_genuine_one() {
         // An OpenBSD's advertisements, all alike, once per second; replayed every 10 ms.
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         let mut believed = std::vec::Vec::new();
         for millis in (0..3000).step_by(10) {
             if memory.judge(source(1), at(millis), &advertisement(7, 0)) == Believed {
@@ -439,17 +417,18 @@ mod tests {
 
     #[test]
     fn a_counter_that_moved_makes_a_change_under_it_tampering() {
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         let mut judge = |millis, counter, advskew| {
             memory.judge(source(1), at(millis), &advertisement(counter, advskew))
         };
         assert_eq!(judge(0, 7, 0), Believed);
         assert_eq!(judge(1, 7, 100), Believed, "an OpenBSD as far as we know");
-        assert_eq!(judge(1000, 8, 0), Believed);
-        assert_eq!(judge(1001, 8, 100), Tampered);
-        assert_eq!(judge(1002, 7, 0), Tampered, "the older one as well");
-        assert_eq!(judge(1003, 8, 0), Duplicate, "and it is not remembered");
+        assert_eq!(judge(1000, 8, 0), Believed, "an OpenBSD that rebooted");
         assert_eq!(judge(2000, 9, 0), Believed);
+        assert_eq!(judge(2001, 9, 100), Tampered);
+        assert_eq!(judge(2002, 7, 0), Tampered, "the older one as well");
+        assert_eq!(judge(2003, 9, 0), Duplicate, "and it is not remembered");
+        assert_eq!(judge(3000, 10, 0), Believed);
     }
 
     #[test]
@@ -459,18 +438,19 @@ mod tests {
             |advertisement: &mut Advertisement| advertisement.advbase = AdvBase(2),
             |advertisement: &mut Advertisement| advertisement.demotion = Demotion(1),
         ] {
-            let mut memory = PeerMemory::new(Profile::Ucarp);
+            let mut memory = PeerMemory::new();
             memory.judge(source(1), at(0), &advertisement(7, 0));
             memory.judge(source(1), at(1000), &advertisement(8, 0));
-            let mut changed = advertisement(8, 0);
+            memory.judge(source(1), at(2000), &advertisement(9, 0));
+            let mut changed = advertisement(9, 0);
             change(&mut changed);
-            assert_eq!(memory.judge(source(1), at(1001), &changed), Tampered);
+            assert_eq!(memory.judge(source(1), at(2001), &changed), Tampered);
         }
     }
 
     #[test]
     fn openbsd_may_reboot_without_ceasing_to_be_one() {
-        let mut memory = PeerMemory::new(Profile::OpenBsd);
+        let mut memory = PeerMemory::new();
         let mut judge = |seconds: u64, counter, advskew| {
             memory.judge(
                 source(1),
@@ -490,7 +470,7 @@ mod tests {
 
     #[test]
     fn sources_are_judged_apart() {
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         assert_eq!(
             memory.judge(source(1), at(0), &advertisement(7, 0)),
             Believed
@@ -511,7 +491,7 @@ mod tests {
 
     #[test]
     fn forged_sources_do_not_displace_the_known_ones() {
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         for counter in 0..3 {
             memory.judge(source(1), at(counter * 1000), &advertisement(counter, 0));
         }
@@ -534,7 +514,7 @@ mod tests {
 
     #[test]
     fn of_equals_the_one_heard_longest_ago_is_forgotten() {
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         for last in 1..=8 {
             memory.judge(source(last), at(u64::from(last)), &advertisement(7, 0));
             memory.set_warned(source(last));
@@ -547,7 +527,7 @@ mod tests {
 
     #[test]
     fn the_last_16_counters_of_a_source_are_remembered() {
-        let mut memory = PeerMemory::new(Profile::Ucarp);
+        let mut memory = PeerMemory::new();
         for counter in 0..17 {
             memory.judge(source(1), at(counter * 1000), &advertisement(counter, 0));
         }

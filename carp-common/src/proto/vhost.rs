@@ -13,6 +13,7 @@ use core::net::IpAddr;
 use zeroize::Zeroize as _;
 
 use super::auth::Authenticator;
+use super::better::BetterMaster;
 use super::counters::Counters;
 use super::demotion::{self, DemotionCause, Demotions};
 use super::per_family::PerFamily;
@@ -24,7 +25,6 @@ use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
 };
-use crate::shared::KernelKeys;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority, Profile, State};
 
@@ -78,6 +78,7 @@ pub struct VirtualHost {
     sequence: CounterSequence,
     sent: SentMemory,
     peers: PeerMemory,
+    better: BetterMaster,
     limits: Limits,
     counters: Counters,
     actions: ActionQueue,
@@ -121,7 +122,8 @@ impl VirtualHost {
             send_errors: SendErrors::default(),
             sequence: CounterSequence::new(settings.initial_counter),
             sent: SentMemory::default(),
-            peers: PeerMemory::new(profile),
+            peers: PeerMemory::new(),
+            better: BetterMaster::default(),
             limits: Limits::default(),
             counters: Counters::default(),
             actions: ActionQueue::new(),
@@ -201,12 +203,6 @@ impl VirtualHost {
         } = self.settings;
         let advskew = demotion::advertised_advskew(advskew, self.demotions.sum(), profile);
         Priority { advbase, advskew }
-    }
-
-    /// What the kernel side needs to tell authentic advertisements from others.
-    #[must_use]
-    pub fn kernel_keys(&self) -> &KernelKeys {
-        self.authenticator.kernel_keys()
     }
 
     /// What demotes us at present.

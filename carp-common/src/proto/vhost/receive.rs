@@ -56,7 +56,7 @@ impl VirtualHost {
         self.warn_of_equal_settings(origin.source, theirs.priority);
         match self.state {
             State::Init => {}
-            State::Backup => self.judge_as_backup(family, origin.arrival, theirs),
+            State::Backup => self.judge_as_backup(family, origin, theirs),
             State::Master => self.judge_as_master(family, origin, theirs),
         }
     }
@@ -109,7 +109,6 @@ impl VirtualHost {
         let source = origin.source;
         if self.settings.strict_counter && !self.sequence.rises(family, advertisement.counter) {
             self.counters.dropped_stale_counter += 1;
-            self.leave_lockstep(family, advertisement.counter);
             self.notify_limited(
                 |limits| &mut limits.stale_counter,
                 |suppressed| Notice::StaleCounter { source, suppressed },
@@ -133,20 +132,6 @@ impl VirtualHost {
         }
     }
 
-    /// Two strict MASTERs whose advertisements cross each find the other's counter used up by themselves; each leaves
-    /// out a number of counters that the other does not. An older counter is a replay and moves nothing.
-    fn leave_lockstep(&mut self, family: Family, counter: u64) {
-        if !self.sequence.was_just_sent(family, counter) {
-            return;
-        }
-        let last_octet = match self.sources[family] {
-            Some(IpAddr::V4(source)) => source.octets()[3],
-            Some(IpAddr::V6(source)) => source.octets()[15],
-            None => 0,
-        };
-        self.sequence.skip(last_octet);
-    }
-
     fn warn_of_equal_settings(&mut self, source: IpAddr, theirs: Priority) {
         if theirs != self.advertised() || self.peers.was_warned(source) {
             return;
@@ -166,17 +151,25 @@ impl VirtualHost {
         }
     }
 
-    fn judge_as_backup(&mut self, family: Family, arrival: Instant, theirs: Advertiser) {
+    fn judge_as_backup(&mut self, family: Family, origin: Origin, theirs: Advertiser) {
         let ours = self.ours();
         let settings = &self.settings;
-        match election::as_backup(
+        let decision = election::as_backup(
             ours,
             theirs,
             settings.preempt,
             settings.deadratio,
             settings.profile,
-        ) {
-            BackupDecision::Stay => self.keep_listening(family, arrival),
+        );
+        let arrival = origin.arrival;
+        if decision != BackupDecision::Stay && self.better.lives(family, origin) {
+            return;
+        }
+        match decision {
+            BackupDecision::Stay => {
+                self.better.heard(family, origin, theirs.priority);
+                self.keep_listening(family, arrival);
+            }
             BackupDecision::PreemptWorse => {
                 self.plan_take_over(Reason::PreemptingWorseMaster, arrival, arrival)
             }
@@ -231,9 +224,11 @@ impl VirtualHost {
                 );
             }
             MasterDecision::YieldToBetter => {
-                self.give_way(Reason::BetterMasterAdvertised, origin.arrival)
+                self.better.heard(family, origin, theirs.priority);
+                self.give_way(Reason::BetterMasterAdvertised, origin.arrival);
             }
             MasterDecision::YieldOnTie => {
+                self.better.heard(family, origin, theirs.priority);
                 self.give_way(
                     Reason::TieLost,
                     origin.arrival + self.tie_delay(family, origin.source),

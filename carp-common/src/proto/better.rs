@@ -1,0 +1,69 @@
+//! The MASTER that is not worse than we are, and whether it lives.
+
+use super::Origin;
+use super::per_family::PerFamily;
+use crate::time::Instant;
+use crate::units::{Family, Priority};
+use core::net::IpAddr;
+
+/// Who was heard in each family that we would not take over from, and for how long it need not be heard again.
+///
+/// While it lives, a worse MASTER is its affair: that one is about to yield to it, and the last advertisement that it sends
+/// on that occasion (as ucarp does) must not make every BACKUP that preempts take over. The same goes for its bow-out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BetterMaster(PerFamily<Option<Known>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    source: IpAddr,
+    /// When its next advertisement is due.
+    until: Instant,
+}
+
+impl BetterMaster {
+    /// It advertised, and said when it will again.
+    pub(super) fn heard(&mut self, family: Family, origin: Origin, priority: Priority) {
+        self.0[family] = Some(Known {
+            source: origin.source,
+            until: origin.arrival + priority.interval(),
+        });
+    }
+
+    /// Whether it lives while this one, who is somebody else, advertises. What itself says about itself counts, of
+    /// course.
+    pub(super) fn lives(&self, family: Family, other: Origin) -> bool {
+        self.0[family]
+            .is_some_and(|known| other.source != known.source && other.arrival < known.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+    use crate::units::{AdvBase, AdvSkew};
+    use core::net::Ipv4Addr;
+
+    fn from(last: u8, millis: u64) -> Origin {
+        Origin {
+            source: IpAddr::V4(Ipv4Addr::new(10, 9, 0, last)),
+            arrival: Instant::ZERO + Duration::from_millis(millis),
+        }
+    }
+
+    #[test]
+    fn a_better_master_lives_for_its_interval_in_its_family_and_against_others() {
+        let priority = Priority {
+            advbase: AdvBase(1),
+            advskew: AdvSkew(128),
+        };
+        let mut better = BetterMaster::default();
+        assert!(!better.lives(Family::Inet, from(2, 0)));
+        better.heard(Family::Inet, from(1, 1000), priority);
+        assert!(better.lives(Family::Inet, from(2, 1000)));
+        assert!(better.lives(Family::Inet, from(2, 2499)));
+        assert!(!better.lives(Family::Inet, from(2, 2500)));
+        assert!(!better.lives(Family::Inet, from(1, 1001)), "itself");
+        assert!(!better.lives(Family::Inet6, from(2, 1000)));
+    }
+}
