@@ -25,6 +25,7 @@ use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
 };
+use crate::shared::KernelKeys;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority, Profile, State};
 
@@ -203,6 +204,12 @@ impl VirtualHost {
         } = self.settings;
         let advskew = demotion::advertised_advskew(advskew, self.demotions.sum(), profile);
         Priority { advbase, advskew }
+    }
+
+    /// What the kernel side needs to tell authentic advertisements from others.
+    #[must_use]
+    pub fn kernel_keys(&self) -> &KernelKeys {
+        self.authenticator.kernel_keys()
     }
 
     /// What demotes us at present.
