@@ -213,8 +213,10 @@ impl VirtualHost {
 
     fn judge_as_master(&mut self, family: Family, origin: Origin, theirs: Advertiser) {
         self.counters.conflicting_masters += 1;
-        let tie = self.tie(family, origin.source);
-        match election::as_master(self.ours(), theirs, tie, self.settings.profile) {
+        let (ours, tie) = (self.ours(), self.tie(family, origin.source));
+        match election::as_master(ours, theirs, tie, self.settings.profile) {
+            // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
+            MasterDecision::Stay if tie.inet_decides && ours == theirs => {}
             MasterDecision::Stay => {
                 self.reassert();
                 let source = origin.source;
