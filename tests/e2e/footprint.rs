@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
-use carp_tests::{Carpd, Mark, daemons, lab};
+use carp_tests::{Carpd, Forgery, Injector, Mark, daemons, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
@@ -56,6 +56,32 @@ fn an_idle_backup_wakes_up_for_advertisements_only() -> Result<()> {
         woken <= advertisements + 3,
         "{woken} wake-ups for {advertisements} advertisements"
     );
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_broken_packets_leaves_memory_as_it_was() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let forgery = Forgery::new(pair.c.address(), 7, "wrong", ADDRESS);
+    let injector = Injector::open(&pair.c)?;
+    let flood = |first: u64| -> Result<u64> {
+        // Every packet from another source, with another counter: nothing may be kept for each.
+        for number in first..first + 20_000 {
+            let [.., high, low] = number.to_be_bytes();
+            let frame = forgery.clone().with(|forgery| {
+                forgery.source = [10, 9, high, low].into();
+                forgery.counter = number;
+            });
+            injector.send(&frame.frame())?;
+        }
+        pair.capture
+            .advertisements_reach(pair.capture.mark(), "a", 2, LONG)?;
+        status(a.pid(), "VmRSS")
+    };
+    let warm = flood(0)?;
+    let after = flood(20_000)?;
+    ensure!(after < warm + 512, "{warm} KiB became {after} KiB");
     Ok(())
 }
 

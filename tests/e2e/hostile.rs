@@ -311,7 +311,8 @@ fn a_flood_of_broken_packets_is_counted_and_makes_no_flood_of_lines_even_with_de
             injector.send(frame)?;
         }
     }
-    pair.capture.advertisements_reach(pair.capture.mark(), "a", 5, LONG)?;
+    pair.capture
+        .advertisements_reach(pair.capture.mark(), "a", 5, LONG)?;
     eventually("both are counted", LONG, || {
         let dump = a.dump()?;
         let lost = dump.counter("datapath-events-lost")?;

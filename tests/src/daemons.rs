@@ -181,9 +181,8 @@ impl Daemon {
     pub fn dump(&self) -> Result<Dump> {
         let mark = self.mark();
         self.signal(Signal::SIGUSR1)?;
+        // The report's last line.
         self.wait_for_after(mark, " datapath: ", Duration::from_secs(5))?;
-        // The parts have no agreed order: the last one of them may still be on its way.
-        self.wait_for_after(mark, "counters on ", Duration::from_secs(5))?;
         let lines = self.lines();
         Dump::parse(lines[mark..].iter().map(|line| line.text.as_str()))
             .with_context(|| self.transcript())
