@@ -5,7 +5,7 @@
 //! | [`setup`] | finds or brings what builds and tests need |
 //! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
 //! | [`build_ebpf`], [`build`] | the object, and `carpd` with the object inside |
-//! | [`demo`], [`test`], [`ci`], [`tidy`] | what their names say |
+//! | [`demo`], [`mod@test`], [`ci`], [`tidy`] | what their names say |
 //! | [`shell`] | the one place that starts programs |
 //! | [`apt`], [`tally`] | Debian's packages; adding up test results |
 //!
