@@ -17,6 +17,7 @@ pub struct Calm {
     members: Vec<Member>,
     families_used: [bool; 2],
     settling_time: Duration,
+    distrust: Duration,
     step: Duration,
     undecided_ties: bool,
     /// Nobody stops being a master unheard.
@@ -40,6 +41,7 @@ impl Calm {
             members: scenario.members.clone(),
             families_used: FAMILIES.map(|family| scenario.group.uses(family)),
             settling_time: scenario.settling_time(),
+            distrust: scenario.distrust(),
             step: scenario.step(),
             undecided_ties: scenario.undecided_ties,
             losers_are_heard: losers_are_heard(scenario),
@@ -167,7 +169,7 @@ impl Calm {
             .map(|number| self.members[*number].interval(true))
             .max()
             .unwrap_or_default();
-        if since + interval + 2 * self.step < now {
+        if since + interval + self.distrust + 2 * self.step < now {
             let lasted = now.saturating_duration_since(since);
             return Err(format!(
                 "hosts {masters:?} hear each other and have both been MASTER for {lasted:?}"

@@ -47,11 +47,13 @@
 //!
 //! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
 //!
-//! Not asked: at least one MASTER where two hosts with equal (advbase, advskew) meet under the BSDs' rules, which let
-//! both yield.
+//! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart one `I` later. With a real BSD among
+//! them, or more than two, nothing but the second bound is asked.
 //!
 //! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
-//! the group recovers within the bound above after his last packet, and all rules for single hosts hold meanwhile. Where
+//! the group recovers within the bounds above after his last packet, plus `16 I` where ucarp or FreeBSD take part, who go on
+//! with the counters that he replays and so look like forgers themselves. All rules for single hosts hold meanwhile, but
+//! for the one about declaring a master dead, since a forgery may use up the counter of a genuine advertisement. Where
 //! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the
 //! same state changes at the same nanosecond, provided that everyone heard from its sender what he replays.
 

@@ -314,11 +314,34 @@ impl Scenario {
     /// The bound of this run: see the module's documentation.
     #[must_use]
     pub fn settling_time(&self) -> Duration {
-        let longest =
-            |of: fn(&Member) -> Duration| self.members.iter().map(of).max().unwrap_or_default();
+        let longest = self.members.iter().map(Member::master_down).max();
+        let interval = self.longest_interval();
         // Of two BSDs that yielded to each other one waits an interval longer than the other.
         let ties = if ties(&self.members).is_some() { 1 } else { 0 };
-        longest(Member::master_down) + longest(|m| m.interval(true)) * (1 + ties) + 4 * self.step()
+        longest.unwrap_or_default() + interval * (1 + ties) + self.distrust() + 4 * self.step()
+    }
+
+    /// Longest advertisement interval.
+    fn longest_interval(&self) -> Duration {
+        self.members
+            .iter()
+            .map(|member| member.interval(true))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// How long genuine advertisements may be taken for forgeries after an attack: ucarp and FreeBSD go on with the
+    /// counter that they heard last, so a replay makes them use counters again, of which each host remembers 16.
+    #[must_use]
+    pub fn distrust(&self) -> Duration {
+        let follows =
+            |m: &Member| matches!(m.program, Program::Model(Dialect::Ucarp | Dialect::FreeBsd));
+        let attacked = self.theme == Theme::Attack && self.members.iter().any(follows);
+        if attacked {
+            self.longest_interval() * 16
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Time from one host's decision to the reaction of another: delay on the wire and until the daemon runs.

@@ -364,7 +364,11 @@ fn send_errors_demote_and_successes_undo() {
 fn a_master_without_a_link_releases_and_comes_back() {
     for profile in PROFILES {
         let faults = [(s(10), Fault::LinkDown(0)), (s(20), Fault::LinkUp(0))];
-        let outcome = run(&Scenario::staged(preempting(hosts(profile, &[0, 100])), &faults, s(30)));
+        let outcome = run(&Scenario::staged(
+            preempting(hosts(profile, &[0, 100])),
+            &faults,
+            s(30),
+        ));
         assert_eq!(outcome.reigns(1).count(), 1);
         assert_eq!(outcome.masters(), [0]);
     }

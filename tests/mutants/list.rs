@@ -1,0 +1,241 @@
+//! The mutants: each one way to break the protocol, and the tests that must notice.
+
+/// A change of one place in the sources that must not go unnoticed.
+pub struct Mutant {
+    /// What it does wrong.
+    pub name: &'static str,
+    /// The file, from the top of the repository.
+    pub file: &'static str,
+    /// A text that occurs in it exactly once.
+    pub find: &'static str,
+    /// What stands there instead.
+    pub replace: &'static str,
+    /// Tests of the simulation, each of which fails then.
+    pub caught_by: &'static [&'static str],
+}
+
+const ELECTION: &str = "carp-common/src/proto/election.rs";
+const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
+const REPLAY: &str = "carp-common/src/proto/replay.rs";
+const SEND: &str = "carp-common/src/proto/vhost/send.rs";
+const VHOST: &str = "carp-common/src/proto/vhost.rs";
+const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
+const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
+const UNITS: &str = "carp-common/src/units.rs";
+const LOOP: &str = "tests/sim/host.rs";
+
+/// All of them.
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "no tie-break: of two equals both stay",
+        file: ELECTION,
+        find: "Ordering::Equal if tie.is_won(profile) => MasterDecision::Stay,",
+        replace: "Ordering::Equal => MasterDecision::Stay,",
+        caught_by: &[
+            "equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it",
+            "equals_under_the_bsd_rule_come_apart",
+        ],
+    },
+    Mutant {
+        name: "the tie-break compares addresses as numbers, not as ucarp does",
+        file: ELECTION,
+        find: "u32::from_le_bytes(address.octets())",
+        replace: "u32::from_be_bytes(address.octets())",
+        caught_by: &["equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it"],
+    },
+    Mutant {
+        name: "preempts without being told",
+        file: ELECTION,
+        find: "} else if preempt && ours.priority",
+        replace: "} else if (preempt || true) && ours.priority",
+        caught_by: &["the_better_host_takes_over_only_if_it_preempts"],
+    },
+    Mutant {
+        name: "never preempts",
+        file: ELECTION,
+        find: "} else if preempt && ours.priority",
+        replace: "} else if preempt && false && ours.priority",
+        caught_by: &[
+            "the_better_host_takes_over_only_if_it_preempts",
+            "a_demoted_master_gives_way_and_comes_back",
+        ],
+    },
+    Mutant {
+        name: "ignores a bow-out",
+        file: RECEIVE,
+        find: "self.plan_take_over(Reason::MasterWillTimeOut, arrival, turn);",
+        replace: "let _ = turn;",
+        caught_by: &["an_ordered_stop_hands_over_at_once"],
+    },
+    Mutant {
+        name: "all backups act on a bow-out at the same moment",
+        file: RECEIVE,
+        find: "let turn = arrival + ",
+        replace: "let turn = arrival; let _ = ",
+        caught_by: &["an_ordered_stop_hands_over_at_once"],
+    },
+    Mutant {
+        name: "sends no bow-out when it is stopped",
+        file: VHOST,
+        find: "self.enter(State::Init, Reason::Shutdown);\n            self.bow_out();",
+        replace: "self.enter(State::Init, Reason::Shutdown);",
+        caught_by: &[
+            "an_ordered_stop_hands_over_at_once",
+            "foreign_backups_honour_our_bow_out",
+        ],
+    },
+    Mutant {
+        name: "counts silence from when it was told, not from the arrival",
+        file: RECEIVE,
+        find: "        self.listen(family, arrival);\n    }\n\n    /// Takes over `at`",
+        replace: "        let _ = arrival;\n        self.listen(family, self.now);\n    }\n\n    /// Takes over `at`",
+        caught_by: &["a_hung_backup_counts_the_silence_from_the_last_arrival"],
+    },
+    Mutant {
+        name: "the loop judges its timers before it drains its queue",
+        file: LOOP,
+        find: "        loop {\n            while let Some(arrived)",
+        replace: "        self.timers(now, trace, requests)?;\n        loop {\n            while let Some(arrived)",
+        caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
+    },
+    Mutant {
+        name: "one family's advertisement restarts both families' timers",
+        file: RECEIVE,
+        find: "        self.listen(family, arrival);\n    }\n\n    /// Takes over `at`",
+        replace: "        for family in self.active_families() {\n            self.listen(family, arrival);\n        }\n        let _ = family;\n    }\n\n    /// Takes over `at`",
+        caught_by: &["silence_in_one_family_is_silence"],
+    },
+    Mutant {
+        name: "only the IPv4 timer counts",
+        file: VHOST,
+        find: "let due = FAMILIES.into_iter().any(|family| {",
+        replace: "let due = [Family::Inet].into_iter().any(|family| {",
+        caught_by: &["silence_in_one_family_is_silence"],
+    },
+    Mutant {
+        name: "keeps the addresses when it yields",
+        file: RECEIVE,
+        find: "self.enter(State::Backup, reason);\n        self.release();",
+        replace: "self.enter(State::Backup, reason);",
+        caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
+    },
+    Mutant {
+        name: "keeps the addresses when the link is lost",
+        file: VHOST,
+        find: "        if was == State::Master {\n            self.release();\n        }",
+        replace: "        let _ = was;",
+        caught_by: &["a_master_without_a_link_releases_and_comes_back"],
+    },
+    Mutant {
+        name: "sends no last advertisement when it yields",
+        file: RECEIVE,
+        find: "            self.last_advertisement();\n",
+        replace: "",
+        caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
+    },
+    Mutant {
+        name: "the winner of a healed partition does not announce again",
+        file: SEND,
+        find: "self.timers.set(Timer::Reannounce, self.now);",
+        replace: "",
+        caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
+    },
+    Mutant {
+        name: "answers every worse advertisement at once, however many there are",
+        file: SEND,
+        find: "if self.state != State::Master || self.reasserted_at.is_some_and(|at| self.now < at + pace)",
+        replace: "if self.state != State::Master || self.now < self.now.min(crate::time::Instant::ZERO + pace)",
+        caught_by: &["a_replayed_worse_master_makes_no_storm"],
+    },
+    Mutant {
+        name: "the master-down time is one advertisement interval",
+        file: UNITS,
+        find: "seconds(self.advbase) * factor + self.advskew.duration()",
+        replace: "seconds(self.advbase) + self.advskew.duration() + seconds(self.advbase) * (factor - factor)",
+        caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
+    },
+    Mutant {
+        name: "the master-down time multiplies advskew too",
+        file: UNITS,
+        find: "seconds(self.advbase) * factor + self.advskew.duration()",
+        replace: "(seconds(self.advbase) + self.advskew.duration()) * factor",
+        caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
+    },
+    Mutant {
+        name: "takes its own reflected advertisements for a peer's",
+        file: REPLAY,
+        find: "self.sent.contains(&Some(heard))",
+        replace: "self.sent.contains(&Some(heard)) && false",
+        caught_by: &["reflections_and_duplicates_depose_nobody"],
+    },
+    Mutant {
+        name: "takes whatever comes from its own group's address for its own",
+        file: REPLAY,
+        find: "self.sent.contains(&Some(heard))",
+        replace: "self.sent.contains(&Some(heard)) || matches!(source, IpAddr::V4(address) if address.octets()[0] == 192)",
+        caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],
+    },
+    Mutant {
+        name: "its counters do not rise",
+        file: REPLAY,
+        find: "self.next = counter.wrapping_add(1);",
+        replace: "self.next = counter;",
+        caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
+    },
+    Mutant {
+        name: "strict counters believe what does not rise",
+        file: RECEIVE,
+        find: "if self.settings.strict_counter && !self.sequence.rises",
+        replace: "if false && self.settings.strict_counter && !self.sequence.rises",
+        caught_by: &["with_strict_counters_a_replay_changes_nothing"],
+    },
+    Mutant {
+        name: "demotion changes nothing",
+        file: DEMOTION,
+        find: "demoted.max(configured)",
+        replace: "demoted.min(configured)",
+        caught_by: &["a_demoted_master_gives_way_and_comes_back"],
+    },
+    Mutant {
+        name: "a rise in demotion is told with the next advertisement only",
+        file: VHOST,
+        find: "if self.state == State::Master && self.demotions.sum() > before {",
+        replace: "if self.state == State::Master && self.demotions.sum() > before && false {",
+        caught_by: &["a_demoted_master_gives_way_and_comes_back"],
+    },
+    Mutant {
+        name: "send errors do not demote",
+        file: SEND_ERRORS,
+        find: "            self.suppressed = failed;\n",
+        replace: "            self.suppressed = failed && false;\n",
+        caught_by: &["send_errors_demote_and_successes_undo"],
+    },
+    Mutant {
+        name: "steps down for no longer than it is told",
+        file: VHOST,
+        find: "let deadline = since.max(self.held_until) + self.master_down_time();",
+        replace: "let deadline = since + self.master_down_time();",
+        caught_by: &["stepping_down_keeps_away_for_the_hold_and_a_master_down_time"],
+    },
+    Mutant {
+        name: "announces when its up script ends, whatever it is by then",
+        file: VHOST,
+        find: "if self.state == State::Master {\n                    self.announce();",
+        replace: "if self.state != State::Init {\n                    self.announce();",
+        caught_by: &["slow_scripts_follow_a_flapping_state"],
+    },
+    Mutant {
+        name: "advertises before it has the addresses",
+        file: VHOST,
+        find: "        self.actions.push(Action::ClaimAddresses);\n        self.advertise();",
+        replace: "        self.advertise();\n        self.actions.push(Action::ClaimAddresses);",
+        caught_by: &["a_single_host_is_master_of_itself"],
+    },
+    Mutant {
+        name: "a rebooted OpenBSD is taken for a forger for ever",
+        file: REPLAY,
+        find: "self.moving |= self.moves >= MOVES_TO_TELL;",
+        replace: "self.moving |= self.moves >= 1;",
+        caught_by: &["a_rebooted_openbsd_is_believed_when_its_demotion_falls"],
+    },
+];

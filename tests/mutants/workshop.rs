@@ -1,0 +1,183 @@
+//! A copy of the core and the simulation, to be broken and mended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::list::Mutant;
+
+/// What a test said of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It compiled, ran, and the test failed.
+    Caught,
+    /// The test noticed nothing.
+    Passed,
+    /// It did not compile: the mutant is badly made.
+    DoesNotCompile,
+    /// No such test, or no end.
+    NoAnswer,
+}
+
+/// No test of the simulation takes longer, not even broken.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A small workspace below `target/mutants`: the core and the simulation alone, so that each mutant compiles in seconds.
+pub struct Workshop {
+    directory: PathBuf,
+}
+
+/// The top of the repository.
+pub fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests is a directory of the repository")
+}
+
+/// The simulation's package, without what the other tests need.
+const MANIFEST: &str = r#"[package]
+name = "carp-tests"
+edition.workspace = true
+publish = false
+
+[dependencies]
+carp-common = { workspace = true, features = ["proto"] }
+hmac.workspace = true
+sha1.workspace = true
+
+[[test]]
+name = "sim"
+path = "sim/tests.rs"
+"#;
+
+const LIBRARY: &str = "#[path = \"../sim/mod.rs\"]\npub mod sim;\n";
+
+impl Workshop {
+    /// Copies what is needed. What an earlier run compiled is used again.
+    pub fn new() -> Self {
+        let directory = top().join("target/mutants");
+        for part in ["carp-common", "tests"] {
+            let _ = fs::remove_dir_all(directory.join(part));
+        }
+        copy(&top().join("carp-common"), &directory.join("carp-common"));
+        copy(&top().join("tests/sim"), &directory.join("tests/sim"));
+        write(&directory.join("tests/Cargo.toml"), MANIFEST);
+        write(&directory.join("tests/src/lib.rs"), LIBRARY);
+        write(&directory.join("Cargo.toml"), &workspace());
+        fs::copy(top().join("Cargo.lock"), directory.join("Cargo.lock")).unwrap();
+        Self { directory }
+    }
+
+    /// Puts the mutant in.
+    pub fn break_it(&self, mutant: &Mutant) {
+        self.change(mutant.file, mutant.find, mutant.replace);
+    }
+
+    /// Takes it out.
+    pub fn mend(&self, mutant: &Mutant) {
+        let original = fs::read_to_string(top().join(mutant.file)).unwrap();
+        write(&self.directory.join(mutant.file), &original);
+    }
+
+    fn change(&self, file: &str, find: &str, replace: &str) {
+        let path = self.directory.join(file);
+        let source = fs::read_to_string(&path).unwrap();
+        assert_eq!(source.matches(find).count(), 1, "{file}: {find}");
+        write(&path, &source.replace(find, replace));
+    }
+
+    /// Runs one test.
+    pub fn run(&self, test: &str) -> Verdict {
+        if !self
+            .wait(self.cargo(&["test", "--no-run"]))
+            .is_some_and(|status| status.success())
+        {
+            return Verdict::DoesNotCompile;
+        }
+        // Without --exact a part of a name would do; with it a wrong name runs nothing, and passes.
+        let listed = self
+            .cargo(&["test", "--", "--list"])
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        if !String::from_utf8_lossy(&listed.stdout)
+            .lines()
+            .any(|line| line == format!("{test}: test"))
+        {
+            return Verdict::NoAnswer;
+        }
+        match self.wait(self.cargo(&["test", "--", "--exact", test])) {
+            Some(status) if status.success() => Verdict::Passed,
+            Some(_) => Verdict::Caught,
+            None => Verdict::NoAnswer,
+        }
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .current_dir(&self.directory)
+            .args(&arguments[..1])
+            .args(["--quiet", "--package", "carp-tests", "--test", "sim"])
+            .args(&arguments[1..])
+            // Fast enough to run, quick enough to compile; its own target directory whatever the caller's.
+            .env("CARGO_TARGET_DIR", self.directory.join("target"))
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            // A mutant leaves unused code behind.
+            .env("RUSTFLAGS", "-Awarnings")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn wait(&self, mut command: Command) -> Option<ExitStatus> {
+        let mut child = command.spawn().unwrap();
+        let begin = Instant::now();
+        // The first build compiles the dependencies.
+        while begin.elapsed() < 5 * PATIENCE {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stop(&mut child);
+        None
+    }
+}
+
+fn stop(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The repository's workspace manifest, with these two members.
+fn workspace() -> String {
+    let manifest = fs::read_to_string(top().join("Cargo.toml")).unwrap();
+    let mut lines: Vec<&str> = manifest.lines().collect();
+    lines.retain(|line| !line.starts_with("members") && !line.starts_with("default-members"));
+    let workspace = lines
+        .iter()
+        .position(|line| *line == "[workspace]")
+        .expect("a workspace");
+    lines.insert(workspace + 1, "members = [\"carp-common\", \"tests\"]");
+    lines.join("\n")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a file in a directory")).unwrap();
+    fs::write(path, text).unwrap();
+}
