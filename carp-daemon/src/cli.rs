@@ -8,6 +8,7 @@ mod getopt;
 mod interface;
 mod password;
 mod values;
+mod vhosts;
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -81,6 +82,27 @@ pub enum Error {
         /// Why not.
         reason: PassfileError,
     },
+    /// The file of virtual hosts cannot be read.
+    #[error("error: invalid value '{}' for '--vhosts <FILE>'", .path.display())]
+    Vhosts {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// One of its lines is refused.
+    #[error("error: {}:{line}: {}", .path.display(), .reason.to_string().trim_start_matches("error: "))]
+    VhostsLine {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        reason: Box<Error>,
+    },
+    /// An option where it has no meaning, and where it has one.
+    #[error("error: {0}")]
+    Misplaced(String),
     /// The interfaces could not be listed.
     #[error("error: failed to look for a network interface, name one with --interface (-i)")]
     Interfaces(#[source] nix::errno::Errno),
@@ -134,10 +156,14 @@ struct Arguments {
     srcip: Option<Ipv4Addr>,
 
     /// Virtual host id, the same on all hosts that share an address: 1 to 255
-    // The alias keeps ucarp's abbreviation, which --version would make ambiguous.
-    #[arg(short, long, alias = "v", value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true,
+    // The aliases keep ucarp's abbreviations, which --version and --vhosts would make ambiguous.
+    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true,
           value_parser = values::vhid)]
     vhid: Option<Vhid>,
+
+    /// Serve several virtual hosts in one process: each line of FILE holds the options of one
+    #[arg(long, value_name = "FILE", help_heading = "Who we are")]
+    vhosts: Option<PathBuf>,
 
     /// Password, at most 19 bytes; other users could read it before it is hidden, so better use --passfile
     #[arg(
@@ -325,20 +351,26 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
     let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
     let hidden = password::hide(&argv, &secrets);
     let passwords = password::extract(argv, &secrets);
-    let matches = command.try_get_matches_from(words);
-    let arguments =
-        match matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches)) {
-            Ok(arguments) => arguments,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-                ) =>
-            {
-                return Ok(Request::Print(error.to_string()));
-            }
-            Err(error) => return Err(Error::Usage(Box::new(error))),
-        };
+    let matches = command.try_get_matches_from_mut(words);
+    let parsed = matches.and_then(|matches| {
+        let arguments = Arguments::from_arg_matches_mut(&mut matches.clone())?;
+        Ok((matches, arguments))
+    });
+    let (matches, arguments) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            return Ok(Request::Print(error.to_string()));
+        }
+        Err(error) => return Err(Error::Usage(Box::new(error))),
+    };
+    if arguments.vhosts.is_some() {
+        vhosts::refuse_others(&command, &matches)?;
+    }
     let mut invocation = validate(arguments, passwords)?;
     if let Err(error) = hidden {
         invocation.warnings.push(format!(
@@ -349,10 +381,46 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
 }
 
 /// What concerns more than one option, and what needs the system.
-fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation, Error> {
+fn validate(mut arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation, Error> {
     let mut notes = Vec::new();
     let mut warnings = Vec::new();
-    let interface = match arguments.interface {
+    let vhosts = match arguments.vhosts.take() {
+        Some(file) => vhosts::read(&file, &mut notes, &mut warnings)?,
+        None => vec![virtual_host(
+            &mut arguments,
+            passwords,
+            &mut notes,
+            &mut warnings,
+        )?],
+    };
+    Ok(Invocation {
+        config: Config {
+            vhosts,
+            datapath: arguments.datapath,
+            fence: arguments.fence,
+            lease: arguments.lease.0,
+            wait_interface: arguments.wait_interface,
+            realtime: arguments.realtime,
+            debug: arguments.debug,
+        },
+        log: log::Settings {
+            debug: arguments.debug,
+            syslog: arguments.facility.unwrap_or_default(),
+        },
+        daemonize: arguments.daemonize,
+        notes,
+        warnings,
+    })
+}
+
+/// The virtual host that the options describe; takes its values out of them.
+fn virtual_host(
+    arguments: &mut Arguments,
+    passwords: Vec<Password>,
+    notes: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<VhostConfig, Error> {
+    let interface = match arguments.interface.take() {
         Some(interface) => interface,
         None => {
             let interface = interface::default()?;
@@ -370,10 +438,10 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
         .and_then(|index| passwords.into_iter().nth(index));
     let key = password::key(
         pass,
-        arguments.passfile,
+        arguments.passfile.take(),
         arguments.profile,
-        &mut notes,
-        &mut warnings,
+        notes,
+        warnings,
     )?;
     let priority = Priority {
         advbase: AdvBase(arguments.advbase),
@@ -392,7 +460,7 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
                 .to_owned(),
         );
     }
-    let address = arguments.addr.ok_or(Error::Missing {
+    let address = arguments.addr.take().ok_or(Error::Missing {
         what: "a virtual host address",
         options: "--addr, -a",
         accepted: "an IPv4 address, with /PREFIX if you like",
@@ -410,7 +478,7 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
         (Some(_), None) => warnings.push("Warning: no script called when going down".to_owned()),
         (None, None) | (Some(_), Some(_)) => {}
     }
-    let vhost = VhostConfig {
+    Ok(VhostConfig {
         interface,
         vhid,
         advbase: priority.advbase,
@@ -427,31 +495,13 @@ fn validate(arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation
         addresses: vec![address],
         ownership,
         scripts: Scripts {
-            up: arguments.upscript.map(absolute).transpose()?,
-            down: arguments.downscript.map(absolute).transpose()?,
-            xparam: arguments.xparam,
+            up: arguments.upscript.take().map(absolute).transpose()?,
+            down: arguments.downscript.take().map(absolute).transpose()?,
+            xparam: arguments.xparam.take(),
             timeout: arguments.script_timeout,
         },
         release_at_exit: arguments.shutdown,
         neutral: arguments.neutral,
-    };
-    Ok(Invocation {
-        config: Config {
-            vhosts: vec![vhost],
-            datapath: arguments.datapath,
-            fence: arguments.fence,
-            lease: arguments.lease.0,
-            wait_interface: arguments.wait_interface,
-            realtime: arguments.realtime,
-            debug: arguments.debug,
-        },
-        log: log::Settings {
-            debug: arguments.debug,
-            syslog: arguments.facility.unwrap_or_default(),
-        },
-        daemonize: arguments.daemonize,
-        notes,
-        warnings,
     })
 }
 
