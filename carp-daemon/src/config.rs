@@ -110,14 +110,16 @@ pub struct Scripts {
 /// `--datapath`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Datapath {
-    /// Native XDP, else an AF_PACKET socket; a fallback is said in one warning.
+    /// Native XDP, else tcx, else an AF_PACKET socket; on a veth tcx first.
     #[default]
     Auto,
     /// Native (driver) XDP or an error.
     XdpNative,
     /// Generic (skb) XDP or an error: it copies every packet of the link.
     XdpGeneric,
-    /// AF_PACKET with a classic BPF filter: needs no CAP_BPF.
+    /// A tcx program at ingress or an error: any device, Linux 6.6.
+    Tcx,
+    /// AF_PACKET with a classic BPF filter: needs no CAP_BPF, but has no fence.
     Socket,
 }
 

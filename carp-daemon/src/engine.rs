@@ -13,11 +13,13 @@
 //! | `actions` | carries out what the core decided |
 //! | `links` | netlink events to inputs |
 //! | `addresses` | the virtual addresses in native mode |
+//! | `fence` | until when the kernel lets this host answer for them |
 //! | `report` | log lines for transitions, notices and dumps |
 
 mod actions;
 mod addresses;
 mod deadlines;
+mod fence;
 mod interface;
 mod links;
 mod report;
@@ -109,7 +111,11 @@ pub async fn run(
         source,
     })?;
     let mut engine = Engine::start(config)?;
-    on_ready()?;
+    if let Err(error) = on_ready() {
+        engine.datapath.close();
+        return Err(error.into());
+    }
+    // When this fails, what is pinned stays and fences the addresses that stay with it.
     engine.serve(&mut signals).await?;
     engine.stop(&mut signals).await;
     Ok(())
@@ -157,7 +163,7 @@ impl Engine {
         for vhost in &config.vhosts {
             locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
         }
-        let datapath = Datapath::new(config.datapath, config.debug, config.vhosts.len());
+        let datapath = Datapath::new(&config)?;
         let (interfaces, vhosts) = vhost::arrange(config.vhosts, now);
         let mut engine = Self {
             wait_interface: config.wait_interface,
@@ -178,19 +184,31 @@ impl Engine {
             vrrp_check_at: Some(now),
             _locks: locks,
         };
-        engine
-            .resync()
-            .map_err(system("list links and addresses"))?;
-        for interface in 0..engine.interfaces.len() {
-            engine.find_at_start(interface)?;
+        match engine.open() {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.datapath.close();
+                Err(error)
+            }
         }
-        engine.datapath.prepare()?;
+    }
+
+    /// What can fail at the start and would leave something behind.
+    fn open(&mut self) -> Result<(), Error> {
+        self.resync().map_err(|source| Error::System {
+            action: "list links and addresses",
+            source,
+        })?;
+        for interface in 0..self.interfaces.len() {
+            self.find_at_start(interface)?;
+        }
+        self.datapath.prepare()?;
         // Loading and attaching took a while; listening begins now.
         let now = clock::now();
-        for interface in 0..engine.interfaces.len() {
-            engine.follow(interface, now);
+        for interface in 0..self.interfaces.len() {
+            self.follow(interface, now);
         }
-        Ok(engine)
+        Ok(())
     }
 
     /// Turns until someone asks to stop.
@@ -344,6 +362,9 @@ impl Engine {
     }
 
     fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
+        if completion.which == Which::Down {
+            self.lift_fence_after_release(vhost);
+        }
         // ucarp does not look at the exit status either; a script that did not run changed nothing to announce.
         let claimed = completion.which == Which::Up
             && matches!(completion.outcome, Outcome::Succeeded | Outcome::Failed)
@@ -385,6 +406,7 @@ impl Engine {
             () = finish => {}
             () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
         }
-        // Dropping the engine detaches the datapath, leaves the groups and releases the locks.
+        self.datapath.close();
+        // Dropping the engine leaves the groups and releases the locks.
     }
 }

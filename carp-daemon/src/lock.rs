@@ -1,6 +1,6 @@
-//! One process per (network namespace, interface, vhid).
+//! One process per (network namespace, interface, vhid), and per place of a kernel program.
 //!
-//! Two elections for one vhid on one interface would fight over one identity. The lock is an `flock` on a file in
+//! Two elections for one vhid on one interface would fight over one identity. A lock is an `flock` on a file in
 //! [`DIRECTORY`]: the kernel drops it with its owner, however that ends, and the descriptor is close-on-exec, so a
 //! script cannot keep it. An `flock` survives `fork`: take it after daemonizing, or the parent shares it.
 
@@ -26,12 +26,10 @@ const PID_RETRY: Duration = Duration::from_millis(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody else serves it.
-    #[error("vhid {vhid} on {interface} is already served by pid {pid}")]
+    #[error("{what} is already served by pid {pid}")]
     Busy {
-        /// The virtual host id.
-        vhid: Vhid,
-        /// The interface.
-        interface: String,
+        /// Which virtual host or hook, and of which interface.
+        what: String,
         /// The owner's process id, in the owner's own pid namespace; `unknown` when it could not be read.
         pid: String,
     },
@@ -77,30 +75,63 @@ impl Drop for Lock {
 ///
 /// [`Error::Busy`] when another process (or this one) holds it; otherwise what went wrong with [`DIRECTORY`].
 pub fn acquire(interface: &str, vhid: Vhid) -> Result<Lock, Error> {
-    // An interface name means something only inside its namespace, which this pair identifies machine-wide.
-    const NAMESPACE: &str = "/proc/thread-self/ns/net";
-    let namespace = fs::metadata(NAMESPACE)
-        .map_err(|source| file_error("identify", Path::new(NAMESPACE), source))?;
+    acquire_vhid_in(Path::new(DIRECTORY), namespace()?, interface, vhid)
+}
+
+/// Makes this process the only one with a kernel program at a hook of an interface, likewise.
+///
+/// The interface goes by its index, which a new name does not change; `interface` is its name for the error.
+///
+/// # Errors
+///
+/// As [`acquire`].
+pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, Error> {
+    let (device, inode) = namespace()?;
     acquire_in(
         Path::new(DIRECTORY),
-        (namespace.dev(), namespace.ino()),
-        interface,
-        vhid,
+        &format!("lock:{device}:{inode}:{ifindex}:{hook}"),
+        || format!("datapath {hook} on {interface}"),
     )
 }
 
-fn acquire_in(
+/// Which network namespace the calling thread is in: a pair that is unique on the machine. An interface's name or index
+/// means something only inside it.
+///
+/// # Errors
+///
+/// When `/proc` is not there.
+pub fn namespace() -> Result<(u64, u64), Error> {
+    const NAMESPACE: &str = "/proc/thread-self/ns/net";
+    let namespace = fs::metadata(NAMESPACE)
+        .map_err(|source| file_error("identify", Path::new(NAMESPACE), source))?;
+    Ok((namespace.dev(), namespace.ino()))
+}
+
+/// [`DIRECTORY`], which is there now and ours.
+///
+/// # Errors
+///
+/// When it cannot be made, or others can write it.
+pub fn directory() -> Result<&'static Path, Error> {
+    let directory = Path::new(DIRECTORY);
+    prepare(directory)?;
+    Ok(directory)
+}
+
+fn acquire_vhid_in(
     directory: &Path,
-    namespace: (u64, u64),
+    (device, inode): (u64, u64),
     interface: &str,
     vhid: Vhid,
 ) -> Result<Lock, Error> {
-    prepare(directory)?;
     // `/` and `:` cannot occur in an interface name (dev_valid_name, net/core/dev.c).
-    let path = directory.join(format!(
-        "lock:{}:{}:{interface}:{vhid}",
-        namespace.0, namespace.1
-    ));
+    let name = format!("lock:{device}:{inode}:{interface}:{vhid}");
+    acquire_in(directory, &name, || format!("vhid {vhid} on {interface}"))
+}
+
+fn acquire_in(directory: &Path, name: &str, what: impl Fn() -> String) -> Result<Lock, Error> {
+    prepare(directory)?;
+    let path = directory.join(name);
     loop {
         let file = OpenOptions::new()
             .read(true)
@@ -114,11 +145,7 @@ fn acquire_in(
             Ok(file) => file,
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let pid = read_pid(&mut file);
-                return Err(Error::Busy {
-                    vhid,
-                    interface: interface.to_owned(),
-                    pid,
-                });
+                return Err(Error::Busy { what: what(), pid });
             }
             Err((_, errno)) => return Err(file_error("lock", &path, errno.into())),
         };
@@ -192,8 +219,8 @@ mod tests {
     #[test]
     fn second_owner_is_refused_and_told_the_first_ones_pid() {
         let directory = tempfile::tempdir().unwrap();
-        let held = acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
-        let refused = acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap_err();
+        let held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
+        let refused = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!(
@@ -202,26 +229,26 @@ mod tests {
             )
         );
         drop(held);
-        acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
+        acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
     }
 
     #[test]
     fn other_namespace_interface_or_vhid_is_another_lock() {
         let directory = tempfile::tempdir().unwrap();
-        let _held = acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
+        let _held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
         for (namespace, interface, id) in [
             ((4, 11), "eth0", 7),
             ((4, 10), "eth1", 7),
             ((4, 10), "eth0", 8),
         ] {
-            acquire_in(directory.path(), namespace, interface, vhid(id)).unwrap();
+            acquire_vhid_in(directory.path(), namespace, interface, vhid(id)).unwrap();
         }
     }
 
     #[test]
     fn released_lock_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
-        drop(acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap());
+        drop(acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
@@ -230,7 +257,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock:4:10:eth0:7");
         fs::write(&path, "1234567\n").unwrap();
-        let _held = acquire_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
+        let _held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
         assert_eq!(
             fs::read_to_string(path).unwrap(),
             format!("{}\n", std::process::id())
@@ -243,10 +270,10 @@ mod tests {
         let open = directory.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let refused = acquire_in(&open, (4, 10), "eth0", vhid(7)).unwrap_err();
+        let refused = acquire_vhid_in(&open, (4, 10), "eth0", vhid(7)).unwrap_err();
         assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
         let refused =
-            acquire_in(&directory.path().join("a/b"), (4, 10), "eth0", vhid(7)).unwrap_err();
+            acquire_vhid_in(&directory.path().join("a/b"), (4, 10), "eth0", vhid(7)).unwrap_err();
         assert!(
             refused.to_string().starts_with("failed to create "),
             "{refused}"

@@ -1,5 +1,5 @@
 //! What needs `unsafe`: the system calls that `nix`, `socket2` and `std` do not wrap (packet socket addresses and
-//! options), and registration with the runtime.
+//! options, pinned BPF links), and registration with the runtime.
 //!
 //! The only module of the daemon with `unsafe`; every function here is safe to call.
 #![expect(
@@ -7,9 +7,12 @@
     reason = "sockaddr_ll, SOL_PACKET, AsyncFd; everything else in the crate is safe"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use tokio::io::Interest;
@@ -141,6 +144,51 @@ impl PacketAuxdata {
             vlan_tci: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan_tci),
         })
     }
+}
+
+/// Opens what is pinned in a bpffs.
+///
+/// # Errors
+/// What `bpf(2)` answers, ENOENT when there is nothing.
+pub fn open_bpf_object(path: &Path) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that BPF_OBJ_GET reads (linux/bpf.h).
+    #[repr(C)]
+    struct Attributes {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Attributes {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    let descriptor = bpf(BPF_OBJ_GET, &attributes)?;
+    // SAFETY: the kernel has just opened it for us, close-on-exec, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes a program off what a `bpf_link` attached it to; the link stays, dead. Kernel 5.9.
+///
+/// # Errors
+/// What `bpf(2)` answers.
+pub fn detach_bpf_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &link.as_raw_fd()).map(drop)
+}
+
+/// Commands of `bpf(2)` (linux/bpf.h).
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// `attributes`: a prefix of `union bpf_attr`; the kernel takes what is missing for zeros.
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    let pointer: *const T = attributes;
+    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the two commands above read: a
+    // C string that lives during the call, or a descriptor.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
+    let result = libc::c_int::try_from(Errno::result(result)?);
+    result.map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Which process [`fork`] returned in.

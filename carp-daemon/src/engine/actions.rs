@@ -57,6 +57,9 @@ impl Engine {
             Action::ProgramDatapath(state) => self.program_datapath(vhost, state, now),
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.send_advertisement(vhost, family, &payload);
+                if outcome == SendOutcome::Sent {
+                    self.move_fence(vhost, now);
+                }
                 return Some(Input::SendCompleted { family, outcome });
             }
             Action::ClaimAddresses => return self.claim(vhost),
@@ -68,8 +71,9 @@ impl Engine {
         None
     }
 
-    /// In INIT advertisements are nobody's business of ours and pass.
+    /// In INIT advertisements are nobody's business of ours and pass; a MASTER's addresses are fenced.
     fn program_datapath(&mut self, vhost: usize, state: State, now: Instant) {
+        self.fence(vhost, state, now);
         let served = &mut self.vhosts[vhost];
         let key = match (state, &self.interfaces[served.interface].port) {
             (State::Init, _) | (_, None) => None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use carp_common::proto::{Input, LinkState};
 use carp_common::time::Instant;
 use carp_common::units::Family;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::{Engine, Error};
 use crate::io::clock;
@@ -172,16 +172,19 @@ impl Engine {
                 source,
             })?;
         }
-        let rung = self.datapath.attach(link)?;
-        info!("receiving on {} through datapath {rung}", link.name);
+        self.interfaces[interface].port = Some(port);
+        // Before the fence around them falls, which is part of what we take over.
+        self.remove_leftovers(interface);
+        if let Err(error) = self.datapath.attach(link) {
+            self.interfaces[interface].port = None;
+            return Err(error.into());
+        }
         if !link.admin_up || !link.running {
             warn!("{} is down: in INIT until it comes up", link.name);
         }
-        self.interfaces[interface].port = Some(port);
         self.interfaces[interface]
             .current_name
             .clone_from(&link.name);
-        self.remove_leftovers(interface);
         Ok(())
     }
 
@@ -329,6 +332,7 @@ mod tests {
             admin_up: true,
             running: true,
             xdp_program: 0,
+            kind: String::new(),
         };
         let first = Address {
             ifindex: 5,

@@ -36,6 +36,8 @@ pub struct Vhost {
     pub alive_until: Instant,
     /// For each virtual address: we added it and it was not removed since.
     pub owned: Vec<bool>,
+    /// The datapath has a deadline for its addresses.
+    pub fenced: bool,
     /// It claimed its addresses at least once.
     pub was_master: bool,
 }
@@ -78,6 +80,7 @@ impl Vhost {
             source: None,
             key: None,
             alive_until: Instant::ZERO,
+            fenced: false,
             owned: vec![false; config.addresses.len()],
             was_master: false,
             config,

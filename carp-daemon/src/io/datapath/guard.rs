@@ -1,20 +1,26 @@
-//! What the kernel program looks up for each virtual host: entry, keys, history.
+//! What the kernel program looks up: for each virtual host its entry, keys and history, and the fenced addresses.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use carp_common::guard::History;
-use carp_common::shared::{HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey, VhostValue};
+use carp_common::shared::{
+    FENCE_MAP, FenceKey, FenceValue, HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey,
+    VhostValue,
+};
 use carp_common::time::Instant;
 
-use super::xdp::{Error, errno, map_error, take};
+use super::error::{Error, errno, map_error};
+use super::kernel::take;
 
 /// The kernel's tables of virtual hosts.
 ///
 /// Each entry has a slot in the arrays. Its keys are there before the entry is, and zeros after it is gone.
 pub struct Guard {
     vhosts: HashMap<MapData, VhostKey, VhostValue>,
+    fence: HashMap<MapData, FenceKey, FenceValue>,
     keys: Array<MapData, KernelKeys>,
     history: PerCpuArray<MapData, History>,
     processors: usize,
@@ -32,6 +38,7 @@ impl Guard {
         Ok(Self {
             free: (0..keys.len()).rev().collect(),
             vhosts: take(object, VHOSTS_MAP)?,
+            fence: take(object, FENCE_MAP)?,
             keys,
             history: take(object, HISTORY_MAP)?,
             processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
@@ -84,6 +91,28 @@ impl Guard {
         self.write(key, value)
     }
 
+    /// From `deadline` on questions for the address are dropped.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn fence(&mut self, ifindex: u32, address: IpAddr, deadline: Instant) -> Result<(), Error> {
+        let value = FenceValue {
+            deadline_ns: deadline.as_nanos(),
+        };
+        self.fence
+            .insert(FenceKey::new(ifindex, 0, address), value, 0)
+            .map_err(map_error("write", FENCE_MAP))
+    }
+
+    /// Questions for the address are nobody's business of ours; one that was not fenced is fine.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn unfence(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
+        absent_or(self.fence.remove(&FenceKey::new(ifindex, 0, address)))
+            .map_err(map_error("write", FENCE_MAP))
+    }
+
     fn write(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
         self.vhosts
             .insert(key, value, 0)
@@ -98,16 +127,21 @@ impl Guard {
         let Some(VhostValue { slot, .. }) = self.entries.remove(&key) else {
             return Ok(());
         };
-        let removed = match self.vhosts.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
-            Err(source) => Err(map_error("write", VHOSTS_MAP)(source)),
-        };
+        let removed = absent_or(self.vhosts.remove(&key)).map_err(map_error("write", VHOSTS_MAP));
         // Whether or not that worked: without keys nothing is authentic.
         self.keys
             .set(slot, KernelKeys::NONE, 0)
             .map_err(map_error("wipe", KEYS_MAP))?;
         self.free.push(slot);
         removed
+    }
+}
+
+/// Removing what is not there is no failure.
+fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
+        outcome => outcome,
     }
 }

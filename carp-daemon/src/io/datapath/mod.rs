@@ -2,47 +2,66 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | [`xdp`] | the kernel program and its maps |
-//! | `guard` | the maps that it looks virtual hosts up in |
+//! | `kernel` | the kernel program and its maps |
+//! | `hook` | the ways to attach it: XDP in the driver or in the stack, tcx |
+//! | `pins` | how it stays attached when we are killed, and who takes it over |
+//! | `guard` | the maps that it looks virtual hosts and fenced addresses up in |
+//! | [`error`] | what stands in the way, and the way out |
 //! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
 //!
-//! Both run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
-//! has one rung; different interfaces may have different ones. All XDP interfaces share one program and one ring.
+//! All run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
+//! has one rung; different interfaces may have different ones. All but sockets share one object and one ring.
+//!
+//! # The order of rungs
+//!
+//! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every large TCP segment
+//! into a buffer of its own before any program runs (`veth_convert_skb_to_xdp_buff`), which halves the throughput, and
+//! no setting avoids it. Generic XDP copies likewise on every device and is never chosen unasked.
 
+pub mod error;
 mod guard;
+mod hook;
+mod kernel;
+mod pins;
 pub mod socket;
-pub mod xdp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use self::hook::{Attachment, Hook};
+use self::kernel::{Kernel, Sizes};
+use self::pins::Pins;
 use self::socket::Receiver;
-use self::xdp::{Mode, Xdp};
 use super::netlink::Link;
-use crate::config;
+use crate::config::{self, Config, Fence};
+use crate::lock;
 
 /// How one interface is listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
-    /// XDP in the driver.
-    XdpNative,
-    /// XDP in the stack, after every packet was copied.
-    XdpGeneric,
+    /// The kernel program.
+    Kernel(Hook),
     /// A packet socket.
     Socket,
+}
+
+impl Rung {
+    const XDP_NATIVE: Self = Self::Kernel(Hook::XdpNative);
+    const XDP_GENERIC: Self = Self::Kernel(Hook::XdpGeneric);
+    const TCX: Self = Self::Kernel(Hook::Tcx);
 }
 
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::XdpNative => "xdp-native",
-            Self::XdpGeneric => "xdp-generic",
+            Self::Kernel(hook) => hook.name(),
             Self::Socket => "socket",
         })
     }
@@ -53,16 +72,18 @@ impl fmt::Display for Rung {
 pub enum Error {
     /// The kernel program cannot run there.
     #[error("cannot receive on {interface} through datapath {rung}: {}", .source.way_out())]
-    Xdp {
+    Kernel {
         /// Where.
         interface: String,
         /// How.
         rung: Rung,
         /// Why not.
-        source: xdp::Error,
+        source: error::Error,
     },
     /// The packet socket.
-    #[error("failed to open a packet socket on {interface}, which takes CAP_NET_RAW")]
+    #[error(
+        "cannot receive on {interface} through datapath socket: a packet socket takes CAP_NET_RAW"
+    )]
     Socket {
         /// Where.
         interface: String,
@@ -71,7 +92,7 @@ pub enum Error {
     },
     /// The kernel program or its maps, wherever it runs.
     #[error(transparent)]
-    Program(#[from] xdp::Error),
+    Program(#[from] error::Error),
 }
 
 /// Whether a drain left something behind.
@@ -119,12 +140,15 @@ pub type Counts = [u64; Counter::ALL.len()];
 /// The receiving side of every interface.
 pub struct Datapath {
     wanted: config::Datapath,
-    sizes: xdp::Sizes,
+    fence: Fence,
+    sizes: Sizes,
     debug: bool,
     /// Advertisements that the ring had lost when it was last looked at.
     ring_losses: u64,
     /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
-    xdp: Option<Xdp>,
+    kernel: Option<Kernel>,
+    pins: Pins,
+    attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
     rungs: BTreeMap<u32, Rung>,
     /// What the sockets look up; the kernel program has its own copy.
@@ -134,107 +158,154 @@ pub struct Datapath {
 impl Datapath {
     /// Nothing is opened or loaded yet.
     ///
-    /// `debug` lets the kernel program explain its rejections; `vhosts` is how many virtual hosts there will be.
-    #[must_use]
-    pub fn new(wanted: config::Datapath, debug: bool, vhosts: usize) -> Self {
-        Self {
-            wanted,
-            sizes: xdp::Sizes::for_vhosts(vhosts),
-            debug,
+    /// # Errors
+    /// When the network namespace cannot be told.
+    pub fn new(config: &Config) -> Result<Self, lock::Error> {
+        Ok(Self {
+            wanted: config.datapath,
+            fence: config.fence,
+            sizes: Sizes::of(config),
+            debug: config.debug,
             ring_losses: 0,
-            xdp: None,
+            kernel: None,
+            pins: Pins::existing()?,
+            attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
             rungs: BTreeMap::new(),
             vhosts: HashMap::new(),
-        }
+        })
     }
 
-    /// Starts listening on an interface, on the first rung that works of those that may be used.
+    /// Starts listening on an interface, on the first rung that works of those that may be used, and says which.
     ///
     /// # Errors
     /// Why the last of them does not work.
     pub fn attach(&mut self, link: &Link) -> Result<Rung, Error> {
-        let pinned = |rung| {
-            move |source| Error::Xdp {
-                interface: link.name.clone(),
-                rung,
-                source,
+        let candidates: &[Rung] = match self.wanted {
+            config::Datapath::XdpNative => &[Rung::XDP_NATIVE],
+            config::Datapath::XdpGeneric => &[Rung::XDP_GENERIC],
+            config::Datapath::Tcx => &[Rung::TCX],
+            config::Datapath::Socket => &[Rung::Socket],
+            config::Datapath::Auto if link.is_veth() => {
+                &[Rung::TCX, Rung::XDP_NATIVE, Rung::Socket]
             }
+            config::Datapath::Auto => &[Rung::XDP_NATIVE, Rung::TCX, Rung::Socket],
         };
-        let rung = match self.wanted {
-            config::Datapath::XdpNative => self
-                .attach_xdp(link, Mode::Native)
-                .map_err(pinned(Rung::XdpNative))?,
-            config::Datapath::XdpGeneric => self
-                .attach_xdp(link, Mode::Generic)
-                .map_err(pinned(Rung::XdpGeneric))?,
-            config::Datapath::Socket => self.attach_socket(link)?,
-            config::Datapath::Auto => match self.attach_xdp(link, Mode::Native) {
-                Ok(rung) => rung,
-                Err(error) => {
-                    let rung = self.attach_socket(link)?;
-                    warn!(
-                        "{}: datapath {rung} instead of {}: {}",
-                        link.name,
-                        Rung::XdpNative,
-                        Chain(&error)
-                    );
-                    rung
+        let (last, others) = candidates.split_last().expect("there are candidates");
+        let mut attached = None;
+        for rung in others {
+            match self.attach_to(link, *rung) {
+                Ok(()) => {
+                    attached = Some(*rung);
+                    break;
                 }
-            },
+                Err(error) => warn!("{}: not datapath {rung}: {}", link.name, Chain(&error)),
+            }
+        }
+        let rung = match attached {
+            Some(rung) => rung,
+            None => self.attach_to(link, *last).map(|()| *last)?,
         };
         self.rungs.insert(link.index, rung);
+        let remark = match rung {
+            Rung::Socket if self.fence != Fence::Off => {
+                ", which cannot fence addresses: a dead MASTER goes on answering"
+            }
+            Rung::TCX if link.is_veth() && self.wanted == config::Datapath::Auto => {
+                ": native XDP would halve TCP throughput on a veth"
+            }
+            Rung::Kernel(_) | Rung::Socket => "",
+        };
+        info!("receiving on {} through datapath {rung}{remark}", link.name);
+        // What still hangs there would go on dropping by what it was told last.
+        for name in self.pins.remove_unowned(link.index, &link.name).removed {
+            info!(
+                "{}: removed the {name} program that an earlier run left",
+                link.name
+            );
+        }
         Ok(rung)
     }
 
-    /// Loads the kernel program, if it may ever be used, even though no interface wants it yet.
-    ///
-    /// At the end of the start, because later it would be refused: CAP_PERFMON is given up then, and the verifier judges
-    /// the program of a process without it by stricter rules, which hide pointers from it and guard against Spectre.
-    ///
-    /// # Errors
-    /// Why it cannot be loaded, unless there is another way to receive.
-    pub fn prepare(&mut self) -> Result<(), Error> {
-        if self.wanted == config::Datapath::Socket || self.xdp.is_some() {
-            return Ok(());
-        }
-        match Xdp::load(self.debug, self.sizes) {
-            Ok(xdp) => self.xdp = Some(xdp),
-            Err(error) if self.wanted == config::Datapath::Auto => {
-                debug!("there will be no XDP: {}", Chain(&error));
+    fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), Error> {
+        match rung {
+            Rung::Kernel(hook) => {
+                let attached = self
+                    .kernel()
+                    .and_then(|(kernel, pins)| kernel.attach(link, hook, pins));
+                let attachment = attached.map_err(|source| Error::Kernel {
+                    interface: link.name.clone(),
+                    rung,
+                    source,
+                })?;
+                self.attachments.insert(link.index, attachment);
             }
-            Err(error) => return Err(error.into()),
+            Rung::Socket => {
+                let receiver = Receiver::open(link).map_err(|source| Error::Socket {
+                    interface: link.name.clone(),
+                    source,
+                })?;
+                self.receivers.insert(link.index, receiver);
+            }
         }
         Ok(())
     }
 
-    fn attach_xdp(&mut self, link: &Link, mode: Mode) -> Result<Rung, xdp::Error> {
-        let xdp = match &mut self.xdp {
-            Some(xdp) => xdp,
-            none => none.insert(Xdp::load(self.debug, self.sizes)?),
+    /// The kernel program, loaded now at the latest, and where it is pinned.
+    fn kernel(&mut self) -> Result<(&mut Kernel, &Pins), error::Error> {
+        let kernel = match &mut self.kernel {
+            Some(kernel) => kernel,
+            none => {
+                let kernel = none.insert(Kernel::load(self.debug, self.fence, self.sizes)?);
+                self.pins = Pins::open()?;
+                kernel
+            }
         };
-        xdp.attach(link, mode)?;
-        Ok(match mode {
-            Mode::Native => Rung::XdpNative,
-            Mode::Generic => Rung::XdpGeneric,
-        })
+        Ok((kernel, &self.pins))
     }
 
-    fn attach_socket(&mut self, link: &Link) -> Result<Rung, Error> {
-        let receiver = Receiver::open(link).map_err(|source| Error::Socket {
-            interface: link.name.clone(),
-            source,
-        })?;
-        self.receivers.insert(link.index, receiver);
-        Ok(Rung::Socket)
+    /// Loads the kernel programs that may ever be used, even though no interface wants them yet.
+    ///
+    /// At the end of the start, because later it would be refused: CAP_PERFMON is given up then, and the verifier judges
+    /// the program of a process without it by stricter rules, which hide pointers from it and guard against Spectre.
+    /// Mounting a file system is over then, too.
+    ///
+    /// # Errors
+    /// Why they cannot be loaded, unless there is another way to receive.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        let hooks: &[Hook] = match self.wanted {
+            config::Datapath::Auto => &[Hook::XdpNative, Hook::Tcx],
+            config::Datapath::XdpNative | config::Datapath::XdpGeneric => &[Hook::XdpNative],
+            config::Datapath::Tcx => &[Hook::Tcx],
+            config::Datapath::Socket => &[],
+        };
+        for hook in hooks {
+            match self.kernel().and_then(|(kernel, _)| kernel.prepare(*hook)) {
+                Ok(()) => {}
+                Err(error) if self.wanted == config::Datapath::Auto => {
+                    debug!("there will be no {}: {}", hook.name(), Chain(&error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Stops listening on an interface, which may be gone already.
     pub fn detach(&mut self, ifindex: u32) {
         self.rungs.remove(&ifindex);
         self.receivers.remove(&ifindex);
-        if let Some(xdp) = &mut self.xdp {
-            xdp.detach(ifindex);
+        if let Some(attachment) = self.attachments.remove(&ifindex) {
+            attachment.detach();
+        }
+        self.pins.forget(ifindex);
+    }
+
+    /// Stops listening everywhere and leaves nothing behind. Without this what is pinned stays, and fences.
+    pub fn close(&mut self) {
+        let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
+        for ifindex in interfaces {
+            self.detach(ifindex);
         }
     }
 
@@ -254,37 +325,64 @@ impl Datapath {
         group: [u8; 16],
         keys: &KernelKeys,
         alive_until: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<(), error::Error> {
         // The sockets go when we go, and need no keys.
         self.vhosts.insert(key, VhostValue::new(group, 0));
-        if let Some(xdp) = &mut self.xdp {
-            xdp.guard().configure(key, group, keys, alive_until)?;
+        match &mut self.kernel {
+            Some(kernel) => kernel.guard().configure(key, group, keys, alive_until),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// From `deadline` on this host no longer answers for the address, unless told otherwise before.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn fence(
+        &mut self,
+        ifindex: u32,
+        address: IpAddr,
+        deadline: Instant,
+    ) -> Result<(), error::Error> {
+        match &mut self.kernel {
+            Some(kernel) if self.fence != Fence::Off => {
+                kernel.guard().fence(ifindex, address, deadline)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// From now on this host answers for the address if it has it.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn unfence(&mut self, ifindex: u32, address: IpAddr) -> Result<(), error::Error> {
+        match &mut self.kernel {
+            Some(kernel) => kernel.guard().unfence(ifindex, address),
+            None => Ok(()),
+        }
     }
 
     /// Until then the kernel program is not taken for a leftover and may drop.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Error> {
-        if let Some(xdp) = &mut self.xdp {
-            xdp.guard().keep_alive(key, until)?;
+    pub fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), error::Error> {
+        match &mut self.kernel {
+            Some(kernel) => kernel.guard().keep_alive(key, until),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// From now on they are not.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn remove(&mut self, key: VhostKey) -> Result<(), Error> {
-        if self.vhosts.remove(&key).is_some()
-            && let Some(xdp) = &mut self.xdp
-        {
-            xdp.guard().remove(key)?;
+    pub fn remove(&mut self, key: VhostKey) -> Result<(), error::Error> {
+        match &mut self.kernel {
+            Some(kernel) if self.vhosts.remove(&key).is_some() => kernel.guard().remove(key),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Ready when there may be something to [`drain`](Self::drain).
@@ -293,8 +391,8 @@ impl Datapath {
     /// What the runtime answers.
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut ready = false;
-        if let Some(xdp) = &mut self.xdp
-            && let Poll::Ready(result) = xdp.poll_readable(context)
+        if let Some(kernel) = &mut self.kernel
+            && let Poll::Ready(result) = kernel.poll_readable(context)
         {
             result?;
             ready = true;
@@ -320,8 +418,8 @@ impl Datapath {
     /// What `recvmsg(2)` answers, except for a link that is down or gone: netlink tells about that.
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> io::Result<Drained> {
         let mut drained = Drained::Empty;
-        if let Some(xdp) = &mut self.xdp {
-            match xdp.drain(now, batch) {
+        if let Some(kernel) = &mut self.kernel {
+            match kernel.drain(now, batch) {
                 Drained::Empty => {}
                 Drained::Later => drained = Drained::Later,
                 Drained::Full => return Ok(Drained::Full),
@@ -342,21 +440,22 @@ impl Datapath {
         let sockets: u64 = self.receivers.values_mut().map(Receiver::take_losses).sum();
         // A map that cannot be read is reported with the statistics.
         let ring = self
-            .xdp
+            .kernel
             .as_ref()
-            .and_then(|xdp| xdp.count(Counter::DatapathEventsLost).ok());
+            .and_then(|kernel| kernel.count(Counter::DatapathEventsLost).ok());
         let before = ring.map_or(0, |total| std::mem::replace(&mut self.ring_losses, total));
         sockets + ring.unwrap_or(0).saturating_sub(before)
     }
 
-    /// The statistics of an interface's rung; those of XDP are common to all interfaces that use it.
+    /// The statistics of an interface's rung; those of the kernel program are common to all interfaces
+    /// that use it.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn counts(&mut self, ifindex: u32) -> Result<Counts, Error> {
-        match (self.receivers.get_mut(&ifindex), &self.xdp) {
+        match (self.receivers.get_mut(&ifindex), &self.kernel) {
             (Some(receiver), _) => Ok(receiver.counts()),
-            (None, Some(xdp)) => Ok(xdp.counts()?),
+            (None, Some(kernel)) => Ok(kernel.counts()?),
             (None, None) => Ok([0; Counter::ALL.len()]),
         }
     }

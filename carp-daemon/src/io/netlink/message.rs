@@ -84,20 +84,32 @@ fn link(payload: &[u8]) -> Option<Link> {
         admin_up: has(libc::IFF_UP),
         running: has(libc::IFF_RUNNING),
         xdp_program: 0,
+        kind: String::new(),
     };
     for attribute in NlasIterator::new(&payload[LINK_HEADER_LEN..]).map_while(Result::ok) {
         let value = attribute.value();
         match attribute.kind() {
-            libc::IFLA_IFNAME => {
-                link.name =
-                    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into()
-            }
+            libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
             libc::IFLA_XDP => link.xdp_program = xdp_program(value),
+            libc::IFLA_LINKINFO => link.kind = kind(value),
             _ => {}
         }
     }
     Some(link)
+}
+
+/// Without its final zero.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into()
+}
+
+/// `IFLA_INFO_KIND` out of a nested `IFLA_LINKINFO`.
+fn kind(value: &[u8]) -> String {
+    NlasIterator::new(value)
+        .map_while(Result::ok)
+        .find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND)
+        .map_or_else(String::new, |attribute| text(attribute.value()))
 }
 
 /// `IFLA_XDP_PROG_ID` out of a nested `IFLA_XDP`.
@@ -195,6 +207,10 @@ mod tests {
                     libc::IFLA_XDP,
                     &attribute(IFLA_XDP_PROG_ID, &99_u32.to_ne_bytes()),
                 ),
+                &attribute(
+                    libc::IFLA_LINKINFO,
+                    &attribute(libc::IFLA_INFO_KIND, b"veth\0"),
+                ),
             ],
         );
         let done = message(NLMSG_DONE, &[&[0; 4]]);
@@ -208,6 +224,7 @@ mod tests {
                     admin_up: true,
                     running: true,
                     xdp_program: 99,
+                    kind: "veth".into(),
                 })),
                 Message::Done {
                     sequence: 7,

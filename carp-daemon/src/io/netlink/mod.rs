@@ -2,7 +2,7 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | `message` | datagrams to [`Event`]s |
+//! | [`message`] | datagrams to [`Event`]s |
 //! | `monitor` | the kernel's notifications, and when some were lost |
 //! | `requests` | dumps, and adding and deleting addresses |
 //!
@@ -10,7 +10,7 @@
 //! requests are plain calls that never wait: an address is there before the next advertisement leaves, in program
 //! order. Only notifications come through the event loop.
 
-mod message;
+pub mod message;
 mod monitor;
 mod requests;
 
@@ -34,6 +34,16 @@ pub struct Link {
     pub running: bool,
     /// Program that holds the XDP hook, 0 when it is free.
     pub xdp_program: u32,
+    /// The kind of virtual interface, as in `ip link add type`; empty for hardware.
+    pub kind: String,
+}
+
+impl Link {
+    /// Whether it is an end of a virtual cable.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind == "veth"
+    }
 }
 
 /// An address of an interface.

@@ -1,0 +1,203 @@
+//! What stands in the way of the kernel program, and the way out.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use aya::maps::MapError;
+
+use crate::lock;
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A missing capability.
+    #[error("not permitted to {action}")]
+    NotPermitted {
+        /// What was attempted.
+        action: &'static str,
+        /// The refusal.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The kernel does not know something that the program needs.
+    #[error(
+        "failed to {action}: Linux {release} may be too old (multi-buffer XDP needs 5.18, tcx 6.6)"
+    )]
+    KernelTooOld {
+        /// What was attempted.
+        action: &'static str,
+        /// The running kernel.
+        release: String,
+        /// The refusal.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Another program is there; it is left alone.
+    #[error("XDP hook of {interface} is taken by program id {id}{}", Name(.name))]
+    Taken {
+        /// Where.
+        interface: String,
+        /// The other program.
+        id: u32,
+        /// Its name, when it has one.
+        name: Option<String>,
+    },
+    /// Another carpd is there, or its right to be there could not be looked at.
+    #[error(transparent)]
+    Owned(#[from] lock::Error),
+    /// The driver cannot.
+    #[error("the driver of {interface} has no native XDP, or not with its present settings")]
+    NoDriverSupport {
+        /// Where.
+        interface: String,
+        /// The refusal.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Attaching failed otherwise.
+    #[error("failed to attach the kernel program to {interface}")]
+    Attach {
+        /// Where.
+        interface: String,
+        /// The refusal.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Loading failed otherwise.
+    #[error("failed to {action}")]
+    Load {
+        /// What was attempted.
+        action: &'static str,
+        /// The refusal.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The embedded object is not the one this daemon was written for.
+    #[error("the embedded eBPF object lacks {0}")]
+    Missing(&'static str),
+    /// A map could not be read or written.
+    #[error("failed to {action} eBPF map {map}")]
+    Map {
+        /// What was attempted.
+        action: &'static str,
+        /// Which.
+        map: &'static str,
+        /// The refusal.
+        source: Box<MapError>,
+    },
+    /// A map has no room left.
+    #[error("eBPF map {0} is full")]
+    Full(&'static str),
+    /// How many processors there may be, which per-processor maps depend on.
+    #[error("failed to count the processors")]
+    Processors(#[source] io::Error),
+    /// The state of the interface could not be asked for.
+    #[error("failed to look at {interface}")]
+    Look {
+        /// Where.
+        interface: String,
+        /// The refusal.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What an operator can do about it.
+    #[must_use]
+    pub const fn way_out(&self) -> &'static str {
+        match self {
+            Self::NotPermitted { .. } => {
+                "grant CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux 5.8) or use --datapath socket"
+            }
+            Self::Taken { .. } => {
+                "detach the other program, or use --datapath tcx or --datapath socket"
+            }
+            Self::Owned(_) => "use --datapath tcx or --datapath socket beside it",
+            Self::NoDriverSupport { .. } => {
+                "use --datapath tcx, --datapath xdp-generic or --datapath socket"
+            }
+            Self::Missing(_) => "rebuild with `cargo xtask build-ebpf`",
+            Self::KernelTooOld { .. }
+            | Self::Attach { .. }
+            | Self::Load { .. }
+            | Self::Map { .. }
+            | Self::Full(_)
+            | Self::Processors(_)
+            | Self::Look { .. } => "use --datapath socket",
+        }
+    }
+}
+
+struct Name<'a>(&'a Option<String>);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
+}
+
+pub(super) fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error::Map {
+        action,
+        map,
+        source: Box::new(source),
+    }
+}
+
+/// Sorts a refusal by its errno into what an operator can do about it.
+pub(super) fn refused(action: &'static str, error: impl StdError + Send + Sync + 'static) -> Error {
+    let errno = errno(&error);
+    let source = Box::new(error);
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { action, source },
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
+            let release = nix::sys::utsname::uname().map_or_else(
+                |_| String::new(),
+                |name| name.release().to_string_lossy().into_owned(),
+            );
+            Error::KernelTooOld {
+                action,
+                release,
+                source,
+            }
+        }
+        _ => Error::Load { action, source },
+    }
+}
+
+/// The system call's answer at the bottom of an error.
+pub(super) fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(io_error) = error.downcast_ref::<io::Error>() {
+            return io_error.raw_os_error();
+        }
+        current = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_sorted_by_its_errno_however_deep_it_lies() {
+        let deep = |errno| {
+            MapError::SyscallError(aya::sys::SyscallError {
+                call: "bpf_map_create",
+                io_error: io::Error::from_raw_os_error(errno),
+            })
+        };
+        assert!(matches!(
+            refused("x", deep(libc::EPERM)),
+            Error::NotPermitted { .. }
+        ));
+        assert!(matches!(
+            refused("x", deep(libc::EINVAL)),
+            Error::KernelTooOld { .. }
+        ));
+        assert!(matches!(
+            refused("x", deep(libc::ENOMEM)),
+            Error::Load { .. }
+        ));
+    }
+}

@@ -1,0 +1,257 @@
+//! The ways to attach the kernel program to an interface, and to take over what an earlier run left attached.
+
+use std::error::Error as StdError;
+
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs};
+use carp_common::shared::{TCX_PROGRAM, XDP_PROGRAM};
+use tracing::{debug, info};
+
+use super::error::{Error, errno, refused};
+use super::pins::{Pins, Place};
+use crate::io::netlink::{Link, Requests};
+use crate::lock;
+
+/// How many carpd may have a tcx program on one interface.
+const TCX_PLACES: u32 = 64;
+
+/// Where in the receive path the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// In the driver, before the kernel has a packet buffer.
+    XdpNative,
+    /// The same program in the stack: it copies every packet.
+    XdpGeneric,
+    /// In the stack, on the packet buffer; one of several.
+    Tcx,
+}
+
+impl Hook {
+    /// The name of its program.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::XdpNative | Self::XdpGeneric => XDP_PROGRAM,
+            Self::Tcx => TCX_PROGRAM,
+        }
+    }
+
+    /// Its name, also of its pin.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tcx => "tcx",
+        }
+    }
+}
+
+/// A program on an interface. Dropped, it stays there if it is pinned.
+#[derive(Debug)]
+pub struct Attachment {
+    _link: FdLink,
+    pin: String,
+    // Dropped last: while it is held nobody takes the link for a leftover.
+    place: Place,
+}
+
+impl Attachment {
+    /// Takes the program off.
+    pub fn detach(self) {
+        self.place.remove(&self.pin);
+    }
+}
+
+/// Loads the program of a hook; it sees no packet yet.
+pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), Error> {
+    let loaded = match hook {
+        Hook::XdpNative | Hook::XdpGeneric => xdp(object)?.load(),
+        Hook::Tcx => tcx(object)?.load(),
+    };
+    match loaded {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(error) => Err(refused("load the kernel program", error)),
+    }
+}
+
+/// Attaches the loaded program of a hook to an interface, in place of what an earlier run of carpd left there.
+pub fn attach(
+    object: &mut Ebpf,
+    link: &Link,
+    hook: Hook,
+    pins: &Pins,
+) -> Result<Attachment, Error> {
+    let (place, pin) = match hook {
+        Hook::XdpNative | Hook::XdpGeneric => {
+            let place = pins.claim(link.index, &link.name, "xdp")?;
+            // The hook runs in one mode at a time.
+            let other = match hook {
+                Hook::XdpNative => Hook::XdpGeneric,
+                Hook::XdpGeneric | Hook::Tcx => Hook::XdpNative,
+            };
+            place.remove(other.name());
+            (place, hook.name().to_owned())
+        }
+        Hook::Tcx => claim_tcx(link, pins)?,
+    };
+    if let Some(leftover) = place.leftover(&pin) {
+        match replace(object, leftover, hook) {
+            Ok(taken_over) => {
+                info!(
+                    "{}: took over the {} link that an earlier run left",
+                    link.name,
+                    hook.name()
+                );
+                return Ok(Attachment {
+                    _link: taken_over,
+                    pin,
+                    place,
+                });
+            }
+            Err(error) => {
+                debug!(
+                    "{}: what is pinned as {pin} is of no use: {error}",
+                    link.name
+                );
+                place.remove(&pin);
+            }
+        }
+    }
+    let mut attach = || match hook {
+        Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver),
+        Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb),
+        Hook::Tcx => attach_tcx(object, link),
+    };
+    let attached = match place.pin(attach()?, &pin) {
+        Some(pinned) => pinned,
+        None => attach()?,
+    };
+    Ok(Attachment {
+        _link: attached,
+        pin,
+        place,
+    })
+}
+
+/// The first place that nobody else has; a leftover's, when there is one.
+fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
+    let mut refusal = None;
+    for number in 0..TCX_PLACES {
+        let name = format!("{}-{number}", Hook::Tcx.name());
+        match pins.claim(link.index, &link.name, &name) {
+            Ok(place) => return Ok((place, name)),
+            Err(error @ lock::Error::Busy { .. }) => refusal = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(refusal.map_or(Error::Missing("a place"), Error::Owned))
+}
+
+/// Puts our program in a link's old one's place, between one packet and the next.
+fn replace(object: &mut Ebpf, leftover: FdLink, hook: Hook) -> Result<FdLink, Box<dyn StdError>> {
+    Ok(match hook {
+        Hook::XdpNative | Hook::XdpGeneric => {
+            let program = xdp(object)?;
+            let id = program.attach_to_link(XdpLink::try_from(leftover)?)?;
+            program.take_link(id)?.try_into()?
+        }
+        Hook::Tcx => {
+            let program = tcx(object)?;
+            let id = program.attach_to_link(SchedClassifierLink::try_from(leftover)?)?;
+            program.take_link(id)?.try_into()?
+        }
+    })
+}
+
+fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, Error> {
+    let interface = || link.name.clone();
+    // Asked first, because aya's fallback for kernels without bpf_link would replace what is there.
+    if let Some(taken) = holder(link)? {
+        return Err(taken);
+    }
+    let program = xdp(object)?;
+    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Attach {
+        interface: interface(),
+        source,
+    };
+    match program.attach_to_if_index(link.index, mode) {
+        Ok(id) => program
+            .take_link(id)
+            .map_err(|error| failed(error.into()))?
+            .try_into()
+            .map_err(|error: aya::programs::links::LinkError| failed(error.into())),
+        Err(error) => Err(match errno(&error) {
+            Some(libc::EOPNOTSUPP | libc::ERANGE) if mode == XdpMode::Driver => {
+                Error::NoDriverSupport {
+                    interface: interface(),
+                    source: error.into(),
+                }
+            }
+            Some(libc::EPERM | libc::EACCES) => refused("attach the XDP program", error),
+            // Someone was faster, or holds the hook in the other mode.
+            Some(libc::EBUSY | libc::EEXIST) => {
+                holder(link)?.unwrap_or_else(|| failed(error.into()))
+            }
+            _ => failed(error.into()),
+        }),
+    }
+}
+
+/// Before all others, so that none of them lets pass what the fence is about.
+fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<FdLink, Error> {
+    let program = tcx(object)?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program
+        .attach_with_options(&link.name, TcAttachType::Ingress, order)
+        .map_err(|error| refused("attach the tcx program", error))?;
+    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Attach {
+        interface: link.name.clone(),
+        source,
+    };
+    program
+        .take_link(id)
+        .map_err(|error| failed(error.into()))?
+        .try_into()
+        .map_err(|error: aya::programs::links::LinkError| failed(error.into()))
+}
+
+fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    object
+        .program_mut(XDP_PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(Error::Missing("the XDP program"))
+}
+
+fn tcx(object: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+    object
+        .program_mut(TCX_PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(Error::Missing("the tcx program"))
+}
+
+/// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.
+fn holder(link: &Link) -> Result<Option<Error>, Error> {
+    let now = Requests::new()
+        .and_then(|mut requests| requests.link(link.index))
+        .map_err(|source| Error::Look {
+            interface: link.name.clone(),
+            source,
+        })?;
+    if now.xdp_program == 0 {
+        return Ok(None);
+    }
+    let name = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == now.xdp_program)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .filter(|name| !name.is_empty());
+    Ok(Some(Error::Taken {
+        interface: link.name.clone(),
+        id: now.xdp_program,
+        name,
+    }))
+}

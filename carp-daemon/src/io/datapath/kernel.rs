@@ -1,0 +1,267 @@
+//! The kernel program: load, maps, event stream.
+//!
+//! One object with a program for each kind of hook, over the same maps.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use carp_common::shared::{
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, FENCE_ALL_GLOBAL,
+    FENCE_MAP, HISTORY_MAP, KEYS_MAP, SUSPECTS_MAP, VHOSTS_MAP,
+};
+use carp_common::time::Instant;
+use tokio::io::unix::AsyncFd;
+
+use super::error::{Error, map_error, refused};
+use super::guard::Guard;
+use super::hook::{self, Attachment, Hook};
+use super::pins::Pins;
+use super::{Batch, Counts, Drained};
+use crate::config::{Config, Fence};
+use crate::io::netlink::Link;
+use crate::sys;
+
+/// The object that `cargo xtask build-ebpf` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CARPD_EBPF_OBJECT"));
+
+/// aya-log's ring buffer; unused without debug.
+const LOG_MAP: &str = "AYA_LOGS";
+/// One page.
+const SMALLEST_RING: u32 = 4096;
+
+/// How large the maps are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of the map of virtual hosts.
+    vhosts: u32,
+    /// Entries of the map of fenced addresses.
+    addresses: u32,
+    /// Bytes of the ring buffer; the kernel wants a power of two of whole pages.
+    ring_bytes: u32,
+}
+
+impl Sizes {
+    /// For a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let addresses = config.vhosts.iter().map(|vhost| vhost.addresses.len());
+        Self::for_numbers(config.vhosts.len(), addresses.sum())
+    }
+
+    /// Room for every virtual host in both families, and for about forty advertisements of each: what arrives while we
+    /// are stopped for that many intervals.
+    fn for_numbers(vhosts: usize, addresses: usize) -> Self {
+        const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
+        const SMALLEST: usize = 64 * 1024;
+        const LARGEST: usize = 16 * 1024 * 1024;
+        let ring = vhosts
+            .saturating_mul(RECORD_LEN * 40)
+            .clamp(SMALLEST, LARGEST)
+            .next_power_of_two();
+        let entries = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(2);
+        Self {
+            vhosts: entries(vhosts.saturating_mul(2)),
+            addresses: entries(addresses),
+            ring_bytes: u32::try_from(ring).expect("no more than LARGEST"),
+        }
+    }
+}
+
+/// The programs and their maps, which all interfaces share.
+pub struct Kernel {
+    /// Owns the programs, and the maps that nobody took.
+    object: Ebpf,
+    guard: Guard,
+    counters: PerCpuArray<MapData, u64>,
+    ring: AsyncFd<RingBuf<MapData>>,
+    /// What was not authentic, now and then.
+    suspects: AsyncFd<RingBuf<MapData>>,
+    log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
+}
+
+impl Kernel {
+    /// Makes the maps; the programs are loaded when they are wanted.
+    ///
+    /// # Errors
+    /// What stands in the way, and the way out.
+    pub fn load(debug: bool, fence: Fence, sizes: Sizes) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        if !debug {
+            loader.map_max_entries(LOG_MAP, SMALLEST_RING);
+        }
+        let mut object = loader
+            // The program touches no kernel structure: give back the kernel's types, which `new` has read.
+            .btf(None)
+            .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
+            .override_global(FENCE_ALL_GLOBAL, &u32::from(fence == Fence::All), true)
+            .map_max_entries(FENCE_MAP, sizes.addresses)
+            .map_max_entries(VHOSTS_MAP, sizes.vhosts)
+            .map_max_entries(KEYS_MAP, sizes.vhosts)
+            .map_max_entries(HISTORY_MAP, sizes.vhosts)
+            .map_max_entries(ADVERTISEMENTS_MAP, sizes.ring_bytes)
+            .load(OBJECT)
+            .map_err(|error: EbpfError| refused("create the eBPF maps", error))?;
+        let log = if debug {
+            Some(open_log(&mut object)?)
+        } else {
+            None
+        };
+        let guard = Guard::take(&mut object)?;
+        let counters = take(&mut object, COUNTERS_MAP)?;
+        let ring = open_ring(&mut object, ADVERTISEMENTS_MAP)?;
+        let suspects = open_ring(&mut object, SUSPECTS_MAP)?;
+        Ok(Self {
+            object,
+            guard,
+            counters,
+            ring,
+            suspects,
+            log,
+        })
+    }
+
+    /// Loads the program of a hook, unless it is; it sees no packet yet.
+    ///
+    /// # Errors
+    /// What stands in the way, and the way out.
+    pub fn prepare(&mut self, hook: Hook) -> Result<(), Error> {
+        hook::load(&mut self.object, hook)
+    }
+
+    /// Attaches the program to an interface.
+    ///
+    /// # Errors
+    /// What stands in the way, and the way out.
+    pub fn attach(&mut self, link: &Link, hook: Hook, pins: &Pins) -> Result<Attachment, Error> {
+        self.prepare(hook)?;
+        hook::attach(&mut self.object, link, hook, pins)
+    }
+
+    /// What the program looks up.
+    pub const fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
+    }
+
+    /// Ready when a ring or the log has something.
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(log) = &mut self.log {
+            while let Poll::Ready(guard) = log.poll_read_ready_mut(context) {
+                let mut guard = guard?;
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        }
+        // Cleared before the rings are drained: a record that comes in between makes it ready again.
+        let suspects = self.suspects.poll_read_ready(context)?;
+        let suspects = suspects.map(|mut guard| guard.clear_ready());
+        match self.ring.poll_read_ready(context)? {
+            Poll::Ready(mut guard) => {
+                guard.clear_ready();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => suspects.map(Ok),
+        }
+    }
+
+    /// See [`super::Datapath::drain`].
+    pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
+        // Suspects are few, a sample a second from each virtual host.
+        for ring in [&mut self.ring, &mut self.suspects] {
+            let ring = ring.get_mut();
+            loop {
+                if batch.is_full() {
+                    return Drained::Full;
+                }
+                let Some(record) = ring.next() else {
+                    break;
+                };
+                // Only our own program writes records, so all have the one length.
+                let Some(event) = AdvertisementEvent::from_bytes(&record) else {
+                    continue;
+                };
+                batch.push(event);
+                if event.arrival_ns > now.as_nanos() {
+                    return Drained::Later;
+                }
+            }
+        }
+        Drained::Empty
+    }
+
+    /// Every counter, summed over the processors.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let mut counts = [0; Counter::ALL.len()];
+        for (count, counter) in counts.iter_mut().zip(Counter::ALL) {
+            *count = self.count(counter)?;
+        }
+        Ok(counts)
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count(&self, counter: Counter) -> Result<u64, Error> {
+        let per_cpu = self
+            .counters
+            .get(&counter.index(), 0)
+            .map_err(map_error("read", COUNTERS_MAP))?;
+        Ok(per_cpu
+            .iter()
+            .fold(0_u64, |sum, count| sum.wrapping_add(*count)))
+    }
+}
+
+fn open_ring(object: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, Error> {
+    sys::watch(take(object, name)?).map_err(|error| refused("watch an eBPF ring buffer", error))
+}
+
+pub(super) fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+    object: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, Error> {
+    let map = object.take_map(name).ok_or(Error::Missing(name))?;
+    M::try_from(map).map_err(map_error("open", name))
+}
+
+fn open_log(
+    object: &mut Ebpf,
+) -> Result<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>, Error> {
+    let logger = aya_log::EbpfLogger::init(object)
+        .map_err(|error| refused("open the log of the kernel program", error))?;
+    sys::watch(logger).map_err(|error| refused("watch the log of the kernel program", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_grows_with_the_virtual_hosts_in_powers_of_two() {
+        assert_eq!(
+            Sizes::for_numbers(1, 1),
+            Sizes {
+                vhosts: 2,
+                addresses: 2,
+                ring_bytes: 64 * 1024
+            }
+        );
+        assert_eq!(
+            Sizes::for_numbers(255, 300),
+            Sizes {
+                vhosts: 510,
+                addresses: 300,
+                ring_bytes: 2 * 1024 * 1024
+            }
+        );
+        assert_eq!(
+            Sizes::for_numbers(usize::MAX, usize::MAX).ring_bytes,
+            16 * 1024 * 1024
+        );
+    }
+}
