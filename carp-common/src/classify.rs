@@ -6,6 +6,9 @@
 //! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
 //! length, checksum, version. What comes after them, authentication first, is [`crate::guard`]'s.
 //!
+//! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
+//! [`Carried::claimed_address`] says which.
+//!
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
 use crate::shared::{AdvertisementEvent, Counter, FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue};
@@ -28,6 +31,9 @@ const VRRP_V2_AUTH_LEN: usize = 8;
 /// An IPv4 header with as many options as fit. Unit: bytes.
 const IPV4_HEADER_MAX_LEN: usize = 60;
 
+/// No payload begins later: behind two tags and a longest IPv4 header. Unit: bytes from the Ethernet destination.
+const OFFSET_MAX: usize = ether::HEADER_LEN + 2 * ether::TAG_LEN + IPV4_HEADER_MAX_LEN;
+
 /// Where a frame's bytes come from: packet memory in the kernel, a buffer elsewhere.
 pub trait Frame {
     /// Copies `N` bytes from `offset`, counted from the Ethernet destination. `None` when the frame ends before.
@@ -38,6 +44,18 @@ pub trait Frame {
     fn copy_to<const N: usize>(&self, offset: usize, to: &mut [u8; N]) -> Option<()> {
         *to = self.bytes_at(offset)?;
         Some(())
+    }
+}
+
+impl<F: Frame + ?Sized> Frame for &F {
+    #[inline(always)]
+    fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        (**self).bytes_at(offset)
+    }
+
+    #[inline(always)]
+    fn copy_to<const N: usize>(&self, offset: usize, to: &mut [u8; N]) -> Option<()> {
+        (**self).copy_to(offset, to)
     }
 }
 
@@ -198,7 +216,7 @@ impl Place {
             }
         }
         frame.copy_to(ether::SOURCE_OFFSET, &mut event.ethernet_source)?;
-        frame.copy_to(self.payload_offset, &mut event.payload)?;
+        frame.copy_to(hidden(self.payload_offset), &mut event.payload)?;
         Some(())
     }
 
@@ -223,40 +241,77 @@ pub fn classify<'v, F: Frame + ?Sized>(
     ingress: Ingress,
     vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
 ) -> Verdict {
-    let mut tags = VlanTags::default();
-    let mut depth = 0;
-    if let Some(tag) = ingress.stripped_tag {
-        tags.push(tag);
-        depth = 1;
+    match Carried::find(frame, ingress) {
+        Some(carried) if carried.is_protocol_112(frame) => carried.judge(frame, vhost),
+        Some(_) | None => Verdict::Foreign,
     }
-    let mut offset = ether::HEADER_LEN;
-    let Some(mut ether_type) = frame.bytes_at(offset - 2).map(u16::from_be_bytes) else {
-        return Verdict::Foreign;
-    };
-    while ether::is_tag(ether_type) && depth < 2 {
-        let Some([t0, t1, e0, e1]) = frame.bytes_at(offset) else {
-            return Verdict::Foreign;
+}
+
+/// What a frame carries behind its Ethernet header and up to two tags.
+#[derive(Clone, Copy, Debug)]
+pub struct Carried {
+    ingress: Ingress,
+    tags: VlanTags,
+    ether_type: u16,
+    /// Where it begins. Unit: bytes from the Ethernet destination.
+    offset: usize,
+}
+
+impl Carried {
+    /// `None` when the frame ends before.
+    #[inline(always)]
+    #[must_use]
+    pub fn find<F: Frame + ?Sized>(frame: &F, ingress: Ingress) -> Option<Self> {
+        let mut tags = VlanTags::default();
+        let mut depth = 0;
+        if let Some(tag) = ingress.stripped_tag {
+            tags.push(tag);
+            depth = 1;
+        }
+        let mut offset = ether::HEADER_LEN;
+        let mut ether_type = u16::from_be_bytes(frame.bytes_at(offset - 2)?);
+        while ether::is_tag(ether_type) && depth < 2 {
+            let [t0, t1, e0, e1] = frame.bytes_at(offset)?;
+            tags.push(u16::from_be_bytes([t0, t1]));
+            ether_type = u16::from_be_bytes([e0, e1]);
+            offset += ether::TAG_LEN;
+            depth += 1;
+        }
+        Some(Self {
+            ingress,
+            tags,
+            ether_type,
+            offset,
+        })
+    }
+
+    /// Whether it is IP, and inside that the protocol of CARP and VRRP.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_protocol_112<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        let protocol_offset = match self.ether_type {
+            ether::TYPE_IPV4 => IPV4_PROTOCOL_OFFSET,
+            ether::TYPE_IPV6 => IPV6_NEXT_HEADER_OFFSET,
+            _ => return false,
         };
-        tags.push(u16::from_be_bytes([t0, t1]));
-        ether_type = u16::from_be_bytes([e0, e1]);
-        offset += ether::TAG_LEN;
-        depth += 1;
+        frame.bytes_at(self.offset + protocol_offset) == Some([IP_PROTOCOL])
     }
-    let (family, protocol_offset) = match ether_type {
-        ether::TYPE_IPV4 => (Family::Inet, IPV4_PROTOCOL_OFFSET),
-        ether::TYPE_IPV6 => (Family::Inet6, IPV6_NEXT_HEADER_OFFSET),
-        _ => return Verdict::Foreign,
-    };
-    if frame.bytes_at(offset + protocol_offset) != Some([IP_PROTOCOL]) {
-        return Verdict::Foreign;
-    }
-    let packet = match family {
-        Family::Inet => inet(frame, offset),
-        Family::Inet6 => inet6(frame, offset),
-    };
-    match packet {
-        Ok(packet) => packet.judge(frame, ingress, tags, vhost),
-        Err(counter) => Verdict::Pass(counter),
+
+    /// Judges an IP packet of protocol 112.
+    #[inline(always)]
+    pub fn judge<'v, F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
+    ) -> Verdict {
+        let packet = match self.ether_type {
+            ether::TYPE_IPV4 => inet(frame, self.offset),
+            _ => inet6(frame, self.offset),
+        };
+        match packet {
+            Ok(packet) => packet.judge(frame, self.ingress, self.tags, vhost),
+            Err(counter) => Verdict::Pass(counter),
+        }
     }
 }
 
@@ -374,7 +429,7 @@ impl Packet {
             return Err(Rejection::WrongTtl);
         }
         let payload: [u8; HEADER_LEN] = frame
-            .bytes_at(payload_offset)
+            .bytes_at(hidden(payload_offset))
             .ok_or(Rejection::ShortPacket)?;
         if !advertisement::checksum_is_valid(&payload) {
             return Err(Rejection::BadChecksum);
@@ -401,6 +456,16 @@ impl Packet {
     }
 }
 
+/// The same offset, of which the compiler knows nothing. Range: at most [`OFFSET_MAX`].
+///
+/// It would conclude from one read that another one is inside the frame too, and drop its range check or read through the
+/// pointer that was checked; the verifier does not follow such arguments. Neither does it know the offset any more, hence
+/// the upper bound.
+#[inline(always)]
+fn hidden(offset: usize) -> usize {
+    core::hint::black_box(offset).min(OFFSET_MAX)
+}
+
 /// Whether the checksum of the IPv4 header holds, over its options too.
 #[inline(always)]
 fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
@@ -413,15 +478,9 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
         if header_len < IPV4_HEADER_LEN + from_end {
             break;
         }
-        // Hidden from the compiler, which knows from the payload read before that the options lie inside the frame and
-        // would drop their range checks; the verifier does not follow that argument. Counted from the end, because that
-        // makes the offset a variable one for the verifier: a range check on it says nothing about the other packet
-        // pointers, so all numbers of options look alike to it afterwards.
-        let option = core::hint::black_box(header_len - from_end);
-        // And so hidden from the verifier too: of kernel 6.1, which forgets its bounds.
-        if option > IPV4_HEADER_MAX_LEN {
-            return false;
-        }
+        // Counted from the end, because that makes the offset a variable one for the verifier: a range check on it says
+        // nothing about the other packet pointers, so all numbers of options look alike to it afterwards.
+        let option = hidden(header_len - from_end);
         let Some(word) = frame.bytes_at::<4>(offset + option) else {
             return false;
         };
@@ -446,5 +505,6 @@ pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
+mod fence;
 #[cfg(test)]
 mod tests;

@@ -11,18 +11,24 @@
 mod maps;
 #[expect(unsafe_code, reason = "packet memory")]
 mod packet;
+#[expect(unsafe_code, reason = "a name that the loader looks up")]
+mod refuse;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
-use aya_log_ebpf::debug;
-use carp_common::classify::{Frame, Ingress, Place, Rejection, Verdict, classify};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use carp_common::classify::{Carried, Frame, Ingress, Place, Rejection, Verdict};
 use carp_common::guard::Repetition;
 use carp_common::shared::Counter;
 use carp_common::units::Family;
 
-use packet::Packet;
+use packet::{Packet, Skb};
+use refuse::carpd_refuse;
+
+/// On to the next tcx program, and to the stack after the last (linux/bpf.h, `enum tcx_action_base`).
+const TCX_NEXT: i32 = -1;
+/// The frame ends here.
+const TCX_DROP: i32 = 2;
 
 /// What becomes of a frame.
 enum Fate {
@@ -41,16 +47,46 @@ fn carpd_xdp(context: XdpContext) -> u32 {
         ifindex,
         stripped_tag: None,
     };
-    match handle(&context, &Packet::of_xdp(&context), ingress) {
+    let frame = Packet::of_xdp(&context);
+    match handle(ingress, &frame, || &frame) {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
     }
 }
 
+/// tcx, at ingress: the same where there is no native XDP.
+#[classifier]
+fn carpd_tcx(context: TcContext) -> i32 {
+    let skb = Skb(&context);
+    let ingress = Ingress {
+        ifindex: skb.ifindex(),
+        stripped_tag: skb.stripped_tag(),
+    };
+    match handle(ingress, &skb, || Packet::with_headers_of_skb(&context)) {
+        Fate::Pass => TCX_NEXT,
+        Fate::Drop => TCX_DROP,
+    }
+}
+
 /// Counts, publishes and decides: the same for every hook.
+///
+/// `sight` is for a look at any frame; `frame` brings one of protocol 112 where all of it can be read at once.
 #[inline(always)]
-fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> Fate {
-    match classify(frame, ingress, maps::vhost) {
+fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -> F) -> Fate {
+    let Some(carried) = Carried::find(sight, ingress) else {
+        return Fate::Pass;
+    };
+    if let Some(key) = carried.claimed_address(sight, maps::FENCE_ALL.load() != 0)
+        && maps::is_fenced(&key)
+    {
+        maps::count(Counter::DroppedFenced);
+        return Fate::Drop;
+    }
+    if !carried.is_protocol_112(sight) {
+        return Fate::Pass;
+    }
+    let frame = &frame();
+    match carried.judge(frame, maps::vhost) {
         Verdict::Foreign => Fate::Pass,
         Verdict::Pass(counter) => {
             maps::count(counter);
@@ -65,19 +101,25 @@ fn handle(context: &impl EbpfContext, frame: &impl Frame, ingress: Ingress) -> F
         }
         Verdict::Drop { place, reason } => {
             count_received(place.family);
-            refuse(context, frame, &place, reason)
+            if maps::DEBUG.load() != 0
+                && let Some(scratch) = maps::scratch()
+            {
+                scratch.event.key = place.key;
+                scratch.event.source = place.source(frame).unwrap_or_default();
+            }
+            refuse(&place, reason)
         }
         Verdict::Deliver { place, unicast } => {
             count_received(place.family);
             match admit(frame, &place) {
                 Some(Ok(counter)) => {
                     maps::count(counter);
-                    match unicast && is_served(&place) {
+                    match unicast && maps::now_ns() <= place.alive_until_ns {
                         true => Fate::Drop,
                         false => Fate::Pass,
                     }
                 }
-                Some(Err(reason)) => refuse(context, frame, &place, reason),
+                Some(Err(reason)) => refuse(&place, reason),
                 None => Fate::Pass,
             }
         }
@@ -111,60 +153,12 @@ fn admit(frame: &impl Frame, place: &Place) -> Option<Result<Counter, Rejection>
     })
 }
 
-/// Drops, says why, and counts it; unless there is no daemon any more, whose decision that was.
+/// Drops what the daemon would not hear.
 #[inline(always)]
-fn refuse(
-    context: &impl EbpfContext,
-    frame: &impl Frame,
-    place: &Place,
-    reason: Rejection,
-) -> Fate {
-    if !is_served(place) {
-        maps::count(Counter::PassedLeftover);
-        return Fate::Pass;
-    }
-    maps::count(reason.counter());
-    if maps::DEBUG.load() != 0 {
-        explain(context, frame, place, reason);
-    }
-    Fate::Drop
-}
-
-/// Whether the daemon gave a sign of life.
-#[inline(always)]
-fn is_served(place: &Place) -> bool {
-    maps::now_ns() <= place.alive_until_ns
-}
-
-/// Says why an advertisement of ours was dropped.
-///
-/// One call for each text, because choosing among strings would make a table of addresses, which an eBPF object cannot
-/// relocate.
-#[inline(never)]
-fn explain(context: &impl EbpfContext, frame: &impl Frame, place: &Place, reason: Rejection) {
-    let key = &place.key;
-    let source = place.source(frame).unwrap_or_default();
-    macro_rules! say {
-        ($name:literal) => {
-            debug!(
-                context,
-                "{} vhid {} ifindex {} vlan {} source {:i}",
-                $name,
-                key.vhid,
-                key.ifindex,
-                key.vlan,
-                source
-            )
-        };
-    }
-    match reason {
-        Rejection::WrongTtl => say!("dropped-wrong-ttl"),
-        Rejection::ShortPacket => say!("dropped-short-packet"),
-        Rejection::BadChecksum => say!("dropped-bad-checksum"),
-        Rejection::BadVersion => say!("dropped-bad-version"),
-        Rejection::BadAuthentication => say!("dropped-bad-authentication"),
-        Rejection::Duplicate => say!("dropped-duplicate"),
-        Rejection::RateLimited => say!("dropped-rate-limited"),
+fn refuse(place: &Place, reason: Rejection) -> Fate {
+    match carpd_refuse(reason.counter().index(), place.alive_until_ns) {
+        0 => Fate::Pass,
+        _ => Fate::Drop,
     }
 }
 

@@ -6,7 +6,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use carp_common::guard::{History, is_authentic};
 use carp_common::shared::{
-    AdvertisementEvent, Counter, KernelKeys, VHOST_CONFIGURED, VhostKey, VhostValue,
+    AdvertisementEvent, Counter, FenceKey, FenceValue, KernelKeys, VHOST_CONFIGURED, VhostKey,
+    VhostValue,
 };
 
 /// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.
@@ -23,6 +24,10 @@ static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
 /// What each of them heard lately: 288 bytes on each CPU.
 #[map]
 static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
+
+/// Addresses that we answer for only until a deadline.
+#[map]
+static FENCE: HashMap<FenceKey, FenceValue> = HashMap::with_max_entries(1024, 0);
 
 /// One advertisement at a time.
 #[map]
@@ -47,6 +52,11 @@ static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[unsafe(no_mangle)]
 pub static DEBUG: Global<u32> = Global::new(0);
 
+/// Whether the fence is about every packet to a fenced address, not only about questions for it. Set before loading,
+/// likewise.
+#[unsafe(no_mangle)]
+pub static FENCE_ALL: Global<u32> = Global::new(0);
+
 /// The helpers that the program calls are for GPL-compatible programs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
@@ -61,10 +71,23 @@ pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
     (value.flags & VHOST_CONFIGURED != 0).then_some(value)
 }
 
+/// Whether the time to answer for an address is over.
+#[inline(always)]
+pub fn is_fenced(key: &FenceKey) -> bool {
+    // SAFETY: as above.
+    unsafe { FENCE.get(key) }.is_some_and(|fence| now_ns() > fence.deadline_ns)
+}
+
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(counter: Counter) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter.index()) {
+    count_index(counter.index());
+}
+
+/// The same for a counter that is known by its index.
+#[inline(always)]
+pub fn count_index(index: u32) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: the map's own memory, for this CPU alone; the program is not interrupted by itself.
         unsafe { *slot += 1 };
     }

@@ -1,10 +1,10 @@
 //! Bounds-checked packet access; the only pointer arithmetic.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use carp_common::classify::Frame;
 
-/// The directly readable part of a frame: all of it up to about a page, the first buffer of a jumbo frame. Every header
-/// that the classifier asks for is in it.
+/// The directly readable part of a frame. For XDP that is all of it up to about a page, or the first buffer of a jumbo
+/// frame; every header that the classifier asks for is in it.
 pub struct Packet {
     start: usize,
     end: usize,
@@ -22,11 +22,71 @@ impl Packet {
 }
 
 impl Packet {
+    /// The linear part of a packet buffer that a tcx program was called for.
+    #[inline(always)]
+    pub fn of_skb(context: &TcContext) -> Self {
+        Self {
+            start: context.data(),
+            end: context.data_end(),
+        }
+    }
+
+    /// The same, after all headers were brought into it.
+    ///
+    /// Only for advertisements: for a buffer that others have too, the kernel copies the linear part.
+    #[inline(always)]
+    pub fn with_headers_of_skb(context: &TcContext) -> Self {
+        let wanted = context.len().min(HEADERS_MAX);
+        let packet = Self::of_skb(context);
+        if packet.start + wanted as usize <= packet.end {
+            return packet;
+        }
+        // Should there be no memory for it, the frame is judged by what can be seen.
+        let _ = context.pull_data(wanted);
+        Self::of_skb(context)
+    }
+
     /// The address of `N` readable bytes at an offset.
     #[inline(always)]
     fn range<const N: usize>(&self, offset: usize) -> Option<*const [u8; N]> {
         let from = self.start + offset;
         (from + N <= self.end).then_some(from as *const [u8; N])
+    }
+}
+
+/// Ethernet and two tags, the longest IPv4 header, CARP: 14 + 8 + 60 + 36, rounded up. Unit: bytes.
+const HEADERS_MAX: u32 = 128;
+
+/// A whole packet buffer: what is not in its linear part is fetched.
+pub struct Skb<'a>(pub &'a TcContext);
+
+impl Frame for Skb<'_> {
+    #[inline(always)]
+    fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        Packet::of_skb(self.0)
+            .bytes_at(offset)
+            .or_else(|| self.0.load(offset).ok())
+    }
+}
+
+impl Skb<'_> {
+    /// The 16 bits of the VLAN tag that the kernel took out of the frame.
+    #[inline(always)]
+    pub fn stripped_tag(&self) -> Option<u16> {
+        let skb = self.0.skb.skb;
+        // SAFETY: the context of a running program.
+        let present = unsafe { (*skb).vlan_present };
+        // SAFETY: as above.
+        let tag = unsafe { (*skb).vlan_tci };
+        #[expect(clippy::cast_possible_truncation, reason = "16 bits in a field of 32")]
+        (present != 0).then_some(tag as u16)
+    }
+
+    /// The device that is receiving.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0.skb.skb).ifindex }
     }
 }
 

@@ -12,6 +12,11 @@ pub const FRAME_LEN: usize = ether::HEADER_LEN + PACKET_LEN;
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 
+/// How a request begins: these, and the operation.
+pub const REQUEST: [u8; 8] = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
+/// Where the target's address is.
+pub const TARGET_IP_OFFSET: usize = 24;
+
 /// What an ARP packet wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

@@ -4,8 +4,11 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use crate::datapath::Hook;
+
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// `bpf_attr` of BPF_PROG_LOAD, its first fields; the kernel takes the rest as zeros.
@@ -32,11 +35,15 @@ struct TestRun {
     rest: [u64; 5],
 }
 
-/// `r0 = XDP_PASS; exit`.
-pub fn load_pass() -> OwnedFd {
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`.
+pub fn load_pass(hook: Hook) -> OwnedFd {
+    let (program_type, first) = match hook {
+        Hook::Xdp => (BPF_PROG_TYPE_XDP, 0x0000_0002_0000_00b7),
+        Hook::Tcx => (BPF_PROG_TYPE_SCHED_CLS, 0xffff_ffff_0000_00b7),
+    };
+    let instructions: [u64; 2] = [first, 0x95];
     let mut load = Load {
-        program_type: BPF_PROG_TYPE_XDP,
+        program_type,
         instruction_count: 2,
         instructions: instructions.as_ptr(),
         license: c"GPL".as_ptr(),

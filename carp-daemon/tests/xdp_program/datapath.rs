@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    ProgramError, ProgramFd, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
+};
 use aya::{Ebpf, EbpfLoader};
 use carp_common::classify::widen;
 use carp_common::guard::History;
 use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, HISTORY_MAP,
-    KEYS_MAP, KernelKeys, SUSPECTS_MAP, VHOSTS_MAP, VhostKey, VhostValue, XDP_PROGRAM,
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, FENCE_MAP, FenceKey, FenceValue,
+    HISTORY_MAP, KEYS_MAP, KernelKeys, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
+    XDP_PROGRAM,
 };
 use carp_common::units::{Family, Vhid};
 
@@ -18,8 +21,36 @@ use crate::frames::{ADDRESSES, GROUP, GROUP6, OURS, VHID, authenticator};
 
 /// The device that test runs pretend to come from.
 pub const LOOPBACK: u32 = 1;
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Xdp,
+    Tcx,
+}
+
+pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tcx];
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Pass,
+    Drop,
+}
+
+impl Hook {
+    /// What the program's answer means there (linux/bpf.h, `enum xdp_action` and `enum tcx_action_base`).
+    pub fn fate(self, answer: u32) -> Fate {
+        match (self, answer) {
+            (Self::Xdp, 2) | (Self::Tcx, u32::MAX) => Fate::Pass,
+            (Self::Xdp, 1) | (Self::Tcx, 2) => Fate::Drop,
+            (Self::Xdp | Self::Tcx, _) => panic!("{self:?} program answered {answer}"),
+        }
+    }
+}
+
 /// The loaded program and its maps.
 pub struct Datapath {
+    hook: Hook,
     pub program: Ebpf,
     pub vhosts: HashMap<MapData, VhostKey, VhostValue>,
     pub keys: Array<MapData, KernelKeys>,
@@ -27,12 +58,18 @@ pub struct Datapath {
     counters: PerCpuArray<MapData, u64>,
     advertisements: RingBuf<MapData>,
     suspects: RingBuf<MapData>,
+    pub fence: HashMap<MapData, FenceKey, FenceValue>,
 }
 
 impl Datapath {
     /// Loads the object with vhids 7 and 8 in IPv4, 7 in IPv6 and 7 in VLAN 5, in slots 0 to 3. `None` when that is not
     /// permitted and not required.
-    pub fn load(debug: bool) -> Option<Self> {
+    pub fn load(hook: Hook) -> Option<Self> {
+        Self::load_with(hook, &[])
+    }
+
+    /// The same, with some globals switched on.
+    pub fn load_with(hook: Hook, globals: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             let required =
                 |name: &str| std::env::var(name).is_ok_and(|value| value == "1" || value == "true");
@@ -45,11 +82,11 @@ impl Datapath {
         }
         let object =
             std::fs::read(object()).expect("`cargo xtask build-ebpf` has built the object");
-        let debug = u32::from(debug);
-        let mut program = EbpfLoader::new()
-            .override_global(DEBUG_GLOBAL, &debug, true)
-            .load(&object)
-            .unwrap();
+        let mut loader = EbpfLoader::new();
+        for global in globals {
+            loader.override_global(global, &1_u32, true);
+        }
+        let mut program = loader.load(&object).unwrap();
         let mut vhosts: HashMap<_, VhostKey, VhostValue> = take(&mut program, VHOSTS_MAP);
         let mut keys: Array<_, KernelKeys> = take(&mut program, KEYS_MAP);
         for (slot, (key, group)) in (0..).zip(configured()) {
@@ -57,19 +94,25 @@ impl Datapath {
             keys.set(slot, accepted.kernel_keys(), 0).unwrap();
             vhosts.insert(key, VhostValue::new(group, slot), 0).unwrap();
         }
-        let xdp: &mut Xdp = program
-            .program_mut(XDP_PROGRAM)
-            .unwrap()
-            .try_into()
-            .unwrap();
-        xdp.load().unwrap();
+        match hook {
+            Hook::Xdp => {
+                let xdp: &mut Xdp = found(program.program_mut(XDP_PROGRAM));
+                xdp.load().unwrap();
+            }
+            Hook::Tcx => {
+                let tcx: &mut SchedClassifier = found(program.program_mut(TCX_PROGRAM));
+                tcx.load().unwrap();
+            }
+        }
         Some(Self {
+            hook,
             vhosts,
             keys,
             history: take(&mut program, HISTORY_MAP),
             counters: take(&mut program, COUNTERS_MAP),
             advertisements: take(&mut program, ADVERTISEMENTS_MAP),
             suspects: take(&mut program, SUSPECTS_MAP),
+            fence: take(&mut program, FENCE_MAP),
             program,
         })
     }
@@ -83,34 +126,49 @@ impl Datapath {
         }
     }
 
-    pub fn xdp(&self) -> &Xdp {
-        self.program
-            .program(XDP_PROGRAM)
-            .unwrap()
-            .try_into()
-            .unwrap()
+    pub fn info(&self) -> ProgramInfo {
+        let program = match self.hook {
+            Hook::Xdp => self.program.program(XDP_PROGRAM),
+            Hook::Tcx => self.program.program(TCX_PROGRAM),
+        };
+        program.unwrap().info().unwrap()
     }
 
-    /// Runs the program on one frame, often, and returns its last action and the time of one run.
-    pub fn repeat(&self, frame: &[u8], repeat: u32) -> (u32, Duration) {
+    /// The program.
+    pub fn fd(&self) -> &ProgramFd {
+        match self.hook {
+            Hook::Xdp => found::<&Xdp, _>(self.program.program(XDP_PROGRAM)).fd(),
+            Hook::Tcx => found::<&SchedClassifier, _>(self.program.program(TCX_PROGRAM)).fd(),
+        }
+        .unwrap()
+    }
+
+    /// Runs the program on one frame, often, and returns its last verdict and the time of one run.
+    pub fn repeat(&self, frame: &[u8], repeat: u32) -> (Fate, Duration) {
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat,
             ..TestRunOptions::new()
         };
-        let result = self.xdp().test_run(options).unwrap();
-        (result.return_value, result.duration)
+        let result = match self.hook {
+            Hook::Xdp => found::<&Xdp, _>(self.program.program(XDP_PROGRAM)).test_run(options),
+            Hook::Tcx => {
+                found::<&SchedClassifier, _>(self.program.program(TCX_PROGRAM)).test_run(options)
+            }
+        }
+        .unwrap();
+        (self.hook.fate(result.return_value), result.duration)
     }
 
     /// Runs the program on one frame, as if nothing had been heard before; returns its action and the counters that
     /// moved.
-    pub fn run_afresh(&mut self, frame: &[u8]) -> (u32, Vec<(&'static str, u64)>) {
+    pub fn run_afresh(&mut self, frame: &[u8]) -> (Fate, Vec<(&'static str, u64)>) {
         self.forget();
         self.run(frame)
     }
 
     /// Runs the program on one frame; returns its action and the counters that moved.
-    pub fn run(&self, frame: &[u8]) -> (u32, Vec<(&'static str, u64)>) {
+    pub fn run(&self, frame: &[u8]) -> (Fate, Vec<(&'static str, u64)>) {
         let before = self.counters();
         let (action, _) = self.repeat(frame, 1);
         let moved = Counter::ALL
@@ -125,8 +183,12 @@ impl Datapath {
     pub fn counters(&self) -> Vec<u64> {
         Counter::ALL
             .iter()
-            .map(|counter| self.counters.get(&counter.index(), 0).unwrap().iter().sum())
+            .map(|counter| self.count(*counter))
             .collect()
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters.get(&counter.index(), 0).unwrap().iter().sum()
     }
 
     /// Takes every event out of the ring.
@@ -164,6 +226,10 @@ fn take<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     name: &str,
 ) -> M {
     M::try_from(program.take_map(name).unwrap()).unwrap()
+}
+
+fn found<T: TryFrom<P, Error = ProgramError>, P>(program: Option<P>) -> T {
+    T::try_from(program.unwrap()).unwrap()
 }
 
 /// The object that the daemon embeds.

@@ -105,6 +105,13 @@ pub fn tcp() -> Vec<u8> {
     frame
 }
 
+/// The same over IPv6.
+pub fn tcp6() -> Vec<u8> {
+    let mut frame = genuine6();
+    frame[20] = 6;
+    frame
+}
+
 pub fn resum_ip(frame: &mut [u8]) {
     let header_len = usize::from(frame[IP] & 0x0f) * 4;
     frame[IP + 10..IP + 12].fill(0);

@@ -1,0 +1,124 @@
+//! What a frame costs, beside a program that only passes it on.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use carp_common::shared::{FENCE_ALL_GLOBAL, KernelKeys};
+use carp_common::wire::advertisement::Advertisement;
+
+use crate::bpf;
+use crate::datapath::{Datapath, Fate, HOOKS, Hook};
+use crate::frames::*;
+use crate::monotonic_ns;
+
+/// The fast path's budget: the link must not notice us.
+#[test]
+fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
+    for hook in HOOKS {
+        let Some(datapath) = Datapath::load(hook) else {
+            return;
+        };
+        for (name, frame) in [("IPv4", tcp()), ("IPv6", tcp6())] {
+            let percent = percent_of_trivial(&datapath, hook, name, &frame, Fate::Pass, 125);
+            assert!(
+                percent <= 125,
+                "a TCP packet over {name} costs {percent} % of a program that only passes on {hook:?}; the budget is 125 %"
+            );
+        }
+    }
+}
+
+/// What a flood of forged advertisements costs, HMAC and all, where one form of the digest is accepted, as without IPv6
+/// link-local addresses. The budget is a multiple of what passing alone costs, because absolute times are the machine's.
+#[test]
+fn forged_advertisement_costs_at_most_the_two_hashes() {
+    const BUDGET: u64 = 12_000;
+    let forged = carrying(&Advertisement {
+        digest: [0xd1; 20],
+        ..authentic(VHID, COUNTER)
+    });
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let two = "forged, two accepted forms";
+        percent_of_trivial(&datapath, hook, two, &forged, Fate::Drop, u64::MAX);
+        let mut keys = KernelKeys::NONE;
+        keys.0[0] = authenticator(VHID, &ADDRESSES).kernel_keys().0[0];
+        datapath.keys.set(0, keys, 0).unwrap();
+        let percent = percent_of_trivial(&datapath, hook, "forged", &forged, Fate::Drop, BUDGET);
+        assert!(percent <= BUDGET, "{percent} % on {hook:?}");
+    }
+}
+
+/// Not a budget, but known: the wide fence asks a map about every packet.
+#[test]
+fn wide_fence_costs_one_look_into_a_map() {
+    let Some(datapath) = Datapath::load_with(Hook::Xdp, &[FENCE_ALL_GLOBAL]) else {
+        return;
+    };
+    let percent = percent_of_trivial(
+        &datapath,
+        Hook::Xdp,
+        "IPv4, --fence all",
+        &tcp(),
+        Fate::Pass,
+        1000,
+    );
+    assert!(percent <= 1000, "{percent} %");
+}
+
+/// Medians of interleaved rounds; the best of a few attempts, until one is within the budget: a busy machine makes either
+/// side slower for a while, but never makes ours faster.
+fn percent_of_trivial(
+    datapath: &Datapath,
+    hook: Hook,
+    name: &str,
+    frame: &[u8],
+    fate: Fate,
+    budget: u64,
+) -> u64 {
+    let trivial = bpf::load_pass(hook);
+    let mut best = u64::MAX;
+    for _ in 0..8 {
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for _ in 0..9 {
+            theirs.push(cost(trivial.as_fd(), hook, frame, Fate::Pass));
+            ours.push(cost(datapath.fd().as_fd(), hook, frame, fate));
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let percent = ours * 100 / theirs.max(1);
+        println!(
+            "{hook:?}, 1000 frames, {name}: {ours} ns, passing alone {theirs} ns, {percent} %"
+        );
+        best = best.min(percent);
+        if best <= budget {
+            break;
+        }
+    }
+    best
+}
+
+/// What 1000 runs take. Unit: nanoseconds.
+///
+/// The kernel's own figure is whole nanoseconds for one run, too coarse here. Its fixed cost (repeated runs patch the
+/// XDP dispatcher, which takes milliseconds) is measured and taken off.
+fn cost(program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
+    // Some 20 ms, whatever one run takes.
+    let runs = match fate {
+        Fate::Pass => 4_000_000,
+        Fate::Drop => 50_000,
+    };
+    let timed = |runs| {
+        let before = monotonic_ns();
+        assert_eq!(hook.fate(bpf::test_run(program, frame, runs)), fate);
+        monotonic_ns() - before
+    };
+    let fixed = timed(2);
+    timed(runs).saturating_sub(fixed) * 1000 / u64::from(runs)
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}

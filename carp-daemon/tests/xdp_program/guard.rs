@@ -1,0 +1,247 @@
+//! Authentic or dropped, each once, and not too many; and a program without a daemon.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use carp_common::proto::{AddressSet, Authenticator, Key};
+use carp_common::shared::{Counter, KernelKeys, VhostKey, VhostValue};
+use carp_common::units::{AdvBase, AdvSkew, Family, Profile, Vhid};
+use carp_common::wire::advertisement::Advertisement;
+
+use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
+use crate::frames::*;
+
+const RECEIVED: (&str, u64) = ("received-inet-packets", 1);
+const DELIVERED: (&str, u64) = ("delivered", 1);
+
+#[test]
+fn every_accepted_form_of_the_digest_reaches_the_ring() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let addresses = AddressSet::new(ADDRESSES.iter().map(|text| text.parse().unwrap()));
+        let (key, vhid) = (Key::new(b"password").unwrap(), Vhid::new(VHID).unwrap());
+        for profile in [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd] {
+            let sender = Authenticator::new(&key, vhid, &addresses, profile, None);
+            for counter in [0, 1, COUNTER, u64::MAX] {
+                let advertisement = Advertisement {
+                    digest: sender.sign(counter),
+                    ..authentic(VHID, counter)
+                };
+                let (fate, counters) = datapath.run_afresh(&carrying(&advertisement));
+                assert_eq!((fate, counters), (Fate::Pass, vec![RECEIVED, DELIVERED]));
+                let events = datapath.drain();
+                assert_eq!(events.len(), 1);
+                assert_eq!(events[0].payload, emitted(&advertisement));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_bit_flip_of_what_is_authenticated_is_dropped() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let mut dropped = 0;
+        // vhid, counter, digest; the addresses are in the keys.
+        for byte in (1..2).chain(8..36) {
+            for bit in 0..8 {
+                let mut frame = genuine();
+                frame[CARP + byte] ^= 1 << bit;
+                resum_carp(&mut frame);
+                let (fate, counters) = datapath.run_afresh(&frame);
+                if byte == 1 && frame[CARP + 1] != 8 {
+                    assert_eq!(
+                        (fate, counters),
+                        (Fate::Pass, vec![("passed-unknown-vhid", 1)])
+                    );
+                    continue;
+                }
+                if byte == 1 {
+                    // vhid 8 listens to another group.
+                    continue;
+                }
+                assert_eq!(fate, Fate::Drop, "byte {byte}, bit {bit}");
+                assert_eq!(counters, [RECEIVED, ("dropped-bad-authentication", 1)]);
+                dropped += 1;
+            }
+        }
+        assert_eq!(dropped, 28 * 8);
+        assert!(datapath.drain().is_empty());
+    }
+}
+
+#[test]
+fn without_keys_nothing_is_authentic() {
+    let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
+        return;
+    };
+    datapath.keys.set(0, KernelKeys::NONE, 0).unwrap();
+    assert_eq!(
+        datapath.run_afresh(&genuine()),
+        (
+            Fate::Drop,
+            vec![RECEIVED, ("dropped-bad-authentication", 1)]
+        )
+    );
+    // Those of others are not touched.
+    assert_eq!(datapath.run(&genuine6()).0, Fate::Pass);
+}
+
+#[test]
+fn any_of_the_keys_will_do() {
+    let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
+        return;
+    };
+    let [first, _, _, unused] = authenticator(VHID, &ADDRESSES).kernel_keys().0;
+    for place in 0..4 {
+        let mut keys = [unused; 4];
+        keys[place] = first;
+        datapath.keys.set(0, KernelKeys(keys), 0).unwrap();
+        assert_eq!(
+            datapath.run_afresh(&genuine()).1,
+            [RECEIVED, DELIVERED],
+            "key {place}"
+        );
+    }
+}
+
+#[test]
+fn flood_of_forgeries_leaves_one_sample_that_names_the_sender() {
+    let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
+        return;
+    };
+    let forged = carrying(&Advertisement {
+        digest: [0xd1; 20],
+        ..authentic(VHID, COUNTER)
+    });
+    assert_eq!(datapath.repeat(&forged, 5000).0, Fate::Drop);
+    assert_eq!(datapath.count(Counter::DroppedBadAuthentication), 5000);
+    assert!(datapath.drain().is_empty());
+    let suspects = datapath.suspects();
+    assert!(
+        // One a second, and the machine may be slow.
+        (1..5).contains(&suspects.len()),
+        "{} samples",
+        suspects.len()
+    );
+    assert_eq!(suspects[0].source_address(), SOURCE);
+    assert_eq!(suspects[0].payload, forged[CARP..]);
+}
+
+#[test]
+fn same_again_is_a_duplicate_until_a_quarter_of_its_interval_has_passed() {
+    for hook in HOOKS {
+        let Some(datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let slow = Advertisement {
+            advbase: AdvBase(255),
+            ..authentic(VHID, COUNTER)
+        };
+        let quick = Advertisement {
+            advbase: AdvBase(0),
+            advskew: AdvSkew(26),
+            ..authentic(VHID, COUNTER + 1)
+        };
+        let delivered = vec![RECEIVED, DELIVERED];
+        let duplicate = (Fate::Drop, vec![RECEIVED, ("dropped-duplicate", 1)]);
+        assert_eq!(datapath.run(&carrying(&slow)).1, delivered);
+        assert_eq!(datapath.run(&carrying(&slow)), duplicate);
+        // Two in turn do not make each other new.
+        assert_eq!(datapath.run(&carrying(&quick)).1, delivered);
+        assert_eq!(datapath.run(&carrying(&slow)), duplicate);
+        // A quarter of 26/256 s.
+        sleep(Duration::from_millis(26));
+        assert_eq!(datapath.run(&carrying(&quick)).1, delivered);
+        // Other priority fields: somebody else's business to judge.
+        for changed in [
+            Advertisement {
+                advskew: AdvSkew(0),
+                ..slow
+            },
+            Advertisement {
+                advbase: AdvBase(254),
+                ..slow
+            },
+            Advertisement {
+                demotion: carp_common::units::Demotion(1),
+                ..slow
+            },
+        ] {
+            assert_eq!(datapath.run(&carrying(&changed)).1, delivered);
+        }
+        // Another family or VLAN is another conversation.
+        assert_eq!(datapath.run(&genuine6()).0, Fate::Pass);
+    }
+}
+
+#[test]
+fn replays_are_limited_and_what_rises_never_is() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let top = COUNTER + 10_000;
+        let at = |counter| carrying(&authentic(VHID, counter));
+        assert_eq!(datapath.run(&at(top)).1, [RECEIVED, DELIVERED]);
+        datapath.drain();
+        let replays: Vec<_> = (COUNTER..COUNTER + 4000).map(at).collect();
+        for frame in &replays {
+            datapath.repeat(frame, 1);
+        }
+        let limited = datapath.count(Counter::DroppedRateLimited);
+        let heard = u64::try_from(datapath.drain().len()).unwrap();
+        assert_eq!(limited + heard, 4000);
+        // 128 in each eighth of a second, and the machine may be slow.
+        assert!((128..2000).contains(&heard), "{heard} heard");
+        for counter in top + 1..top + 300 {
+            assert_eq!(
+                datapath.run(&at(counter)).1,
+                [RECEIVED, DELIVERED],
+                "{counter}"
+            );
+        }
+    }
+}
+
+#[test]
+fn leftover_program_drops_nothing_and_still_delivers() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let vhid = |vhid| Vhid::new(vhid).unwrap();
+        for (slot, vhid, group) in [(0, vhid(VHID), GROUP), (1, vhid(8), OURS)] {
+            let key = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid);
+            let value = VhostValue {
+                alive_until_ns: 1,
+                ..VhostValue::new(carp_common::classify::widen(group.octets()), slot)
+            };
+            datapath.vhosts.insert(key, value, 0).unwrap();
+        }
+        let leftover = vec![RECEIVED, ("passed-leftover", 1)];
+        let forged = carrying(&Advertisement {
+            digest: [0xd1; 20],
+            ..authentic(VHID, COUNTER)
+        });
+        let unicast = advertisement(8, OURS);
+        for (name, frame, counters) in [
+            ("ttl 254", with_ip_byte(genuine(), 8, 254), &leftover),
+            ("forged", forged, &leftover),
+            ("genuine", genuine(), &vec![RECEIVED, DELIVERED]),
+            ("duplicate", genuine(), &leftover),
+            ("unicast", unicast, &vec![RECEIVED, DELIVERED]),
+        ] {
+            assert_eq!(
+                datapath.run(&frame),
+                (Fate::Pass, counters.clone()),
+                "{name}"
+            );
+        }
+        assert_eq!(datapath.drain().len(), 2);
+    }
+}

@@ -1,0 +1,61 @@
+//! What becomes of an advertisement that the daemon should not hear.
+
+use aya_log_ebpf::debug;
+use carp_common::shared::Counter;
+
+use crate::maps;
+
+/// Raises the counter of this index and answers anything but 0, which means drop; or 0 when the daemon has given no sign of
+/// life for long, because it was its decision.
+///
+/// A global function for the reason that [`maps::carpd_authentic`] is one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn carpd_refuse(counter: u32, alive_until_ns: u64) -> u32 {
+    if maps::now_ns() > alive_until_ns {
+        maps::count(Counter::PassedLeftover);
+        return 0;
+    }
+    maps::count_index(counter);
+    if maps::DEBUG.load() != 0 {
+        explain(counter);
+    }
+    1
+}
+
+/// Names the counter, the virtual host and the sender, which are in [`maps::scratch`].
+///
+/// One call for each text, because choosing among strings would make a table of addresses, which an eBPF object cannot
+/// relocate.
+#[inline(always)]
+fn explain(counter: u32) {
+    let Some(scratch) = maps::scratch() else {
+        return;
+    };
+    let key = &scratch.event.key;
+    let source = scratch.event.source;
+    macro_rules! say {
+        ($($counter:ident $name:literal)*) => {$(
+            if counter == Counter::$counter.index() {
+                debug!(
+                    (),
+                    "{} vhid {} ifindex {} vlan {} source {:i}",
+                    $name,
+                    key.vhid,
+                    key.ifindex,
+                    key.vlan,
+                    source
+                );
+            }
+        )*};
+    }
+    say! {
+        DroppedWrongTtl "dropped-wrong-ttl"
+        DroppedShortPacket "dropped-short-packet"
+        DroppedBadChecksum "dropped-bad-checksum"
+        DroppedBadVersion "dropped-bad-version"
+        DroppedBadAuthentication "dropped-bad-authentication"
+        DroppedDuplicate "dropped-duplicate"
+        DroppedRateLimited "dropped-rate-limited"
+    }
+}
