@@ -33,6 +33,8 @@ pub enum Request {
     Print(String),
     /// Run.
     Run(Box<Invocation>),
+    /// Remove what a killed carpd left attached to this interface.
+    Detach(String),
 }
 
 /// A run of the daemon.
@@ -311,6 +313,16 @@ struct Arguments {
     #[arg(long, help_heading = "Guard")]
     realtime: bool,
 
+    /// Remove the kernel program that a killed carpd left on the interface, and exit
+    #[arg(
+        long,
+        value_name = "IF",
+        help_heading = "Guard",
+        allow_hyphen_values = true,
+        value_parser = values::interface
+    )]
+    detach: Option<String>,
+
     /// Run in the background; the exit status tells how the start went
     // The alias keeps ucarp's abbreviation, which --datapath would make ambiguous.
     #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
@@ -368,6 +380,9 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
         }
         Err(error) => return Err(Error::Usage(Box::new(error))),
     };
+    if let Some(interface) = arguments.detach {
+        return Ok(Request::Detach(interface));
+    }
     if arguments.vhosts.is_some() {
         vhosts::refuse_others(&command, &matches)?;
     }

@@ -6,6 +6,7 @@
 //! | [`config`] | the validated configuration |
 //! | [`engine`] | the event loop: input in, actions out, wait for the next deadline |
 //! | [`io`] | what touches the system: datapath, sockets, netlink, scripts, clocks |
+//! | [`detach`] | `carpd --detach`: what a killed carpd left attached goes |
 //! | [`lock`] | one process per interface and vhid |
 //! | [`log`] | ucarp's log lines |
 //! | [`privileges`] | what the process may do, and giving up the rest |
@@ -16,6 +17,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemonize;
+pub mod detach;
 pub mod engine;
 pub mod io;
 pub mod lock;

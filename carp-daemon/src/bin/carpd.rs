@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use carp_daemon::cli::{self, Invocation, Request};
 use carp_daemon::daemonize::{self, Process, Readiness};
+use carp_daemon::detach;
 use carp_daemon::engine;
 use carp_daemon::log::{self, Logger};
 use carp_daemon::privileges::{self, Needs, realtime};
@@ -20,14 +21,38 @@ const EXIT_RUN_TIME: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().collect()) {
         Ok(Request::Print(text)) => {
-            // Whoever closed the pipe has read enough.
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(&text);
             ExitCode::SUCCESS
         }
         Ok(Request::Run(invocation)) => start(*invocation),
+        Ok(Request::Detach(interface)) => detach(&interface),
         Err(refusal) => {
             complain(&format!("{:#}", anyhow::Error::new(refusal)));
             EXIT_USAGE.into()
+        }
+    }
+}
+
+/// Says what was removed. Nothing to remove is what was wanted; a carpd that is alive, or a refusal, is not.
+fn detach(interface: &str) -> ExitCode {
+    let outcome = detach::from(interface).and_then(|detached| {
+        for name in &detached.removed {
+            print(&format!("removed the {name} program from {interface}\n"));
+        }
+        match detached.refused.into_iter().next() {
+            Some(refusal) => Err(refusal.into()),
+            None if detached.removed.is_empty() => {
+                print(&format!("no carpd left anything on {interface}\n"));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            complain(&format!("error: {:#}", anyhow::Error::new(refusal)));
+            EXIT_RUN_TIME.into()
         }
     }
 }
@@ -112,6 +137,11 @@ fn leave(logger: &Logger, readiness: Readiness) {
     if let Err(cause) = readiness.ready() {
         warn!("failed to turn the standard streams to /dev/null: {cause}");
     }
+}
+
+fn print(text: &str) {
+    // Whoever closed the pipe has read enough.
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(text: &str) {

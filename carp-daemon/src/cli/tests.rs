@@ -18,7 +18,7 @@ fn parsed(more: &[&str]) -> Result<Invocation, Error> {
     let argv = REQUIRED.iter().chain(more).map(OsString::from).collect();
     parse(argv).map(|request| match request {
         Request::Run(invocation) => *invocation,
-        Request::Print(text) => panic!("printed instead: {text}"),
+        other @ (Request::Print(_) | Request::Detach(_)) => panic!("instead: {other:?}"),
     })
 }
 
@@ -513,4 +513,11 @@ fn one_script_without_the_other_is_warned_about_as_ucarp_does() {
 fn relative_script_is_the_one_the_operator_sees() {
     let expected = std::env::current_dir().unwrap().join("vip-up.sh");
     assert_eq!(vhost(&["-u", "vip-up.sh"]).scripts.up, Some(expected));
+}
+
+#[test]
+fn detach_needs_nothing_but_an_interface() {
+    let request = parse(["carpd", "--detach", "eth0"].map(OsString::from).to_vec());
+    assert!(matches!(request, Ok(Request::Detach(interface)) if interface == "eth0"));
+    assert!(parse(["carpd", "--detach", "a/b"].map(OsString::from).to_vec()).is_err());
 }

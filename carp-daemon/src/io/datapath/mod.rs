@@ -37,7 +37,7 @@ use tracing::{debug, info, warn};
 
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
-use self::pins::Pins;
+pub use self::pins::{Pins, Removal};
 use self::socket::Receiver;
 use super::netlink::Link;
 use crate::config::{self, Config, Fence};

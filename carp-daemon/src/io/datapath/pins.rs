@@ -55,9 +55,7 @@ impl Pins {
             }
         };
         let pins = Self { namespace, mounted };
-        if mounted {
-            remove_dead(Path::new(DIRECTORY));
-        }
+        pins.remove_dead();
         Ok(pins)
     }
 
@@ -106,6 +104,15 @@ impl Pins {
         // Only succeeds when it is empty.
         let _ = fs::remove_dir(directory);
         removal
+    }
+
+    /// Removes the pins of interfaces that are gone, in every network namespace.
+    pub fn remove_dead(&self) {
+        if self.mounted {
+            for name in names(Path::new(DIRECTORY)) {
+                remove_dead_in(&Path::new(DIRECTORY).join(name));
+            }
+        }
     }
 
     /// Removes the pins of an interface that is gone; their links are dead.
@@ -205,13 +212,6 @@ fn remove(path: &Path) {
     }
     if let Err(error) = fs::remove_file(path) {
         debug!("{}: {error}", path.display());
-    }
-}
-
-/// Removes the pins of interfaces that are gone, in every network namespace.
-fn remove_dead(root: &Path) {
-    for name in names(root) {
-        remove_dead_in(&root.join(name));
     }
 }
 
