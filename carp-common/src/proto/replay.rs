@@ -14,9 +14,10 @@ use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
 
 /// The counters we send, and the highest seen so far.
 ///
-/// We count up from the initial one. Among strict peers, who all do, we send more than the highest of all counters heard
-/// or sent. The counters of others may be random and would lead us back to ones that we have used: what was heard from
-/// them is not observed. Comparisons wrap like sequence numbers (RFC 1982).
+/// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
+/// whatever they hear: while it is ours, they do not come back to counters of their own that we remember, which would look
+/// like tampering. Plain numbers, without wrapping: what others start with is random, and in the order of sequence numbers a
+/// few of those would lead us once around the circle.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
@@ -35,18 +36,16 @@ impl CounterSequence {
 
     /// The counter of the advertisement that is sent now. Leaves out `stride` counters.
     pub fn send(&mut self, family: Family, stride: u64) -> u64 {
-        let counter = self.next.wrapping_add(stride);
+        let counter = self.next.saturating_add(stride);
         self.observe(family, counter);
         counter
     }
 
-    /// An authentic counter of a strict peer was heard.
+    /// An authentic counter was heard. The very last number is nothing to go on with.
     pub fn observe(&mut self, family: Family, counter: u64) {
-        if self.rises(family, counter) {
-            self.highest[family] = Some(counter);
-        }
-        if !is_above(self.next, counter) {
-            self.next = counter.wrapping_add(1);
+        self.highest[family] = self.highest[family].max(Some(counter));
+        if let Some(above) = counter.checked_add(1) {
+            self.next = self.next.max(above);
         }
     }
 
@@ -54,14 +53,8 @@ impl CounterSequence {
     /// may overtake each other.
     #[must_use]
     pub fn rises(&self, family: Family, counter: u64) -> bool {
-        self.highest[family].is_none_or(|highest| is_above(counter, highest))
+        Some(counter) > self.highest[family]
     }
-}
-
-/// Sequence-number order: above means ahead by less than half the circle.
-fn is_above(counter: u64, other: u64) -> bool {
-    let ahead = counter.wrapping_sub(other);
-    ahead != 0 && ahead < 1 << 63
 }
 
 /// How many advertisements of our own are remembered.
@@ -339,16 +332,24 @@ mod tests {
     }
 
     #[test]
-    fn counters_wrap() {
-        let mut sequence = CounterSequence::new(u64::MAX - 1);
-        assert_eq!(
-            [0; 3].map(|_| sequence.send(Family::Inet, 0)),
-            [u64::MAX - 1, u64::MAX, 0]
-        );
-        assert!(sequence.rises(Family::Inet, 1));
+    fn random_counters_of_others_never_lead_back() {
+        let mut sequence = CounterSequence::new(100);
+        let mut last = 0;
+        for heard in [
+            7,
+            u64::MAX / 3,
+            u64::MAX / 3 * 2,
+            8,
+            u64::MAX - 10,
+            9,
+            u64::MAX,
+        ] {
+            sequence.observe(Family::Inet, heard);
+            let sent = sequence.send(Family::Inet, 0);
+            assert!(sent > last, "{sent} after {last}");
+            last = sent;
+        }
         assert!(!sequence.rises(Family::Inet, u64::MAX));
-        sequence.observe(Family::Inet, u64::MAX);
-        assert_eq!(sequence.send(Family::Inet, 0), 1);
     }
 
     #[test]

@@ -39,9 +39,7 @@ impl VirtualHost {
         {
             return;
         }
-        if self.settings.strict_counter {
-            self.sequence.observe(family, advertisement.counter);
-        }
+        self.sequence.observe(family, advertisement.counter);
         self.last_heard = Some(origin);
         let Advertisement {
             advbase,
@@ -262,7 +260,9 @@ impl VirtualHost {
     fn give_way(&mut self, reason: Reason, since: Instant) {
         self.enter(State::Backup, reason);
         self.release();
-        if self.settings.profile == Profile::Ucarp {
+        // The winner may have been heard before it heard us: without a word from us it would not know that it has to
+        // announce the addresses again. A BSD yields to an equal, so there a tie must end in silence, or both would.
+        if self.settings.profile == Profile::Ucarp || reason == Reason::BetterMasterAdvertised {
             self.last_advertisement();
         }
         self.program_datapath();
