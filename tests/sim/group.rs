@@ -18,6 +18,8 @@ pub struct Calm {
     families_used: [bool; 2],
     settling_time: Duration,
     distrust: Duration,
+    trust_is_lost: bool,
+    rounds: u32,
     step: Duration,
     undecided_ties: bool,
     /// Nobody stops being a master unheard.
@@ -42,6 +44,8 @@ impl Calm {
             families_used: FAMILIES.map(|family| scenario.group.uses(family)),
             settling_time: scenario.settling_time(),
             distrust: scenario.distrust(),
+            trust_is_lost: scenario.trust_is_lost(),
+            rounds: scenario.rounds(),
             step: scenario.step(),
             undecided_ties: scenario.undecided_ties,
             losers_are_heard: losers_are_heard(scenario),
@@ -72,6 +76,9 @@ impl Calm {
         stations: &[Station],
         network: &Network,
     ) -> Result<bool, Violation> {
+        if self.trust_is_lost {
+            return Ok(false);
+        }
         let uneasy = |station: &Station| {
             station.hung
                 || station.send_errors
@@ -169,7 +176,8 @@ impl Calm {
             .map(|number| self.members[*number].interval(true))
             .max()
             .unwrap_or_default();
-        if since + interval + self.distrust + 2 * self.step < now {
+        let bound = interval * self.rounds + self.distrust + 2 * self.step;
+        if since + bound < now {
             let lasted = now.saturating_duration_since(since);
             return Err(format!(
                 "hosts {masters:?} hear each other and have both been MASTER for {lasted:?}"

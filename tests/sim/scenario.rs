@@ -318,7 +318,30 @@ impl Scenario {
         let interval = self.longest_interval();
         // Of two BSDs that yielded to each other one waits an interval longer than the other.
         let ties = if ties(&self.members).is_some() { 1 } else { 0 };
-        longest.unwrap_or_default() + interval * (1 + ties) + self.distrust() + 4 * self.step()
+        longest.unwrap_or_default()
+            + interval * (ties + self.rounds())
+            + self.distrust()
+            + 4 * self.step()
+    }
+
+    /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross
+    /// can use up each other's counters, and a round goes by.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        let others = u32::try_from(self.members.len()).expect("a few") - 1;
+        if self.theme == Theme::Strict {
+            others.max(1)
+        } else {
+            1
+        }
+    }
+
+    /// Whether an attack may end all trust in a host: OpenBSD's counter is constant, so that whoever replays others'
+    /// advertisements under its address makes it look like a forger as soon as its priority changes.
+    #[must_use]
+    pub fn trust_is_lost(&self) -> bool {
+        let constant = |m: &Member| m.program == Program::Model(Dialect::OpenBsd);
+        self.theme == Theme::Attack && self.members.iter().any(constant)
     }
 
     /// Longest advertisement interval.

@@ -3,7 +3,6 @@
 //! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
 //! and what it asked for.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use carp_common::proto::{Action, Notice, Reason, Settings, Transition, VirtualHost};
@@ -63,30 +62,24 @@ pub struct Watch {
 /// The replay counters that a host sent; outlives its processes.
 #[derive(Debug, Default)]
 pub struct SentCounters {
-    all: BTreeSet<u64>,
     last: Option<u64>,
 }
 
 impl SentCounters {
-    /// Another process starts. Where all peers are carpd it goes on above the last counter; ucarp and FreeBSD draw
-    /// theirs at random and everyone follows, so there it only must not repeat one.
-    pub const fn restart(&mut self, rises: bool) {
+    /// Another process starts. Where all peers are carpd it goes on above the last counter. Others start at random, and
+    /// OpenBSD stays there; a new process follows them to where an earlier one may have been.
+    pub fn restart(&mut self, rises: bool) {
         if !rises {
-            self.last = None;
+            *self = Self::default();
         }
     }
 
     fn add(&mut self, counter: u64) -> Result<(), Violation> {
-        // In the order of sequence numbers, for a peer's random counter may be near the end.
-        let rises = |last: u64| (1..1 << 63).contains(&counter.wrapping_sub(last));
-        if !self.last.is_none_or(rises) {
+        if self.last.is_some_and(|last| counter <= last) {
             return Err(format!(
                 "counter {counter:016x} does not rise above {:016x?}",
                 self.last
             ));
-        }
-        if !self.all.insert(counter) {
-            return Err(format!("counter {counter:016x} was used before"));
         }
         self.last = Some(counter);
         Ok(())
