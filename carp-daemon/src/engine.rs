@@ -12,17 +12,25 @@
 //! | `vhost` | one virtual host with what belongs to it |
 //! | `actions` | carries out what the core decided |
 //! | `links` | netlink events to inputs |
-//! | `addresses` | the virtual addresses in native mode |
+//! | `addresses` | the virtual addresses in native mode, and their lease |
 //! | `fence` | until when the kernel lets this host answer for them |
+//! | `address_guard` | puts back what others remove |
+//! | `arp` | others that have our addresses |
+//! | `chores` | when leases, guard and ARP are due |
+//! | `stalls` | how late we were |
 //! | `report` | log lines for transitions, notices and dumps |
 
 mod actions;
+mod address_guard;
 mod addresses;
+mod arp;
+mod chores;
 mod deadlines;
 mod fence;
 mod interface;
 mod links;
 mod report;
+mod stalls;
 mod vhost;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +39,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Command, Input, Origin};
 use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
@@ -124,11 +133,16 @@ pub async fn run(
 /// Everything that is served. A virtual host or interface is known by its index.
 struct Engine {
     wait_interface: bool,
+    /// Lifetime of the addresses we assign.
+    lease: Option<Duration>,
     vhosts: Vec<Vhost>,
     interfaces: Vec<Interface>,
     /// Who an advertisement is for.
     keys: HashMap<VhostKey, usize>,
+    /// Of the elections.
     deadlines: Deadlines,
+    /// Of everything else.
+    chores: Deadlines,
     timer: DeadlineTimer,
     datapath: Datapath,
     batch: Batch,
@@ -144,6 +158,8 @@ struct Engine {
     retry_at: Option<Instant>,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
     vrrp_check_at: Option<Instant>,
+    /// Of lines about stalls.
+    stall_limit: RateLimit,
     _locks: Vec<Lock>,
 }
 
@@ -170,7 +186,9 @@ impl Engine {
             vhosts,
             interfaces,
             keys: HashMap::new(),
+            lease: config.lease,
             deadlines: Deadlines::default(),
+            chores: Deadlines::default(),
             timer: DeadlineTimer::new().map_err(system("create a timer"))?,
             datapath,
             batch: Batch::new(),
@@ -182,6 +200,7 @@ impl Engine {
             stopping: false,
             retry_at: None,
             vrrp_check_at: Some(now),
+            stall_limit: RateLimit::default(),
             _locks: locks,
         };
         match engine.open() {
@@ -222,6 +241,8 @@ impl Engine {
                 .deadlines
                 .earliest()
                 .into_iter()
+                .chain(self.chores.earliest())
+                .chain(self.next_arp())
                 .chain(self.retry_at)
                 .min();
             self.timer.set(earliest).map_err(|source| Error::System {
@@ -255,10 +276,13 @@ impl Engine {
         }
         self.follow_links(now)?;
         self.retry(now);
-        while let Some(vhost) = self.deadlines.pop_due(now) {
+        while let Some((vhost, due)) = self.deadlines.pop_due(now) {
+            self.note_lateness(vhost, due, now);
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }
+        self.hear_arp(now);
+        self.do_chores(now);
         self.look_for_vrrp(now);
         Ok(())
     }
@@ -276,6 +300,16 @@ impl Engine {
         if let Poll::Ready(result) = self.monitor.poll_readable(context) {
             result?;
             work = true;
+        }
+        for watch in self
+            .interfaces
+            .iter_mut()
+            .filter_map(|it| it.watch.as_mut())
+        {
+            if let Poll::Ready(result) = watch.poll_readable(context) {
+                result?;
+                work = true;
+            }
         }
         if let Poll::Ready(result) = self.timer.poll_expired(context) {
             result?;
@@ -344,6 +378,7 @@ impl Engine {
             source: event.source_address(),
             arrival: Instant::from_nanos(event.arrival_ns),
         };
+        self.note_lateness(vhost, origin.arrival, now);
         self.feed(
             vhost,
             now,
@@ -353,6 +388,7 @@ impl Engine {
                 payload: &event.payload,
             },
         );
+        self.settle_leftovers(vhost, now);
     }
 
     /// One input to one virtual host, and everything that follows from it.

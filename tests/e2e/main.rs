@@ -5,6 +5,7 @@
 
 mod election;
 mod footprint;
+mod guard;
 mod hostile;
 mod interop;
 mod keepalived;

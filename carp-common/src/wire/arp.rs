@@ -91,23 +91,39 @@ impl Arp {
 /// sender fields both learn it.
 #[must_use]
 pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
+    broadcast_frame(&Arp {
+        operation: Operation::Request,
+        sender_mac: interface,
+        sender_ip: address,
+        target_mac: interface,
+        target_ip: address,
+    })
+}
+
+/// The broadcast frame that asks who has `address` and changes nobody's tables, since it names no sender (RFC 5227,
+/// 2.1.1).
+#[must_use]
+pub fn probe_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
+    broadcast_frame(&Arp {
+        operation: Operation::Request,
+        sender_mac: interface,
+        sender_ip: Ipv4Addr::UNSPECIFIED,
+        target_mac: MacAddress([0; 6]),
+        target_ip: address,
+    })
+}
+
+fn broadcast_frame(arp: &Arp) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     if let Some((header, packet)) = frame.split_first_chunk_mut() {
         ether::Header {
             destination: MacAddress::BROADCAST,
-            source: interface,
+            source: arp.sender_mac,
             ether_type: ether::TYPE_ARP,
         }
         .emit(header);
         if let Some(packet) = packet.first_chunk_mut() {
-            Arp {
-                operation: Operation::Request,
-                sender_mac: interface,
-                sender_ip: address,
-                target_mac: interface,
-                target_ip: address,
-            }
-            .emit(packet);
+            arp.emit(packet);
         }
     }
     frame
@@ -130,6 +146,25 @@ mod tests {
                 2, 0, 0, 0, 0, 9, 192, 0, 2, 10, // sender
                 2, 0, 0, 0, 0, 9, 192, 0, 2, 10, // target
             ]
+        );
+    }
+
+    #[test]
+    fn a_probe_names_no_sender() {
+        let frame = probe_frame(MAC, ADDRESS);
+        assert_eq!(
+            frame[..12],
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9]
+        );
+        let probe = Arp::parse(&frame[ether::HEADER_LEN..]).unwrap();
+        assert_eq!(probe.operation, Operation::Request);
+        assert_eq!(
+            (probe.sender_mac, probe.sender_ip),
+            (MAC, Ipv4Addr::UNSPECIFIED)
+        );
+        assert_eq!(
+            (probe.target_mac, probe.target_ip),
+            (MacAddress([0; 6]), ADDRESS)
         );
     }
 

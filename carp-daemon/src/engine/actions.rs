@@ -34,6 +34,7 @@ impl Engine {
         self.show_life(vhost, now);
         self.deadlines
             .set(vhost, self.vhosts[vhost].machine.next_deadline());
+        self.follow_state(vhost, now);
     }
 
     /// Tells the kernel program that we are alive, when a quarter of what it knows has passed.
@@ -190,6 +191,7 @@ impl Engine {
     pub(super) fn release_at_exit(&mut self, vhost: usize, before: State) {
         if self.vhosts[vhost].config.ownership == Ownership::Native {
             self.release_addresses(vhost);
+            self.remove_leftovers(vhost, false);
         }
         if self.vhosts[vhost].config.release_at_exit && before != State::Backup {
             self.run_script(vhost, Which::Down);

@@ -1,89 +1,260 @@
-//! The virtual addresses in native mode: added and removed by netlink, tagged with our protocol number.
+//! The virtual addresses in native mode: added and removed by netlink, tagged with our protocol number, and lent to us by
+//! the kernel for a while only.
+//!
+//! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, once its turn has
+//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing.
+//!
+//! What a run that died left behind stays where it is until the election is settled: the next MASTER of this host
+//! takes it over without a gap, and once another MASTER is heard it is removed. Until then the kernel keeps this host from
+//! claiming it, where there is a fence.
 
 use std::io;
+use std::time::Duration;
 
+use carp_common::time::Instant;
+use carp_common::units::State;
 use tracing::{debug, error, info, warn};
 
-use super::Engine;
+use super::{Engine, Error};
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
 use crate::io::netlink::Address;
+use crate::io::port::Port;
+
+/// What we have to do with one virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing.
+    None,
+    /// We added it, or took it over from an earlier run: ours to renew and to remove.
+    Ours,
+    /// It was there, added by someone else: it serves as well, and is never touched. That was said.
+    Theirs,
+}
 
 impl Engine {
     /// Adds the virtual addresses. Whether all of them are there now.
-    ///
-    /// One that is there already and not ours was configured by someone else: it serves as well, and stays when we
-    /// leave.
     pub(super) fn claim_addresses(&mut self, vhost: usize) -> bool {
         let mut complete = true;
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
+            complete &= self.hold(vhost, index, &address);
+        }
+        // What is left of an earlier run now has another prefix length.
+        self.remove_leftovers(vhost, true);
+        complete
+    }
+
+    /// Sees to it that one address is there. Whether it is.
+    pub(super) fn hold(&mut self, vhost: usize, index: usize, address: &Address) -> bool {
+        let Address {
+            address: ip,
+            prefix,
+            ..
+        } = *address;
+        let added = self.requests.add_address(address, self.lease);
+        let known = self.known(address).copied();
+        let served = &mut self.vhosts[vhost];
+        let label = &served.label;
+        let holding = &mut served.holdings[index];
+        match added {
+            Ok(()) => {
+                debug!("{label}: added {ip}/{prefix}");
+                *holding = Holding::Ours;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if known.is_some_and(|known| known.protocol == ADDRESS_PROTOCOL) {
+                    if *holding != Holding::Ours {
+                        info!("{label}: took over {ip}/{prefix}, left by an earlier run");
+                    }
+                    *holding = Holding::Ours;
+                    return self.renew(vhost, address);
+                }
+                self.hand_over(vhost, index, address);
+            }
+            Err(error) => {
+                error!("{label}: failed to add {ip}/{prefix}: {error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One address is somebody else's; says so once.
+    pub(super) fn hand_over(&mut self, vhost: usize, index: usize, address: &Address) {
+        let served = &mut self.vhosts[vhost];
+        let before = std::mem::replace(&mut served.holdings[index], Holding::Theirs);
+        if before != Holding::Theirs {
+            warn!(
+                "{}: {}/{} is there already, added by someone else: it will be left there",
+                served.label, address.address, address.prefix
+            );
+        }
+    }
+
+    /// Removes those virtual addresses that we added.
+    pub(super) fn release_addresses(&mut self, vhost: usize) {
+        for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
+            if self.vhosts[vhost].holdings[index] == Holding::Ours {
+                self.vhosts[vhost].holdings[index] = Holding::None;
+                self.delete(vhost, &address);
+            }
+        }
+    }
+
+    /// Renews the lease of everything a MASTER holds; when to do so again.
+    pub(super) fn renew_leases(&mut self, vhost: usize, now: Instant) {
+        let Some(lease) = self.lease else { return };
+        let mut renewed = true;
+        for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
+            match self.vhosts[vhost].holdings[index] {
+                Holding::Ours => renewed &= self.renew(vhost, &address),
+                // It could not be added, or someone removed it and we gave way.
+                Holding::None | Holding::Theirs => {}
+            }
+        }
+        self.note_lease(vhost, lease, renewed, now);
+    }
+
+    /// The addresses of a virtual host were given their lease at `now`.
+    pub(super) fn note_lease(
+        &mut self,
+        vhost: usize,
+        lease: Duration,
+        complete: bool,
+        now: Instant,
+    ) {
+        let served = &mut self.vhosts[vhost];
+        if complete {
+            served.leased_until = Some(now + lease);
+        }
+        // Failing, there is time for a few more attempts.
+        served.renew_at = Some(now + if complete { lease / 2 } else { lease / 8 });
+    }
+
+    fn renew(&mut self, vhost: usize, address: &Address) -> bool {
+        let renewed = self.requests.renew_address(address, self.lease);
+        if let Err(error) = &renewed {
             let Address {
                 address: ip,
                 prefix,
                 ..
             } = address;
             let label = &self.vhosts[vhost].label;
-            match self.requests.add_address(&address) {
-                Ok(()) => {
-                    debug!("{label}: added {ip}/{prefix}");
-                    self.vhosts[vhost].owned[index] = true;
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if !self.vhosts[vhost].owned[index] {
-                        warn!(
-                            "{label}: {ip}/{prefix} is there already, added by someone else: it will be left there"
-                        );
-                    }
-                }
-                Err(error) => {
-                    complete = false;
-                    error!("{label}: failed to add {ip}/{prefix}: {error}");
-                }
-            }
+            error!("{label}: failed to renew the lease of {ip}/{prefix}: {error}");
         }
-        complete
+        renewed.is_ok()
     }
 
-    /// Removes those virtual addresses that we added.
-    pub(super) fn release_addresses(&mut self, vhost: usize) {
-        for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
-            if std::mem::take(&mut self.vhosts[vhost].owned[index]) {
-                self.delete(vhost, &address);
-            }
-        }
-    }
-
-    /// Removes what an earlier run left on an interface: the addresses of our virtual hosts that carry our protocol
-    /// number. Every virtual host starts without them. Those of others may belong to another carpd that is alive.
-    pub(super) fn remove_leftovers(&mut self, interface: usize) {
-        let Some(ifindex) = self.interfaces[interface]
-            .port
-            .as_ref()
-            .map(crate::io::port::Port::ifindex)
-        else {
-            return;
-        };
-        let here = self.addresses.get(&ifindex).cloned().unwrap_or_default();
+    /// Looks at the virtual addresses that are there before we claim any: an earlier run's are remembered, somebody
+    /// else's are said.
+    ///
+    /// # Errors
+    /// The kernel program that is to fence them cannot be loaded.
+    pub(super) fn look_for_leftovers(&mut self, interface: usize) -> Result<(), Error> {
         for vhost in self.interfaces[interface].vhosts.clone() {
-            let served = &self.vhosts[vhost];
-            if served.config.ownership != Ownership::Native {
+            if self.vhosts[vhost].config.ownership != Ownership::Native {
                 continue;
             }
-            let ours = |address: &&Address| {
-                address.protocol == ADDRESS_PROTOCOL
-                    && served
-                        .config
-                        .addresses
-                        .iter()
-                        .any(|virtual_one| virtual_one.address == address.address)
-            };
-            for address in here.iter().filter(ours).copied().collect::<Vec<_>>() {
+            let leftovers = self.leftovers(vhost);
+            let natives = self.native_addresses(vhost);
+            let theirs: Vec<Option<Address>> = natives
+                .iter()
+                .map(|address| self.known(address).copied())
+                .collect();
+            let served = &mut self.vhosts[vhost];
+            let label = &served.label;
+            for Address {
+                address: ip,
+                prefix,
+                ..
+            } in &leftovers
+            {
                 info!(
-                    "{}: removing {}, left by an earlier run",
-                    self.vhosts[vhost].label, address.address
+                    "{label}: {ip}/{prefix} was left by an earlier run: kept until another MASTER is heard"
+                );
+            }
+            served.has_leftovers = !leftovers.is_empty();
+            let fence = served.has_leftovers;
+            for (holding, known) in served.holdings.iter_mut().zip(theirs) {
+                if let Some(known) = known
+                    && known.protocol != ADDRESS_PROTOCOL
+                    && *holding != Holding::Theirs
+                {
+                    warn!(
+                        "{label}: {}/{} is there already, added by someone else: it will be left there, so this host \
+                         answers for it as BACKUP too",
+                        known.address, known.prefix
+                    );
+                    *holding = Holding::Theirs;
+                }
+            }
+            if fence {
+                self.datapath.prepare()?;
+                self.fence_leftovers(vhost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier run left once the election says that the addresses are not ours.
+    pub(super) fn settle_leftovers(&mut self, vhost: usize, now: Instant) {
+        let served = &self.vhosts[vhost];
+        if !served.has_leftovers {
+            return;
+        }
+        let settled = match served.machine.state() {
+            State::Init => true,
+            // Unless we take over from it in this very turn.
+            State::Backup => {
+                served.machine.last_heard().is_some()
+                    && served.machine.next_deadline().is_none_or(|at| at > now)
+            }
+            // Claimed.
+            State::Master => false,
+        };
+        if settled {
+            self.remove_leftovers(vhost, false);
+        }
+    }
+
+    /// Removes what an earlier run left, except what a MASTER holds.
+    pub(super) fn remove_leftovers(&mut self, vhost: usize, master: bool) {
+        if !std::mem::take(&mut self.vhosts[vhost].has_leftovers) {
+            return;
+        }
+        let held = if master {
+            self.native_addresses(vhost)
+        } else {
+            Vec::new()
+        };
+        for address in self.leftovers(vhost) {
+            if !held.contains(&address) {
+                info!(
+                    "{}: removing {}/{}, left by an earlier run",
+                    self.vhosts[vhost].label, address.address, address.prefix
                 );
                 self.delete(vhost, &address);
             }
         }
+        if !master {
+            self.remove_fence(vhost);
+        }
+    }
+
+    /// The addresses of a virtual host that carry our protocol number, whatever their prefix length. Those of others
+    /// may belong to another carpd that is alive.
+    fn leftovers(&self, vhost: usize) -> Vec<Address> {
+        let served = &self.vhosts[vhost];
+        let ifindex = self.interfaces[served.interface]
+            .port
+            .as_ref()
+            .map(Port::ifindex);
+        let here = ifindex.and_then(|ifindex| self.addresses.get(&ifindex));
+        let ours = |address: &&Address| {
+            let mut virtual_ones = served.config.addresses.iter();
+            address.protocol == ADDRESS_PROTOCOL
+                && virtual_ones.any(|virtual_one| virtual_one.address == address.address)
+        };
+        here.into_iter().flatten().filter(ours).copied().collect()
     }
 
     fn delete(&mut self, vhost: usize, address: &Address) {
@@ -105,8 +276,15 @@ impl Engine {
         }
     }
 
+    /// What netlink said last about an address with this prefix length.
+    pub(super) fn known(&self, wanted: &Address) -> Option<&Address> {
+        let here = self.addresses.get(&wanted.ifindex)?;
+        here.iter()
+            .find(|known| (known.address, known.prefix) == (wanted.address, wanted.prefix))
+    }
+
     /// What native mode assigns for a virtual host; nothing while its interface is absent.
-    fn native_addresses(&self, vhost: usize) -> Vec<Address> {
+    pub(super) fn native_addresses(&self, vhost: usize) -> Vec<Address> {
         let served = &self.vhosts[vhost];
         let Some(port) = &self.interfaces[served.interface].port else {
             return Vec::new();

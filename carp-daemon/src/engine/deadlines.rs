@@ -39,14 +39,14 @@ impl Deadlines {
         self.queue.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes the virtual host that has been due longest at `now`.
-    pub fn pop_due(&mut self, now: Instant) -> Option<usize> {
+    /// Takes the virtual host that has been due longest at `now`, and since when it is.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(usize, Instant)> {
         let (deadline, vhost) = *self.queue.first()?;
         if deadline > now {
             return None;
         }
         self.set(vhost, None);
-        Some(vhost)
+        Some((vhost, deadline))
     }
 }
 
@@ -66,8 +66,8 @@ mod tests {
         deadlines.set(1, Some(at(20)));
         assert_eq!(deadlines.earliest(), Some(at(10)));
         assert_eq!(deadlines.pop_due(at(9)), None);
-        assert_eq!(deadlines.pop_due(at(20)), Some(2));
-        assert_eq!(deadlines.pop_due(at(20)), Some(1));
+        assert_eq!(deadlines.pop_due(at(20)), Some((2, at(10))));
+        assert_eq!(deadlines.pop_due(at(20)), Some((1, at(20))));
         assert_eq!(deadlines.pop_due(at(20)), None);
         assert_eq!(deadlines.earliest(), Some(at(30)));
     }
@@ -90,7 +90,7 @@ mod tests {
         deadlines.set(1, Some(at(10)));
         assert_eq!(
             (deadlines.pop_due(at(10)), deadlines.pop_due(at(10))),
-            (Some(0), Some(1))
+            (Some((0, at(10))), Some((1, at(10))))
         );
     }
 }

@@ -22,7 +22,7 @@ impl Engine {
                 served.fenced = true;
                 self.move_fence(vhost, now);
             }
-            State::Backup | State::Init if !served.fenced => {}
+            State::Backup | State::Init if !served.fenced || served.has_leftovers => {}
             // The address stays until the script has run.
             State::Backup | State::Init
                 if served.config.ownership == Ownership::Scripts
@@ -33,6 +33,12 @@ impl Engine {
             }
             State::Backup | State::Init => self.remove_fence(vhost),
         }
+    }
+
+    /// What an earlier run left stays fenced until the election says whose it is.
+    pub(super) fn fence_leftovers(&mut self, vhost: usize) {
+        self.vhosts[vhost].fenced = true;
+        self.set_fence(vhost, Instant::ZERO);
     }
 
     /// A MASTER advertised at `now`: it is one for a while.
@@ -66,7 +72,7 @@ impl Engine {
         }
     }
 
-    fn remove_fence(&mut self, vhost: usize) {
+    pub(super) fn remove_fence(&mut self, vhost: usize) {
         let served = &mut self.vhosts[vhost];
         let fenced = std::mem::take(&mut served.fenced);
         let Some(port) = &self.interfaces[served.interface].port else {

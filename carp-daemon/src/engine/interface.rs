@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
+use crate::io::arp_watch::ArpWatch;
 use crate::io::netlink::Address;
 use crate::io::port::Port;
 
@@ -15,6 +16,8 @@ pub struct Interface {
     pub current_name: String,
     /// Its sending side, while the interface exists and could be opened.
     pub port: Option<Port>,
+    /// Its ARP, as long as there is a port.
+    pub watch: Option<ArpWatch>,
     /// Indices of its virtual hosts.
     pub vhosts: Vec<usize>,
     /// Groups to join.
@@ -31,6 +34,7 @@ impl Interface {
             current_name: name.clone(),
             name,
             port: None,
+            watch: None,
             vhosts: Vec::new(),
             groups: BTreeSet::new(),
             complained: false,

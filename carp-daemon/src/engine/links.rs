@@ -12,7 +12,10 @@ use carp_common::time::Instant;
 use carp_common::units::Family;
 use tracing::{error, warn};
 
+use super::address_guard::Suspects;
+use super::addresses::Holding;
 use super::{Engine, Error};
+use crate::io::arp_watch::ArpWatch;
 use crate::io::clock;
 use crate::io::datapath::Chain;
 use crate::io::netlink::{Address, Event, Heard, Link};
@@ -46,8 +49,12 @@ impl Engine {
             ..
         } = self;
         let mut changed = BTreeSet::new();
+        let mut removed = BTreeSet::new();
         let heard = monitor
             .drain(|event| {
+                if let Event::AddressGone(address) = &event {
+                    removed.insert((address.ifindex, address.address, address.prefix));
+                }
                 changed.insert(note(links, addresses, event));
             })
             .map_err(|source| Error::System {
@@ -77,6 +84,14 @@ impl Engine {
             if concerned {
                 self.follow(interface, now);
             }
+        }
+        let suspects = match heard {
+            Heard::All if removed.is_empty() => return Ok(()),
+            Heard::All => Suspects::Removed(removed),
+            Heard::Overrun => Suspects::Any,
+        };
+        for interface in 0..self.interfaces.len() {
+            self.keep_addresses(interface, &suspects, now);
         }
         Ok(())
     }
@@ -172,13 +187,21 @@ impl Engine {
                 source,
             })?;
         }
+        let watch = ArpWatch::open(link).map_err(|source| Error::Interface {
+            action: "watch ARP",
+            interface: name(),
+            source,
+        })?;
         self.interfaces[interface].port = Some(port);
         // Before the fence around them falls, which is part of what we take over.
-        self.remove_leftovers(interface);
-        if let Err(error) = self.datapath.attach(link) {
+        let attached = self
+            .look_for_leftovers(interface)
+            .and_then(|()| Ok(self.datapath.attach(link)?));
+        if let Err(error) = attached {
             self.interfaces[interface].port = None;
-            return Err(error.into());
+            return Err(error);
         }
+        self.interfaces[interface].watch = Some(watch);
         if !link.admin_up || !link.running {
             warn!("{} is down: in INIT until it comes up", link.name);
         }
@@ -192,8 +215,9 @@ impl Engine {
     fn depart(&mut self, interface: usize, ifindex: u32) {
         self.datapath.detach(ifindex);
         self.interfaces[interface].port = None;
+        self.interfaces[interface].watch = None;
         for vhost in self.interfaces[interface].vhosts.clone() {
-            self.vhosts[vhost].owned.fill(false);
+            self.vhosts[vhost].holdings.fill(Holding::None);
         }
     }
 
@@ -250,6 +274,7 @@ impl Engine {
                 );
             }
             self.tell_link(vhost, state, now);
+            self.settle_leftovers(vhost, now);
         }
     }
 

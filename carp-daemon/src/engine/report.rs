@@ -117,9 +117,22 @@ impl Engine {
                     .source
                     .map_or_else(|| "none".to_owned(), |source| source.to_string()),
             );
+            add(&mut status, "demotion", vhost.machine.demotions().sum().0);
+            add(
+                &mut status,
+                "worst-stall-ms",
+                vhost.stalls.worst.as_millis(),
+            );
             info!("status on {label}: {status}");
             let mut counters = String::new();
             for (name, value) in vhost.machine.counters().iter() {
+                add(&mut counters, name, value);
+            }
+            for (name, value) in [
+                ("addresses-restored", vhost.addresses_restored),
+                ("arp-conflicts", vhost.conflicts.count),
+                ("event-loop-stalls", vhost.stalls.count),
+            ] {
                 add(&mut counters, name, value);
             }
             info!("counters on {label}: {}", counters.trim_start());

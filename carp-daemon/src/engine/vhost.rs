@@ -7,11 +7,17 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{LinkState, Settings, VirtualHost};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
+use carp_common::units::State;
 
+use super::address_guard::AddressGuard;
+use super::addresses::Holding;
+use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
+use super::stalls::Stalls;
 use crate::config::VhostConfig;
 use crate::io::clock;
 use crate::io::scripts::{Completion, Runner};
@@ -34,10 +40,30 @@ pub struct Vhost {
     pub key: Option<VhostKey>,
     /// Until when the datapath takes us to be alive for that entry.
     pub alive_until: Instant,
-    /// For each virtual address: we added it and it was not removed since.
-    pub owned: Vec<bool>,
     /// The datapath has a deadline for its addresses.
     pub fenced: bool,
+    /// For each virtual address.
+    pub holdings: Vec<Holding>,
+    /// An earlier run's addresses are still there, until the election is settled.
+    pub has_leftovers: bool,
+    /// When the addresses vanish unless renewed.
+    pub leased_until: Option<Instant>,
+    /// When to renew.
+    pub renew_at: Option<Instant>,
+    /// Against removal by others.
+    pub guard: AddressGuard,
+    /// How often one was put back.
+    pub addresses_restored: u64,
+    /// Of lines about removals that are the scripts' business.
+    pub removal_limit: RateLimit,
+    /// Against others that have our addresses.
+    pub watch: Watch,
+    /// What it saw.
+    pub conflicts: Conflicts,
+    /// How late we were.
+    pub stalls: Stalls,
+    /// The state that [`super::Engine::follow_state`] has followed.
+    pub followed: State,
     /// It claimed its addresses at least once.
     pub was_master: bool,
 }
@@ -81,7 +107,17 @@ impl Vhost {
             key: None,
             alive_until: Instant::ZERO,
             fenced: false,
-            owned: vec![false; config.addresses.len()],
+            holdings: vec![Holding::None; config.addresses.len()],
+            has_leftovers: false,
+            leased_until: None,
+            renew_at: None,
+            guard: AddressGuard::new(config.addresses.len()),
+            addresses_restored: 0,
+            removal_limit: RateLimit::default(),
+            watch: Watch::Off,
+            conflicts: Conflicts::default(),
+            stalls: Stalls::default(),
+            followed: State::Init,
             was_master: false,
             config,
         }

@@ -3,6 +3,7 @@
 //!
 //! | Module | What it is |
 //! |---|---|
+//! | [`arp_watch`] | who else claims our addresses |
 //! | [`clock`] | the one reader of clocks |
 //! | [`timer`] | one timerfd for the earliest deadline |
 //! | [`datapath`] | where advertisements come from: XDP, or a packet socket |
@@ -11,6 +12,7 @@
 //! | [`scripts`] | up and down scripts |
 //! | [`signals`] | what the operator asks for with `kill` |
 
+pub mod arp_watch;
 pub mod clock;
 pub mod datapath;
 pub mod netlink;

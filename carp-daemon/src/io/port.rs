@@ -122,6 +122,14 @@ impl Port {
         }
     }
 
+    /// Asks the link who has `address`.
+    ///
+    /// # Errors
+    /// What `send(2)` answers.
+    pub fn probe(&self, address: Ipv4Addr) -> io::Result<()> {
+        self.send(&arp::probe_frame(self.mac, address))
+    }
+
     fn send(&self, frame: &[u8]) -> io::Result<()> {
         // A packet socket takes a frame whole or not at all.
         self.packets.send(frame).map(|_length| ())

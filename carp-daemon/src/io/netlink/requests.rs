@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -100,17 +101,32 @@ impl Requests {
         Ok(addresses)
     }
 
-    /// Adds an address, tagged with its protocol number.
+    /// Adds an address, tagged with its protocol number, for `lease` or, with `None`, for good.
     ///
     /// # Errors
     /// `AlreadyExists` when the interface has it with this prefix length; else what the kernel answers.
-    pub fn add_address(&mut self, address: &Address) -> io::Result<()> {
+    pub fn add_address(&mut self, address: &Address, lease: Option<Duration>) -> io::Result<()> {
+        self.assign(address, lease, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives an address its whole `lease` again; adds it when it is not there.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn renew_address(&mut self, address: &Address, lease: Option<Duration>) -> io::Result<()> {
+        self.assign(address, lease, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn assign(&mut self, address: &Address, lease: Option<Duration>, flags: u16) -> io::Result<()> {
         let mut request = address_message(address);
         request
             .attributes
             .push(AddressAttribute::Protocol(AddressProtocol::Other(
                 address.protocol,
             )));
+        request
+            .attributes
+            .push(AddressAttribute::CacheInfo(lifetime(lease)));
         if address.address.is_ipv6() {
             // The election has settled who owns it; duplicate address detection would only delay its use.
             request
@@ -119,7 +135,7 @@ impl Requests {
         }
         self.request(
             RouteNetlinkMessage::NewAddress(request),
-            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            NLM_F_ACK | flags,
             |_| {},
         )
     }
@@ -175,6 +191,18 @@ impl Requests {
             }
         }
     }
+}
+
+/// Preferred as long as it is valid: a deprecated address is not a source for new connections.
+fn lifetime(lease: Option<Duration>) -> CacheInfo {
+    // INFINITY_LIFE_TIME of the kernel.
+    let seconds = lease.map_or(u32::MAX, |lease| {
+        u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
+    });
+    let mut lifetime = CacheInfo::default();
+    lifetime.ifa_preferred = seconds;
+    lifetime.ifa_valid = seconds;
+    lifetime
 }
 
 fn address_message(address: &Address) -> AddressMessage {

@@ -1,0 +1,65 @@
+//! What a virtual host has to do besides the election, each at its time: renew leases, put addresses back, watch ARP.
+//!
+//! An idle BACKUP has none of it and is not woken.
+
+use carp_common::time::Instant;
+use carp_common::units::State;
+
+use super::Engine;
+use crate::config::Ownership;
+
+impl Engine {
+    /// A virtual host's actions of one input were carried out: what changes with its state, besides.
+    pub(super) fn follow_state(&mut self, vhost: usize, now: Instant) {
+        let state = self.vhosts[vhost].machine.state();
+        let before = std::mem::replace(&mut self.vhosts[vhost].followed, state);
+        match (before, state) {
+            (State::Init | State::Backup, State::Master) => {
+                self.begin_watch(vhost, now);
+                if let Some(lease) = self.lease
+                    && self.vhosts[vhost].config.ownership == Ownership::Native
+                {
+                    self.note_lease(vhost, lease, true, now);
+                }
+            }
+            (State::Master, State::Init | State::Backup) => {
+                self.end_watch(vhost);
+                let served = &mut self.vhosts[vhost];
+                served.renew_at = None;
+                served.leased_until = None;
+                served.guard.released();
+            }
+            (State::Init | State::Backup, State::Init | State::Backup)
+            | (State::Master, State::Master) => {}
+        }
+        self.schedule_chores(vhost);
+    }
+
+    /// Notes when the next chore is due.
+    pub(super) fn schedule_chores(&mut self, vhost: usize) {
+        let served = &self.vhosts[vhost];
+        let next = served
+            .renew_at
+            .into_iter()
+            .chain(served.guard.deadline())
+            .chain(served.watch.deadline())
+            .min();
+        self.chores.set(vhost, next);
+    }
+
+    /// Does what is due, after the election has been decided.
+    pub(super) fn do_chores(&mut self, now: Instant) {
+        while let Some((vhost, _)) = self.chores.pop_due(now) {
+            if self.vhosts[vhost]
+                .renew_at
+                .take_if(|at| *at <= now)
+                .is_some()
+            {
+                self.renew_leases(vhost, now);
+            }
+            self.guard_timeout(vhost, now);
+            self.watch_timeout(vhost, now);
+            self.schedule_chores(vhost);
+        }
+    }
+}

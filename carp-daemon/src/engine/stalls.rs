@@ -1,0 +1,79 @@
+//! How late we were.
+//!
+//! The election does not depend on it: advertisements are judged by their arrival. But a MASTER that is late too often
+//! advertises too late, so it is measured and said.
+
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use tracing::warn;
+
+use super::Engine;
+
+/// Least time between two log lines.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Turns that came late for one virtual host.
+#[derive(Debug, Default)]
+pub struct Stalls {
+    /// How many.
+    pub count: u64,
+    /// The latest of them.
+    pub worst: Duration,
+    /// The turn that was counted last.
+    counted_at: Option<Instant>,
+}
+
+impl Stalls {
+    /// Whether the turn at `now` was late by more than half an advertisement interval; counted once per turn.
+    fn note(&mut self, lateness: Duration, interval: Duration, now: Instant) -> bool {
+        if lateness <= interval / 2 {
+            return false;
+        }
+        self.worst = self.worst.max(lateness);
+        if self.counted_at != Some(now) {
+            self.counted_at = Some(now);
+            self.count += 1;
+        }
+        true
+    }
+}
+
+impl Engine {
+    /// What a virtual host waits for since `due` is looked at only `now`.
+    pub(super) fn note_lateness(&mut self, vhost: usize, due: Instant, now: Instant) {
+        let lateness = now.saturating_duration_since(due);
+        let served = &mut self.vhosts[vhost];
+        let interval = served.machine.advertised().interval();
+        if served.stalls.note(lateness, interval, now)
+            && let Some(suppressed) = self.stall_limit.admit(now, REPORT_INTERVAL)
+        {
+            warn!(
+                suppressed,
+                "{}: late by {} ms, the advertisement interval is {} ms: carpd was stopped, or this host is overloaded \
+                 (--realtime helps)",
+                served.label,
+                lateness.as_millis(),
+                interval.as_millis()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_half_an_interval_counts_once_per_turn() {
+        let mut stalls = Stalls::default();
+        let interval = Duration::from_secs(1);
+        let ms = Duration::from_millis;
+        let turn = |ns| Instant::from_nanos(ns);
+        assert!(!stalls.note(ms(500), interval, turn(1)));
+        assert!(stalls.note(ms(501), interval, turn(1)));
+        assert!(stalls.note(ms(900), interval, turn(1)));
+        assert!(stalls.note(ms(700), interval, turn(2)));
+        assert_eq!((stalls.count, stalls.worst), (2, ms(900)));
+    }
+}

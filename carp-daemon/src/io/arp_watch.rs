@@ -1,0 +1,166 @@
+//! ARP packets whose sender has an address that is ours.
+//!
+//! A filter in the kernel lets only those through, so ordinary ARP wakes nobody. After some were taken, the next look
+//! is a second later: whoever floods us with them costs one wake-up a second and a small buffer.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_common::wire::arp::{Arp, FRAME_LEN};
+use carp_common::wire::ether;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use socket2::{Domain, SockFilter, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::netlink::Link;
+use crate::sys;
+
+/// Time between two looks when there was something to see.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Unit: bytes, of which the kernel takes about 1 KiB for each frame.
+const RECEIVE_BUFFER: usize = 32 << 10;
+
+/// Frames for one look; more than the buffer holds, unless they come in while it is read.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Addresses that the filter knows one by one; more than these it knows as a range.
+const EXACT_MAX: usize = 64;
+
+/// One interface's ARP.
+#[derive(Debug)]
+pub struct ArpWatch {
+    socket: AsyncFd<Socket>,
+    readable: bool,
+    paused_until: Option<Instant>,
+}
+
+/// What was seen in one look.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// ARP packets; their sender addresses may be others when there are more than [`EXACT_MAX`].
+    pub packets: Vec<Arp>,
+    /// How many more there were, for which there was no room.
+    pub lost: u64,
+}
+
+impl ArpWatch {
+    /// Looks for no address yet.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW; else what the system calls answer.
+    pub fn open(link: &Link) -> io::Result<Self> {
+        // Protocol 0: no frame comes in before the filter is there and the interface chosen.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.set_nonblocking(true)?;
+        socket.attach_filter(&filter(&[]))?;
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        sys::ignore_outgoing(socket.as_fd())?;
+        #[expect(clippy::cast_possible_truncation, reason = "0x0806")]
+        sys::bind_to_interface(socket.as_fd(), link.index, libc::ETH_P_ARP as u16)?;
+        Ok(Self {
+            socket: sys::watch(socket)?,
+            readable: false,
+            paused_until: None,
+        })
+    }
+
+    /// Looks for these addresses from now on.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` answers.
+    pub fn choose(&self, addresses: &[Ipv4Addr]) -> io::Result<()> {
+        self.socket.get_ref().attach_filter(&filter(addresses))
+    }
+
+    /// When there will be something to [`take`](Self::take) although nothing is readable.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Ready when there is something to [`take`](Self::take) and the last time was a second ago.
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.paused_until.is_some() {
+            return Poll::Pending;
+        }
+        // Cleared before the socket is read: a frame that comes in between makes it ready again.
+        ready!(self.socket.poll_read_ready(context))?.clear_ready();
+        self.readable = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// What came in since the last look, if it is time for one.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers, except for a link that is down or gone: netlink tells about that.
+    pub fn take(&mut self, now: Instant) -> io::Result<Seen> {
+        let rested = self.paused_until.take_if(|until| *until <= now).is_some();
+        let mut seen = Seen::default();
+        if !std::mem::take(&mut self.readable) && !rested {
+            return Ok(seen);
+        }
+        let mut frame = [0; FRAME_LEN];
+        let socket = self.socket.get_ref();
+        for _ in 0..FRAMES_AT_ONCE {
+            match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(_length) => seen.packets.extend(Arp::parse(&frame[ether::HEADER_LEN..])),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR | Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        seen.lost = sys::take_drops(socket.as_fd())?.into();
+        if !seen.packets.is_empty() {
+            self.paused_until = Some(now + PAUSE);
+        }
+        Ok(seen)
+    }
+}
+
+/// Offset of the sender's IP address in a frame. The kernel has taken a VLAN tag out of it.
+const SENDER_IP: u32 = 14 + 14;
+/// Ancillary data: for whom the frame is (`SKF_AD_OFF` + `SKF_AD_PKTTYPE`).
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// Another station's, or that of a VLAN nobody has here.
+const OTHER_HOST: u32 = 3;
+
+/// `arp src host A or arp src host B …`, for this host or for everyone.
+fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_EQUAL: u16 = 0x15;
+    const JUMP_GREATER: u16 = 0x25;
+    const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let reject = || SockFilter::new(RETURN, 0, 0, 0);
+    let accept = || SockFilter::new(RETURN, 0, 0, u32::MAX);
+    let mut program = vec![
+        SockFilter::new(LOAD_BYTE, 0, 0, PACKET_TYPE),
+        SockFilter::new(JUMP_EQUAL, 0, 1, OTHER_HOST),
+        reject(),
+        SockFilter::new(LOAD_WORD, 0, 0, SENDER_IP),
+    ];
+    let numbers = addresses.iter().map(|address| address.to_bits());
+    if addresses.len() <= EXACT_MAX {
+        for number in numbers {
+            // To the next comparison unless it is this one.
+            program.push(SockFilter::new(JUMP_EQUAL, 0, 1, number));
+            program.push(accept());
+        }
+    } else if let (Some(first), Some(last)) = (numbers.clone().min(), numbers.max()) {
+        program.push(SockFilter::new(JUMP_GREATER_OR_EQUAL, 0, 2, first));
+        program.push(SockFilter::new(JUMP_GREATER, 1, 0, last));
+        program.push(accept());
+    }
+    program.push(reject());
+    program
+}
