@@ -1,0 +1,32 @@
+//! Breaks the core on purpose, in a copy, and lets the simulation notice; the list is `tests/mutants/list.rs`.
+
+use anyhow::Result;
+
+use crate::shell::{self, cargo};
+
+/// Break the core in each listed way and see that the simulation notices
+#[derive(clap::Args)]
+#[command(
+    long_about = "Break the core in each way that tests/mutants/list.rs lists, in a copy below target/mutants, and see that the \
+    tests named there fail. Takes some minutes: the core and the simulation are compiled once per mutant."
+)]
+pub struct Args {}
+
+/// Runs the list.
+///
+/// # Errors
+///
+/// When a mutant is not caught, or no longer has its place in the sources.
+pub fn run(_: &Args) -> Result<()> {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--locked",
+        "--package",
+        "carp-tests",
+        "--test",
+        "mutants",
+    ]);
+    command.args(["--", "--include-ignored", "--nocapture"]);
+    shell::run(&mut command)
+}
