@@ -203,3 +203,158 @@ impl History {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Demotion, Vhid};
+    use crate::wire::advertisement::Advertisement;
+
+    const MS: u64 = 1_000_000;
+
+    fn payload(counter: u64, advbase: u8, advskew: u8) -> [u8; HEADER_LEN] {
+        let mut payload = [0xa5; HEADER_LEN];
+        Advertisement {
+            vhid: Vhid::new(7).unwrap(),
+            advskew: AdvSkew(advskew),
+            demotion: Demotion(0),
+            advbase: AdvBase(advbase),
+            counter,
+            // As different as the counters are.
+            digest: core::array::from_fn(|i| counter.to_le_bytes()[i % 8]),
+        }
+        .emit(&mut payload);
+        payload
+    }
+
+    #[test]
+    fn duplicate_is_what_comes_again_within_a_quarter_of_its_interval() {
+        for (advbase, advskew, quarter_ns) in [
+            (1, 0, 250 * MS),
+            (0, 0, 976_562),
+            (255, 255, 63_999_023_437),
+        ] {
+            let mut history = History::EMPTY;
+            let advertisement = payload(5, advbase, advskew);
+            let begin = 1_000_000 * MS;
+            assert_eq!(history.judge(&advertisement, begin), Ok(()));
+            for now in [begin, begin + 1, begin + quarter_ns - 1] {
+                assert_eq!(
+                    history.judge(&advertisement, now),
+                    Err(Repetition::Duplicate)
+                );
+            }
+            // Refused ones do not count: the quarter began with the one that was heard.
+            assert_eq!(history.judge(&advertisement, begin + quarter_ns), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_byte_but_vhid_and_checksum_makes_a_difference() {
+        // And but the rest of the digest, which the counter determines.
+        for byte in [2, 4, 5].into_iter().chain(8..24) {
+            let mut history = History::EMPTY;
+            let advertisement = payload(5, 1, 0);
+            assert_eq!(history.judge(&advertisement, MS), Ok(()));
+            let mut other = advertisement;
+            other[byte] ^= 0x80;
+            assert_eq!(history.judge(&other, MS), Ok(()), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn some_captured_advertisements_in_turn_are_duplicates_all_the_same() {
+        let mut history = History::EMPTY;
+        let captured: [_; SEEN_MAX] = core::array::from_fn(|i| payload(1000 + i as u64, 1, 0));
+        for advertisement in &captured {
+            assert_eq!(history.judge(advertisement, MS), Ok(()));
+        }
+        for advertisement in captured.iter().cycle().take(1000) {
+            assert_eq!(
+                history.judge(advertisement, 2 * MS),
+                Err(Repetition::Duplicate)
+            );
+        }
+    }
+
+    #[test]
+    fn alternating_priorities_under_one_counter_are_limited() {
+        let mut history = History::EMPTY;
+        let both = [payload(5, 1, 0), payload(5, 1, 1)];
+        let admitted = |history: &mut History, now| {
+            both.iter()
+                .cycle()
+                .take(10_000)
+                .filter(|advertisement| history.judge(advertisement, now).is_ok())
+                .count()
+        };
+        // The first one rises.
+        assert_eq!(admitted(&mut history, MS), 1 + ADMITTED_MAX as usize);
+        assert_eq!(admitted(&mut history, MS + WINDOW_NS - 1), 0);
+        assert_eq!(
+            admitted(&mut history, MS + WINDOW_NS),
+            ADMITTED_MAX as usize
+        );
+    }
+
+    #[test]
+    fn genuine_ones_are_heard_through_a_flood_of_replays() {
+        let mut history = History::EMPTY;
+        let mut heard = 0;
+        for second in 0..100 {
+            let now = second * 1000 * MS;
+            let genuine = payload(100_000 + second, 1, 0);
+            assert_eq!(history.judge(&genuine, now), Ok(()), "second {second}");
+            for replay in 0..2000 {
+                let replayed = payload(replay, 1, 0);
+                heard += usize::from(history.judge(&replayed, now + replay).is_ok());
+            }
+        }
+        assert_eq!(heard, 100 * ADMITTED_MAX as usize);
+    }
+
+    #[test]
+    fn counters_have_a_top_so_replays_cannot_rise_in_circles() {
+        let mut history = History::EMPTY;
+        let circle = [1 << 62, 2 << 62, 3 << 62];
+        let risen = circle
+            .iter()
+            .cycle()
+            .take(300)
+            .filter(|counter| history.rises(**counter))
+            .count();
+        assert_eq!(risen, 3);
+    }
+
+    #[test]
+    fn samples_are_a_second_apart() {
+        let mut history = History::EMPTY;
+        let taken = (0..10_000)
+            .filter(|ms| history.takes_sample(ms * MS))
+            .count();
+        assert_eq!(taken, 10);
+    }
+
+    #[test]
+    fn no_content_of_a_history_panics() {
+        let mut history = History {
+            highest: u64::MAX,
+            window_ends_ns: u64::MAX,
+            admitted: u32::MAX,
+            started: u32::MAX,
+            next_sample_ns: u64::MAX,
+            seen: [Seen {
+                counter: u64::MAX,
+                digest: u64::MAX,
+                at_ns: u64::MAX,
+                shown: u32::MAX,
+                _pad: 0,
+            }; SEEN_MAX],
+        };
+        for now in [0, 1, u64::MAX] {
+            assert!(!history.takes_sample(now) || now == u64::MAX);
+            let _ = history.judge(&[0xff; HEADER_LEN], now);
+            let _ = history.judge(&[0; HEADER_LEN], now);
+        }
+    }
+}

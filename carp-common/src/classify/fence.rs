@@ -70,3 +70,84 @@ impl Carried {
             && frame.bytes_at(self.offset + IPV6_HEADER_LEN) == Some([NEIGHBOUR_SOLICITATION])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ingress;
+    use super::*;
+    use crate::wire::arp::gratuitous_frame;
+    use crate::wire::ether::MacAddress;
+    use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::vec::Vec;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+    const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+
+    fn claimed(frame: &[u8], every_packet: bool) -> Option<FenceKey> {
+        let ingress = Ingress {
+            ifindex: 3,
+            stripped_tag: None,
+        };
+        Carried::find(frame, ingress)?.claimed_address(frame, every_packet)
+    }
+
+    fn key(vlan: u16, address: impl Into<IpAddr>) -> Option<FenceKey> {
+        Some(FenceKey::new(3, vlan, address.into()))
+    }
+
+    fn request() -> Vec<u8> {
+        gratuitous_frame(MacAddress([2, 0, 0, 0, 0, 9]), ADDRESS).to_vec()
+    }
+
+    fn solicitation() -> Vec<u8> {
+        let mut frame = std::vec![0x33, 0x33, 0xff, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0x86, 0xdd];
+        frame.extend([0x60, 0, 0, 0, 0, 24, ICMPV6, 255]);
+        frame.extend([0xfe; 16]);
+        frame.extend([0xff; 16]);
+        frame.extend([NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0]);
+        frame.extend(ADDRESS6.octets());
+        frame
+    }
+
+    #[test]
+    fn questions_name_their_target() {
+        assert_eq!(claimed(&request(), false), key(0, ADDRESS));
+        assert_eq!(claimed(&solicitation(), false), key(0, ADDRESS6));
+        // The target counts, wherever the solicitation is sent to.
+        assert_eq!(claimed(&solicitation(), true), key(0, ADDRESS6));
+        let mut in_vlan = request();
+        in_vlan.splice(12..12, [0x81, 0, 0, 5]);
+        assert_eq!(claimed(&in_vlan, false), key(5, ADDRESS));
+    }
+
+    #[test]
+    fn packets_name_their_destination_only_when_all_are_asked_about() {
+        let mut packet = solicitation();
+        packet[20] = 6;
+        assert_eq!(claimed(&packet, false), None);
+        assert_eq!(claimed(&packet, true), key(0, Ipv6Addr::from([0xff; 16])));
+        let mut packet = std::vec![0; 14 + 20];
+        packet[12] = 8;
+        packet[30..34].copy_from_slice(&ADDRESS.octets());
+        assert_eq!(claimed(&packet, false), None);
+        assert_eq!(claimed(&packet, true), key(0, ADDRESS));
+    }
+
+    #[test]
+    fn truncated_frames_ask_for_nothing() {
+        for frame in [request(), solicitation()] {
+            for length in 0..frame.len() {
+                assert_eq!(claimed(&frame[..length], false), None, "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_that_makes_a_request_counts() {
+        for bit in 14 * 8..22 * 8 {
+            let mut frame = request();
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(claimed(&frame, true), None, "bit {bit}");
+        }
+    }
+}

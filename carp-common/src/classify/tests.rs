@@ -318,6 +318,9 @@ fn rejections_have_the_counters_of_netstat() {
         (Rejection::ShortPacket, "dropped-short-packet"),
         (Rejection::BadChecksum, "dropped-bad-checksum"),
         (Rejection::BadVersion, "dropped-bad-version"),
+        (Rejection::BadAuthentication, "dropped-bad-authentication"),
+        (Rejection::Duplicate, "dropped-duplicate"),
+        (Rejection::RateLimited, "dropped-rate-limited"),
     ] {
         assert_eq!(reason.counter().name(), name);
     }
