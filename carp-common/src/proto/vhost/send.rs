@@ -23,7 +23,8 @@ impl VirtualHost {
         self.send(Priority::BOW_OUT);
     }
 
-    /// ucarp's last advertisement: the winner hears that somebody else was MASTER, and announces the addresses again.
+    /// The last advertisement of a MASTER that yields, as ucarp sends it: the winner hears that somebody else was MASTER, and
+    /// announces the addresses again.
     ///
     /// With our true priority, as ucarp's: one step worse would make a third host that preempts take over from it.
     pub(super) fn last_advertisement(&mut self) {
