@@ -349,6 +349,25 @@ fn what_a_killed_master_left_is_removed_once_another_master_is_heard() -> Result
 }
 
 #[test]
+fn a_script_that_could_not_start_for_lack_of_descriptors_runs_once_there_are_some() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let a = pair.carpd(&pair.a, &format!("{SLOW} {}", scripts.up_and_down()?))?;
+    scripts.wait_for_calls(&["down [eth0] [10.9.0.100]"])?;
+    let limit = |soft: u32| {
+        let limits = format!("--nofile={soft}:1024");
+        pair.a
+            .run("prlimit", &[&format!("--pid={}", a.pid()), &limits])
+    };
+    limit(3)?;
+    a.wait_for("trying again", LONG)?;
+    limit(1024)?;
+    scripts.wait_for_calls(&["down [eth0] [10.9.0.100]", "up [eth0] [10.9.0.100]"])?;
+    ensure!(a.lines_with("trying again").len() == 1);
+    Ok(())
+}
+
+#[test]
 fn a_stop_of_carpd_is_measured_counted_and_said_once() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, SLOW)?;

@@ -164,3 +164,63 @@ fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     program.push(reject());
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use carp_common::wire::arp::{gratuitous_frame, probe_frame};
+    use carp_common::wire::ether::MacAddress;
+
+    use super::*;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
+
+    /// Whether the filter lets an announcement of `sender` through; it runs on any datagram socket.
+    fn passes(addresses: &[Ipv4Addr], frame: &[u8]) -> bool {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let receiver = Socket::from(OwnedFd::from(receiver));
+        receiver.attach_filter(&filter(addresses)).unwrap();
+        // A datagram that the filter refuses is an error of the sender's on some kernels.
+        let _ = sender.send(frame);
+        receiver
+            .recv(&mut [std::mem::MaybeUninit::uninit(); FRAME_LEN])
+            .is_ok()
+    }
+
+    fn addresses(count: u8) -> Vec<Ipv4Addr> {
+        (0..count)
+            .map(|last| [10, 0, 0, 100 + last].into())
+            .collect()
+    }
+
+    fn announced(watched: &[Ipv4Addr], address: [u8; 4]) -> bool {
+        passes(watched, &gratuitous_frame(MAC, address.into()))
+    }
+
+    #[test]
+    fn only_senders_with_a_watched_address_pass() {
+        assert!(!announced(&[], [10, 0, 0, 100]));
+        for count in [1, 2, 64, 65, 100] {
+            let watched = addresses(count);
+            assert!(announced(&watched, [10, 0, 0, 100]), "first of {count}");
+            assert!(
+                announced(&watched, [10, 0, 0, 99 + count]),
+                "last of {count}"
+            );
+            assert!(!announced(&watched, [10, 0, 0, 99]), "before {count}");
+            assert!(
+                !announced(&watched, [10, 0, 0, 100 + count]),
+                "after {count}"
+            );
+        }
+    }
+
+    #[test]
+    fn questions_for_a_watched_address_do_not_pass() {
+        let address = addresses(1)[0];
+        assert!(!passes(&[address], &probe_frame(MAC, address)));
+    }
+}

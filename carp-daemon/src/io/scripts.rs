@@ -27,6 +27,9 @@ use crate::config::Scripts;
 /// How long a script may take to heed TERM before KILL follows.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// Time between two attempts to start a script for which there were no descriptors, processes or memory.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Which script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -87,6 +90,11 @@ impl Wishes {
     /// The latest wish wins; one that the running script fulfils cancels what waits.
     fn add(&mut self, which: Which) {
         self.waiting = (self.running != Some(which)).then_some(which);
+    }
+
+    /// Whether the running script, had it not started yet, need not start any more.
+    fn is_superseded(&self) -> bool {
+        self.waiting.is_some() || self.closed
     }
 
     /// Marks the waiting wish as running.
@@ -168,7 +176,7 @@ async fn work(job: Job, shared: Arc<Shared>, completions: mpsc::UnboundedSender<
     loop {
         let next = shared.wishes().start();
         if let Some(which) = next {
-            let outcome = job.run(which).await;
+            let outcome = job.run(which, &shared).await;
             // The receiver is gone while the last scripts are waited for at exit.
             let _ = completions.send(Completion { which, outcome });
         } else if shared.wishes().closed {
@@ -180,7 +188,7 @@ async fn work(job: Job, shared: Arc<Shared>, completions: mpsc::UnboundedSender<
 }
 
 impl Job {
-    async fn run(&self, which: Which) -> Outcome {
+    async fn run(&self, which: Which, shared: &Shared) -> Outcome {
         let script = match which {
             Which::Up => &self.scripts.up,
             Which::Down => &self.scripts.down,
@@ -199,16 +207,27 @@ impl Job {
             .collect::<Vec<_>>()
             .join(" ");
         warn!("Spawning [{line}]");
-        let child = Command::new(script)
+        let mut command = Command::new(script);
+        command
             .args(arguments)
             .stdin(Stdio::null())
-            .process_group(0)
-            .spawn();
-        match child {
-            Ok(child) => self.supervise(child, &line).await,
-            Err(cause) => {
-                error!("Unable to exec {line}: {cause}");
-                Outcome::NotStarted
+            .process_group(0);
+        let mut complained = false;
+        loop {
+            match command.spawn() {
+                Ok(child) => return self.supervise(child, &line).await,
+                // It may pass, and while it lasts the addresses may be at the wrong host.
+                Err(cause) if is_shortage(&cause) && !shared.wishes().is_superseded() => {
+                    if !std::mem::replace(&mut complained, true) {
+                        error!("Unable to exec {line}, trying again: {cause}");
+                    }
+                    // A new wish, or the end, may make this one void.
+                    let _ = timeout(RETRY_INTERVAL, shared.changed.notified()).await;
+                }
+                Err(cause) => {
+                    error!("Unable to exec {line}: {cause}");
+                    return Outcome::NotStarted;
+                }
             }
         }
     }
@@ -260,6 +279,14 @@ impl Job {
     }
 }
 
+/// What keeps a script from starting now, and is not the script's fault.
+fn is_shortage(cause: &io::Error) -> bool {
+    matches!(
+        cause.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM)
+    )
+}
+
 fn signal_group(group: Pid, signal: Signal) {
     // ESRCH: every member has ended already.
     if let Err(errno) = killpg(group, signal)
@@ -299,6 +326,28 @@ mod tests {
         drop(stdin);
         assert!(install.wait().unwrap().success());
         path
+    }
+
+    #[test]
+    fn a_wish_that_could_not_start_is_void_once_another_waits_or_the_end_comes() {
+        let mut wishes = Wishes::default();
+        wishes.add(Which::Up);
+        wishes.start();
+        wishes.add(Which::Up);
+        assert!(!wishes.is_superseded());
+        wishes.add(Which::Down);
+        assert!(wishes.is_superseded());
+        wishes.add(Which::Up);
+        assert!(!wishes.is_superseded());
+        wishes.closed = true;
+        assert!(wishes.is_superseded());
+    }
+
+    #[test]
+    fn a_shortage_passes_and_a_missing_script_stays_missing() {
+        let passes = |errno| is_shortage(&io::Error::from_raw_os_error(errno));
+        assert!(passes(libc::EMFILE) && passes(libc::EAGAIN));
+        assert!(!passes(libc::ENOENT) && !passes(libc::EACCES));
     }
 
     fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> Runner {
