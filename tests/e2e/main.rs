@@ -4,6 +4,7 @@
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
 mod election;
+mod faults;
 mod footprint;
 mod guard;
 mod hostile;

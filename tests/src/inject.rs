@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use anyhow::{Context, Result, ensure};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket,
 };
 
 use crate::lab::Host;
@@ -63,13 +63,18 @@ impl Injector {
     }
 }
 
-/// A packet socket that sends on `interface` and receives nothing.
-fn packet_socket(interface: &str) -> Result<OwnedFd> {
-    // getifaddrs() gives each interface's own link-layer address, which is what bind() wants to name it.
-    let link = getifaddrs()?
+/// What bind() wants to name an interface of the present namespace.
+pub(crate) fn link_address(interface: &str) -> Result<LinkAddr> {
+    // getifaddrs() gives each interface's own link-layer address.
+    getifaddrs()?
         .filter(|entry| entry.interface_name == interface)
         .find_map(|entry| entry.address?.as_link_addr().copied())
-        .with_context(|| format!("no interface {interface}"))?;
+        .with_context(|| format!("no interface {interface}"))
+}
+
+/// A packet socket that sends on `interface` and receives nothing.
+fn packet_socket(interface: &str) -> Result<OwnedFd> {
+    let link = link_address(interface)?;
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,

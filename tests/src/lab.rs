@@ -499,7 +499,7 @@ impl Namespace {
     }
 
     /// Sets a variable under `/proc/sys/net`, if this kernel has it.
-    fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+    pub(crate) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{name}");
         self.enter(|| match fs::write(&path, value) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

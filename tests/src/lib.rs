@@ -9,7 +9,10 @@
 //! | [`packet`] | bytes of CARP, VRRP and ARP to values and back, written without the daemon's own code |
 //! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
 //! | [`inject`] | raw frames out of a host |
+//! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
+//! | [`switch`] | what a managed switch can do to a port |
 //! | [`client`] | a client that uses the virtual address and reports its outages |
+//! | [`witness`] | who answers for the virtual address, all the time |
 //! | [`sim`] | no network at all: the core in a simulated one, under every fault |
 //!
 //! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
@@ -18,6 +21,7 @@
 //! Nothing here sleeps and hopes: every wait has a condition and a deadline, and says what it saw when the deadline
 //! passes.
 
+pub mod cable;
 pub mod capture;
 pub mod client;
 pub mod daemons;
@@ -28,8 +32,11 @@ pub mod packet;
 pub mod process;
 #[path = "../sim/mod.rs"]
 pub mod sim;
+pub mod switch;
 mod wait;
+pub mod witness;
 
+pub use cable::{Cable, Quality};
 pub use capture::{Capture, Captured, Mark};
 pub use client::{Client, Outage};
 pub use daemons::{Carpd, Keepalived, Ucarp};
@@ -39,3 +46,4 @@ pub use lab::{Host, Lab};
 pub use packet::{Arp, Carp, Mac, Packet, Vrrp};
 pub use process::Daemon;
 pub use wait::eventually;
+pub use witness::{Sighting, Witness};

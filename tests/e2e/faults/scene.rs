@@ -1,0 +1,143 @@
+//! A pair of hosts, a client, and a neighbour who asks all the time who answers for the virtual address.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::{Captured, Daemon, Host, Lab, Mac, Mark, Witness, eventually};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SKEW_STEP, SLOW};
+
+/// What a busy machine may add to any time: other tests, and other people's work.
+pub const NOISE: Duration = Duration::from_secs(1);
+
+/// [`FAST`]'s advertisement interval, exactly: 25/256 s.
+pub const FAST_INTERVAL: Duration = SKEW_STEP.saturating_mul(25);
+/// [`FAST`]'s master-down time, exactly.
+pub const FAST_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(75);
+
+/// A [`Pair`] under a neighbour's eyes.
+pub struct Scene {
+    witness: Witness,
+    pair: Pair,
+}
+
+impl Deref for Scene {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        &self.pair
+    }
+}
+
+impl Scene {
+    /// a is 10.9.0.1, b 10.9.0.2, the client c 10.9.0.3, the neighbour n 10.9.0.9.
+    pub fn new(lab: Lab) -> Result<Self> {
+        let neighbour = lab.host("n", "10.9.0.9/16")?;
+        Ok(Self {
+            witness: Witness::start(&neighbour, ADDRESS)?,
+            pair: Pair::new(lab)?,
+        })
+    }
+
+    /// a is MASTER and fast, b is a slower BACKUP; both are known to work.
+    pub fn master_and_backup(&self) -> Result<(Daemon, Daemon)> {
+        let a = self.master(&self.a, FAST)?;
+        let b = self.carpd(&self.b, SLOW)?;
+        self.stays_the_only_master(&self.a, 5)?;
+        Ok((a, b))
+    }
+
+    /// No question from `mark` on was answered by two hosts.
+    pub fn never_two_owners_since(&self, mark: Mark) -> Result<()> {
+        let sightings = self.witness.sightings(&self.capture, mark);
+        let double = sightings.iter().find(|sighting| sighting.owners.len() > 1);
+        ensure!(
+            double.is_none(),
+            "{double:?} both answered\n{}",
+            self.capture.summary(mark)
+        );
+        Ok(())
+    }
+
+    /// From the first to the last question after `mark` that two hosts answered; `None` when there was none.
+    pub fn two_owners_since(&self, mark: Mark) -> Option<Duration> {
+        let sightings = self.witness.sightings(&self.capture, mark);
+        let mut double = sightings
+            .iter()
+            .filter(|sighting| sighting.owners.len() > 1);
+        let first = double.next()?;
+        Some(double.next_back().unwrap_or(first).asked - first.asked)
+    }
+
+    /// Waits until the neighbour is answered by `host` alone, five times in a row.
+    pub fn comes_to_be_owned_by(&self, host: &Host, within: Duration) -> Result<()> {
+        let mark = self.capture.mark();
+        let what = format!("only {} answers for {ADDRESS}", host.name());
+        eventually(&what, within, || {
+            let sightings = self.witness.sightings(&self.capture, mark);
+            let last = sightings.iter().rev().take(5);
+            let only_host = last
+                .filter(|sighting| sighting.owners == [host.mac()].into())
+                .count();
+            Ok((only_host == 5).then_some(()))
+        })
+        .with_context(|| self.capture.summary(mark))
+    }
+
+    /// When `host` last advertised since `mark`.
+    pub fn last_word(&self, mark: Mark, host: &Host) -> Option<Instant> {
+        let all = self.capture.advertisements(mark, host.name());
+        all.last().map(|(at, _)| *at)
+    }
+
+    /// Waits until a gratuitous ARP of `host` crosses the switch.
+    pub fn announcement(&self, mark: Mark, host: &Host, within: Duration) -> Result<Captured> {
+        let what = format!("{} announces {ADDRESS}", host.name());
+        let (captured, ()) = self.capture.wait_after(mark, &what, within, |captured| {
+            captured
+                .arp_from(host.name())
+                .filter(|arp| arp.is_gratuitous_for(ADDRESS))
+                .map(drop)
+        })?;
+        Ok(captured)
+    }
+
+    /// How often `host` has announced the address since `mark`.
+    pub fn announcements(&self, mark: Mark, host: &Host) -> usize {
+        let all = self.capture.after(mark);
+        let of_host = all
+            .iter()
+            .filter_map(|captured| captured.arp_from(host.name()));
+        of_host.filter(|arp| arp.is_gratuitous_for(ADDRESS)).count()
+    }
+
+    /// Where the client's ARP cache says the address is.
+    pub fn client_believes(&self) -> Result<Option<Mac>> {
+        let entry = self.c.ip(&format!("neigh show {ADDRESS} dev eth0"))?;
+        let mut words = entry.split_whitespace();
+        let text = words
+            .find(|word| *word == "lladdr")
+            .and_then(|_| words.next());
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let mut bytes = [0; 6];
+        for (byte, part) in bytes.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(part, 16)?;
+        }
+        Ok(Some(Mac(bytes)))
+    }
+
+    /// `winner` is MASTER for good, alone on the wire and for the neighbour, and the client reaches it.
+    pub fn is_settled_on(&self, winner: &Host) -> Result<()> {
+        self.settles_on(winner, Duration::from_secs(1))?;
+        self.comes_to_be_owned_by(winner, LONG)?;
+        let mark = self.capture.mark();
+        self.capture
+            .advertisements_reach(mark, winner.name(), 3, LONG)?;
+        self.never_two_owners_since(mark)?;
+        self.client()?;
+        Ok(())
+    }
+}
