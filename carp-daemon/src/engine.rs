@@ -49,7 +49,7 @@ use tracing::warn;
 use crate::config::{Config, Ownership};
 use crate::io::clock;
 use crate::io::datapath::{self, Batch, Datapath, Drained};
-use crate::io::netlink::{Address, Link, Monitor, Requests};
+use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
 use crate::io::scripts::{Completion, Outcome, Which};
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
@@ -148,6 +148,7 @@ struct Engine {
     batch: Batch,
     monitor: Monitor,
     requests: Requests,
+    orders: Orders,
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
@@ -194,6 +195,7 @@ impl Engine {
             batch: Batch::new(),
             monitor: Monitor::new().map_err(system("watch links and addresses"))?,
             requests: Requests::new().map_err(system("open a netlink socket"))?,
+            orders: Orders::new().map_err(system("open a netlink socket"))?,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
             busy: false,

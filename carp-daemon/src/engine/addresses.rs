@@ -50,7 +50,7 @@ impl Engine {
             prefix,
             ..
         } = *address;
-        let added = self.requests.add_address(address, self.lease);
+        let added = self.orders.add_address(address, self.lease);
         let known = self.known(address).copied();
         let served = &mut self.vhosts[vhost];
         let label = &served.label;
@@ -131,7 +131,7 @@ impl Engine {
     }
 
     fn renew(&mut self, vhost: usize, address: &Address) -> bool {
-        let renewed = self.requests.renew_address(address, self.lease);
+        let renewed = self.orders.renew_address(address, self.lease);
         if let Err(error) = &renewed {
             let Address {
                 address: ip,
@@ -264,7 +264,7 @@ impl Engine {
             ..
         } = address;
         let label = &self.vhosts[vhost].label;
-        match self.requests.delete_address(address) {
+        match self.orders.delete_address(address) {
             Ok(()) => debug!("{label}: removed {ip}/{prefix}"),
             // Someone else was faster, or the interface is gone.
             Err(error)

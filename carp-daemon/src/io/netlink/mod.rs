@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`message`] | datagrams to [`Event`]s |
 //! | `monitor` | the kernel's notifications, and when some were lost |
-//! | `requests` | dumps, and adding and deleting addresses |
+//! | `requests` | dumps |
+//! | `orders` | adding, renewing and deleting addresses |
 //!
 //! The kernel carries out a route request inside `sendmsg` and has queued the answer by the time that returns, so
 //! requests are plain calls that never wait: an address is there before the next advertisement leaves, in program
@@ -12,11 +13,13 @@
 
 pub mod message;
 mod monitor;
+mod orders;
 mod requests;
 
 use std::net::IpAddr;
 
 pub use monitor::{Heard, Monitor};
+pub use orders::Orders;
 pub use requests::Requests;
 
 /// A network interface.

@@ -1,18 +1,13 @@
-//! Questions and orders to the kernel, each answered before the call returns.
+//! Questions to the kernel, each answered before the call returns.
 
 use std::io;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
-};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::message::{self, Message};
@@ -101,57 +96,6 @@ impl Requests {
         Ok(addresses)
     }
 
-    /// Adds an address, tagged with its protocol number, for `lease` or, with `None`, for good.
-    ///
-    /// # Errors
-    /// `AlreadyExists` when the interface has it with this prefix length; else what the kernel answers.
-    pub fn add_address(&mut self, address: &Address, lease: Option<Duration>) -> io::Result<()> {
-        self.assign(address, lease, NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    /// Gives an address its whole `lease` again; adds it when it is not there.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn renew_address(&mut self, address: &Address, lease: Option<Duration>) -> io::Result<()> {
-        self.assign(address, lease, NLM_F_CREATE | NLM_F_REPLACE)
-    }
-
-    fn assign(&mut self, address: &Address, lease: Option<Duration>, flags: u16) -> io::Result<()> {
-        let mut request = address_message(address);
-        request
-            .attributes
-            .push(AddressAttribute::Protocol(AddressProtocol::Other(
-                address.protocol,
-            )));
-        request
-            .attributes
-            .push(AddressAttribute::CacheInfo(lifetime(lease)));
-        if address.address.is_ipv6() {
-            // The election has settled who owns it; duplicate address detection would only delay its use.
-            request
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        self.request(
-            RouteNetlinkMessage::NewAddress(request),
-            NLM_F_ACK | flags,
-            |_| {},
-        )
-    }
-
-    /// Deletes an address.
-    ///
-    /// # Errors
-    /// `AddrNotAvailable` when the interface does not have it; else what the kernel answers.
-    pub fn delete_address(&mut self, address: &Address) -> io::Result<()> {
-        self.request(
-            RouteNetlinkMessage::DelAddress(address_message(address)),
-            NLM_F_ACK,
-            |_| {},
-        )
-    }
-
     /// Sends one request and reads its answer to the end.
     fn request(
         &mut self,
@@ -193,35 +137,6 @@ impl Requests {
     }
 }
 
-/// Preferred as long as it is valid: a deprecated address is not a source for new connections.
-fn lifetime(lease: Option<Duration>) -> CacheInfo {
-    // INFINITY_LIFE_TIME of the kernel.
-    let seconds = lease.map_or(u32::MAX, |lease| {
-        u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
-    });
-    let mut lifetime = CacheInfo::default();
-    lifetime.ifa_preferred = seconds;
-    lifetime.ifa_valid = seconds;
-    lifetime
-}
-
-fn address_message(address: &Address) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = match address.address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    };
-    message.header.prefix_len = address.prefix;
-    message.header.index = address.ifindex;
-    message
-        .attributes
-        .push(AddressAttribute::Local(address.address));
-    message
-        .attributes
-        .push(AddressAttribute::Address(address.address));
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,17 +155,8 @@ mod tests {
     #[test]
     fn a_refused_request_says_why() {
         let mut requests = Requests::new().unwrap();
-        let nowhere = Address {
-            ifindex: 0x7fff_fff0,
-            address: [192, 0, 2, 1].into(),
-            prefix: 32,
-            protocol: 112,
-        };
-        let refusal = requests.delete_address(&nowhere).unwrap_err();
-        assert!(
-            matches!(refusal.raw_os_error(), Some(libc::ENODEV | libc::EPERM)),
-            "{refusal}"
-        );
+        let refusal = requests.link(0x7fff_fff0).unwrap_err();
+        assert_eq!(refusal.raw_os_error(), Some(libc::ENODEV), "{refusal}");
         // The socket stays usable: the answer was read to its end.
         assert!(requests.links().is_ok());
     }
