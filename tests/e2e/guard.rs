@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
-use carp_tests::{Captured, Daemon, Host, Injector, Mac, Mark, eventually, lab};
+use carp_tests::{Captured, Daemon, Host, Injector, Mac, Mark, daemons, eventually, lab};
 use nix::sys::signal::Signal;
 
-use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW, Scripts};
+use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW, Scripts};
 
 /// What the kernel adds to the lifetime of an address: it counts whole seconds and is late by design.
 const LEASE_SLACK: Duration = Duration::from_secs(6);
@@ -345,6 +345,28 @@ fn what_a_killed_master_left_is_removed_once_another_master_is_heard() -> Result
     ensure!(pair.a.has_address(ADDRESS)?, "nobody removed it");
     let _again = pair.carpd(&pair.a, FAST)?;
     pair.a.wait_for_address(ADDRESS, false, LONG)?;
+    pair.is_owned_by(&pair.b)
+}
+
+#[test]
+fn what_a_killed_master_left_is_claimed_by_nobody_until_the_election_is_settled() -> Result<()> {
+    if daemons::datapath() == "socket" {
+        note("skipped: the socket datapath has no fence");
+        return Ok(());
+    }
+    let pair = Pair::new(lab!())?;
+    let mut a = pair.master(&pair.a, FAST)?;
+    let _b = pair.carpd(&pair.b, SECOND)?;
+    pair.stays_the_only_master(&pair.a, 3)?;
+    let mark = pair.capture.mark();
+    a.kill()?;
+    // b is heard once a second: until then the new carpd on a does not know whose the address is.
+    pair.capture.advertisement(mark, "b", LONG)?;
+    let again = pair.carpd(&pair.a, SECOND_WORSE)?;
+    while pair.a.has_address(ADDRESS)? {
+        pair.is_owned_by(&pair.b)?;
+    }
+    again.wait_for("removing 10.9.0.100/32, left by an earlier run", LONG)?;
     pair.is_owned_by(&pair.b)
 }
 
