@@ -178,8 +178,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "its counters do not rise",
         file: REPLAY,
-        find: "self.next = counter.wrapping_add(1);",
-        replace: "self.next = counter;",
+        find: "if let Some(above) = counter.checked_add(1) {",
+        replace: "if let Some(above) = counter.checked_add(0) {",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
     Mutant {
@@ -188,6 +188,20 @@ pub const MUTANTS: &[Mutant] = &[
         find: "if self.settings.strict_counter && !self.sequence.rises",
         replace: "if false && self.settings.strict_counter && !self.sequence.rises",
         caught_by: &["with_strict_counters_a_replay_changes_nothing"],
+    },
+    Mutant {
+        name: "two strict masters in lockstep stay there",
+        file: SEND,
+        find: "(true, Some(IpAddr::V4(source))) => stride_of(&source.octets()),",
+        replace: "(true, Some(IpAddr::V4(_))) => 0,",
+        caught_by: &["strict_equals_come_apart"],
+    },
+    Mutant {
+        name: "takes over from a worse master while a better one lives",
+        file: RECEIVE,
+        find: "if decision != BackupDecision::Stay && self.better.lives(family, origin) {",
+        replace: "if decision != BackupDecision::Stay && self.better.lives(family, origin) && false {",
+        caught_by: &["whoever_yielded_is_not_tempted_back_by_a_worse_ucarp"],
     },
     Mutant {
         name: "demotion changes nothing",

@@ -65,7 +65,8 @@ impl Workshop {
         write(&directory.join("tests/Cargo.toml"), MANIFEST);
         write(&directory.join("tests/src/lib.rs"), LIBRARY);
         write(&directory.join("Cargo.toml"), &workspace());
-        fs::copy(top().join("Cargo.lock"), directory.join("Cargo.lock")).unwrap();
+        fs::copy(top().join("Cargo.lock"), directory.join("Cargo.lock"))
+            .expect("the copy can be read and written");
         Self { directory }
     }
 
@@ -76,13 +77,14 @@ impl Workshop {
 
     /// Takes it out.
     pub fn mend(&self, mutant: &Mutant) {
-        let original = fs::read_to_string(top().join(mutant.file)).unwrap();
+        let original =
+            fs::read_to_string(top().join(mutant.file)).expect("the copy can be read and written");
         write(&self.directory.join(mutant.file), &original);
     }
 
     fn change(&self, file: &str, find: &str, replace: &str) {
         let path = self.directory.join(file);
-        let source = fs::read_to_string(&path).unwrap();
+        let source = fs::read_to_string(&path).expect("the copy can be read and written");
         assert_eq!(source.matches(find).count(), 1, "{file}: {find}");
         write(&path, &source.replace(find, replace));
     }
@@ -100,7 +102,7 @@ impl Workshop {
             .cargo(&["test", "--", "--list"])
             .stdout(Stdio::piped())
             .output()
-            .unwrap();
+            .expect("the copy can be read and written");
         if !String::from_utf8_lossy(&listed.stdout)
             .lines()
             .any(|line| line == format!("{test}: test"))
@@ -133,11 +135,11 @@ impl Workshop {
     }
 
     fn wait(&self, mut command: Command) -> Option<ExitStatus> {
-        let mut child = command.spawn().unwrap();
+        let mut child = command.spawn().expect("cargo starts");
         let begin = Instant::now();
         // The first build compiles the dependencies.
         while begin.elapsed() < 5 * PATIENCE {
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
                 return Some(status);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -154,7 +156,8 @@ fn stop(child: &mut Child) {
 
 /// The repository's workspace manifest, with these two members.
 fn workspace() -> String {
-    let manifest = fs::read_to_string(top().join("Cargo.toml")).unwrap();
+    let manifest =
+        fs::read_to_string(top().join("Cargo.toml")).expect("the copy can be read and written");
     let mut lines: Vec<&str> = manifest.lines().collect();
     lines.retain(|line| !line.starts_with("members") && !line.starts_with("default-members"));
     let workspace = lines
@@ -166,18 +169,22 @@ fn workspace() -> String {
 }
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+    fs::create_dir_all(to).expect("the copy can be read and written");
+    for entry in fs::read_dir(from)
+        .expect("the copy can be read and written")
+        .map(|entry| entry.expect("a readable directory"))
+    {
         let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
             copy(&from, &to);
         } else {
-            fs::copy(&from, &to).unwrap();
+            fs::copy(&from, &to).expect("the copy can be read and written");
         }
     }
 }
 
 fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().expect("a file in a directory")).unwrap();
-    fs::write(path, text).unwrap();
+    fs::create_dir_all(path.parent().expect("a file in a directory"))
+        .expect("the copy can be read and written");
+    fs::write(path, text).expect("the copy can be read and written");
 }

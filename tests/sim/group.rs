@@ -7,9 +7,10 @@ use carp_common::units::{Profile, State};
 
 use super::model::Dialect;
 use super::network::Network;
-use super::scenario::{Fault, Member, Program, Scenario};
+use super::scenario::{Fault, Member, Program, START, Scenario};
+use super::station::{Body, Station};
 use super::watch::Violation;
-use super::world::{Body, FAMILIES, Station};
+use super::world::FAMILIES;
 
 /// Since when nothing went wrong, and what was seen since.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Calm {
                 .faults
                 .iter()
                 .any(|(_, fault)| matches!(fault, Fault::SendErrors(_))),
-            since: super::scenario::START,
+            since: START,
             split_since: None,
             settled: Vec::new(),
         }

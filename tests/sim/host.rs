@@ -46,6 +46,8 @@ pub enum Request {
     ScriptStarted,
     /// It announced the addresses of a family.
     Announced(Family),
+    /// Its state changed.
+    Became(State),
     /// The operator keeps the host away for a while.
     StaysAway(Duration),
     /// The process ended.
@@ -151,6 +153,13 @@ impl Host {
 
     /// The kernel got a packet.
     pub fn enqueue(&mut self, arrived: Arrived) {
+        let Packet {
+            family,
+            ref payload,
+            ..
+        } = arrived.packet;
+        self.watch
+            .arrives(arrived.at, family, payload, arrived.heard);
         self.ring.push_back(arrived);
     }
 
@@ -224,8 +233,7 @@ impl Host {
             source,
             arrival: arrived.at,
         };
-        self.watch
-            .hears(now, arrived.at, family, payload, arrived.heard);
+        self.watch.hears(now, arrived.at, family, payload);
         self.core.handle_input(
             now,
             Input::Advertisement {
@@ -336,7 +344,8 @@ impl Host {
             Action::ClaimAddresses => self.script(Which::Up, requests),
             Action::ReleaseAddresses => self.script(Which::Down, requests),
             Action::Announce(family) => requests.push(Request::Announced(family)),
-            Action::ProgramDatapath(_) | Action::Report(_) | Action::Notify(_) => {}
+            Action::Report(change) => requests.push(Request::Became(change.to)),
+            Action::ProgramDatapath(_) | Action::Notify(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! | [`rng`] | the only source of chance |
 //! | [`scenario`] | what happens in a run, drawn from its seed |
 //! | [`world`] | the event queue, the virtual clock, the hosts |
+//! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
 //! | [`host`] | a process around the core, with the daemon's loop |
 //! | [`model`] | ucarp, FreeBSD and OpenBSD, written without the core |
@@ -25,7 +26,7 @@
 //! - claims and releases alternate; when no script runs, the addresses are there exactly while it is MASTER;
 //! - a takeover tells the datapath, claims, advertises, announces, in this order;
 //! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
-//! - its replay counters rise for ever, across restarts;
+//! - its replay counters rise, and where all peers are carpd they go on rising after a restart;
 //! - its peers can authenticate what it sends, and it never advertises better than it is configured;
 //! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
 //!   advertisement in the kernel, however late it runs itself;
@@ -43,7 +44,8 @@
 //!
 //! - **exactly one MASTER from `t + D + I + 4(d + j)` on**, the same one for ever, and the best one where all preempt;
 //! - **at most one outside the windows that CARP itself allows**: two hosts that hear each other and are both MASTER are
-//!   one again within `I + 2(d + j)`, where `I` is theirs. In a takeover it is one step, `d + j`.
+//!   one again within `I + 2(d + j)`, where `I` is theirs. In a takeover it is one step, `d + j`. With strict counters `n`
+//!   hosts may take `(n - 1) I`, because advertisements that cross use up each other's counters.
 //!
 //! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
 //!
@@ -52,7 +54,8 @@
 //!
 //! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
 //! the group recovers within the bounds above after his last packet, plus `16 I` where ucarp or FreeBSD take part, who go on
-//! with the counters that he replays and so look like forgers themselves. All rules for single hosts hold meanwhile, but
+//! with the counters that he replays and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
+//! asked between hosts: whoever sends under its address makes it look like a forger for good. All rules for single hosts hold meanwhile, but
 //! for the one about declaring a master dead, since a forgery may use up the counter of a genuine advertisement. Where
 //! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the
 //! same state changes at the same nanosecond, provided that everyone heard from its sender what he replays.
@@ -65,6 +68,7 @@ pub mod network;
 pub mod packet;
 pub mod rng;
 pub mod scenario;
+pub mod station;
 pub mod trace;
 pub mod watch;
 pub mod world;

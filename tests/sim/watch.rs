@@ -136,32 +136,31 @@ impl Watch {
         self.sent
     }
 
-    /// An advertisement is about to be handled.
-    pub fn hears(
-        &mut self,
-        now: Instant,
-        arrival: Instant,
-        family: Family,
-        payload: &[u8],
-        heard: Heard,
-    ) {
-        self.theirs = self.group.open(payload);
-        let Some(ad) = self.theirs else { return };
+    /// The kernel got an advertisement; the process may take its time.
+    pub fn arrives(&mut self, at: Instant, family: Family, payload: &[u8], heard: Heard) {
+        let Some(ad) = self.group.open(payload) else {
+            return;
+        };
         let highest = &mut self.highest[index(family)];
         let stale = self.settings.strict_counter && ad.counter <= *highest;
         *highest = (*highest).max(ad.counter);
-        let slow = self.will_time_out(ad);
-        let worse = self.rank() < (ad.advbase, ad.advskew);
-        let more_demoted = self.settings.profile == Profile::OpenBsd && ad.demotion > self.demotion;
-        self.heard.slow_master |= slow;
-        self.heard.worse_master |= worse;
-        self.heard.more_demoted_master |= more_demoted;
         // Whoever may take over on account of it need not wait because of it.
-        let entitles = slow || more_demoted || (worse && self.settings.preempt);
+        let entitles = self.will_time_out(ad)
+            || self.is_more_demoted(ad)
+            || (self.settings.preempt && self.is_worse(ad));
         if heard == Heard::Genuine && !stale && !entitles {
             let must = &mut self.must_wait_from[index(family)];
-            *must = (*must).max(arrival);
+            *must = (*must).max(at);
         }
+    }
+
+    /// The process is about to handle an advertisement.
+    pub fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
+        self.theirs = self.group.open(payload);
+        let Some(ad) = self.theirs else { return };
+        self.heard.slow_master |= self.will_time_out(ad);
+        self.heard.worse_master |= self.is_worse(ad);
+        self.heard.more_demoted_master |= self.is_more_demoted(ad);
         let may = &mut self.may_wait_from[index(family)];
         *may = (*may).max(arrival.min(now));
     }
@@ -430,6 +429,14 @@ impl Watch {
             }
         };
         (self.settings.advbase.0, advskew)
+    }
+
+    fn is_worse(&self, theirs: Ad) -> bool {
+        self.rank() < (theirs.advbase, theirs.advskew)
+    }
+
+    fn is_more_demoted(&self, theirs: Ad) -> bool {
+        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion
     }
 
     /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.

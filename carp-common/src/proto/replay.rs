@@ -132,6 +132,12 @@ pub struct PeerMemory {
 /// New counters in a row that no OpenBSD shows.
 const MOVES_TO_TELL: u8 = 2;
 
+impl Default for PeerMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PeerMemory {
     /// Allocates for good.
     #[must_use]

@@ -1,0 +1,350 @@
+//! A scenario from a seed.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_common::units::{Family, Profile};
+
+use super::super::model::Dialect;
+use super::super::network::Weather;
+use super::super::packet::Group;
+use super::super::rng::Rng;
+use super::{
+    Fault, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion, undecided_ties,
+};
+
+impl Scenario {
+    /// The run that a seed stands for.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let theme = match rng.between(0, 9) {
+            0..=3 => Theme::Ours,
+            4..=6 => Theme::Mixed,
+            7..=8 => Theme::Attack,
+            _ => Theme::Strict,
+        };
+        Self::draw(seed, theme, &mut rng)
+    }
+
+    fn draw(seed: u64, theme: Theme, rng: &mut Rng) -> Self {
+        let fast = rng.chance(250);
+        let latency = if theme == Theme::Strict {
+            // Whoever is woken by a forgery handles the next genuine packet earlier: only without latency are a run
+            // with the attacker and one without him comparable to the nanosecond.
+            Duration::ZERO
+        } else if fast {
+            Duration::from_micros(500)
+        } else {
+            ms(rng.pick(&[1, 1, 5, 20]))
+        };
+        let programs = draw_programs(theme, rng);
+        let weather = draw_weather(theme, fast, &programs, rng);
+        let group = draw_group(&programs, rng);
+        let margin = 4 * (weather.delay_max + latency);
+        let members = loop {
+            let members = draw_members(theme, &programs, fast, rng);
+            if members.iter().all(|listener| {
+                members
+                    .iter()
+                    .all(|speaker| patient(listener, speaker, margin))
+            }) {
+                break members;
+            }
+        };
+        let undecided_ties = undecided_ties(&members, &group);
+        let impatient = members.iter().any(|b| {
+            members
+                .iter()
+                .any(|m| b.master_down() <= m.interval(true) + margin)
+        });
+        let demotion_divides = impatient || !one_reading_of_demotion(&members);
+        let undo_demotion = demotion_divides || rng.chance(500);
+        let horizon = if fast {
+            ms(rng.between(500, 4_000))
+        } else {
+            ms(rng.between(5_000, 60_000))
+        };
+        let quiet_at = START + horizon;
+        let mut faults = Vec::new();
+        let count = rng.between(0, 10);
+        for _ in 0..count {
+            draw_fault(theme, &members, &group, horizon, rng, &mut faults);
+        }
+        if matches!(theme, Theme::Attack | Theme::Strict) {
+            draw_attack(horizon, rng, &mut faults);
+        }
+        // Send errors leave a demotion behind that nobody but its owner can see.
+        let seen = |fault: &Fault| !(demotion_divides && matches!(fault, Fault::SendErrors(_)));
+        faults.retain(|(at, fault)| *at < quiet_at && seen(fault));
+        faults.sort_by_key(|(at, _)| *at);
+        Self {
+            seed,
+            theme,
+            group,
+            members,
+            weather,
+            latency,
+            faults,
+            quiet_at,
+            undecided_ties,
+            demotion_divides,
+            undo_demotion,
+        }
+    }
+}
+
+fn draw_weather(theme: Theme, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
+    let delay_max = if fast {
+        Duration::from_micros(rng.between(50, 500))
+    } else {
+        ms(rng.pick(&[1, 2, 20, 100]))
+    };
+    let delay_min = if rng.chance(500) {
+        delay_max / 2
+    } else {
+        Duration::from_micros(10)
+    };
+    // FreeBSD yields to its own reflection, as to any equal.
+    let reflects = !programs.contains(&Program::Model(Dialect::FreeBsd)) && rng.chance(300);
+    let loses = theme != Theme::Strict && rng.chance(400);
+    Weather {
+        delay_min,
+        delay_max,
+        loss: if loses {
+            rng.pick(&[5, 50, 300, 700])
+        } else {
+            0
+        },
+        duplicates: if rng.chance(300) {
+            rng.pick(&[10, 200])
+        } else {
+            0
+        },
+        reflections: if reflects { rng.pick(&[50, 1000]) } else { 0 },
+    }
+}
+
+fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
+    let hosts = rng.pick(&[1, 2, 2, 2, 3, 3, 4, 5, 6]);
+    let profile = rng.pick(&[
+        Profile::Ucarp,
+        Profile::Ucarp,
+        Profile::FreeBsd,
+        Profile::OpenBsd,
+    ]);
+    let carpd = Program::Carpd(profile);
+    let foreign = match theme {
+        Theme::Ours | Theme::Strict => return vec![carpd; hosts],
+        Theme::Mixed => true,
+        Theme::Attack => rng.chance(300),
+    };
+    // A pure neighbourhood is the usual one: the profile that fits the peers. One in four is a zoo.
+    let kin = match profile {
+        Profile::Ucarp => Dialect::Ucarp,
+        Profile::FreeBsd => Dialect::FreeBsd,
+        Profile::OpenBsd => Dialect::OpenBsd,
+    };
+    let zoo = rng.chance(250);
+    (0..hosts.max(2))
+        .map(|host| match (foreign && host > 0 && rng.chance(600), zoo) {
+            (false, _) => carpd,
+            (true, false) => Program::Model(kin),
+            (true, true) => {
+                Program::Model(rng.pick(&[Dialect::Ucarp, Dialect::FreeBsd, Dialect::OpenBsd]))
+            }
+        })
+        .collect()
+}
+
+fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
+    let inet_only = programs.contains(&Program::Model(Dialect::Ucarp));
+    let families = if inet_only { 0 } else { rng.between(0, 4) };
+    // ucarp knows exactly one address.
+    let inet_count = if inet_only { 1 } else { rng.byte(1, 3) };
+    let inet = (0..inet_count)
+        .map(|n| Ipv4Addr::new(192, 0, 2, 100 + n))
+        .collect();
+    let inet6 = (0..rng.byte(1, 2))
+        .map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, n.into()))
+        .collect();
+    let password: &'static [u8] = rng.pick(&[b"secret".as_slice(), b"x", b"1234567890123456789"]);
+    let (inet, inet6) = match families {
+        0 | 1 => (inet, Vec::new()),
+        2 => (Vec::new(), inet6),
+        _ => (inet, inet6),
+    };
+    Group {
+        vhid: rng.byte(1, 255),
+        password,
+        inet,
+        inet6,
+    }
+}
+
+fn draw_members(theme: Theme, programs: &[Program], fast: bool, rng: &mut Rng) -> Vec<Member> {
+    let varied = rng.chance(200);
+    let alike = rng.chance(150);
+    let deadratio = if rng.chance(700) { 3 } else { rng.byte(1, 5) };
+    let preempt = rng.chance(500);
+    let every_third = rng.chance(300);
+    // Who starts late knows no counters yet, and believes the first one.
+    let together = theme == Theme::Strict || rng.chance(500);
+    let mut third_octets: Vec<u8> = (0..6).collect();
+    let common_skew = if fast {
+        rng.byte(4, 60)
+    } else {
+        rng.byte(0, 254)
+    };
+    programs
+        .iter()
+        .zip(1_u8..)
+        .map(|(&program, number)| {
+            let advbase = if fast {
+                0
+            } else if varied {
+                rng.byte(1, 4)
+            } else {
+                1
+            };
+            let advskew = if alike {
+                common_skew
+            } else if fast {
+                rng.byte(4, 60)
+            } else {
+                rng.byte(0, 254)
+            };
+            let bsd = matches!(program, Program::Model(Dialect::FreeBsd | Dialect::OpenBsd));
+            // ucarp's own timers make advbase 0 flap, and FreeBSD refuses it.
+            let foreign_fast = advbase == 0
+                && matches!(program, Program::Model(Dialect::Ucarp | Dialect::FreeBsd));
+            // Raw and numeric order of the addresses differ: 10.9.1.x against 10.9.0.y.
+            let octet = third_octets.remove(rng.index(third_octets.len()));
+            let last = if rng.chance(500) {
+                number
+            } else {
+                250 - number
+            };
+            let inet = Ipv4Addr::new(10, 9, octet, last);
+            let inet6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, octet.into(), rng.byte(1, 9).into());
+            // FreeBSD advertises 240 at most, whatever it was told.
+            let advskew = if program == Program::Model(Dialect::FreeBsd) {
+                advskew.min(240)
+            } else {
+                advskew
+            };
+            Member {
+                program,
+                advbase: if foreign_fast { 1 } else { advbase },
+                advskew,
+                deadratio: if bsd { 3 } else { deadratio },
+                preempt: if every_third {
+                    rng.chance(333)
+                } else {
+                    preempt
+                },
+                sources: [inet.into(), inet6.into()],
+                script: if rng.chance(300) {
+                    ms(rng.between(1, 6_000))
+                } else {
+                    Duration::ZERO
+                },
+                start: START
+                    + if together || rng.chance(400) {
+                        ms(rng.between(0, 10))
+                    } else {
+                        ms(rng.between(0, 8_000))
+                    },
+                mortal: rng.chance(300),
+            }
+        })
+        .collect()
+}
+
+fn draw_fault(
+    theme: Theme,
+    members: &[Member],
+    group: &Group,
+    horizon: Duration,
+    rng: &mut Rng,
+    faults: &mut Vec<(Instant, Fault)>,
+) {
+    let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
+    let start = START + ms(rng.between(0, horizon_ms));
+    let end = start
+        + if rng.chance(300) {
+            ms(rng.between(1, 300))
+        } else {
+            ms(rng.between(300, horizon_ms.max(301)))
+        };
+    let host = rng.index(members.len());
+    let other = rng.index(members.len());
+    let carpd = members[host].is_carpd();
+    let family = if group.uses(Family::Inet) && rng.chance(500) {
+        Family::Inet
+    } else {
+        Family::Inet6
+    };
+    let mut pair = |first, last| faults.extend([(start, first), (end, last)]);
+    // What a strict counter must survive without loss: everything but hosts that missed an advertisement.
+    let kinds = if theme == Theme::Strict { 4 } else { 13 };
+    match rng.between(0, kinds) {
+        0 if carpd => pair(Fault::Hang(host), Fault::Resume(host)),
+        1 if carpd => faults.push((start, Fault::StepDown(host, ms(rng.pick(&[0, 100, 3_000]))))),
+        2 | 3 => pair(
+            Fault::Demote(host, rng.pick(&[1, 10, 100, 240, 255])),
+            Fault::Demote(host, 0),
+        ),
+        4 => pair(
+            Fault::Demote(host, rng.byte(1, 255)),
+            Fault::Demote(host, rng.byte(1, 255)),
+        ),
+        5 => pair(Fault::Crash(host), Fault::Start(host)),
+        6 => pair(Fault::Stop(host), Fault::Start(host)),
+        7 => pair(Fault::LinkDown(host), Fault::LinkUp(host)),
+        8 if carpd => pair(
+            Fault::SourceLost(host, family),
+            Fault::SourceBack(host, family),
+        ),
+        9 if carpd => pair(Fault::SendErrors(host), Fault::SendsAgain(host)),
+        10 => pair(
+            Fault::Cut(rng.chance(500).then_some(family), host, other),
+            Fault::Heal,
+        ),
+        11 => pair(Fault::Partition(rng.byte(1, 62)), Fault::Heal),
+        12 => {
+            // A flapping link.
+            let (mut at, period) = (start, ms(rng.between(20, 2_000)));
+            for _ in 0..rng.between(2, 8) {
+                faults.extend([
+                    (at, Fault::LinkDown(host)),
+                    (at + period, Fault::LinkUp(host)),
+                ]);
+                at = at + 2 * period;
+            }
+        }
+        13 => pair(Fault::Loss(rng.pick(&[50, 500, 1000])), Fault::Loss(0)),
+        _ => pair(Fault::Crash(host), Fault::Start(host)),
+    }
+}
+
+fn draw_attack(horizon: Duration, rng: &mut Rng, faults: &mut Vec<(Instant, Fault)>) {
+    let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
+    for _ in 0..rng.between(1, 3) {
+        let mut at = START + ms(rng.between(0, horizon_ms));
+        let pace = rng.pick(&[100, 10_000, 300_000, 1_000_000]);
+        for _ in 0..rng.between(1, 60) {
+            faults.push((at, Fault::Inject(rng.next_u64())));
+            at = at + Duration::from_micros(rng.between(1, pace));
+        }
+    }
+}
+
+/// Whether the two hosts' timers decide clearly: the listener either waits for the speaker's next advertisement with
+/// time to spare, or, being the better one, gives up on it long before.
+fn patient(listener: &Member, speaker: &Member, margin: Duration) -> bool {
+    let (patience, interval) = (listener.master_down(), speaker.interval(false));
+    patience > interval + margin
+        || (listener.rank() < speaker.rank() && patience + margin < interval)
+}

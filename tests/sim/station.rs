@@ -1,0 +1,77 @@
+//! A host and its place on the network.
+
+use std::collections::VecDeque;
+
+use carp_common::time::Instant;
+use carp_common::units::State;
+
+use super::host::Host;
+use super::model::Model;
+use super::watch::SentCounters;
+
+/// What runs on a host.
+#[derive(Debug)]
+pub enum Body {
+    /// The core under test.
+    Carpd(Box<Host>),
+    /// A model of a foreign implementation.
+    Model(Box<Model>),
+    /// Nothing.
+    Dead,
+}
+
+/// A host and its place on the network.
+#[derive(Debug)]
+pub struct Station {
+    /// How its lines in the trace begin.
+    pub name: String,
+    /// What runs on it.
+    pub body: Body,
+    /// Carrier.
+    pub link: bool,
+    /// SIGSTOP.
+    pub hung: bool,
+    /// Which families have a source address.
+    pub sources: [bool; 2],
+    /// The device refuses to send.
+    pub send_errors: bool,
+    /// When it last announced the addresses of each family.
+    pub announced_at: [Option<Instant>; 2],
+    /// The operator's demotion of the running process.
+    pub demotion: u8,
+    /// When its process runs next.
+    pub wake_at: Option<Instant>,
+    /// Which process of the host a pending script belongs to.
+    pub incarnation: u32,
+    /// The replay counters that its processes sent.
+    pub sent: SentCounters,
+    /// Its last advertisements.
+    pub last_sent: VecDeque<(Instant, Vec<u8>)>,
+    /// The state that the world last saw it in.
+    pub seen: State,
+}
+
+impl Station {
+    /// Where it is in the election.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match &self.body {
+            Body::Carpd(host) => host.state(),
+            Body::Model(model) => model.state(),
+            Body::Dead => State::Init,
+        }
+    }
+
+    /// The process is gone.
+    pub fn die(&mut self) {
+        if let Body::Carpd(host) = std::mem::replace(&mut self.body, Body::Dead) {
+            self.sent = host.into_sent();
+        }
+    }
+
+    /// Whether a process runs and has a network.
+    #[must_use]
+    pub const fn takes_part(&self) -> bool {
+        self.link && !matches!(self.body, Body::Dead)
+    }
+}

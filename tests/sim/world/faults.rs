@@ -1,0 +1,254 @@
+//! What goes wrong, and what is mended.
+
+use std::net::IpAddr;
+
+use carp_common::proto::{AddressSet, Key, LinkState, Settings};
+use carp_common::time::Instant;
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
+
+use super::super::host::{Control, Host, Start};
+use super::super::model::{Model, Setup, index};
+use super::super::scenario::{Fault, Member, Program, Scenario, Theme};
+use super::super::station::Body;
+use super::super::watch::{Heard, Violation};
+use super::{Event, FAMILIES, World};
+
+/// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
+const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
+
+impl World<'_> {
+    /// The quiet period begins: everything that can be mended is.
+    pub(super) fn quiet(&mut self) -> Result<(), Violation> {
+        self.trace
+            .note(self.now, "world", || "quiet from here on".into());
+        self.fault(Fault::Heal)?;
+        self.fault(Fault::Loss(0))?;
+        for number in 0..self.stations.len() {
+            if !self.scenario.members[number].mortal {
+                self.fault(Fault::Start(number))?;
+            }
+            self.fault(Fault::LinkUp(number))?;
+            for family in FAMILIES {
+                self.fault(Fault::SourceBack(number, family))?;
+            }
+            self.fault(Fault::SendsAgain(number))?;
+            if self.scenario.undo_demotion {
+                self.fault(Fault::Demote(number, 0))?;
+            }
+            self.fault(Fault::Resume(number))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
+        if let Fault::Inject(number) = fault {
+            self.inject(number);
+            return Ok(());
+        }
+        self.calm.disturb(self.now);
+        self.trace.note(self.now, "world", || format!("{fault:?}"));
+        match fault {
+            Fault::Start(number) => self.start(number),
+            Fault::Crash(number) => self.stations[number].die(),
+            Fault::Stop(number) => self.stop(number),
+            Fault::Hang(number) => self.stations[number].hung = true,
+            Fault::Resume(number) => {
+                self.stations[number].hung = false;
+                self.stations[number].wake_at = None;
+                self.wake_soon(number);
+            }
+            Fault::LinkDown(number) => self.set_link(number, false),
+            Fault::LinkUp(number) => self.set_link(number, true),
+            Fault::SourceLost(number, family) => self.set_source(number, family, false),
+            Fault::SourceBack(number, family) => self.set_source(number, family, true),
+            Fault::SendErrors(number) => self.stations[number].send_errors = true,
+            Fault::SendsAgain(number) => self.stations[number].send_errors = false,
+            Fault::Demote(number, demotion) => self.demote(number, demotion),
+            Fault::StepDown(number, hold) => self.control(number, Control::StepDown(hold)),
+            Fault::Cut(family, from, to) => {
+                for cut in FAMILIES
+                    .into_iter()
+                    .filter(|each| family.is_none_or(|only| only == *each))
+                {
+                    self.network.set_cut(cut, from, to, true);
+                }
+            }
+            Fault::Partition(mask) => self.partition(mask),
+            Fault::Heal => self.network.heal(),
+            Fault::Loss(permille) => self.network.set_loss(permille),
+            Fault::Inject(_) => unreachable!("handled above"),
+        }
+        let name = format!("{fault:?}");
+        self.count(name.split(['(', ' ']).next().unwrap_or_default());
+        Ok(())
+    }
+
+    fn partition(&mut self, mask: u8) {
+        let inside = |number: usize| mask >> number & 1 == 1;
+        for from in 0..self.stations.len() {
+            for to in 0..self.stations.len() {
+                for family in FAMILIES {
+                    if inside(from) != inside(to) {
+                        self.network.set_cut(family, from, to, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_link(&mut self, number: usize, up: bool) {
+        let station = &mut self.stations[number];
+        if station.link == up {
+            return;
+        }
+        station.link = up;
+        match &mut station.body {
+            Body::Model(model) if up => model.start(self.now),
+            Body::Model(model) => model.link_down(),
+            Body::Carpd(_) | Body::Dead => {}
+        }
+        self.model_acted(number, Vec::new());
+        self.control(
+            number,
+            Control::Link(if up { LinkState::Up } else { LinkState::Down }),
+        );
+    }
+
+    fn set_source(&mut self, number: usize, family: Family, there: bool) {
+        let had = &mut self.stations[number].sources[index(family)];
+        if *had != there {
+            *had = there;
+            self.control(number, Control::Source(family, there));
+        }
+    }
+
+    fn demote(&mut self, number: usize, demotion: u8) {
+        let station = &mut self.stations[number];
+        station.demotion = demotion;
+        match &mut station.body {
+            Body::Model(model) => {
+                let mut out = Vec::new();
+                model.demote(demotion, &mut out);
+                self.model_acted(number, out);
+            }
+            Body::Carpd(_) => self.control(number, Control::Demotion(demotion)),
+            Body::Dead => {}
+        }
+    }
+
+    fn stop(&mut self, number: usize) {
+        if let Body::Model(model) = &mut self.stations[number].body {
+            let mut out = Vec::new();
+            model.stop(&mut out);
+            self.model_acted(number, out);
+            self.stations[number].die();
+        }
+        self.control(number, Control::Shutdown);
+    }
+
+    fn start(&mut self, number: usize) {
+        if !matches!(self.stations[number].body, Body::Dead) {
+            return;
+        }
+        let member = &self.scenario.members[number];
+        let rng = self.rng.fork();
+        let station = &mut self.stations[number];
+        station
+            .sent
+            .restart(self.scenario.members.iter().all(Member::is_carpd));
+        station.incarnation += 1;
+        station.demotion = 0;
+        station.wake_at = None;
+        match member.program {
+            Program::Carpd(_) => {
+                let start = Start {
+                    name: station.name.clone(),
+                    settings: settings(self.scenario, number, self.now),
+                    group: self.scenario.group.clone(),
+                    sources: member.sources,
+                    script_time: member.script,
+                    sent: std::mem::take(&mut station.sent),
+                };
+                let (sources, link) = (station.sources, station.link);
+                station.body = Body::Carpd(Box::new(Host::new(start, self.now)));
+                for family in FAMILIES
+                    .into_iter()
+                    .filter(|family| sources[index(*family)])
+                {
+                    self.control(number, Control::Source(family, true));
+                }
+                self.control(
+                    number,
+                    Control::Link(if link { LinkState::Up } else { LinkState::Down }),
+                );
+            }
+            Program::Model(dialect) => {
+                let mut model = Model::new(
+                    Setup {
+                        dialect,
+                        group: self.scenario.group.clone(),
+                        advbase: member.advbase,
+                        advskew: member.advskew,
+                        deadratio: member.deadratio,
+                        preempt: member.preempt,
+                        sources: member.sources,
+                    },
+                    rng,
+                );
+                if station.link {
+                    model.start(self.now);
+                }
+                station.body = Body::Model(Box::new(model));
+                self.model_acted(number, Vec::new());
+            }
+        }
+    }
+
+    fn inject(&mut self, number: u64) {
+        let Some(attacker) = &mut self.attacker else {
+            return;
+        };
+        let Some((packet, targets)) = attacker.strikes(self.now, number) else {
+            return;
+        };
+        self.trace.packet(self.now, "attacker", "injects", &packet);
+        if self.scenario.theme != Theme::Strict {
+            self.calm.disturb(self.now);
+        }
+        self.count("Inject");
+        for to in 0..self.stations.len() {
+            if targets >> to & 1 == 1 {
+                self.push(
+                    self.now,
+                    Event::Arrives {
+                        to,
+                        packet: packet.clone(),
+                        heard: Heard::Dubious,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// The core's settings for one member, as the daemon would make them at this moment.
+fn settings(scenario: &Scenario, number: usize, now: Instant) -> Settings {
+    let (member, group) = (&scenario.members[number], &scenario.group);
+    let Program::Carpd(profile) = member.program else {
+        unreachable!("only carpd runs the core")
+    };
+    let inet = group.inet.iter().copied().map(IpAddr::from);
+    let inet6 = group.inet6.iter().copied().map(IpAddr::from);
+    Settings {
+        vhid: Vhid::new(group.vhid).expect("drawn from 1"),
+        advbase: AdvBase(member.advbase),
+        advskew: AdvSkew(member.advskew),
+        deadratio: DeadRatio::new(member.deadratio).expect("drawn from 1"),
+        preempt: member.preempt,
+        profile,
+        addresses: AddressSet::new(inet.chain(inet6)),
+        key: Key::new(group.password).expect("drawn short enough"),
+        initial_counter: WALL_CLOCK_AT_ORIGIN + now.as_nanos(),
+        strict_counter: scenario.theme == Theme::Strict,
+    }
+}
