@@ -3,8 +3,10 @@
 //! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
+mod attachment;
 mod election;
 mod faults;
+mod fence;
 mod footprint;
 mod guard;
 mod hostile;

@@ -1,0 +1,238 @@
+//! Where the kernel program is attached, and how long it stays there.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+/// Those that put a program into the kernel.
+const KERNEL_RUNGS: [&str; 3] = ["xdp-native", "xdp-generic", "tcx"];
+
+fn on(rung: &str, arguments: &str) -> Result<Carpd> {
+    Ok(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
+}
+
+/// Where carpd pins what it attaches to an interface of a host.
+fn place(host: &Host, interface: &str) -> Result<PathBuf> {
+    host.enter(|| {
+        let namespace = fs::metadata("/proc/thread-self/ns/net")?;
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        let name = format!("{}:{}:{index}", namespace.dev(), namespace.ino());
+        Ok(PathBuf::from("/run/carpd/bpf").join(name))
+    })?
+}
+
+/// What carpd has pinned for an interface of a host.
+fn pins(host: &Host, interface: &str) -> Result<Vec<String>> {
+    let Ok(entries) = fs::read_dir(place(host, interface)?) else {
+        return Ok(Vec::new());
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect()
+}
+
+/// The ids of the `bpf_link`s that a process holds.
+fn links(daemon: &Daemon) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
+        // A descriptor that is closed meanwhile is none of those looked for.
+        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = info.lines().find_map(|line| line.strip_prefix("link_id:"));
+        ids.extend(id.map(|id| id.trim().parse::<u32>()).transpose()?);
+    }
+    Ok(ids)
+}
+
+/// `carpd --detach eth0` on a host: exit status, and everything it says.
+fn detach(host: &Host) -> Result<(i32, String)> {
+    let ended = Carpd::bare()?.args("--detach eth0").run(host)?;
+    Ok((ended.status, ended.stdout + &ended.stderr))
+}
+
+#[test]
+fn every_rung_is_what_was_asked_for_and_nothing_stays_after_an_orderly_stop() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _b = pair.master(&pair.b, FAST)?;
+    for rung in KERNEL_RUNGS.into_iter().chain(["socket"]) {
+        let mut a = on(rung, SLOW)?.start(&pair.a)?;
+        let dump = a.dump()?;
+        ensure!(dump.status["datapath"] == rung, "{rung}: {dump:?}");
+        eventually("an advertisement is heard", LONG, || {
+            Ok((a.dump()?.counter("delivered")? > 0).then_some(()))
+        })
+        .with_context(|| rung.to_owned())?;
+        let kernel = KERNEL_RUNGS.contains(&rung);
+        ensure!(links(&a)?.len() == usize::from(kernel), "{rung}");
+        ensure!(
+            pins(&pair.a, "eth0")?.len() == usize::from(kernel),
+            "{rung}"
+        );
+        ensure!(a.terminate(LONG)? == 0);
+        ensure!(pins(&pair.a, "eth0")?.is_empty(), "{rung}");
+        let attached = pair.a.ip("-d link show eth0")?;
+        ensure!(!attached.contains("prog/xdp"), "{rung}: {attached}");
+    }
+    Ok(())
+}
+
+#[test]
+fn auto_takes_tcx_on_a_veth_and_says_why() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = on("auto", SLOW)?.start(&pair.a)?;
+    let said = a.wait_for("receiving on eth0", LONG)?;
+    ensure!(
+        said.text.contains("tcx") && said.text.contains("veth"),
+        "{}",
+        said.text
+    );
+    ensure!(a.dump()?.status["datapath"] == "tcx");
+    ensure!(a.lines_with("[WARNING]").len() == 1, "only the transition");
+    Ok(())
+}
+
+#[test]
+fn auto_takes_tcx_where_there_is_no_native_xdp() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _b = pair.master(&pair.b, FAST)?;
+    pair.a
+        .ip("link add mv0 link eth0 address 02:00:00:00:07:01 type macvlan mode bridge")?;
+    pair.a.ip("link add br7 type bridge")?;
+    for interface in ["mv0", "br7"] {
+        pair.a.ip(&format!("link set {interface} up"))?;
+        let arguments = format!("{SLOW} -i {interface} -s 10.9.0.7");
+        let a = on("auto", &arguments)?.spawn(&pair.a)?;
+        let expected = format!("receiving on {interface} through datapath tcx");
+        a.wait_for(&expected, LONG)?;
+        ensure!(a.dump()?.status["datapath"] == "tcx");
+        if interface == "mv0" {
+            eventually("an advertisement is heard", LONG, || {
+                Ok((a.dump()?.counter("delivered")? > 0).then_some(()))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn native_xdp_that_another_carpd_has_is_refused_with_its_pid() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let first = on("xdp-native", SLOW)?.start(&pair.a)?;
+    for rung in ["xdp-native", "xdp-generic"] {
+        let ended = on(rung, &format!("{SLOW} -v 8"))?.run(&pair.a)?;
+        let owner = format!("pid {}", first.pid());
+        ensure!(
+            ended.status == 2 && ended.stderr.contains(rung) && ended.stderr.contains(&owner),
+            "{ended:?}"
+        );
+    }
+    ensure!(pins(&pair.a, "eth0")? == ["xdp-native"]);
+    Ok(())
+}
+
+#[test]
+fn several_carpd_have_a_tcx_program_each_on_one_interface() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _b = pair.master(&pair.b, FAST)?;
+    let mut first = on("auto", SLOW)?.start(&pair.a)?;
+    let second = on("auto", &format!("{SLOW} -v 8 -k 60"))?.start(&pair.a)?;
+    for daemon in [&first, &second] {
+        ensure!(daemon.dump()?.status["datapath"] == "tcx");
+    }
+    ensure!(pins(&pair.a, "eth0")?.len() == 2);
+    eventually("the first hears what the second lets pass", LONG, || {
+        Ok((first.dump()?.counter("delivered")? > 2).then_some(()))
+    })?;
+    ensure!(first.terminate(LONG)? == 0);
+    ensure!(
+        pins(&pair.a, "eth0")? == ["tcx-1"],
+        "the other's is left alone"
+    );
+    ensure!(links(&second)?.len() == 1);
+    Ok(())
+}
+
+#[test]
+fn a_killed_carpd_leaves_its_program_and_the_next_start_takes_the_link_over() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    for rung in KERNEL_RUNGS {
+        let mut first = on(rung, SLOW)?.start(&pair.a)?;
+        let link = links(&first)?;
+        let pinned = pins(&pair.a, "eth0")?;
+        ensure!(pinned.len() == 1, "{rung}: {pinned:?}");
+        first.kill()?;
+        ensure!(pins(&pair.a, "eth0")? == pinned, "{rung}");
+        let mut second = on(rung, SLOW)?.start(&pair.a)?;
+        // The same link: at no time was there none.
+        ensure!(links(&second)? == link, "{rung}");
+        ensure!(pins(&pair.a, "eth0")? == pinned, "{rung}");
+        ensure!(second.terminate(LONG)? == 0);
+        ensure!(pins(&pair.a, "eth0")?.is_empty(), "{rung}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_carpd_left_goes_when_another_rung_starts() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    for rungs in [
+        ["tcx", "socket"],
+        ["xdp-native", "tcx"],
+        ["xdp-generic", "xdp-native"],
+        ["xdp-native", "xdp-generic"],
+    ] {
+        let mut first = on(rungs[0], SLOW)?.start(&pair.a)?;
+        first.kill()?;
+        let mut second = on(rungs[1], SLOW)?.start(&pair.a)?;
+        ensure!(second.dump()?.status["datapath"] == rungs[1]);
+        let left = pins(&pair.a, "eth0")?;
+        ensure!(
+            left.iter().all(|pin| pin.starts_with(rungs[1])),
+            "{rungs:?}: {left:?}"
+        );
+        ensure!(second.terminate(LONG)? == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_pin_of_an_interface_that_is_gone_goes_with_the_next_start() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    pair.a.add_link("eth7", Mac([2, 0, 0, 0, 7, 7]))?;
+    let arguments = format!("{SLOW} -i eth7 -s 10.9.0.7");
+    let mut first = on("tcx", &arguments)?.start(&pair.a)?;
+    let place = place(&pair.a, "eth7")?;
+    first.kill()?;
+    ensure!(fs::exists(&place)?);
+    pair.a.ip("link delete eth7")?;
+    let _second = on("tcx", SLOW)?.start(&pair.a)?;
+    ensure!(!fs::exists(&place)?);
+    Ok(())
+}
+
+#[test]
+fn detach_removes_what_was_left_and_refuses_a_living_owner() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let (status, said) = detach(&pair.a)?;
+    ensure!(status == 0 && said.contains("eth0"), "{status} {said}");
+    for rung in KERNEL_RUNGS {
+        let mut a = on(rung, SLOW)?.start(&pair.a)?;
+        let (status, said) = detach(&pair.a)?;
+        let owner = format!("pid {}", a.pid());
+        ensure!(status == 2 && said.contains(&owner), "{status} {said}");
+        ensure!(pins(&pair.a, "eth0")?.len() == 1, "{rung}");
+        a.kill()?;
+        let (status, said) = detach(&pair.a)?;
+        ensure!(
+            status == 0 && said.contains("removed") && said.contains(rung),
+            "{status} {said}"
+        );
+        ensure!(pins(&pair.a, "eth0")?.is_empty(), "{rung}");
+        let attached = pair.a.ip("-d link show eth0")?;
+        ensure!(!attached.contains("prog/xdp"), "{rung}: {attached}");
+    }
+    Ok(())
+}
