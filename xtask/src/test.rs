@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// The rungs that carpd can be pinned to, each of which runs the whole end-to-end suite.
-const DATAPATHS: [&str; 2] = ["xdp-native", "socket"];
+const DATAPATHS: [&str; 3] = ["xdp-native", "tcx", "socket"];
 
 /// Runs them all, also after a failure.
 ///
