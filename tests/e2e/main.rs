@@ -7,6 +7,7 @@ mod attachment;
 mod election;
 mod faults;
 mod fence;
+mod floods;
 mod footprint;
 mod guard;
 mod hostile;

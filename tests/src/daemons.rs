@@ -243,6 +243,14 @@ impl Keepalived {
             "vrrp_instance lab {{\n  state BACKUP\n  interface eth0\n  virtual_router_id {vrid}\n  priority 100\n  \
              advert_int 1\n  virtual_ipaddress {{\n    {address}/32\n  }}\n}}\n"
         );
+        Self::with_configuration(directory, &configuration)
+    }
+
+    /// With this configuration; its files go to `directory`, which must exist.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn with_configuration(directory: &Path, configuration: &str) -> Result<Self> {
         fs::write(directory.join("keepalived.conf"), configuration)?;
         Ok(Self {
             directory: directory.to_owned(),

@@ -320,6 +320,27 @@ impl Host {
             .ip_batch(&format!("link set {interface} up\n"))
     }
 
+    /// A cable of its own, past the switch, to another host: both ends have the same name, and these addresses
+    /// (`10.1.0.1/16`); up.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn wire(&self, peer: &Self, interface: &str, ours: &str, theirs: &str) -> Result<()> {
+        self.namespace.ip_batch(&format!(
+            "link add {interface} type veth peer name {interface} netns {}\n\
+             address add {ours} dev {interface}\n\
+             link set {interface} up\n",
+            peer.namespace.name
+        ))?;
+        peer.namespace.ip_batch(&format!(
+            "address add {theirs} dev {interface}\nlink set {interface} up\n"
+        ))?;
+        eventually("the cable is connected", Duration::from_secs(10), || {
+            let state = self.namespace.ip(&format!("-o link show {interface}"))?;
+            Ok(state.contains("state UP").then_some(()))
+        })
+    }
+
     /// The switch port at the other end of `interface`'s cable.
     #[must_use]
     pub fn port(&self, interface: &str) -> String {

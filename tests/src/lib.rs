@@ -9,9 +9,11 @@
 //! | [`packet`] | bytes of CARP, VRRP and ARP to values and back, written without the daemon's own code |
 //! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
 //! | [`inject`] | raw frames out of a host |
+//! | [`flood`] | as many of them as a core can send |
 //! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
 //! | [`switch`] | what a managed switch can do to a port |
 //! | [`client`] | a client that uses the virtual address and reports its outages |
+//! | [`usage`] | what processes cost |
 //! | [`witness`] | who answers for the virtual address, all the time |
 //! | [`sim`] | no network at all: the core in a simulated one, under every fault |
 //!
@@ -26,6 +28,7 @@ pub mod capture;
 pub mod client;
 pub mod daemons;
 pub mod dump;
+pub mod flood;
 pub mod inject;
 pub mod lab;
 pub mod packet;
@@ -33,6 +36,7 @@ pub mod process;
 #[path = "../sim/mod.rs"]
 pub mod sim;
 pub mod switch;
+pub mod usage;
 mod wait;
 pub mod witness;
 
@@ -41,6 +45,7 @@ pub use capture::{Capture, Captured, Mark};
 pub use client::{Client, Outage};
 pub use daemons::{Carpd, Keepalived, Ucarp};
 pub use dump::Dump;
+pub use flood::Flood;
 pub use inject::{Forgery, Injector};
 pub use lab::{Host, Lab};
 pub use packet::{Arp, Carp, Mac, Packet, Vrrp};

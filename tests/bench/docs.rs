@@ -1,0 +1,95 @@
+//! `docs/BENCHMARKS.md`: the last run of each benchmark.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::markdown;
+use crate::report::Report;
+
+const HEAD: &str = "\
+# Benchmarks
+
+carpd beside Debian's ucarp and keepalived, on one machine, in network namespaces, with no network but their own.
+`cargo xtask bench` (root) runs everything and writes this file; `cargo xtask bench NAME --quick` takes one of them in
+under a minute. Every comparison interleaves the systems in one run. Cells are `median [least … most] ×ratio`, the
+ratio to the best peer, or to the limit where there is no peer; ↓ means that less is better, ↑ that more is. Numbers
+move with the machine; ratios move less. Samples are in `target/bench/*.json`.
+";
+
+/// Writes the file, and the drawings beside it, from the reports in `reports`.
+///
+/// # Errors
+/// When a report cannot be read or a file not written.
+pub fn write(names: &[&str], reports: &Path, docs: &Path) -> Result<()> {
+    let mut loaded = Vec::new();
+    for name in names {
+        loaded.extend(Report::load(reports, name)?);
+    }
+    let drawings = docs.join("bench");
+    fs::create_dir_all(&drawings)?;
+    let mut text = HEAD.to_owned();
+    text.push_str(&behind(&loaded));
+    for report in &loaded {
+        let _ = write!(text, "\n{}", markdown::report(report, Some("bench")));
+        let _ = write!(text, "\n{}", conditions(report));
+        crate::plot::draw(report, &drawings)?;
+    }
+    text.push_str(&machine(&loaded));
+    let path = docs.join("BENCHMARKS.md");
+    fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// Where carpd is not ahead.
+fn behind(reports: &[Report]) -> String {
+    let mut text = "\n## Where carpd is not ahead\n\n".to_owned();
+    let mut none = true;
+    for report in reports {
+        for line in report.tables.iter().flat_map(|table| table.behind()) {
+            none = false;
+            let _ = writeln!(text, "- {line}");
+        }
+    }
+    if none {
+        text.push_str("Nowhere in the tables below.\n");
+    }
+    text
+}
+
+fn conditions(report: &Report) -> String {
+    let length = if report.quick {
+        ", a quick run with few repetitions"
+    } else {
+        ""
+    };
+    format!(
+        "`cargo xtask bench {}{}`, {} s{length}; load average at its start {}.{:02}.\n",
+        report.name,
+        if report.quick { " --quick" } else { "" },
+        report.seconds,
+        report.machine.load_percent / 100,
+        report.machine.load_percent % 100
+    )
+}
+
+/// The machine of the latest report; others are named where they differ.
+fn machine(reports: &[Report]) -> String {
+    let mut text = "\n## Machine and versions\n".to_owned();
+    let mut done: Vec<&Report> = Vec::new();
+    for report in reports {
+        let facts = &report.machine.facts;
+        if done.iter().any(|other| other.machine.facts == *facts) {
+            continue;
+        }
+        done.push(report);
+        let alike = reports.iter().filter(|other| other.machine.facts == *facts);
+        let names: Vec<&str> = alike.map(|report| report.name.as_str()).collect();
+        let _ = write!(text, "\nFor {}:\n\n| | |\n|---|---|\n", names.join(", "));
+        for (name, value) in facts {
+            let _ = writeln!(text, "| {name} | {value} |");
+        }
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! Measures carpd beside ucarp and keepalived. `cargo xtask bench` builds what is measured and runs this.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`cost`] | what one packet costs in the kernel |
+//! | [`link`] | what a daemon costs the traffic of its link |
+//! | [`floods`] | who stays sane under a flood |
+//! | [`failover`] | how long a client waits |
+//! | [`scale`] | thousands of virtual hosts |
+//! | [`size`] | bytes, and the time to start |
+//! | [`systems`] | the daemons, alike to start |
+//! | [`report`], [`markdown`], [`plot`], [`docs`], [`machine`] | samples, and what becomes of them |
+
+#![expect(
+    clippy::float_arithmetic,
+    reason = "statistics; nothing here decides an election"
+)]
+
+mod cost;
+mod docs;
+mod ear;
+mod failover;
+mod floods;
+mod link;
+mod machine;
+mod markdown;
+mod plot;
+mod report;
+mod scale;
+mod size;
+mod systems;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use carp_tests::lab::note;
+use report::{Curve, Report, Table};
+
+/// How thoroughly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Under a minute: fewer repetitions, fewer cases.
+    pub quick: bool,
+}
+
+impl Plan {
+    /// One of two.
+    #[must_use]
+    pub fn choose<T>(self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// What a benchmark found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Heading.
+    pub title: &'static str,
+    /// How it was measured.
+    pub method: String,
+    /// Results.
+    pub tables: Vec<Table>,
+    /// Results over a quantity.
+    pub curves: Vec<Curve>,
+    /// What a reader has to know.
+    pub remarks: Vec<String>,
+}
+
+type Benchmark = fn(Plan) -> Result<Findings>;
+
+/// In the order of the documentation.
+const BENCHMARKS: [(&str, Benchmark); 6] = [
+    ("cost", cost::run),
+    ("link", link::run),
+    ("floods", floods::run),
+    ("failover", failover::run),
+    ("scale", scale::run),
+    ("size", size::run),
+];
+
+fn main() -> Result<()> {
+    let mut quick = false;
+    let mut wanted = Vec::new();
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--quick" => quick = true,
+            name if BENCHMARKS.iter().any(|(known, _)| *known == name) => wanted.push(word),
+            _ => bail!(
+                "{word} is neither --quick nor one of {:?}",
+                BENCHMARKS.map(|(name, _)| name)
+            ),
+        }
+    }
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "network namespaces need root"
+    );
+    // The repository is where cargo runs us.
+    let root = std::env::current_dir()?;
+    let reports = directory(&root);
+    for (name, benchmark) in BENCHMARKS {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            let report = measure(name, benchmark, Plan { quick })
+                .with_context(|| format!("benchmark {name}"))?;
+            println!("{}", markdown::report(&report, None));
+            for line in report.tables.iter().flat_map(Table::behind) {
+                println!("not ahead: {line}");
+            }
+            report.save(&reports)?;
+        }
+    }
+    docs::write(
+        &BENCHMARKS.map(|(name, _)| name),
+        &reports,
+        &root.join("docs"),
+    )
+}
+
+/// Where the reports go: `$CARP_BENCH_DIRECTORY`, or `target/bench`.
+fn directory(root: &Path) -> PathBuf {
+    std::env::var_os("CARP_BENCH_DIRECTORY")
+        .map_or_else(|| root.join("target/bench"), PathBuf::from)
+}
+
+fn measure(name: &str, benchmark: Benchmark, plan: Plan) -> Result<Report> {
+    note(&format!("bench: {name}"));
+    let machine = machine::Machine::this()?;
+    let start = Instant::now();
+    let found = benchmark(plan)?;
+    Ok(Report {
+        name: name.to_owned(),
+        title: found.title.to_owned(),
+        method: found.method,
+        quick: plan.quick,
+        machine,
+        seconds: start.elapsed().as_secs(),
+        tables: found.tables,
+        curves: found.curves,
+        remarks: found.remarks,
+    })
+}

@@ -1,0 +1,164 @@
+//! More packets than anybody wants, for a few seconds: a BACKUP goes on hearing its MASTER, and stays.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::daemons::datapath;
+use carp_tests::flood::{Flood, Kind, Volume};
+use carp_tests::lab::note;
+use carp_tests::{Daemon, Forgery, Host, Mark, Ucarp, lab, usage};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW};
+
+const LENGTH: Duration = Duration::from_secs(5);
+/// The generator's processor; the BACKUP runs where it is let.
+const CPU: usize = 1;
+
+/// What the BACKUP under a flood did and spent.
+struct Endured {
+    offered: Volume,
+    /// Advertisements that the MASTER sent meanwhile.
+    genuine: usize,
+    /// Its processor time, as a part of the flood's. Unit: per mille.
+    permille: u128,
+    mark: Mark,
+}
+
+/// Floods `backup` while a is MASTER.
+fn endure(pair: &Pair, backup: &Host, kind: Kind, captured: Option<&Forgery>) -> Result<Endured> {
+    let frames = kind.frames(pair.c.address(), 7, captured);
+    let pids = backup.pids()?;
+    let (mark, before, start) = (pair.capture.mark(), usage::cpu_time(&pids)?, Instant::now());
+    let flood = Flood::towards(backup, frames, Some(CPU))?;
+    // Nothing to wait for: enduring is the point.
+    std::thread::sleep(LENGTH);
+    let offered = flood.finish();
+    let spent = usage::cpu_time(&pids)? - before;
+    Ok(Endured {
+        offered,
+        genuine: pair.capture.advertisements(mark, "a").len(),
+        permille: spent.as_nanos() * 1000 / start.elapsed().as_nanos(),
+        mark,
+    })
+}
+
+impl Endured {
+    fn note(&self, who: &str, kind: Kind) {
+        note(&format!(
+            "{who}, {kind:?} at {} packets/s: {}.{} % of a core, {} genuine advertisements on the wire",
+            self.offered.rate(),
+            self.permille / 10,
+            self.permille % 10,
+            self.genuine
+        ));
+    }
+}
+
+/// The BACKUP stays what it is, and its counter `what` sees the flood.
+fn stays_backup(kind: Kind, what: &str) -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let b = pair.carpd(&pair.b, SLOW)?;
+    pair.stays_the_only_master(&pair.a, 2)?;
+    let captured = replayable(&pair)?;
+    let (before, line) = (b.dump()?, b.mark());
+    let endured = endure(&pair, &pair.b, kind, Some(&captured))?;
+    endured.note(&format!("carpd, {}", datapath()), kind);
+    let after = b.dump()?;
+    unmoved(&pair, &b, line, endured.mark)?;
+    ensure!(after.state == "BACKUP", "{}", after.state);
+    let seen = after.counter(what)? - before.counter(what)?;
+    ensure!(
+        seen > 0,
+        "{what} did not rise: {:?}",
+        after.risen_since(&before)
+    );
+    if datapath() == "socket" {
+        // Everything comes to the daemon there: it may be busy, and lose some, but it must not be misled.
+        return Ok(());
+    }
+    let lost = after.counter("datapath-events-lost")? - before.counter("datapath-events-lost")?;
+    ensure!(lost == 0, "{lost} events were lost");
+    let heard = after.counter("delivered")? - before.counter("delivered")?;
+    let genuine = endured.genuine as u64;
+    // One more or less at either end, and a sample of the suspects now and then.
+    ensure!(
+        heard + 1 >= genuine,
+        "{heard} of {genuine} genuine advertisements were heard"
+    );
+    // A tenth of a per cent is what it takes; the bound leaves room for a slow machine.
+    ensure!(endured.permille <= 50, "{} ‰ of a core", endured.permille);
+    Ok(())
+}
+
+/// b said nothing on the wire and changed nothing.
+fn unmoved(pair: &Pair, b: &Daemon, line: usize, mark: Mark) -> Result<()> {
+    pair.only_master_since(mark, &pair.a)?;
+    let lines = b.lines();
+    let change = lines[line..]
+        .iter()
+        .find(|line| line.text.contains("Switching to state"));
+    ensure!(change.is_none(), "{change:?}");
+    Ok(())
+}
+
+/// A true advertisement of a, to be sent by somebody else.
+fn replayable(pair: &Pair) -> Result<Forgery> {
+    let (_, carp) = pair
+        .capture
+        .advertisement(pair.capture.mark(), "a", LONG)
+        .context("something to replay")?;
+    Ok(
+        Forgery::new(pair.a.address(), 7, carp_tests::daemons::PASSWORD, ADDRESS).with(|forgery| {
+            forgery.advbase = carp.advbase;
+            forgery.advskew = carp.advskew;
+            forgery.counter = carp.counter;
+        }),
+    )
+}
+
+#[test]
+fn forged_advertisements() -> Result<()> {
+    stays_backup(Kind::Forged, "dropped-bad-authentication")
+}
+
+#[test]
+fn garbage() -> Result<()> {
+    stays_backup(Kind::Garbage, "passed-malformed")
+}
+
+#[test]
+fn vrrp_of_others() -> Result<()> {
+    stays_backup(Kind::Vrrp, "passed-vrrp")
+}
+
+#[test]
+fn one_true_advertisement_again_and_again() -> Result<()> {
+    let counter = if datapath() == "socket" {
+        "delivered"
+    } else {
+        "dropped-duplicate"
+    };
+    stays_backup(Kind::Replayed, counter)
+}
+
+/// What the others make of it, for the record: it depends on the machine, so nothing is claimed.
+#[test]
+fn ucarp_under_the_same_flood() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, SECOND)?;
+    let ucarp = Ucarp::new(&pair.b, ADDRESS, SECOND_WORSE).start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 2)?;
+    let line = ucarp.mark();
+    let endured = endure(&pair, &pair.b, Kind::Forged, None)?;
+    endured.note("ucarp", Kind::Forged);
+    let became = ucarp.lines()[line..]
+        .iter()
+        .filter(|line| line.text.contains("Switching to state: MASTER"))
+        .count();
+    note(&format!(
+        "ucarp became a second MASTER {became} times beside the living one"
+    ));
+    ensure!(endured.genuine > 0, "the MASTER advertised all the time");
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What processes cost.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Processor time that these processes have used so far, all threads, to the nanosecond. One that has ended counts
+/// nothing.
+///
+/// # Errors
+/// When `/proc` cannot be read as expected.
+pub fn cpu_time(pids: &[u32]) -> Result<Duration> {
+    let mut total = Duration::ZERO;
+    for pid in pids {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for thread in threads {
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue; // ended meanwhile
+            };
+            let nanos = text.split_whitespace().next().context("empty schedstat")?;
+            total += Duration::from_nanos(nanos.parse()?);
+        }
+    }
+    Ok(total)
+}
+
+/// Memory of processes. Unit: bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident, what is shared counted in each.
+    pub rss: u64,
+    /// Resident, what is shared counted in parts: what the machine spends on them together.
+    pub pss: u64,
+}
+
+/// Memory that these processes have now, together. One that has ended counts nothing.
+///
+/// # Errors
+/// When `/proc` cannot be read as expected.
+pub fn memory(pids: &[u32]) -> Result<Memory> {
+    let mut total = Memory::default();
+    for pid in pids {
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else {
+            continue;
+        };
+        let field = |name: &str| -> Result<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next());
+            Ok(kib.with_context(|| format!("no {name}"))?.parse::<u64>()? * 1024)
+        };
+        total.rss += field("Rss:")?;
+        total.pss += field("Pss:")?;
+    }
+    Ok(total)
+}
+
+/// Time that each processor has spent on received packets and other softirqs since the machine started. Resolution:
+/// 10 ms.
+///
+/// # Errors
+/// When `/proc` cannot be read as expected.
+pub fn softirq_times() -> Result<Vec<Duration>> {
+    /// `USER_HZ` of every architecture that Linux runs on today.
+    const TICK: Duration = Duration::from_millis(10);
+    let text = fs::read_to_string("/proc/stat")?;
+    let processors = text.lines().filter(|line| {
+        line.strip_prefix("cpu")
+            .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+    });
+    processors
+        .map(|line| {
+            // cpuN user nice system idle iowait irq softirq …
+            let ticks = line.split_whitespace().nth(7).context("short line")?;
+            Ok(TICK * ticks.parse()?)
+        })
+        .collect()
+}
