@@ -13,7 +13,7 @@ use tracing::{debug, error};
 
 use super::Engine;
 use crate::config::Ownership;
-use crate::io::datapath::Chain;
+use crate::io::datapath::{self, Chain};
 use crate::io::port::Envelope;
 use crate::io::scripts::Which;
 
@@ -46,9 +46,26 @@ impl Engine {
             && remaining < validity * 3 / 4
         {
             served.alive_until = now + validity;
-            if let Err(error) = self.datapath.keep_alive(key, served.alive_until) {
-                error!("{}: {}", served.label, Chain(&error));
-            }
+            let told = self.datapath.keep_alive(key, served.alive_until);
+            self.check_datapath(vhost, told);
+        }
+    }
+
+    /// Says what the datapath refuses, once until it is programmed again: what is told with each advertisement fails
+    /// with each.
+    pub(super) fn check_datapath(
+        &mut self,
+        vhost: usize,
+        outcome: Result<(), datapath::error::Error>,
+    ) {
+        let served = &mut self.vhosts[vhost];
+        if let Err(error) = outcome
+            && !std::mem::replace(&mut served.datapath_refused, true)
+        {
+            let port = self.interfaces[served.interface].port.as_ref();
+            let rung = port.and_then(|port| self.datapath.rung(port.ifindex()));
+            let rung = rung.map_or_else(|| "none".to_owned(), |rung| rung.to_string());
+            error!("{}: datapath {rung}: {}", served.label, Chain(&error));
         }
     }
 
@@ -90,12 +107,13 @@ impl Engine {
         }
         if let Some(old) = std::mem::replace(&mut served.key, key) {
             self.keys.remove(&old);
-            if let Err(error) = self.datapath.remove(old) {
-                error!("{}: {}", served.label, Chain(&error));
-            }
+            let removed = self.datapath.remove(old);
+            self.check_datapath(vhost, removed);
         }
         if let Some(key) = key {
             self.keys.insert(key, vhost);
+            let served = &mut self.vhosts[vhost];
+            served.datapath_refused = false;
             let group = widen(served.config.group.octets());
             served.alive_until = now + served.life_sign_validity();
             let configured = self.datapath.configure(
@@ -104,9 +122,7 @@ impl Engine {
                 served.machine.kernel_keys(),
                 served.alive_until,
             );
-            if let Err(error) = configured {
-                error!("{}: {}", served.label, Chain(&error));
-            }
+            self.check_datapath(vhost, configured);
         }
     }
 

@@ -3,15 +3,15 @@
 //! As long as we advertise, nobody else takes over. The kernel is told how long that holds, again with each
 //! advertisement; should we die, hang or starve, this host falls silent before another one can have taken over.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::time::Instant;
 use carp_common::units::{AdvSkew, DeadRatio, Priority, State};
-use tracing::error;
 
 use super::Engine;
 use crate::config::Ownership;
-use crate::io::datapath::Chain;
+use crate::io::datapath::{self, Datapath};
 
 impl Engine {
     /// What the kernel must know about a virtual host that is now in `state`.
@@ -58,34 +58,32 @@ impl Engine {
     }
 
     fn set_fence(&mut self, vhost: usize, deadline: Instant) {
+        self.tell_fence(vhost, |datapath, ifindex, address| {
+            datapath.fence(ifindex, address, deadline)
+        });
+    }
+
+    pub(super) fn remove_fence(&mut self, vhost: usize) {
+        if std::mem::take(&mut self.vhosts[vhost].fenced) {
+            self.tell_fence(vhost, Datapath::unfence);
+        }
+    }
+
+    /// The same for each of a virtual host's addresses, while its interface is there.
+    fn tell_fence(
+        &mut self,
+        vhost: usize,
+        mut tell: impl FnMut(&mut Datapath, u32, IpAddr) -> Result<(), datapath::error::Error>,
+    ) {
         let served = &self.vhosts[vhost];
         let Some(port) = &self.interfaces[served.interface].port else {
             return;
         };
+        let mut outcome = Ok(());
         for address in &served.config.addresses {
-            let moved = self
-                .datapath
-                .fence(port.ifindex(), address.address, deadline);
-            if let Err(error) = moved {
-                error!("{}: {}", served.label, Chain(&error));
-            }
+            outcome = outcome.and(tell(&mut self.datapath, port.ifindex(), address.address));
         }
-    }
-
-    pub(super) fn remove_fence(&mut self, vhost: usize) {
-        let served = &mut self.vhosts[vhost];
-        let fenced = std::mem::take(&mut served.fenced);
-        let Some(port) = &self.interfaces[served.interface].port else {
-            return;
-        };
-        if !fenced {
-            return;
-        }
-        for address in &served.config.addresses {
-            if let Err(error) = self.datapath.unfence(port.ifindex(), address.address) {
-                error!("{}: {}", served.label, Chain(&error));
-            }
-        }
+        self.check_datapath(vhost, outcome);
     }
 }
 

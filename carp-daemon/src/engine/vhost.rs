@@ -42,6 +42,8 @@ pub struct Vhost {
     pub alive_until: Instant,
     /// The datapath has a deadline for its addresses.
     pub fenced: bool,
+    /// The datapath refused something, which was said.
+    pub datapath_refused: bool,
     /// For each virtual address.
     pub holdings: Vec<Holding>,
     /// An earlier run's addresses are still there, until the election is settled.
@@ -107,6 +109,7 @@ impl Vhost {
             key: None,
             alive_until: Instant::ZERO,
             fenced: false,
+            datapath_refused: false,
             holdings: vec![Holding::None; config.addresses.len()],
             has_leftovers: false,
             leased_until: None,
