@@ -134,3 +134,43 @@ fn what_a_stopped_keepalived_backup_does_is_measured() -> Result<()> {
     ));
     Ok(())
 }
+
+/// How often the one who advertises changed.
+fn changes_of_master(scene: &Scene, mark: Mark) -> usize {
+    let all = scene.capture.after(mark);
+    let speakers: Vec<_> = all
+        .iter()
+        .filter(|captured| !matches!(captured.packet, Packet::Arp(_)))
+        .map(|captured| &captured.host)
+        .collect();
+    speakers
+        .windows(2)
+        .filter(|pair| pair[0] != pair[1])
+        .count()
+}
+
+#[test]
+fn what_a_stopped_ucarp_master_does_is_measured() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;
+    let down = scripts.script("down", &format!("ip address del {ADDRESS}/32 dev $1"))?;
+    let scripts = format!("-u {} -d {}", up.display(), down.display());
+    let a = Ucarp::new(&scene.a, ADDRESS, &format!("-b 1 -k 0 -r 1 {scripts}")).start(&scene.a)?;
+    scene.capture.advertisement(Mark::default(), "a", LONG)?;
+    let _b = Ucarp::new(&scene.b, ADDRESS, &format!("-b 1 -k 100 {scripts}")).start(&scene.b)?;
+    scene
+        .capture
+        .advertisements_reach(scene.capture.mark(), "a", 2, LONG)?;
+    let mark = scene.capture.mark();
+    stopped_for(&a, Duration::from_secs(10))?;
+    scene
+        .capture
+        .advertisements_reach(scene.capture.mark(), "a", 5, LONG)?;
+    note(&format!(
+        "ucarp MASTER stopped for 10 s: {} changes of who advertises, two hosts answer for {:?}",
+        changes_of_master(&scene, mark),
+        scene.two_owners_since(mark)
+    ));
+    Ok(())
+}
