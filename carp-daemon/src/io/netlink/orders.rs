@@ -136,9 +136,10 @@ impl Orders {
 }
 
 fn as_io_error(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(refusal) => refusal.to_io(),
-        other => io::Error::other(other),
+    if let rtnetlink::Error::NetlinkError(refusal) = error {
+        refusal.to_io()
+    } else {
+        io::Error::other(error)
     }
 }
 
