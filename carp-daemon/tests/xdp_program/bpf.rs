@@ -1,5 +1,5 @@
-//! The two calls of bpf(2) that measuring needs and aya does not have: a program without an object, and the same
-//! test run for both.
+//! System calls that no crate here wraps: of bpf(2) the two that measuring needs (a program without an object, and the
+//! same test run for both), and a socket for whole frames.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -76,4 +76,53 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
     run.return_value
+}
+
+/// Sends frames out of an interface.
+pub struct FrameSocket {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl FrameSocket {
+    pub fn open(ifindex: u32) -> Self {
+        // SAFETY: a call without pointers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        Self {
+            // SAFETY: the call returned a new descriptor that nobody else has.
+            socket: unsafe { OwnedFd::from_raw_fd(fd) },
+            address: libc::sockaddr_ll {
+                sll_family: u16::try_from(libc::AF_PACKET).unwrap(),
+                sll_protocol: 0,
+                sll_ifindex: i32::try_from(ifindex).unwrap(),
+                sll_hatype: 0,
+                sll_pkttype: 0,
+                sll_halen: 0,
+                sll_addr: [0; 8],
+            },
+        }
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        let length = libc::socklen_t::try_from(size_of_val(&self.address)).unwrap();
+        let address = (&raw const self.address).cast();
+        // SAFETY: both buffers are as long as said and outlive the call, which only reads them.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                address,
+                length,
+            )
+        };
+        assert_eq!(
+            usize::try_from(sent),
+            Ok(frame.len()),
+            "{}",
+            io::Error::last_os_error()
+        );
+    }
 }

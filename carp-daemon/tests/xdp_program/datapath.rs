@@ -16,6 +16,8 @@ use carp_common::shared::{
     XDP_PROGRAM,
 };
 use carp_common::units::{Family, Vhid};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::frames::{ADDRESSES, GROUP, GROUP6, OURS, VHID, authenticator};
 
@@ -70,6 +72,11 @@ impl Datapath {
 
     /// The same, with some globals switched on.
     pub fn load_with(hook: Hook, globals: &[&str]) -> Option<Self> {
+        Self::load_for(LOOPBACK, hook, globals)
+    }
+
+    /// The same for another interface.
+    pub fn load_for(ifindex: u32, hook: Hook, globals: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             let required =
                 |name: &str| std::env::var(name).is_ok_and(|value| value == "1" || value == "true");
@@ -80,6 +87,10 @@ impl Datapath {
             eprintln!("SKIPPED: loading an XDP program needs root");
             return None;
         }
+        // What was heard is remembered for each processor by itself.
+        let mut processor = CpuSet::new();
+        processor.set(sched_getcpu().unwrap()).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &processor).unwrap();
         let object =
             std::fs::read(object()).expect("`cargo xtask build-ebpf` has built the object");
         let mut loader = EbpfLoader::new();
@@ -89,7 +100,7 @@ impl Datapath {
         let mut program = loader.load(&object).unwrap();
         let mut vhosts: HashMap<_, VhostKey, VhostValue> = take(&mut program, VHOSTS_MAP);
         let mut keys: Array<_, KernelKeys> = take(&mut program, KEYS_MAP);
-        for (slot, (key, group)) in (0..).zip(configured()) {
+        for (slot, (key, group)) in (0..).zip(configured(ifindex)) {
             let accepted = authenticator(key.vhid, &ADDRESSES);
             keys.set(slot, accepted.kernel_keys(), 0).unwrap();
             vhosts.insert(key, VhostValue::new(group, slot), 0).unwrap();
@@ -120,7 +131,7 @@ impl Datapath {
     /// Forgets what was heard, so that the same advertisement is a new one.
     pub fn forget(&mut self) {
         let processors = aya::util::nr_cpus().unwrap();
-        for slot in (0..).take(configured().len()) {
+        for slot in (0..).take(configured(LOOPBACK).len()) {
             let empty = PerCpuValues::try_from(vec![History::EMPTY; processors]).unwrap();
             self.history.set(slot, empty, 0).unwrap();
         }
@@ -180,6 +191,14 @@ impl Datapath {
         (action, moved)
     }
 
+    /// Every counter that is not 0.
+    pub fn moved(&self) -> Vec<(&'static str, u64)> {
+        let all = Counter::ALL.iter().zip(self.counters());
+        all.filter(|(_, value)| *value != 0)
+            .map(|(counter, value)| (counter.name(), value))
+            .collect()
+    }
+
     pub fn counters(&self) -> Vec<u64> {
         Counter::ALL
             .iter()
@@ -211,8 +230,8 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<AdvertisementEvent> {
 }
 
 /// The virtual hosts and their groups.
-fn configured() -> [(VhostKey, [u8; 16]); 4] {
-    let key = |vlan, family, vhid| VhostKey::new(LOOPBACK, vlan, family, Vhid::new(vhid).unwrap());
+fn configured(ifindex: u32) -> [(VhostKey, [u8; 16]); 4] {
+    let key = |vlan, family, vhid| VhostKey::new(ifindex, vlan, family, Vhid::new(vhid).unwrap());
     [
         (key(0, Family::Inet, VHID), widen(GROUP.octets())),
         (key(0, Family::Inet, 8), widen(OURS.octets())),

@@ -9,6 +9,7 @@
 //! | [`verdicts`] | what becomes of a frame, and what the daemon hears of it |
 //! | [`guard`] | authentic or dropped, each once, and not too many |
 //! | [`fence`] | what a host without a living daemon no longer hears |
+//! | [`link`] | tcx on a real link: tags that the kernel took out, headers outside of the linear part |
 //! | [`cost`] | what a frame costs |
 //! | [`datapath`], [`frames`], [`bpf`] | the loaded program, what it is run on, and calls that aya does not have |
 
@@ -20,6 +21,7 @@ mod datapath;
 mod fence;
 mod frames;
 mod guard;
+mod link;
 mod verdicts;
 
 use std::time::Duration;
@@ -48,6 +50,16 @@ fn verifier_accepts_every_program_within_its_budget() {
             );
         }
     }
+}
+
+/// Whether the running kernel is at least of this version.
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let name = nix::sys::utsname::uname().unwrap();
+    let release = name.release().to_str().unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 fn monotonic_ns() -> u64 {
