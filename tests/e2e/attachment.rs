@@ -106,8 +106,9 @@ fn auto_takes_tcx_where_there_is_no_native_xdp() -> Result<()> {
         let arguments = format!("{SLOW} -i {interface} -s 10.9.0.7");
         let a = on("auto", &arguments)?.spawn(&pair.a)?;
         let expected = format!("receiving on {interface} through datapath tcx");
-        a.wait_for(&expected, LONG)?;
+        let said = a.wait_for(&expected, LONG)?;
         ensure!(a.dump()?.status["datapath"] == "tcx");
+        ensure!(said.text.contains("no native XDP"), "{}", said.text);
         if interface == "mv0" {
             eventually("an advertisement is heard", LONG, || {
                 Ok((a.dump()?.counter("delivered")? > 0).then_some(()))

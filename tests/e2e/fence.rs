@@ -81,10 +81,18 @@ impl Scene {
     }
 
     fn signal_a(&self, signal: Signal) -> Result<()> {
-        for pid in self.pair.a.pids()? {
-            kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        let pids = self.pair.a.pids()?;
+        let all = |signal| -> Result<()> {
+            for pid in &pids {
+                kill(Pid::from_raw(i32::try_from(*pid)?), signal)?;
+            }
+            Ok(())
+        };
+        if signal == Signal::SIGKILL {
+            // keepalived's child would see its parent die, and clean up.
+            all(Signal::SIGSTOP)?;
         }
-        Ok(())
+        all(signal)
     }
 
     /// How often a answered after `since`.
@@ -261,4 +269,33 @@ fn fence_all_silences_the_address_for_those_who_know_its_mac() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What the up script of a killed MASTER added answers nobody while the next start's down script removes it.
+#[test]
+fn what_scripts_left_is_silent_until_the_down_script_has_run() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let pair = &scene.pair;
+    let scripts = Scripts::new()?;
+    let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;
+    let down = scripts.script(
+        "down",
+        &format!("sleep 1; ip address delete {ADDRESS}/32 dev $1"),
+    )?;
+    let a = |speed: &str| {
+        let arguments = format!("{speed} -u {} -d {}", up.display(), down.display());
+        Carpd::for_address(ADDRESS, &arguments)?
+            .datapath("tcx")
+            .start(&pair.a)
+    };
+    let _killed = a(FAST)?;
+    pair.a.wait_for_address(ADDRESS, true, LONG)?;
+    let mut b = Carpd::for_address(ADDRESS, SLOW)?.start(&pair.b)?;
+    let (mark, replaced) = scene.replace_a(Signal::SIGKILL, 5)?;
+    let _again = a(SECOND_WORSE)?;
+    pair.a.wait_for_address(ADDRESS, false, LONG)?;
+    let stale = scene.stale_answers(mark, replaced);
+    ensure!(stale == 0, "a answered {stale} times");
+    b.terminate(LONG)?;
+    scene.waits_for_answer(&pair.a)
 }

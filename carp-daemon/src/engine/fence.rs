@@ -9,9 +9,10 @@ use std::time::Duration;
 use carp_common::time::Instant;
 use carp_common::units::{AdvSkew, DeadRatio, Priority, State};
 
-use super::Engine;
+use super::{Engine, Error};
 use crate::config::Ownership;
 use crate::io::datapath::{self, Datapath};
+use crate::io::port::Port;
 
 impl Engine {
     /// What the kernel must know about a virtual host that is now in `state`.
@@ -39,6 +40,38 @@ impl Engine {
     pub(super) fn fence_leftovers(&mut self, vhost: usize) {
         self.vhosts[vhost].fenced = true;
         self.set_fence(vhost, Instant::ZERO);
+    }
+
+    /// What an earlier run's up script left stays fenced until the down script has run, which it does first of all.
+    ///
+    /// # Errors
+    /// The kernel program cannot be loaded.
+    pub(super) fn fence_what_scripts_left(&mut self, interface: usize) -> Result<(), Error> {
+        let wanted = &self.interfaces[interface];
+        let ifindex = wanted.port.as_ref().map(Port::ifindex);
+        let here = ifindex.and_then(|ifindex| self.addresses.get(&ifindex));
+        let has = |address: IpAddr| {
+            let mut here = here.into_iter().flatten();
+            here.any(|known| known.address == address)
+        };
+        let left = |vhost: &usize| {
+            let config = &self.vhosts[*vhost].config;
+            config.ownership == Ownership::Scripts
+                && config.scripts.down.is_some()
+                && !config.neutral
+                && config.addresses.iter().any(|wanted| has(wanted.address))
+        };
+        for vhost in wanted
+            .vhosts
+            .iter()
+            .copied()
+            .filter(left)
+            .collect::<Vec<_>>()
+        {
+            self.datapath.prepare()?;
+            self.fence_leftovers(vhost);
+        }
+        Ok(())
     }
 
     /// A MASTER advertised at `now`: it is one for a while.

@@ -196,6 +196,7 @@ impl Engine {
         // Before the fence around them falls, which is part of what we take over.
         let attached = self
             .look_for_leftovers(interface)
+            .and_then(|()| self.fence_what_scripts_left(interface))
             .and_then(|()| Ok(self.datapath.attach(link)?));
         if let Err(error) = attached {
             self.interfaces[interface].port = None;

@@ -14,9 +14,11 @@
 //!
 //! # The order of rungs
 //!
-//! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every large TCP segment
-//! into a buffer of its own before any program runs (`veth_convert_skb_to_xdp_buff`), which halves the throughput, and
-//! no setting avoids it. Generic XDP copies likewise on every device and is never chosen unasked.
+//! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every packet that shares
+//! its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That halves
+//! the throughput of TCP, and no setting avoids the copy: large segments stay on with a program that takes fragments,
+//! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
+//! likewise on every device and is never chosen unasked.
 
 pub mod error;
 mod guard;
@@ -93,6 +95,16 @@ pub enum Error {
     /// The kernel program or its maps, wherever it runs.
     #[error(transparent)]
     Program(#[from] error::Error),
+}
+
+impl Error {
+    /// What the kernel program met, when it is about that.
+    const fn cause(&self) -> Option<&error::Error> {
+        match self {
+            Self::Kernel { source, .. } => Some(source),
+            Self::Socket { .. } | Self::Program(_) => None,
+        }
+    }
 }
 
 /// Whether a drain left something behind.
@@ -192,6 +204,8 @@ impl Datapath {
             config::Datapath::Auto => &[Rung::XDP_NATIVE, Rung::TCX, Rung::Socket],
         };
         let (last, others) = candidates.split_last().expect("there are candidates");
+        let mut refusals = String::new();
+        let mut expected = true;
         let mut attached = None;
         for rung in others {
             match self.attach_to(link, *rung) {
@@ -199,12 +213,25 @@ impl Datapath {
                     attached = Some(*rung);
                     break;
                 }
-                Err(error) => warn!("{}: not datapath {rung}: {}", link.name, Chain(&error)),
+                Err(error) => {
+                    let cause = error.cause();
+                    expected &= matches!(cause, Some(error::Error::NoDriverSupport { .. }));
+                    let cause = cause.map_or(&error as &dyn std::error::Error, |cause| cause);
+                    refusals += &format!("; not {rung}: {}", Chain(cause));
+                }
             }
         }
         let rung = match attached {
             Some(rung) => rung,
-            None => self.attach_to(link, *last).map(|()| *last)?,
+            None => match self.attach_to(link, *last) {
+                Ok(()) => *last,
+                Err(error) => {
+                    if !refusals.is_empty() {
+                        warn!("{}: no datapath{refusals}", link.name);
+                    }
+                    return Err(error);
+                }
+            },
         };
         self.rungs.insert(link.index, rung);
         let remark = match rung {
@@ -216,7 +243,12 @@ impl Datapath {
             }
             Rung::Kernel(_) | Rung::Socket => "",
         };
-        info!("receiving on {} through datapath {rung}{remark}", link.name);
+        let name = &link.name;
+        if expected && (refusals.is_empty() || rung != Rung::Socket) {
+            info!("receiving on {name} through datapath {rung}{remark}{refusals}");
+        } else {
+            warn!("receiving on {name} through datapath {rung}{remark}{refusals}");
+        }
         // What still hangs there would go on dropping by what it was told last.
         for name in self.pins.remove_unowned(link.index, &link.name).removed {
             info!(
