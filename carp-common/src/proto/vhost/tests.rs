@@ -1,5 +1,7 @@
 //! One virtual host and a peer that knows its key.
 
+mod bow_outs;
+mod rivals;
 mod scenarios;
 mod sequences;
 mod table;
@@ -14,6 +16,9 @@ use crate::units::{AdvBase, AdvSkew, DeadRatio, Vhid};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
 const PEER: &str = "10.9.0.7";
+const UCARP: Profile = Profile::Ucarp;
+/// What a MASTER does about a worse one, and two advertisements after it took over.
+const REASSERT: &str = "send inet 1/100, announce inet";
 
 /// A virtual host, its clock, and everything needed to speak to it as its peers do.
 struct Host {
@@ -40,6 +45,20 @@ fn settings(profile: Profile) -> Settings {
         key: Key::new(b"love").unwrap(),
         initial_counter: 1000,
         strict_counter: false,
+    }
+}
+
+fn dual_stack(profile: Profile) -> Settings {
+    Settings {
+        addresses: addresses(&["10.9.0.100", "2001:db8::100"]),
+        ..settings(profile)
+    }
+}
+
+fn source(family: Family, address: Option<&str>) -> Input<'static> {
+    Input::SourceChanged {
+        family,
+        source: address.map(ip),
     }
 }
 
@@ -76,16 +95,9 @@ impl Host {
     fn started(settings: Settings) -> Self {
         let inet6 = settings.uses(Family::Inet6);
         let mut host = Self::new(settings);
-        host.input(Input::SourceChanged {
-            family: Family::Inet,
-            source: Some(ip("10.9.0.5")),
-        });
+        host.input(source(Family::Inet, Some("10.9.0.5")));
         if inet6 {
-            let source = Some(ip("fe80::5"));
-            host.input(Input::SourceChanged {
-                family: Family::Inet6,
-                source,
-            });
+            host.input(source(Family::Inet6, Some("fe80::5")));
         }
         host.input(Input::LinkChanged(LinkState::Up));
         host

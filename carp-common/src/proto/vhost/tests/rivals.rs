@@ -1,0 +1,249 @@
+//! Several who call themselves MASTER, who is believed, and what is said of it.
+
+use super::*;
+
+#[test]
+fn a_master_that_was_stopped_gives_way_before_it_says_anything() {
+    let mut host = Host::master(settings(UCARP));
+    let stopped = host.now;
+    host.wait(millis(10_000));
+    // Somebody worse took over first, then somebody better: both are in the queue.
+    let worse = host.payload(1, 200, 0);
+    let better = host.payload(1, 50, 0);
+    assert_eq!(
+        host.hear_at(PEER, &worse, stopped + millis(4000)),
+        "notice worse master"
+    );
+    assert_eq!(
+        host.hear_at("10.9.0.8", &better, stopped + millis(9500)),
+        "MASTER to BACKUP: BetterMasterAdvertised, release, send inet 1/100, datapath BACKUP"
+    );
+    assert_eq!(host.timeout(), "");
+    assert_eq!(host.next_in(), Some(2_890_625_000));
+}
+
+#[test]
+fn a_preemption_is_revoked_by_a_better_master_in_the_same_queue() {
+    let mut host = Host::started(Settings {
+        preempt: true,
+        ..settings(UCARP)
+    });
+    assert_eq!(host.hear(PEER, 1, 200), "");
+    assert_eq!(host.hear("10.9.0.8", 1, 50), "");
+    assert_eq!(host.timeout(), "");
+    assert_eq!(host.machine.state(), State::Backup);
+}
+
+#[test]
+fn worse_masters_are_answered_at_most_once_per_interval() {
+    let mut host = Host::master(settings(UCARP));
+    assert_eq!(host.hear(PEER, 1, 200), "notice worse master");
+    assert_eq!(host.timeout(), REASSERT);
+    for _ in 0..100 {
+        host.wait(millis(13));
+        assert_eq!(host.hear(PEER, 1, 200), "");
+        assert_eq!(host.timeout(), "");
+    }
+    host.wait(Duration::from_nanos(90_625_000));
+    host.hear(PEER, 1, 200);
+    assert_eq!(host.timeout(), REASSERT);
+    assert_eq!(host.next_timeout(), "send inet 1/100");
+    assert_eq!(host.next_timeout(), REASSERT, "two advertisements later");
+    assert_eq!(host.next_timeout(), "send inet 1/100");
+}
+
+#[test]
+fn two_equal_dual_stack_masters_agree_although_their_families_would_not() {
+    // We have the lower IPv4 address and the higher IPv6 one.
+    let mut host = Host::master(dual_stack(UCARP));
+    host.hear("fe80::4", 1, 100);
+    assert_eq!(host.machine.state(), State::Master);
+    host.hear("10.9.0.7", 1, 100);
+    assert_eq!(host.machine.state(), State::Master);
+    host.hear("10.9.0.4", 1, 100);
+    assert_eq!(host.machine.state(), State::Backup);
+}
+
+#[test]
+fn a_worse_master_is_the_better_ones_affair_while_that_one_lives() {
+    let preempting = Settings {
+        preempt: true,
+        ..settings(UCARP)
+    };
+    // As BACKUP, and having just yielded.
+    for mut host in [Host::started(preempting.clone()), Host::master(preempting)] {
+        host.hear("10.9.0.8", 1, 50);
+        host.wait(millis(1));
+        // The last advertisement of one who yielded too, or its bow-out.
+        for worse in [(1, 200), (255, 255)] {
+            assert_eq!(host.hear(PEER, worse.0, worse.1), "");
+            assert_eq!(host.timeout(), "");
+            assert_eq!(host.next_in(), Some(3_389_625_000), "the timer goes on");
+        }
+        // Its own bow-out counts.
+        host.hear("10.9.0.8", 255, 255);
+        assert_eq!(host.next_in(), Some(24_414_062));
+        // And when it should have been heard again and was not, so does a worse one.
+        host.hear("10.9.0.8", 1, 50);
+        host.wait(millis(1196));
+        host.hear(PEER, 1, 200);
+        assert!(host.timeout().contains("PreemptingWorseMaster"));
+    }
+}
+
+#[test]
+fn a_third_host_that_preempts_leaves_the_winner_of_a_tie_alone() {
+    let mut loser = Host::master(settings(UCARP));
+    let lost = loser.hear("10.9.0.4", 1, 100);
+    assert!(lost.contains("send inet 1/100"), "{lost}");
+    let mut third = Host::started(Settings {
+        preempt: true,
+        ..settings(UCARP)
+    });
+    third.hear("10.9.0.4", 1, 100);
+    third.wait(millis(1));
+    third.hear(PEER, 1, 100);
+    assert_eq!(third.next_in(), Some(3_390_625_000), "it listens");
+}
+
+#[test]
+fn a_peer_that_follows_our_counters_is_led_above_its_own() {
+    let mut host = Host::master(settings(UCARP));
+    host.counter = u64::MAX / 2;
+    host.hear(PEER, 1, 200);
+    host.next_timeout();
+    let sent = Advertisement::parse(&host.sent.unwrap()).unwrap();
+    assert_eq!(sent.counter, host.counter + 1);
+}
+
+#[test]
+fn two_bsds_that_yield_to_each_other_do_not_come_back_together() {
+    let deadlines = ["10.9.0.4", "10.9.0.6"].map(|peer| {
+        let mut host = Host::master(settings(Profile::FreeBsd));
+        host.hear(peer, 1, 100);
+        assert_eq!(host.machine.state(), State::Backup);
+        host.next_in().unwrap()
+    });
+    assert_eq!(deadlines, [4_781_250_000, 3_390_625_000]);
+}
+
+#[test]
+fn equal_settings_are_said_once_per_peer() {
+    let mut host = Host::started(settings(UCARP));
+    assert_eq!(host.hear(PEER, 1, 100), "notice equal settings");
+    for _ in 0..5 {
+        host.wait(NOTICE_INTERVAL);
+        assert_eq!(host.hear(PEER, 1, 100), "");
+    }
+    assert_eq!(host.hear("10.9.0.8", 1, 100), "notice equal settings");
+    assert_eq!(host.hear("10.9.0.9", 1, 100), "", "not so soon");
+    host.wait(NOTICE_INTERVAL);
+    assert_eq!(
+        host.hear("10.9.0.9", 1, 100),
+        "notice equal settings",
+        "but later"
+    );
+}
+
+#[test]
+fn a_flood_of_bad_digests_is_reported_with_its_size() {
+    let mut host = Host::started(settings(UCARP));
+    host.authenticator = Authenticator::new(
+        &Key::new(b"hate").unwrap(),
+        Vhid::new(42).unwrap(),
+        &addresses(&["10.9.0.100"]),
+        UCARP,
+        None,
+    );
+    let mut notices = Vec::new();
+    for _ in 0..2001 {
+        let payload = host.payload(1, 0, 0);
+        let origin = Origin {
+            source: ip(PEER),
+            arrival: host.now,
+        };
+        let input = Input::Advertisement {
+            family: Family::Inet,
+            origin,
+            payload: &payload,
+        };
+        host.machine.handle_input(host.now, input);
+        while let Some(action) = host.machine.poll_action() {
+            notices.push(action);
+        }
+        host.wait(millis(10));
+    }
+    let expected = [0, 999, 999].map(|suppressed| {
+        Action::Notify(Notice::BadDigest {
+            source: ip(PEER),
+            suppressed,
+        })
+    });
+    assert_eq!(notices, expected);
+    assert_eq!(host.machine.counters().dropped_bad_authentication, 2001);
+}
+
+#[test]
+fn strict_counters_reject_whatever_does_not_rise() {
+    let mut host = Host::started(Settings {
+        strict_counter: true,
+        ..settings(UCARP)
+    });
+    let first = host.payload(1, 0, 0);
+    assert_eq!(host.hear_payload(PEER, &first), "");
+    host.wait(millis(1000));
+    assert_eq!(host.hear_payload(PEER, &first), "notice stale counter");
+    assert_eq!(host.next_in(), Some(2_390_625_000));
+    assert_eq!(host.hear(PEER, 1, 0), "");
+    assert_eq!(host.next_in(), Some(3_390_625_000));
+    // Our own last counter, under another source: only a replay can have it.
+    let mut host = Host::master(Settings {
+        strict_counter: true,
+        ..settings(UCARP)
+    });
+    let ours = Advertisement::parse(&host.sent.unwrap()).unwrap();
+    let replayed = host.payload_with_counter(0, 0, 0, ours.counter);
+    assert_eq!(host.hear_payload(PEER, &replayed), "notice stale counter");
+    assert_eq!(host.machine.state(), State::Master);
+}
+
+#[test]
+fn two_strict_masters_whose_advertisements_cross_come_apart() {
+    let strict = |address: &str| {
+        let mut host = Host::new(Settings {
+            strict_counter: true,
+            ..settings(UCARP)
+        });
+        host.input(source(Family::Inet, Some(address)));
+        host.input(Input::LinkChanged(LinkState::Up));
+        host
+    };
+    let mut hosts = [strict("10.9.0.5"), strict("10.9.0.6")];
+    let mut rounds = 0;
+    while hosts[0].machine.state() != State::Master || hosts[1].machine.state() != State::Backup {
+        rounds += 1;
+        assert!(rounds < 10, "still two masters");
+        // Whoever is due sends; what two send at the same time crosses on the link.
+        let now = hosts
+            .iter()
+            .filter_map(|host| host.machine.next_deadline())
+            .min()
+            .unwrap();
+        let sent = hosts.each_mut().map(|host| {
+            let before = host.sent;
+            host.now = now;
+            host.timeout();
+            host.sent.filter(|sent| before != Some(*sent))
+        });
+        for (receiver, sender, address) in [(0, 1, "10.9.0.6"), (1, 0, "10.9.0.5")] {
+            if let Some(payload) = sent[sender] {
+                hosts[receiver].hear_payload(address, &payload);
+            }
+        }
+    }
+    let stale: u64 = hosts
+        .iter()
+        .map(|host| host.machine.counters().dropped_stale_counter)
+        .sum();
+    assert!(stale > 0, "their advertisements crossed");
+}
