@@ -1,7 +1,8 @@
 //! From a payload to the election, check by check in OpenBSD's order.
 
 use super::{
-    Family, Instant, IpAddr, Notice, Origin, Profile, RateLimit, Reason, State, Timer, VirtualHost,
+    Demotion, Family, Instant, IpAddr, Notice, Origin, Profile, RateLimit, Reason, State, Timer,
+    VirtualHost,
 };
 use super::{Limits, NOTICE_INTERVAL};
 use crate::proto::demotion;
@@ -262,7 +263,11 @@ impl VirtualHost {
         self.release();
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to
         // announce the addresses again. A BSD yields to an equal, so there a tie must end in silence, or both would.
-        if self.settings.profile == Profile::Ucarp || reason == Reason::BetterMasterAdvertised {
+        // And every OpenBSD takes over from whoever says that it is more demoted, whether a better one lives or not.
+        let tempts = self.ours().demotion > Demotion::NONE;
+        if self.settings.profile == Profile::Ucarp
+            || (reason == Reason::BetterMasterAdvertised && !tempts)
+        {
             self.last_advertisement();
         }
         self.program_datapath();
