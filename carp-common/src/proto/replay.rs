@@ -139,12 +139,10 @@ impl Default for PeerMemory {
 }
 
 impl PeerMemory {
-    /// Allocates for good.
+    /// Remembers nobody. Memory comes with the first of each source, and there is seldom more than one.
     #[must_use]
-    pub fn new() -> Self {
-        Self {
-            peers: Vec::with_capacity(SOURCES_MAX),
-        }
+    pub const fn new() -> Self {
+        Self { peers: Vec::new() }
     }
 
     /// Judges an authentic advertisement and remembers it unless it is refused.
