@@ -55,7 +55,7 @@ impl Sizes {
     fn for_numbers(vhosts: usize, addresses: usize) -> Self {
         const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
         const SMALLEST: usize = 64 * 1024;
-        const LARGEST: usize = 16 * 1024 * 1024;
+        const LARGEST: usize = 4 * 1024 * 1024;
         let ring = vhosts
             .saturating_mul(RECORD_LEN * 40)
             .clamp(SMALLEST, LARGEST)
