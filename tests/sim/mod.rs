@@ -49,8 +49,8 @@
 //!
 //! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
 //!
-//! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart one `I` later. With a real BSD among
-//! them, or more than two, nothing but the second bound is asked.
+//! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart after another `D + I`. With a
+//! real BSD among them, or more than two, nothing but the second bound is asked.
 //!
 //! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
 //! the group recovers within the bounds above after his last packet, plus `16 I` where ucarp or FreeBSD take part, who go on

@@ -237,13 +237,14 @@ impl Scenario {
     #[must_use]
     pub fn settling_time(&self) -> Duration {
         let longest = self.members.iter().map(Member::master_down).max();
-        let interval = self.longest_interval();
-        // Of two BSDs that yielded to each other one waits an interval longer than the other.
-        let ties = if ties(&self.members).is_some() { 1 } else { 0 };
-        longest.unwrap_or_default()
-            + interval * (ties + self.rounds())
-            + self.distrust()
-            + 4 * self.step()
+        let (silence, interval) = (longest.unwrap_or_default(), self.longest_interval());
+        // Two BSDs that yielded to each other both wait again, and one of them an interval longer.
+        let tie = if ties(&self.members).is_some() {
+            silence + interval
+        } else {
+            Duration::ZERO
+        };
+        silence + interval * self.rounds() + tie + self.distrust() + 4 * self.step()
     }
 
     /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross
