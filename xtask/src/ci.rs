@@ -21,9 +21,7 @@ type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: [Step; 9] = [
     ("setup", set_up),
-    ("format", || {
-        shell::run(cargo().args(["fmt", "--all", "--check"]))
-    }),
+    ("format", check_format),
     ("tidy", || tidy::run(&tidy::Args {})),
     ("build-ebpf", || {
         build_ebpf::run(&build_ebpf::Args::default())
@@ -76,17 +74,34 @@ fn set_up() -> Result<()> {
     setup::run(&setup::Args::default())
 }
 
+/// The fuzz targets are a workspace of their own.
+const FUZZ: [&str; 2] = ["--manifest-path", "tests/fuzz/Cargo.toml"];
+
+fn check_format() -> Result<()> {
+    shell::run(cargo().args(["fmt", "--all", "--check"]))?;
+    shell::run(cargo().arg("fmt").args(FUZZ).arg("--check"))
+}
+
 fn lint() -> Result<()> {
-    shell::run(cargo().args([
-        "clippy",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "carp-ebpf",
-        "--all-targets",
-        "--",
-        "-Dwarnings",
-    ]))
+    let clippy = || {
+        let mut clippy = cargo();
+        clippy
+            .args(["clippy", "--locked", "--all-targets"])
+            .env("CARGO_TARGET_DIR", shell::target_directory());
+        clippy
+    };
+    let warnings = ["--", "-Dwarnings"];
+    shell::run(
+        clippy()
+            .args(["--workspace", "--exclude", "carp-ebpf"])
+            .args(warnings),
+    )?;
+    shell::run(
+        clippy()
+            .args(FUZZ)
+            .args(["--features", "libfuzzer"])
+            .args(warnings),
+    )
 }
 
 /// Lints the kernel side as if it were built for the host: the compilers that build it need not have clippy.

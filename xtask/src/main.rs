@@ -6,20 +6,29 @@
 //! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
 //! | [`build_ebpf`], [`build`] | the object, and `carpd` with the object inside |
 //! | [`demo`], [`mod@test`], [`ci`], [`tidy`] | what their names say |
+//! | [`fuzz`] | the fuzz targets, on the compiler in use |
+//! | [`test_kernel`] | boots another kernel and tries carpd on it |
+//! | [`bench`] | carpd measured beside ucarp and keepalived |
+//! | [`sim`], [`mutants`] | the simulation, and whether it notices a broken core |
 //! | [`shell`] | the one place that starts programs |
 //! | [`apt`], [`tally`] | Debian's packages; adding up test results |
 //!
 //! A new task is a file with an `Args` struct and a `run` function, and one variant of [`Task`].
 
 mod apt;
+mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod fuzz;
+mod mutants;
 mod setup;
 mod shell;
+mod sim;
 mod tally;
 mod test;
+mod test_kernel;
 mod tidy;
 mod toolchain;
 
@@ -42,6 +51,11 @@ enum Task {
     Build(build::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Bench(bench::Args),
+    Fuzz(fuzz::Args),
+    TestKernel(test_kernel::Args),
+    Sim(sim::Args),
+    Mutants(mutants::Args),
     Tidy(tidy::Args),
     Ci(ci::Args),
 }
@@ -53,6 +67,11 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
+        Task::TestKernel(args) => test_kernel::run(&args),
+        Task::Sim(args) => sim::run(&args),
+        Task::Mutants(args) => mutants::run(&args),
         Task::Tidy(args) => tidy::run(&args),
         Task::Ci(args) => ci::run(&args),
     };

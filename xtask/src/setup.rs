@@ -29,13 +29,37 @@ pub struct Args {
     pub check: bool,
 }
 
-/// Programs that the end-to-end tests run, and the Debian package of each.
-const TEST_PROGRAMS: [(&str, Package); 4] = [
+/// Programs that the tests run, and the Debian package of each.
+const TEST_PROGRAMS: [(&str, Package); 5] = [
     ("ucarp", Package::any("ucarp")),
     ("keepalived", Package::any("keepalived")),
     ("tcpdump", Package::any("tcpdump")),
     ("ip", Package::any("iproute2")),
+    // The fuzz targets have libFuzzer inside, which is C++.
+    ("c++", Package::any("g++")),
 ];
+
+/// Programs that `test-kernel` runs beside them, and the Debian package of each. Nothing else needs these.
+const TEST_KERNEL_PROGRAMS: [(&str, Package); 4] = [
+    (
+        if cfg!(target_arch = "aarch64") {
+            "qemu-system-aarch64"
+        } else {
+            "qemu-system-x86_64"
+        },
+        Package::any(if cfg!(target_arch = "aarch64") {
+            "qemu-system-arm"
+        } else {
+            "qemu-system-x86"
+        }),
+    ),
+    ("busybox", Package::any("busybox-static")),
+    ("cpio", Package::any("cpio")),
+    ("ip", Package::any("iproute2")),
+];
+
+/// Programs that `bench` runs beside those of the tests, and the Debian package of each.
+const BENCHMARK_PROGRAMS: [(&str, Package); 1] = [("iperf3", Package::any("iperf3"))];
 
 /// Programs of the Rust toolchain in use that the checks run, and the rustup component of each.
 const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];
@@ -77,6 +101,28 @@ pub fn run(args: &Args) -> Result<()> {
 /// When a piece is missing and cannot be brought.
 pub fn bring_for_tests() -> Result<()> {
     bring(&test_steps(true))
+}
+
+/// Finds or brings what `cargo xtask test-kernel` needs beside a build.
+///
+/// # Errors
+///
+/// When a piece is missing and cannot be brought.
+pub fn bring_for_test_kernel() -> Result<()> {
+    let mut steps = compiler_steps(None, true);
+    steps.push(Step::Packages(missing(&TEST_KERNEL_PROGRAMS)));
+    bring(&merged(steps))
+}
+
+/// Finds or brings what `cargo xtask bench` needs beside a build.
+///
+/// # Errors
+///
+/// When a piece is missing and cannot be brought.
+pub fn bring_for_benchmarks() -> Result<()> {
+    let mut steps = test_steps(true);
+    steps.push(Step::Packages(missing(&BENCHMARK_PROGRAMS)));
+    bring(&merged(steps))
 }
 
 /// Finds or brings what the formatting and lint checks need.
@@ -141,13 +187,18 @@ fn merged(steps: Vec<Step>) -> Vec<Step> {
     rest
 }
 
-fn test_steps(may_update: bool) -> Vec<Step> {
-    let missing = TEST_PROGRAMS
+/// The packages of those programs that are not there.
+fn missing(programs: &[(&str, Package)]) -> Vec<Package> {
+    programs
         .iter()
         .filter(|(program, _)| find_program(program).is_none())
-        .map(|(_, package)| *package);
+        .map(|(_, package)| *package)
+        .collect()
+}
+
+fn test_steps(may_update: bool) -> Vec<Step> {
     let mut steps = compiler_steps(None, may_update);
-    steps.push(Step::Packages(missing.collect()));
+    steps.push(Step::Packages(missing(&TEST_PROGRAMS)));
     merged(steps)
 }
 

@@ -1,4 +1,4 @@
-//! Every test: on the host, and end to end once for each datapath.
+//! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{build, setup};
 /// Run every test, after all set-up
 #[derive(clap::Args, Default)]
 #[command(
-    long_about = "Run every test, after all set-up: unit, documentation and vector tests, then the end-to-end tests \
+    long_about = "Run every test, after all set-up: unit, documentation and vector tests and the fuzz targets' corpus, then the end-to-end tests \
     between network namespaces, once for each datapath, against the release build of carpd.\n\n\
     End-to-end tests need root; without it they are skipped, visibly, and with CI=true or CARP_REQUIRE_ROOT=1 that \
     is a failure.",
@@ -66,7 +66,11 @@ pub fn run(args: &Args) -> Result<()> {
             .arg("--")
             .args(&args.harness)
             .env("CARPD_BIN", build::binary(true))
-            .env("CARP_TEST_DATAPATH", round.datapath);
+            // The fuzz targets are a workspace of their own; one directory, so that nothing is built twice.
+            .env("CARGO_TARGET_DIR", shell::target_directory());
+        if let Some(datapath) = round.datapath {
+            command.env("CARP_TEST_DATAPATH", datapath);
+        }
         if args.required {
             command.env("CARP_REQUIRE_ROOT", "1");
         }
@@ -104,14 +108,15 @@ fn root_is_required() -> bool {
 #[derive(Debug, PartialEq, Eq)]
 struct Round<'a> {
     name: &'a str,
-    datapath: &'a str,
+    /// For the end-to-end tests in it.
+    datapath: Option<&'a str>,
     selection: &'static [&'static str],
 }
 
 fn rounds(args: &Args) -> Vec<Round<'_>> {
     let end_to_end = |datapath| Round {
         name: datapath,
-        datapath,
+        datapath: Some(datapath),
         selection: &["--package", "carp-tests", "--test", "e2e"],
     };
     if !args.datapath.is_empty() {
@@ -121,11 +126,22 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
     // No suite is named here: a new one in any package runs without a change.
     let first = Round {
         name: "all, end to end on xdp-native",
-        datapath: DATAPATHS[0],
+        datapath: Some(DATAPATHS[0]),
         selection: &["--workspace", "--exclude", "carp-ebpf"],
     };
+    let corpus = Round {
+        name: "fuzz targets, their corpus",
+        datapath: None,
+        // With the feature, the executables are built too.
+        selection: &[
+            "--manifest-path",
+            "tests/fuzz/Cargo.toml",
+            "--features",
+            "libfuzzer",
+        ],
+    };
     let others = DATAPATHS[1..].iter().copied().map(end_to_end);
-    std::iter::once(first).chain(others).collect()
+    [first, corpus].into_iter().chain(others).collect()
 }
 
 #[cfg(test)]
@@ -136,7 +152,7 @@ mod tests {
     fn every_datapath_gets_the_end_to_end_suite_and_the_rest_runs_once() {
         let args = Args::default();
         let rounds = rounds(&args);
-        let datapaths: Vec<_> = rounds.iter().map(|round| round.datapath).collect();
+        let datapaths: Vec<_> = rounds.iter().filter_map(|round| round.datapath).collect();
         assert_eq!(datapaths, DATAPATHS);
         let whole = |round: &&Round<'_>| round.selection.contains(&"--workspace");
         assert_eq!(rounds.iter().filter(whole).count(), 1);
@@ -150,7 +166,7 @@ mod tests {
         };
         let rounds = rounds(&args);
         assert_eq!(rounds.len(), 1);
-        assert_eq!(rounds[0].datapath, "xdp-generic");
+        assert_eq!(rounds[0].datapath, Some("xdp-generic"));
         assert!(rounds[0].selection.contains(&"e2e"));
     }
 }

@@ -1,0 +1,337 @@
+//! The frame classifier, held against its own rules written down a second time, without regard for speed or the verifier.
+//!
+//! Input: 8 bytes of [`Setting`], then a frame.
+
+use std::cell::Cell;
+
+use carp_common::classify::{Carried, Ingress, Rejection, Verdict, classify, widen};
+use carp_common::guard;
+use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
+use carp_common::shared::{Counter, FenceKey, VhostKey, VhostValue};
+use carp_common::units::{Family, Vhid};
+use carp_common::wire::advertisement::{Advertisement, DropReason, HEADER_LEN};
+use carp_common::wire::arp::{Arp, Operation};
+use carp_common::wire::checksum::internet_checksum;
+use carp_common::wire::ether::is_tag;
+
+/// Bits of [`Setting::flags`].
+const TAG_WAS_STRIPPED: u8 = 1;
+const REPAIR_INET_CHECKSUM: u8 = 2;
+const REPAIR_CARP_CHECKSUM: u8 = 4;
+const SIGN: u8 = 8;
+const EVERY_VLAN: u8 = 16;
+const EVERY_VHID: u8 = 32;
+const FENCE_ALL: u8 = 64;
+
+const IFINDEX: u32 = 3;
+const SLOT: u32 = 5;
+
+/// Where a configured group's advertisements go; [`Setting::group`] chooses.
+const GROUPS: [[u8; 16]; 5] = [
+    widen([224, 0, 0, 18]),
+    [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12],
+    widen([10, 9, 0, 5]),
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5],
+    [0; 16],
+];
+
+/// What the daemon configured and where the frame comes from.
+struct Setting {
+    flags: u8,
+    stripped: u16,
+    group: u8,
+    vhid: u8,
+    vlan: u16,
+    /// Signs with the password of this number, of two.
+    password: u8,
+}
+
+/// See the module.
+pub fn target(data: &[u8]) {
+    let Some((setting, frame)) = data.split_first_chunk::<8>() else {
+        return;
+    };
+    let [flags, s0, s1, group, vhid, v0, v1, password] = *setting;
+    let setting = Setting {
+        flags,
+        stripped: u16::from_be_bytes([s0, s1]),
+        group,
+        vhid,
+        vlan: u16::from_be_bytes([v0, v1]),
+        password,
+    };
+    let mut frame = frame.to_vec();
+    setting.repair(&mut frame);
+    setting.judge(&frame);
+    setting.claim(&frame);
+}
+
+/// What is behind the Ethernet header and the tags.
+struct Packet<'a> {
+    ether_type: u16,
+    tags: [u16; 2],
+    bytes: &'a [u8],
+    /// Where `bytes` begin in the frame.
+    offset: usize,
+}
+
+impl Packet<'_> {
+    fn family(&self) -> Option<Family> {
+        match self.ether_type {
+            0x0800 => Some(Family::Inet),
+            0x86dd => Some(Family::Inet6),
+            _ => None,
+        }
+    }
+
+    fn word(&self, offset: usize) -> usize {
+        match self.bytes.get(offset..offset + 2) {
+            Some(&[high, low]) => usize::from(high) << 8 | usize::from(low),
+            _ => 0,
+        }
+    }
+
+    /// Where the IP payload begins and how long it is said to be, of a sound packet of protocol 112 that is whole.
+    fn payload(&self) -> Option<(usize, usize)> {
+        match self.family()? {
+            Family::Inet => {
+                let header_len = 4 * usize::from(self.bytes.get(..20)?[0] & 15);
+                let sound = self.bytes[0] >> 4 == 4
+                    && header_len >= 20
+                    && self.word(2) >= header_len
+                    && self.word(6) & 0x3fff == 0
+                    && self.bytes[9] == 112
+                    && internet_checksum(self.bytes.get(..header_len)?) == [0, 0];
+                sound.then(|| (header_len, self.word(2) - header_len))
+            }
+            Family::Inet6 => {
+                let sound = self.bytes.get(..40)?[0] >> 4 == 6 && self.bytes[6] == 112;
+                sound.then(|| (40, self.word(4)))
+            }
+        }
+    }
+
+    fn ttl(&self) -> u8 {
+        self.bytes[if self.ether_type == 0x0800 { 8 } else { 7 }]
+    }
+
+    fn destination(&self) -> [u8; 16] {
+        match self.bytes.get(16..20) {
+            Some(&[a, b, c, d]) if self.ether_type == 0x0800 => widen([a, b, c, d]),
+            _ => self.bytes[24..40].try_into().expect("16 bytes"),
+        }
+    }
+}
+
+impl Setting {
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn ingress(&self) -> Ingress {
+        Ingress {
+            ifindex: IFINDEX,
+            stripped_tag: self.has(TAG_WAS_STRIPPED).then_some(self.stripped),
+        }
+    }
+
+    /// With at most two tags, the stripped one included.
+    fn unwrap<'a>(&self, frame: &'a [u8]) -> Option<Packet<'a>> {
+        let mut ids: Vec<u16> = self.ingress().stripped_tag.into_iter().collect();
+        let mut offset = 14;
+        let mut ether_type = u16::from_be_bytes(frame.get(12..14)?.try_into().ok()?);
+        while is_tag(ether_type) && ids.len() < 2 {
+            let &[t0, t1, e0, e1] = frame.get(offset..offset + 4)? else {
+                return None;
+            };
+            ids.push(u16::from_be_bytes([t0, t1]));
+            ether_type = u16::from_be_bytes([e0, e1]);
+            offset += 4;
+        }
+        let mut named = ids.iter().map(|id| id & 0xfff).filter(|id| *id != 0);
+        Some(Packet {
+            ether_type,
+            tags: [named.next().unwrap_or(0), named.next().unwrap_or(0)],
+            bytes: &frame[offset..],
+            offset,
+        })
+    }
+
+    fn authenticator(&self, password: u8) -> Authenticator {
+        let password: &[u8] = if password & 1 == 0 { b"love" } else { b"hate" };
+        let key = Key::new(password).expect("short enough");
+        let addresses = AddressSet::new(
+            ["10.9.0.100", "fe80::100"].map(|text| text.parse().expect("an address")),
+        );
+        let vhid = Vhid::new(self.vhid.max(1)).expect("not 0");
+        Authenticator::new(&key, vhid, &addresses, Profile::Ucarp, None)
+    }
+
+    /// Puts right what random bytes never get right.
+    fn repair(&self, frame: &mut [u8]) {
+        let Some(Packet {
+            ether_type, offset, ..
+        }) = self.unwrap(frame)
+        else {
+            return;
+        };
+        let packet = &mut frame[offset..];
+        let inet_len = packet
+            .first()
+            .map_or(0, |first| 4 * usize::from(first & 15));
+        if self.has(REPAIR_INET_CHECKSUM) && ether_type == 0x0800 && inet_len >= 20 {
+            if let Some(header) = packet.get_mut(..inet_len) {
+                header[10..12].fill(0);
+                let sum = internet_checksum(header);
+                header[10..12].copy_from_slice(&sum);
+            }
+        }
+        let header_len = if ether_type == 0x0800 { inet_len } else { 40 };
+        let payload = packet
+            .get_mut(header_len..)
+            .and_then(<[u8]>::first_chunk_mut::<HEADER_LEN>);
+        let Some(payload) = payload else { return };
+        if self.has(SIGN) {
+            let counter = u64::from_be_bytes(payload[8..16].try_into().expect("8 bytes"));
+            payload[16..].copy_from_slice(&self.authenticator(self.password).sign(counter));
+        }
+        if self.has(REPAIR_CARP_CHECKSUM) {
+            payload[6..8].fill(0);
+            let sum = internet_checksum(payload);
+            payload[6..8].copy_from_slice(&sum);
+        }
+    }
+
+    fn is_configured(&self, key: &VhostKey) -> bool {
+        (self.has(EVERY_VHID) || key.vhid == self.vhid)
+            && (self.has(EVERY_VLAN) || (key.vlan, key.inner_vlan) == (self.vlan & 0xfff, 0))
+    }
+
+    /// The rules: nothing for what is to pass, else whether it is whole.
+    fn expected(&self, frame: &[u8], group: &[u8; 16]) -> Option<Result<(), Rejection>> {
+        let packet = self.unwrap(frame)?;
+        let (start, said) = packet.payload()?;
+        let payload = packet.bytes.get(start..).filter(|rest| rest.len() >= 4)?;
+        let is_vrrp = packet.family() == Some(Family::Inet) && payload[0] == 0x31;
+        if said != HEADER_LEN || payload[3] != 7 || payload[1] == 0 || is_vrrp {
+            return None;
+        }
+        let mut key = VhostKey::new(
+            IFINDEX,
+            packet.tags[0],
+            packet.family()?,
+            Vhid::new(payload[1])?,
+        );
+        key.inner_vlan = packet.tags[1];
+        if !self.is_configured(&key) || packet.destination() != *group {
+            return None;
+        }
+        Some(if packet.ttl() != 255 {
+            Err(Rejection::WrongTtl)
+        } else {
+            match Advertisement::parse(payload) {
+                Ok(_) => Ok(()),
+                Err(DropReason::ShortPacket) => Err(Rejection::ShortPacket),
+                Err(DropReason::BadChecksum) => Err(Rejection::BadChecksum),
+                Err(DropReason::BadVersion) => Err(Rejection::BadVersion),
+                Err(reason @ (DropReason::BadAuthLen | DropReason::BadVhid)) => {
+                    panic!("{reason:?} was excluded before")
+                }
+            }
+        })
+    }
+
+    fn judge(&self, frame: &[u8]) {
+        let mut group = GROUPS[usize::from(self.group) % GROUPS.len()];
+        if group == [0; 16]
+            && let Some(packet) = self.unwrap(frame)
+            && packet.payload().is_some()
+        {
+            group = packet.destination();
+        }
+        let value = VhostValue::new(group, SLOT);
+        let asked = Cell::new(None);
+        let verdict = classify(frame, self.ingress(), |key| {
+            asked.set(Some(*key));
+            self.is_configured(key).then_some(&value)
+        });
+        let expected = self.expected(frame, &group);
+        match verdict {
+            Verdict::Foreign => assert_eq!(asked.get(), None),
+            Verdict::Pass(counter) => {
+                assert!(counter.name().starts_with("passed-"), "{counter:?}");
+                let unknown =
+                    [Counter::PassedUnknownVhid, Counter::PassedOtherVlan].contains(&counter);
+                assert!(!unknown || asked.get().is_some_and(|key| !self.is_configured(&key)));
+            }
+            Verdict::Vrrp { same_vhid } => {
+                let key = asked.get().expect("to know whether the vhid is ours");
+                assert_eq!(same_vhid, self.is_configured(&key));
+            }
+            Verdict::Drop { place, reason } => {
+                assert_eq!(expected, Some(Err(reason)));
+                assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
+            }
+            Verdict::Deliver { place, unicast } => {
+                assert_eq!(expected, Some(Ok(())));
+                assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
+                let event = place.event(frame, 7).expect("the same frame");
+                assert_eq!((event.key, event.arrival_ns), (place.key, 7));
+                assert_eq!(event.destination, group);
+                assert_eq!(place.source(frame), Some(event.source));
+                assert_eq!(event.ethernet_source, frame[6..12]);
+                let to_all = match place.family {
+                    Family::Inet => group[0] >= 0xe0,
+                    Family::Inet6 => group[0] == 0xff,
+                };
+                assert_eq!(unicast, frame[0] & 1 == 0 && !to_all);
+                let advertisement = Advertisement::parse(&event.payload).expect("it was checked");
+                assert_eq!(advertisement.vhid.get(), event.key.vhid);
+                let ours = self.authenticator(0);
+                assert_eq!(
+                    guard::is_authentic(ours.kernel_keys(), &event.payload),
+                    ours.verify(advertisement.counter, &advertisement.digest)
+                );
+            }
+        }
+        let for_us = matches!(verdict, Verdict::Drop { .. } | Verdict::Deliver { .. });
+        assert_eq!(for_us, expected.is_some(), "{verdict:?}, {expected:?}");
+    }
+
+    /// What the fence is asked about.
+    fn claim(&self, frame: &[u8]) {
+        let every_packet = self.has(FENCE_ALL);
+        let carried = Carried::find(frame, self.ingress());
+        let packet = self.unwrap(frame);
+        assert_eq!(carried.is_some(), packet.is_some());
+        let (Some(carried), Some(packet)) = (carried, packet) else {
+            return;
+        };
+        let solicitation = packet.ether_type == 0x86dd
+            && packet.bytes.get(6) == Some(&58)
+            && packet.bytes.get(40) == Some(&135);
+        let address = match packet.ether_type {
+            0x0806 => Arp::parse(packet.bytes)
+                .filter(|arp| arp.operation == Operation::Request)
+                .map(|arp| arp.target_ip.into()),
+            0x0800 if every_packet => packet
+                .bytes
+                .get(16..20)
+                .map(|bytes| <[u8; 4]>::try_from(bytes).expect("4 bytes").into()),
+            0x86dd if solicitation => inet6_at(packet.bytes, 48),
+            0x86dd if every_packet => inet6_at(packet.bytes, 24),
+            _ => None,
+        };
+        let expected = address.map(|address| {
+            let mut key = FenceKey::new(IFINDEX, packet.tags[0], address);
+            key.inner_vlan = packet.tags[1];
+            key
+        });
+        assert_eq!(carried.claimed_address(frame, every_packet), expected);
+    }
+}
+
+fn inet6_at(packet: &[u8], offset: usize) -> Option<std::net::IpAddr> {
+    let bytes: [u8; 16] = packet.get(offset..offset + 16)?.try_into().ok()?;
+    Some(bytes.into())
+}

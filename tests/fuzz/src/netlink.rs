@@ -1,0 +1,35 @@
+//! Datagrams from rtnetlink.
+//!
+//! Input: a datagram.
+
+use carp_daemon::io::netlink::Event;
+use carp_daemon::io::netlink::message::{Message, for_each};
+
+/// Bytes of `struct nlmsghdr`.
+const HEADER_LEN: usize = 16;
+
+/// See the module.
+pub fn target(data: &[u8]) {
+    let whole = messages(data);
+    assert!(whole.len() * HEADER_LEN <= data.len());
+    for message in &whole {
+        match message {
+            Message::Event(Event::Link(link)) => {
+                // A byte that is no UTF-8 becomes three.
+                assert!(link.name.len() <= 3 * data.len());
+            }
+            Message::Done { errno, .. } => assert!(*errno >= 0),
+            Message::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone(_))
+            | Message::Other => {}
+        }
+    }
+    // Cut anywhere, a datagram says the same up to there.
+    let part = messages(&data[..data.len() / 2]);
+    assert_eq!(part, whole[..part.len()]);
+}
+
+fn messages(datagram: &[u8]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for_each(datagram, |message| messages.push(message));
+    messages
+}

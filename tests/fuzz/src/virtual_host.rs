@@ -1,0 +1,399 @@
+//! The protocol core: a configuration and a sequence of inputs with times.
+//!
+//! What peers send is signed with the right key unless the input says otherwise, so that every state is within reach.
+//! After each step the world that carries out the actions must fit the state.
+//!
+//! Input: the settings, then steps until it ends; see [`Play::new`] and [`Play::step`].
+
+use std::collections::BTreeMap;
+
+use arbitrary::{Result, Unstructured};
+use carp_common::proto::{
+    Action, AddressSet, Authenticator, Command, Counters, DemotionCause, Input, Key, LinkState,
+    Notice, Origin, SendOutcome, Settings, Transition, VirtualHost, vhost::NOTICE_INTERVAL,
+};
+use carp_common::time::{Duration, Instant};
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
+use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
+use std::net::IpAddr;
+
+/// Most actions for one input: a take-over in both families and a notice.
+const ACTIONS_MAX: usize = 8;
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The play is over before the clock is; arithmetic on it saturates, and no deadline lies beyond its end.
+const END: Instant = Instant::from_nanos(1 << 62);
+
+/// Ours, peers', and the virtual addresses themselves.
+const ADDRESSES: [&str; 8] = [
+    "10.9.0.5",
+    "10.9.0.7",
+    "10.9.1.0",
+    "10.9.0.100",
+    "fe80::5",
+    "fe80::7",
+    "2001:db8::100",
+    "fe80::100",
+];
+const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
+
+/// See the module.
+pub fn target(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    // An error means that the bytes ran out.
+    if let Ok(mut play) = Play::new(&mut input) {
+        while !input.is_empty() && play.now < END && play.step(&mut input).is_ok() {}
+    }
+}
+
+/// A virtual host, those it hears, and what it did to the world.
+struct Play {
+    host: VirtualHost,
+    settings: Settings,
+    authenticator: Authenticator,
+    now: Instant,
+    /// The latest time it was told.
+    told: Instant,
+    stopped: bool,
+    /// The counter that peers sent last.
+    counter: u64,
+    /// What it sent last.
+    sent: Option<[u8; HEADER_LEN]>,
+    sent_counter: Option<u64>,
+    reported: State,
+    datapath: State,
+    holds_addresses: bool,
+    noticed: BTreeMap<&'static str, Instant>,
+    counters: Counters,
+}
+
+impl Play {
+    fn new(input: &mut Unstructured<'_>) -> Result<Self> {
+        let all = ["10.9.0.100", "2001:db8::100", "fe80::100"];
+        let addresses = *input.choose(&[&all[..1], &all[1..], &all, &all[..0]])?;
+        let settings = Settings {
+            vhid: Vhid::new(42).expect("not 0"),
+            advbase: AdvBase(number(input)?),
+            advskew: AdvSkew(number(input)?),
+            deadratio: DeadRatio::new(number(input)?).unwrap_or_default(),
+            preempt: input.arbitrary()?,
+            profile: *input.choose(&[Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd])?,
+            addresses: AddressSet::new(addresses.iter().map(|text| ip(text))),
+            key: Key::new(b"love").expect("short enough"),
+            initial_counter: *input.choose(&[1000, 0, u64::MAX - 3])?,
+            strict_counter: input.arbitrary()?,
+        };
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let mut play = Self {
+            host: VirtualHost::new(settings.clone(), now),
+            authenticator: Authenticator::new(
+                &settings.key,
+                settings.vhid,
+                &settings.addresses,
+                settings.profile,
+                None,
+            ),
+            settings,
+            now,
+            told: now,
+            stopped: false,
+            counter: 5000,
+            sent: None,
+            sent_counter: None,
+            reported: State::Init,
+            datapath: State::Init,
+            holds_addresses: false,
+            noticed: BTreeMap::new(),
+            counters: Counters::default(),
+        };
+        if input.arbitrary()? {
+            for address in ["10.9.0.5", "fe80::5"] {
+                let (family, source) = (Family::of(ip(address)), Some(ip(address)));
+                play.feed(Input::SourceChanged { family, source });
+            }
+            play.feed(Input::LinkChanged(LinkState::Up));
+        }
+        Ok(play)
+    }
+
+    fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        match input.int_in_range(0..=31)? {
+            0..=5 => {
+                // All but the end of time, where an endless hold ends.
+                let next = self.host.next_deadline();
+                if let Some(next) = next.filter(|next| *next < self.now + YEAR) {
+                    self.now = self.now.max(next);
+                }
+                self.time_out(self.now);
+            }
+            6 => self.time_out(self.now),
+            7 => {
+                let back = duration(input)?;
+                self.time_out(earlier(self.now, back));
+            }
+            8..=10 => self.now = self.now + duration(input)?,
+            11..=18 => self.hear_a_peer(input)?,
+            19 => {
+                let source = source(input)?;
+                if let Some(payload) = self.sent {
+                    self.hear(source, &payload, Duration::ZERO);
+                }
+            }
+            20 => {
+                let length = input.int_in_range(0..=HEADER_LEN + 2)?;
+                let (source, payload) = (source(input)?, input.bytes(length)?);
+                self.hear(source, payload, Duration::ZERO);
+            }
+            21 => {
+                let link = *input.choose(&[LinkState::Up, LinkState::Up, LinkState::Down])?;
+                self.feed(Input::LinkChanged(link));
+            }
+            22 => {
+                let family = *input.choose(&FAMILIES)?;
+                // Of the other family now and then: then it counts as none.
+                let source = Some(source(input)?).filter(|_| input.ratio(3, 4).unwrap_or(true));
+                self.feed(Input::SourceChanged { family, source });
+            }
+            23 => {
+                let cause = *input.choose(&DemotionCause::ALL)?;
+                let amount = Demotion(number(input)?);
+                self.feed(Input::DemotionChanged { cause, amount });
+            }
+            24..=26 => {
+                let family = *input.choose(&FAMILIES)?;
+                let outcomes = [
+                    SendOutcome::Failed,
+                    SendOutcome::Sent,
+                    SendOutcome::NoMemory,
+                ];
+                let outcome = *input.choose(&outcomes)?;
+                self.feed(Input::SendCompleted { family, outcome });
+            }
+            27 | 28 => self.feed(Input::ClaimCompleted),
+            29 => self.feed(Input::AdvertisementsLost),
+            30 => {
+                let hold =
+                    *input.choose(&[Duration::from_secs(3), Duration::MAX, Duration::ZERO])?;
+                self.feed(Input::Command(Command::StepDown { hold }));
+            }
+            _ => {
+                // It cannot be undone: a play should rarely have it early.
+                if input.arbitrary::<u8>()? > 250 {
+                    self.feed(Input::Shutdown);
+                    self.stopped = true;
+                }
+            }
+        }
+        assert!(!self.stopped || self.host.state() == State::Init);
+        Ok(())
+    }
+
+    /// A header with a checksum that holds, and mostly the right vhid and digest.
+    fn hear_a_peer(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        let counter = match input.int_in_range(0..=7)? {
+            0..=4 => {
+                self.counter = self.counter.saturating_add(1);
+                self.counter
+            }
+            5 | 6 => self.counter.saturating_sub(input.int_in_range(0..=20)?),
+            _ => input.arbitrary()?,
+        };
+        let mut advertisement = Advertisement {
+            vhid: self.settings.vhid,
+            advbase: AdvBase(number(input)?),
+            advskew: AdvSkew(number(input)?),
+            demotion: Demotion(*input.choose(&[0, 0, 0, 1, 240, 255])?),
+            counter,
+            digest: self.authenticator.sign(counter),
+        };
+        match input.int_in_range(0..=15)? {
+            0 => advertisement.digest[0] ^= input.arbitrary::<u8>()?,
+            1 => advertisement.vhid = Vhid::new(input.arbitrary()?).unwrap_or(advertisement.vhid),
+            _ => {}
+        }
+        let mut payload = [0xa5; HEADER_LEN];
+        advertisement.emit(&mut payload);
+        let age = if input.ratio(1, 4)? {
+            duration(input)?
+        } else {
+            Duration::ZERO
+        };
+        self.hear(source(input)?, &payload, age);
+        Ok(())
+    }
+
+    /// Whoever does not know the key cannot change what we do.
+    fn hear(&mut self, source: IpAddr, payload: &[u8], age: Duration) {
+        let host = &self.host;
+        let before = (
+            host.state(),
+            host.next_deadline(),
+            host.last_heard(),
+            host.advertised(),
+        );
+        let authentic = Advertisement::parse(payload).is_ok_and(|heard| {
+            heard.vhid == self.settings.vhid
+                && self.authenticator.verify(heard.counter, &heard.digest)
+        });
+        let origin = Origin {
+            source,
+            arrival: earlier(self.now, age),
+        };
+        self.feed(Input::Advertisement {
+            family: Family::of(source),
+            origin,
+            payload,
+        });
+        let host = &self.host;
+        let after = (
+            host.state(),
+            host.next_deadline(),
+            host.last_heard(),
+            host.advertised(),
+        );
+        assert!(authentic || before == after, "{before:?}, {after:?}");
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        let was = self.host.state();
+        self.told = self.told.max(self.now);
+        self.host.handle_input(self.now, input);
+        self.follow(was);
+    }
+
+    fn time_out(&mut self, now: Instant) {
+        let (was, due) = (self.host.state(), self.host.next_deadline());
+        self.told = self.told.max(now);
+        self.host.handle_timeout(now);
+        let actions = self.follow(was);
+        let next = self.host.next_deadline();
+        assert!(
+            next.is_none_or(|next| next > self.told),
+            "a deadline in the past"
+        );
+        if due.is_none_or(|due| due > self.told) {
+            assert_eq!((actions, next), (0, due), "nothing was due");
+        }
+        self.host.handle_timeout(now);
+        assert_eq!(self.follow(self.host.state()), 0, "twice");
+        assert_eq!(self.host.next_deadline(), next, "twice");
+    }
+
+    /// Carries out the actions of one input. Returns how many there were.
+    fn follow(&mut self, was: State) -> usize {
+        let mut number = 0;
+        let mut was_master = was == State::Master;
+        while let Some(action) = self.host.poll_action() {
+            number += 1;
+            match action {
+                Action::Report(Transition { from, to, .. }) => {
+                    assert_eq!(from, self.reported);
+                    assert_ne!(from, to);
+                    self.reported = to;
+                    was_master |= to == State::Master;
+                }
+                Action::ProgramDatapath(state) => self.datapath = state,
+                Action::ClaimAddresses => {
+                    assert!(!self.holds_addresses, "claimed twice");
+                    assert_eq!(self.datapath, State::Master, "the datapath comes first");
+                    self.holds_addresses = true;
+                }
+                Action::ReleaseAddresses => self.holds_addresses = false,
+                Action::SendAdvertisement { family, payload } => {
+                    assert!(
+                        was_master,
+                        "only a MASTER, or one that just was, advertises"
+                    );
+                    self.check_own(family, &payload);
+                }
+                Action::Announce(family) => {
+                    assert!(self.holds_addresses, "announced without having");
+                    assert!(self.settings.uses(family));
+                }
+                Action::Notify(notice) => self.note(notice),
+            }
+        }
+        assert!(number <= ACTIONS_MAX, "{number} actions");
+        let state = self.host.state();
+        assert_eq!(self.reported, state, "every change is reported");
+        assert_eq!(self.datapath, state, "the datapath follows the state");
+        assert_eq!(
+            self.holds_addresses,
+            state == State::Master,
+            "the addresses follow the state"
+        );
+        assert_eq!(self.host.next_deadline().is_none(), state == State::Init);
+        assert_eq!(self.host.master_down_at().is_some(), state == State::Backup);
+        let counters = *self.host.counters();
+        let grown = self.counters.iter().zip(counters.iter());
+        assert!(
+            grown
+                .into_iter()
+                .all(|((_, before), (_, now))| before <= now)
+        );
+        self.counters = counters;
+        number
+    }
+
+    /// Well formed, authentic, from where we have an address, and each counter once, but for the last of all.
+    fn check_own(&mut self, family: Family, payload: &[u8; HEADER_LEN]) {
+        let ours = Advertisement::parse(payload).expect("well formed");
+        assert_eq!(ours.vhid, self.settings.vhid);
+        assert!(self.authenticator.verify(ours.counter, &ours.digest));
+        assert!(self.settings.uses(family) && self.host.source(family).is_some());
+        let rises = self.sent_counter.is_none_or(|last| ours.counter > last);
+        assert!(
+            rises || ours.counter > u64::MAX - (1 << 20),
+            "{}",
+            ours.counter
+        );
+        self.sent_counter = self.sent_counter.max(Some(ours.counter));
+        self.sent = Some(*payload);
+    }
+
+    fn note(&mut self, notice: Notice) {
+        let name = match notice {
+            Notice::BadDigest { .. } => "bad digest",
+            Notice::EqualSettings { .. } => "equal settings",
+            Notice::OwnEcho { .. } => "own echo",
+            Notice::WorseMasterAdvertised { .. } => "worse master",
+            Notice::Tampered { .. } => "tampered",
+            Notice::StaleCounter { .. } => "stale counter",
+            // As often as sending breaks and works again.
+            Notice::Suppressed | Notice::Unsuppressed => return,
+        };
+        if let Some(last) = self.noticed.insert(name, self.told) {
+            assert!(last + NOTICE_INTERVAL <= self.told, "too many of {name}");
+        }
+    }
+}
+
+/// Mostly one that is likely, so that priorities are equal now and then.
+fn number(input: &mut Unstructured<'_>) -> Result<u8> {
+    const LIKELY: [u8; 7] = [1, 0, 2, 3, 100, 200, 255];
+    let index = input.int_in_range(0..=LIKELY.len())?;
+    LIKELY
+        .get(index)
+        .map_or_else(|| input.arbitrary(), |likely| Ok(*likely))
+}
+
+fn duration(input: &mut Unstructured<'_>) -> Result<Duration> {
+    Ok(match input.int_in_range(0..=3)? {
+        0 => Duration::from_micros(input.arbitrary::<u16>()?.into()),
+        1 => Duration::from_millis(input.arbitrary::<u16>()?.into()),
+        2 => Duration::from_nanos(3_906_250) * u32::from(input.arbitrary::<u8>()?),
+        _ => Duration::from_millis(input.arbitrary::<u32>()?.into()),
+    })
+}
+
+fn source(input: &mut Unstructured<'_>) -> Result<IpAddr> {
+    input.choose(&ADDRESSES).map(|text| ip(text))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn earlier(now: Instant, by: Duration) -> Instant {
+    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+    Instant::from_nanos(now.as_nanos().saturating_sub(by))
+}
