@@ -13,7 +13,7 @@
 //! | [`attacker`] | replays and forgeries |
 //! | [`watch`] | what must hold for one host at each step |
 //! | [`group`] | what must hold between hosts |
-//! | [`trace`] | a failed run in words |
+//! | [`mod@trace`] | a failed run in words |
 //!
 //! One seed is one run. The clock jumps from event to event, so an hour takes a moment.
 //!

@@ -2,7 +2,7 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | [`lab`] | hosts (network namespaces), a switch (a bridge in its own namespace) and the cables between them |
+//! | [`mod@lab`] | hosts (network namespaces), a switch (a bridge in its own namespace) and the cables between them |
 //! | [`process`] | a program running on a host: its output line by line, signals, exit status |
 //! | [`daemons`] | carpd, ucarp and keepalived as such programs |
 //! | [`dump`] | what carpd says about itself on SIGUSR1 |

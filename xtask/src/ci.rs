@@ -94,6 +94,8 @@ fn lint() -> Result<()> {
     shell::run(
         clippy()
             .args(["--workspace", "--exclude", "carp-ebpf"])
+            // Benchmarks run by hand; here at least they compile.
+            .args(["--features", "carp-tests/bench"])
             .args(warnings),
     )?;
     shell::run(

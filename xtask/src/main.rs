@@ -8,7 +8,7 @@
 //! | [`demo`], [`mod@test`], [`ci`], [`tidy`] | what their names say |
 //! | [`fuzz`] | the fuzz targets, on the compiler in use |
 //! | [`test_kernel`] | boots another kernel and tries carpd on it |
-//! | [`bench`] | carpd measured beside ucarp and keepalived |
+//! | [`mod@bench`] | carpd measured beside ucarp and keepalived |
 //! | [`sim`], [`mutants`] | the simulation, and whether it notices a broken core |
 //! | [`shell`] | the one place that starts programs |
 //! | [`apt`], [`tally`] | Debian's packages; adding up test results |

@@ -43,7 +43,7 @@ pub struct ArpWatch {
 /// What was seen in one look.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// ARP packets; their sender addresses may be others when there are more than [`EXACT_MAX`].
+    /// ARP packets; their sender addresses may be others when there are more than `EXACT_MAX`.
     pub packets: Vec<Arp>,
     /// How many more there were, for which there was no room.
     pub lost: u64,

@@ -179,12 +179,14 @@ impl Setting {
         let inet_len = packet
             .first()
             .map_or(0, |first| 4 * usize::from(first & 15));
-        if self.has(REPAIR_INET_CHECKSUM) && ether_type == 0x0800 && inet_len >= 20 {
-            if let Some(header) = packet.get_mut(..inet_len) {
-                header[10..12].fill(0);
-                let sum = internet_checksum(header);
-                header[10..12].copy_from_slice(&sum);
-            }
+        if self.has(REPAIR_INET_CHECKSUM)
+            && ether_type == 0x0800
+            && inet_len >= 20
+            && let Some(header) = packet.get_mut(..inet_len)
+        {
+            header[10..12].fill(0);
+            let sum = internet_checksum(header);
+            header[10..12].copy_from_slice(&sum);
         }
         let header_len = if ether_type == 0x0800 { inet_len } else { 40 };
         let payload = packet

@@ -38,7 +38,7 @@ fn no_input_of_the_corpus_makes_its_target_panic() {
             }
         }
     }
-    assert_eq!(failed, [PathBuf::new(); 0]);
+    assert_eq!(failed, Vec::<PathBuf>::new());
 }
 
 #[test]
