@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use carp_common::proto::{Action, Notice, Reason, Settings, Transition, VirtualHost};
+use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, State};
 
@@ -53,8 +53,16 @@ pub struct Watch {
     /// Priority of the advertisement that is being handled.
     theirs: Option<Ad>,
     demotion: u8,
-    /// Families in use that have a source address.
+    /// What it was told last of the link.
+    link: LinkState,
+    /// Families that have a source address.
     sources: [bool; 2],
+    /// It was told to stop.
+    stopping: bool,
+    /// What is being handled is the operator's wish to step down.
+    steps_down: bool,
+    /// Until when the operator keeps it from taking over.
+    held_until: Instant,
     /// Announcements and advertisements of the current reign in the current interval.
     pace: Pace,
 }
@@ -125,7 +133,11 @@ impl Watch {
             highest: [0; 2],
             theirs: None,
             demotion: 0,
+            link: LinkState::Down,
             sources: [false; 2],
+            stopping: false,
+            steps_down: false,
+            held_until: now,
             pace: Pace::default(),
         }
     }
@@ -170,6 +182,8 @@ impl Watch {
         self.theirs = None;
         match control {
             Control::StepDown(hold) => {
+                self.steps_down = true;
+                self.held_until = now + hold;
                 self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold))
             }
             Control::Demotion(demotion) => self.demotion = demotion,
@@ -178,8 +192,19 @@ impl Watch {
                 let may = &mut self.may_wait_from[index(family)];
                 *may = (*may).max(now);
             }
-            Control::Link(_) | Control::Claimed | Control::Shutdown => {}
+            Control::Link(link) => self.link = link,
+            Control::Shutdown => self.stopping = true,
+            Control::Claimed => {}
         }
+    }
+
+    /// The process is about to be told that it was stopped for so long that advertisements were lost: from now on it must
+    /// hear silence for a whole master-down time.
+    pub fn loses_track(&mut self, now: Instant) {
+        self.theirs = None;
+        self.must_wait_from = self.must_wait_from.map(|from| from.max(now));
+        self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
+        self.heard = Causes::default();
     }
 
     /// One input was handled and its actions drained.
@@ -200,6 +225,7 @@ impl Watch {
             self.action(now, *action, before, actions)?;
         }
         self.theirs = None;
+        self.steps_down = false;
         let (state, master) = (core.state(), core.state() == State::Master);
         if state != self.state {
             return Err(format!("is {state} but reported {}", self.state));
@@ -318,9 +344,22 @@ impl Watch {
         if from != self.state || from == to {
             return Err(format!("reported {from} -> {to} while {}", self.state));
         }
-        let theirs = self.theirs.map(|ad| (ad.advbase, ad.advskew));
+        if to == State::Master && now < self.held_until {
+            return Err(format!(
+                "took over because {reason:?}, though the operator keeps it away for {:?} more",
+                self.held_until.saturating_duration_since(now)
+            ));
+        }
+        let has_source = FAMILIES
+            .iter()
+            .any(|family| self.settings.uses(*family) && self.sources[index(*family)]);
         let justified = match reason {
-            Reason::Started => from == State::Init && to == State::Backup,
+            Reason::Started => {
+                (from, to) == (State::Init, State::Backup)
+                    && self.link == LinkState::Up
+                    && has_source
+                    && !self.stopping
+            }
             Reason::MasterTimedOut => {
                 let waited = FAMILIES.iter().any(|family| {
                     self.settings.uses(*family)
@@ -346,13 +385,21 @@ impl Watch {
             }
             Reason::MasterWillTimeOut => to == State::Master && self.heard.slow_master,
             Reason::BetterMasterAdvertised => {
-                let less_demoted = self.settings.profile == Profile::OpenBsd;
                 to == State::Backup
-                    && theirs.is_some_and(|theirs| theirs < self.rank() || less_demoted)
+                    && self
+                        .theirs
+                        .is_some_and(|theirs| self.standing_of(theirs) < self.standing())
             }
-            Reason::TieLost => to == State::Backup && theirs == Some(self.rank()),
-            Reason::Requested => to == State::Backup,
-            Reason::LinkDown | Reason::NoSourceAddress | Reason::Shutdown => to == State::Init,
+            Reason::TieLost => {
+                to == State::Backup
+                    && self
+                        .theirs
+                        .is_some_and(|theirs| self.standing_of(theirs) == self.standing())
+            }
+            Reason::Requested => to == State::Backup && self.steps_down,
+            Reason::LinkDown => to == State::Init && self.link == LinkState::Down,
+            Reason::NoSourceAddress => to == State::Init && !has_source,
+            Reason::Shutdown => to == State::Init && self.stopping,
         };
         if !justified {
             return Err(format!(
@@ -431,12 +478,41 @@ impl Watch {
         (self.settings.advbase.0, advskew)
     }
 
+    /// Byte 4 as it should send it, which is what OpenBSD compares: the operator's demotion, and one more when it cannot
+    /// send.
+    fn demotion_byte(&self) -> u8 {
+        match self.settings.profile {
+            Profile::OpenBsd => self.demotion.saturating_add(self.suppressed.into()),
+            Profile::Ucarp | Profile::FreeBsd => 0,
+        }
+    }
+
+    /// Where it stands among masters; less is better.
+    fn standing(&self) -> (u8, (u8, u8)) {
+        (self.demotion_byte(), self.rank())
+    }
+
+    /// Where another one stands, as its profile reads it.
+    fn standing_of(&self, theirs: Ad) -> (u8, (u8, u8)) {
+        let demotion = match self.settings.profile {
+            Profile::OpenBsd => theirs.demotion,
+            Profile::Ucarp | Profile::FreeBsd => 0,
+        };
+        (demotion, (theirs.advbase, theirs.advskew))
+    }
+
     fn is_worse(&self, theirs: Ad) -> bool {
         self.rank() < (theirs.advbase, theirs.advskew)
     }
 
     fn is_more_demoted(&self, theirs: Ad) -> bool {
-        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion
+        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion_byte()
+    }
+
+    /// Send errors are a demotion that nobody sees from outside.
+    #[must_use]
+    pub const fn is_suppressed(&self) -> bool {
+        self.suppressed
     }
 
     /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.
