@@ -27,8 +27,6 @@ pub struct Calm {
     losers_are_heard: bool,
     /// Demotion makes the hosts' rules contradict each other.
     demotion_divides: bool,
-    /// Send errors leave a penalty that outlasts them, so nobody can tell from outside who is best.
-    hidden_penalties: bool,
     since: Instant,
     /// Since when some part of the network has had two masters.
     split_since: Option<Instant>,
@@ -51,10 +49,6 @@ impl Calm {
             undecided_ties: scenario.undecided_ties,
             losers_are_heard: losers_are_heard(scenario),
             demotion_divides: scenario.demotion_divides,
-            hidden_penalties: scenario
-                .faults
-                .iter()
-                .any(|(_, fault)| matches!(fault, Fault::SendErrors(_))),
             since: START,
             split_since: None,
             settled: Vec::new(),
@@ -65,6 +59,12 @@ impl Calm {
     pub fn disturb(&mut self, until: Instant) {
         self.since = self.since.max(until);
         self.settled.clear();
+    }
+
+    /// A full ring lost packets: what somebody said when he left may have been among them.
+    pub fn packets_are_lost(&mut self, now: Instant) {
+        self.losers_are_heard = false;
+        self.disturb(now);
     }
 
     /// Looks at every part of the network. True when there was something settled to look at.
@@ -274,7 +274,9 @@ impl Calm {
             )
         };
         let alike = hosts().all(open_bsd) || !hosts().any(open_bsd);
-        if !alike || self.hidden_penalties || !hosts().all(|number| self.members[number].preempt) {
+        // Send errors leave a penalty that outlasts them, which nobody else can tell.
+        let penalty = hosts().any(|number| stations[number].is_suppressed());
+        if !alike || penalty || !hosts().all(|number| self.members[number].preempt) {
             return None;
         }
         let rank = |number: usize| {

@@ -2,7 +2,7 @@
 //!
 //! Packets wait in the ring with the time at which the kernel got them. When the process runs it drains the ring, then
 //! what else happened, and judges its timers last: so a process that was stopped does not take its own absence for
-//! the master's.
+//! the master's. What the ring had no room for while the process was stopped it is told of before that.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -46,6 +46,8 @@ pub enum Request {
     ScriptStarted,
     /// It announced the addresses of a family.
     Announced(Family),
+    /// Its ring was full, and packets were lost.
+    Overflowed,
     /// Its state changed.
     Became(State),
     /// The operator keeps the host away for a while.
@@ -93,6 +95,8 @@ pub struct Start {
     pub sources: [IpAddr; 2],
     /// How long each of its scripts takes; zero for none.
     pub script_time: Duration,
+    /// How many packets its ring holds.
+    pub ring: usize,
     /// What earlier processes on this host sent.
     pub sent: SentCounters,
 }
@@ -106,6 +110,11 @@ pub struct Host {
     core: VirtualHost,
     watch: Watch,
     ring: VecDeque<Arrived>,
+    ring_size: usize,
+    /// Packets that found the ring full since the process last looked.
+    lost: u64,
+    /// The process was stopped since it last looked.
+    was_stopped: bool,
     controls: VecDeque<Control>,
     scripts: Scripts,
     /// The device refuses to send.
@@ -123,6 +132,7 @@ impl Host {
             group,
             sources,
             script_time,
+            ring,
             sent,
         } = start;
         Self {
@@ -132,6 +142,9 @@ impl Host {
             watch: Watch::new(&settings, &group, sent, now),
             core: VirtualHost::new(settings, now),
             ring: VecDeque::new(),
+            ring_size: ring,
+            lost: 0,
+            was_stopped: false,
             controls: VecDeque::new(),
             scripts: Scripts::default(),
             send_errors: false,
@@ -151,8 +164,22 @@ impl Host {
         self.core.next_deadline()
     }
 
+    /// The process is stopped.
+    pub const fn stop(&mut self) {
+        self.was_stopped = true;
+    }
+
     /// The kernel got a packet.
     pub fn enqueue(&mut self, arrived: Arrived) {
+        let full = self.ring.len() >= self.ring_size;
+        if full {
+            self.lost += 1;
+            // A process that runs misses it as if it had been lost on the way. One that is stopped must not conclude
+            // from its own absence that the sender is dead, so for the watch it counts as heard.
+            if !self.was_stopped {
+                return;
+            }
+        }
         let Packet {
             family,
             ref payload,
@@ -160,7 +187,9 @@ impl Host {
         } = arrived.packet;
         self.watch
             .arrives(arrived.at, family, payload, arrived.heard);
-        self.ring.push_back(arrived);
+        if !full {
+            self.ring.push_back(arrived);
+        }
     }
 
     /// Something else happened.
@@ -203,6 +232,7 @@ impl Host {
             while let Some(arrived) = self.ring.pop_front() {
                 self.advertisement(now, &arrived, trace, requests)?;
             }
+            self.losses(now, trace, requests)?;
             while let Some(control) = self.controls.pop_front() {
                 self.apply(now, control, trace, requests)?;
             }
@@ -215,6 +245,26 @@ impl Host {
             requests.push(Request::Exited);
         }
         Ok(())
+    }
+
+    /// What was lost while it ran is a matter of luck, as on the wire; what was lost while it was stopped is its own doing.
+    fn losses(
+        &mut self,
+        now: Instant,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        let lost = std::mem::take(&mut self.lost);
+        if !std::mem::take(&mut self.was_stopped) || lost == 0 {
+            return Ok(());
+        }
+        trace.note(now, &self.name, || {
+            format!("lost {lost} packets while it was stopped")
+        });
+        requests.push(Request::Overflowed);
+        self.watch.loses_track(now);
+        self.core.handle_input(now, Input::AdvertisementsLost);
+        self.carry_out(now, trace, requests)
     }
 
     fn advertisement(
@@ -362,6 +412,12 @@ impl Host {
             self.scripts.running = Some(which);
             requests.push(Request::ScriptStarted);
         }
+    }
+
+    /// Whether send errors demote it, which nobody can tell from outside.
+    #[must_use]
+    pub const fn is_suppressed(&self) -> bool {
+        self.watch.is_suppressed()
     }
 
     /// The process is dead: what its host remembers of it.

@@ -154,12 +154,13 @@ fn describe(scenario: &Scenario) -> String {
         members,
         weather,
         latency,
+        ring,
         quiet_at,
         undecided_ties,
         ..
     } = scenario;
     let mut text = format!(
-        "seed {seed}, {theme:?}, vhid {}, addresses {:?} {:?}\n{weather:?}, latency up to {latency:?}\n\
+        "seed {seed}, {theme:?}, vhid {}, addresses {:?} {:?}\n{weather:?}, latency up to {latency:?}, rings of {ring}\n\
          quiet at {:?}, settled {:?} later{}\n",
         group.vhid,
         group.inet,

@@ -116,6 +116,8 @@ pub struct Scenario {
     pub weather: Weather,
     /// Most time between an event and the moment when the daemon's thread runs.
     pub latency: Duration,
+    /// How many packets the ring between a carpd and its kernel holds.
+    pub ring: usize,
     /// Faults in order of time.
     pub faults: Vec<(Instant, Fault)>,
     /// From here on nothing goes wrong.
@@ -223,6 +225,7 @@ impl Scenario {
             members,
             weather,
             latency: ms(1),
+            ring: 1_000,
             faults: faults
                 .iter()
                 .map(|(after, fault)| (START + *after, *fault))

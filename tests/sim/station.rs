@@ -62,6 +62,12 @@ impl Station {
         }
     }
 
+    /// Whether send errors demote it.
+    #[must_use]
+    pub fn is_suppressed(&self) -> bool {
+        matches!(&self.body, Body::Carpd(host) if host.is_suppressed())
+    }
+
     /// The process is gone.
     pub fn die(&mut self) {
         if let Body::Carpd(host) = std::mem::replace(&mut self.body, Body::Dead) {

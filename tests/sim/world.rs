@@ -306,6 +306,10 @@ impl<'a> World<'a> {
             Request::Announced(family) => {
                 self.stations[number].announced_at[index(family)] = Some(self.now)
             }
+            Request::Overflowed => {
+                self.count("lost packets while hung");
+                self.calm.packets_are_lost(self.now);
+            }
             Request::Became(state) => {
                 self.stations[number].seen = state;
                 self.transitions.push((self.now, number, state));

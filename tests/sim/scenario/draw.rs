@@ -40,6 +40,13 @@ impl Scenario {
             ms(rng.pick(&[1, 1, 5, 20]))
         };
         let programs = draw_programs(theme, rng);
+        // Where the attacker must change nothing he must not be able to fill it: in the kernel's ring there is room for
+        // thousands.
+        let ring = if theme == Theme::Strict {
+            usize::MAX
+        } else {
+            rng.pick(&[3, 8, 8, 1_000])
+        };
         let weather = draw_weather(theme, fast, &programs, rng);
         let group = draw_group(&programs, rng);
         let margin = 4 * (weather.delay_max + latency);
@@ -86,6 +93,7 @@ impl Scenario {
             members,
             weather,
             latency,
+            ring,
             faults,
             quiet_at,
             undecided_ties,

@@ -51,7 +51,7 @@ impl World<'_> {
             Fault::Start(number) => self.start(number),
             Fault::Crash(number) => self.stations[number].die(),
             Fault::Stop(number) => self.stop(number),
-            Fault::Hang(number) => self.stations[number].hung = true,
+            Fault::Hang(number) => self.hang(number),
             Fault::Resume(number) => {
                 self.stations[number].hung = false;
                 self.stations[number].wake_at = None;
@@ -81,6 +81,14 @@ impl World<'_> {
         let name = format!("{fault:?}");
         self.count(name.split(['(', ' ']).next().unwrap_or_default());
         Ok(())
+    }
+
+    fn hang(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        station.hung = true;
+        if let Body::Carpd(host) = &mut station.body {
+            host.stop();
+        }
     }
 
     fn partition(&mut self, mask: u8) {
@@ -167,6 +175,7 @@ impl World<'_> {
                     group: self.scenario.group.clone(),
                     sources: member.sources,
                     script_time: member.script,
+                    ring: self.scenario.ring,
                     sent: std::mem::take(&mut station.sent),
                 };
                 let (sources, link) = (station.sources, station.link);
