@@ -1,4 +1,4 @@
-//! Which counters each source showed, and which we sent.
+//! Which counters each source showed, and which advertisements are our own.
 //!
 //! The digest covers the replay counter but neither the priority fields nor the sender, and no implementation rejects
 //! replays: OpenBSD's counter never changes, and the others' are random until they hear somebody. What can be told
@@ -7,55 +7,9 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::per_family::PerFamily;
 use crate::time::Instant;
-use crate::units::{Demotion, Family, Priority};
+use crate::units::{Demotion, Priority};
 use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
-
-/// The counters we send, and the highest seen so far.
-///
-/// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
-/// whatever they hear: while it is ours, they do not come back to counters of their own that we remember, which would look
-/// like tampering. Plain numbers, without wrapping: what others start with is random, and in the order of sequence numbers a
-/// few of those would lead us once around the circle.
-#[derive(Clone, Copy, Debug)]
-pub struct CounterSequence {
-    next: u64,
-    highest: PerFamily<Option<u64>>,
-}
-
-impl CounterSequence {
-    /// The first counter to send.
-    #[must_use]
-    pub fn new(initial: u64) -> Self {
-        Self {
-            next: initial,
-            highest: PerFamily::default(),
-        }
-    }
-
-    /// The counter of the advertisement that is sent now. Leaves out `stride` counters.
-    pub fn send(&mut self, family: Family, stride: u64) -> u64 {
-        let counter = self.next.saturating_add(stride);
-        self.observe(family, counter);
-        counter
-    }
-
-    /// An authentic counter was heard. The very last number is nothing to go on with.
-    pub fn observe(&mut self, family: Family, counter: u64) {
-        self.highest[family] = self.highest[family].max(Some(counter));
-        if let Some(above) = counter.checked_add(1) {
-            self.next = self.next.max(above);
-        }
-    }
-
-    /// Whether the counter is above everything heard or sent in that family: each travels its own way, so the two
-    /// may overtake each other.
-    #[must_use]
-    pub fn rises(&self, family: Family, counter: u64) -> bool {
-        Some(counter) > self.highest[family]
-    }
-}
 
 /// How many advertisements of our own are remembered.
 const SENT_MAX: usize = 32;
@@ -318,56 +272,6 @@ mod tests {
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn counters_rise_from_the_initial_one_and_over_everything_heard() {
-        let mut sequence = CounterSequence::new(100);
-        assert_eq!(sequence.send(Family::Inet, 0), 100);
-        assert_eq!(sequence.send(Family::Inet6, 0), 101);
-        sequence.observe(Family::Inet, 50);
-        assert_eq!(sequence.send(Family::Inet, 0), 102);
-        sequence.observe(Family::Inet, 103);
-        assert_eq!(sequence.send(Family::Inet, 0), 104);
-        sequence.observe(Family::Inet6, 1000);
-        assert_eq!(sequence.send(Family::Inet, 0), 1001);
-        assert_eq!(sequence.send(Family::Inet, 5), 1007);
-        assert_eq!(sequence.send(Family::Inet, 0), 1008);
-    }
-
-    #[test]
-    fn random_counters_of_others_never_lead_back() {
-        let mut sequence = CounterSequence::new(100);
-        let mut last = 0;
-        for heard in [
-            7,
-            u64::MAX / 3,
-            u64::MAX / 3 * 2,
-            8,
-            u64::MAX - 10,
-            9,
-            u64::MAX,
-        ] {
-            sequence.observe(Family::Inet, heard);
-            let sent = sequence.send(Family::Inet, 0);
-            assert!(sent > last, "{sent} after {last}");
-            last = sent;
-        }
-        assert!(!sequence.rises(Family::Inet, u64::MAX));
-    }
-
-    #[test]
-    fn a_counter_rises_over_what_was_heard_and_sent_in_its_family() {
-        let mut sequence = CounterSequence::new(100);
-        assert!(sequence.rises(Family::Inet, 7), "nothing is known yet");
-        sequence.observe(Family::Inet, 7);
-        assert!(!sequence.rises(Family::Inet, 7));
-        assert!(sequence.rises(Family::Inet, 8));
-        assert!(sequence.rises(Family::Inet6, 7));
-        assert_eq!(sequence.send(Family::Inet, 0), 100);
-        assert!(!sequence.rises(Family::Inet, 100));
-        assert!(sequence.rises(Family::Inet, 101));
-        assert!(sequence.rises(Family::Inet6, 100));
     }
 
     #[test]
