@@ -42,12 +42,17 @@ pub enum Control {
 pub enum Request {
     /// A packet for the wire.
     Transmit(Packet),
+    /// A packet that its device refused to send.
+    Refused(Packet),
     /// A script was started; it ends after its time.
     ScriptStarted,
     /// It announced the addresses of a family.
     Announced(Family),
     /// Its ring was full, and packets were lost.
-    Overflowed,
+    Overflowed {
+        /// While it was stopped, and not while it had other things to do.
+        was_stopped: bool,
+    },
     /// Its state changed.
     Became(State),
     /// The operator keeps the host away for a while.
@@ -255,13 +260,16 @@ impl Host {
         requests: &mut Vec<Request>,
     ) -> Result<(), Violation> {
         let lost = std::mem::take(&mut self.lost);
-        if !std::mem::take(&mut self.was_stopped) || lost == 0 {
+        let was_stopped = std::mem::take(&mut self.was_stopped);
+        if lost > 0 {
+            requests.push(Request::Overflowed { was_stopped });
+        }
+        if lost == 0 || !was_stopped {
             return Ok(());
         }
         trace.note(now, &self.name, || {
             format!("lost {lost} packets while it was stopped")
         });
-        requests.push(Request::Overflowed);
         self.watch.loses_track(now);
         self.core.handle_input(now, Input::AdvertisementsLost);
         self.carry_out(now, trace, requests)
@@ -379,16 +387,17 @@ impl Host {
     ) {
         match action {
             Action::SendAdvertisement { family, payload } => {
+                let packet = Packet {
+                    family,
+                    source: self.sources[index(family)],
+                    payload: payload.to_vec(),
+                };
                 if self.send_errors {
                     outcomes.push_back((family, SendOutcome::Failed));
+                    requests.push(Request::Refused(packet));
                 } else {
                     outcomes.push_back((family, SendOutcome::Sent));
-                    let source = self.sources[index(family)];
-                    requests.push(Request::Transmit(Packet {
-                        family,
-                        source,
-                        payload: payload.to_vec(),
-                    }));
+                    requests.push(Request::Transmit(packet));
                 }
             }
             Action::ClaimAddresses => self.script(Which::Up, requests),

@@ -130,10 +130,31 @@ pub struct Scenario {
     pub demotion_divides: bool,
     /// The quiet period starts with all demotions undone.
     pub undo_demotion: bool,
+    /// What becomes of the master in the end, when all has settled.
+    pub finale: Option<Finale>,
+}
+
+/// How the master of a settled group ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finale {
+    /// Without a word.
+    Crash,
+    /// In an orderly way.
+    Stop,
 }
 
 const UNIT: u64 = 1_000_000;
-const STEP: Duration = Duration::from_nanos(3_906_250);
+/// One step of advskew.
+pub const STEP: Duration = Duration::from_nanos(3_906_250);
+
+/// Time between two advertisements that say so.
+#[must_use]
+pub fn interval(advbase: u8, advskew: u8) -> Duration {
+    match (advbase, advskew) {
+        (0, 0) => STEP,
+        (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
+    }
+}
 
 /// Milliseconds.
 const fn ms(millis: u64) -> Duration {
@@ -149,10 +170,7 @@ impl Member {
         } else {
             self.advskew
         };
-        match (self.advbase, advskew) {
-            (0, 0) => STEP,
-            (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
-        }
+        interval(self.advbase, advskew)
     }
 
     /// Silence after which it takes over.
@@ -233,6 +251,7 @@ impl Scenario {
             quiet_at: START + quiet_after,
             demotion_divides: false,
             undo_demotion: false,
+            finale: None,
         }
     }
 

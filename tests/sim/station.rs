@@ -20,6 +20,17 @@ pub enum Body {
     Dead,
 }
 
+/// An advertisement that was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When.
+    pub at: Instant,
+    /// The 36 bytes.
+    pub payload: Vec<u8>,
+    /// Whether its peers must take it for a sign of life.
+    pub credible: bool,
+}
+
 /// A host and its place on the network.
 #[derive(Debug)]
 pub struct Station {
@@ -46,7 +57,9 @@ pub struct Station {
     /// The replay counters that its processes sent.
     pub sent: SentCounters,
     /// Its last advertisements.
-    pub last_sent: VecDeque<(Instant, Vec<u8>)>,
+    pub last_sent: VecDeque<Sent>,
+    /// Since when it has been MASTER, or was when it last was.
+    pub reigns_since: Instant,
     /// The state that the world last saw it in.
     pub seen: State,
 }

@@ -11,7 +11,8 @@ use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
 use super::{
-    Fault, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion, undecided_ties,
+    Fault, Finale, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion,
+    undecided_ties,
 };
 
 impl Scenario {
@@ -99,6 +100,7 @@ impl Scenario {
             undecided_ties,
             demotion_divides,
             undo_demotion,
+            finale: rng.pick(&[None, Some(Finale::Crash), Some(Finale::Stop)]),
         }
     }
 }

@@ -7,8 +7,8 @@ use carp_common::time::Instant;
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
 
 use super::super::host::{Control, Host, Start};
-use super::super::model::{Model, Setup, index};
-use super::super::scenario::{Fault, Member, Program, Scenario, Theme};
+use super::super::model::{Dialect, Model, Setup, index};
+use super::super::scenario::{Fault, Finale, Member, Program, Scenario, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
@@ -40,12 +40,31 @@ impl World<'_> {
         Ok(())
     }
 
+    /// The master of all crashes, or stops.
+    pub(super) fn finale(&mut self) -> Result<(), Violation> {
+        let Some(fault) = self.scenario.finale else {
+            return Ok(());
+        };
+        match (self.calm.master(), fault) {
+            (Some(master), Finale::Crash) => self.fault(Fault::Crash(master)),
+            (Some(master), Finale::Stop) => self.fault(Fault::Stop(master)),
+            (None, _) => Ok(()),
+        }
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
         if let Fault::Inject(number) = fault {
             self.inject(number);
             return Ok(());
         }
-        self.calm.disturb(self.now);
+        let left = match fault {
+            Fault::Crash(number) => self.leaves(number, false),
+            Fault::Stop(number) => self.leaves(number, self.bows_out(number)),
+            _ => false,
+        };
+        if !left {
+            self.calm.disturb(self.now);
+        }
         self.trace.note(self.now, "world", || format!("{fault:?}"));
         match fault {
             Fault::Start(number) => self.start(number),
@@ -81,6 +100,26 @@ impl World<'_> {
         let name = format!("{fault:?}");
         self.count(name.split(['(', ' ']).next().unwrap_or_default());
         Ok(())
+    }
+
+    fn leaves(&mut self, number: usize, bows_out: bool) -> bool {
+        let checked = self.calm.leaves(self.now, number, bows_out, &self.stations);
+        if checked {
+            self.count(if bows_out {
+                "looked at who follows a stop"
+            } else {
+                "looked at who follows a crash"
+            });
+        }
+        checked
+    }
+
+    /// ucarp and FreeBSD fall silent when they are stopped.
+    fn bows_out(&self, number: usize) -> bool {
+        matches!(
+            self.scenario.members[number].program,
+            Program::Carpd(_) | Program::Model(Dialect::OpenBsd)
+        )
     }
 
     fn hang(&mut self, number: usize) {
