@@ -282,25 +282,21 @@ impl Calm {
         let since = self.both_since(one, better, stations);
         let step = self.delay + self.latency;
         let standing = self.standing(better, stations);
-        let (mut due, mut pace) = (since, Duration::ZERO);
+        if !self.hears_the_first {
+            let paces = masters(!0, stations).into_iter();
+            let slowest = paces.map(|number| longest_pace(&stations[number], since));
+            let pace = slowest.max().unwrap_or_default();
+            return since + pace * self.rounds + self.distrust + 2 * step;
+        }
+        let mut due = since;
         for sent in &stations[better].last_sent {
-            let (demotion, advbase, advskew) = (sent.payload[4], sent.payload[5], sent.payload[2]);
-            let as_it_is = (demotion, advbase, advskew) <= standing;
-            if sent.at >= since && sent.credible && as_it_is && self.hears_the_first {
+            let (demotion, advbase, advskew) = sent.standing();
+            if sent.at >= since && sent.credible && (demotion, advbase, advskew) <= standing {
                 return sent.at + step;
             }
             if (advbase, advskew) != (255, 255) {
-                let next = interval(advbase, advskew);
-                pace = if sent.at < since {
-                    next
-                } else {
-                    pace.max(next)
-                };
-                due = since.max(sent.at) + next;
+                due = since.max(sent.at) + interval(advbase, advskew);
             }
-        }
-        if !self.hears_the_first {
-            due = since + pace * self.rounds + self.distrust;
         }
         due + 2 * step
     }
@@ -423,6 +419,19 @@ impl Calm {
             .all(|number| number == best || rank(number) != rank(best))
             .then_some(best)
     }
+}
+
+/// The longest interval of those that its advertisements announced, from the last one before `since` on.
+fn longest_pace(station: &Station, since: Instant) -> Duration {
+    let sent = station.last_sent.iter().map(|sent| {
+        let (_, advbase, advskew) = sent.standing();
+        (sent.at, interval(advbase, advskew))
+    });
+    let bow_out = interval(255, 255);
+    let of_masters = sent.filter(|(_, pace)| *pace != bow_out);
+    of_masters.fold(Duration::ZERO, |longest, (at, pace)| {
+        if at < since { pace } else { longest.max(pace) }
+    })
 }
 
 fn losers_are_heard(scenario: &Scenario) -> bool {

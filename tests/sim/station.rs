@@ -31,6 +31,14 @@ pub struct Sent {
     pub credible: bool,
 }
 
+impl Sent {
+    /// Byte 4, advbase and advskew.
+    #[must_use]
+    pub fn standing(&self) -> (u8, u8, u8) {
+        (self.payload[4], self.payload[5], self.payload[2])
+    }
+}
+
 /// A host and its place on the network.
 #[derive(Debug)]
 pub struct Station {

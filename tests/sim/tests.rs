@@ -1,6 +1,6 @@
 //! The simulation as a test: some thousand seeds, and single situations that say in their names what must come of them.
 //!
-//! Whoever changes the core in one of the ways listed in `mutants.rs` breaks the test that is named there.
+//! Whoever changes the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -84,7 +84,16 @@ fn no_seed_breaks_an_invariant() {
             "no seed has a {fault}: {tally:?}"
         );
     }
-    assert!(tally["looked at a settled group"] > SEEDS, "{tally:?}");
+    // Of most runs the end is asked for, and of many who follows a master that goes.
+    for (what, least) in [
+        ("seeds that settled", SEEDS * 9 / 10),
+        ("looked at a takeover from a worse master", SEEDS / 2),
+        ("looked at who follows a crash", SEEDS / 10),
+        ("looked at who follows a stop", SEEDS / 10),
+        ("lost packets while hung", SEEDS / 100),
+    ] {
+        assert!(tally[what] > least, "{what}: {tally:?}");
+    }
 }
 
 #[test]

@@ -175,6 +175,9 @@ impl<'a> World<'a> {
     #[must_use]
     pub fn run(mut self) -> Outcome {
         let violation = self.steps().err();
+        if self.tally.contains_key("looked at a settled group") {
+            self.count("seeds that settled");
+        }
         let seconds = self.now.saturating_duration_since(START);
         let violation = violation.map(|what| format!("at {:.6} s: {what}", seconds.as_secs_f64()));
         Outcome {
@@ -276,6 +279,8 @@ impl<'a> World<'a> {
                 });
                 self.wake_soon(to);
             }
+            // A machine that is stopped whole: what arrives meanwhile is gone.
+            Body::Model(_) if station.hung => {}
             Body::Model(model) => {
                 let mut out = Vec::new();
                 model.receive(self.now, &packet, &mut out);
@@ -475,6 +480,8 @@ impl<'a> World<'a> {
     }
 
     fn wake(&mut self, number: usize, at: Instant) {
+        // What was due while the machine hung is due now.
+        let at = at.max(self.now);
         let station = &mut self.stations[number];
         if station.wake_at.is_none_or(|already| at < already) {
             station.wake_at = Some(at);

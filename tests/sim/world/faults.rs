@@ -32,10 +32,10 @@ impl World<'_> {
                 self.fault(Fault::SourceBack(number, family))?;
             }
             self.fault(Fault::SendsAgain(number))?;
+            self.fault(Fault::Resume(number))?;
             if self.scenario.undo_demotion {
                 self.fault(Fault::Demote(number, 0))?;
             }
-            self.fault(Fault::Resume(number))?;
         }
         Ok(())
     }
@@ -171,6 +171,10 @@ impl World<'_> {
 
     fn demote(&mut self, number: usize, demotion: u8) {
         let station = &mut self.stations[number];
+        if station.hung && matches!(station.body, Body::Model(_)) {
+            // Nobody can tell a machine anything that is stopped whole.
+            return;
+        }
         station.demotion = demotion;
         match &mut station.body {
             Body::Model(model) => {
@@ -184,9 +188,12 @@ impl World<'_> {
     }
 
     fn stop(&mut self, number: usize) {
+        let hung = self.stations[number].hung;
         if let Body::Model(model) = &mut self.stations[number].body {
             let mut out = Vec::new();
-            model.stop(&mut out);
+            if !hung {
+                model.stop(&mut out);
+            }
             self.model_acted(number, out);
             self.stations[number].die();
         }
