@@ -62,8 +62,11 @@ use vhost::Vhost;
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
-/// Lateness that means we were stopped, by a signal, a debugger or a suspended machine.
-const STALL: Duration = Duration::from_millis(500);
+/// Lateness that means we were stopped, by a signal, a debugger, a suspended machine or the want of a processor.
+const STALL: Duration = Duration::from_millis(100);
+
+/// Time between two looks at what did not fit into the buffers. They wake nobody.
+const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
@@ -157,6 +160,8 @@ struct Engine {
     stopping: bool,
     /// An interface could not be opened: when to try again.
     retry_at: Option<Instant>,
+    /// When to look next at what did not fit into the buffers.
+    loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
     vrrp_check_at: Option<Instant>,
     /// Of lines about stalls.
@@ -201,6 +206,7 @@ impl Engine {
             busy: false,
             stopping: false,
             retry_at: None,
+            loss_check_at: now,
             vrrp_check_at: Some(now),
             stall_limit: RateLimit::default(),
             _locks: locks,
@@ -272,10 +278,8 @@ impl Engine {
     /// What there is to do at `now`, in the order that keeps the election right.
     fn turn(&mut self, now: Instant) -> Result<(), Error> {
         let due = self.deadlines.earliest();
-        self.hear(now)?;
-        if due.is_some_and(|due| now > due + STALL) {
-            self.recover_from_stall(now);
-        }
+        let oldest = self.hear(now)?;
+        self.look_for_losses(now, due.into_iter().chain(oldest).min());
         self.follow_links(now)?;
         self.retry(now);
         while let Some((vhost, due)) = self.deadlines.pop_due(now) {
@@ -332,8 +336,9 @@ impl Engine {
         }
     }
 
-    /// Feeds every advertisement that arrived up to `now`.
-    fn hear(&mut self, now: Instant) -> Result<(), Error> {
+    /// Feeds every advertisement that arrived up to `now`; when the first of them did.
+    fn hear(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+        let mut oldest: Option<Instant> = None;
         loop {
             let drained = self
                 .datapath
@@ -344,6 +349,8 @@ impl Engine {
                 })?;
             let mut batch = std::mem::take(&mut self.batch);
             for event in batch.take() {
+                let arrival = Instant::from_nanos(event.arrival_ns);
+                oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                 self.receive(&event, now);
             }
             self.batch = batch;
@@ -351,20 +358,26 @@ impl Engine {
                 Drained::Full => {}
                 Drained::Later => {
                     self.busy = true;
-                    return Ok(());
+                    return Ok(oldest);
                 }
-                Drained::Empty => return Ok(()),
+                Drained::Empty => return Ok(oldest),
             }
         }
     }
 
-    /// We are later than busy processors explain. What did not fit into the buffers meanwhile was never heard, and it is
-    /// the latest that did not fit.
+    /// What did not fit into the buffers while we were stopped was never heard, and it is the latest that did not fit.
+    /// `since` is when this turn should have come: something was due or had arrived.
     ///
-    /// Only then: were losses alone enough, a flood could keep a BACKUP from ever taking over.
-    fn recover_from_stall(&mut self, now: Instant) {
+    /// Only what was lost while we were stopped counts: were losses alone enough, a flood could keep a BACKUP from ever
+    /// taking over.
+    fn look_for_losses(&mut self, now: Instant, since: Option<Instant>) {
+        let stopped = since.is_some_and(|since| now > since + STALL);
+        if !stopped && now < self.loss_check_at {
+            return;
+        }
+        self.loss_check_at = now + LOSS_CHECK_INTERVAL;
         let lost = self.datapath.take_losses();
-        if lost > 0 {
+        if stopped && lost > 0 {
             warn!("{lost} advertisements were lost while carpd was stopped: listening anew");
             for vhost in 0..self.vhosts.len() {
                 self.feed(vhost, now, Input::AdvertisementsLost);
@@ -400,9 +413,6 @@ impl Engine {
     }
 
     fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
-        if completion.which == Which::Down {
-            self.lift_fence_after_release(vhost);
-        }
         // ucarp does not look at the exit status either; a script that did not run changed nothing to announce.
         let claimed = completion.which == Which::Up
             && matches!(completion.outcome, Outcome::Succeeded | Outcome::Failed)
@@ -443,6 +453,9 @@ impl Engine {
         tokio::select! {
             () = finish => {}
             () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
+        }
+        for vhost in 0..self.vhosts.len() {
+            self.remove_fence(vhost);
         }
         self.datapath.close();
         // Dropping the engine leaves the groups and releases the locks.

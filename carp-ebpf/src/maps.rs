@@ -1,6 +1,7 @@
 //! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
 
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
@@ -25,9 +26,11 @@ static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
 #[map]
 static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
 
-/// Addresses that we answer for only until a deadline.
+/// Addresses that this host answers for only until a deadline. One map for every carpd of a network namespace, so made
+/// large, and its memory is only taken when it is used.
 #[map]
-static FENCE: HashMap<FenceKey, FenceValue> = HashMap::with_max_entries(1024, 0);
+static FENCE: HashMap<FenceKey, FenceValue> =
+    HashMap::with_max_entries(16 * 1024, BPF_F_NO_PREALLOC);
 
 /// One advertisement at a time.
 #[map]
@@ -152,10 +155,10 @@ pub fn publish(event: &AdvertisementEvent) -> bool {
         .is_ok()
 }
 
-/// Shows the daemon one that is not authentic. When nobody looks at the ring, it is full and this one is lost.
+/// Shows the daemon one that is not authentic. `false` when nobody looks at the ring, so that it is full.
 #[inline(always)]
-pub fn report(event: &AdvertisementEvent) {
-    let _ = SUSPECTS.output::<AdvertisementEvent>(event, 0);
+pub fn report(event: &AdvertisementEvent) -> bool {
+    SUSPECTS.output::<AdvertisementEvent>(event, 0).is_ok()
 }
 
 /// The time. Unit: nanoseconds of CLOCK_MONOTONIC.

@@ -93,6 +93,7 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             self.keep_addresses(interface, &suspects, now);
         }
+        self.lift_fences();
         Ok(())
     }
 
@@ -196,7 +197,8 @@ impl Engine {
         // Before the fence around them falls, which is part of what we take over.
         let attached = self
             .look_for_leftovers(interface)
-            .and_then(|()| self.fence_what_scripts_left(interface))
+            .and_then(|()| self.inherit_fences(interface))
+            .map(|()| self.settle_strangers(interface))
             .and_then(|()| Ok(self.datapath.attach(link)?));
         if let Err(error) = attached {
             self.interfaces[interface].port = None;
@@ -214,11 +216,12 @@ impl Engine {
 
     /// An interface disappeared, and with it whatever was configured on it.
     fn depart(&mut self, interface: usize, ifindex: u32) {
-        self.datapath.detach(ifindex);
+        self.datapath.forget(ifindex);
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
         for vhost in self.interfaces[interface].vhosts.clone() {
             self.vhosts[vhost].holdings.fill(Holding::None);
+            self.vhosts[vhost].fenced = false;
         }
     }
 

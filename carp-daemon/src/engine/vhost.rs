@@ -12,11 +12,13 @@ use carp_common::proto::{LinkState, Settings, VirtualHost};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::State;
+use zeroize::Zeroize as _;
 
 use super::address_guard::AddressGuard;
 use super::addresses::Holding;
 use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
+use super::report::Transitions;
 use super::stalls::Stalls;
 use crate::config::VhostConfig;
 use crate::io::clock;
@@ -62,6 +64,8 @@ pub struct Vhost {
     pub watch: Watch,
     /// What it saw.
     pub conflicts: Conflicts,
+    /// Which of its transitions are said.
+    pub transitions: Transitions,
     /// How late we were.
     pub stalls: Stalls,
     /// The state that [`super::Engine::follow_state`] has followed.
@@ -71,7 +75,7 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    fn new(config: VhostConfig, interface: usize, now: Instant) -> Self {
+    fn new(mut config: VhostConfig, interface: usize, now: Instant) -> Self {
         let settings = Settings {
             vhid: config.vhid,
             advbase: config.advbase,
@@ -84,6 +88,8 @@ impl Vhost {
             initial_counter: clock::wall_clock_nanos(),
             strict_counter: config.strict_counter,
         };
+        // The machine keeps what it derived from it.
+        config.key.zeroize();
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
         let label = format!("{} id {}", config.interface, config.vhid);
         let runner = has_script.then(|| {
@@ -119,6 +125,7 @@ impl Vhost {
             removal_limit: RateLimit::default(),
             watch: Watch::Off,
             conflicts: Conflicts::default(),
+            transitions: Transitions::default(),
             stalls: Stalls::default(),
             followed: State::Init,
             was_master: false,

@@ -62,7 +62,15 @@ fn set(datapath: &mut Datapath, address: impl Into<IpAddr>, deadline_ns: u64) {
     let key = FenceKey::new(LOOPBACK, 0, address.into());
     datapath
         .fence
-        .insert(key, FenceValue { deadline_ns }, 0)
+        .insert(
+            key,
+            FenceValue {
+                deadline_ns,
+                vhid: 7,
+                _pad: 0,
+            },
+            0,
+        )
         .unwrap();
 }
 
