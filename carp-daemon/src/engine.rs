@@ -44,6 +44,7 @@ use carp_common::proto::{Command, Input, Origin};
 use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::{Config, Ownership};
@@ -149,6 +150,8 @@ struct Engine {
     monitor: Monitor,
     requests: Requests,
     orders: Orders,
+    /// Scripts that ended, each with its virtual host.
+    scripts: mpsc::UnboundedReceiver<(usize, Completion)>,
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
@@ -181,7 +184,8 @@ impl Engine {
             locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
         }
         let datapath = Datapath::new(&config)?;
-        let (interfaces, vhosts) = vhost::arrange(config.vhosts, now);
+        let (completions, scripts) = mpsc::unbounded_channel();
+        let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
         let mut engine = Self {
             wait_interface: config.wait_interface,
             vhosts,
@@ -196,6 +200,7 @@ impl Engine {
             monitor: Monitor::new().map_err(system("watch links and addresses"))?,
             requests: Requests::new().map_err(system("open a netlink socket"))?,
             orders: Orders::new().map_err(system("open a netlink socket"))?,
+            scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
             busy: false,
@@ -320,10 +325,9 @@ impl Engine {
         if let Poll::Ready(request) = signals.poll_request(context) {
             return Poll::Ready(Ok(Wake::Signal(request)));
         }
-        for (index, vhost) in self.vhosts.iter_mut().enumerate() {
-            if let Poll::Ready(completion) = vhost.poll_script(context) {
-                return Poll::Ready(Ok(Wake::Script(index, completion)));
-            }
+        // Ends only when no virtual host has a script.
+        if let Poll::Ready(Some((vhost, completion))) = self.scripts.poll_recv(context) {
+            return Poll::Ready(Ok(Wake::Script(vhost, completion)));
         }
         if work {
             Poll::Ready(Ok(Wake::Work))
