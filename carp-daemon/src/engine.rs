@@ -66,6 +66,13 @@ const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 /// Lateness that means we were stopped, by a signal, a debugger or a suspended machine.
 const STALL: Duration = Duration::from_millis(500);
 
+/// Virtual hosts whose timers are judged in one turn, and whose chores are done in one.
+///
+/// Before the next ones there is another look at what has arrived and at the clock. So those that are due at one
+/// instant, as all are after a start, do not stay so for ever: when they take over, each bunch gets a phase of its own.
+/// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
+const AT_ONCE: usize = 64;
+
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
 const VRRP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -243,19 +250,20 @@ impl Engine {
             if self.busy {
                 // Scripts and signals have their own tasks, which run while this one waits.
                 tokio::task::yield_now().await;
+            } else {
+                let earliest = self
+                    .deadlines
+                    .earliest()
+                    .into_iter()
+                    .chain(self.chores.earliest())
+                    .chain(self.next_arp())
+                    .chain(self.retry_at)
+                    .min();
+                self.timer.set(earliest).map_err(|source| Error::System {
+                    action: "set the timer",
+                    source,
+                })?;
             }
-            let earliest = self
-                .deadlines
-                .earliest()
-                .into_iter()
-                .chain(self.chores.earliest())
-                .chain(self.next_arp())
-                .chain(self.retry_at)
-                .min();
-            self.timer.set(earliest).map_err(|source| Error::System {
-                action: "set the timer",
-                source,
-            })?;
             let wake = poll_fn(|context| self.poll_wake(signals, context))
                 .await
                 .map_err(|source| Error::System {
@@ -283,15 +291,26 @@ impl Engine {
         }
         self.follow_links(now)?;
         self.retry(now);
-        while let Some((vhost, due)) = self.deadlines.pop_due(now) {
+        self.judge_timers(now);
+        self.hear_arp(now);
+        self.do_chores(now);
+        self.choose_frames();
+        let rest = [self.deadlines.earliest(), self.chores.earliest()];
+        self.busy |= rest.into_iter().flatten().any(|due| due <= now);
+        self.look_for_vrrp(now);
+        Ok(())
+    }
+
+    /// Judges the timers that are due at `now`: [`AT_ONCE`] of them, the others in a turn of their own.
+    fn judge_timers(&mut self, now: Instant) {
+        for _ in 0..AT_ONCE {
+            let Some((vhost, due)) = self.deadlines.pop_due(now) else {
+                return;
+            };
             self.note_lateness(vhost, due, now);
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }
-        self.hear_arp(now);
-        self.do_chores(now);
-        self.look_for_vrrp(now);
-        Ok(())
     }
 
     fn poll_wake(
