@@ -33,7 +33,7 @@ mod report;
 mod stalls;
 mod vhost;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -72,6 +72,13 @@ const STALL: Duration = Duration::from_millis(500);
 /// instant, as all are after a start, do not stay so for ever: when they take over, each bunch gets a phase of its own.
 /// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
 const AT_ONCE: usize = 64;
+
+/// Its lock, and what watches its script.
+const DESCRIPTORS_OF_A_VHOST: usize = 2;
+/// Its sockets, and its attachment with a lock.
+const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
+/// Maps, programs, netlink, the timer, and what comes and goes.
+const OTHER_DESCRIPTORS: usize = 128;
 
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
@@ -186,6 +193,13 @@ impl Engine {
     fn start(config: Config) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
+        let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
+        privileges::allow_descriptors(
+            config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
+                + interfaces.len() * DESCRIPTORS_OF_AN_INTERFACE
+                + OTHER_DESCRIPTORS,
+        )
+        .map_err(|errno| system("allow more open files")(errno.into()))?;
         let mut locks = Vec::with_capacity(config.vhosts.len());
         for vhost in &config.vhosts {
             locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
