@@ -33,7 +33,7 @@ mod report;
 mod stalls;
 mod vhost;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -44,6 +44,7 @@ use carp_common::proto::{Command, Input, Origin};
 use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::{Config, Ownership};
@@ -67,6 +68,20 @@ const STALL: Duration = Duration::from_millis(100);
 
 /// Time between two looks at what did not fit into the buffers. They wake nobody.
 const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Virtual hosts whose timers are judged in one turn, and whose chores are done in one.
+///
+/// Before the next ones there is another look at what has arrived and at the clock. So those that are due at one
+/// instant, as all are after a start, do not stay so for ever: when they take over, each bunch gets a phase of its own.
+/// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
+const AT_ONCE: usize = 64;
+
+/// Its lock, and what watches its script.
+const DESCRIPTORS_OF_A_VHOST: usize = 2;
+/// Its sockets, and its attachment with a lock.
+const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
+/// Maps, programs, netlink, the timer, and what comes and goes.
+const OTHER_DESCRIPTORS: usize = 128;
 
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
@@ -152,6 +167,8 @@ struct Engine {
     monitor: Monitor,
     requests: Requests,
     orders: Orders,
+    /// Scripts that ended, each with its virtual host.
+    scripts: mpsc::UnboundedReceiver<(usize, Completion)>,
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
@@ -181,12 +198,20 @@ impl Engine {
     fn start(config: Config) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
+        let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
+        privileges::allow_descriptors(
+            config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
+                + interfaces.len() * DESCRIPTORS_OF_AN_INTERFACE
+                + OTHER_DESCRIPTORS,
+        )
+        .map_err(|errno| system("allow more open files")(errno.into()))?;
         let mut locks = Vec::with_capacity(config.vhosts.len());
         for vhost in &config.vhosts {
             locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
         }
         let datapath = Datapath::new(&config)?;
-        let (interfaces, vhosts) = vhost::arrange(config.vhosts, now);
+        let (completions, scripts) = mpsc::unbounded_channel();
+        let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
         let mut engine = Self {
             wait_interface: config.wait_interface,
             vhosts,
@@ -201,6 +226,7 @@ impl Engine {
             monitor: Monitor::new().map_err(system("watch links and addresses"))?,
             requests: Requests::new().map_err(system("open a netlink socket"))?,
             orders: Orders::new().map_err(system("open a netlink socket"))?,
+            scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
             busy: false,
@@ -244,19 +270,20 @@ impl Engine {
             if self.busy {
                 // Scripts and signals have their own tasks, which run while this one waits.
                 tokio::task::yield_now().await;
+            } else {
+                let earliest = self
+                    .deadlines
+                    .earliest()
+                    .into_iter()
+                    .chain(self.chores.earliest())
+                    .chain(self.next_arp())
+                    .chain(self.retry_at)
+                    .min();
+                self.timer.set(earliest).map_err(|source| Error::System {
+                    action: "set the timer",
+                    source,
+                })?;
             }
-            let earliest = self
-                .deadlines
-                .earliest()
-                .into_iter()
-                .chain(self.chores.earliest())
-                .chain(self.next_arp())
-                .chain(self.retry_at)
-                .min();
-            self.timer.set(earliest).map_err(|source| Error::System {
-                action: "set the timer",
-                source,
-            })?;
             let wake = poll_fn(|context| self.poll_wake(signals, context))
                 .await
                 .map_err(|source| Error::System {
@@ -282,15 +309,26 @@ impl Engine {
         self.look_for_losses(now, due.into_iter().chain(oldest).min());
         self.follow_links(now)?;
         self.retry(now);
-        while let Some((vhost, due)) = self.deadlines.pop_due(now) {
+        self.judge_timers(now);
+        self.hear_arp(now);
+        self.do_chores(now);
+        self.choose_frames();
+        let rest = [self.deadlines.earliest(), self.chores.earliest()];
+        self.busy |= rest.into_iter().flatten().any(|due| due <= now);
+        self.look_for_vrrp(now);
+        Ok(())
+    }
+
+    /// Judges the timers that are due at `now`: [`AT_ONCE`] of them, the others in a turn of their own.
+    fn judge_timers(&mut self, now: Instant) {
+        for _ in 0..AT_ONCE {
+            let Some((vhost, due)) = self.deadlines.pop_due(now) else {
+                return;
+            };
             self.note_lateness(vhost, due, now);
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }
-        self.hear_arp(now);
-        self.do_chores(now);
-        self.look_for_vrrp(now);
-        Ok(())
     }
 
     fn poll_wake(
@@ -324,10 +362,9 @@ impl Engine {
         if let Poll::Ready(request) = signals.poll_request(context) {
             return Poll::Ready(Ok(Wake::Signal(request)));
         }
-        for (index, vhost) in self.vhosts.iter_mut().enumerate() {
-            if let Poll::Ready(completion) = vhost.poll_script(context) {
-                return Poll::Ready(Ok(Wake::Script(index, completion)));
-            }
+        // Ends only when no virtual host has a script.
+        if let Poll::Ready(Some((vhost, completion))) = self.scripts.poll_recv(context) {
+            return Poll::Ready(Ok(Wake::Script(vhost, completion)));
         }
         if work {
             Poll::Ready(Ok(Wake::Work))

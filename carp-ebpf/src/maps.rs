@@ -104,8 +104,10 @@ pub struct Scratch {
     pub event: AdvertisementEvent,
     /// Index of its virtual host.
     pub slot: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
+    pub explained: u32,
+    /// When it began to count them.
+    pub explaining_since_ns: u64,
 }
 
 /// The scratch memory of this CPU. Never `None`, but the verifier does not know.

@@ -37,13 +37,14 @@ impl Engine {
         self.follow_state(vhost, now);
     }
 
-    /// Tells the kernel program that we are alive, when a quarter of what it knows has passed.
+    /// Tells the kernel program that we are alive, when three eighths of what it knows have passed: an idle BACKUP's next
+    /// chance is half of it later.
     fn show_life(&mut self, vhost: usize, now: Instant) {
         let served = &mut self.vhosts[vhost];
         let validity = served.life_sign_validity();
         let remaining = served.alive_until.saturating_duration_since(now);
         if let Some(key) = served.key
-            && remaining < validity * 3 / 4
+            && remaining < validity * 5 / 8
         {
             served.alive_until = now + validity;
             let told = self.datapath.keep_alive(key, served.alive_until);

@@ -55,7 +55,7 @@ impl Engine {
                 if let Event::AddressGone(address) = &event {
                     removed.insert((address.ifindex, address.address, address.prefix));
                 }
-                changed.insert(note(links, addresses, event));
+                changed.extend(note(links, addresses, event));
             })
             .map_err(|source| Error::System {
                 action: "watch links and addresses",
@@ -308,13 +308,13 @@ impl Engine {
     }
 }
 
-/// Takes one event into the tables; answers which interface it is about.
+/// Takes one event into the tables; answers which interface something changed on. A renewed lease changes nothing.
 fn note(
     links: &mut std::collections::BTreeMap<u32, Link>,
     addresses: &mut std::collections::BTreeMap<u32, Vec<Address>>,
     event: Event,
-) -> u32 {
-    match event {
+) -> Option<u32> {
+    let ifindex = match event {
         Event::Link(link) => {
             let index = link.index;
             links.insert(index, link);
@@ -331,6 +331,7 @@ fn note(
                 .iter_mut()
                 .find(|old| old.address == address.address && old.prefix == address.prefix)
             {
+                Some(old) if *old == address => return None,
                 Some(old) => *old = address,
                 None => here.push(address),
             }
@@ -342,7 +343,8 @@ fn note(
             }
             address.ifindex
         }
-    }
+    };
+    Some(ifindex)
 }
 
 #[cfg(test)]
@@ -374,10 +376,10 @@ mod tests {
             ..first
         };
         let mut apply = |event| note(&mut links, &mut addresses, event);
-        assert_eq!(apply(Event::Link(link)), 5);
-        assert_eq!(apply(Event::Address(first)), 5);
-        assert_eq!(apply(Event::Address(second)), 5);
-        apply(Event::Address(first));
+        assert_eq!(apply(Event::Link(link)), Some(5));
+        assert_eq!(apply(Event::Address(first)), Some(5));
+        assert_eq!(apply(Event::Address(second)), Some(5));
+        assert_eq!(apply(Event::Address(first)), None);
         assert_eq!(addresses[&5], [first, second]);
         note(&mut links, &mut addresses, Event::AddressGone(first));
         assert_eq!(addresses[&5], [second]);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use carp_common::proto::{Notice, Reason, Transition};
 use carp_common::shared::Counter;
 use carp_common::time::Instant;
-use carp_common::units::State;
+use carp_common::units::{Profile, State};
 use tracing::{error, info, warn};
 
+use super::vhost::Vhost;
 use super::{Engine, VRRP_CHECK_INTERVAL};
 use crate::io::datapath::Chain;
 use crate::io::port::Port;
@@ -103,26 +104,24 @@ impl Engine {
             return;
         }
         self.vrrp_check_at = Some(now + VRRP_CHECK_INTERVAL);
-        for interface in &self.interfaces {
-            let port = interface.port.as_ref();
-            // A counter that cannot be read is USR1's to report.
-            let Some(Ok(counts)) = port.map(|port| self.datapath.counts(port.ifindex())) else {
-                continue;
+        // A counter that cannot be read is USR1's to report.
+        let heard = self.datapath.count(Counter::PassedVrrpSameVhid);
+        if heard.is_ok_and(|count| count > 0) {
+            self.vrrp_check_at = None;
+            // One counter for all: only where there is one interface it says which.
+            let place = match &self.interfaces[..] {
+                [only] => format!("{}: ", only.name),
+                _ => String::new(),
             };
-            let heard = Counter::ALL
-                .into_iter()
-                .zip(counts)
-                .any(|(counter, count)| counter == Counter::PassedVrrpSameVhid && count > 0);
-            if heard {
-                warn!(
-                    "{}: VRRP is spoken with a VRID that is a vhid of ours: both use the virtual MAC address \
-                     00:00:5e:00:01:VRID, and keepalived delays its own advertisements for ours; give one of them \
-                     another id, or carpd a group of its own (--mcast)",
-                    interface.name
-                );
-                self.vrrp_check_at = None;
-                return;
-            }
+            let of_bsd = |vhost: &Vhost| vhost.config.profile != Profile::Ucarp;
+            let shared_mac = match self.vhosts.iter().any(of_bsd) {
+                true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
+                false => "",
+            };
+            warn!(
+                "{place}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements \
+                 for ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
+            );
         }
     }
 

@@ -536,6 +536,21 @@ impl Datapath {
             (None, None) => Ok([0; Counter::ALL.len()]),
         }
     }
+
+    /// One of the statistics, of all interfaces together.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count(&mut self, counter: Counter) -> Result<u64, Error> {
+        let kernel = match &self.kernel {
+            Some(kernel) => kernel.count(counter)?,
+            None => 0,
+        };
+        let sockets = self.receivers.values_mut();
+        Ok(sockets.fold(kernel, |sum, socket| {
+            sum.wrapping_add(socket.count_of(counter))
+        }))
+    }
 }
 
 /// An error and its causes on one line.
