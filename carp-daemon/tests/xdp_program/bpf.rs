@@ -58,8 +58,8 @@ pub fn load_pass(hook: Hook) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Runs the program on one frame, often; returns its last action.
-pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
+/// Runs the program on one frame, often; returns its last action, and what one run took in whole nanoseconds.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32) {
     let mut run = TestRun {
         program: u32::try_from(program.as_raw_fd()).unwrap(),
         return_value: 0,
@@ -75,7 +75,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
     // SAFETY: as above; the kernel writes into the attributes alone.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    run.return_value
+    (run.return_value, run.duration)
 }
 
 /// Sends frames out of an interface.
