@@ -29,15 +29,15 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
 }
 
 /// What a flood of forged advertisements costs, HMAC and all, where one form of the digest is accepted, as without IPv6
-/// link-local addresses. The budget is a multiple of what passing alone costs, because absolute times are the machine's.
+/// link-local addresses.
+///
+/// Nanoseconds are the machine's, and so is what passing alone costs. The budget is in processor cycles, of which a
+/// program without parallelism shows the length.
 #[test]
 fn forged_advertisement_costs_at_most_the_two_hashes() {
-    // Both hashes unrolled take some 55 times as long as passing alone; with a loop over the rounds it is 110.
-    const BUDGET: u64 = 7_500;
-    let forged = carrying(&Advertisement {
-        digest: [0xd1; 20],
-        ..authentic(VHID, COUNTER)
-    });
+    // Unrolled it takes some 1 840 cycles; as loops over the rounds the hashes take twice as long.
+    const BUDGET: u64 = 2_600;
+    let forged = forged();
     for hook in HOOKS {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
@@ -47,9 +47,42 @@ fn forged_advertisement_costs_at_most_the_two_hashes() {
         let mut keys = KernelKeys::NONE;
         keys.0[0] = authenticator(VHID, &ADDRESSES).kernel_keys().0[0];
         datapath.keys.set(0, keys, 0).unwrap();
-        let percent = percent_of_trivial(&datapath, hook, "forged", &forged, Fate::Drop, BUDGET);
-        assert!(percent <= BUDGET, "{percent} % on {hook:?}");
+        let cycles = cycles(&datapath, hook, &forged, BUDGET);
+        assert!(cycles <= BUDGET, "{cycles} cycles on {hook:?}");
     }
+}
+
+fn forged() -> Vec<u8> {
+    carrying(&Advertisement {
+        digest: [0xd1; 20],
+        ..authentic(VHID, COUNTER)
+    })
+}
+
+/// What a dropped frame costs beyond passing. The best of a few attempts, as in [`percent_of_trivial`].
+fn cycles(datapath: &Datapath, hook: Hook, frame: &[u8], budget: u64) -> u64 {
+    const LENGTH: usize = 1000;
+    let programs = [bpf::load_pass(hook, 0), bpf::load_pass(hook, LENGTH)];
+    let mut best = u64::MAX;
+    for _ in 0..8 {
+        let mut samples = [const { Vec::new() }; 3];
+        for _ in 0..9 {
+            samples[0].push(cost(programs[0].as_fd(), hook, frame, Fate::Pass));
+            samples[1].push(cost_of(SLOW, programs[1].as_fd(), hook, frame, Fate::Pass));
+            samples[2].push(cost(datapath.fd().as_fd(), hook, frame, Fate::Drop));
+        }
+        let [passing, ruler, ours] = samples.map(median);
+        let cycles = ours.saturating_sub(passing) * LENGTH as u64 / (ruler - passing).max(1);
+        println!(
+            "{hook:?}, 1000 frames, forged: {ours} ns, passing alone {passing} ns, a thousand cycles {ruler} ns, \
+             {cycles} cycles"
+        );
+        best = best.min(cycles);
+        if best <= budget {
+            break;
+        }
+    }
+    best
 }
 
 /// Not a budget, but known: the wide fence asks a map about every packet.
@@ -79,7 +112,7 @@ fn percent_of_trivial(
     fate: Fate,
     budget: u64,
 ) -> u64 {
-    let trivial = bpf::load_pass(hook);
+    let trivial = bpf::load_pass(hook, 0);
     let mut best = u64::MAX;
     for _ in 0..8 {
         let mut ours = Vec::new();
@@ -106,10 +139,6 @@ fn percent_of_trivial(
 #[ignore = "measures, and claims nothing: `cargo xtask bench cost`"]
 fn prices() {
     let rounds = std::env::var("CARP_BENCH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
-    let forged = carrying(&Advertisement {
-        digest: [0xd1; 20],
-        ..authentic(VHID, COUNTER)
-    });
     let frames = [
         ("TCP", tcp(), Fate::Pass),
         (
@@ -121,7 +150,7 @@ fn prices() {
         ("TCP over IPv6", tcp6(), Fate::Pass),
         ("VRRP", vrrp(2, 51, 1, 20), Fate::Pass),
         ("CARP, foreign vhid", advertisement(99, GROUP), Fate::Pass),
-        ("CARP, forged", forged, Fate::Drop),
+        ("CARP, forged", forged(), Fate::Drop),
         // The first run of each test run is the one it duplicates.
         ("CARP, duplicate", genuine(), Fate::Drop),
     ];
@@ -129,7 +158,7 @@ fn prices() {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
         };
-        let trivial = bpf::load_pass(hook);
+        let trivial = bpf::load_pass(hook, 0);
         let mut passing = Vec::new();
         let mut ours = vec![Vec::new(); frames.len()];
         let mut first = Vec::new();
@@ -172,6 +201,8 @@ fn single(trivial: &OwnedFd, hook: Hook, datapath: &mut Datapath) -> u64 {
     let frame = genuine();
     let mut ours = Vec::new();
     let mut passing = Vec::new();
+    // What the duplicates left.
+    datapath.drain();
     for _ in 0..500 {
         datapath.forget();
         let (_, nanos) = bpf::test_run(trivial.as_fd(), &frame, 1);
@@ -189,11 +220,18 @@ fn single(trivial: &OwnedFd, hook: Hook, datapath: &mut Datapath) -> u64 {
 /// The kernel's own figure is whole nanoseconds for one run, too coarse here. Its fixed cost (repeated runs patch the
 /// XDP dispatcher, which takes milliseconds) is measured and taken off.
 fn cost(program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
-    // Some 20 ms, whatever one run takes.
     let runs = match fate {
-        Fate::Pass => 4_000_000,
-        Fate::Drop => 50_000,
+        Fate::Pass => FAST,
+        Fate::Drop => SLOW,
     };
+    cost_of(runs, program, hook, frame, fate)
+}
+
+/// Runs that take some 20 ms, of what takes nanoseconds and of what takes hundreds.
+const FAST: u32 = 4_000_000;
+const SLOW: u32 = 50_000;
+
+fn cost_of(runs: u32, program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
     let timed = |runs| {
         let before = monotonic_ns();
         let (answer, _) = bpf::test_run(program, frame, runs);
