@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use carp_tests::lab::note;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -370,21 +371,24 @@ impl Report {
         crate::plot::draw(self, directory)
     }
 
-    /// The last run of a benchmark, if there was one.
+    /// The last run of a benchmark, if there was one. What another version wrote in another form is as good as none.
     ///
     /// # Errors
-    /// When there is a file that is none of ours.
+    /// When there is a file that cannot be read.
     pub fn load(directory: &Path, name: &str) -> Result<Option<Self>> {
         let path = file(directory, name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let report = serde_json::from_str(&text)
-                    .with_context(|| format!("failed to read {}", path.display()))?;
-                Ok(Some(report))
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to read {}", path.display()));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+        };
+        let report = serde_json::from_str(&text);
+        if let Err(error) = &report {
+            note(&format!("{} is left out: {error}", path.display()));
         }
+        Ok(report.ok())
     }
 }
 
