@@ -33,6 +33,7 @@ pub fn write(names: &[&str], places: &Places, docs: &Path) -> Result<()> {
     let drawings = docs.join("bench");
     fs::create_dir_all(&drawings)?;
     let mut text = HEAD.to_owned();
+    text.push_str(&goals(&loaded));
     text.push_str(&behind(&loaded));
     for report in &loaded {
         let _ = write!(text, "\n{}", markdown::report(report, Some("bench")));
@@ -66,6 +67,14 @@ fn since(before: &Report, report: &Report) -> String {
     }
     for line in first.into_iter().chain(changes) {
         let _ = writeln!(text, "- {line}");
+    }
+    text
+}
+
+fn goals(reports: &[Report]) -> String {
+    let mut text = "\n## Goals\n\n".to_owned();
+    for goal in reports.iter().flat_map(|report| &report.goals) {
+        let _ = writeln!(text, "- {}", markdown::goal(goal));
     }
     text
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::report::{Cell, Column, Row, Side, Table, number as figure};
 use crate::scene::heard;
-use crate::systems::{Pace, Role, System};
+use crate::systems::{Pace, Role, System, record};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
@@ -231,6 +231,7 @@ fn tcpdump(host: &Host) -> Result<Daemon> {
     let mut command = Command::new("tcpdump");
     let filter = format!("proto 112 and src host not {}", host.address());
     command.args(["-i", "eth0", "-n", "-w", "/dev/null", &filter]);
+    record("tcpdump", &command, Path::new("DIR"));
     let daemon = Daemon::spawn(host, "tcpdump", &mut command)?.quiet();
     daemon.wait_for("listening on eth0", Duration::from_secs(10))?;
     Ok(daemon)
@@ -241,7 +242,9 @@ fn iperf(host: &Host, scratch: &Path, arguments: &str) -> Result<(Value, Duratio
     let file = scratch.join("iperf.json");
     let before = busy()?;
     let common = format!("-c 10.9.0.1 -J --logfile {} {arguments}", file.display());
-    host.run("iperf3", &common.split_whitespace().collect::<Vec<_>>())?;
+    let words: Vec<&str> = common.split_whitespace().collect();
+    record("iperf3", Command::new("iperf3").args(&words), scratch);
+    host.run("iperf3", &words)?;
     let spent = busy()?.saturating_sub(before);
     let text = fs::read_to_string(&file)?;
     fs::remove_file(&file)?;

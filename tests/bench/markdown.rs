@@ -39,7 +39,9 @@ pub fn report(report: &Report, drawings: Option<&str>) -> String {
     text
 }
 
-fn goal(goal: &Goal) -> String {
+/// Met or not, and by how much.
+#[must_use]
+pub fn goal(goal: &Goal) -> String {
     let verdict = if goal.is_met() { "met" } else { "**not met**" };
     let worst = goal.worst.map_or_else(
         || "not measured".to_owned(),

@@ -325,7 +325,7 @@ impl Kind {
         };
         // The first stands for all.
         for launch in launches.iter().take(1) {
-            launch.record(&own);
+            launch.record(host, &own);
         }
         Ok(launches)
     }

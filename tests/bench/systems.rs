@@ -115,7 +115,7 @@ impl System {
             Self::Keepalived2 | Self::Keepalived3 => self.keepalived(&own, role, pace, realtime)?,
             Self::Carpd(datapath) => carpd(datapath, role, pace, realtime)?,
         };
-        launch.record(&own);
+        launch.record(host, &own);
         Ok(launch)
     }
 
@@ -287,25 +287,34 @@ impl Launch {
     }
 
     /// Keeps how it is started, for the documentation. `directory`: where its files are.
-    pub fn record(&self, directory: &Path) {
-        let (name, text) = match self {
-            Self::Carpd(carpd) => ("carpd", line(&carpd.command())),
-            Self::Ucarp(ucarp) => ("ucarp", line(&ucarp.command())),
-            Self::Keepalived(_, configuration) => {
+    pub fn record(&self, host: &Host, directory: &Path) {
+        match self {
+            Self::Carpd(carpd) => record("carpd", &carpd.command(), directory),
+            Self::Ucarp(ucarp) => record("ucarp", &ucarp.command(), directory),
+            Self::Keepalived(keepalived, configuration) => {
+                record("keepalived", &keepalived.command(host), directory);
                 let words: Vec<&str> = configuration.split_whitespace().collect();
-                // The first instance stands for all.
                 let text = words.join(" ");
+                // The first instance stands for all.
                 let text = match text.match_indices("vrrp_instance").nth(1) {
                     Some((second, _)) => format!("{}…", &text[..second]),
                     None => text,
                 };
-                ("keepalived", text)
+                keep("keepalived.conf", text);
             }
-        };
-        let text = text.replace(&directory.display().to_string(), "DIR");
-        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-        started.insert((name.to_owned(), text));
+        }
     }
+}
+
+/// Keeps a command for the documentation. `directory`: where its files are.
+pub fn record(name: &str, command: &Command, directory: &Path) {
+    let text = line(command).replace(&directory.display().to_string(), "DIR");
+    keep(name, text);
+}
+
+fn keep(name: &str, text: String) {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    started.insert((name.to_owned(), text));
 }
 
 /// A command as one would type it, the program by its name.

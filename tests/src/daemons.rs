@@ -264,11 +264,9 @@ impl Keepalived {
         })
     }
 
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When it is not installed.
-    pub fn start(&self, host: &Host) -> Result<Daemon> {
+    /// The command, for whoever wants to run it in another way.
+    #[must_use]
+    pub fn command(&self, host: &Host) -> Command {
         let file = |name: &str| self.directory.join(format!("{}-{name}", host.name()));
         let mut command = Command::new("keepalived");
         command
@@ -287,7 +285,15 @@ impl Keepalived {
             .arg(file("vrrp.pid"))
             // Where it writes its statistics on SIGUSR2, as keepalived.stats.
             .env("TMPDIR", &self.directory);
-        let daemon = Daemon::spawn(host, "keepalived", &mut command)
+        command
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn start(&self, host: &Host) -> Result<Daemon> {
+        let daemon = Daemon::spawn(host, "keepalived", &mut self.command(host))
             .context("is the package keepalived installed?")?;
         if daemon
             .wait_for("BACKUP STATE", Duration::from_secs(10))
