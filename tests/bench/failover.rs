@@ -14,7 +14,7 @@ use crate::{Findings, Plan, hold};
 const METHOD: &str = "\
 Two hosts with one kind of daemon, a client that sends an ICMP echo request to the address every 5 ms (1 ms with the
 fastest timers), and a neighbour that asks every 40 ms (4 ms) by ARP who has it. *outage*: from the client's first
-unanswered request to its next answered one, the longest after the event; one that has not ended 12 s after the takeover
+unanswered request to its next answered one, the longest after the event; one that has not ended 8 s after the takeover
 counts as long as it was watched, and as one without end. *takeover*: from the event to the BACKUP's first advertisement.
 *two owners*: time in which both hosts answered ARP, in steps of the neighbour's pace, watched for at least 2 s (1 s)
 after the takeover. *crash*: the cable cut in both directions and SIGKILL to every process of the daemon. *kill*:

@@ -97,6 +97,8 @@ pub struct Scene<'a> {
     unplugging: Option<Unplugging>,
     cable: Option<Cable>,
     capture: Capture,
+    /// Where its steady state begins.
+    settled: Mark,
     a: Host,
     b: Host,
     c: Host,
@@ -107,7 +109,7 @@ pub struct Scene<'a> {
 
 const WAIT: Duration = Duration::from_secs(20);
 /// Watched for at most this long: an outage that has not ended by then has no end.
-const AFTERMATH_MOST: Duration = Duration::from_secs(12);
+const AFTERMATH_MOST: Duration = Duration::from_secs(8);
 
 impl<'a> Scene<'a> {
     /// Everything up to the event.
@@ -138,7 +140,7 @@ impl<'a> Scene<'a> {
             heard(&capture, capture.mark(), system, "a", 1)?;
             (first, Some(lesser.start(&b)?))
         };
-        let scene = Self {
+        let mut scene = Self {
             system,
             pace,
             event,
@@ -149,6 +151,7 @@ impl<'a> Scene<'a> {
                 .then(|| a.ready_to_unplug())
                 .transpose()?,
             cable,
+            settled: capture.mark(),
             capture,
             a,
             b,
@@ -157,8 +160,9 @@ impl<'a> Scene<'a> {
             _lab: lab,
             _scratch: scratch,
         };
-        let (master, mark) = (scene.master_name(), scene.capture.mark());
-        heard(&scene.capture, mark, system, master, 2)?;
+        let master = scene.master_name();
+        heard(&scene.capture, scene.capture.mark(), system, master, 1)?;
+        scene.settled = scene.capture.mark();
         if event == Event::Healed {
             scene.set_cable(Quality::Lost)?;
             heard(&scene.capture, scene.capture.mark(), system, "b", 2)?;
@@ -241,10 +245,12 @@ impl<'a> Scene<'a> {
         if self.event == Event::Healed {
             return Ok(());
         }
-        let (master, mark) = (self.master_name(), self.capture.mark());
-        heard(&self.capture, mark, self.system, master, 1)?;
-        let other = if master == "a" { "b" } else { "a" };
-        let all = self.capture.after(mark);
+        let other = if self.event == Event::Preempted {
+            "a"
+        } else {
+            "b"
+        };
+        let all = self.capture.after(self.settled);
         let two = all
             .iter()
             .any(|captured| self.system.advertises(captured, other));
