@@ -33,7 +33,7 @@ the BACKUP says it accepted during the flood, of carpd received less dropped (SI
 received (SIGUSR2), which are those that passed its checks; ucarp keeps no count, and of a replay, which is authentic,
 none says whose it was.";
 
-/// A column for each quantity of [`Sample`].
+/// A column for each quantity of [`Samples`].
 fn columns() -> Vec<Column> {
     const WHY: &str = "\
         The socket, the rung for kernels and devices without the others, receives every packet of protocol 112 in \
