@@ -63,6 +63,10 @@ use vhost::Vhost;
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
+/// How long a MASTER that bowed out lets the others take over before it takes its program off, which resets the queues of
+/// some network cards. The last backup's turn comes after 62 ms.
+const HAND_OVER: Duration = Duration::from_millis(100);
+
 /// Lateness that means we were stopped, by a signal, a debugger, a suspended machine or the want of a processor.
 const STALL: Duration = Duration::from_millis(100);
 
@@ -475,12 +479,17 @@ impl Engine {
     async fn stop(mut self, signals: &mut Signals) {
         self.stopping = true;
         let now = clock::now();
+        let mut handed_over = false;
         for vhost in 0..self.vhosts.len() {
             let before = self.vhosts[vhost].machine.state();
+            handed_over |= before == State::Master;
             self.feed(vhost, now, Input::Shutdown);
             self.release_at_exit(vhost, before);
         }
         let finish = async {
+            if handed_over {
+                tokio::time::sleep(HAND_OVER).await;
+            }
             for vhost in &mut self.vhosts {
                 if let Some(runner) = vhost.runner.take() {
                     runner.finish().await;

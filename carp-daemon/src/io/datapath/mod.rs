@@ -541,7 +541,7 @@ impl Datapath {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn count(&mut self, counter: Counter) -> Result<u64, Error> {
+    pub fn count(&mut self, counter: Counter) -> Result<u64, error::Error> {
         let kernel = match &self.kernel {
             Some(kernel) => kernel.count(counter)?,
             None => 0,
