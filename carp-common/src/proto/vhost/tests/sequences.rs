@@ -34,6 +34,7 @@ enum Move {
     Demote(usize, u8),
     SendCompleted(Family, SendOutcome),
     ClaimCompleted,
+    AdvertisementsLost,
     StepDown(Duration),
     Shutdown,
 }
@@ -116,9 +117,10 @@ fn step() -> impl Strategy<Value = Move> {
         2 => garbage.prop_map(|(source, bytes)| Move::Garbage { source, bytes }),
         4 => prop_oneof![3 => Just(LinkState::Up), 1 => Just(LinkState::Down)].prop_map(Move::Link),
         2 => (family(), proptest::option::weighted(0.8, source)).prop_map(|(f, s)| Move::Source(f, s)),
-        2 => (0..4usize, any::<u8>()).prop_map(|(cause, amount)| Move::Demote(cause, amount)),
+        2 => (0..DemotionCause::ALL.len(), any::<u8>()).prop_map(|(cause, amount)| Move::Demote(cause, amount)),
         6 => (family(), outcome).prop_map(|(family, outcome)| Move::SendCompleted(family, outcome)),
         1 => Just(Move::ClaimCompleted),
+        1 => Just(Move::AdvertisementsLost),
         1 => prop_oneof![5 => duration(), 1 => Just(Duration::MAX)].prop_map(Move::StepDown),
         1 => prop_oneof![9 => Just(Move::ClaimCompleted), 1 => Just(Move::Shutdown)],
     ]
@@ -304,6 +306,7 @@ fn apply(host: &mut Host, step: &Move) {
             );
         }
         Move::ClaimCompleted => feed(host, Input::ClaimCompleted),
+        Move::AdvertisementsLost => feed(host, Input::AdvertisementsLost),
         Move::StepDown(hold) => feed(host, Input::Command(Command::StepDown { hold: *hold })),
         Move::Shutdown => feed(host, Input::Shutdown),
     }

@@ -66,13 +66,44 @@ enum Event {
     ChangedAfterOneMove,
     /// 1/200 turned into 0/0, from a peer whose counter moved with each advertisement.
     Tampered,
+    /// Counters are strict, and 1/50 comes with the one before the last.
+    StaleCounterWhenStrict,
+    /// The buffer overflowed while we were stopped.
+    AdvertisementsLost,
+    /// The address comes back after it was lost.
+    SourceFound,
+    /// From here on we serve an IPv6 address as well, and send from fe80::5 too; the peer is fe80::7.
+    Source6Lost,
+    Source6Moved,
+    Source6Found,
+    /// IPv4 has no source, IPv6 goes on.
+    SourceLostOfTwo,
+    Sent6,
+    /// Three in a row in IPv6, while IPv4 works.
+    ThirdSendError6,
+    TimeoutOfTwo,
+    Better6,
+    Worse6,
+    /// 1/100 from fe80::4.
+    EqualFromLower6,
+    /// 1/100 from fe80::7.
+    EqualFromHigher6,
+    BowOut6,
+    ShutdownOfTwo,
 }
 
-const LAST: Event = Tampered;
+const LAST: Event = ShutdownOfTwo;
+
+impl Event {
+    /// Whether it happens to a host with addresses of both families.
+    fn is_dual_stack(self) -> bool {
+        self >= Source6Lost
+    }
+}
 
 use Event::*;
 
-const EVENTS: [Event; 37] = [
+const EVENTS: [Event; 53] = [
     LinkUp,
     LinkDown,
     SourceLost,
@@ -110,13 +141,34 @@ const EVENTS: [Event; 37] = [
     ChangedUnderConstantCounter,
     ChangedAfterOneMove,
     Tampered,
+    StaleCounterWhenStrict,
+    AdvertisementsLost,
+    SourceFound,
+    Source6Lost,
+    Source6Moved,
+    Source6Found,
+    SourceLostOfTwo,
+    Sent6,
+    ThirdSendError6,
+    TimeoutOfTwo,
+    Better6,
+    Worse6,
+    EqualFromLower6,
+    EqualFromHigher6,
+    BowOut6,
+    ShutdownOfTwo,
 ];
 
 /// A host that was MASTER once, in the state that is asked for, 100 ms after it came there.
 fn host_in(state: State, profile: Profile, event: Event) -> Host {
+    let settings = match event.is_dual_stack() {
+        true => dual_stack(profile),
+        false => settings(profile),
+    };
     let mut host = Host::master(Settings {
         preempt: event == WorseToPreempt,
-        ..settings(profile)
+        strict_counter: event == StaleCounterWhenStrict,
+        ..settings
     });
     match state {
         State::Master => {}
@@ -141,16 +193,20 @@ fn happen(host: &mut Host, event: Event) -> String {
     match event {
         LinkUp => host.input(Input::LinkChanged(LinkState::Up)),
         LinkDown => host.input(Input::LinkChanged(LinkState::Down)),
-        SourceLost => host.input(Input::SourceChanged {
-            family: Family::Inet,
-            source: None,
-        }),
-        SourceMoved => {
-            let source = Some(ip("10.9.0.6"));
-            host.input(Input::SourceChanged {
-                family: Family::Inet,
-                source,
-            })
+        SourceLost | SourceLostOfTwo => host.input(source(Family::Inet, None)),
+        SourceMoved => host.input(source(Family::Inet, Some("10.9.0.6"))),
+        SourceFound => {
+            host.input(Input::LinkChanged(LinkState::Up));
+            host.input(source(Family::Inet, None));
+            host.wait(millis(1));
+            host.input(source(Family::Inet, Some("10.9.0.5")))
+        }
+        Source6Lost => host.input(source(Family::Inet6, None)),
+        Source6Moved => host.input(source(Family::Inet6, Some("fe80::6"))),
+        Source6Found => {
+            host.input(source(Family::Inet6, None));
+            host.wait(millis(1));
+            host.input(source(Family::Inet6, Some("fe80::5")))
         }
         DemotionRises => host.input(Input::DemotionChanged {
             cause: administrator,
@@ -168,6 +224,22 @@ fn happen(host: &mut Host, event: Event) -> String {
             })
         }
         Sent => host.send_completed(SendOutcome::Sent),
+        Sent6 => host.input(Input::SendCompleted {
+            family: Family::Inet6,
+            outcome: SendOutcome::Sent,
+        }),
+        ThirdSendError6 => {
+            let failed = Input::SendCompleted {
+                family: Family::Inet6,
+                outcome: SendOutcome::Failed,
+            };
+            host.input(failed);
+            host.send_completed(SendOutcome::Sent);
+            host.input(failed);
+            host.send_completed(SendOutcome::Sent);
+            host.input(failed)
+        }
+        AdvertisementsLost => host.input(Input::AdvertisementsLost),
         ThirdSendError => {
             host.send_completed(SendOutcome::NoMemory);
             host.send_completed(SendOutcome::Failed);
@@ -184,14 +256,14 @@ fn happen(host: &mut Host, event: Event) -> String {
         }
         ClaimCompleted => host.input(Input::ClaimCompleted),
         StepDown => host.input(Input::Command(Command::StepDown { hold: millis(3000) })),
-        Shutdown => host.input(Input::Shutdown),
+        Shutdown | ShutdownOfTwo => host.input(Input::Shutdown),
         EarlyTimeout => {
             if let Some(deadline) = host.machine.next_deadline() {
                 host.now = Instant::from_nanos(deadline.as_nanos() - 1);
             }
             host.timeout()
         }
-        Timeout => {
+        Timeout | TimeoutOfTwo => {
             host.now = host.machine.next_deadline().unwrap_or(host.now);
             host.timeout()
         }
@@ -200,6 +272,11 @@ fn happen(host: &mut Host, event: Event) -> String {
         EqualFromRawHigher => host.hear("10.8.0.9", 1, 100),
         EqualFromRawLower => host.hear("10.10.0.1", 1, 100),
         BowOut => host.hear(PEER, 255, 255),
+        Better6 => host.hear("fe80::7", 1, 50),
+        Worse6 => host.hear("fe80::7", 1, 200),
+        EqualFromLower6 => host.hear("fe80::4", 1, 100),
+        EqualFromHigher6 => host.hear("fe80::7", 1, 100),
+        BowOut6 => host.hear("fe80::7", 255, 255),
         TooRare => host.hear(PEER, 4, 0),
         JustOftenEnough => host.hear(PEER, 3, 100),
         BetterButDemoted => {
@@ -237,6 +314,43 @@ fn happen(host: &mut Host, event: Event) -> String {
         ChangedUnderConstantCounter => hear_changed(host, 1, (1, 201)),
         ChangedAfterOneMove => hear_changed(host, 2, (0, 0)),
         Tampered => hear_changed(host, 3, (0, 0)),
+        StaleCounterWhenStrict => {
+            // Above what we have sent.
+            host.counter = 1 << 40;
+            let stale = host.payload(1, 50, 0);
+            let next = host.payload(1, 200, 0);
+            host.hear_payload(PEER, &next);
+            host.hear_payload("10.9.0.8", &stale)
+        }
+    }
+}
+
+/// An event of the table that is about such an input. Without a wildcard, so that a new input wants an event.
+fn event_about(input: &Input<'_>) -> Event {
+    match input {
+        Input::Advertisement { family, .. } => match family {
+            Family::Inet => Better,
+            Family::Inet6 => Better6,
+        },
+        Input::LinkChanged(LinkState::Up) => LinkUp,
+        Input::LinkChanged(LinkState::Down) => LinkDown,
+        Input::SourceChanged { family, source } => match (family, source) {
+            (Family::Inet, None) => SourceLost,
+            (Family::Inet, Some(_)) => SourceMoved,
+            (Family::Inet6, None) => Source6Lost,
+            (Family::Inet6, Some(_)) => Source6Moved,
+        },
+        Input::DemotionChanged { .. } => DemotionRises,
+        Input::SendCompleted { family, outcome } => match (family, outcome) {
+            (Family::Inet, SendOutcome::Sent) => Sent,
+            (Family::Inet6, SendOutcome::Sent) => Sent6,
+            (Family::Inet, SendOutcome::NoMemory | SendOutcome::Failed) => ThirdSendError,
+            (Family::Inet6, SendOutcome::NoMemory | SendOutcome::Failed) => ThirdSendError6,
+        },
+        Input::ClaimCompleted => ClaimCompleted,
+        Input::AdvertisementsLost => AdvertisementsLost,
+        Input::Command(Command::StepDown { .. }) => StepDown,
+        Input::Shutdown => Shutdown,
     }
 }
 
@@ -370,4 +484,5 @@ fn every_event_is_in_the_table() {
     assert_eq!(all.len(), EVENTS.len());
     assert_eq!(EVENTS.last(), Some(&LAST));
     assert_eq!(EVENTS.len(), LAST as usize + 1);
+    assert!(all.contains(&event_about(&Input::AdvertisementsLost)));
 }
