@@ -12,7 +12,7 @@ use crate::time::Instant;
 use crate::units::{Demotion, Family, Priority};
 use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
 
-/// The counters we send, and the highest seen so far.
+/// The counters we send, and the highest heard and sent so far.
 ///
 /// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
 /// whatever they hear: while it is ours, they do not come back to counters of their own that we remember, which would look
@@ -21,7 +21,16 @@ use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
-    highest: PerFamily<Option<u64>>,
+    heard: PerFamily<Option<u64>>,
+    sent: PerFamily<SentCounters>,
+}
+
+/// The highest counters that we sent in one family: now, and before the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct SentCounters {
+    last: Option<u64>,
+    at: Instant,
+    before: Option<u64>,
 }
 
 impl CounterSequence {
@@ -30,30 +39,54 @@ impl CounterSequence {
     pub fn new(initial: u64) -> Self {
         Self {
             next: initial,
-            highest: PerFamily::default(),
+            heard: PerFamily::default(),
+            sent: PerFamily::default(),
         }
     }
 
-    /// The counter of the advertisement that is sent now. Leaves out `stride` counters.
-    pub fn send(&mut self, family: Family, stride: u64) -> u64 {
+    /// The counter of the advertisement that is sent at `now`. Leaves out `stride` counters.
+    pub fn send(&mut self, family: Family, stride: u64, now: Instant) -> u64 {
         let counter = self.next.saturating_add(stride);
-        self.observe(family, counter);
+        self.go_beyond(counter);
+        let sent = &mut self.sent[family];
+        let before = if now > sent.at {
+            sent.last
+        } else {
+            sent.before
+        };
+        *sent = SentCounters {
+            last: sent.last.max(Some(counter)),
+            at: now,
+            before,
+        };
         counter
     }
 
-    /// An authentic counter was heard. The very last number is nothing to go on with.
+    /// An authentic counter was heard.
     pub fn observe(&mut self, family: Family, counter: u64) {
-        self.highest[family] = self.highest[family].max(Some(counter));
+        self.heard[family] = self.heard[family].max(Some(counter));
+        self.go_beyond(counter);
+    }
+
+    /// The very last number is nothing to go on with.
+    fn go_beyond(&mut self, counter: u64) {
         if let Some(above) = counter.checked_add(1) {
             self.next = self.next.max(above);
         }
     }
 
-    /// Whether the counter is above everything heard or sent in that family: each travels its own way, so the two
-    /// may overtake each other.
+    /// Whether the counter is above everything heard in that family, and everything sent before it arrived: each family
+    /// travels its own way, so the two may overtake each other. What waited in our queue while we sent something could
+    /// not know of that.
     #[must_use]
-    pub fn rises(&self, family: Family, counter: u64) -> bool {
-        Some(counter) > self.highest[family]
+    pub fn rises(&self, family: Family, counter: u64, arrival: Instant) -> bool {
+        let sent = self.sent[family];
+        let sent = if arrival > sent.at {
+            sent.last
+        } else {
+            sent.before
+        };
+        Some(counter) > self.heard[family].max(sent)
     }
 }
 
@@ -323,16 +356,16 @@ mod tests {
     #[test]
     fn counters_rise_from_the_initial_one_and_over_everything_heard() {
         let mut sequence = CounterSequence::new(100);
-        assert_eq!(sequence.send(Family::Inet, 0), 100);
-        assert_eq!(sequence.send(Family::Inet6, 0), 101);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 100);
+        assert_eq!(sequence.send(Family::Inet6, 0, at(1)), 101);
         sequence.observe(Family::Inet, 50);
-        assert_eq!(sequence.send(Family::Inet, 0), 102);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 102);
         sequence.observe(Family::Inet, 103);
-        assert_eq!(sequence.send(Family::Inet, 0), 104);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 104);
         sequence.observe(Family::Inet6, 1000);
-        assert_eq!(sequence.send(Family::Inet, 0), 1001);
-        assert_eq!(sequence.send(Family::Inet, 5), 1007);
-        assert_eq!(sequence.send(Family::Inet, 0), 1008);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 1001);
+        assert_eq!(sequence.send(Family::Inet, 5, at(1)), 1007);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 1008);
     }
 
     #[test]
@@ -349,25 +382,44 @@ mod tests {
             u64::MAX,
         ] {
             sequence.observe(Family::Inet, heard);
-            let sent = sequence.send(Family::Inet, 0);
+            let sent = sequence.send(Family::Inet, 0, at(1));
             assert!(sent > last, "{sent} after {last}");
             last = sent;
         }
-        assert!(!sequence.rises(Family::Inet, u64::MAX));
+        assert!(!sequence.rises(Family::Inet, u64::MAX, at(2)));
     }
 
     #[test]
     fn a_counter_rises_over_what_was_heard_and_sent_in_its_family() {
         let mut sequence = CounterSequence::new(100);
-        assert!(sequence.rises(Family::Inet, 7), "nothing is known yet");
+        assert!(
+            sequence.rises(Family::Inet, 7, at(2)),
+            "nothing is known yet"
+        );
         sequence.observe(Family::Inet, 7);
-        assert!(!sequence.rises(Family::Inet, 7));
-        assert!(sequence.rises(Family::Inet, 8));
-        assert!(sequence.rises(Family::Inet6, 7));
-        assert_eq!(sequence.send(Family::Inet, 0), 100);
-        assert!(!sequence.rises(Family::Inet, 100));
-        assert!(sequence.rises(Family::Inet, 101));
-        assert!(sequence.rises(Family::Inet6, 100));
+        assert!(!sequence.rises(Family::Inet, 7, at(2)));
+        assert!(sequence.rises(Family::Inet, 8, at(2)));
+        assert!(sequence.rises(Family::Inet6, 7, at(2)));
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 100);
+        assert!(!sequence.rises(Family::Inet, 100, at(2)));
+        assert!(sequence.rises(Family::Inet, 101, at(2)));
+        assert!(sequence.rises(Family::Inet6, 100, at(2)));
+    }
+
+    #[test]
+    fn what_was_in_our_queue_when_we_sent_need_not_rise_above_that() {
+        let mut sequence = CounterSequence::new(100);
+        sequence.observe(Family::Inet, 40);
+        let mut earlier = 40;
+        for second in 1..5 {
+            let now = at(1000 * second);
+            let sent = [(); 2].map(|()| sequence.send(Family::Inet, 10, now))[1];
+            assert!(!sequence.rises(Family::Inet, earlier, now));
+            assert!(sequence.rises(Family::Inet, earlier + 1, now));
+            assert!(!sequence.rises(Family::Inet, sent, at(1000 * second + 1)));
+            earlier = sent;
+        }
+        assert!(!sequence.rises(Family::Inet, 40, at(0)));
     }
 
     #[test]
