@@ -156,7 +156,7 @@ impl Calm {
         parts
     }
 
-    /// Two masters who hear each other: one remains within one advertisement interval of the better one.
+    /// Two masters who hear each other: one remains within one advertisement interval of theirs.
     fn check_split(
         &mut self,
         now: Instant,
@@ -177,7 +177,14 @@ impl Calm {
             .map(|number| self.members[*number].interval(true))
             .max()
             .unwrap_or_default();
-        let bound = interval * self.rounds + self.distrust + 2 * self.step;
+        // A ucarp hears nothing while its script runs.
+        let deaf = masters
+            .iter()
+            .filter(|number| self.members[**number].program == Program::Model(Dialect::Ucarp))
+            .map(|number| self.members[*number].script)
+            .max()
+            .unwrap_or_default();
+        let bound = interval * self.rounds + self.distrust + deaf + 2 * self.step;
         if since + bound < now {
             let lasted = now.saturating_duration_since(since);
             return Err(format!(

@@ -21,7 +21,7 @@ use super::trace::Trace;
 use super::watch::{Heard, SentCounters, Violation, Watch};
 
 /// What waits for the process besides packets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Carrier.
     Link(LinkState),
@@ -97,6 +97,9 @@ pub struct Start {
     pub sent: SentCounters,
 }
 
+/// What the ring of a hung process holds.
+const RING_MAX: usize = 16;
+
 /// One carpd process and the kernel under it.
 #[derive(Debug)]
 pub struct Host {
@@ -106,6 +109,9 @@ pub struct Host {
     core: VirtualHost,
     watch: Watch,
     ring: VecDeque<Arrived>,
+    /// Something did not fit into the ring, which takes a hang.
+    lost: bool,
+    strict: bool,
     controls: VecDeque<Control>,
     scripts: Scripts,
     /// The device refuses to send.
@@ -129,6 +135,8 @@ impl Host {
             name,
             sources,
             script_time,
+            lost: false,
+            strict: settings.strict_counter,
             watch: Watch::new(&settings, &group, sent, now),
             core: VirtualHost::new(settings, now),
             ring: VecDeque::new(),
@@ -160,7 +168,12 @@ impl Host {
         } = arrived.packet;
         self.watch
             .arrives(arrived.at, family, payload, arrived.heard);
-        self.ring.push_back(arrived);
+        // The kernel's guard keeps a replay flood out of the real one; where he must change nothing, so it is here.
+        if self.ring.len() == RING_MAX && !self.strict {
+            self.lost = true;
+        } else {
+            self.ring.push_back(arrived);
+        }
     }
 
     /// Something else happened.
@@ -202,6 +215,12 @@ impl Host {
         loop {
             while let Some(arrived) = self.ring.pop_front() {
                 self.advertisement(now, &arrived, trace, requests)?;
+            }
+            if std::mem::take(&mut self.lost) {
+                trace.note(now, &self.name, || "its ring overflowed".into());
+                self.watch.lost(now);
+                self.core.handle_input(now, Input::AdvertisementsLost);
+                self.carry_out(now, trace, requests)?;
             }
             while let Some(control) = self.controls.pop_front() {
                 self.apply(now, control, trace, requests)?;

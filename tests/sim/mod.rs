@@ -47,18 +47,32 @@
 //!   one again within `I + 2(d + j)`, where `I` is theirs. In a takeover it is one step, `d + j`. With strict counters `n`
 //!   hosts may take `(n - 1) I`, because advertisements that cross use up each other's counters.
 //!
+//! A ucarp hears nothing while one of its scripts runs: as MASTER it may stay that much longer.
+//!
 //! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
 //!
 //! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart after another `D + I`. With a
 //! real BSD among them, or more than two, nothing but the second bound is asked.
 //!
 //! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
-//! the group recovers within the bounds above after his last packet, plus `16 I` where ucarp or FreeBSD take part, who go on
-//! with the counters that he replays and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
+//! the group recovers within the bounds above after his last packet, plus `16 I`: each host remembers 16 counters of another,
+//! and he may have used them up under the address of one who had not come to them yet; ucarp and FreeBSD even go on with the
+//! counters that he replays, and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
 //! asked between hosts: whoever sends under its address makes it look like a forger for good. All rules for single hosts hold meanwhile, but
 //! for the one about declaring a master dead, since a forgery may use up the counter of a genuine advertisement. Where
 //! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the
 //! same state changes at the same nanosecond, provided that everyone heard from its sender what he replays.
+
+//! A hung process has a ring of 16 packets. What does not fit is lost, and it is told so when it resumes.
+//!
+//! # What chance leaves out
+//!
+//! Random runs do not combine everything. With strict counters there are no crashes, stops, link or source losses, send
+//! errors or partitions, because a run with the attacker is compared with the same run without him, and both must hear the
+//! same; hangs, demotions, duplicates and delays there are. No reflections where FreeBSD takes part, who takes its own
+//! advertisements for another's. No send errors in groups that demotion would divide. Hosts of less patience than another's
+//! interval are drawn anew. Models do not hang. Where there were send errors nobody is asked to be the best, since the
+//! penalty outlasts them.
 
 pub mod attacker;
 pub mod group;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use carp_common::proto::{Action, Notice, Reason, Settings, Transition, VirtualHost};
+use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, State};
 
@@ -52,6 +52,10 @@ pub struct Watch {
     highest: [u64; 2],
     /// Priority of the advertisement that is being handled.
     theirs: Option<Ad>,
+    /// What else is being handled.
+    told: Option<Control>,
+    /// No takeover before: an operator said so.
+    held_until: Instant,
     demotion: u8,
     /// Families in use that have a source address.
     sources: [bool; 2],
@@ -124,6 +128,8 @@ impl Watch {
             suppressed: false,
             highest: [0; 2],
             theirs: None,
+            told: None,
+            held_until: Instant::ZERO,
             demotion: 0,
             sources: [false; 2],
             pace: Pace::default(),
@@ -157,6 +163,7 @@ impl Watch {
     /// The process is about to handle an advertisement.
     pub fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
         self.theirs = self.group.open(payload);
+        self.told = None;
         let Some(ad) = self.theirs else { return };
         self.heard.slow_master |= self.will_time_out(ad);
         self.heard.worse_master |= self.is_worse(ad);
@@ -168,8 +175,10 @@ impl Watch {
     /// Something else is about to be handled.
     pub fn controlled(&mut self, now: Instant, control: Control) {
         self.theirs = None;
+        self.told = Some(control);
         match control {
             Control::StepDown(hold) => {
+                self.held_until = now + hold;
                 self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold))
             }
             Control::Demotion(demotion) => self.demotion = demotion,
@@ -180,6 +189,12 @@ impl Watch {
             }
             Control::Link(_) | Control::Claimed | Control::Shutdown => {}
         }
+    }
+
+    /// The process is about to be told that its buffer overflowed: silence is counted anew.
+    pub fn lost(&mut self, now: Instant) {
+        (self.theirs, self.told) = (None, None);
+        self.may_wait_from = self.may_wait_from.map(|may| may.max(now));
     }
 
     /// One input was handled and its actions drained.
@@ -199,7 +214,7 @@ impl Watch {
         for action in actions {
             self.action(now, *action, before, actions)?;
         }
-        self.theirs = None;
+        (self.theirs, self.told) = (None, None);
         let (state, master) = (core.state(), core.state() == State::Master);
         if state != self.state {
             return Err(format!("is {state} but reported {}", self.state));
@@ -318,6 +333,12 @@ impl Watch {
         if from != self.state || from == to {
             return Err(format!("reported {from} -> {to} while {}", self.state));
         }
+        if to == State::Master && now < self.held_until {
+            return Err(format!(
+                "took over although it was told to stay away until {:?}",
+                self.held_until
+            ));
+        }
         let theirs = self.theirs.map(|ad| (ad.advbase, ad.advskew));
         let justified = match reason {
             Reason::Started => from == State::Init && to == State::Backup,
@@ -346,13 +367,19 @@ impl Watch {
             }
             Reason::MasterWillTimeOut => to == State::Master && self.heard.slow_master,
             Reason::BetterMasterAdvertised => {
-                let less_demoted = self.settings.profile == Profile::OpenBsd;
-                to == State::Backup
-                    && theirs.is_some_and(|theirs| theirs < self.rank() || less_demoted)
+                to == State::Backup && self.theirs.is_some_and(|ad| self.is_better(ad))
             }
             Reason::TieLost => to == State::Backup && theirs == Some(self.rank()),
-            Reason::Requested => to == State::Backup,
-            Reason::LinkDown | Reason::NoSourceAddress | Reason::Shutdown => to == State::Init,
+            Reason::Requested => {
+                to == State::Backup && matches!(self.told, Some(Control::StepDown(_)))
+            }
+            Reason::LinkDown => {
+                to == State::Init && self.told == Some(Control::Link(LinkState::Down))
+            }
+            Reason::NoSourceAddress => {
+                to == State::Init && matches!(self.told, Some(Control::Source(_, false)))
+            }
+            Reason::Shutdown => to == State::Init && self.told == Some(Control::Shutdown),
         };
         if !justified {
             return Err(format!(
@@ -433,6 +460,18 @@ impl Watch {
 
     fn is_worse(&self, theirs: Ad) -> bool {
         self.rank() < (theirs.advbase, theirs.advskew)
+    }
+
+    /// Whether a MASTER yields to it, a tie apart.
+    fn is_better(&self, theirs: Ad) -> bool {
+        let priority = (theirs.advbase, theirs.advskew);
+        match self.settings.profile {
+            Profile::OpenBsd => {
+                let ours = self.demotion.saturating_add(self.suppressed.into());
+                (theirs.demotion, priority) < (ours, self.rank())
+            }
+            Profile::Ucarp | Profile::FreeBsd => priority < self.rank(),
+        }
     }
 
     fn is_more_demoted(&self, theirs: Ad) -> bool {
