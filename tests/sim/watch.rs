@@ -44,6 +44,8 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, what may restart it.
     may_wait_from: [Instant; 2],
+    /// Per family: the latest advertisement that was not the one before it again.
+    latest: [Option<(Ad, Instant)>; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
     /// Send errors count as demotion too, by its own account.
@@ -124,6 +126,7 @@ impl Watch {
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
+            latest: [None; 2],
             heard: Causes::default(),
             suppressed: false,
             highest: [0; 2],
@@ -154,7 +157,17 @@ impl Watch {
         let entitles = self.will_time_out(ad)
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
-        if heard == Heard::Genuine && !stale && !entitles {
+        // What comes again within a quarter of its interval need not count: a ucarp that goes to and fro sends the same
+        // twice in a moment.
+        let latest = &mut self.latest[index(family)];
+        let repeated = latest.is_some_and(|(known, since)| {
+            let interval = Duration::from_secs(ad.advbase.into()) + STEP * u32::from(ad.advskew);
+            known == ad && at < since + interval / 4
+        });
+        if !repeated {
+            *latest = Some((ad, at));
+        }
+        if heard == Heard::Genuine && !stale && !entitles && !repeated {
             let must = &mut self.must_wait_from[index(family)];
             *must = (*must).max(at);
         }
