@@ -117,6 +117,8 @@ pub enum Rejection {
     BadVersion,
     /// No accepted digest matches. Like what follows, found by [`crate::guard`].
     BadAuthentication,
+    /// Likewise, and the daemon was given it to name the sender; so it is the daemon that counts it as such.
+    Suspect,
     /// The same as one before it, too soon.
     Duplicate,
     /// More authentic ones than anybody sends.
@@ -134,6 +136,7 @@ impl Rejection {
             Self::BadChecksum => Counter::DroppedBadChecksum,
             Self::BadVersion => Counter::DroppedBadVersion,
             Self::BadAuthentication => Counter::DroppedBadAuthentication,
+            Self::Suspect => Counter::SuspectsDelivered,
             Self::Duplicate => Counter::DroppedDuplicate,
             Self::RateLimited => Counter::DroppedRateLimited,
         }

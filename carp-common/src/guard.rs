@@ -6,10 +6,12 @@
 //! 2. **New?** [`History::judge`] drops exact duplicates: same counter, digest and priority fields, within a quarter of the
 //!    interval that they advertise. It remembers one advertisement for each of a few residues of the counter, so two
 //!    captured ones sent in turn are mostly duplicates too.
+//!    Another priority under the same counter varies it; what was heard first goes on counting as the one.
 //! 3. **Not too many?** What is left after that of a flood (a large collection of captured advertisements, or one whose
 //!    priority fields change: the digest does not cover them) is limited, so that it costs the daemon little. An
 //!    advertisement whose counter is above all before it is never limited, because a replay is never that; so a flood of
-//!    replays cannot drown the genuine ones of a sender whose counter rises.
+//!    replays cannot drown the genuine ones of a sender whose counter rises. What varies has a limit of its own: one captured
+//!    advertisement, rewritten again and again, does not drown those of a sender whose counter is random or constant.
 //!
 //! No more than that is decided here: what the priority fields mean, whose counter must rise, and who is believed are the
 //! protocol core's questions, and it verifies everything again.
@@ -65,8 +67,12 @@ pub struct History {
     window_ends_ns: u64,
     /// How many were admitted in it.
     admitted: u32,
+    /// Likewise, of those that vary.
+    varied: u32,
     /// Anything but 0 once there is a `highest`.
     started: u32,
+    /// Zero.
+    _pad: u32,
     /// No sample of what is not authentic before then.
     next_sample_ns: u64,
     /// By counter modulo their number.
@@ -88,7 +94,20 @@ struct Seen {
     _pad: u32,
 }
 
-const _: () = assert!(size_of::<History>() == 32 + SEEN_MAX * 32);
+impl Seen {
+    /// Its advertisement interval.
+    #[inline(always)]
+    const fn interval_nanos(&self) -> u64 {
+        let [advskew, _, advbase, _] = self.shown.to_be_bytes();
+        let priority = Priority {
+            advbase: AdvBase(advbase),
+            advskew: AdvSkew(advskew),
+        };
+        priority.interval_nanos()
+    }
+}
+
+const _: () = assert!(size_of::<History>() == 40 + SEEN_MAX * 32);
 
 impl History {
     /// Nothing was heard yet.
@@ -96,7 +115,9 @@ impl History {
         highest: 0,
         window_ends_ns: 0,
         admitted: 0,
+        varied: 0,
         started: 0,
+        _pad: 0,
         next_sample_ns: 0,
         seen: [Seen {
             counter: 0,
@@ -148,20 +169,17 @@ impl History {
             shown: u32::from_be_bytes([advskew, demotion, advbase, 0]),
             _pad: 0,
         };
-        let priority = Priority {
-            advbase: AdvBase(advbase),
-            advskew: AdvSkew(advskew),
-        };
         let seen = &mut self.seen[usize::from(c7) % SEEN_MAX];
-        if seen.counter == heard.counter
-            && seen.digest == heard.digest
-            && seen.shown == heard.shown
-            && now_ns.wrapping_sub(seen.at_ns) < priority.interval_nanos() / 4
-        {
+        let age = now_ns.wrapping_sub(seen.at_ns);
+        let same = seen.counter == heard.counter && seen.digest == heard.digest;
+        let varies = same && seen.shown != heard.shown && age < 4 * seen.interval_nanos();
+        if same && !varies && age < heard.interval_nanos() / 4 {
             return Err(Repetition::Duplicate);
         }
-        *seen = heard;
-        if self.rises(heard.counter) || self.admits(now_ns) {
+        if !varies {
+            *seen = heard;
+        }
+        if self.rises(heard.counter) || self.admits(now_ns, varies) {
             Ok(())
         } else {
             Err(Repetition::RateLimited)
@@ -181,14 +199,19 @@ impl History {
     }
 
     #[inline(always)]
-    fn admits(&mut self, now_ns: u64) -> bool {
+    fn admits(&mut self, now_ns: u64, varies: bool) -> bool {
         if now_ns >= self.window_ends_ns {
             self.window_ends_ns = now_ns.wrapping_add(WINDOW_NS);
             self.admitted = 0;
+            self.varied = 0;
         }
-        let admitted = self.admitted < ADMITTED_MAX;
+        let count = match varies {
+            true => &mut self.varied,
+            false => &mut self.admitted,
+        };
+        let admitted = *count < ADMITTED_MAX;
         if admitted {
-            self.admitted += 1;
+            *count += 1;
         }
         admitted
     }
@@ -298,6 +321,36 @@ mod tests {
     }
 
     #[test]
+    fn variations_of_one_drown_neither_random_nor_constant_counters() {
+        for constant in [true, false] {
+            let mut history = History::EMPTY;
+            // An early counter that is above all later ones.
+            assert_eq!(history.judge(&payload(u64::MAX - 8, 1, 0), MS), Ok(()));
+            let captured = 7000;
+            for second in 1..100 {
+                let now = second * 1000 * MS;
+                let counter = if constant { captured } else { 5 + 8 * second };
+                let genuine = payload(counter, 1, 0);
+                assert_eq!(history.judge(&genuine, now), Ok(()), "second {second}");
+                for variation in 0..5000 {
+                    let varied = payload(captured, 0, u8::try_from(1 + variation % 200).unwrap());
+                    let _ = history.judge(&varied, now + variation * 190_000);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_counter_may_come_to_show_another_priority() {
+        let mut history = History::EMPTY;
+        for second in 0..100 {
+            let advskew = if second < 50 { 0 } else { 100 };
+            let advertisement = payload(5, 1, advskew);
+            assert_eq!(history.judge(&advertisement, second * 1400 * MS), Ok(()));
+        }
+    }
+
+    #[test]
     fn genuine_ones_are_heard_through_a_flood_of_replays() {
         let mut history = History::EMPTY;
         let mut heard = 0;
@@ -341,7 +394,9 @@ mod tests {
             highest: u64::MAX,
             window_ends_ns: u64::MAX,
             admitted: u32::MAX,
+            varied: u32::MAX,
             started: u32::MAX,
+            _pad: 0,
             next_sample_ns: u64::MAX,
             seen: [Seen {
                 counter: u64::MAX,

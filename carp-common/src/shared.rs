@@ -168,6 +168,12 @@ pub struct FenceKey {
 }
 
 impl FenceKey {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        address(self.family, self.address)
+    }
+
     /// The key of an address on a link: `vlan` 0 for the untagged traffic of the interface.
     #[must_use]
     pub const fn new(ifindex: u32, vlan: u16, address: IpAddr) -> Self {
@@ -186,13 +192,17 @@ impl FenceKey {
     }
 }
 
-/// `FENCE` value. An entry exists only while the host is MASTER.
+/// `FENCE` value. An entry is there while the host is MASTER, and afterwards until the address is gone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FenceValue {
     /// From when on the host no longer answers for the address, unless the daemon moved it forward in time: another host
     /// may have taken over. On the clock of [`crate::time`].
     pub deadline_ns: u64,
+    /// Whose address it is: for a later start, which finds out whether that one's daemon lives. The program does not look.
+    pub vhid: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
 /// One advertisement that passed every check the kernel side makes; the ring buffer's record.
@@ -298,14 +308,14 @@ const _: () = assert!(size_of::<VhostKey>() == 12);
 const _: () = assert!(size_of::<VhostValue>() == 32);
 const _: () = assert!(size_of::<KernelKeys>() == 4 * 304);
 const _: () = assert!(size_of::<FenceKey>() == 28);
-const _: () = assert!(size_of::<FenceValue>() == 8);
+const _: () = assert!(size_of::<FenceValue>() == 16);
 const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
 
 /// Statistics of the receive path, one per reason; the index into the `COUNTERS` array.
 ///
 /// The kernel program and the socket path bump the same ones; the guard's (authentication and what follows) are the
-/// kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered` and
-/// `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count beside them. Names and order of checks follow
+/// kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
+/// `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count beside them. Names and order of checks follow
 /// `netstat -s -p carp` of the BSDs.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -330,6 +340,9 @@ pub enum Counter {
     DroppedRateLimited,
     /// A question for an address, or with `--fence all` a packet to it, that the host may no longer answer for.
     DroppedFenced,
+    /// No accepted digest matches, but the daemon was given it, once in a while, to name the sender; it counts it as
+    /// bad authentication.
+    SuspectsDelivered,
     /// Handed to the daemon. Behind the kernel's guard that means: authentic.
     Delivered,
     /// Valid, but the ring buffer was full.
@@ -354,7 +367,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ReceivedInetPackets,
         Self::ReceivedInet6Packets,
         Self::DroppedWrongTtl,
@@ -365,6 +378,7 @@ impl Counter {
         Self::DroppedDuplicate,
         Self::DroppedRateLimited,
         Self::DroppedFenced,
+        Self::SuspectsDelivered,
         Self::Delivered,
         Self::DatapathEventsLost,
         Self::PassedUnknownVhid,
@@ -401,6 +415,7 @@ impl Counter {
             Self::DroppedDuplicate => "dropped-duplicate",
             Self::DroppedRateLimited => "dropped-rate-limited",
             Self::DroppedFenced => "dropped-fenced",
+            Self::SuspectsDelivered => "suspects-delivered",
             Self::Delivered => "delivered",
             Self::DatapathEventsLost => "datapath-events-lost",
             Self::PassedUnknownVhid => "passed-unknown-vhid",

@@ -328,7 +328,7 @@ struct Arguments {
     #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
     daemonize: bool,
 
-    /// Syslog facility, `none` for no syslog [default: daemon]
+    /// Syslog facility, `none` for no syslog [default: daemon; none where the output goes to the journal]
     // The alias keeps ucarp's abbreviation, which --fence would make ambiguous.
     #[arg(short, long, alias = "f", value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
           value_parser = values::facility)]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::io::datapath::{Pins, Removal};
+use crate::io::datapath::{FenceTable, Pins, Removal};
 use crate::io::netlink::Requests;
 use crate::lock;
 
@@ -34,5 +34,15 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
     let Some(link) = links.into_iter().find(|link| link.name == interface) else {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
-    Ok(pins.remove_unowned(link.index, interface))
+    let removal = pins.remove_unowned(link.index, interface);
+    if let Some(mut fences) = pins.fence_table().as_deref().and_then(FenceTable::pinned) {
+        for fenced in fences.on(link.index) {
+            // Who holds the lock lives.
+            if lock::acquire(interface, fenced.vhid).is_ok() {
+                // What cannot be removed goes with the last program.
+                let _ = fences.clear(link.index, fenced.address);
+            }
+        }
+    }
+    Ok(removal)
 }

@@ -33,7 +33,7 @@ mod report;
 mod stalls;
 mod vhost;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -44,6 +44,7 @@ use carp_common::proto::{Command, Input, Origin};
 use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::{Config, Ownership};
@@ -62,8 +63,29 @@ use vhost::Vhost;
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
-/// Lateness that means we were stopped, by a signal, a debugger or a suspended machine.
-const STALL: Duration = Duration::from_millis(500);
+/// How long a MASTER that bowed out lets the others take over before it takes its program off, which resets the queues of
+/// some network cards. The last backup's turn comes after 62 ms.
+const HAND_OVER: Duration = Duration::from_millis(100);
+
+/// Lateness that means we were stopped, by a signal, a debugger, a suspended machine or the want of a processor.
+const STALL: Duration = Duration::from_millis(100);
+
+/// Time between two looks at what did not fit into the buffers. They wake nobody.
+const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Virtual hosts whose timers are judged in one turn, and whose chores are done in one.
+///
+/// Before the next ones there is another look at what has arrived and at the clock. So those that are due at one
+/// instant, as all are after a start, do not stay so for ever: when they take over, each bunch gets a phase of its own.
+/// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
+const AT_ONCE: usize = 64;
+
+/// Its lock, and what watches its script.
+const DESCRIPTORS_OF_A_VHOST: usize = 2;
+/// Its sockets, and its attachment with a lock.
+const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
+/// Maps, programs, netlink, the timer, and what comes and goes.
+const OTHER_DESCRIPTORS: usize = 128;
 
 /// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
 /// there is something else to do.
@@ -149,6 +171,8 @@ struct Engine {
     monitor: Monitor,
     requests: Requests,
     orders: Orders,
+    /// Scripts that ended, each with its virtual host.
+    scripts: mpsc::UnboundedReceiver<(usize, Completion)>,
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
@@ -157,6 +181,8 @@ struct Engine {
     stopping: bool,
     /// An interface could not be opened: when to try again.
     retry_at: Option<Instant>,
+    /// When to look next at what did not fit into the buffers.
+    loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
     vrrp_check_at: Option<Instant>,
     /// Of lines about stalls.
@@ -176,12 +202,20 @@ impl Engine {
     fn start(config: Config) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
+        let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
+        privileges::allow_descriptors(
+            config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
+                + interfaces.len() * DESCRIPTORS_OF_AN_INTERFACE
+                + OTHER_DESCRIPTORS,
+        )
+        .map_err(|errno| system("allow more open files")(errno.into()))?;
         let mut locks = Vec::with_capacity(config.vhosts.len());
         for vhost in &config.vhosts {
             locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
         }
         let datapath = Datapath::new(&config)?;
-        let (interfaces, vhosts) = vhost::arrange(config.vhosts, now);
+        let (completions, scripts) = mpsc::unbounded_channel();
+        let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
         let mut engine = Self {
             wait_interface: config.wait_interface,
             vhosts,
@@ -196,11 +230,13 @@ impl Engine {
             monitor: Monitor::new().map_err(system("watch links and addresses"))?,
             requests: Requests::new().map_err(system("open a netlink socket"))?,
             orders: Orders::new().map_err(system("open a netlink socket"))?,
+            scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
             busy: false,
             stopping: false,
             retry_at: None,
+            loss_check_at: now,
             vrrp_check_at: Some(now),
             stall_limit: RateLimit::default(),
             _locks: locks,
@@ -238,19 +274,20 @@ impl Engine {
             if self.busy {
                 // Scripts and signals have their own tasks, which run while this one waits.
                 tokio::task::yield_now().await;
+            } else {
+                let earliest = self
+                    .deadlines
+                    .earliest()
+                    .into_iter()
+                    .chain(self.chores.earliest())
+                    .chain(self.next_arp())
+                    .chain(self.retry_at)
+                    .min();
+                self.timer.set(earliest).map_err(|source| Error::System {
+                    action: "set the timer",
+                    source,
+                })?;
             }
-            let earliest = self
-                .deadlines
-                .earliest()
-                .into_iter()
-                .chain(self.chores.earliest())
-                .chain(self.next_arp())
-                .chain(self.retry_at)
-                .min();
-            self.timer.set(earliest).map_err(|source| Error::System {
-                action: "set the timer",
-                source,
-            })?;
             let wake = poll_fn(|context| self.poll_wake(signals, context))
                 .await
                 .map_err(|source| Error::System {
@@ -272,21 +309,30 @@ impl Engine {
     /// What there is to do at `now`, in the order that keeps the election right.
     fn turn(&mut self, now: Instant) -> Result<(), Error> {
         let due = self.deadlines.earliest();
-        self.hear(now)?;
-        if due.is_some_and(|due| now > due + STALL) {
-            self.recover_from_stall(now);
-        }
+        let oldest = self.hear(now)?;
+        self.look_for_losses(now, due.into_iter().chain(oldest).min());
         self.follow_links(now)?;
         self.retry(now);
-        while let Some((vhost, due)) = self.deadlines.pop_due(now) {
+        self.judge_timers(now);
+        self.hear_arp(now);
+        self.do_chores(now);
+        self.choose_frames();
+        let rest = [self.deadlines.earliest(), self.chores.earliest()];
+        self.busy |= rest.into_iter().flatten().any(|due| due <= now);
+        self.look_for_vrrp(now);
+        Ok(())
+    }
+
+    /// Judges the timers that are due at `now`: [`AT_ONCE`] of them, the others in a turn of their own.
+    fn judge_timers(&mut self, now: Instant) {
+        for _ in 0..AT_ONCE {
+            let Some((vhost, due)) = self.deadlines.pop_due(now) else {
+                return;
+            };
             self.note_lateness(vhost, due, now);
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }
-        self.hear_arp(now);
-        self.do_chores(now);
-        self.look_for_vrrp(now);
-        Ok(())
     }
 
     fn poll_wake(
@@ -320,10 +366,9 @@ impl Engine {
         if let Poll::Ready(request) = signals.poll_request(context) {
             return Poll::Ready(Ok(Wake::Signal(request)));
         }
-        for (index, vhost) in self.vhosts.iter_mut().enumerate() {
-            if let Poll::Ready(completion) = vhost.poll_script(context) {
-                return Poll::Ready(Ok(Wake::Script(index, completion)));
-            }
+        // Ends only when no virtual host has a script.
+        if let Poll::Ready(Some((vhost, completion))) = self.scripts.poll_recv(context) {
+            return Poll::Ready(Ok(Wake::Script(vhost, completion)));
         }
         if work {
             Poll::Ready(Ok(Wake::Work))
@@ -332,8 +377,9 @@ impl Engine {
         }
     }
 
-    /// Feeds every advertisement that arrived up to `now`.
-    fn hear(&mut self, now: Instant) -> Result<(), Error> {
+    /// Feeds every advertisement that arrived up to `now`; when the first of them did.
+    fn hear(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+        let mut oldest: Option<Instant> = None;
         loop {
             let drained = self
                 .datapath
@@ -344,6 +390,8 @@ impl Engine {
                 })?;
             let mut batch = std::mem::take(&mut self.batch);
             for event in batch.take() {
+                let arrival = Instant::from_nanos(event.arrival_ns);
+                oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                 self.receive(&event, now);
             }
             self.batch = batch;
@@ -351,20 +399,26 @@ impl Engine {
                 Drained::Full => {}
                 Drained::Later => {
                     self.busy = true;
-                    return Ok(());
+                    return Ok(oldest);
                 }
-                Drained::Empty => return Ok(()),
+                Drained::Empty => return Ok(oldest),
             }
         }
     }
 
-    /// We are later than busy processors explain. What did not fit into the buffers meanwhile was never heard, and it is
-    /// the latest that did not fit.
+    /// What did not fit into the buffers while we were stopped was never heard, and it is the latest that did not fit.
+    /// `since` is when this turn should have come: something was due or had arrived.
     ///
-    /// Only then: were losses alone enough, a flood could keep a BACKUP from ever taking over.
-    fn recover_from_stall(&mut self, now: Instant) {
+    /// Only what was lost while we were stopped counts: were losses alone enough, a flood could keep a BACKUP from ever
+    /// taking over.
+    fn look_for_losses(&mut self, now: Instant, since: Option<Instant>) {
+        let stopped = since.is_some_and(|since| now > since + STALL);
+        if !stopped && now < self.loss_check_at {
+            return;
+        }
+        self.loss_check_at = now + LOSS_CHECK_INTERVAL;
         let lost = self.datapath.take_losses();
-        if lost > 0 {
+        if stopped && lost > 0 {
             warn!("{lost} advertisements were lost while carpd was stopped: listening anew");
             for vhost in 0..self.vhosts.len() {
                 self.feed(vhost, now, Input::AdvertisementsLost);
@@ -400,9 +454,6 @@ impl Engine {
     }
 
     fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
-        if completion.which == Which::Down {
-            self.lift_fence_after_release(vhost);
-        }
         // ucarp does not look at the exit status either; a script that did not run changed nothing to announce.
         let claimed = completion.which == Which::Up
             && matches!(completion.outcome, Outcome::Succeeded | Outcome::Failed)
@@ -428,12 +479,17 @@ impl Engine {
     async fn stop(mut self, signals: &mut Signals) {
         self.stopping = true;
         let now = clock::now();
+        let mut handed_over = false;
         for vhost in 0..self.vhosts.len() {
             let before = self.vhosts[vhost].machine.state();
+            handed_over |= before == State::Master;
             self.feed(vhost, now, Input::Shutdown);
             self.release_at_exit(vhost, before);
         }
         let finish = async {
+            if handed_over {
+                tokio::time::sleep(HAND_OVER).await;
+            }
             for vhost in &mut self.vhosts {
                 if let Some(runner) = vhost.runner.take() {
                     runner.finish().await;
@@ -443,6 +499,9 @@ impl Engine {
         tokio::select! {
             () = finish => {}
             () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
+        }
+        for vhost in 0..self.vhosts.len() {
+            self.remove_fence(vhost);
         }
         self.datapath.close();
         // Dropping the engine leaves the groups and releases the locks.

@@ -21,6 +21,7 @@ mod syscalls;
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use tracing::{debug, warn};
 
 use crate::config::{Config, Datapath, Ownership};
@@ -144,6 +145,23 @@ pub fn hide_memory() -> Result<(), Errno> {
     nix::sys::prctl::set_dumpable(false)
 }
 
+/// Lets the process open so many descriptors, as far as its hard limit allows.
+///
+/// Only when the limit is lower than that: scripts inherit it, and some programs do something for each descriptor that
+/// there could be.
+///
+/// # Errors
+///
+/// What `setrlimit(2)` answers.
+pub fn allow_descriptors(count: usize) -> Result<(), Errno> {
+    let wanted = rlim_t::try_from(count).unwrap_or(rlim_t::MAX);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if wanted <= soft {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +203,16 @@ mod tests {
             let expected: CapsHashSet = network.into_iter().chain(more).collect();
             assert_eq!(needs.capabilities(), expected, "{needs:?}");
         }
+    }
+
+    #[test]
+    fn descriptors_are_allowed_up_to_the_hard_limit_and_never_fewer_than_before() {
+        let limits = || getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let (soft, hard) = limits();
+        allow_descriptors(1).unwrap();
+        assert_eq!(limits(), (soft, hard));
+        allow_descriptors(usize::MAX).unwrap();
+        assert_eq!(limits(), (hard, hard));
     }
 
     #[test]

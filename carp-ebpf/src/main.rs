@@ -138,10 +138,11 @@ fn admit(frame: &impl Frame, place: &Place) -> Option<Result<Counter, Rejection>
     let event = &maps::scratch()?.event;
     let history = maps::history(place.slot)?;
     if !authentic {
-        if history.takes_sample(now_ns) {
-            maps::report(event);
-        }
-        return Some(Err(Rejection::BadAuthentication));
+        let shown = history.takes_sample(now_ns) && maps::report(event);
+        return Some(Err(match shown {
+            true => Rejection::Suspect,
+            false => Rejection::BadAuthentication,
+        }));
     }
     Some(match history.judge(&event.payload, now_ns) {
         Ok(()) => Ok(match maps::publish(event) {

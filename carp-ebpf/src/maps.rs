@@ -1,6 +1,7 @@
 //! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
 
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
@@ -21,13 +22,15 @@ static VHOSTS: HashMap<VhostKey, VhostValue> = HashMap::with_max_entries(VHOSTS_
 #[map]
 static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
 
-/// What each of them heard lately: 288 bytes on each CPU.
+/// What each of them heard lately: 296 bytes on each CPU.
 #[map]
 static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
 
-/// Addresses that we answer for only until a deadline.
+/// Addresses that this host answers for only until a deadline. One map for every carpd of a network namespace, so made
+/// large, and its memory is only taken when it is used.
 #[map]
-static FENCE: HashMap<FenceKey, FenceValue> = HashMap::with_max_entries(1024, 0);
+static FENCE: HashMap<FenceKey, FenceValue> =
+    HashMap::with_max_entries(16 * 1024, BPF_F_NO_PREALLOC);
 
 /// One advertisement at a time.
 #[map]
@@ -101,8 +104,10 @@ pub struct Scratch {
     pub event: AdvertisementEvent,
     /// Index of its virtual host.
     pub slot: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
+    pub explained: u32,
+    /// When it began to count them.
+    pub explaining_since_ns: u64,
 }
 
 /// The scratch memory of this CPU. Never `None`, but the verifier does not know.
@@ -152,10 +157,10 @@ pub fn publish(event: &AdvertisementEvent) -> bool {
         .is_ok()
 }
 
-/// Shows the daemon one that is not authentic. When nobody looks at the ring, it is full and this one is lost.
+/// Shows the daemon one that is not authentic. `false` when nobody looks at the ring, so that it is full.
 #[inline(always)]
-pub fn report(event: &AdvertisementEvent) {
-    let _ = SUSPECTS.output::<AdvertisementEvent>(event, 0);
+pub fn report(event: &AdvertisementEvent) -> bool {
+    SUSPECTS.output::<AdvertisementEvent>(event, 0).is_ok()
 }
 
 /// The time. Unit: nanoseconds of CLOCK_MONOTONIC.

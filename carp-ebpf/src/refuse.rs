@@ -5,6 +5,12 @@ use carp_common::shared::Counter;
 
 use crate::maps;
 
+/// How many refusals a CPU explains in a second: more than anybody reads, and few enough that a flood does not keep the
+/// daemon busy with them. The counters count them all.
+const EXPLAINED_MAX: u32 = 100;
+/// Unit: nanoseconds.
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// Raises the counter of this index and answers anything but 0, which means drop; or 0 when the daemon has given no sign of
 /// life for long, because it was its decision.
 ///
@@ -32,6 +38,15 @@ fn explain(counter: u32) {
     let Some(scratch) = maps::scratch() else {
         return;
     };
+    let now_ns = maps::now_ns();
+    if now_ns - scratch.explaining_since_ns >= SECOND_NS {
+        scratch.explaining_since_ns = now_ns;
+        scratch.explained = 0;
+    }
+    if scratch.explained >= EXPLAINED_MAX {
+        return;
+    }
+    scratch.explained += 1;
     let key = &scratch.event.key;
     let source = scratch.event.source;
     macro_rules! say {

@@ -1,45 +1,82 @@
 //! `docs/BENCHMARKS.md`: the last run of each benchmark.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::markdown;
 use crate::report::Report;
+use crate::{Places, markdown};
 
 const HEAD: &str = "\
 # Benchmarks
 
 carpd beside Debian's ucarp and keepalived, on one machine, in network namespaces, with no network but their own.
 `cargo xtask bench` (root) runs everything and writes this file; `cargo xtask bench NAME --quick` takes one of them in
-under a minute. Every comparison interleaves the systems in one run. Cells are `median [least … most] ×ratio`, the
-ratio to the best peer, or to the limit where there is no peer; ↓ means that less is better, ↑ that more is. Numbers
-move with the machine; ratios move less. Samples are in `target/bench/*.json`.
+under a minute and leaves it alone. Every comparison interleaves the systems in one run. Cells are
+`median [least … most] ×ratio`, the ratio to the best peer, or to the limit where there is no peer; ↓ means that less is
+better, ↑ that more is. Numbers move with the machine; ratios move less. Samples are in `target/bench/*.json`; what
+`--baseline` kept apart is compared with the last run at the end of each section.
 ";
 
-/// Writes the file, and the drawings beside it, from the reports in `reports`.
+/// Writes the file, and the drawings beside it, from the last reports and the baseline.
 ///
 /// # Errors
 /// When a report cannot be read or a file not written.
-pub fn write(names: &[&str], reports: &Path, docs: &Path) -> Result<()> {
+pub fn write(names: &[&str], places: &Places, docs: &Path) -> Result<()> {
     let mut loaded = Vec::new();
     for name in names {
-        loaded.extend(Report::load(reports, name)?);
+        loaded.extend(Report::load(&places.last, name)?);
     }
     let drawings = docs.join("bench");
     fs::create_dir_all(&drawings)?;
     let mut text = HEAD.to_owned();
+    text.push_str(&goals(&loaded));
     text.push_str(&behind(&loaded));
     for report in &loaded {
         let _ = write!(text, "\n{}", markdown::report(report, Some("bench")));
+        if let Some(before) = Report::load(&places.baseline, &report.name)? {
+            text.push_str(&since(&before, report));
+        }
         let _ = write!(text, "\n{}", conditions(report));
         crate::plot::draw(report, &drawings)?;
     }
+    text.push_str(&commands(&loaded));
     text.push_str(&machine(&loaded));
     let path = docs.join("BENCHMARKS.md");
     fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// What became of carpd since the baseline.
+fn since(before: &Report, report: &Report) -> String {
+    let commit = |report: &Report| report.machine.fact("commit").to_owned();
+    let mut text = format!(
+        "\n### Since the baseline ({} → {})\n\n",
+        commit(before),
+        commit(report)
+    );
+    let mut changes = report.tables.iter().flat_map(|table| {
+        let old = before.tables.iter().find(|old| old.title == table.title);
+        old.map(|old| table.changes(old)).unwrap_or_default()
+    });
+    let first = changes.next();
+    if first.is_none() {
+        text.push_str("No median of carpd moved by a tenth.\n");
+    }
+    for line in first.into_iter().chain(changes) {
+        let _ = writeln!(text, "- {line}");
+    }
+    text
+}
+
+fn goals(reports: &[Report]) -> String {
+    let mut text = "\n## Goals\n\n".to_owned();
+    for goal in reports.iter().flat_map(|report| &report.goals) {
+        let _ = writeln!(text, "- {}", markdown::goal(goal));
+    }
+    text
 }
 
 /// Where carpd is not ahead.
@@ -59,19 +96,30 @@ fn behind(reports: &[Report]) -> String {
 }
 
 fn conditions(report: &Report) -> String {
-    let length = if report.quick {
-        ", a quick run with few repetitions"
-    } else {
-        ""
-    };
     format!(
-        "`cargo xtask bench {}{}`, {} s{length}; load average at its start {}.{:02}.\n",
+        "`cargo xtask bench {}`, {} s; load average at its start {}.{:02}.\n",
         report.name,
-        if report.quick { " --quick" } else { "" },
         report.seconds,
         report.machine.load_percent / 100,
         report.machine.load_percent % 100
     )
+}
+
+/// Everything that was started, once.
+fn commands(reports: &[Report]) -> String {
+    let mut text = "\n## Command lines and configurations\n\n\
+        As they were started; `DIR` is a directory of the run, `…` stands for more of the same.\n"
+        .to_owned();
+    let all: BTreeSet<_> = reports.iter().flat_map(|report| &report.commands).collect();
+    let mut last = "";
+    for (name, command) in all {
+        if name != last {
+            let _ = write!(text, "\n### {name}\n\n");
+            last = name;
+        }
+        let _ = writeln!(text, "- `{command}`");
+    }
+    text
 }
 
 /// The machine of the latest report; others are named where they differ.

@@ -1,12 +1,13 @@
 //! Listens to the advertisements of thousands of virtual hosts and keeps what matters of each.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use carp_tests::Host;
@@ -36,9 +37,27 @@ struct Shared {
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     /// By the kernel's clock.
+    first: Duration,
     last: Duration,
     /// The longest time between two.
     longest: Duration,
+    /// How many after the first.
+    more: u32,
+    /// The most that one came after the time at which it was due, counted from the first on.
+    behind: Duration,
+}
+
+/// What all virtual hosts here are configured for.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Heard {
+    fn again(&mut self, at: Duration) {
+        self.more += 1;
+        let due = self.first + INTERVAL * self.more;
+        self.behind = self.behind.max(at.saturating_sub(due));
+        self.longest = self.longest.max(at.saturating_sub(self.last));
+        self.last = at;
+    }
 }
 
 impl Ear {
@@ -59,26 +78,31 @@ impl Ear {
         })
     }
 
-    /// How many virtual hosts were heard since the last [`Ear::forget`].
+    /// How many virtual hosts were heard.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.lock().len()
     }
 
-    /// The longest time between two advertisements of one virtual host since then.
+    /// The longest time without an advertisement of one virtual host; one that lasts, to now.
     #[must_use]
     pub fn longest_silence(&self) -> Duration {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let heard = self.shared.lock();
-        heard
+        let silences = heard
             .values()
-            .map(|heard| heard.longest)
-            .max()
-            .unwrap_or_default()
+            .map(|heard| heard.longest.max(now.saturating_sub(heard.last)));
+        silences.max().unwrap_or_default()
     }
 
-    /// Begins anew.
-    pub fn forget(&self) {
-        self.shared.lock().clear();
+    /// The most that an advertisement was behind the grid that its virtual host's first one began.
+    #[must_use]
+    pub fn behind_the_grid(&self) -> Duration {
+        let heard = self.shared.lock();
+        let behind = heard.values().map(|heard| heard.behind);
+        behind.max().unwrap_or_default()
     }
 }
 
@@ -147,11 +171,17 @@ fn listen(socket: &OwnedFd, shared: &Shared) {
             Some(Packet::Arp(_)) | None => continue,
         };
         let mut all = shared.lock();
-        let heard = all.entry((link.ifindex(), id)).or_insert(Heard {
-            last: at,
-            longest: Duration::ZERO,
-        });
-        heard.longest = heard.longest.max(at.saturating_sub(heard.last));
-        heard.last = at;
+        match all.entry((link.ifindex(), id)) {
+            Entry::Vacant(entry) => {
+                entry.insert(Heard {
+                    first: at,
+                    last: at,
+                    longest: Duration::ZERO,
+                    more: 0,
+                    behind: Duration::ZERO,
+                });
+            }
+            Entry::Occupied(entry) => entry.into_mut().again(at),
+        }
     }
 }

@@ -7,6 +7,8 @@ use anyhow::Result;
 use carp_tests::daemons;
 use serde::{Deserialize, Serialize};
 
+const UNKNOWN: &str = "unknown";
+
 /// The machine and the versions of everything that was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -30,12 +32,10 @@ impl Machine {
             ("kernel", output("uname", &["-sr"])),
             ("system", system()),
             ("carpd", output(&carpd, &["--version"])),
-            (
-                "commit",
-                output("git", &["rev-parse", "--short=12", "HEAD"]),
-            ),
+            ("commit", commit()),
             ("ucarp", package("ucarp")),
             ("keepalived", package("keepalived")),
+            ("tcpdump", package("tcpdump")),
             ("iperf3", package("iperf3")),
             ("rustc", output("rustc", &["--version"])),
             ("date", output("date", &["-u", "+%Y-%m-%d"])),
@@ -47,6 +47,15 @@ impl Machine {
                 .collect(),
             load_percent: load_percent(),
         })
+    }
+}
+
+impl Machine {
+    /// One of the facts.
+    #[must_use]
+    pub fn fact(&self, name: &str) -> &str {
+        let fact = self.facts.iter().find(|(known, _)| known == name);
+        fact.map_or(UNKNOWN, |(_, value)| value)
     }
 }
 
@@ -88,6 +97,24 @@ fn system() -> String {
     name.unwrap_or("unknown").trim_matches('"').to_owned()
 }
 
+/// `-dirty` when more than the documentation differs from it: that is what a run writes.
+fn commit() -> String {
+    let name = output("git", &["rev-parse", "--short=12", "HEAD"]);
+    let changed = output(
+        "git",
+        &[
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ".",
+            ":!docs",
+        ],
+    );
+    let dirty = if changed == UNKNOWN { "" } else { "-dirty" };
+    name + dirty
+}
+
 fn package(name: &str) -> String {
     output("dpkg-query", &["-W", "-f=${Version}", name])
 }
@@ -101,5 +128,5 @@ fn output(program: &str, arguments: &[&str]) -> String {
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.and_then(|text| text.lines().next().map(str::to_owned))
         .filter(|line| !line.is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
+        .unwrap_or_else(|| UNKNOWN.to_owned())
 }

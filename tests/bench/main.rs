@@ -5,7 +5,8 @@
 //! | [`cost`] | what one packet costs in the kernel |
 //! | [`link`] | what a daemon costs the traffic of its link |
 //! | [`floods`] | who stays sane under a flood |
-//! | [`failover`] | how long a client waits |
+//! | [`failover`], [`scene`] | how long a client waits |
+//! | [`hold`] | who stays on a busy machine |
 //! | [`scale`] | thousands of virtual hosts |
 //! | [`size`] | bytes, and the time to start |
 //! | [`systems`] | the daemons, alike to start |
@@ -21,21 +22,23 @@ mod docs;
 mod ear;
 mod failover;
 mod floods;
+mod hold;
 mod link;
 mod machine;
 mod markdown;
 mod plot;
 mod report;
 mod scale;
+mod scene;
 mod size;
 mod systems;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use carp_tests::lab::note;
-use report::{Curve, Report, Table};
+use report::{Curve, Goal, Report, Table};
 
 /// How thoroughly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct Findings {
     pub tables: Vec<Table>,
     /// Results over a quantity.
     pub curves: Vec<Curve>,
+    /// What was asked of carpd.
+    pub goals: Vec<Goal>,
     /// What a reader has to know.
     pub remarks: Vec<String>,
 }
@@ -81,13 +86,15 @@ const BENCHMARKS: [(&str, Benchmark); 6] = [
 
 fn main() -> Result<()> {
     let mut quick = false;
+    let mut baseline = false;
     let mut wanted = Vec::new();
     for word in std::env::args().skip(1) {
         match word.as_str() {
             "--quick" => quick = true,
+            "--baseline" => baseline = true,
             name if BENCHMARKS.iter().any(|(known, _)| *known == name) => wanted.push(word),
             _ => bail!(
-                "{word} is neither --quick nor one of {:?}",
+                "{word} is neither --quick nor --baseline nor one of {:?}",
                 BENCHMARKS.map(|(name, _)| name)
             ),
         }
@@ -98,29 +105,62 @@ fn main() -> Result<()> {
     );
     // The repository is where cargo runs us.
     let root = std::env::current_dir()?;
-    let reports = directory(&root);
+    let places = Places::new(&root);
+    let reports = match (quick, baseline) {
+        (true, _) => &places.quick,
+        (false, true) => &places.baseline,
+        (false, false) => &places.last,
+    };
+    let mut failed = Vec::new();
     for (name, benchmark) in BENCHMARKS {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            let report = measure(name, benchmark, Plan { quick })
-                .with_context(|| format!("benchmark {name}"))?;
+        if !wanted.is_empty() && wanted.iter().all(|word| word != name) {
+            continue;
+        }
+        // One that fails takes nothing from the others; what is found is on disk before the next begins.
+        let outcome = measure(name, benchmark, Plan { quick }).and_then(|report| {
             println!("{}", markdown::report(&report, None));
             for line in report.tables.iter().flat_map(Table::behind) {
                 println!("not ahead: {line}");
             }
-            report.save(&reports)?;
+            report.save(reports)?;
+            if *reports == places.last {
+                docs::write(
+                    &BENCHMARKS.map(|(name, _)| name),
+                    &places,
+                    &root.join("docs"),
+                )?;
+            }
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            note(&format!("bench: {name} failed: {error:#}"));
+            failed.push(name);
         }
     }
-    docs::write(
-        &BENCHMARKS.map(|(name, _)| name),
-        &reports,
-        &root.join("docs"),
-    )
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
 }
 
-/// Where the reports go: `$CARP_BENCH_DIRECTORY`, or `target/bench`.
-fn directory(root: &Path) -> PathBuf {
-    std::env::var_os("CARP_BENCH_DIRECTORY")
-        .map_or_else(|| root.join("target/bench"), PathBuf::from)
+/// Where reports are kept: below `$CARP_BENCH_DIRECTORY`, or `target/bench`.
+struct Places {
+    /// Full runs: what the documentation shows.
+    last: PathBuf,
+    /// What full runs are compared with.
+    baseline: PathBuf,
+    /// Quick ones, which nothing else is made of.
+    quick: PathBuf,
+}
+
+impl Places {
+    fn new(root: &Path) -> Self {
+        let last = std::env::var_os("CARP_BENCH_DIRECTORY")
+            .map_or_else(|| root.join("target/bench"), PathBuf::from);
+        Self {
+            baseline: last.join("baseline"),
+            quick: last.join("quick"),
+            last,
+        }
+    }
 }
 
 fn measure(name: &str, benchmark: Benchmark, plan: Plan) -> Result<Report> {
@@ -137,6 +177,8 @@ fn measure(name: &str, benchmark: Benchmark, plan: Plan) -> Result<Report> {
         seconds: start.elapsed().as_secs(),
         tables: found.tables,
         curves: found.curves,
+        goals: found.goals,
         remarks: found.remarks,
+        commands: systems::started(),
     })
 }

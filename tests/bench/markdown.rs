@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Better, Cell, Report, Table, number};
+use crate::report::{Better, Cell, Goal, Report, Table, number};
 
 /// The whole report, headings one level below `level` hashes.
 #[must_use]
@@ -28,13 +28,27 @@ pub fn report(report: &Report, drawings: Option<&str>) -> String {
             None => Ok(()),
         };
     }
-    for remark in &report.remarks {
-        let _ = write!(text, "\n- {remark}");
+    let goals = report.goals.iter().map(goal);
+    let list: Vec<String> = goals.chain(report.remarks.iter().cloned()).collect();
+    for item in &list {
+        let _ = write!(text, "\n- {item}");
     }
-    if !report.remarks.is_empty() {
+    if !list.is_empty() {
         text.push('\n');
     }
     text
+}
+
+/// Met or not, and by how much.
+#[must_use]
+pub fn goal(goal: &Goal) -> String {
+    let verdict = if goal.is_met() { "met" } else { "**not met**" };
+    let worst = goal.worst.map_or_else(
+        || "not measured".to_owned(),
+        |worst| format!("at worst {}", number(worst)),
+    );
+    let (what, most, unit) = (&goal.what, number(goal.most), &goal.unit);
+    format!("Goal {verdict}: {what}, at most {most} {unit}: {worst}.")
 }
 
 /// Columns padded to one width, so that it reads as it is.

@@ -33,7 +33,7 @@ fn colour(side: Side) -> RGBColor {
     match side {
         Side::Ours => OURS,
         Side::Peer => PEER,
-        Side::Limit => LIMIT,
+        Side::Limit | Side::Aside => LIMIT,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use carp_tests::lab::note;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -26,8 +27,49 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Results over a quantity.
     pub curves: Vec<Curve>,
+    /// What was asked of carpd.
+    pub goals: Vec<Goal>,
     /// What a reader has to know beside the numbers, a sentence or two each.
     pub remarks: Vec<String>,
+    /// What was started: whose, and its command line or configuration.
+    pub commands: Vec<(String, String)>,
+}
+
+/// Something asked of carpd, and whether it was so in every sample.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Goal {
+    /// `outage after a crash`.
+    pub what: String,
+    /// `ms`.
+    pub unit: String,
+    /// No sample may be above.
+    pub most: f64,
+    /// The worst one; none when nothing was measured.
+    pub worst: Option<f64>,
+}
+
+impl Goal {
+    /// That no sample is above `most`.
+    #[must_use]
+    pub fn at_most(
+        what: &str,
+        most: f64,
+        unit: &str,
+        samples: impl IntoIterator<Item = f64>,
+    ) -> Self {
+        Self {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            most,
+            worst: samples.into_iter().reduce(f64::max),
+        }
+    }
+
+    /// Whether it is so.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.worst.is_some_and(|worst| worst <= self.most)
+    }
 }
 
 /// Rows of systems, columns of quantities.
@@ -85,6 +127,8 @@ pub enum Side {
     Peer,
     /// Nobody's: nothing at all, or the physical limit.
     Limit,
+    /// Shown to explain the others; nothing is compared with it.
+    Aside,
 }
 
 /// One quantity of one system.
@@ -203,61 +247,94 @@ impl Column {
 
 /// Two medians this close are equal: less than what one run differs from the next.
 const TIE: f64 = 1.02;
+/// Medians of two runs this far apart are worth telling.
+const CHANGE: f64 = 1.1;
 
 impl Table {
-    /// Where carpd is not ahead of a peer, or not at the limit: a sentence for each column.
+    /// Where rows of carpd are behind the best peer or the limit: a sentence for each column, with every such row.
     #[must_use]
     pub fn behind(&self) -> Vec<String> {
-        let columns = self.columns.iter().enumerate();
-        columns
-            .filter(|(_, column)| column.better != Better::Neither)
-            .filter_map(|(index, column)| {
-                let ours = self.best(index, Side::Ours)?;
-                let others = [Side::Peer, Side::Limit];
-                let (other, best) = others
-                    .into_iter()
-                    .find_map(|side| self.best(index, side).map(|best| (side, best)))?;
-                let (our, their) = (ours.1, best.1);
-                let worse = match column.better {
-                    Better::Less => our > their * TIE,
-                    Better::More => our * TIE < their,
-                    Better::Neither => false,
-                };
-                let whom = match other {
-                    Side::Limit => "the limit",
-                    Side::Peer | Side::Ours => "the best peer",
-                };
-                worse.then(|| {
-                    format!(
-                        "**{}**, {}: {} {}, {whom} ({}) {}.{}",
+        (0..self.columns.len())
+            .filter_map(|column| self.behind_in(column))
+            .collect()
+    }
+
+    fn behind_in(&self, index: usize) -> Option<String> {
+        let column = &self.columns[index];
+        let others = [("best peer", Side::Peer), ("limit", Side::Limit)];
+        let others: Vec<_> = others
+            .into_iter()
+            .filter_map(|(whom, side)| Some((whom, self.best(index, side)?)))
+            .collect();
+        let is_behind = |our: f64, their: f64| match column.better {
+            Better::Less => our > their * TIE,
+            Better::More => our * TIE < their,
+            Better::Neither => false,
+        };
+        let rows: Vec<String> = self
+            .medians(index, Side::Ours)
+            .filter(|(_, our)| others.iter().any(|(_, (_, their))| is_behind(*our, *their)))
+            .map(|(name, our)| format!("{name} {}", number(our)))
+            .collect();
+        let others = others
+            .iter()
+            .map(|(whom, (name, their))| format!("{whom}, {name}: {}", number(*their)));
+        let why = column.why.as_ref().map(|why| format!(" {why}"));
+        (!rows.is_empty()).then(|| {
+            format!(
+                "**{}**, {}: {} ({}).{}",
+                self.title,
+                column.name,
+                rows.join("; "),
+                others.collect::<Vec<_>>().join("; "),
+                why.unwrap_or_default()
+            )
+        })
+    }
+
+    /// What moved from an earlier run of the same to this one by more than runs differ, of carpd: a sentence for each.
+    #[must_use]
+    pub fn changes(&self, before: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (index, column) in self.columns.iter().enumerate() {
+            let old = before
+                .columns
+                .iter()
+                .position(|old| old.name == column.name);
+            let (Some(old), true) = (old, column.better != Better::Neither) else {
+                continue;
+            };
+            for (name, now) in self.medians(index, Side::Ours) {
+                let then = before.medians(old, Side::Ours).find(|then| then.0 == name);
+                if let Some((_, then)) = then
+                    && (now > then * CHANGE || then > now * CHANGE)
+                {
+                    changes.push(format!(
+                        "**{}**, {}, {name}: {} → {}",
                         self.title,
                         column.name,
-                        ours.0,
-                        number(our),
-                        best.0,
-                        number(their),
-                        column
-                            .why
-                            .as_ref()
-                            .map(|why| format!(" {why}"))
-                            .unwrap_or_default()
-                    )
-                })
-            })
-            .collect()
+                        number(then),
+                        number(now)
+                    ));
+                }
+            }
+        }
+        changes
+    }
+
+    /// The medians of one side in a column, and whose they are.
+    fn medians(&self, column: usize, side: Side) -> impl Iterator<Item = (&str, f64)> {
+        let rows = self.rows.iter().filter(move |row| row.side == side);
+        rows.filter_map(move |row| {
+            let median = row.cells.get(column)?.summary()?.median;
+            Some((row.name.as_str(), median))
+        })
     }
 
     /// The best median of one side in a column, and whose it is.
     fn best(&self, column: usize, side: Side) -> Option<(&str, f64)> {
         let better = self.columns[column].better;
-        let medians = self
-            .rows
-            .iter()
-            .filter(|row| row.side == side)
-            .filter_map(|row| {
-                let median = row.cells.get(column)?.summary()?.median;
-                Some((row.name.as_str(), median))
-            });
+        let medians = self.medians(column, side);
         medians.min_by(|one, other| {
             let order = one.1.total_cmp(&other.1);
             if better == Better::More {
@@ -294,21 +371,24 @@ impl Report {
         crate::plot::draw(self, directory)
     }
 
-    /// The last run of a benchmark, if there was one.
+    /// The last run of a benchmark, if there was one. What another version wrote in another form is as good as none.
     ///
     /// # Errors
-    /// When there is a file that is none of ours.
+    /// When there is a file that cannot be read.
     pub fn load(directory: &Path, name: &str) -> Result<Option<Self>> {
         let path = file(directory, name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let report = serde_json::from_str(&text)
-                    .with_context(|| format!("failed to read {}", path.display()))?;
-                Ok(Some(report))
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to read {}", path.display()));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+        };
+        let report = serde_json::from_str(&text);
+        if let Err(error) = &report {
+            note(&format!("{} is left out: {error}", path.display()));
         }
+        Ok(report.ok())
     }
 }
 

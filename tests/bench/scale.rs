@@ -2,27 +2,33 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::PASSWORD;
 use carp_tests::lab::note;
-use carp_tests::{Carpd, Daemon, Host, Keepalived, Lab, daemons, eventually, usage};
+use carp_tests::{Carpd, Daemon, Host, Lab, Ucarp, eventually, usage};
 
-use crate::ear::Ear;
-use crate::report::{Cell, Column, Curve, Line, Row, Side, Table};
+use crate::ear::{Ear, INTERVAL};
+use crate::report::{Cell, Column, Curve, Goal, Line, Row, Side, Table};
+use crate::systems::{Launch, datapath};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
 Two hosts joined by veth pairs, up to 255 virtual hosts on each, an advertisement a second for each. All are MASTER on
 one host and BACKUP on the other. carpd and keepalived are one process (keepalived: two, with its parent), ucarp is one
-for each virtual host. Memory is the proportional set size of all processes of the MASTER's host (kernel memory, of eBPF
-maps for one, is not in it); CPU is user and system time of these processes over the window; *settled* is the time from
-exec until every virtual host has advertised (the protocols wait 3 to 3.6 s before that); *latest* is the longest time
-between two advertisements of one virtual host, as the other host's kernel received them, less the interval.";
+for each virtual host. *memory* is the proportional set size of all processes of a host, *maps* the kernel memory of
+their eBPF maps. CPU is user and system time of these processes over a window in which nobody else listens; on a veth the
+kernel receives in the time of the sender, so the MASTER pays for what the other host's kernel does with its packets.
+*settled* is the time from exec until every virtual host has advertised (the protocols wait 3 to 3.6 s before that). In a
+window of its own a packet socket on the other host takes the kernel's arrival times: *latest* is the longest time without
+an advertisement of one virtual host, less the interval, the silence at the end included; *behind the grid* is the most
+that an advertisement came after the time that its virtual host's first one in the window, and the interval, set for it.
+Over both windows every virtual host went on advertising and no BACKUP became MASTER; a run where that is not so is no
+sample but an error.";
 
 /// Virtual hosts on a link.
 const ON_A_LINK: usize = 255;
@@ -41,7 +47,7 @@ impl Kind {
         match self {
             Self::Ucarp => "ucarp".to_owned(),
             Self::Keepalived => "keepalived, VRRPv2".to_owned(),
-            Self::Carpd => format!("carpd, {}", daemons::datapath()),
+            Self::Carpd => format!("carpd, {}", datapath()),
         }
     }
 
@@ -51,16 +57,35 @@ impl Kind {
             Self::Ucarp | Self::Keepalived => Side::Peer,
         }
     }
+
+    /// What it says when a virtual host becomes MASTER.
+    const fn takeover(self) -> &'static str {
+        match self {
+            Self::Ucarp | Self::Carpd => "Switching to state: MASTER",
+            Self::Keepalived => "Entering MASTER STATE",
+        }
+    }
 }
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    pss_mib: f64,
+    count: f64,
+    master_mib: f64,
+    backup_mib: f64,
+    maps_mib: f64,
     master_percent: f64,
     backup_percent: f64,
     settled_s: f64,
     latest_ms: f64,
+    behind_ms: f64,
+}
+
+impl Sample {
+    /// Processor time of the MASTER for one virtual host and one advertisement. Unit: µs.
+    fn master_us(&self) -> f64 {
+        self.master_percent * 10_000.0 / self.count
+    }
 }
 
 /// How many, of which kind, and what was measured.
@@ -72,17 +97,24 @@ struct Size {
 /// Every number of virtual hosts with every kind.
 pub fn run(plan: Plan) -> Result<Findings> {
     let counts = plan.choose(&[10, 255][..], &[1, 10, 100, 255, 1020, 4080][..]);
-    let rounds = plan.choose(1, 3);
-    let window = plan.choose(Duration::from_secs(4), Duration::from_secs(30));
+    // The curve needs its points, the goals their spread.
+    let rounds = |count| match (plan.quick, count) {
+        (false, 255 | 4080) => 3,
+        _ => 1,
+    };
+    let window = plan.choose(Duration::from_secs(3), Duration::from_secs(8));
     let mut sizes = Vec::new();
     for &count in counts {
         let mut rows = Kind::ALL.map(|kind| (kind, Vec::new())).to_vec();
         // 600 MiB for 255 is what there is to know.
         rows.retain(|(kind, _)| *kind != Kind::Ucarp || count <= ON_A_LINK && !plan.quick);
-        for _ in 0..rounds {
+        for _ in 0..rounds(count) {
             for (kind, samples) in &mut rows {
                 note(&format!("  {count} virtual hosts: {}", kind.name()));
-                samples.push(one(*kind, count, window)?);
+                samples.push(
+                    one(*kind, count, window)
+                        .with_context(|| format!("{count} virtual hosts, {}", kind.name()))?,
+                );
             }
         }
         sizes.push(Size { count, rows });
@@ -92,8 +124,29 @@ pub fn run(plan: Plan) -> Result<Findings> {
         method: METHOD.to_owned(),
         tables: sizes.iter().map(table).collect(),
         curves: curves(&sizes),
+        goals: sizes.last().map(goals).unwrap_or_default(),
         ..Findings::default()
     })
+}
+
+/// What 4 080 virtual hosts may cost, asked of the most that were tried.
+fn goals(size: &Size) -> Vec<Goal> {
+    let ours = size.rows.iter().find(|(kind, _)| *kind == Kind::Carpd);
+    let goal = |what: &str, most: f64, unit: &str, pick: fn(&Sample) -> f64| {
+        let what = format!("{what} of {} virtual hosts as MASTER", size.count);
+        let samples = ours.iter().flat_map(|(_, samples)| samples).map(pick);
+        Goal::at_most(&what, most, unit, samples)
+    };
+    let memory = |sample: &Sample| sample.master_mib + sample.maps_mib;
+    vec![
+        goal("processor time", 5.0, "% of a core", |sample| {
+            sample.master_percent
+        }),
+        goal("memory and maps", 64.0, "MiB", memory),
+        goal("latest advertisement", 20.0, "ms", |sample| {
+            sample.latest_ms
+        }),
+    ]
 }
 
 fn table(size: &Size) -> Table {
@@ -103,23 +156,34 @@ fn table(size: &Size) -> Table {
             name: kind.name(),
             side: kind.side(),
             cells: vec![
-                pick(|sample| sample.pss_mib),
+                pick(|sample| sample.master_mib),
+                pick(|sample| sample.backup_mib),
+                pick(|sample| sample.maps_mib),
                 pick(|sample| sample.master_percent),
                 pick(|sample| sample.backup_percent),
                 pick(|sample| sample.settled_s),
                 pick(|sample| sample.latest_ms),
+                pick(|sample| sample.behind_ms),
             ],
         }
     };
     let links = size.count.div_ceil(ON_A_LINK);
     Table {
-        title: format!("{} virtual hosts on {links} links", size.count),
+        title: format!(
+            "{} virtual hosts on {links} link{}",
+            size.count,
+            if links == 1 { "" } else { "s" }
+        ),
         columns: vec![
-            Column::less("memory, MiB"),
+            Column::less("memory, MASTER, MiB"),
+            Column::less("memory, BACKUP, MiB"),
+            Column::less("maps, MiB")
+                .because("The peers have no program in the kernel, and see every packet in userspace instead."),
             Column::less("MASTER, % of a core"),
             Column::less("BACKUP, % of a core"),
             Column::less("settled, s"),
             Column::less("latest, ms"),
+            Column::less("behind the grid, ms"),
         ],
         rows: size.rows.iter().map(row).collect(),
         drawn: None,
@@ -149,13 +213,18 @@ fn curves(sizes: &[Size]) -> Vec<Curve> {
             .collect(),
     };
     vec![
-        curve("Memory", "MiB", |sample| sample.pss_mib),
+        curve("Memory as MASTER", "MiB", |sample| sample.master_mib),
         curve("Processor time as MASTER", "% of a core", |sample| {
             sample.master_percent
         }),
         curve("Processor time as BACKUP", "% of a core", |sample| {
             sample.backup_percent
         }),
+        curve(
+            "Processor time of the MASTER for each virtual host",
+            "µs/s",
+            Sample::master_us,
+        ),
     ]
 }
 
@@ -173,26 +242,26 @@ fn one(kind: Kind, count: usize, window: Duration) -> Result<Sample> {
         )?;
     }
     let ear = Ear::open(&b)?;
+    let masters = kind.prepare(&a, scratch.path(), count, true)?;
+    let backups = kind.prepare(&b, scratch.path(), count, false)?;
+    let start_all = |launches: &[Launch], host: &Host| -> Result<Vec<Daemon>> {
+        launches.iter().map(|launch| launch.spawn(host)).collect()
+    };
     let start = Instant::now();
-    let _masters = kind.start(&a, scratch.path(), count, true)?;
+    let _masters = start_all(&masters, &a)?;
     eventually("all have advertised", Duration::from_secs(120), || {
         Ok((ear.count() >= count).then_some(()))
     })?;
     let settled = start.elapsed();
-    let _backups = kind.start(&b, scratch.path(), count, false)?;
+    drop(ear);
+    let backups = start_all(&backups, &b)?;
     // What their start has left to do: nothing says when that is done.
-    thread::sleep(Duration::from_secs(5));
-    ensure!(
-        ear.count() == count,
-        "{} virtual hosts advertise, {count} were started",
-        ear.count()
-    );
+    thread::sleep(Duration::from_secs(4));
 
-    ear.forget();
-    let (masters, backups) = (a.pids()?, b.pids()?);
-    let cpu = || -> Result<[Duration; 2]> {
-        Ok([usage::cpu_time(&masters)?, usage::cpu_time(&backups)?])
-    };
+    let lines: Vec<usize> = backups.iter().map(Daemon::mark).collect();
+    let (of_a, of_b) = (a.pids()?, b.pids()?);
+    let cpu =
+        || -> Result<[Duration; 2]> { Ok([usage::cpu_time(&of_a)?, usage::cpu_time(&of_b)?]) };
     let (before, start) = (cpu()?, Instant::now());
     thread::sleep(window);
     let (after, elapsed) = (cpu()?, start.elapsed().as_secs_f64());
@@ -200,13 +269,32 @@ fn one(kind: Kind, count: usize, window: Duration) -> Result<Sample> {
         let spent: Duration = after[index] - before[index];
         spent.as_secs_f64() / elapsed * 100.0
     };
-    let late = ear.longest_silence().saturating_sub(Duration::from_secs(1));
+
+    let ear = Ear::open(&b)?;
+    thread::sleep(window);
+    let silence = ear.longest_silence();
+    ensure!(
+        ear.count() == count && silence < 2 * INTERVAL,
+        "{} of {count} virtual hosts advertised, one of them not for {silence:?}",
+        ear.count()
+    );
+    let takeovers = backups.iter().zip(lines).flat_map(|(daemon, mark)| {
+        let lines = daemon.lines().into_iter().skip(mark);
+        lines.filter(|line| line.text.contains(kind.takeover()))
+    });
+    let takeovers = takeovers.count();
+    ensure!(takeovers == 0, "{takeovers} of BACKUP became MASTER");
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     Ok(Sample {
-        pss_mib: usage::memory(&masters)?.pss as f64 / 1_048_576.0,
+        count: count as f64,
+        master_mib: mib(usage::memory(&of_a)?.pss),
+        backup_mib: mib(usage::memory(&of_b)?.pss),
+        maps_mib: mib(usage::map_memory(&of_a)?),
         master_percent: percent(0),
         backup_percent: percent(1),
         settled_s: settled.as_secs_f64(),
-        latest_ms: late.as_secs_f64() * 1000.0,
+        latest_ms: silence.saturating_sub(INTERVAL).as_secs_f64() * 1000.0,
+        behind_ms: ear.behind_the_grid().as_secs_f64() * 1000.0,
     })
 }
 
@@ -220,28 +308,34 @@ const fn place(index: usize) -> (usize, usize) {
 }
 
 impl Kind {
-    fn start(
+    /// Its processes, ready to be started.
+    fn prepare(
         self,
         host: &Host,
         directory: &Path,
         count: usize,
         master: bool,
-    ) -> Result<Vec<Daemon>> {
+    ) -> Result<Vec<Launch>> {
         let own = directory.join(host.name());
         fs::create_dir_all(&own)?;
-        match self {
-            Self::Carpd => carpd(host, &own, count, master),
-            Self::Keepalived => keepalived(host, &own, count, master),
-            Self::Ucarp => ucarp(host, count, master),
+        let launches = match self {
+            Self::Carpd => vec![carpd(&own, count, master)?],
+            Self::Keepalived => vec![keepalived(&own, count, master)?],
+            Self::Ucarp => (0..count).map(|index| ucarp(index, master)).collect(),
+        };
+        // The first stands for all.
+        for launch in launches.iter().take(1) {
+            launch.record(host, &own);
         }
+        Ok(launches)
     }
 }
 
-fn carpd(host: &Host, directory: &Path, count: usize, master: bool) -> Result<Vec<Daemon>> {
+fn carpd(directory: &Path, count: usize, master: bool) -> Result<Launch> {
     let password = directory.join("password");
     fs::write(&password, format!("{PASSWORD}\n"))?;
     // Open to others would be worth a warning.
-    Command::new("chmod").arg("600").arg(&password).status()?;
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600))?;
     let advskew = if master { 0 } else { 100 };
     let mut lines = String::new();
     for index in 0..count {
@@ -255,16 +349,13 @@ fn carpd(host: &Host, directory: &Path, count: usize, master: bool) -> Result<Ve
     }
     let file = directory.join("vhosts");
     fs::write(&file, lines)?;
-    let daemon = Carpd::bare()?
-        .args("-f none")
-        .datapath(&daemons::datapath())
-        .arg("--vhosts")
-        .arg(file.display().to_string())
-        .start(host)?;
-    Ok(vec![daemon.quiet()])
+    let carpd = Carpd::bare()?
+        .args("-f none --vhosts")
+        .arg(file.display().to_string());
+    Ok(Launch::Carpd(carpd.datapath(&datapath())))
 }
 
-fn keepalived(host: &Host, directory: &Path, count: usize, master: bool) -> Result<Vec<Daemon>> {
+fn keepalived(directory: &Path, count: usize, master: bool) -> Result<Launch> {
     let priority = if master { 150 } else { 100 };
     let mut text = String::new();
     for index in 0..count {
@@ -277,22 +368,16 @@ fn keepalived(host: &Host, directory: &Path, count: usize, master: bool) -> Resu
             interface(link)
         )?;
     }
-    let daemon = Keepalived::with_configuration(directory, &text)?.start(host)?;
-    Ok(vec![daemon.quiet()])
+    Launch::keepalived(directory, &text)
 }
 
-fn ucarp(host: &Host, count: usize, master: bool) -> Result<Vec<Daemon>> {
+fn ucarp(index: usize, master: bool) -> Launch {
     let (advskew, own) = if master { (0, 1) } else { (100, 2) };
-    (0..count)
-        .map(|index| {
-            let (link, id) = place(index);
-            let mut command = Command::new("ucarp");
-            let arguments = format!(
-                "-i {} -f none -v {id} -p {PASSWORD} -s 10.{link}.0.{own} -a 10.{link}.1.{id} -k {advskew}",
-                interface(link)
-            );
-            command.args(arguments.split_whitespace());
-            Ok(Daemon::spawn(host, "ucarp", &mut command)?.quiet())
-        })
-        .collect()
+    let (link, id) = place(index);
+    let arguments = format!(
+        "-i {} -f none -v {id} -p {PASSWORD} -s 10.{link}.0.{own} -a 10.{link}.1.{id} -k {advskew}",
+        interface(link)
+    );
+    let words = arguments.split_whitespace().map(str::to_owned);
+    Launch::Ucarp(Ucarp::with_arguments(words.collect()))
 }

@@ -1,7 +1,7 @@
 //! Bytes, and the time to start.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -14,9 +14,9 @@ use crate::systems::{Pace, Role, System};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-*binary*: the executable alone, without the shared libraries it loads; *with libraries*: with them (`ldd`). *ready*: from
-exec until the daemon says that it listens. *build*: `cargo build --release` of carpd into an empty directory, the eBPF
-object being there.";
+*binary*: the executable after `strip`, without the shared libraries it loads; *with libraries*: with them (`ldd`), which
+distributions strip. *ready*: from exec until the daemon says that it listens, scripts and configuration being there.
+*build*: `cargo build --release` of carpd into an empty directory, the eBPF object being there; one sample.";
 
 /// Sizes, start-up times, and in a full run a build from nothing.
 pub fn run(plan: Plan) -> Result<Findings> {
@@ -27,8 +27,10 @@ pub fn run(plan: Plan) -> Result<Findings> {
     let host = lab.host("a", "10.9.0.1/16")?;
     for _ in 0..plan.choose(3, 20) {
         for (system, samples) in systems.iter().zip(&mut ready) {
+            let launch =
+                system.prepare(&host, scratch.path(), Role::Backup, Pace::Default, false)?;
             let start = Instant::now();
-            let mut daemon = system.start(&host, scratch.path(), Role::Backup, Pace::Default)?;
+            let mut daemon = launch.start(&host)?;
             samples.push(start.elapsed().as_secs_f64() * 1000.0);
             daemon.terminate(std::time::Duration::from_secs(10))?;
         }
@@ -83,8 +85,17 @@ fn program(system: &System) -> Result<PathBuf> {
 }
 
 /// Alone and with its libraries. Unit: KiB.
-fn sizes(program: &PathBuf) -> Result<(f64, f64)> {
-    let alone = fs::metadata(program)?.len();
+fn sizes(program: &Path) -> Result<(f64, f64)> {
+    let scratch = tempfile::tempdir()?;
+    let stripped = scratch.path().join("stripped");
+    let status = Command::new("strip")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(program)
+        .status()
+        .context("failed to start strip (package binutils)")?;
+    ensure!(status.success(), "failed to strip {}", program.display());
+    let alone = fs::metadata(&stripped)?.len();
     let output = Command::new("ldd").arg(program).output()?;
     let mut with = alone;
     for word in String::from_utf8_lossy(&output.stdout).split_whitespace() {

@@ -1,9 +1,12 @@
 //! The daemons that are compared, alike to start.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,6 +19,9 @@ use crate::report::Side;
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
 /// The vhid or VRID.
 pub const VHID: u8 = 7;
+
+/// One of advskew.
+const SKEW_STEP: Duration = Duration::from_nanos(3_906_250);
 
 /// One of the daemons.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,29 +92,31 @@ impl System {
     /// # Errors
     /// When it does not come up.
     pub fn start(&self, host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Daemon> {
-        self.start_with(host, directory, role, pace, "")
+        self.prepare(host, directory, role, pace, false)?
+            .start(host)
     }
 
-    /// The same with more options, which only carpd takes.
+    /// Everything short of starting it. `realtime`: with the scheduling that the daemon offers for busy machines.
     ///
     /// # Errors
-    /// When it does not come up.
-    pub fn start_with(
+    /// When its files cannot be written, or there is no carpd.
+    pub fn prepare(
         &self,
         host: &Host,
         directory: &Path,
         role: Role,
         pace: Pace,
-        more: &str,
-    ) -> Result<Daemon> {
-        let daemon = match self {
-            Self::Ucarp => ucarp(host, directory, role, pace)?,
-            Self::Keepalived2 | Self::Keepalived3 => {
-                self.keepalived(host, directory, role, pace)?
-            }
-            Self::Carpd(datapath) => carpd(host, datapath, role, pace, more)?,
+        realtime: bool,
+    ) -> Result<Launch> {
+        let own = directory.join(host.name());
+        fs::create_dir_all(&own)?;
+        let launch = match self {
+            Self::Ucarp => ucarp(host, &own, role, pace)?,
+            Self::Keepalived2 | Self::Keepalived3 => self.keepalived(&own, role, pace, realtime)?,
+            Self::Carpd(datapath) => carpd(datapath, role, pace, realtime)?,
         };
-        Ok(daemon.quiet())
+        launch.record(host, &own);
+        Ok(launch)
     }
 
     /// The options that make the pace, for the record.
@@ -116,28 +124,44 @@ impl System {
     pub fn settings(&self, pace: Pace) -> &'static str {
         match (self, pace) {
             (Self::Ucarp | Self::Carpd(_), Pace::Default) => "-k 0 / -k 100",
-            (Self::Ucarp, Pace::Fastest) => "-b 1 -r 1, -k 0 / -k 10",
+            (Self::Ucarp, Pace::Fastest) => "-b 1 -r 1, -k 0 / -k 1",
             (Self::Carpd(_), Pace::Fastest) => "-b 0 -k 1 / -k 1",
-            (Self::Keepalived2 | Self::Keepalived3, Pace::Default) => "advert_int 1",
-            (Self::Keepalived2, Pace::Fastest) => "advert_int 1",
-            (Self::Keepalived3, Pace::Fastest) => "advert_int 0.01",
+            (Self::Keepalived2 | Self::Keepalived3, Pace::Default) => {
+                "advert_int 1, priority 150 / 100"
+            }
+            (Self::Keepalived2, Pace::Fastest) => "advert_int 1, priority 254 / 253",
+            (Self::Keepalived3, Pace::Fastest) => "advert_int 0.01, priority 254 / 253",
+        }
+    }
+
+    /// Time between two advertisements of whichever host is MASTER, the longer one.
+    #[must_use]
+    pub fn interval(&self, pace: Pace) -> Duration {
+        match (self, pace) {
+            (Self::Carpd(_), Pace::Fastest) => SKEW_STEP,
+            (Self::Keepalived3, Pace::Fastest) => Duration::from_millis(10),
+            (Self::Ucarp, Pace::Fastest) => Duration::from_secs(1) + SKEW_STEP,
+            (Self::Ucarp | Self::Carpd(_), Pace::Default) => {
+                Duration::from_secs(1) + 100 * SKEW_STEP
+            }
+            (Self::Keepalived2, _) | (Self::Keepalived3, Pace::Default) => Duration::from_secs(1),
         }
     }
 
     /// Longest silence of a dead MASTER that the protocol allows before its BACKUP speaks.
     #[must_use]
     pub fn bound(&self, pace: Pace) -> Duration {
-        const SKEW_STEP: Duration = Duration::from_nanos(3_906_250);
         let second = Duration::from_secs(1);
         match (self, pace) {
             (Self::Ucarp | Self::Carpd(_), Pace::Default) => 3 * second + 100 * SKEW_STEP,
-            (Self::Ucarp, Pace::Fastest) => second + 10 * SKEW_STEP,
+            (Self::Ucarp, Pace::Fastest) => second + SKEW_STEP,
             (Self::Carpd(_), Pace::Fastest) => 3 * SKEW_STEP,
-            // Three intervals, and a skew of (256 - 100)/256 of a second, in version 3 of an interval.
-            (Self::Keepalived2, _) | (Self::Keepalived3, Pace::Default) => {
+            // Three intervals, and a skew of (256 - priority)/256 of a second, in version 3 of an interval.
+            (Self::Keepalived2 | Self::Keepalived3, Pace::Default) => {
                 3 * second + second * 156 / 256
             }
-            (Self::Keepalived3, Pace::Fastest) => (3 * second + second * 156 / 256) / 100,
+            (Self::Keepalived2, Pace::Fastest) => 3 * second + second * 3 / 256,
+            (Self::Keepalived3, Pace::Fastest) => (3 * second + second * 3 / 256) / 100,
         }
     }
 
@@ -166,10 +190,19 @@ impl System {
         new.filter(|line| line.text.contains(text)).count()
     }
 
-    fn keepalived(&self, host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Daemon> {
-        let priority = match role {
-            Role::Master => 150,
-            Role::Backup | Role::Lesser => 100,
+    fn keepalived(
+        &self,
+        directory: &Path,
+        role: Role,
+        pace: Pace,
+        realtime: bool,
+    ) -> Result<Launch> {
+        let priority = match (role, pace) {
+            (Role::Master, Pace::Default) => 150,
+            (Role::Backup | Role::Lesser, Pace::Default) => 100,
+            // 255 is the owner's, who does not listen.
+            (Role::Master, Pace::Fastest) => 254,
+            (Role::Backup | Role::Lesser, Pace::Fastest) => 253,
         };
         let (version, authentication) = match self {
             Self::Keepalived2 => (
@@ -184,15 +217,118 @@ impl System {
             (Self::Keepalived3, Pace::Fastest) => "0.01",
             _ => "1",
         };
+        let global = if realtime {
+            "global_defs {\n  vrrp_rt_priority 50\n}\n"
+        } else {
+            ""
+        };
         let configuration = format!(
-            "vrrp_instance bench {{\n  state BACKUP\n  version {version}\n  interface eth0\n  \
+            "{global}vrrp_instance bench {{\n  state BACKUP\n  version {version}\n  interface eth0\n  \
              virtual_router_id {VHID}\n  priority {priority}\n  advert_int {interval}\n{authentication}  \
              virtual_ipaddress {{\n    {ADDRESS}/32\n  }}\n}}\n"
         );
-        let own = directory.join(host.name());
-        fs::create_dir_all(&own)?;
-        Keepalived::with_configuration(&own, &configuration)?.start(host)
+        Launch::keepalived(directory, &configuration)
     }
+}
+
+/// A daemon of which all is there but the process.
+#[derive(Clone, Debug)]
+pub enum Launch {
+    /// carpd.
+    Carpd(Carpd),
+    /// ucarp, its scripts written.
+    Ucarp(Ucarp),
+    /// keepalived and its configuration, which is written.
+    Keepalived(Keepalived, String),
+}
+
+/// What was started in this process, for the record: whose, and its command line or configuration.
+static STARTED: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+/// What was started since this was last asked.
+#[must_use]
+pub fn started() -> Vec<(String, String)> {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *started).into_iter().collect()
+}
+
+impl Launch {
+    /// keepalived with this configuration; its files go to `directory`, which must exist.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn keepalived(directory: &Path, configuration: &str) -> Result<Self> {
+        let keepalived = Keepalived::with_configuration(directory, configuration)?;
+        Ok(Self::Keepalived(keepalived, configuration.to_owned()))
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(&self, host: &Host) -> Result<Daemon> {
+        let daemon = match self {
+            Self::Carpd(carpd) => carpd.start(host).context("carpd did not come up")?,
+            Self::Ucarp(ucarp) => ucarp.start(host)?,
+            Self::Keepalived(keepalived, _) => keepalived.start(host)?,
+        };
+        Ok(daemon.quiet())
+    }
+
+    /// Starts it; of ucarp, which may be one of hundreds, without waiting until it listens.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn spawn(&self, host: &Host) -> Result<Daemon> {
+        match self {
+            Self::Ucarp(ucarp) => Ok(Daemon::spawn(host, "ucarp", &mut ucarp.command())?.quiet()),
+            Self::Carpd(_) | Self::Keepalived(..) => self.start(host),
+        }
+    }
+
+    /// Keeps how it is started, for the documentation. `directory`: where its files are.
+    pub fn record(&self, host: &Host, directory: &Path) {
+        match self {
+            Self::Carpd(carpd) => record("carpd", &carpd.command(), directory),
+            Self::Ucarp(ucarp) => record("ucarp", &ucarp.command(), directory),
+            Self::Keepalived(keepalived, configuration) => {
+                record("keepalived", &keepalived.command(host), directory);
+                let words: Vec<&str> = configuration.split_whitespace().collect();
+                let text = words.join(" ");
+                // The first instance stands for all.
+                let text = match text.match_indices("vrrp_instance").nth(1) {
+                    Some((second, _)) => format!("{}…", &text[..second]),
+                    None => text,
+                };
+                keep("keepalived.conf", text);
+            }
+        }
+    }
+}
+
+/// Keeps a command for the documentation. `directory`: where its files are.
+pub fn record(name: &str, command: &Command, directory: &Path) {
+    let text = line(command).replace(&directory.display().to_string(), "DIR");
+    keep(name, text);
+}
+
+fn keep(name: &str, text: String) {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    started.insert((name.to_owned(), text));
+}
+
+/// A command as one would type it, the program by its name.
+fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name();
+    let words = program.into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+/// carpd's datapath where only one is measured: `$CARP_TEST_DATAPATH`, or what `auto` takes on a veth since Linux 6.6.
+#[must_use]
+pub fn datapath() -> String {
+    std::env::var("CARP_TEST_DATAPATH").unwrap_or_else(|_| "tcx".to_owned())
 }
 
 /// Every datapath that this carpd offers, but `auto`.
@@ -205,14 +341,14 @@ fn datapaths() -> Result<Vec<String>> {
 }
 
 /// ucarp needs scripts for the address.
-fn ucarp(host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Daemon> {
+fn ucarp(host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Launch> {
     let script = |name: &str, verb: &str| -> Result<String> {
         let path = directory.join(name);
         fs::write(
             &path,
             format!("#!/bin/sh\nexec ip address {verb} \"$2/32\" dev \"$1\" 2>/dev/null\n"),
         )?;
-        Command::new("chmod").arg("755").arg(&path).status()?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path.display().to_string())
     };
     let (up, down) = (script("up", "add")?, script("down", "del")?);
@@ -220,19 +356,18 @@ fn ucarp(host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Daemon
         (Role::Master, Pace::Default) => "-k 0",
         (Role::Backup | Role::Lesser, Pace::Default) => "-k 100",
         (Role::Master, Pace::Fastest) => "-b 1 -r 1 -k 0",
-        (Role::Backup | Role::Lesser, Pace::Fastest) => "-b 1 -r 1 -k 10",
+        (Role::Backup | Role::Lesser, Pace::Fastest) => "-b 1 -r 1 -k 1",
     };
     // -P: the better one takes over, as VRRP does and as carpd is asked to below.
     let preempt = if role == Role::Master { "-P" } else { "" };
-    Ucarp::new(
+    Ok(Launch::Ucarp(Ucarp::new(
         host,
         ADDRESS,
         &format!("{settings} {preempt} -z -u {up} -d {down}"),
-    )
-    .start(host)
+    )))
 }
 
-fn carpd(host: &Host, datapath: &str, role: Role, pace: Pace, more: &str) -> Result<Daemon> {
+fn carpd(datapath: &str, role: Role, pace: Pace, realtime: bool) -> Result<Launch> {
     let settings = match (role, pace) {
         (Role::Master, Pace::Default) => "-k 0 -P",
         (Role::Backup | Role::Lesser, Pace::Default) => "-k 100",
@@ -240,9 +375,7 @@ fn carpd(host: &Host, datapath: &str, role: Role, pace: Pace, more: &str) -> Res
         (Role::Backup, Pace::Fastest) => "-b 0 -k 1",
         (Role::Lesser, Pace::Fastest) => "-b 0 -k 2",
     };
-    Carpd::for_address(ADDRESS, settings)?
-        .args(more)
-        .datapath(datapath)
-        .start(host)
-        .context("carpd did not come up")
+    let realtime = if realtime { "--realtime" } else { "" };
+    let carpd = Carpd::for_address(ADDRESS, settings)?.args(realtime);
+    Ok(Launch::Carpd(carpd.datapath(datapath)))
 }

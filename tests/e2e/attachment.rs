@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use carp_tests::residue::Network;
 use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
@@ -235,5 +236,22 @@ fn detach_removes_what_was_left_and_refuses_a_living_owner() -> Result<()> {
         let attached = pair.a.ip("-d link show eth0")?;
         ensure!(!attached.contains("prog/xdp"), "{rung}: {attached}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_lab_takes_what_a_killed_carpd_left_along() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    on("tcx", SLOW)?.start(&host)?.kill()?;
+    let networks: Vec<_> = lab
+        .names()
+        .iter()
+        .flat_map(|name| Network::named(name))
+        .collect();
+    let left = || -> Vec<_> { networks.iter().flat_map(|it| it.residue()).collect() };
+    ensure!(!left().is_empty());
+    drop(lab);
+    ensure!(left().is_empty(), "{:?}", left());
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The MASTER's daemon is killed or stopped: its kernel falls silent before another host takes over.
 
+mod leftovers;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,6 +43,16 @@ impl Scene {
                 .is_some_and(|arp| arp.reply && arp.sender_address == ADDRESS)
         });
         of_host.map(|captured| captured.at).collect()
+    }
+
+    /// Whether it answers within half a second.
+    fn waits_briefly(&self, host: &Host) -> bool {
+        let mark = self.pair.capture.mark();
+        let within = Duration::from_millis(500);
+        let answered = eventually("an answer", within, || {
+            Ok((!self.answers(mark, host).is_empty()).then_some(()))
+        });
+        answered.is_ok()
     }
 
     fn waits_for_answer(&self, host: &Host) -> Result<()> {

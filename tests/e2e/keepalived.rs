@@ -49,7 +49,7 @@ fn run_side_by_side(lab: Lab, better: &str, worse: &str) -> Result<()> {
     }
     ensure!(vrrp_a.lines_with("MASTER STATE").is_empty());
     pair.is_owned_by(&pair.a)?;
-    // carpd says, once, that both want one virtual MAC, and counts VRRP apart from errors.
+    // carpd says it once, and counts VRRP apart from errors.
     let dump = carp_a.dump()?;
     ensure!(dump.counter("passed-vrrp-same-vhid")? >= 4, "{dump:?}");
     ensure!(dump.counter("dropped-bad-authentication")? == 0, "{dump:?}");

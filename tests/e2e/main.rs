@@ -4,11 +4,13 @@
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
 mod attachment;
+mod demo;
 mod election;
 mod faults;
 mod fence;
 mod floods;
 mod footprint;
+mod groups;
 mod guard;
 mod hostile;
 mod interop;
@@ -16,10 +18,13 @@ mod keepalived;
 mod lab;
 mod options;
 mod privileges;
+mod rungs;
 mod scripts;
 mod shared_link;
 mod signals;
 mod startup;
 mod support;
+mod syslog;
 mod takeover;
 mod ties;
+mod vhosts;

@@ -160,6 +160,26 @@ fn at_exit_a_backup_runs_no_script() -> Result<()> {
 }
 
 #[test]
+fn at_exit_the_down_script_runs_in_init_with_shutdown_only() -> Result<()> {
+    for (option, expected) in [("-z", vec!["down [eth0] [10.9.0.100]"]), ("", vec![])] {
+        let pair = Pair::new(lab!())?;
+        let scripts = Scripts::new()?;
+        pair.a.ip("link set eth0 down")?;
+        let options = format!("{SLOW} -n {option} {}", scripts.up_and_down()?);
+        let mut a = Carpd::for_address(ADDRESS, &options)?.spawn(&pair.a)?;
+        a.wait_for("receiving on eth0", LONG)?;
+        ensure!(a.dump()?.state == "INIT");
+        ensure!(a.terminate(LONG)? == 0);
+        ensure!(
+            scripts.calls() == expected,
+            "with {option:?}: {:?}",
+            scripts.calls()
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn a_missing_script_is_named_and_the_election_goes_on() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, &format!("{FAST} -u /nowhere/up -d /nowhere/down"))?;
@@ -225,5 +245,27 @@ fn a_hanging_script_does_not_keep_carpd_from_ending() -> Result<()> {
             .map(drop)
     })?;
     ensure!(a.exit_code(LONG)? == 0);
+    Ok(())
+}
+
+#[test]
+fn a_second_stop_does_not_wait_for_a_hanging_script() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let up = scripts.script("up", "exec sleep 1000")?;
+    // Its time limit is a minute, far beyond what is waited for here.
+    let mut a = pair.master(&pair.a, &format!("{FAST} -u {}", up.display()))?;
+    scripts.wait_for_calls(&["up [eth0] [10.9.0.100]"])?;
+    let mark = pair.capture.mark();
+    a.signal(Signal::SIGTERM)?;
+    pair.capture.wait_after(mark, "255/255", LONG, |captured| {
+        captured
+            .carp_from("a")
+            .filter(|carp| carp.is_bow_out())
+            .map(drop)
+    })?;
+    ensure!(a.is_running()?, "it waits for the script");
+    ensure!(a.terminate(LONG)? == 0);
+    a.wait_for("not waiting for scripts", LONG)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use carp_tests::{Carpd, Daemon, Mac, Mark, eventually, lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -156,81 +156,6 @@ fn a_daemonized_second_server_of_a_vhid_is_refused_by_the_parent() -> Result<()>
     ensure!(ended.status == 2, "{ended:?}");
     let expected = format!("vhid 7 on eth0 is already served by pid {}", first.pid());
     ensure!(ended.stderr.contains(&expected), "{ended:?}");
-    Ok(())
-}
-
-/// An ELF object whose XDP program passes every packet, as `ip` loads it.
-fn passing_program() -> Result<Vec<u8>> {
-    use object::write::{Object, Symbol, SymbolSection};
-    use object::{
-        Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-    };
-
-    let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let code = elf.add_section(Vec::new(), b"xdp".to_vec(), SectionKind::Text);
-    // r0 = 2 (XDP_PASS); exit
-    elf.append_section_data(
-        code,
-        &[0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0],
-        8,
-    );
-    elf.add_symbol(Symbol {
-        name: b"pass".to_vec(),
-        value: 0,
-        size: 16,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Section(code),
-        flags: SymbolFlags::None,
-    });
-    let license = elf.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    elf.append_section_data(license, b"GPL\0", 1);
-    Ok(elf.write()?)
-}
-
-/// The id of the XDP program on `eth0`, as `ip` shows it.
-fn attached_program(host: &carp_tests::Host) -> Result<Option<u32>> {
-    let link = host.ip("-d link show eth0")?;
-    let id = link
-        .split_once("prog/xdp id ")
-        .and_then(|(_, rest)| rest.split_whitespace().next());
-    Ok(id.map(str::parse).transpose()?)
-}
-
-#[test]
-fn a_foreign_xdp_program_is_left_alone_and_named() -> Result<()> {
-    let pair = Pair::new(lab!())?;
-    let directory = tempfile::tempdir()?;
-    let object = directory.path().join("pass.o");
-    std::fs::write(&object, passing_program()?)?;
-    pair.a.ip(&format!(
-        "link set dev eth0 xdpdrv obj {} sec xdp",
-        object.display()
-    ))?;
-    let foreign = attached_program(&pair.a)?.context("the program is attached")?;
-
-    // Asked for, native XDP is an error that says why; `auto` takes another way.
-    let ended = Carpd::for_address(ADDRESS, FAST)?
-        .datapath("xdp-native")
-        .run(&pair.a)?;
-    ensure!(
-        ended.status == 2 && ended.stderr.contains(&format!("{foreign}")),
-        "{ended:?}"
-    );
-    ensure!(attached_program(&pair.a)? == Some(foreign));
-
-    let mut a = Carpd::for_address(ADDRESS, FAST)?
-        .datapath("auto")
-        .start(&pair.a)?;
-    pair.capture.advertisement(Mark::default(), "a", LONG)?;
-    ensure!(a.dump()?.status["datapath"] == "tcx");
-    ensure!(attached_program(&pair.a)? == Some(foreign));
-    ensure!(a.terminate(LONG)? == 0);
-    ensure!(
-        attached_program(&pair.a)? == Some(foreign),
-        "the foreign program is gone"
-    );
     Ok(())
 }
 

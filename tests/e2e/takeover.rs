@@ -9,10 +9,14 @@ use carp_tests::{Mark, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW, SLOW_MASTER_DOWN, takeover_time};
 
+/// How much later than the exact master-down time the other side may be MASTER, and how often a busy machine may miss it.
+const LATE: Duration = Duration::from_millis(50);
+const TRIES: usize = 5;
+
 #[test]
-fn after_sigkill_the_backup_is_master_right_after_the_master_down_time() -> Result<()> {
-    let mut best = Duration::MAX;
-    for _ in 0..3 {
+fn after_sigkill_the_backup_is_master_within_50_ms_of_the_master_down_time() -> Result<()> {
+    let mut late = Vec::new();
+    for _ in 0..TRIES {
         let pair = Pair::new(lab!())?;
         let mut a = pair.master(&pair.a, FAST)?;
         let _b = pair.carpd(&pair.b, SLOW)?;
@@ -24,15 +28,15 @@ fn after_sigkill_the_backup_is_master_right_after_the_master_down_time() -> Resu
             took >= SLOW_MASTER_DOWN,
             "{took:?} is before the master-down time {SLOW_MASTER_DOWN:?}"
         );
-        best = best.min(took - SLOW_MASTER_DOWN);
+        late.push(took - SLOW_MASTER_DOWN);
+        if late.last() <= Some(&LATE) {
+            break;
+        }
     }
     note(&format!(
-        "takeover after SIGKILL: {best:?} after the master-down time (best of 3)"
+        "takeover after SIGKILL: {late:?} after the master-down time"
     ));
-    ensure!(
-        best < Duration::from_millis(250),
-        "{best:?} after the master-down time"
-    );
+    ensure!(late.last() <= Some(&LATE), "{late:?}");
     Ok(())
 }
 

@@ -17,7 +17,6 @@ pub struct Mutant {
 const ELECTION: &str = "carp-common/src/proto/election.rs";
 const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
 const REPLAY: &str = "carp-common/src/proto/replay.rs";
-const SEQUENCE: &str = "carp-common/src/proto/sequence.rs";
 const SEND: &str = "carp-common/src/proto/vhost/send.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
@@ -187,7 +186,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "its counters do not rise",
-        file: SEQUENCE,
+        file: REPLAY,
         find: "if let Some(above) = counter.checked_add(1) {",
         replace: "if let Some(above) = counter.checked_add(0) {",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
@@ -195,15 +194,15 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strict counters believe what does not rise",
         file: RECEIVE,
-        find: "if self.settings.strict_counter\n            && !self.sequence.rises",
-        replace: "if false && self.settings.strict_counter\n            && !self.sequence.rises",
+        find: "if self.settings.strict_counter && !self.sequence.rises",
+        replace: "if false && self.settings.strict_counter && !self.sequence.rises",
         caught_by: &["with_strict_counters_a_replay_changes_nothing"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
-        file: SEQUENCE,
-        find: "let before = if arrival < highest.sent_at {",
-        replace: "let before = if false && arrival < highest.sent_at {",
+        file: REPLAY,
+        find: "let sent = if arrival > sent.at {",
+        replace: "let sent = if true || arrival > sent.at {",
         caught_by: &[
             "a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements",
         ],

@@ -61,8 +61,9 @@
 //! real BSD among them, or more than two, or in two families at once, nothing but the second bound is asked.
 //!
 //! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
-//! the group recovers within the bounds above after his last packet, plus `16 I` where ucarp or FreeBSD take part, who go on
-//! with the counters that he replays and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
+//! the group recovers within the bounds above after his last packet, plus `16 I`: each host remembers 16 counters of another,
+//! and he may have used them up under the address of one who had not come to them yet; ucarp and FreeBSD even go on with the
+//! counters that he replays, and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
 //! asked between hosts: whoever sends under its address makes it look like a forger for good. All rules for single hosts hold meanwhile, but
 //! for the one about declaring a master dead, since a forgery may use up the counter of a genuine advertisement. Where
 //! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the

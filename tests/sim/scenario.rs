@@ -306,14 +306,12 @@ impl Scenario {
             .unwrap_or_default()
     }
 
-    /// How long genuine advertisements may be taken for forgeries after an attack: ucarp and FreeBSD go on with the
-    /// counter that they heard last, so a replay makes them use counters again, of which each host remembers 16.
+    /// How long genuine advertisements may be taken for forgeries after an attack, of which each host remembers 16: those
+    /// that he sent under the address of a host that had not come to their counters yet; and ucarp and FreeBSD go on with
+    /// the counter that they heard last, so a replay makes them use counters again.
     #[must_use]
     pub fn distrust(&self) -> Duration {
-        let follows =
-            |m: &Member| matches!(m.program, Program::Model(Dialect::Ucarp | Dialect::FreeBsd));
-        let attacked = self.theme == Theme::Attack && self.members.iter().any(follows);
-        if attacked {
+        if self.theme == Theme::Attack {
             self.longest_interval() * 16
         } else {
             Duration::ZERO

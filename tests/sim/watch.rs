@@ -12,6 +12,7 @@ use carp_common::units::{Family, Profile, State};
 use super::host::Control;
 use super::model::index;
 use super::packet::{Ad, Group};
+use super::scenario::{STEP, interval};
 
 /// What went wrong, in a sentence.
 pub type Violation = String;
@@ -29,7 +30,6 @@ pub enum Heard {
 /// the four of a transition.
 const ACTIONS_MAX: usize = 16;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
-const STEP: Duration = Duration::from_nanos(3_906_250);
 
 /// What was seen of one process since it started.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, what may restart it.
     may_wait_from: [Instant; 2],
+    /// Per family: the latest advertisement that was not the one before it again.
+    latest: [Option<(Ad, Instant)>; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
     /// Send errors count as demotion too, by its own account.
@@ -128,6 +130,7 @@ impl Watch {
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
+            latest: [None; 2],
             heard: Causes::default(),
             suppressed: false,
             highest: [0; 2],
@@ -160,7 +163,16 @@ impl Watch {
         let entitles = self.will_time_out(ad)
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
-        if heard == Heard::Genuine && !stale && !entitles {
+        // What comes again within a quarter of its interval need not count: a ucarp that goes to and fro sends the same
+        // twice in a moment.
+        let latest = &mut self.latest[index(family)];
+        let repeated = latest.is_some_and(|(known, since)| {
+            known == ad && at < since + interval(ad.advbase, ad.advskew) / 4
+        });
+        if !repeated {
+            *latest = Some((ad, at));
+        }
+        if heard == Heard::Genuine && !stale && !entitles && !repeated {
             let must = &mut self.must_wait_from[index(family)];
             *must = (*must).max(at);
         }
@@ -540,10 +552,7 @@ impl Watch {
 
     /// Time between two advertisements of such an advskew.
     fn interval(&self, advskew: u8) -> Duration {
-        match (self.settings.advbase.0, advskew) {
-            (0, 0) => STEP,
-            (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
-        }
+        interval(self.settings.advbase.0, advskew)
     }
 
     /// Longest time between two advertisements, with the worst advskew that demotion can give.

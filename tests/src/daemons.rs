@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use crate::dump::Dump;
 use crate::lab::Host;
 use crate::process::Daemon;
+use crate::wait::eventually;
 
 /// What the daemons of a test agree on unless it is the test's point.
 pub const PASSWORD: &str = "secret";
@@ -213,14 +214,20 @@ impl Ucarp {
         Self { arguments }
     }
 
+    /// The command, for whoever wants to run it in another way.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("ucarp");
+        command.args(&self.arguments);
+        command
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Errors
     /// When it is not installed or does not come up within 10 s.
     pub fn start(&self, host: &Host) -> Result<Daemon> {
-        let mut command = Command::new("ucarp");
-        command.args(&self.arguments);
-        let daemon = Daemon::spawn(host, "ucarp", &mut command)
+        let daemon = Daemon::spawn(host, "ucarp", &mut self.command())
             .context("is the package ucarp installed?")?;
         daemon.wait_for("Switching to state: BACKUP", Duration::from_secs(10))?;
         Ok(daemon)
@@ -257,11 +264,9 @@ impl Keepalived {
         })
     }
 
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When it is not installed.
-    pub fn start(&self, host: &Host) -> Result<Daemon> {
+    /// The command, for whoever wants to run it in another way.
+    #[must_use]
+    pub fn command(&self, host: &Host) -> Command {
         let file = |name: &str| self.directory.join(format!("{}-{name}", host.name()));
         let mut command = Command::new("keepalived");
         command
@@ -277,8 +282,18 @@ impl Keepalived {
             .arg("--pid")
             .arg(file("keepalived.pid"))
             .arg("--vrrp_pid")
-            .arg(file("vrrp.pid"));
-        let daemon = Daemon::spawn(host, "keepalived", &mut command)
+            .arg(file("vrrp.pid"))
+            // Where it writes its statistics on SIGUSR2, as keepalived.stats.
+            .env("TMPDIR", &self.directory);
+        command
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn start(&self, host: &Host) -> Result<Daemon> {
+        let daemon = Daemon::spawn(host, "keepalived", &mut self.command(host))
             .context("is the package keepalived installed?")?;
         if daemon
             .wait_for("BACKUP STATE", Duration::from_secs(10))
@@ -289,3 +304,30 @@ impl Keepalived {
         Ok(daemon)
     }
 }
+
+/// What keepalived says on SIGUSR2 about its only instance: names and numbers in order, sections left out.
+///
+/// `directory`: where its files are.
+///
+/// # Errors
+/// When it does not say it within 5 s.
+pub fn keepalived_statistics(daemon: &Daemon, directory: &Path) -> Result<Vec<(String, u64)>> {
+    let file = directory.join("keepalived.stats");
+    if fs::exists(&file)? {
+        fs::remove_file(&file)?;
+    }
+    daemon.signal(Signal::SIGUSR2)?;
+    eventually("keepalived's statistics", Duration::from_secs(5), || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let numbers = text.lines().filter_map(|line| {
+            let (name, number) = line.trim().split_once(": ")?;
+            Some((name.to_owned(), number.parse().ok()?))
+        });
+        let numbers: Vec<_> = numbers.collect();
+        // All of them, or it is still being written.
+        Ok((numbers.len() == STATISTICS).then_some(numbers))
+    })
+}
+
+/// Numbers in the statistics of one instance.
+const STATISTICS: usize = 14;

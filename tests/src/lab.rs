@@ -19,10 +19,11 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::capture::Capture;
 use crate::packet::Mac;
+use crate::residue::Network;
 use crate::wait::eventually;
 
 /// Where iproute2 keeps named network namespaces.
-const NETNS_DIR: &str = "/run/netns";
+pub(crate) const NETNS_DIR: &str = "/run/netns";
 /// Every namespace of ours begins so; nobody else's does.
 const PREFIX: &str = "carp-lab-";
 
@@ -198,8 +199,8 @@ impl Drop for Lab {
     }
 }
 
-/// Ends every process in these namespaces (daemonized ones and scripts too) and removes the namespaces. Those that
-/// do not exist are skipped.
+/// Ends every process in these namespaces (daemonized ones and scripts too) and removes the namespaces, with what a
+/// killed carpd left of its own. Those that do not exist are skipped.
 ///
 /// # Errors
 /// The first failure, after trying all.
@@ -246,13 +247,31 @@ pub fn remove_orphans() -> Result<()> {
 }
 
 fn remove_namespace(name: &str) -> Result<()> {
-    let pids = run(Command::new("ip").args(["netns", "pids", name]))?;
-    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
-        // Gone in the meantime is as good as killed.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
+    let network = Network::named(name)?;
+    eventually(
+        &format!("{name} has no process"),
+        Duration::from_secs(10),
+        || {
+            let pids = pids_in(name)?;
+            for pid in &pids {
+                // Gone in the meantime is as good as killed.
+                let _ = kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL);
+            }
+            Ok(pids.is_empty().then_some(()))
+        },
+    )?;
+    network.remove_residue()?;
     run(Command::new("ip").args(["netns", "delete", name]))?;
     Ok(())
+}
+
+/// Ids of all processes in a namespace; those that are dead and not waited for do not count.
+fn pids_in(name: &str) -> Result<Vec<u32>> {
+    let pids = run(Command::new("ip").args(["netns", "pids", name]))?;
+    Ok(pids
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect())
 }
 
 impl Host {
@@ -390,11 +409,7 @@ impl Host {
     /// # Errors
     /// When the system refuses.
     pub fn pids(&self) -> Result<Vec<u32>> {
-        let pids = run(Command::new("ip").args(["netns", "pids", &self.namespace.name]))?;
-        Ok(pids
-            .lines()
-            .filter_map(|line| line.trim().parse().ok())
-            .collect())
+        pids_in(&self.namespace.name)
     }
 
     /// Whether an interface of the host holds `address`.

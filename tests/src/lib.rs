@@ -13,6 +13,7 @@
 //! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
 //! | [`switch`] | what a managed switch can do to a port |
 //! | [`client`] | a client that uses the virtual address and reports its outages |
+//! | [`residue`] | what a killed carpd leaves on the machine |
 //! | [`usage`] | what processes cost |
 //! | [`witness`] | who answers for the virtual address, all the time |
 //! | [`sim`] | no network at all: the core in a simulated one, under every fault |
@@ -33,6 +34,7 @@ pub mod inject;
 pub mod lab;
 pub mod packet;
 pub mod process;
+pub mod residue;
 #[path = "../sim/mod.rs"]
 pub mod sim;
 pub mod switch;

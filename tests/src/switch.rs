@@ -1,6 +1,10 @@
-//! What a managed switch can do to a port.
+//! What a managed switch can do to a port, and a hand to its cable.
 
-use anyhow::Result;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Host;
 
@@ -23,11 +27,53 @@ impl Host {
         self.set_port("hairpin", on)
     }
 
+    /// Gets ready for [`Host::unplug`], so that it happens the moment it is asked for.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn ready_to_unplug(&self) -> Result<Unplugging> {
+        let mut command = Command::new("ip");
+        command.args(["-batch", "-"]).stdin(Stdio::piped());
+        let ip = self.switch().enter(|| command.spawn())??;
+        let line = format!("link set {} down\n", self.port("eth0"));
+        Ok(Unplugging { ip, line })
+    }
+
     fn set_port(&self, option: &str, on: bool) -> Result<()> {
         let (port, value) = (self.port("eth0"), if on { "on" } else { "off" });
         self.switch().ip(&format!(
             "link set {port} type bridge_slave {option} {value}"
         ))?;
         Ok(())
+    }
+}
+
+/// A cable about to be pulled: `ip` runs and waits for its line.
+#[derive(Debug)]
+pub struct Unplugging {
+    ip: Child,
+    line: String,
+}
+
+impl Unplugging {
+    /// Pulls it, and says when.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn unplug(mut self) -> Result<Instant> {
+        let mut stdin = self.ip.stdin.take().context("stdin is piped")?;
+        let at = Instant::now();
+        stdin.write_all(self.line.as_bytes())?;
+        drop(stdin);
+        ensure!(self.ip.wait()?.success(), "failed to {}", self.line.trim());
+        Ok(at)
+    }
+}
+
+impl Drop for Unplugging {
+    fn drop(&mut self) {
+        // Without its line it ends; when it has ended before, nothing is left to wait for.
+        drop(self.ip.stdin.take());
+        let _ = self.ip.wait();
     }
 }

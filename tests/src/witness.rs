@@ -15,7 +15,7 @@ use crate::lab::Host;
 use crate::packet::{Mac, Packet};
 use crate::{Capture, Mark};
 
-/// Time between two questions. An answer belongs to the latest question.
+/// Time between two questions, unless told otherwise. An answer belongs to the latest question.
 pub const PACE: Duration = Duration::from_millis(40);
 
 /// A neighbour that asks by ARP, again and again, who has an address. It sits on a host of its own, because an answer
@@ -43,6 +43,14 @@ impl Witness {
     /// # Errors
     /// When a packet socket cannot be had.
     pub fn start(host: &Host, address: Ipv4Addr) -> Result<Self> {
+        Self::every(PACE, host, address)
+    }
+
+    /// The same at another pace.
+    ///
+    /// # Errors
+    /// When a packet socket cannot be had.
+    pub fn every(pace: Duration, host: &Host, address: Ipv4Addr) -> Result<Self> {
         let injector = Injector::open(host)?;
         let question = arp_request(host.mac(), host.address(), address);
         let stop = Arc::new(AtomicBool::new(false));
@@ -52,7 +60,7 @@ impl Witness {
                 while !stop.load(Ordering::Relaxed) {
                     // A question that is not sent is one sighting less.
                     let _ = injector.send(&question);
-                    thread::sleep(PACE);
+                    thread::sleep(pace);
                 }
             }
         });

@@ -12,9 +12,10 @@ use crate::{build, setup};
 #[command(
     long_about = "Measure carpd beside Debian's ucarp and keepalived, in network namespaces of its own.\n\n\
     Does all set-up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and brings \
-    docs/BENCHMARKS.md up to date with the last run of each benchmark. Everything takes some hours, on a machine that \
-    does nothing else; --quick takes less than a minute for each.",
-    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench floods failover --quick"
+    docs/BENCHMARKS.md up to date with the last run of each benchmark. Everything takes some 80 minutes, on a machine \
+    that does nothing else; --quick takes less than a minute for each, and keeps its samples in target/bench/quick.",
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench floods failover --quick\n  \
+    cargo xtask bench scale --baseline    # before a change; then, after it:\n  cargo xtask bench scale"
 )]
 pub struct Args {
     /// What to measure [default: everything]
@@ -24,6 +25,10 @@ pub struct Args {
     /// Fewer repetitions and fewer cases
     #[arg(long)]
     quick: bool,
+
+    /// Keep the results apart (target/bench/baseline), as what later runs are compared with in docs/BENCHMARKS.md
+    #[arg(long, conflicts_with = "quick")]
+    baseline: bool,
 }
 
 /// The benchmarks.
@@ -75,6 +80,9 @@ pub fn run(args: &Args) -> Result<()> {
     }));
     if args.quick {
         bench.arg("--quick");
+    }
+    if args.baseline {
+        bench.arg("--baseline");
     }
     bench.env("CARPD_BIN", build::binary(true));
     // In place of this process, so that Ctrl-C has one receiver.

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{self, cargo, root, say};
-use crate::{build_ebpf, setup, test, tidy, toolchain};
+use crate::{build_ebpf, mutants, setup, test, tidy, toolchain};
 
 /// Run every check and every test
 #[derive(clap::Args)]
 #[command(
     long_about = "Run every check and every test, as CI does: set-up, formatting, tidy, the eBPF build, lints, documentation, \
-    the core on a target without an operating system, and `cargo xtask test` with skipped tests counted as failures.\n\n\
+    the core on a target without an operating system, the mutants, and `cargo xtask test` with skipped tests counted as failures.\n\n\
     Needs root. Stops at the first step that fails; says how long each one took."
 )]
 pub struct Args {}
@@ -19,7 +19,7 @@ pub struct Args {}
 /// A named step.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("setup", set_up),
     ("format", check_format),
     ("tidy", || tidy::run(&tidy::Args {})),
@@ -30,6 +30,7 @@ const STEPS: [Step; 9] = [
     ("lint-ebpf", lint_ebpf),
     ("doc", document),
     ("no-os", check_without_operating_system),
+    ("mutants", || mutants::run(&mutants::Args {})),
     ("test", || {
         test::run(&test::Args {
             required: true,

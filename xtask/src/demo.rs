@@ -1,4 +1,4 @@
-//! Shows a failover on real packets; the show itself is `tests/examples/demo.rs`, where the lab is.
+//! Shows a failover on real packets; the show itself is `tests/demo`, where the lab is.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -36,7 +36,7 @@ pub fn run(_: &Args) -> Result<()> {
         "--locked",
         "--package",
         "carp-tests",
-        "--example",
+        "--bin",
         "demo",
     ]);
     demo.env("CARPD_BIN", build::binary(true));

@@ -59,7 +59,11 @@ const TEST_KERNEL_PROGRAMS: [(&str, Package); 4] = [
 ];
 
 /// Programs that `bench` runs beside those of the tests, and the Debian package of each.
-const BENCHMARK_PROGRAMS: [(&str, Package); 1] = [("iperf3", Package::any("iperf3"))];
+const BENCHMARK_PROGRAMS: [(&str, Package); 3] = [
+    ("iperf3", Package::any("iperf3")),
+    ("ethtool", Package::any("ethtool")),
+    ("strip", Package::any("binutils")),
+];
 
 /// Programs of the Rust toolchain in use that the checks run, and the rustup component of each.
 const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];

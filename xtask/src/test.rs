@@ -1,4 +1,5 @@
-//! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath.
+//! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath that carpd takes by itself, with a
+//! selection on the one that it does not.
 
 use std::time::Instant;
 
@@ -12,7 +13,8 @@ use crate::{build, setup};
 #[derive(clap::Args, Default)]
 #[command(
     long_about = "Run every test, after all set-up: unit, documentation and vector tests and the fuzz targets' corpus, then the end-to-end tests \
-    between network namespaces, once for each datapath, against the release build of carpd.\n\n\
+    between network namespaces, once for each datapath that carpd takes by itself and a selection on xdp-generic, against \
+    the release build of carpd.\n\n\
     End-to-end tests need root; without it they are skipped, visibly, and with CI=true or CARP_REQUIRE_ROOT=1 that \
     is a failure.",
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --datapath socket -- bow_out"
@@ -31,8 +33,13 @@ pub struct Args {
     pub harness: Vec<String>,
 }
 
-/// The rungs that carpd can be pinned to, each of which runs the whole end-to-end suite.
+/// The rungs that `auto` takes; each runs the whole end-to-end suite.
 const DATAPATHS: [&str; 3] = ["xdp-native", "tcx", "socket"];
+
+/// The rung that has to be asked for. It runs the program of native XDP, so these are enough: the election, takeovers, and
+/// what is to be refused. The tests of attaching go through all rungs in any round.
+const GENERIC: &str = "xdp-generic";
+const GENERIC_TESTS: [&str; 3] = ["election::", "takeover::", "hostile::"];
 
 /// Runs them all, also after a failure.
 ///
@@ -64,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
             .args(["test", "--locked", "--no-fail-fast"])
             .args(round.selection)
             .arg("--")
+            .args(round.filter)
             .args(&args.harness)
             .env("CARPD_BIN", build::binary(true))
             // The fuzz targets are a workspace of their own; one directory, so that nothing is built twice.
@@ -111,6 +119,8 @@ struct Round<'a> {
     /// For the end-to-end tests in it.
     datapath: Option<&'a str>,
     selection: &'static [&'static str],
+    /// Parts of the names of the tests in it; none for all.
+    filter: &'static [&'static str],
 }
 
 fn rounds(args: &Args) -> Vec<Round<'_>> {
@@ -118,6 +128,7 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
         name: datapath,
         datapath: Some(datapath),
         selection: &["--package", "carp-tests", "--test", "e2e"],
+        filter: &[],
     };
     if !args.datapath.is_empty() {
         let asked = args.datapath.iter().map(String::as_str);
@@ -128,6 +139,7 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
         name: "all, end to end on xdp-native",
         datapath: Some(DATAPATHS[0]),
         selection: &["--workspace", "--exclude", "carp-ebpf"],
+        filter: &[],
     };
     let corpus = Round {
         name: "fuzz targets, their corpus",
@@ -139,9 +151,23 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
             "--features",
             "libfuzzer",
         ],
+        filter: &[],
     };
     let others = DATAPATHS[1..].iter().copied().map(end_to_end);
-    [first, corpus].into_iter().chain(others).collect()
+    let generic = Round {
+        // What was asked for by name is asked for here too.
+        filter: if args.harness.is_empty() {
+            &GENERIC_TESTS
+        } else {
+            &[]
+        },
+        ..end_to_end(GENERIC)
+    };
+    [first, corpus]
+        .into_iter()
+        .chain(others)
+        .chain([generic])
+        .collect()
 }
 
 #[cfg(test)]
@@ -153,7 +179,10 @@ mod tests {
         let args = Args::default();
         let rounds = rounds(&args);
         let datapaths: Vec<_> = rounds.iter().filter_map(|round| round.datapath).collect();
-        assert_eq!(datapaths, DATAPATHS);
+        assert_eq!(datapaths, [&DATAPATHS[..], &[GENERIC]].concat());
+        for round in &rounds {
+            assert_eq!(!round.filter.is_empty(), round.name == GENERIC);
+        }
         let whole = |round: &&Round<'_>| round.selection.contains(&"--workspace");
         assert_eq!(rounds.iter().filter(whole).count(), 1);
     }

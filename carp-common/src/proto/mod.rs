@@ -10,8 +10,7 @@
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
 //! | [`key`] | the password, padded and wiped |
 //! | [`addresses`] | the virtual addresses in the digest's order |
-//! | [`sequence`] | the counters we send, and those that rise |
-//! | [`replay`] | which counters each source showed, and which advertisements are our own |
+//! | [`replay`] | which counters each source showed, and which we sent |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
@@ -29,7 +28,6 @@ mod queue;
 pub mod rate_limit;
 pub mod replay;
 mod send_errors;
-pub mod sequence;
 mod timers;
 pub mod vhost;
 

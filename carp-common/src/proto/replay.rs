@@ -1,4 +1,4 @@
-//! Which counters each source showed, and which advertisements are our own.
+//! Which counters each source showed, and which we sent.
 //!
 //! The digest covers the replay counter but neither the priority fields nor the sender, and no implementation rejects
 //! replays: OpenBSD's counter never changes, and the others' are random until they hear somebody. What can be told
@@ -7,9 +7,88 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::per_family::PerFamily;
 use crate::time::Instant;
-use crate::units::{Demotion, Priority};
+use crate::units::{Demotion, Family, Priority};
 use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
+
+/// The counters we send, and the highest heard and sent so far.
+///
+/// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
+/// whatever they hear: while it is ours, they do not come back to counters of their own that we remember, which would look
+/// like tampering. Plain numbers, without wrapping: what others start with is random, and in the order of sequence numbers a
+/// few of those would lead us once around the circle.
+#[derive(Clone, Copy, Debug)]
+pub struct CounterSequence {
+    next: u64,
+    heard: PerFamily<Option<u64>>,
+    sent: PerFamily<SentCounters>,
+}
+
+/// The highest counters that we sent in one family: now, and before the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct SentCounters {
+    last: Option<u64>,
+    at: Instant,
+    before: Option<u64>,
+}
+
+impl CounterSequence {
+    /// The first counter to send.
+    #[must_use]
+    pub fn new(initial: u64) -> Self {
+        Self {
+            next: initial,
+            heard: PerFamily::default(),
+            sent: PerFamily::default(),
+        }
+    }
+
+    /// The counter of the advertisement that is sent at `now`. Leaves out `stride` counters.
+    pub fn send(&mut self, family: Family, stride: u64, now: Instant) -> u64 {
+        let counter = self.next.saturating_add(stride);
+        self.go_beyond(counter);
+        let sent = &mut self.sent[family];
+        let before = if now > sent.at {
+            sent.last
+        } else {
+            sent.before
+        };
+        *sent = SentCounters {
+            last: sent.last.max(Some(counter)),
+            at: now,
+            before,
+        };
+        counter
+    }
+
+    /// An authentic counter was heard.
+    pub fn observe(&mut self, family: Family, counter: u64) {
+        self.heard[family] = self.heard[family].max(Some(counter));
+        self.go_beyond(counter);
+    }
+
+    /// The very last number is nothing to go on with.
+    fn go_beyond(&mut self, counter: u64) {
+        if let Some(above) = counter.checked_add(1) {
+            self.next = self.next.max(above);
+        }
+    }
+
+    /// Whether the counter is above everything heard in that family, and everything sent before it arrived: each family
+    /// travels its own way, so the two may overtake each other. What waited in our queue while we sent something could
+    /// not know of that.
+    #[must_use]
+    pub fn rises(&self, family: Family, counter: u64, arrival: Instant) -> bool {
+        let sent = self.sent[family];
+        let sent = if arrival > sent.at {
+            sent.last
+        } else {
+            sent.before
+        };
+        Some(counter) > self.heard[family].max(sent)
+    }
+}
 
 /// How many advertisements of our own are remembered.
 const SENT_MAX: usize = 32;
@@ -272,6 +351,75 @@ mod tests {
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn counters_rise_from_the_initial_one_and_over_everything_heard() {
+        let mut sequence = CounterSequence::new(100);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 100);
+        assert_eq!(sequence.send(Family::Inet6, 0, at(1)), 101);
+        sequence.observe(Family::Inet, 50);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 102);
+        sequence.observe(Family::Inet, 103);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 104);
+        sequence.observe(Family::Inet6, 1000);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 1001);
+        assert_eq!(sequence.send(Family::Inet, 5, at(1)), 1007);
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 1008);
+    }
+
+    #[test]
+    fn random_counters_of_others_never_lead_back() {
+        let mut sequence = CounterSequence::new(100);
+        let mut last = 0;
+        for heard in [
+            7,
+            u64::MAX / 3,
+            u64::MAX / 3 * 2,
+            8,
+            u64::MAX - 10,
+            9,
+            u64::MAX,
+        ] {
+            sequence.observe(Family::Inet, heard);
+            let sent = sequence.send(Family::Inet, 0, at(1));
+            assert!(sent > last, "{sent} after {last}");
+            last = sent;
+        }
+        assert!(!sequence.rises(Family::Inet, u64::MAX, at(2)));
+    }
+
+    #[test]
+    fn a_counter_rises_over_what_was_heard_and_sent_in_its_family() {
+        let mut sequence = CounterSequence::new(100);
+        assert!(
+            sequence.rises(Family::Inet, 7, at(2)),
+            "nothing is known yet"
+        );
+        sequence.observe(Family::Inet, 7);
+        assert!(!sequence.rises(Family::Inet, 7, at(2)));
+        assert!(sequence.rises(Family::Inet, 8, at(2)));
+        assert!(sequence.rises(Family::Inet6, 7, at(2)));
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), 100);
+        assert!(!sequence.rises(Family::Inet, 100, at(2)));
+        assert!(sequence.rises(Family::Inet, 101, at(2)));
+        assert!(sequence.rises(Family::Inet6, 100, at(2)));
+    }
+
+    #[test]
+    fn what_was_in_our_queue_when_we_sent_need_not_rise_above_that() {
+        let mut sequence = CounterSequence::new(100);
+        sequence.observe(Family::Inet, 40);
+        let mut earlier = 40;
+        for second in 1..5 {
+            let now = at(1000 * second);
+            let sent = [(); 2].map(|()| sequence.send(Family::Inet, 10, now))[1];
+            assert!(!sequence.rises(Family::Inet, earlier, now));
+            assert!(sequence.rises(Family::Inet, earlier + 1, now));
+            assert!(!sequence.rises(Family::Inet, sent, at(1000 * second + 1)));
+            earlier = sent;
+        }
+        assert!(!sequence.rises(Family::Inet, 40, at(0)));
     }
 
     #[test]

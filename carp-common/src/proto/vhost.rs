@@ -19,9 +19,8 @@ use super::demotion::{self, DemotionCause, Demotions};
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
-use super::replay::{PeerMemory, SentMemory};
+use super::replay::{CounterSequence, PeerMemory, SentMemory};
 use super::send_errors::SendErrors;
-use super::sequence::CounterSequence;
 use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,

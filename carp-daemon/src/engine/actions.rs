@@ -9,7 +9,7 @@ use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::Engine;
 use crate::config::Ownership;
@@ -37,13 +37,14 @@ impl Engine {
         self.follow_state(vhost, now);
     }
 
-    /// Tells the kernel program that we are alive, when a quarter of what it knows has passed.
+    /// Tells the kernel program that we are alive, when three eighths of what it knows have passed: an idle BACKUP's next
+    /// chance is half of it later.
     fn show_life(&mut self, vhost: usize, now: Instant) {
         let served = &mut self.vhosts[vhost];
         let validity = served.life_sign_validity();
         let remaining = served.alive_until.saturating_duration_since(now);
         if let Some(key) = served.key
-            && remaining < validity * 3 / 4
+            && remaining < validity * 5 / 8
         {
             served.alive_until = now + validity;
             let told = self.datapath.keep_alive(key, served.alive_until);
@@ -80,10 +81,10 @@ impl Engine {
                 }
                 return Some(Input::SendCompleted { family, outcome });
             }
-            Action::ClaimAddresses => return self.claim(vhost),
+            Action::ClaimAddresses => return self.claim(vhost, now),
             Action::ReleaseAddresses => self.release(vhost),
             Action::Announce(family) => self.announce(vhost, family),
-            Action::Report(transition) => self.report(vhost, transition),
+            Action::Report(transition) => self.report(vhost, transition, now),
             Action::Notify(notice) => self.notify(vhost, notice),
         }
         None
@@ -181,14 +182,18 @@ impl Engine {
         }
     }
 
-    fn claim(&mut self, vhost: usize) -> Option<Input<'static>> {
+    fn claim(&mut self, vhost: usize, now: Instant) -> Option<Input<'static>> {
         self.vhosts[vhost].was_master = true;
         self.run_script(vhost, Which::Up);
-        match self.vhosts[vhost].config.ownership {
-            Ownership::Native => self.claim_addresses(vhost).then_some(Input::ClaimCompleted),
-            // Told when the script ends.
-            Ownership::Scripts => None,
+        // Told when the script ends.
+        if self.vhosts[vhost].config.ownership == Ownership::Scripts {
+            return None;
         }
+        let complete = self.claim_addresses(vhost);
+        if !complete {
+            self.vhosts[vhost].guard.incomplete(now);
+        }
+        complete.then_some(Input::ClaimCompleted)
     }
 
     fn release(&mut self, vhost: usize) {
@@ -209,8 +214,15 @@ impl Engine {
             self.release_addresses(vhost);
             self.remove_leftovers(vhost, false);
         }
-        if self.vhosts[vhost].config.release_at_exit && before != State::Backup {
+        let config = &self.vhosts[vhost].config;
+        if config.release_at_exit && before != State::Backup {
             self.run_script(vhost, Which::Down);
+        } else if config.ownership == Ownership::Scripts && before == State::Master {
+            warn!(
+                "{}: the address stays on this host, although another one takes over now: nothing removes it without \
+                 --shutdown (-z)",
+                self.vhosts[vhost].label
+            );
         }
     }
 

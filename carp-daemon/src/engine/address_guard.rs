@@ -4,6 +4,8 @@
 //! it, and fighting over it helps nobody: we advertise a worse priority, so that a better host can take over, and while
 //! none does, the address is restored once in ten seconds. After a minute without a removal the demotion ends.
 //!
+//! An address that cannot be added at all is tried again every second, and demotes likewise.
+//!
 //! An address whose lease ran out while we were stopped was removed by no one: it is restored without counting. With
 //! scripts the addresses are theirs, and a removal is only said.
 
@@ -32,6 +34,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Without a removal for so long, the demotion ends: well above [`WINDOW`], so that two hosts do not hand the addresses to
 /// and fro in its rhythm.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// Between two attempts to add an address that could not be added.
+const FAILED_RETRY: Duration = Duration::from_secs(1);
 
 /// What to do about a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,22 @@ impl AddressGuard {
         self.demoted_until = Some(now + QUIET);
         self.retry_at = Some(now + WINDOW);
         Verdict::GiveWay
+    }
+
+    /// Not all addresses could be added on becoming MASTER: try again in a moment.
+    pub fn incomplete(&mut self, now: Instant) {
+        self.retry_at.get_or_insert(now + DELAY);
+    }
+
+    /// One address could not be added again: make way, and go on trying.
+    pub fn failed(&mut self, now: Instant) -> Verdict {
+        let verdict = match self.demoted_until {
+            Some(_) => Verdict::Wait,
+            None => Verdict::GiveWay,
+        };
+        self.demoted_until = Some(now + QUIET);
+        self.retry_at = Some(now + FAILED_RETRY);
+        verdict
     }
 
     /// The addresses are not ours any more.
@@ -230,12 +251,16 @@ impl Engine {
         if self.vhosts[vhost].guard.take_retry(now)
             && self.vhosts[vhost].machine.state() == State::Master
         {
-            let mut restored = false;
+            let (mut restored, mut failed) = (false, false);
             for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
                 if self.known(&address).is_none() {
-                    self.vhosts[vhost].addresses_restored += 1;
-                    restored |= self.hold(vhost, index, &address);
+                    let held = self.hold(vhost, index, &address);
+                    self.vhosts[vhost].addresses_restored += u64::from(held);
+                    (restored, failed) = (restored | held, failed | !held);
                 }
+            }
+            if failed {
+                self.make_way(vhost, now);
             }
             if restored {
                 self.feed(vhost, now, Input::ClaimCompleted);
@@ -249,6 +274,19 @@ impl Engine {
             );
             self.demote_for_lost_addresses(vhost, false, now);
         }
+    }
+
+    /// An address that we are MASTER of cannot be added.
+    pub(super) fn make_way(&mut self, vhost: usize, now: Instant) {
+        if self.vhosts[vhost].guard.failed(now) == Verdict::GiveWay {
+            error!(
+                "{}: advertising a worse priority until its addresses can be added, trying again every {} s",
+                self.vhosts[vhost].label,
+                FAILED_RETRY.as_secs()
+            );
+            self.demote_for_lost_addresses(vhost, true, now);
+        }
+        self.schedule_chores(vhost);
     }
 
     fn demote_for_lost_addresses(&mut self, vhost: usize, demoted: bool, now: Instant) {
@@ -340,6 +378,16 @@ mod tests {
         assert!(!guard.take_quiet(at(74)) && guard.take_quiet(at(75)));
         assert_eq!(guard.deadline(), None);
         assert_eq!(guard.removed(0, at(76)), Verdict::Restore);
+    }
+
+    #[test]
+    fn what_cannot_be_added_makes_us_give_way_once_and_is_tried_every_second() {
+        let mut guard = AddressGuard::new(1);
+        assert_eq!(guard.failed(at(5)), Verdict::GiveWay);
+        assert!(!guard.take_retry(at(5)) && guard.take_retry(at(6)));
+        assert_eq!(guard.failed(at(6)), Verdict::Wait);
+        assert_eq!(guard.deadline(), Some(at(7)));
+        assert!(!guard.take_quiet(at(65)) && guard.take_quiet(at(66)));
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Engine {
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
             if self.vhosts[vhost].holdings[index] == Holding::Ours {
                 self.vhosts[vhost].holdings[index] = Holding::None;
-                self.delete(vhost, &address);
+                let label = self.vhosts[vhost].label.clone();
+                self.delete(&label, &address);
             }
         }
     }
@@ -228,11 +229,12 @@ impl Engine {
         };
         for address in self.leftovers(vhost) {
             if !held.contains(&address) {
+                let label = self.vhosts[vhost].label.clone();
                 info!(
-                    "{}: removing {}/{}, left by an earlier run",
-                    self.vhosts[vhost].label, address.address, address.prefix
+                    "{label}: removing {}/{}, left by an earlier run",
+                    address.address, address.prefix
                 );
-                self.delete(vhost, &address);
+                self.delete(&label, &address);
             }
         }
         if !master {
@@ -257,13 +259,12 @@ impl Engine {
         here.into_iter().flatten().filter(ours).copied().collect()
     }
 
-    fn delete(&mut self, vhost: usize, address: &Address) {
+    pub(super) fn delete(&mut self, label: &str, address: &Address) {
         let Address {
             address: ip,
             prefix,
             ..
         } = address;
-        let label = &self.vhosts[vhost].label;
         match self.orders.delete_address(address) {
             Ok(()) => debug!("{label}: removed {ip}/{prefix}"),
             // Someone else was faster, or the interface is gone.

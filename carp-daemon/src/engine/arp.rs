@@ -66,7 +66,7 @@ impl Engine {
 
     pub(super) fn end_watch(&mut self, vhost: usize) {
         if let Watch::On { .. } = std::mem::take(&mut self.vhosts[vhost].watch) {
-            self.choose_frames(self.vhosts[vhost].interface);
+            self.interfaces[self.vhosts[vhost].interface].watched_changed = true;
         }
     }
 
@@ -78,7 +78,7 @@ impl Engine {
         let next_probe = now + PROBE_INTERVAL;
         self.vhosts[vhost].watch = Watch::On { next_probe };
         if let Watch::From(_) = watch {
-            self.choose_frames(self.vhosts[vhost].interface);
+            self.interfaces[self.vhosts[vhost].interface].watched_changed = true;
         }
         let served = &self.vhosts[vhost];
         let Some(port) = &self.interfaces[served.interface].port else {
@@ -168,8 +168,16 @@ impl Engine {
         }
     }
 
-    /// Lets the frames that concern the watching virtual hosts of an interface wake us, and no others.
-    fn choose_frames(&mut self, interface: usize) {
+    /// Lets the frames that concern the watching virtual hosts wake us, and no others.
+    pub(super) fn choose_frames(&mut self) {
+        for interface in 0..self.interfaces.len() {
+            if std::mem::take(&mut self.interfaces[interface].watched_changed) {
+                self.choose_frames_of(interface);
+            }
+        }
+    }
+
+    fn choose_frames_of(&self, interface: usize) {
         let watching = |vhost: &&usize| matches!(self.vhosts[**vhost].watch, Watch::On { .. });
         let addresses: Vec<Ipv4Addr> = self.interfaces[interface]
             .vhosts

@@ -1,11 +1,12 @@
 //! What a virtual host has to do besides the election, each at its time: renew leases, put addresses back, watch ARP.
 //!
-//! An idle BACKUP has none of it and is not woken.
+//! An idle BACKUP has none of it and is not woken. A few are done in each turn, so that an advertisement waits for no more
+//! than these.
 
 use carp_common::time::Instant;
 use carp_common::units::State;
 
-use super::Engine;
+use super::{AT_ONCE, Engine};
 use crate::config::Ownership;
 
 impl Engine {
@@ -47,9 +48,13 @@ impl Engine {
         self.chores.set(vhost, next);
     }
 
-    /// Does what is due, after the election has been decided.
+    /// Does what is due, after the election has been decided: of [`AT_ONCE`] virtual hosts, the others in a turn of
+    /// their own.
     pub(super) fn do_chores(&mut self, now: Instant) {
-        while let Some((vhost, _)) = self.chores.pop_due(now) {
+        for _ in 0..AT_ONCE {
+            let Some((vhost, _)) = self.chores.pop_due(now) else {
+                return;
+            };
             if self.vhosts[vhost]
                 .renew_at
                 .take_if(|at| *at <= now)

@@ -2,76 +2,34 @@
 //!
 //! As long as we advertise, nobody else takes over. The kernel is told how long that holds, again with each
 //! advertisement; should we die, hang or starve, this host falls silent before another one can have taken over.
+//!
+//! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there: while a
+//! down script runs, when it fails, and after a run that died. The entry goes when netlink says that the address is gone.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::time::Instant;
 use carp_common::units::{AdvSkew, DeadRatio, Priority, State};
+use tracing::{info, warn};
 
 use super::{Engine, Error};
-use crate::config::Ownership;
-use crate::io::datapath::{self, Datapath};
+use crate::config::{ADDRESS_PROTOCOL, Ownership};
+use crate::io::datapath::{self, Datapath, Fenced};
+use crate::io::netlink::Address;
 use crate::io::port::Port;
+use crate::lock;
 
 impl Engine {
     /// What the kernel must know about a virtual host that is now in `state`.
     pub(super) fn fence(&mut self, vhost: usize, state: State, now: Instant) {
-        let served = &mut self.vhosts[vhost];
         match state {
             State::Master => {
-                served.fenced = true;
+                self.vhosts[vhost].fenced = true;
                 self.move_fence(vhost, now);
             }
-            State::Backup | State::Init if !served.fenced || served.has_leftovers => {}
-            // The address stays until the script has run.
-            State::Backup | State::Init
-                if served.config.ownership == Ownership::Scripts
-                    && served.config.scripts.down.is_some()
-                    && (!self.stopping || served.config.release_at_exit) =>
-            {
-                self.set_fence(vhost, now);
-            }
-            State::Backup | State::Init => self.remove_fence(vhost),
+            State::Backup | State::Init => self.keep_fence(vhost),
         }
-    }
-
-    /// What an earlier run left stays fenced until the election says whose it is.
-    pub(super) fn fence_leftovers(&mut self, vhost: usize) {
-        self.vhosts[vhost].fenced = true;
-        self.set_fence(vhost, Instant::ZERO);
-    }
-
-    /// What an earlier run's up script left stays fenced until the down script has run, which it does first of all.
-    ///
-    /// # Errors
-    /// The kernel program cannot be loaded.
-    pub(super) fn fence_what_scripts_left(&mut self, interface: usize) -> Result<(), Error> {
-        let wanted = &self.interfaces[interface];
-        let ifindex = wanted.port.as_ref().map(Port::ifindex);
-        let here = ifindex.and_then(|ifindex| self.addresses.get(&ifindex));
-        let has = |address: IpAddr| {
-            let mut here = here.into_iter().flatten();
-            here.any(|known| known.address == address)
-        };
-        let left = |vhost: &usize| {
-            let config = &self.vhosts[*vhost].config;
-            config.ownership == Ownership::Scripts
-                && config.scripts.down.is_some()
-                && !config.neutral
-                && config.addresses.iter().any(|wanted| has(wanted.address))
-        };
-        for vhost in wanted
-            .vhosts
-            .iter()
-            .copied()
-            .filter(left)
-            .collect::<Vec<_>>()
-        {
-            self.datapath.prepare()?;
-            self.fence_leftovers(vhost);
-        }
-        Ok(())
     }
 
     /// A MASTER advertised at `now`: it is one for a while.
@@ -83,16 +41,139 @@ impl Engine {
         }
     }
 
-    /// The down script has run: what it left is not ours to fence.
-    pub(super) fn lift_fence_after_release(&mut self, vhost: usize) {
-        if self.vhosts[vhost].machine.state() != State::Master {
+    /// Not MASTER: silent as long as what we or our scripts added is there, or what an earlier run left.
+    pub(super) fn keep_fence(&mut self, vhost: usize) {
+        let served = &self.vhosts[vhost];
+        if !served.fenced {
+            return;
+        }
+        let stays = match served.config.ownership {
+            Ownership::Native => served.has_leftovers,
+            Ownership::Scripts => {
+                let mut addresses = served.config.addresses.iter();
+                addresses.any(|wanted| self.is_here(wanted.address))
+            }
+        };
+        if stays {
+            self.set_fence(vhost, Instant::ZERO);
+        } else {
             self.remove_fence(vhost);
         }
     }
 
+    /// Netlink said that addresses are gone: there may be nothing left to be silent about.
+    pub(super) fn lift_fences(&mut self) {
+        for vhost in 0..self.vhosts.len() {
+            if self.vhosts[vhost].fenced && self.vhosts[vhost].machine.state() != State::Master {
+                self.keep_fence(vhost);
+            }
+        }
+    }
+
+    /// What an earlier run left stays fenced until the election says whose it is.
+    pub(super) fn fence_leftovers(&mut self, vhost: usize) {
+        self.vhosts[vhost].fenced = true;
+        self.set_fence(vhost, Instant::ZERO);
+    }
+
+    /// What is fenced already, by an earlier run, stays so until the election says otherwise; and so does what scripts
+    /// left where the down script, which runs first of all, is to remove it.
+    ///
+    /// # Errors
+    /// The kernel program cannot be loaded.
+    pub(super) fn inherit_fences(&mut self, interface: usize) -> Result<(), Error> {
+        let wanted = &self.interfaces[interface];
+        let Some(ifindex) = wanted.port.as_ref().map(Port::ifindex) else {
+            return Ok(());
+        };
+        let fenced = self.datapath.fenced(ifindex);
+        for vhost in wanted.vhosts.clone() {
+            let config = &self.vhosts[vhost].config;
+            let mut addresses = config.addresses.iter().map(|wanted| wanted.address);
+            let was_fenced = |address| fenced.iter().any(|known| known.address == address);
+            let will_be_removed = config.ownership == Ownership::Scripts
+                && config.scripts.down.is_some()
+                && !config.neutral;
+            if addresses.clone().any(was_fenced) {
+                self.vhosts[vhost].fenced = true;
+            } else if will_be_removed && addresses.any(|address| self.is_here(address)) {
+                self.datapath.prepare()?;
+                self.fence_leftovers(vhost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to what dead runs left on an interface that nobody serves any more: virtual hosts and addresses that are not
+    /// configured now. Addresses of ours are removed; a script's stay, and stay fenced.
+    pub(super) fn settle_strangers(&mut self, interface: usize) {
+        let wanted = &self.interfaces[interface];
+        let Some(ifindex) = wanted.port.as_ref().map(Port::ifindex) else {
+            return;
+        };
+        let name = wanted.current_name.clone();
+        let configured = |Fenced { address, vhid }: &Fenced| {
+            wanted.vhosts.iter().any(|vhost| {
+                let config = &self.vhosts[*vhost].config;
+                config.vhid == *vhid
+                    && config
+                        .addresses
+                        .iter()
+                        .any(|known| known.address == *address)
+            })
+        };
+        let is_ours = |Fenced { vhid, .. }: &Fenced| {
+            let mut vhosts = wanted.vhosts.iter();
+            vhosts.any(|vhost| self.vhosts[*vhost].config.vhid == *vhid)
+        };
+        let strangers: Vec<Fenced> = self
+            .datapath
+            .fenced(ifindex)
+            .into_iter()
+            .filter(|fenced| !configured(fenced))
+            // Who holds the lock lives, and knows what to do.
+            .filter(|fenced| is_ours(fenced) || lock::acquire(&wanted.name, fenced.vhid).is_ok())
+            .collect();
+        for Fenced { address, vhid } in strangers {
+            let here = self.addresses.get(&ifindex).into_iter().flatten();
+            let left: Vec<Address> = here
+                .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
+                .copied()
+                .collect();
+            for known in &left {
+                info!(
+                    "{name}: removing {address}/{}, left by a carpd for vhid {vhid} that died",
+                    known.prefix
+                );
+                self.delete(&name, known);
+            }
+            let stays = self
+                .addresses
+                .values()
+                .flatten()
+                .any(|known| known.address == address && !left.contains(known));
+            if stays {
+                warn!(
+                    "{name}: {address} was left by a carpd for vhid {vhid} that died: this host does not answer for it \
+                     until that one runs again, the address is removed, or `carpd --detach {name}` is run after all \
+                     carpd there have stopped"
+                );
+            } else {
+                // It can be told again with the next address that goes.
+                let _ = self.datapath.unfence(ifindex, address);
+            }
+        }
+    }
+
+    fn is_here(&self, address: IpAddr) -> bool {
+        let mut all = self.addresses.values().flatten();
+        all.any(|known| known.address == address)
+    }
+
     fn set_fence(&mut self, vhost: usize, deadline: Instant) {
+        let vhid = self.vhosts[vhost].config.vhid;
         self.tell_fence(vhost, |datapath, ifindex, address| {
-            datapath.fence(ifindex, address, deadline)
+            datapath.fence(ifindex, address, vhid, deadline)
         });
     }
 
@@ -121,8 +202,10 @@ impl Engine {
 }
 
 /// How long after an advertisement the sender is certainly still MASTER: until half the time between the next one and
-/// the earliest that an equal peer with advskew 0 could take over, or a quarter of the interval beyond the next one
-/// when that is not later.
+/// the earliest that an equal peer with advskew 0 could take over.
+///
+/// Where that is not later than the next advertisement, a moment beyond that one: with a deadratio of 1 a peer takes over
+/// within the interval itself, so there it is a short moment, and for as long two hosts may answer.
 fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
     let interval = advertised.interval();
     let fastest_peer = Priority {
@@ -132,7 +215,8 @@ fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
     let takeover = fastest_peer.master_down_time(deadratio);
     match takeover.checked_sub(interval) {
         Some(margin) if !margin.is_zero() => interval + margin / 2,
-        Some(_) | None => interval * 5 / 4,
+        Some(_) | None if deadratio.get() == 1 => interval + interval / 16,
+        Some(_) | None => interval + interval / 4,
     }
 }
 
@@ -147,9 +231,9 @@ mod tests {
         for (advbase, advskew, deadratio, millis) in [
             (1, 0, 3, 2000),
             (1, 128, 3, 2250),
-            (1, 0, 1, 1250),
-            (1, 128, 1, 1875),
+            (1, 0, 2, 1500),
             (0, 64, 3, 312),
+            (0, 50, 3, 244),
             (0, 0, 3, 7),
         ] {
             let advertised = Priority {
@@ -160,6 +244,22 @@ mod tests {
             let lasts = advertisement_lasts(advertised, deadratio);
             assert_eq!(lasts.as_millis(), millis, "{advertised} at {deadratio:?}");
             assert!(lasts > advertised.interval());
+            assert!(
+                lasts < advertised.master_down_time(deadratio),
+                "an equal peer's"
+            );
+        }
+    }
+
+    #[test]
+    fn with_deadratio_1_it_lasts_a_sixteenth_longer_than_the_interval() {
+        for (advskew, micros) in [(0, 1_062_500), (128, 1_593_750)] {
+            let advertised = Priority {
+                advbase: AdvBase(1),
+                advskew: AdvSkew(advskew),
+            };
+            let lasts = advertisement_lasts(advertised, DeadRatio::new(1).unwrap());
+            assert_eq!(lasts.as_micros(), micros);
         }
     }
 }

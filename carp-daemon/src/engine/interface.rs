@@ -18,6 +18,8 @@ pub struct Interface {
     pub port: Option<Port>,
     /// Its ARP, as long as there is a port.
     pub watch: Option<ArpWatch>,
+    /// Which virtual hosts want to know from it is not what it was told.
+    pub watched_changed: bool,
     /// Indices of its virtual hosts.
     pub vhosts: Vec<usize>,
     /// Groups to join.
@@ -35,6 +37,7 @@ impl Interface {
             name,
             port: None,
             watch: None,
+            watched_changed: false,
             vhosts: Vec::new(),
             groups: BTreeSet::new(),
             complained: false,

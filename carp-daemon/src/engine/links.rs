@@ -55,7 +55,7 @@ impl Engine {
                 if let Event::AddressGone(address) = &event {
                     removed.insert((address.ifindex, address.address, address.prefix));
                 }
-                changed.insert(note(links, addresses, event));
+                changed.extend(note(links, addresses, event));
             })
             .map_err(|source| Error::System {
                 action: "watch links and addresses",
@@ -93,6 +93,7 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             self.keep_addresses(interface, &suspects, now);
         }
+        self.lift_fences();
         Ok(())
     }
 
@@ -196,7 +197,8 @@ impl Engine {
         // Before the fence around them falls, which is part of what we take over.
         let attached = self
             .look_for_leftovers(interface)
-            .and_then(|()| self.fence_what_scripts_left(interface))
+            .and_then(|()| self.inherit_fences(interface))
+            .map(|()| self.settle_strangers(interface))
             .and_then(|()| Ok(self.datapath.attach(link)?));
         if let Err(error) = attached {
             self.interfaces[interface].port = None;
@@ -214,11 +216,12 @@ impl Engine {
 
     /// An interface disappeared, and with it whatever was configured on it.
     fn depart(&mut self, interface: usize, ifindex: u32) {
-        self.datapath.detach(ifindex);
+        self.datapath.forget(ifindex);
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
         for vhost in self.interfaces[interface].vhosts.clone() {
             self.vhosts[vhost].holdings.fill(Holding::None);
+            self.vhosts[vhost].fenced = false;
         }
     }
 
@@ -305,13 +308,13 @@ impl Engine {
     }
 }
 
-/// Takes one event into the tables; answers which interface it is about.
+/// Takes one event into the tables; answers which interface something changed on. A renewed lease changes nothing.
 fn note(
     links: &mut std::collections::BTreeMap<u32, Link>,
     addresses: &mut std::collections::BTreeMap<u32, Vec<Address>>,
     event: Event,
-) -> u32 {
-    match event {
+) -> Option<u32> {
+    let ifindex = match event {
         Event::Link(link) => {
             let index = link.index;
             links.insert(index, link);
@@ -328,6 +331,7 @@ fn note(
                 .iter_mut()
                 .find(|old| old.address == address.address && old.prefix == address.prefix)
             {
+                Some(old) if *old == address => return None,
                 Some(old) => *old = address,
                 None => here.push(address),
             }
@@ -339,7 +343,8 @@ fn note(
             }
             address.ifindex
         }
-    }
+    };
+    Some(ifindex)
 }
 
 #[cfg(test)]
@@ -371,10 +376,10 @@ mod tests {
             ..first
         };
         let mut apply = |event| note(&mut links, &mut addresses, event);
-        assert_eq!(apply(Event::Link(link)), 5);
-        assert_eq!(apply(Event::Address(first)), 5);
-        assert_eq!(apply(Event::Address(second)), 5);
-        apply(Event::Address(first));
+        assert_eq!(apply(Event::Link(link)), Some(5));
+        assert_eq!(apply(Event::Address(first)), Some(5));
+        assert_eq!(apply(Event::Address(second)), Some(5));
+        assert_eq!(apply(Event::Address(first)), None);
         assert_eq!(addresses[&5], [first, second]);
         note(&mut links, &mut addresses, Event::AddressGone(first));
         assert_eq!(addresses[&5], [second]);

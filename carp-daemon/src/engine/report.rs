@@ -1,23 +1,59 @@
 //! Log lines for transitions, notices and dumps.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use carp_common::proto::{Notice, Reason, Transition};
 use carp_common::shared::Counter;
 use carp_common::time::Instant;
-use carp_common::units::State;
+use carp_common::units::{Profile, State};
 use tracing::{error, info, warn};
 
+use super::vhost::Vhost;
 use super::{Engine, VRRP_CHECK_INTERVAL};
 use crate::io::datapath::Chain;
 use crate::io::port::Port;
 
+/// Transitions of one virtual host that are said within [`TRANSITIONS_WINDOW`]. Nobody reads more; and where counters
+/// are not strict, whoever captured one advertisement can cause as many as he likes.
+const TRANSITIONS_MAX: u32 = 60;
+const TRANSITIONS_WINDOW: Duration = Duration::from_secs(60);
+
+/// Which of a virtual host's transitions are said.
+#[derive(Debug, Default)]
+pub struct Transitions {
+    window_ends: Instant,
+    said: u32,
+    suppressed: u64,
+}
+
+impl Transitions {
+    /// `Some` when this one may be said, with the number that were not since the last one that was.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if now >= self.window_ends {
+            self.window_ends = now + TRANSITIONS_WINDOW;
+            self.said = 0;
+        }
+        if self.said == TRANSITIONS_MAX {
+            self.suppressed += 1;
+            return None;
+        }
+        self.said += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
 impl Engine {
     /// ucarp's line, which people grep for, and why.
-    pub(super) fn report(&self, vhost: usize, transition: Transition) {
-        let config = &self.vhosts[vhost].config;
+    pub(super) fn report(&mut self, vhost: usize, transition: Transition, now: Instant) {
+        let served = &mut self.vhosts[vhost];
+        let Some(suppressed) = served.transitions.admit(now) else {
+            return;
+        };
+        let config = &served.config;
         let reason = reason(transition.reason);
-        warn!(interface = %config.interface, vhid = %config.vhid, from = %transition.from, reason,
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        warn!(interface = %config.interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
             "Switching to state: {}", transition.to);
     }
 
@@ -68,26 +104,24 @@ impl Engine {
             return;
         }
         self.vrrp_check_at = Some(now + VRRP_CHECK_INTERVAL);
-        for interface in &self.interfaces {
-            let port = interface.port.as_ref();
-            // A counter that cannot be read is USR1's to report.
-            let Some(Ok(counts)) = port.map(|port| self.datapath.counts(port.ifindex())) else {
-                continue;
+        // A counter that cannot be read is USR1's to report.
+        let heard = self.datapath.count(Counter::PassedVrrpSameVhid);
+        if heard.is_ok_and(|count| count > 0) {
+            self.vrrp_check_at = None;
+            // One counter for all: only where there is one interface it says which.
+            let place = match &self.interfaces[..] {
+                [only] => format!("{}: ", only.name),
+                _ => String::new(),
             };
-            let heard = Counter::ALL
-                .into_iter()
-                .zip(counts)
-                .any(|(counter, count)| counter == Counter::PassedVrrpSameVhid && count > 0);
-            if heard {
-                warn!(
-                    "{}: VRRP is spoken with a VRID that is a vhid of ours: both use the virtual MAC address \
-                     00:00:5e:00:01:VRID, and keepalived delays its own advertisements for ours; give one of them \
-                     another id, or carpd a group of its own (--mcast)",
-                    interface.name
-                );
-                self.vrrp_check_at = None;
-                return;
-            }
+            let of_bsd = |vhost: &Vhost| vhost.config.profile != Profile::Ucarp;
+            let shared_mac = match self.vhosts.iter().any(of_bsd) {
+                true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
+                false => "",
+            };
+            warn!(
+                "{place}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements \
+                 for ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
+            );
         }
     }
 
@@ -177,5 +211,23 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::LinkDown => "link down",
         Reason::NoSourceAddress => "no source address",
         Reason::Shutdown => "shutting down",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_transitions_is_said_in_part_and_counted() {
+        let mut transitions = Transitions::default();
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let said = (0..1000)
+            .filter(|_| transitions.admit(at(5)).is_some())
+            .count();
+        assert_eq!(said, TRANSITIONS_MAX as usize);
+        assert_eq!(transitions.admit(at(64)), None);
+        assert_eq!(transitions.admit(at(65)), Some(941));
+        assert_eq!(transitions.admit(at(65)), Some(0));
     }
 }

@@ -1,10 +1,7 @@
 //! One virtual host with what belongs to it.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::Ipv4Addr;
-use std::pin::pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
@@ -12,15 +9,17 @@ use carp_common::proto::{LinkState, Settings, VirtualHost};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::State;
+use zeroize::Zeroize as _;
 
 use super::address_guard::AddressGuard;
 use super::addresses::Holding;
 use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
+use super::report::Transitions;
 use super::stalls::Stalls;
 use crate::config::VhostConfig;
 use crate::io::clock;
-use crate::io::scripts::{Completion, Runner};
+use crate::io::scripts::{Completions, Runner};
 
 /// A virtual host: the core's state machine, and what it was last told and has done.
 pub struct Vhost {
@@ -62,6 +61,8 @@ pub struct Vhost {
     pub watch: Watch,
     /// What it saw.
     pub conflicts: Conflicts,
+    /// Which of its transitions are said.
+    pub transitions: Transitions,
     /// How late we were.
     pub stalls: Stalls,
     /// The state that [`super::Engine::follow_state`] has followed.
@@ -71,7 +72,13 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    fn new(config: VhostConfig, interface: usize, now: Instant) -> Self {
+    fn new(
+        mut config: VhostConfig,
+        index: usize,
+        interface: usize,
+        completions: &Completions,
+        now: Instant,
+    ) -> Self {
         let settings = Settings {
             vhid: config.vhid,
             advbase: config.advbase,
@@ -84,6 +91,8 @@ impl Vhost {
             initial_counter: clock::wall_clock_nanos(),
             strict_counter: config.strict_counter,
         };
+        // The machine keeps what it derived from it.
+        config.key.zeroize();
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
         let label = format!("{} id {}", config.interface, config.vhid);
         let runner = has_script.then(|| {
@@ -97,6 +106,8 @@ impl Vhost {
                 config.scripts.clone(),
                 config.interface.clone(),
                 address,
+                index,
+                completions.clone(),
             )
         });
         Self {
@@ -119,6 +130,7 @@ impl Vhost {
             removal_limit: RateLimit::default(),
             watch: Watch::Off,
             conflicts: Conflicts::default(),
+            transitions: Transitions::default(),
             stalls: Stalls::default(),
             followed: State::Init,
             was_master: false,
@@ -131,18 +143,14 @@ impl Vhost {
         let interval = self.machine.advertised().interval();
         2 * self.machine.master_down_time().max(interval)
     }
-
-    /// The next script that ended.
-    pub fn poll_script(&mut self, context: &mut Context<'_>) -> Poll<Completion> {
-        match &mut self.runner {
-            Some(runner) => pin!(runner.next_completion()).poll(context),
-            None => Poll::Pending,
-        }
-    }
 }
 
 /// Sorts the configured virtual hosts by interface.
-pub fn arrange(configs: Vec<VhostConfig>, now: Instant) -> (Vec<Interface>, Vec<Vhost>) {
+pub fn arrange(
+    configs: Vec<VhostConfig>,
+    completions: &Completions,
+    now: Instant,
+) -> (Vec<Interface>, Vec<Vhost>) {
     let mut interfaces: Vec<Interface> = Vec::new();
     let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
     let mut vhosts = Vec::with_capacity(configs.len());
@@ -151,8 +159,9 @@ pub fn arrange(configs: Vec<VhostConfig>, now: Instant) -> (Vec<Interface>, Vec<
             interfaces.push(Interface::new(config.interface.clone()));
             interfaces.len() - 1
         });
-        interfaces[interface].add(vhosts.len(), &config);
-        vhosts.push(Vhost::new(config, interface, now));
+        let index = vhosts.len();
+        interfaces[interface].add(index, &config);
+        vhosts.push(Vhost::new(config, index, interface, completions, now));
     }
     (interfaces, vhosts)
 }

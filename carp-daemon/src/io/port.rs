@@ -9,11 +9,16 @@ use carp_common::wire::advertisement;
 use carp_common::wire::arp;
 use carp_common::wire::ether::MacAddress;
 use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
 use super::clock;
 use super::netlink::Link;
 use crate::sys;
+
+/// Bytes of memory for frames on their way out, of which the kernel takes about 1 KiB for each: an advertisement and an
+/// announcement for every vhid there is, and as much again.
+const SEND_BUFFER: usize = 1 << 20;
 
 /// How the advertisements of one virtual host are wrapped.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,9 @@ impl Port {
     pub fn open(link: &Link) -> io::Result<Self> {
         let packets = Socket::new(Domain::PACKET, Type::RAW, None)?;
         packets.set_nonblocking(true)?;
+        // Beyond net.core.wmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        setsockopt(&packets, sockopt::SndBufForce, &SEND_BUFFER)
+            .or_else(|_| setsockopt(&packets, sockopt::SndBuf, &SEND_BUFFER))?;
         sys::bind_to_interface(packets.as_fd(), link.index, 0)?;
         let [.., high, low] = clock::wall_clock_nanos().to_be_bytes();
         Ok(Self {

@@ -63,11 +63,14 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
+/// Where the completions of all runners go, each with the virtual host's index. Unbounded but small: one element per
+/// script that ended.
+pub type Completions = mpsc::UnboundedSender<(usize, Completion)>;
+
 /// Runs the scripts of one virtual host.
 #[derive(Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
-    completions: mpsc::UnboundedReceiver<Completion>,
     worker: JoinHandle<()>,
 }
 
@@ -114,25 +117,28 @@ impl Shared {
 impl Runner {
     /// Starts the worker, which does nothing until the first [`request`](Self::request).
     ///
-    /// `label` names the virtual host in logs (`eth0 vhid 7`); `interface` and `address_text` are the scripts' first
-    /// two arguments. Panics outside a tokio runtime.
+    /// `label` names the virtual host in logs (`eth0 vhid 7`), `vhost` in `completions`; `interface` and `address_text`
+    /// are the scripts' first two arguments. Panics outside a tokio runtime.
     #[must_use]
-    pub fn new(label: String, scripts: Scripts, interface: String, address_text: String) -> Self {
+    pub fn new(
+        label: String,
+        scripts: Scripts,
+        interface: String,
+        address_text: String,
+        vhost: usize,
+        completions: Completions,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
-        // Unbounded but small: one element per script that ended.
-        let (sender, completions) = mpsc::unbounded_channel();
         let job = Job {
             label,
             scripts,
             interface,
             address_text,
-        };
-        let worker = tokio::spawn(work(job, Arc::clone(&shared), sender));
-        Self {
-            shared,
+            vhost,
             completions,
-            worker,
-        }
+        };
+        let worker = tokio::spawn(work(job, Arc::clone(&shared)));
+        Self { shared, worker }
     }
 
     /// Asks for a script to run. Returns at once.
@@ -142,14 +148,6 @@ impl Runner {
     pub fn request(&self, which: Which) {
         self.shared.wishes().add(which);
         self.shared.changed.notify_one();
-    }
-
-    /// The next script that ends. Cancel safe; waits forever while nothing is requested.
-    pub async fn next_completion(&mut self) -> Completion {
-        match self.completions.recv().await {
-            Some(completion) => completion,
-            None => std::future::pending().await,
-        }
     }
 
     /// Waits until everything requested has ended.
@@ -170,15 +168,19 @@ struct Job {
     scripts: Scripts,
     interface: String,
     address_text: String,
+    vhost: usize,
+    completions: Completions,
 }
 
-async fn work(job: Job, shared: Arc<Shared>, completions: mpsc::UnboundedSender<Completion>) {
+async fn work(job: Job, shared: Arc<Shared>) {
     loop {
         let next = shared.wishes().start();
         if let Some(which) = next {
             let outcome = job.run(which, &shared).await;
             // The receiver is gone while the last scripts are waited for at exit.
-            let _ = completions.send(Completion { which, outcome });
+            let _ = job
+                .completions
+                .send((job.vhost, Completion { which, outcome }));
         } else if shared.wishes().closed {
             return;
         } else {
@@ -350,25 +352,35 @@ mod tests {
         assert!(!passes(libc::ENOENT) && !passes(libc::EACCES));
     }
 
-    fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> Runner {
+    /// Those of one runner.
+    type Ended = mpsc::UnboundedReceiver<(usize, Completion)>;
+
+    fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Runner, Ended) {
         let scripts = Scripts {
             up,
             down,
             xparam: Some("x y".into()),
             timeout,
         };
-        Runner::new(
+        let (completions, ended) = mpsc::unbounded_channel();
+        let runner = Runner::new(
             "eth0 vhid 7".into(),
             scripts,
             "eth0".into(),
             "10.0.0.1/24".into(),
-        )
+            5,
+            completions,
+        );
+        (runner, ended)
     }
 
-    async fn completion(runner: &mut Runner) -> Completion {
-        timeout(DEADLINE, runner.next_completion())
+    async fn completion(ended: &mut Ended) -> Completion {
+        let (vhost, completion) = timeout(DEADLINE, ended.recv())
             .await
             .expect("a script must end")
+            .expect("the runner lives");
+        assert_eq!(vhost, 5);
+        completion
     }
 
     async fn appears(path: &Path) {
@@ -387,10 +399,10 @@ mod tests {
             "up",
             r#"printf '%s\n' "$#" "$@" "${PATH:+path}" > out; cat >> out"#,
         );
-        let mut runner = runner(Some(up), None, DEADLINE);
+        let (runner, mut ended) = runner(Some(up), None, DEADLINE);
         runner.request(Which::Up);
         assert_eq!(
-            completion(&mut runner).await,
+            completion(&mut ended).await,
             Completion {
                 which: Which::Up,
                 outcome: Outcome::Succeeded
@@ -406,15 +418,15 @@ mod tests {
         let body = "echo $0 begins >> out; touch started; while [ ! -e go ]; do sleep 0.01; done; echo ends >> out";
         let up = script(directory.path(), "up", body);
         let down = script(directory.path(), "down", "echo down >> out");
-        let mut runner = runner(Some(up.clone()), Some(down), DEADLINE);
+        let (runner, mut ended) = runner(Some(up.clone()), Some(down), DEADLINE);
         runner.request(Which::Up);
-        appears_while_running(&mut runner, &directory.path().join("started")).await;
+        appears_while_running(&mut ended, &directory.path().join("started")).await;
         for which in [Which::Down, Which::Up, Which::Down, Which::Down] {
             runner.request(which);
         }
         fs::write(directory.path().join("go"), "").unwrap();
-        assert_eq!(completion(&mut runner).await.which, Which::Up);
-        assert_eq!(completion(&mut runner).await.which, Which::Down);
+        assert_eq!(completion(&mut ended).await.which, Which::Up);
+        assert_eq!(completion(&mut ended).await.which, Which::Down);
         runner.finish().await;
         let out = fs::read_to_string(directory.path().join("out")).unwrap();
         assert_eq!(out, format!("{} begins\nends\ndown\n", up.display()));
@@ -429,13 +441,13 @@ mod tests {
             "touch started; while [ ! -e go ]; do sleep 0.01; done; echo up >> out",
         );
         let down = script(directory.path(), "down", "echo down >> out");
-        let mut runner = runner(Some(up), Some(down), DEADLINE);
+        let (runner, mut ended) = runner(Some(up), Some(down), DEADLINE);
         runner.request(Which::Up);
-        appears_while_running(&mut runner, &directory.path().join("started")).await;
+        appears_while_running(&mut ended, &directory.path().join("started")).await;
         runner.request(Which::Down);
         runner.request(Which::Up);
         fs::write(directory.path().join("go"), "").unwrap();
-        assert_eq!(completion(&mut runner).await.which, Which::Up);
+        assert_eq!(completion(&mut ended).await.which, Which::Up);
         runner.finish().await;
         assert_eq!(
             fs::read_to_string(directory.path().join("out")).unwrap(),
@@ -443,10 +455,10 @@ mod tests {
         );
     }
 
-    async fn appears_while_running(runner: &mut Runner, path: &Path) {
+    async fn appears_while_running(ended: &mut Ended, path: &Path) {
         tokio::select! {
             () = appears(path) => {}
-            ended = runner.next_completion() => panic!("ended too early: {ended:?}"),
+            early = ended.recv() => panic!("ended too early: {early:?}"),
         }
     }
 
@@ -461,10 +473,10 @@ mod tests {
         let up = script(directory.path(), "up", body);
         let down = script(directory.path(), "down", "touch after");
         let reader = std::thread::spawn(move || fs::read(fifo));
-        let mut runner = runner(Some(up), Some(down), HANG);
+        let (runner, mut ended) = runner(Some(up), Some(down), HANG);
         runner.request(Which::Up);
         assert_eq!(
-            completion(&mut runner).await,
+            completion(&mut ended).await,
             Completion {
                 which: Which::Up,
                 outcome: Outcome::TimedOut
@@ -488,9 +500,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let body = "trap 'touch cleaned; exit 0' TERM; touch started; while :; do sleep 0.01; done";
         let up = script(directory.path(), "up", body);
-        let mut runner = runner(Some(up), None, HANG);
+        let (runner, mut ended) = runner(Some(up), None, HANG);
         runner.request(Which::Up);
-        assert_eq!(completion(&mut runner).await.outcome, Outcome::TimedOut);
+        assert_eq!(completion(&mut ended).await.outcome, Outcome::TimedOut);
         assert!(
             directory.path().join("started").exists(),
             "the shell must have set its trap within the timeout"
@@ -502,14 +514,14 @@ mod tests {
     async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
         let failing = script(directory.path(), "down", "exit 3");
-        let mut runner = runner(
+        let (runner, mut ended) = runner(
             Some(directory.path().join("missing")),
             Some(failing.clone()),
             DEADLINE,
         );
         runner.request(Which::Up);
         assert_eq!(
-            completion(&mut runner).await,
+            completion(&mut ended).await,
             Completion {
                 which: Which::Up,
                 outcome: Outcome::NotStarted
@@ -517,16 +529,16 @@ mod tests {
         );
         runner.request(Which::Down);
         assert_eq!(
-            completion(&mut runner).await,
+            completion(&mut ended).await,
             Completion {
                 which: Which::Down,
                 outcome: Outcome::Failed
             }
         );
-        let mut runner = super::tests::runner(None, Some(failing), DEADLINE);
+        let (runner, mut ended) = super::tests::runner(None, Some(failing), DEADLINE);
         runner.request(Which::Up);
         assert_eq!(
-            completion(&mut runner).await,
+            completion(&mut ended).await,
             Completion {
                 which: Which::Up,
                 outcome: Outcome::Absent

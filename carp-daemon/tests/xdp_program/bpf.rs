@@ -35,16 +35,22 @@ struct TestRun {
     rest: [u64; 5],
 }
 
-/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`.
-pub fn load_pass(hook: Hook) -> OwnedFd {
-    let (program_type, first) = match hook {
+/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`; before it this many additions, each of which waits for the last: a cycle each on
+/// any processor.
+pub fn load_pass(hook: Hook, additions: usize) -> OwnedFd {
+    const R2_IS_1: u64 = 0x0000_0001_0000_02b7;
+    const ADD_R2_TO_R2: u64 = 0x220c;
+    const EXIT: u64 = 0x95;
+    let (program_type, answer) = match hook {
         Hook::Xdp => (BPF_PROG_TYPE_XDP, 0x0000_0002_0000_00b7),
         Hook::Tcx => (BPF_PROG_TYPE_SCHED_CLS, 0xffff_ffff_0000_00b7),
     };
-    let instructions: [u64; 2] = [first, 0x95];
+    let mut instructions = vec![R2_IS_1; usize::from(additions > 0)];
+    instructions.resize(instructions.len() + additions, ADD_R2_TO_R2);
+    instructions.extend([answer, EXIT]);
     let mut load = Load {
         program_type,
-        instruction_count: 2,
+        instruction_count: u32::try_from(instructions.len()).unwrap(),
         instructions: instructions.as_ptr(),
         license: c"GPL".as_ptr(),
         rest: [0; 4],
@@ -58,8 +64,8 @@ pub fn load_pass(hook: Hook) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Runs the program on one frame, often; returns its last action.
-pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
+/// Runs the program on one frame, often; returns its last action, and what one run took in whole nanoseconds.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32) {
     let mut run = TestRun {
         program: u32::try_from(program.as_raw_fd()).unwrap(),
         return_value: 0,
@@ -75,7 +81,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> u32 {
     // SAFETY: as above; the kernel writes into the attributes alone.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    run.return_value
+    (run.return_value, run.duration)
 }
 
 /// Sends frames out of an interface.

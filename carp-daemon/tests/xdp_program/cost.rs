@@ -1,9 +1,10 @@
 //! What a frame costs, beside a program that only passes it on.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use carp_common::shared::{FENCE_ALL_GLOBAL, KernelKeys};
 use carp_common::wire::advertisement::Advertisement;
+use carp_common::wire::arp::Operation;
 
 use crate::bpf;
 use crate::datapath::{Datapath, Fate, HOOKS, Hook};
@@ -28,14 +29,15 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
 }
 
 /// What a flood of forged advertisements costs, HMAC and all, where one form of the digest is accepted, as without IPv6
-/// link-local addresses. The budget is a multiple of what passing alone costs, because absolute times are the machine's.
+/// link-local addresses.
+///
+/// Nanoseconds are the machine's, and so is what passing alone costs. The budget is in processor cycles, of which a
+/// program without parallelism shows the length.
 #[test]
 fn forged_advertisement_costs_at_most_the_two_hashes() {
-    const BUDGET: u64 = 12_000;
-    let forged = carrying(&Advertisement {
-        digest: [0xd1; 20],
-        ..authentic(VHID, COUNTER)
-    });
+    // Unrolled it takes some 1 840 cycles; as loops over the rounds the hashes take twice as long.
+    const BUDGET: u64 = 2_600;
+    let forged = forged();
     for hook in HOOKS {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
@@ -45,9 +47,42 @@ fn forged_advertisement_costs_at_most_the_two_hashes() {
         let mut keys = KernelKeys::NONE;
         keys.0[0] = authenticator(VHID, &ADDRESSES).kernel_keys().0[0];
         datapath.keys.set(0, keys, 0).unwrap();
-        let percent = percent_of_trivial(&datapath, hook, "forged", &forged, Fate::Drop, BUDGET);
-        assert!(percent <= BUDGET, "{percent} % on {hook:?}");
+        let cycles = cycles(&datapath, hook, &forged, BUDGET);
+        assert!(cycles <= BUDGET, "{cycles} cycles on {hook:?}");
     }
+}
+
+fn forged() -> Vec<u8> {
+    carrying(&Advertisement {
+        digest: [0xd1; 20],
+        ..authentic(VHID, COUNTER)
+    })
+}
+
+/// What a dropped frame costs beyond passing. The best of a few attempts, as in [`percent_of_trivial`].
+fn cycles(datapath: &Datapath, hook: Hook, frame: &[u8], budget: u64) -> u64 {
+    const LENGTH: usize = 1000;
+    let programs = [bpf::load_pass(hook, 0), bpf::load_pass(hook, LENGTH)];
+    let mut best = u64::MAX;
+    for _ in 0..8 {
+        let mut samples = [const { Vec::new() }; 3];
+        for _ in 0..9 {
+            samples[0].push(cost(programs[0].as_fd(), hook, frame, Fate::Pass));
+            samples[1].push(cost_of(SLOW, programs[1].as_fd(), hook, frame, Fate::Pass));
+            samples[2].push(cost(datapath.fd().as_fd(), hook, frame, Fate::Drop));
+        }
+        let [passing, ruler, ours] = samples.map(median);
+        let cycles = ours.saturating_sub(passing) * LENGTH as u64 / (ruler - passing).max(1);
+        println!(
+            "{hook:?}, 1000 frames, forged: {ours} ns, passing alone {passing} ns, a thousand cycles {ruler} ns, \
+             {cycles} cycles"
+        );
+        best = best.min(cycles);
+        if best <= budget {
+            break;
+        }
+    }
+    best
 }
 
 /// Not a budget, but known: the wide fence asks a map about every packet.
@@ -77,7 +112,7 @@ fn percent_of_trivial(
     fate: Fate,
     budget: u64,
 ) -> u64 {
-    let trivial = bpf::load_pass(hook);
+    let trivial = bpf::load_pass(hook, 0);
     let mut best = u64::MAX;
     for _ in 0..8 {
         let mut ours = Vec::new();
@@ -99,19 +134,108 @@ fn percent_of_trivial(
     best
 }
 
+/// What `cargo xtask bench cost` shows, a line for each frame: `price: HOOK | FRAME | limit or ours | PICOSECONDS …`.
+#[test]
+#[ignore = "measures, and claims nothing: `cargo xtask bench cost`"]
+fn prices() {
+    let rounds = std::env::var("CARP_BENCH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
+    let frames = [
+        ("TCP", tcp(), Fate::Pass),
+        (
+            "TCP in a VLAN",
+            tagged(tcp(), &[[0x81, 0, 0, 5]]),
+            Fate::Pass,
+        ),
+        ("ARP", arp(Operation::Request, SOURCE, OURS), Fate::Pass),
+        ("TCP over IPv6", tcp6(), Fate::Pass),
+        ("VRRP", vrrp(2, 51, 1, 20), Fate::Pass),
+        ("CARP, foreign vhid", advertisement(99, GROUP), Fate::Pass),
+        ("CARP, forged", forged(), Fate::Drop),
+        // The first run of each test run is the one it duplicates.
+        ("CARP, duplicate", genuine(), Fate::Drop),
+    ];
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let trivial = bpf::load_pass(hook, 0);
+        let mut passing = Vec::new();
+        let mut ours = vec![Vec::new(); frames.len()];
+        let mut first = Vec::new();
+        for _ in 0..rounds {
+            let alone = cost(trivial.as_fd(), hook, &tcp(), Fate::Pass);
+            passing.push(alone);
+            for ((_, frame, fate), samples) in frames.iter().zip(&mut ours) {
+                samples.push(cost(datapath.fd().as_fd(), hook, frame, *fate));
+            }
+            let single = single(&trivial, hook, &mut datapath);
+            first.push(alone + single);
+        }
+        print_price(
+            hook,
+            "every frame, a program that only passes",
+            "limit",
+            &passing,
+        );
+        for ((name, ..), samples) in frames.iter().zip(&ours) {
+            print_price(hook, name, "ours", samples);
+        }
+        print_price(hook, "CARP, genuine", "ours", &first);
+    }
+}
+
+fn print_price(hook: Hook, frame: &str, side: &str, picos: &[u64]) {
+    let samples: Vec<String> = picos.iter().map(u64::to_string).collect();
+    let hook = match hook {
+        Hook::Xdp => "XDP",
+        Hook::Tcx => "tcx",
+    };
+    println!("price: {hook} | {frame} | {side} | {}", samples.join(" "));
+}
+
+/// What a genuine advertisement takes more than passing alone does. Unit: picoseconds.
+///
+/// It is genuine once; so each run is a test run of its own, after which everything is forgotten, and the kernel's
+/// figure is that of one run, cold caches included.
+fn single(trivial: &OwnedFd, hook: Hook, datapath: &mut Datapath) -> u64 {
+    let frame = genuine();
+    let mut ours = Vec::new();
+    let mut passing = Vec::new();
+    // What the duplicates left.
+    datapath.drain();
+    for _ in 0..500 {
+        datapath.forget();
+        let (_, nanos) = bpf::test_run(trivial.as_fd(), &frame, 1);
+        passing.push(u64::from(nanos));
+        let (answer, nanos) = bpf::test_run(datapath.fd().as_fd(), &frame, 1);
+        assert_eq!(hook.fate(answer), Fate::Pass);
+        ours.push(u64::from(nanos));
+    }
+    assert_eq!(datapath.drain().len(), ours.len(), "all were genuine");
+    median(ours).saturating_sub(median(passing)) * 1000
+}
+
 /// What 1000 runs take. Unit: nanoseconds.
 ///
 /// The kernel's own figure is whole nanoseconds for one run, too coarse here. Its fixed cost (repeated runs patch the
 /// XDP dispatcher, which takes milliseconds) is measured and taken off.
 fn cost(program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
-    // Some 20 ms, whatever one run takes.
     let runs = match fate {
-        Fate::Pass => 4_000_000,
-        Fate::Drop => 50_000,
+        Fate::Pass => FAST,
+        Fate::Drop => SLOW,
     };
+    cost_of(runs, program, hook, frame, fate)
+}
+
+/// Runs that take some 20 ms, of what takes nanoseconds and of what takes hundreds.
+const FAST: u32 = 4_000_000;
+const SLOW: u32 = 50_000;
+
+fn cost_of(runs: u32, program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
     let timed = |runs| {
         let before = monotonic_ns();
-        assert_eq!(hook.fate(bpf::test_run(program, frame, runs)), fate);
+        let (answer, _) = bpf::test_run(program, frame, runs);
+        assert_eq!(hook.fate(answer), fate);
         monotonic_ns() - before
     };
     let fixed = timed(2);

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use carp_common::shared::{FENCE_ALL_GLOBAL, FenceKey, FenceValue};
-use carp_common::wire::arp::{Arp, Operation, PACKET_LEN};
-use carp_common::wire::ether::MacAddress;
+use carp_common::wire::arp::Operation;
 
 use crate::datapath::{Datapath, Fate, HOOKS, LOOPBACK};
 use crate::frames::*;
@@ -13,24 +12,6 @@ use crate::monotonic_ns;
 const VIRTUAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 const VIRTUAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 const HOUR_NS: u64 = 3_600_000_000_000;
-
-fn arp(operation: Operation, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let mut packet = [0xa5; PACKET_LEN];
-    Arp {
-        operation,
-        sender_mac: MacAddress([2, 0, 0, 0, 0, 9]),
-        sender_ip: sender,
-        target_mac: MacAddress([0; 6]),
-        target_ip: target,
-    }
-    .emit(&mut packet);
-    let mut frame = vec![0xff; 6];
-    frame.extend([2, 0, 0, 0, 0, 9, 8, 6]);
-    frame.extend(packet);
-    // As a driver pads it.
-    frame.resize(60, 0);
-    frame
-}
 
 fn ipv6(next_header: u8, destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x33, 0x33, 0xff, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0x86, 0xdd];
@@ -62,7 +43,15 @@ fn set(datapath: &mut Datapath, address: impl Into<IpAddr>, deadline_ns: u64) {
     let key = FenceKey::new(LOOPBACK, 0, address.into());
     datapath
         .fence
-        .insert(key, FenceValue { deadline_ns }, 0)
+        .insert(
+            key,
+            FenceValue {
+                deadline_ns,
+                vhid: 7,
+                _pad: 0,
+            },
+            0,
+        )
         .unwrap();
 }
 

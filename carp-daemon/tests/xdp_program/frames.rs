@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
+use carp_common::wire::arp::{Arp, Operation, PACKET_LEN};
 use carp_common::wire::checksum::internet_checksum;
 use carp_common::wire::ether::MacAddress;
 use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
@@ -156,4 +157,23 @@ pub fn vrrp(version: u8, vrid: u8, addresses: u8, len: usize) -> Vec<u8> {
     frame.extend([version << 4 | 1, vrid, 100, addresses]);
     frame.resize(CARP + len, 0x5a);
     with_ip_byte(frame, 3, u8::try_from(20 + len).unwrap())
+}
+
+/// An ARP packet.
+pub fn arp(operation: Operation, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut packet = [0xa5; PACKET_LEN];
+    Arp {
+        operation,
+        sender_mac: MacAddress([2, 0, 0, 0, 0, 9]),
+        sender_ip: sender,
+        target_mac: MacAddress([0; 6]),
+        target_ip: target,
+    }
+    .emit(&mut packet);
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 9, 8, 6]);
+    frame.extend(packet);
+    // As a driver pads it.
+    frame.resize(60, 0);
+    frame
 }

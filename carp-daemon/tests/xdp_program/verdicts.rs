@@ -21,10 +21,7 @@ fn every_verdict_has_its_action_and_its_counters() {
     let vlan5 = [0x81, 0, 0xe0, 5];
     let service9 = [0x88, 0xa8, 0, 9];
 
-    let forged = [
-        ("received-inet-packets", 1),
-        ("dropped-bad-authentication", 1),
-    ];
+    let forged = [("received-inet-packets", 1), ("suspects-delivered", 1)];
     let mut broken_checksum = genuine();
     broken_checksum[CARP + 20] ^= 1;
     let mut version3 = genuine();
@@ -286,6 +283,7 @@ fn every_verdict_has_its_action_and_its_counters() {
     assert_eq!(
         unreached,
         [
+            Counter::DroppedBadAuthentication,
             Counter::DroppedDuplicate,
             Counter::DroppedRateLimited,
             Counter::DroppedFenced,

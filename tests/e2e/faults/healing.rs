@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use carp_tests::lab::note;
 use carp_tests::{Host, Mark, Ucarp, eventually, lab};
 
-use super::scene::{FAST_INTERVAL, NOISE, Scene};
+use super::scene::{FAST_INTERVAL, NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, Scripts};
 
 /// The hosts cannot hear each other; the client and the neighbour hear both.
@@ -74,6 +74,7 @@ fn after_a_partition_the_better_master_remains_and_the_client_is_at_it_at_once()
          outage {:?}; interval {FAST_INTERVAL:?}",
         client.longest_outage(healed)
     ));
+    misses_at_most(&client, healed, FAST_INTERVAL * 2)?;
     client.wait_for_answer(LONG)?;
     scene
         .capture
@@ -102,6 +103,7 @@ fn winner_that_is_heard_first(profile: &str) -> Result<()> {
         client.longest_outage(healed)
     ));
     ensure!(arp < FAST_INTERVAL * 2 + NOISE, "{profile}: {arp:?}");
+    misses_at_most(&client, healed, FAST_INTERVAL * 2)?;
     scene.is_settled_on(&scene.a)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use carp_tests::lab::note;
 use carp_tests::{Host, lab};
 
-use super::scene::{FAST_MASTER_DOWN, NOISE, Scene};
+use super::scene::{FAST_MASTER_DOWN, NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW_MASTER_DOWN, takeover_time};
 
 /// a, the MASTER, loses its link by `cut`: b takes over; a, repaired, stays BACKUP although it is better, and takes over
@@ -28,6 +28,7 @@ fn master_loses_its_link(
     );
     client.wait_for_answer(LONG)?;
     let outage = client.longest_outage(cut_at);
+    misses_at_most(&client, cut_at, SLOW_MASTER_DOWN)?;
     let repaired = scene.capture.mark();
     repair(&scene.a)?;
     ensure!(!scene.a.has_address(ADDRESS)?, "a still has the address");
@@ -164,7 +165,7 @@ fn a_flapping_link_does_not_make_a_flapping_master() -> Result<()> {
         "{flaps} flaps in 3 s: the client's longest outage {:?}",
         client.longest_outage(started)
     ));
-    Ok(())
+    misses_at_most(&client, started, SLOW_MASTER_DOWN)
 }
 
 #[test]

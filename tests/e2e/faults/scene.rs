@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use carp_tests::{Captured, Daemon, Host, Lab, Mac, Mark, Witness, eventually};
+use carp_tests::{Captured, Client, Daemon, Host, Lab, Mac, Mark, Witness, eventually};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SKEW_STEP, SLOW};
 
@@ -15,6 +15,16 @@ pub const NOISE: Duration = Duration::from_secs(1);
 pub const FAST_INTERVAL: Duration = SKEW_STEP.saturating_mul(25);
 /// [`FAST`]'s master-down time, exactly.
 pub const FAST_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(75);
+
+/// Since `start` the client got no answer for `bound` at the most, and what the machine's noise adds.
+pub fn misses_at_most(client: &Client, start: Instant, bound: Duration) -> Result<()> {
+    let outage = client.longest_outage(start);
+    ensure!(
+        outage < bound + NOISE,
+        "the client's outage was {outage:?}, more than {bound:?}"
+    );
+    Ok(())
+}
 
 /// A [`Pair`] under a neighbour's eyes.
 pub struct Scene {
@@ -48,8 +58,13 @@ impl Scene {
         Ok((a, b))
     }
 
-    /// No question from `mark` on was answered by two hosts.
+    /// No question from `mark` on was answered by two hosts, and some were by one.
     pub fn never_two_owners_since(&self, mark: Mark) -> Result<()> {
+        eventually("the neighbour gets an answer", LONG, || {
+            let sightings = self.witness.sightings(&self.capture, mark);
+            let mut owners = sightings.iter().map(|sighting| sighting.owners.len());
+            Ok(owners.any(|owners| owners > 0).then_some(()))
+        })?;
         let sightings = self.witness.sightings(&self.capture, mark);
         let double = sightings.iter().find(|sighting| sighting.owners.len() > 1);
         ensure!(

@@ -38,10 +38,29 @@ const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
 /// See the module.
 pub fn target(data: &[u8]) {
+    play(data);
+}
+
+/// What came of an input, for whoever wants to know where it leads.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The states that were entered, in order.
+    pub states: Vec<State>,
+    /// The core's, at the end.
+    pub counters: Counters,
+}
+
+/// Plays the input; nothing comes of one that is too short for the settings.
+pub fn play(data: &[u8]) -> Outcome {
     let mut input = Unstructured::new(data);
     // An error means that the bytes ran out.
-    if let Ok(mut play) = Play::new(&mut input) {
-        while !input.is_empty() && play.now < END && play.step(&mut input).is_ok() {}
+    let Ok(mut play) = Play::new(&mut input) else {
+        return Outcome::default();
+    };
+    while !input.is_empty() && play.now < END && play.step(&mut input).is_ok() {}
+    Outcome {
+        states: play.states,
+        counters: play.counters,
     }
 }
 
@@ -60,6 +79,7 @@ struct Play {
     sent: Option<[u8; HEADER_LEN]>,
     sent_counter: Option<u64>,
     reported: State,
+    states: Vec<State>,
     datapath: State,
     holds_addresses: bool,
     noticed: BTreeMap<&'static str, Instant>,
@@ -100,6 +120,7 @@ impl Play {
             sent: None,
             sent_counter: None,
             reported: State::Init,
+            states: Vec::new(),
             datapath: State::Init,
             holds_addresses: false,
             noticed: BTreeMap::new(),
@@ -289,6 +310,7 @@ impl Play {
                     assert_eq!(from, self.reported);
                     assert_ne!(from, to);
                     self.reported = to;
+                    self.states.push(to);
                     was_master |= to == State::Master;
                 }
                 Action::ProgramDatapath(state) => self.datapath = state,

@@ -106,11 +106,8 @@ impl VirtualHost {
     /// Neither replayed nor rewritten, as far as that can be told.
     fn is_fresh(&mut self, family: Family, origin: Origin, advertisement: &Advertisement) -> bool {
         let source = origin.source;
-        if self.settings.strict_counter
-            && !self
-                .sequence
-                .rises(family, advertisement.counter, origin.arrival)
-        {
+        let (counter, arrival) = (advertisement.counter, origin.arrival);
+        if self.settings.strict_counter && !self.sequence.rises(family, counter, arrival) {
             self.counters.dropped_stale_counter += 1;
             self.notify_limited(
                 |limits| &mut limits.stale_counter,

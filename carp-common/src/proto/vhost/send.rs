@@ -42,7 +42,7 @@ impl VirtualHost {
 
     fn send(&mut self, priority: Priority) {
         for family in self.active_families() {
-            let counter = self.sequence.send(self.now, family, self.stride(family));
+            let counter = self.sequence.send(family, self.stride(family), self.now);
             let digest = self.authenticator.sign(counter);
             if let Some(source) = self.sources[family] {
                 self.sent.remember(source, counter, digest);

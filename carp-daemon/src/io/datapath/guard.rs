@@ -1,15 +1,11 @@
-//! What the kernel program looks up: for each virtual host its entry, keys and history, and the fenced addresses.
+//! What the kernel program looks up about a virtual host: its entry, keys and history.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use carp_common::guard::History;
-use carp_common::shared::{
-    FENCE_MAP, FenceKey, FenceValue, HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey,
-    VhostValue,
-};
+use carp_common::shared::{HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey, VhostValue};
 use carp_common::time::Instant;
 
 use super::error::{Error, errno, map_error};
@@ -20,7 +16,6 @@ use super::kernel::take;
 /// Each entry has a slot in the arrays. Its keys are there before the entry is, and zeros after it is gone.
 pub struct Guard {
     vhosts: HashMap<MapData, VhostKey, VhostValue>,
-    fence: HashMap<MapData, FenceKey, FenceValue>,
     keys: Array<MapData, KernelKeys>,
     history: PerCpuArray<MapData, History>,
     processors: usize,
@@ -38,7 +33,6 @@ impl Guard {
         Ok(Self {
             free: (0..keys.len()).rev().collect(),
             vhosts: take(object, VHOSTS_MAP)?,
-            fence: take(object, FENCE_MAP)?,
             keys,
             history: take(object, HISTORY_MAP)?,
             processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
@@ -91,28 +85,6 @@ impl Guard {
         self.write(key, value)
     }
 
-    /// From `deadline` on questions for the address are dropped.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn fence(&mut self, ifindex: u32, address: IpAddr, deadline: Instant) -> Result<(), Error> {
-        let value = FenceValue {
-            deadline_ns: deadline.as_nanos(),
-        };
-        self.fence
-            .insert(FenceKey::new(ifindex, 0, address), value, 0)
-            .map_err(map_error("write", FENCE_MAP))
-    }
-
-    /// Questions for the address are nobody's business of ours; one that was not fenced is fine.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn unfence(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
-        absent_or(self.fence.remove(&FenceKey::new(ifindex, 0, address)))
-            .map_err(map_error("write", FENCE_MAP))
-    }
-
     fn write(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
         self.vhosts
             .insert(key, value, 0)
@@ -138,7 +110,7 @@ impl Guard {
 }
 
 /// Removing what is not there is no failure.
-fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),

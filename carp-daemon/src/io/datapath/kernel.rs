@@ -15,6 +15,7 @@ use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
 use super::error::{Error, map_error, refused};
+use super::fence::FenceTable;
 use super::guard::Guard;
 use super::hook::{self, Attachment, Hook};
 use super::pins::Pins;
@@ -36,8 +37,6 @@ const SMALLEST_RING: u32 = 4096;
 pub struct Sizes {
     /// Entries of the map of virtual hosts.
     vhosts: u32,
-    /// Entries of the map of fenced addresses.
-    addresses: u32,
     /// Bytes of the ring buffer; the kernel wants a power of two of whole pages.
     ring_bytes: u32,
 }
@@ -46,14 +45,13 @@ impl Sizes {
     /// For a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let addresses = config.vhosts.iter().map(|vhost| vhost.addresses.len());
-        Self::for_numbers(config.vhosts.len(), addresses.sum())
+        Self::for_number(config.vhosts.len())
     }
 
-    /// Room for every virtual host in both families, and for about forty advertisements of each: what arrives while we
+    /// Room for every virtual host, in the one family that is served so far, and for about forty advertisements of each: what arrives while we
     /// are stopped for that many intervals. Above a thousand virtual hosts it is fewer: the ring is memory of ours that
     /// cannot be swapped out.
-    fn for_numbers(vhosts: usize, addresses: usize) -> Self {
+    fn for_number(vhosts: usize) -> Self {
         const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
         const SMALLEST: usize = 64 * 1024;
         const LARGEST: usize = 4 * 1024 * 1024;
@@ -61,10 +59,8 @@ impl Sizes {
             .saturating_mul(RECORD_LEN * 40)
             .clamp(SMALLEST, LARGEST)
             .next_power_of_two();
-        let entries = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(2);
         Self {
-            vhosts: entries(vhosts.saturating_mul(2)),
-            addresses: entries(addresses),
+            vhosts: u32::try_from(vhosts).unwrap_or(u32::MAX).max(1),
             ring_bytes: u32::try_from(ring).expect("no more than LARGEST"),
         }
     }
@@ -87,8 +83,12 @@ impl Kernel {
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn load(debug: bool, fence: Fence, sizes: Sizes) -> Result<Self, Error> {
+    pub fn load(debug: bool, fence: Fence, sizes: Sizes, pins: &Pins) -> Result<Self, Error> {
         let mut loader = EbpfLoader::new();
+        if let Some(table) = pins.fence_table() {
+            // Opened when it is there.
+            loader.map_pin_path(FENCE_MAP, table);
+        }
         if !debug {
             loader.map_max_entries(LOG_MAP, SMALLEST_RING);
         }
@@ -97,7 +97,6 @@ impl Kernel {
             .btf(None)
             .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
             .override_global(FENCE_ALL_GLOBAL, &u32::from(fence == Fence::All), true)
-            .map_max_entries(FENCE_MAP, sizes.addresses)
             .map_max_entries(VHOSTS_MAP, sizes.vhosts)
             .map_max_entries(KEYS_MAP, sizes.vhosts)
             .map_max_entries(HISTORY_MAP, sizes.vhosts)
@@ -138,6 +137,14 @@ impl Kernel {
     pub fn attach(&mut self, link: &Link, hook: Hook, pins: &Pins) -> Result<Attachment, Error> {
         self.prepare(hook)?;
         hook::attach(&mut self.object, link, hook, pins)
+    }
+
+    /// The fenced addresses that its programs know.
+    ///
+    /// # Errors
+    /// When they were taken before.
+    pub fn take_fence_table(&mut self) -> Result<FenceTable, Error> {
+        take(&mut self.object, FENCE_MAP).map(FenceTable::of)
     }
 
     /// What the program looks up.
@@ -245,24 +252,19 @@ mod tests {
     #[test]
     fn the_ring_grows_with_the_virtual_hosts_in_powers_of_two() {
         assert_eq!(
-            Sizes::for_numbers(1, 1),
+            Sizes::for_number(1),
             Sizes {
-                vhosts: 2,
-                addresses: 2,
+                vhosts: 1,
                 ring_bytes: 64 * 1024
             }
         );
         assert_eq!(
-            Sizes::for_numbers(255, 300),
+            Sizes::for_number(255),
             Sizes {
-                vhosts: 510,
-                addresses: 300,
+                vhosts: 255,
                 ring_bytes: 2 * 1024 * 1024
             }
         );
-        assert_eq!(
-            Sizes::for_numbers(usize::MAX, usize::MAX).ring_bytes,
-            4 * 1024 * 1024
-        );
+        assert_eq!(Sizes::for_number(usize::MAX).ring_bytes, 4 * 1024 * 1024);
     }
 }

@@ -5,7 +5,8 @@
 //! | `kernel` | the kernel program and its maps |
 //! | `hook` | the ways to attach it: XDP in the driver or in the stack, tcx |
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
-//! | `guard` | the maps that it looks virtual hosts and fenced addresses up in |
+//! | `guard` | the maps that it looks virtual hosts up in |
+//! | `fence` | the table of addresses that the host must not answer for |
 //! | [`error`] | what stands in the way, and the way out |
 //! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
 //!
@@ -21,6 +22,7 @@
 //! likewise on every device and is never chosen unasked.
 
 pub mod error;
+mod fence;
 mod guard;
 mod hook;
 mod kernel;
@@ -35,8 +37,10 @@ use std::task::{Context, Poll};
 
 use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::time::Instant;
+use carp_common::units::Vhid;
 use tracing::{debug, info, warn};
 
+pub use self::fence::{FenceTable, Fenced};
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
 pub use self::pins::{Pins, Removal};
@@ -93,8 +97,13 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel program or its maps, wherever it runs.
-    #[error(transparent)]
-    Program(#[from] error::Error),
+    #[error("datapath {rung} cannot be used: {}", .source.way_out())]
+    Program {
+        /// How it was to run.
+        rung: Rung,
+        /// Why not.
+        source: error::Error,
+    },
 }
 
 impl Error {
@@ -102,7 +111,7 @@ impl Error {
     const fn cause(&self) -> Option<&error::Error> {
         match self {
             Self::Kernel { source, .. } => Some(source),
-            Self::Socket { .. } | Self::Program(_) => None,
+            Self::Socket { .. } | Self::Program { .. } => None,
         }
     }
 }
@@ -159,6 +168,8 @@ pub struct Datapath {
     ring_losses: u64,
     /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
     kernel: Option<Kernel>,
+    /// That of the kernel programs, or one that others pinned.
+    fences: Option<FenceTable>,
     pins: Pins,
     attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
@@ -173,6 +184,7 @@ impl Datapath {
     /// # Errors
     /// When the network namespace cannot be told.
     pub fn new(config: &Config) -> Result<Self, lock::Error> {
+        let pins = Pins::existing()?;
         Ok(Self {
             wanted: config.datapath,
             fence: config.fence,
@@ -180,7 +192,8 @@ impl Datapath {
             debug: config.debug,
             ring_losses: 0,
             kernel: None,
-            pins: Pins::existing()?,
+            fences: pins.fence_table().as_deref().and_then(FenceTable::pinned),
+            pins,
             attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
             rungs: BTreeMap::new(),
@@ -249,14 +262,21 @@ impl Datapath {
         } else {
             warn!("receiving on {name} through datapath {rung}{remark}{refusals}");
         }
-        // What still hangs there would go on dropping by what it was told last.
+        // Our program looks into the same table. Without one of ours, a leftover that still fences has its use.
+        if rung != Rung::Socket || self.fenced(link.index).is_empty() {
+            self.remove_leftovers(link);
+        }
+        Ok(rung)
+    }
+
+    /// Programs that nobody owns any more.
+    fn remove_leftovers(&self, link: &Link) {
         for name in self.pins.remove_unowned(link.index, &link.name).removed {
             info!(
                 "{}: removed the {name} program that an earlier run left",
                 link.name
             );
         }
-        Ok(rung)
     }
 
     fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), Error> {
@@ -288,9 +308,10 @@ impl Datapath {
         let kernel = match &mut self.kernel {
             Some(kernel) => kernel,
             none => {
-                let kernel = none.insert(Kernel::load(self.debug, self.fence, self.sizes)?);
                 self.pins = Pins::open()?;
-                kernel
+                let mut kernel = Kernel::load(self.debug, self.fence, self.sizes, &self.pins)?;
+                self.fences = Some(kernel.take_fence_table()?);
+                none.insert(kernel)
             }
         };
         Ok((kernel, &self.pins))
@@ -317,10 +338,21 @@ impl Datapath {
                 Err(error) if self.wanted == config::Datapath::Auto => {
                     debug!("there will be no {}: {}", hook.name(), Chain(&error));
                 }
-                Err(error) => return Err(error.into()),
+                Err(source) => {
+                    let rung = Rung::Kernel(*hook);
+                    return Err(Error::Program { rung, source });
+                }
             }
         }
         Ok(())
+    }
+
+    /// Forgets an interface that is gone.
+    pub fn forget(&mut self, ifindex: u32) {
+        self.detach(ifindex);
+        if let Some(fences) = &mut self.fences {
+            fences.forget(ifindex);
+        }
     }
 
     /// Stops listening on an interface, which may be gone already.
@@ -333,11 +365,14 @@ impl Datapath {
         self.pins.forget(ifindex);
     }
 
-    /// Stops listening everywhere and leaves nothing behind. Without this what is pinned stays, and fences.
+    /// Stops listening everywhere. What is pinned stays where addresses are fenced still, and fences them: somebody
+    /// else's, who died, or what an earlier run left when our start failed.
     pub fn close(&mut self) {
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
-            self.detach(ifindex);
+            if self.fenced(ifindex).is_empty() {
+                self.detach(ifindex);
+            }
         }
     }
 
@@ -366,7 +401,7 @@ impl Datapath {
         }
     }
 
-    /// From `deadline` on this host no longer answers for the address, unless told otherwise before.
+    /// From `deadline` on this host no longer answers for an address of this virtual host, unless told otherwise before.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -374,11 +409,12 @@ impl Datapath {
         &mut self,
         ifindex: u32,
         address: IpAddr,
+        vhid: Vhid,
         deadline: Instant,
     ) -> Result<(), error::Error> {
-        match &mut self.kernel {
-            Some(kernel) if self.fence != Fence::Off => {
-                kernel.guard().fence(ifindex, address, deadline)
+        match &mut self.fences {
+            Some(fences) if self.fence != Fence::Off => {
+                fences.set(ifindex, address, vhid, deadline)
             }
             Some(_) | None => Ok(()),
         }
@@ -389,10 +425,18 @@ impl Datapath {
     /// # Errors
     /// What the kernel answers.
     pub fn unfence(&mut self, ifindex: u32, address: IpAddr) -> Result<(), error::Error> {
-        match &mut self.kernel {
-            Some(kernel) => kernel.guard().unfence(ifindex, address),
+        match &mut self.fences {
+            Some(fences) => fences.clear(ifindex, address),
             None => Ok(()),
         }
+    }
+
+    /// What is fenced on an interface, whoever did it.
+    #[must_use]
+    pub fn fenced(&self, ifindex: u32) -> Vec<Fenced> {
+        self.fences
+            .as_ref()
+            .map_or_else(Vec::new, |fences| fences.on(ifindex))
     }
 
     /// Until then the kernel program is not taken for a leftover and may drop.
@@ -411,9 +455,10 @@ impl Datapath {
     /// # Errors
     /// What the kernel answers.
     pub fn remove(&mut self, key: VhostKey) -> Result<(), error::Error> {
+        self.vhosts.remove(&key);
         match &mut self.kernel {
-            Some(kernel) if self.vhosts.remove(&key).is_some() => kernel.guard().remove(key),
-            Some(_) | None => Ok(()),
+            Some(kernel) => kernel.guard().remove(key),
+            None => Ok(()),
         }
     }
 
@@ -484,12 +529,27 @@ impl Datapath {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn counts(&mut self, ifindex: u32) -> Result<Counts, Error> {
+    pub fn counts(&mut self, ifindex: u32) -> Result<Counts, error::Error> {
         match (self.receivers.get_mut(&ifindex), &self.kernel) {
             (Some(receiver), _) => Ok(receiver.counts()),
-            (None, Some(kernel)) => Ok(kernel.counts()?),
+            (None, Some(kernel)) => kernel.counts(),
             (None, None) => Ok([0; Counter::ALL.len()]),
         }
+    }
+
+    /// One of the statistics, of all interfaces together.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count(&mut self, counter: Counter) -> Result<u64, error::Error> {
+        let kernel = match &self.kernel {
+            Some(kernel) => kernel.count(counter)?,
+            None => 0,
+        };
+        let sockets = self.receivers.values_mut();
+        Ok(sockets.fold(kernel, |sum, socket| {
+            sum.wrapping_add(socket.count_of(counter))
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 //! A pinned link outlives its process, and with it the fence around what a dead MASTER left behind. Each link has a
 //! place (an interface of a network namespace, and a hook there), and each place a lock: who holds it serves there;
 //! what is pinned at a place whose lock is free is a leftover. The next start takes over what it can use and removes
-//! the rest; an orderly stop, and `carpd --detach`, leave nothing.
+//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lies the table of fenced addresses.
 //!
 //! A mount belongs to a mount namespace, and goes with it: a process that was given one of its own (`ip netns exec`, a
 //! service with private mounts) finds nothing of what an earlier one pinned, unless the bpffs was mounted before.
@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use nix::fcntl::{Flock, FlockArg};
@@ -25,6 +26,13 @@ use crate::sys;
 
 /// Our bpffs, beside the locks.
 const DIRECTORY: &str = "/run/carpd/bpf";
+
+/// The pin of the table of fenced addresses; the number is that of its layout, for versions that come to differ.
+const FENCE_TABLE: &str = "fence-1";
+
+/// How old a table without a program must be before another network namespace's is removed: its owner may be about to
+/// attach one.
+const TABLE_GRACE: Duration = Duration::from_secs(60);
 
 /// The pins of this network namespace.
 #[derive(Debug)]
@@ -109,8 +117,17 @@ impl Pins {
     /// Removes the pins of interfaces that are gone, in every network namespace.
     pub fn remove_dead(&self) {
         if self.mounted {
-            for name in names(Path::new(DIRECTORY)) {
-                remove_dead_in(&Path::new(DIRECTORY).join(name));
+            let names = names(Path::new(DIRECTORY));
+            for name in &names {
+                match name.strip_suffix(FENCE_TABLE) {
+                    None => remove_dead_in(&Path::new(DIRECTORY).join(name)),
+                    // Whatever has a program has a directory.
+                    Some(namespace)
+                        if names
+                            .iter()
+                            .any(|other| other != name && other.starts_with(namespace)) => {}
+                    Some(_) => remove_old(&Path::new(DIRECTORY).join(name)),
+                }
             }
         }
     }
@@ -120,6 +137,15 @@ impl Pins {
         if self.mounted {
             remove_dead_in(&self.directory(ifindex));
         }
+    }
+
+    /// Where the table of fenced addresses is pinned, which every carpd of this network namespace shares; `None` when
+    /// nothing is pinned.
+    #[must_use]
+    pub fn fence_table(&self) -> Option<PathBuf> {
+        let (device, inode) = self.namespace;
+        let name = format!("{device}:{inode}:{FENCE_TABLE}");
+        self.mounted.then(|| Path::new(DIRECTORY).join(name))
     }
 
     fn directory(&self, ifindex: u32) -> PathBuf {
@@ -212,6 +238,13 @@ fn remove(path: &Path) {
     }
     if let Err(error) = fs::remove_file(path) {
         debug!("{}: {error}", path.display());
+    }
+}
+
+fn remove_old(table: &Path) {
+    let made = fs::metadata(table).and_then(|metadata| metadata.modified());
+    if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > TABLE_GRACE)) {
+        let _ = fs::remove_file(table);
     }
 }
 

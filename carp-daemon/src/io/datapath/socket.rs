@@ -189,6 +189,14 @@ impl Receiver {
         self.counts
     }
 
+    /// One counter.
+    pub fn count_of(&self, counter: Counter) -> u64 {
+        usize::try_from(counter.index())
+            .ok()
+            .and_then(|index| self.counts.get(index).copied())
+            .unwrap_or_default()
+    }
+
     /// Frames that did not fit into the socket's buffer since this was last asked.
     pub fn take_losses(&mut self) -> u64 {
         self.fetch_losses();

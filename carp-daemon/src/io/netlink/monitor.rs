@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -13,6 +14,10 @@ use crate::sys;
 
 /// Larger than any single notification; the kernel never sends more at once than it can read back.
 const BUFFER_LEN: usize = 32 * 1024;
+
+/// Bytes of memory for notifications that wait, of which the kernel takes about 1 KiB for each. Listing everything anew,
+/// after there was no room, costs more the more there is.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Listens for changes of links and addresses.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ impl Monitor {
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
+        // Beyond net.core.rmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
         socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
         Ok(Self {
             socket: sys::watch(socket)?,

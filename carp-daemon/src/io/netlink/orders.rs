@@ -81,6 +81,10 @@ impl Orders {
         message
             .attributes
             .push(AddressAttribute::Local(address.address));
+        // Without it the kernel takes the first with that address, whatever its prefix length (`inet_rtm_deladdr`).
+        message
+            .attributes
+            .push(AddressAttribute::Address(address.address));
         let request = self.handle.address().del(message);
         self.carry_out(request.execute())
     }

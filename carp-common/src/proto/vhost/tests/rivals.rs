@@ -203,6 +203,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     });
     let ours = Advertisement::parse(&host.sent.unwrap()).unwrap();
     let replayed = host.payload_with_counter(0, 0, 0, ours.counter);
+    host.wait(millis(1));
     assert_eq!(host.hear_payload(PEER, &replayed), "notice stale counter");
     assert_eq!(host.machine.state(), State::Master);
 }
@@ -237,6 +238,7 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
         });
         for (receiver, sender, address) in [(0, 1, "10.9.0.6"), (1, 0, "10.9.0.5")] {
             if let Some(payload) = sent[sender] {
+                hosts[receiver].wait(millis(1));
                 hosts[receiver].hear_payload(address, &payload);
             }
         }
@@ -246,4 +248,24 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
         .map(|host| host.machine.counters().dropped_stale_counter)
         .sum();
     assert!(stale > 0, "their advertisements crossed");
+}
+
+#[test]
+fn a_strict_master_that_was_stopped_hears_all_that_its_successor_said_meanwhile() {
+    let strict = || Settings {
+        strict_counter: true,
+        ..settings(UCARP)
+    };
+    let mut host = Host::master(strict());
+    let stopped = host.now;
+    host.counter = 1 << 40;
+    // The successor goes on for ten seconds; our last word, which answers its first, comes with a higher counter.
+    let said: Vec<_> = (1..=10).map(|_| host.payload(1, 50, 0)).collect();
+    host.wait(millis(10_000));
+    for (second, payload) in (1..).zip(&said) {
+        host.hear_at(PEER, payload, stopped + millis(1000 * second - 500));
+    }
+    assert_eq!(host.machine.counters().dropped_stale_counter, 0);
+    assert_eq!(host.timeout(), "");
+    assert_eq!(host.next_in(), Some(2_890_625_000));
 }

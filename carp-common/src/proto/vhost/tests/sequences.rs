@@ -120,7 +120,7 @@ fn step() -> impl Strategy<Value = Move> {
         2 => (0..DemotionCause::ALL.len(), any::<u8>()).prop_map(|(cause, amount)| Move::Demote(cause, amount)),
         6 => (family(), outcome).prop_map(|(family, outcome)| Move::SendCompleted(family, outcome)),
         1 => Just(Move::ClaimCompleted),
-        2 => Just(Move::AdvertisementsLost),
+        1 => Just(Move::AdvertisementsLost),
         1 => prop_oneof![5 => duration(), 1 => Just(Duration::MAX)].prop_map(Move::StepDown),
         1 => prop_oneof![9 => Just(Move::ClaimCompleted), 1 => Just(Move::Shutdown)],
     ]

@@ -1,11 +1,13 @@
 //! A failover on real packets, for people: `cargo xtask demo`.
 //!
 //! Two processes: this one waits, and cleans up however the show ends; the show ([`show`]) runs in a child. So Ctrl-C,
-//! a panic and SIGKILL to the show all leave nothing behind.
+//! a panic and SIGKILL to the show all leave nothing behind. That is looked for at the end: processes, namespaces, and
+//! what carpd keeps under `/run/carpd` for them, such as pinned programs.
 
 mod show;
 mod timeline;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use carp_tests::lab;
+use carp_tests::residue::Network;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
@@ -69,7 +72,11 @@ fn supervise() -> Result<ExitCode> {
         .context("failed to start the show")?;
     let pid = show.id();
     let mut stopped = false;
+    // Known by number, because that is how the rest of them is known when their names are gone.
+    let mut networks = BTreeSet::new();
     let status = loop {
+        let names = namespaces_of(pid);
+        networks.extend(names.iter().filter_map(|name| Network::named(name).ok()));
         if let Some(status) = show.try_wait()? {
             break status;
         }
@@ -80,7 +87,7 @@ fn supervise() -> Result<ExitCode> {
         }
         thread::sleep(Duration::from_millis(20));
     };
-    clean_up(pid, &mark)?;
+    clean_up(pid, &mark, &networks)?;
     Ok(if stopped {
         ExitCode::from(INTERRUPTED)
     } else if status.success() {
@@ -92,7 +99,7 @@ fn supervise() -> Result<ExitCode> {
 }
 
 /// Removes what the show has left and looks whether anything remains.
-fn clean_up(show: u32, mark: &str) -> Result<()> {
+fn clean_up(show: u32, mark: &str, networks: &BTreeSet<Network>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !processes_with(mark).is_empty() && Instant::now() < deadline {
         for pid in processes_with(mark) {
@@ -104,11 +111,12 @@ fn clean_up(show: u32, mark: &str) -> Result<()> {
     // With nobody left to make another: its labs are orphans now, if there are any.
     lab::remove_orphans().context("failed to clean up")?;
     let (processes, namespaces) = (processes_with(mark), namespaces_of(show));
-    if !processes.is_empty() || !namespaces.is_empty() {
-        bail!("left behind: processes {processes:?}, namespaces {namespaces:?}");
+    let residue: Vec<_> = networks.iter().flat_map(|it| it.residue()).collect();
+    if !processes.is_empty() || !namespaces.is_empty() || !residue.is_empty() {
+        bail!("left behind: processes {processes:?}, namespaces {namespaces:?}, files {residue:?}");
     }
     println!(
-        "cleaned up: no process and no namespace is left, and with them no interface and no XDP program"
+        "cleaned up: no process, no namespace and no pinned program is left, and with them no interface"
     );
     Ok(())
 }

@@ -1,0 +1,168 @@
+//! The fastest timers on a machine whose processors are all busy: does the MASTER stay?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use carp_tests::lab::note;
+use carp_tests::{Capture, Daemon, Host, Lab, Mark};
+
+use crate::report::{Cell, Column, Goal, Row, Side, Table};
+use crate::scene::{heard, ms};
+use crate::systems::{Pace, Role, System, datapath};
+
+/// All pairs at the same time, on the same busy processors.
+pub fn run(length: Duration) -> Result<(Table, Vec<Goal>)> {
+    note(&format!(
+        "  holding for {} s on busy processors",
+        length.as_secs()
+    ));
+    let stop = Arc::new(AtomicBool::new(false));
+    let processors = thread::available_parallelism()?.get();
+    let systems = [
+        ("carpd", System::Carpd(datapath()), false),
+        ("carpd --realtime", System::Carpd(datapath()), true),
+        ("keepalived, VRRPv3", System::Keepalived3, false),
+        (
+            "keepalived, VRRPv3, vrrp_rt_priority",
+            System::Keepalived3,
+            true,
+        ),
+    ];
+    let rows = thread::scope(|scope| -> Result<Vec<Row>> {
+        let _stopping = StopOnDrop(&stop);
+        let mut running = Vec::new();
+        for (name, system, realtime) in &systems {
+            running.push((name, system, Held::start(system, *realtime)?));
+        }
+        for _ in 0..2 * processors {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        // The load has to be there before anything counts.
+        thread::sleep(Duration::from_secs(1));
+        for (_, _, held) in &mut running {
+            held.begin();
+        }
+        thread::sleep(length);
+        Ok(running
+            .into_iter()
+            .map(|(name, system, held)| held.row(name, system))
+            .collect())
+    })?;
+    let title = format!(
+        "Holding still for {} s, {} busy threads on {processors} processors",
+        length.as_secs(),
+        2 * processors
+    );
+    let ours = rows.iter().filter(|row| row.side == Side::Ours);
+    let goals = ours.map(|row| {
+        let what = format!("{} held for {} s", row.name, length.as_secs());
+        let samples = match row.cells.first() {
+            Some(Cell::Samples(samples)) => samples.clone(),
+            Some(Cell::Text(_)) | None => Vec::new(),
+        };
+        Goal::at_most(&what, 0.0, "false takeovers", samples)
+    });
+    let goals = goals.collect();
+    let table = Table {
+        title,
+        columns: vec![
+            Column::less("false takeovers"),
+            Column::of("interval, ms"),
+            Column::less("longest silence of the MASTER, ms"),
+        ],
+        rows,
+        drawn: None,
+    };
+    Ok((table, goals))
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A pair that is to stay as it is.
+struct Held {
+    daemons: [Daemon; 2],
+    lines: [usize; 2],
+    mark: Mark,
+    since: Instant,
+    capture: Capture,
+    _lab: Lab,
+    _scratch: tempfile::TempDir,
+}
+
+impl Held {
+    fn start(system: &System, realtime: bool) -> Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let lab = Lab::new()?;
+        let capture = lab.capture()?;
+        let (a, b) = (lab.host("a", "10.9.0.1/16")?, lab.host("b", "10.9.0.2/16")?);
+        let start = |host: &Host, role| {
+            let launch = system.prepare(host, scratch.path(), role, Pace::Fastest, realtime)?;
+            launch.start(host)
+        };
+        let first = start(&a, Role::Master)?;
+        heard(&capture, capture.mark(), system, "a", 1)?;
+        let second = start(&b, Role::Backup)?;
+        heard(&capture, capture.mark(), system, "a", 10)?;
+        Ok(Self {
+            daemons: [first, second],
+            lines: [0; 2],
+            mark: capture.mark(),
+            since: Instant::now(),
+            capture,
+            _lab: lab,
+            _scratch: scratch,
+        })
+    }
+
+    /// From now on it counts.
+    fn begin(&mut self) {
+        self.mark = self.capture.mark();
+        self.since = Instant::now();
+        self.lines = [self.daemons[0].mark(), self.daemons[1].mark()];
+    }
+
+    fn row(&self, name: &str, system: &System) -> Row {
+        let takeovers: usize = self
+            .daemons
+            .iter()
+            .zip(self.lines)
+            .map(|(daemon, line)| system.takeovers(daemon, line))
+            .sum();
+        let all = self.capture.after(self.mark);
+        let sent = all
+            .iter()
+            .filter(|captured| system.advertises(captured, "a"))
+            .map(|captured| captured.at);
+        // From the beginning to the end: one that stopped is silent until now.
+        let times: Vec<Instant> = std::iter::once(self.since)
+            .chain(sent)
+            .chain([Instant::now()])
+            .collect();
+        let silence = times
+            .windows(2)
+            .map(|pair| ms(pair[1].saturating_duration_since(pair[0])))
+            .fold(0.0, f64::max);
+        Row {
+            name: format!("{name} ({})", system.settings(Pace::Fastest)),
+            side: system.side(),
+            cells: vec![
+                Cell::one(takeovers as f64),
+                Cell::one(ms(system.interval(Pace::Fastest))),
+                Cell::one(silence),
+            ],
+        }
+    }
+}
