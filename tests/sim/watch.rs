@@ -3,6 +3,7 @@
 //! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
 //! and what it asked for.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
@@ -29,6 +30,8 @@ pub enum Heard {
 /// Most actions that one input may cause. Two families: one announcement, one advertisement and one notice each, and
 /// the four of a transition.
 const ACTIONS_MAX: usize = 16;
+/// More than the hosts of a group send in a quarter of an interval.
+const LATEST_MAX: usize = 32;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
 /// What was seen of one process since it started.
@@ -44,8 +47,8 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, what may restart it.
     may_wait_from: [Instant; 2],
-    /// Per family: the latest advertisement that was not the one before it again.
-    latest: [Option<(Ad, Instant)>; 2],
+    /// Per family: the latest advertisements that were not one of them again.
+    latest: [VecDeque<(Ad, Instant)>; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
     /// Send errors count as demotion too, by its own account.
@@ -130,7 +133,7 @@ impl Watch {
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
-            latest: [None; 2],
+            latest: Default::default(),
             heard: Causes::default(),
             suppressed: false,
             highest: [0; 2],
@@ -166,11 +169,13 @@ impl Watch {
         // What comes again within a quarter of its interval need not count: a ucarp that goes to and fro sends the same
         // twice in a moment.
         let latest = &mut self.latest[index(family)];
-        let repeated = latest.is_some_and(|(known, since)| {
-            known == ad && at < since + interval(ad.advbase, ad.advskew) / 4
-        });
+        let quarter = interval(ad.advbase, ad.advskew) / 4;
+        let repeated = latest
+            .iter()
+            .any(|(known, since)| *known == ad && at < *since + quarter);
         if !repeated {
-            *latest = Some((ad, at));
+            latest.push_front((ad, at));
+            latest.truncate(LATEST_MAX);
         }
         if heard == Heard::Genuine && !stale && !entitles && !repeated {
             let must = &mut self.must_wait_from[index(family)];
