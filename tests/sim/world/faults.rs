@@ -114,12 +114,14 @@ impl World<'_> {
         checked
     }
 
-    /// ucarp and FreeBSD fall silent when they are stopped.
+    /// ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was restarted more than once, and hardly heard in
+    /// between, is taken for one whose counter moves, and then its bow-out for a forgery.
     fn bows_out(&self, number: usize) -> bool {
-        matches!(
-            self.scenario.members[number].program,
-            Program::Carpd(_) | Program::Model(Dialect::OpenBsd)
-        )
+        match self.scenario.members[number].program {
+            Program::Carpd(_) => true,
+            Program::Model(Dialect::OpenBsd) => self.stations[number].incarnation < 3,
+            Program::Model(Dialect::Ucarp | Dialect::FreeBsd) => false,
+        }
     }
 
     fn hang(&mut self, number: usize) {
