@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use carp_tests::{Carpd, Forgery, Host, Injector, Mac, Mark, lab};
+use carp_tests::{Carpd, Client, Forgery, Host, Injector, Lab, Mac, Mark, lab};
 
-use super::scene::{NOISE, Scene};
-use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW, SLOW_MASTER_DOWN, takeover_time};
+use super::scene::{NOISE, Scene, misses_at_most};
+use crate::support::{ADDRESS, FAST, LONG, SLOW, SLOW_MASTER_DOWN, takeover_time};
 
 /// A peer that is nothing but its advertisements, sent at a steady pace with rising counters until it is dropped.
 struct Peer {
@@ -134,14 +134,28 @@ fn other_groups_bow_out_and_preempt_without_us() -> Result<()> {
     scene.never_two_owners_since(mark)
 }
 
+/// a, b and c are to run carpd, so that the client is a host of its own.
+fn three(lab: Lab) -> Result<(Scene, Host)> {
+    let user = lab.host("d", "10.9.0.4/16")?;
+    Ok((Scene::new(lab)?, user))
+}
+
+/// A client on that host, answered at least once already.
+fn client_of(user: &Host) -> Result<Client> {
+    let client = Client::start(user, ADDRESS, Duration::from_millis(10))?;
+    client.wait_for_answer(LONG)?;
+    Ok(client)
+}
+
 #[test]
 fn of_three_the_better_backup_alone_follows_a_killed_master() -> Result<()> {
-    let pair = Pair::new(lab!())?;
+    let (pair, user) = three(lab!())?;
     let mut a = pair.master(&pair.a, FAST)?;
     let _b = pair.carpd(&pair.b, SLOW)?;
     let _c = pair.carpd(&pair.c, "-b 0 -k 120")?;
     pair.stays_the_only_master(&pair.a, 5)?;
-    let mark = pair.capture.mark();
+    let client = client_of(&user)?;
+    let (mark, killed) = (pair.capture.mark(), Instant::now());
     a.kill()?;
     pair.a.unplug()?;
     let took = takeover_time(&pair.capture, mark, &pair.a, &pair.b)?;
@@ -155,18 +169,22 @@ fn of_three_the_better_backup_alone_follows_a_killed_master() -> Result<()> {
         "the worse backup took over too\n{}",
         pair.capture.summary(mark)
     );
-    Ok(())
+    client.wait_for_answer(LONG)?;
+    misses_at_most(&client, killed, SLOW_MASTER_DOWN)?;
+    pair.never_two_owners_since(mark)
 }
 
 #[test]
 fn of_three_the_better_backup_alone_follows_a_bow_out_and_so_on_to_the_last() -> Result<()> {
-    let pair = Pair::new(lab!())?;
+    let (pair, user) = three(lab!())?;
     let mut a = pair.master(&pair.a, "-b 1 -k 0 -r 1")?;
     // Their turns after a bow-out are 2.4 ms and 61 ms: room for a busy machine.
     let b = pair.carpd(&pair.b, "-b 1 -k 10")?;
     let _c = pair.carpd(&pair.c, "-b 1 -k 250")?;
     pair.stays_the_only_master(&pair.a, 2)?;
-    let mark = pair.capture.mark();
+    let client = client_of(&user)?;
+    let (start, stopped) = (pair.capture.mark(), Instant::now());
+    let mark = start;
     ensure!(a.terminate(LONG)? == 0);
     pair.capture.advertisements_reach(mark, "b", 3, LONG)?;
     ensure!(
@@ -204,7 +222,9 @@ fn of_three_the_better_backup_alone_follows_a_bow_out_and_so_on_to_the_last() ->
         waited.is_some_and(|waited| (turn..turn + NOISE).contains(&waited)),
         "{waited:?}"
     );
-    Ok(())
+    client.wait_for_answer(LONG)?;
+    misses_at_most(&client, stopped, turn)?;
+    pair.never_two_owners_since(start)
 }
 
 fn drop_orderly(mut daemon: carp_tests::Daemon) -> Result<()> {
@@ -214,7 +234,7 @@ fn drop_orderly(mut daemon: carp_tests::Daemon) -> Result<()> {
 
 #[test]
 fn three_equal_hosts_agree_on_one_master() -> Result<()> {
-    let pair = Pair::new(lab!())?;
+    let (pair, user) = three(lab!())?;
     let daemons: Vec<_> = [&pair.a, &pair.b, &pair.c]
         .into_iter()
         .map(|host| Carpd::for_address(ADDRESS, FAST)?.start(host))
@@ -239,5 +259,6 @@ fn three_equal_hosts_agree_on_one_master() -> Result<()> {
         "{holders:?}"
     );
     ensure!(pair.capture.mark() > Mark::default() && daemons.len() == 3);
-    Ok(())
+    pair.is_settled_on(winner)?;
+    client_of(&user).map(drop)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::datapath;
 use carp_tests::lab::note;
+use carp_tests::witness::PACE;
 use carp_tests::{Carpd, lab};
 use nix::sys::signal::Signal;
 
@@ -81,12 +82,20 @@ fn better_master_stopped_for(duration: Duration) -> Result<()> {
     );
     scene.announcement(mark, &scene.a, Duration::ZERO)?;
     client.wait_for_answer(LONG)?;
-    // While it was stopped it did not answer. When it is back, both may answer until b has heard it: one question's time.
-    let two_owners = scene.two_owners_since(mark);
-    ensure!(
-        two_owners.unwrap_or_default() < NOISE / 4 || !fenced(),
-        "two hosts answered for {two_owners:?}"
-    );
+    let doubles = scene.double_sightings(mark);
+    if fenced() {
+        // While it was stopped it did not answer. When it is back both may, for as long as both are MASTER.
+        let begin = continued.checked_sub(PACE).context("it was stopped")?;
+        let end = last + PACE;
+        ensure!(
+            doubles.iter().all(|asked| (begin..end).contains(asked)),
+            "two hosts answered, and not only between {begin:?} and {end:?}: {doubles:?}"
+        );
+    } else {
+        // Without a program in the kernel it answers all the time, beside its successor: for as long as it is stopped.
+        let first = doubles.first().context("a stopped kernel is silent")?;
+        ensure!(*first < continued, "only when it continued");
+    }
     note(&format!(
         "MASTER stopped for {duration:?}: takeover {took:?}, then two masters for {both:?}, the client's longest \
          outage {:?}",
@@ -114,21 +123,41 @@ fn a_better_master_stopped_for_10_s_is_replaced_and_takes_the_address_back() -> 
 #[test]
 fn a_carpd_stopped_for_10_s_comes_back_and_the_ucarp_that_replaced_it_yields() -> Result<()> {
     let scene = Scene::new(lab!())?;
+    let scripts = crate::support::Scripts::new()?;
+    let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;
+    let down = scripts.script("down", &format!("ip address del {ADDRESS}/32 dev $1"))?;
     let a = scene.master(&scene.a, SECOND)?;
-    let _b = carp_tests::Ucarp::new(&scene.b, ADDRESS, SECOND_WORSE).start(&scene.b)?;
+    let arguments = format!("{SECOND_WORSE} -u {} -d {}", up.display(), down.display());
+    let _b = carp_tests::Ucarp::new(&scene.b, ADDRESS, &arguments).start(&scene.b)?;
     scene.stays_the_only_master(&scene.a, 2)?;
-    let mark = scene.capture.mark();
+    let client = scene.client()?;
+    let (mark, stopped) = (scene.capture.mark(), Instant::now());
     stopped_for(&a, Duration::from_secs(10))?;
     let continued = Instant::now();
     scene.settles_on(&scene.a, Duration::from_secs(4))?;
     let last = scene.last_word(mark, &scene.b).context("ucarp took over")?;
     let both = last.saturating_duration_since(continued);
+    scene.comes_to_be_owned_by(&scene.a, LONG)?;
+    client.wait_for_answer(LONG)?;
+    let outage = client.longest_outage(stopped);
+    let doubles = scene.double_sightings(mark);
     note(&format!(
-        "carpd stopped for 10 s under ucarp: then two masters for {both:?}"
+        "carpd stopped for 10 s under ucarp: then two masters for {both:?}, the client's longest outage {outage:?}"
     ));
     // It answers what it hears at once; ucarp may let that lie for a second.
-    ensure!(both < Duration::from_secs(2) + NOISE, "{both:?}");
-    Ok(())
+    let looks = Duration::from_secs(2) + NOISE;
+    ensure!(both < looks, "{both:?}");
+    if fenced() {
+        let begin = continued.checked_sub(PACE).context("it was stopped")?;
+        ensure!(
+            doubles
+                .iter()
+                .all(|asked| (begin..continued + looks).contains(asked)),
+            "two hosts answered while one was stopped, or for too long: {doubles:?}"
+        );
+    }
+    // ucarp's master-down time, and the second that it lets packets lie.
+    misses_at_most(&client, stopped, Duration::from_millis(3_391 + 1_000))
 }
 
 /// The BACKUP that takes over is better but does not preempt. The old MASTER hears of it before it does anything else.
@@ -166,12 +195,14 @@ fn backup_stopped_for(duration: Duration, datapath: &str) -> Result<()> {
     let carpd = Carpd::for_address(ADDRESS, SLOW)?.datapath(datapath);
     let b = carpd.start(&scene.b)?;
     scene.stays_the_only_master(&scene.a, 5)?;
-    let mark = scene.capture.mark();
+    let client = scene.client()?;
+    let (mark, stopped) = (scene.capture.mark(), Instant::now());
     stopped_for(&b, duration)?;
     scene
         .capture
         .advertisements_reach(scene.capture.mark(), "a", 15, LONG)?;
     scene.only_master_since(mark, &scene.a)?;
+    misses_at_most(&client, stopped, Duration::ZERO)?;
     scene.never_two_owners_since(mark)
 }
 
@@ -250,8 +281,8 @@ impl Drop for BusyLoops {
 fn busy_loops_on_every_core_change_nothing() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let _daemons = scene.master_and_backup()?;
-    let mark = scene.capture.mark();
-    let started = Instant::now();
+    let client = scene.client()?;
+    let (mark, started) = (scene.capture.mark(), Instant::now());
     let loops = BusyLoops::on_every_core()?;
     // As long as it takes: 5 s of advertisements.
     scene.capture.advertisements_reach(mark, "a", 51, LONG)?;
@@ -268,7 +299,8 @@ fn busy_loops_on_every_core_change_nothing() -> Result<()> {
         "busy loops for {:?}: longest time between two advertisements {longest:?}, interval {FAST_INTERVAL:?}",
         started.elapsed()
     ));
-    Ok(())
+    client.wait_for_answer(LONG)?;
+    misses_at_most(&client, started, Duration::ZERO)
 }
 
 #[test]

@@ -75,14 +75,17 @@ impl Scene {
         Ok(())
     }
 
+    /// When the questions after `mark` were asked that two hosts answered.
+    pub fn double_sightings(&self, mark: Mark) -> Vec<Instant> {
+        let sightings = self.witness.sightings(&self.capture, mark).into_iter();
+        let double = sightings.filter(|sighting| sighting.owners.len() > 1);
+        double.map(|sighting| sighting.asked).collect()
+    }
+
     /// From the first to the last question after `mark` that two hosts answered; `None` when there was none.
     pub fn two_owners_since(&self, mark: Mark) -> Option<Duration> {
-        let sightings = self.witness.sightings(&self.capture, mark);
-        let mut double = sightings
-            .iter()
-            .filter(|sighting| sighting.owners.len() > 1);
-        let first = double.next()?;
-        Some(double.next_back().unwrap_or(first).asked - first.asked)
+        let double = self.double_sightings(mark);
+        Some(*double.last()? - *double.first()?)
     }
 
     /// Waits until the neighbour is answered by `host` alone, five times in a row.
