@@ -22,6 +22,8 @@ const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
 const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
 const UNITS: &str = "carp-common/src/units.rs";
+/// Not the core: the loop that the simulation runs it in, as the daemon does. The daemon's own order is asserted from end to
+/// end, with stopped processes.
 const LOOP: &str = "tests/sim/host.rs";
 
 /// All of them.
@@ -97,6 +99,13 @@ pub const MUTANTS: &[Mutant] = &[
         find: "        loop {\n            while let Some(arrived)",
         replace: "        self.timers(now, trace, requests)?;\n        loop {\n            while let Some(arrived)",
         caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
+    },
+    Mutant {
+        name: "the loop says nothing of what its full queue lost",
+        file: LOOP,
+        find: "        if lost == 0 || !was_stopped {",
+        replace: "        if lost < u64::MAX || !was_stopped {",
+        caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {
         name: "one family's advertisement restarts both families' timers",
@@ -188,6 +197,22 @@ pub const MUTANTS: &[Mutant] = &[
         find: "if self.settings.strict_counter && !self.sequence.rises",
         replace: "if false && self.settings.strict_counter && !self.sequence.rises",
         caught_by: &["with_strict_counters_a_replay_changes_nothing"],
+    },
+    Mutant {
+        name: "strict counters measure what waited in the queue by what was sent after it arrived",
+        file: REPLAY,
+        find: "let sent = if arrival > sent.at {",
+        replace: "let sent = if true || arrival > sent.at {",
+        caught_by: &[
+            "a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements",
+        ],
+    },
+    Mutant {
+        name: "counts silence from before what it was too late to hear",
+        file: VHOST,
+        find: "            Input::AdvertisementsLost => {\n                if self.state == State::Backup {",
+        replace: "            Input::AdvertisementsLost => {\n                if self.state == State::Init {",
+        caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {
         name: "two strict masters in lockstep stay there",

@@ -7,7 +7,7 @@ use carp_common::units::{Profile, State};
 
 use super::model::Dialect;
 use super::network::Network;
-use super::scenario::{Fault, Member, Program, START, Scenario};
+use super::scenario::{Fault, Member, Program, START, STEP, Scenario, Theme, interval};
 use super::station::{Body, Station};
 use super::watch::Violation;
 use super::world::FAMILIES;
@@ -21,17 +21,19 @@ pub struct Calm {
     distrust: Duration,
     trust_is_lost: bool,
     rounds: u32,
-    step: Duration,
+    /// Whoever gets an advertisement believes it: no strict counters that may be used up, no attacker who makes others
+    /// look like forgers.
+    hears_the_first: bool,
+    delay: Duration,
+    latency: Duration,
     undecided_ties: bool,
     /// Nobody stops being a master unheard.
     losers_are_heard: bool,
     /// Demotion makes the hosts' rules contradict each other.
     demotion_divides: bool,
-    /// Send errors leave a penalty that outlasts them, so nobody can tell from outside who is best.
-    hidden_penalties: bool,
     since: Instant,
-    /// Since when some part of the network has had two masters.
-    split_since: Option<Instant>,
+    /// Until when somebody of these hosts must have followed a master that crashed or stopped.
+    succession: Option<(u64, Instant)>,
     /// The settled parts with their master.
     settled: Vec<(u64, usize)>,
 }
@@ -47,16 +49,14 @@ impl Calm {
             distrust: scenario.distrust(),
             trust_is_lost: scenario.trust_is_lost(),
             rounds: scenario.rounds(),
-            step: scenario.step(),
+            hears_the_first: !matches!(scenario.theme, Theme::Strict | Theme::Attack),
+            delay: scenario.weather.delay_max,
+            latency: scenario.latency,
             undecided_ties: scenario.undecided_ties,
             losers_are_heard: losers_are_heard(scenario),
             demotion_divides: scenario.demotion_divides,
-            hidden_penalties: scenario
-                .faults
-                .iter()
-                .any(|(_, fault)| matches!(fault, Fault::SendErrors(_))),
             since: START,
-            split_since: None,
+            succession: None,
             settled: Vec::new(),
         }
     }
@@ -65,6 +65,65 @@ impl Calm {
     pub fn disturb(&mut self, until: Instant) {
         self.since = self.since.max(until);
         self.settled.clear();
+        self.succession = None;
+    }
+
+    /// A host is about to crash, or to be stopped in an orderly way, which is a fault as well. When it is the master of
+    /// settled hosts, another one must follow within a bound, if nothing else goes wrong before. True when that is going to
+    /// be checked.
+    pub fn leaves(
+        &mut self,
+        now: Instant,
+        number: usize,
+        bows_out: bool,
+        stations: &[Station],
+    ) -> bool {
+        let part = self.settled.iter().find(|(_, master)| *master == number);
+        let Some(part) = part.map(|(part, _)| *part & !(1 << number)) else {
+            return false;
+        };
+        let others = || (0..stations.len()).filter(move |other| part >> other & 1 == 1);
+        // An advertisement that was sent before the bow-out, and arrives after it, takes it back.
+        let last = stations[number].last_sent.back();
+        let overtaken = last.is_some_and(|sent| now < sent.at + self.delay + self.latency);
+        let bows_out = bows_out && !overtaken;
+        let waits = others().map(|other| {
+            let member = &self.members[other];
+            match (bows_out, member.is_carpd()) {
+                // The turn of a backup: 1/16 of its advskew, as it would advertise it.
+                (true, true) => STEP * u32::from(self.standing(other, stations).2) / 16,
+                (true, false) if member.advbase > 0 => Duration::ZERO,
+                // With advbase 0 the others do not know a bow-out.
+                (true | false, _) => member.master_down(),
+            }
+        });
+        let Some(wait) = waits.min() else {
+            return false;
+        };
+        self.disturb(now);
+        self.succession = Some((part, now + wait + self.delay + 3 * self.latency));
+        true
+    }
+
+    /// Whom the first settled part has as its master.
+    #[must_use]
+    pub fn master(&self) -> Option<usize> {
+        self.settled.first().map(|(_, master)| *master)
+    }
+
+    /// Whether a host that just became MASTER is better than the other masters, who are about to hear it: a takeover by
+    /// preemption, for most.
+    #[must_use]
+    pub fn is_takeover(&self, number: usize, stations: &[Station]) -> bool {
+        let mine = self.standing(number, stations);
+        let mut others = masters(!(1 << number), stations).into_iter().peekable();
+        others.peek().is_some() && others.all(|other| mine < self.standing(other, stations))
+    }
+
+    /// A full ring lost packets: what somebody said when he left may have been among them.
+    pub fn packets_are_lost(&mut self, now: Instant) {
+        self.losers_are_heard = false;
+        self.disturb(now);
     }
 
     /// Looks at every part of the network. True when there was something settled to look at.
@@ -96,6 +155,17 @@ impl Calm {
                 .any(|station| station.takes_part() && uneasy(station))
         {
             self.disturb(now);
+        }
+        if let Some((part, until)) = self.succession {
+            if now > until {
+                return Err(format!(
+                    "nobody of hosts {part:#b} has followed the master, {:?} too late",
+                    now.saturating_duration_since(until)
+                ));
+            }
+            if !masters(part, stations).is_empty() {
+                self.succession = None;
+            }
         }
         let parts = self.parts(stations, network);
         self.check_split(now, &parts, stations)?;
@@ -156,42 +226,98 @@ impl Calm {
         parts
     }
 
-    /// Two masters who hear each other: one remains within one advertisement interval of theirs.
+    /// Two masters who hear each other: the worse one yields when it hears the better one, that is at once when that one
+    /// has just taken over, and otherwise when its next advertisement is due, by what its last one said.
     fn check_split(
-        &mut self,
+        &self,
         now: Instant,
         parts: &[u64],
         stations: &[Station],
     ) -> Result<(), Violation> {
-        let split = parts
-            .iter()
-            .map(|part| masters(*part, stations))
-            .find(|masters| masters.len() > 1);
-        let Some(masters) = split else {
-            self.split_since = None;
-            return Ok(());
-        };
-        let since = (*self.split_since.get_or_insert(now)).max(self.since);
-        let interval = masters
-            .iter()
-            .map(|number| self.members[*number].interval(true))
-            .max()
-            .unwrap_or_default();
-        // A ucarp hears nothing while its script runs.
-        let deaf = masters
-            .iter()
-            .filter(|number| self.members[**number].program == Program::Model(Dialect::Ucarp))
-            .map(|number| self.members[*number].script)
-            .max()
-            .unwrap_or_default();
-        let bound = interval * self.rounds + self.distrust + deaf + 2 * self.step;
-        if since + bound < now {
-            let lasted = now.saturating_duration_since(since);
-            return Err(format!(
-                "hosts {masters:?} hear each other and have both been MASTER for {lasted:?}"
-            ));
+        for part in parts {
+            let masters = masters(*part, stations);
+            let standing = |number: &usize| self.standing(*number, stations);
+            let Some(best) = masters.iter().map(standing).min() else {
+                continue;
+            };
+            // Who wins a tie is the rule's affair; the others must hear that one.
+            let best: Vec<usize> = masters
+                .iter()
+                .copied()
+                .filter(|number| standing(number) == best)
+                .collect();
+            for other in &masters {
+                let until = best
+                    .iter()
+                    .filter(|better| *better != other)
+                    .map(|better| {
+                        let until = self.yields_by(*other, *better, stations);
+                        if best.contains(other) {
+                            until.max(self.yields_by(*better, *other, stations))
+                        } else {
+                            until
+                        }
+                    })
+                    .max();
+                if until.is_some_and(|until| until < now) {
+                    let since = self.both_since(*other, best[0], stations);
+                    return Err(format!(
+                        "hosts {masters:?} hear each other; {other} and {best:?}, which is better, have both been MASTER for {:?}",
+                        now.saturating_duration_since(since)
+                    ));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Since when both have been MASTER and nothing went wrong.
+    fn both_since(&self, one: usize, other: usize, stations: &[Station]) -> Instant {
+        let (one, other) = (&stations[one], &stations[other]);
+        self.since.max(one.reigns_since).max(other.reigns_since)
+    }
+
+    /// When the one must have heard of the better one.
+    fn yields_by(&self, one: usize, better: usize, stations: &[Station]) -> Instant {
+        let since = self.both_since(one, better, stations);
+        let step = self.delay + self.latency;
+        let standing = self.standing(better, stations);
+        if !self.hears_the_first {
+            let paces = masters(!0, stations).into_iter();
+            let slowest = paces.map(|number| longest_pace(&stations[number], since));
+            let pace = slowest.max().unwrap_or_default();
+            return since + pace * self.rounds + self.distrust + 2 * step;
+        }
+        let mut due = since;
+        for sent in &stations[better].last_sent {
+            let (demotion, advbase, advskew) = sent.standing();
+            if sent.at >= since && sent.credible && (demotion, advbase, advskew) <= standing {
+                return sent.at + step;
+            }
+            if (advbase, advskew) != (255, 255) {
+                due = since.max(sent.at) + interval(advbase, advskew);
+            }
+        }
+        due + 2 * step
+    }
+
+    /// Demotion, advbase and advskew as the host would advertise them; less is better. OpenBSD alone compares the first.
+    fn standing(&self, number: usize, stations: &[Station]) -> (u8, u8, u8) {
+        let (member, station) = (&self.members[number], &stations[number]);
+        let (demotion, penalty) = (station.demotion, station.is_suppressed());
+        let (demotion, advskew) = match member.program {
+            Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd) => {
+                (demotion.saturating_add(penalty.into()), member.advskew)
+            }
+            Program::Model(Dialect::Ucarp) => (0, member.advskew),
+            Program::Carpd(Profile::Ucarp | Profile::FreeBsd)
+            | Program::Model(Dialect::FreeBsd) => {
+                let demotion = if penalty { 240 } else { demotion };
+                let demoted = member.advskew.saturating_add(demotion).min(240);
+                (0, demoted.max(member.advskew))
+            }
+        };
+        (demotion, member.advbase, advskew)
     }
 
     fn check_settled(&mut self, part: u64, stations: &[Station]) -> Result<(), Violation> {
@@ -281,34 +407,31 @@ impl Calm {
             )
         };
         let alike = hosts().all(open_bsd) || !hosts().any(open_bsd);
-        if !alike || self.hidden_penalties || !hosts().all(|number| self.members[number].preempt) {
+        // Send errors leave a penalty that outlasts them, which nobody else can tell.
+        let penalty = hosts().any(|number| stations[number].is_suppressed());
+        if !alike || penalty || !hosts().all(|number| self.members[number].preempt) {
             return None;
         }
-        let rank = |number: usize| {
-            let (member, demotion) = (&self.members[number], stations[number].demotion);
-            match member.program {
-                Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd) => {
-                    (demotion, member.advbase, member.advskew)
-                }
-                Program::Model(Dialect::Ucarp) => (0, member.advbase, member.advskew),
-                Program::Carpd(Profile::Ucarp | Profile::FreeBsd)
-                | Program::Model(Dialect::FreeBsd) => (
-                    0,
-                    member.advbase,
-                    member
-                        .advskew
-                        .saturating_add(demotion)
-                        .min(240)
-                        .max(member.advskew),
-                ),
-            }
-        };
+        let rank = |number: usize| self.standing(number, stations);
         let best = hosts().min_by_key(|number| rank(*number))?;
         // Who wins a tie depends on who was there first.
         hosts()
             .all(|number| number == best || rank(number) != rank(best))
             .then_some(best)
     }
+}
+
+/// The longest interval of those that its advertisements announced, from the last one before `since` on.
+fn longest_pace(station: &Station, since: Instant) -> Duration {
+    let sent = station.last_sent.iter().map(|sent| {
+        let (_, advbase, advskew) = sent.standing();
+        (sent.at, interval(advbase, advskew))
+    });
+    let bow_out = interval(255, 255);
+    let of_masters = sent.filter(|(_, pace)| *pace != bow_out);
+    of_masters.fold(Duration::ZERO, |longest, (at, pace)| {
+        if at < since { pace } else { longest.max(pace) }
+    })
 }
 
 fn losers_are_heard(scenario: &Scenario) -> bool {

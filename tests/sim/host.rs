@@ -2,7 +2,7 @@
 //!
 //! Packets wait in the ring with the time at which the kernel got them. When the process runs it drains the ring, then
 //! what else happened, and judges its timers last: so a process that was stopped does not take its own absence for
-//! the master's.
+//! the master's. What the ring had no room for while the process was stopped it is told of before that.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use super::trace::Trace;
 use super::watch::{Heard, SentCounters, Violation, Watch};
 
 /// What waits for the process besides packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Control {
     /// Carrier.
     Link(LinkState),
@@ -42,10 +42,17 @@ pub enum Control {
 pub enum Request {
     /// A packet for the wire.
     Transmit(Packet),
+    /// A packet that its device refused to send.
+    Refused(Packet),
     /// A script was started; it ends after its time.
     ScriptStarted,
     /// It announced the addresses of a family.
     Announced(Family),
+    /// Its ring was full, and packets were lost.
+    Overflowed {
+        /// While it was stopped, and not while it had other things to do.
+        was_stopped: bool,
+    },
     /// Its state changed.
     Became(State),
     /// The operator keeps the host away for a while.
@@ -93,12 +100,11 @@ pub struct Start {
     pub sources: [IpAddr; 2],
     /// How long each of its scripts takes; zero for none.
     pub script_time: Duration,
+    /// How many packets its ring holds.
+    pub ring: usize,
     /// What earlier processes on this host sent.
     pub sent: SentCounters,
 }
-
-/// What the ring of a hung process holds.
-const RING_MAX: usize = 16;
 
 /// One carpd process and the kernel under it.
 #[derive(Debug)]
@@ -109,9 +115,11 @@ pub struct Host {
     core: VirtualHost,
     watch: Watch,
     ring: VecDeque<Arrived>,
-    /// Something did not fit into the ring, which takes a hang.
-    lost: bool,
-    strict: bool,
+    ring_size: usize,
+    /// Packets that found the ring full since the process last looked.
+    lost: u64,
+    /// The process was stopped since it last looked.
+    was_stopped: bool,
     controls: VecDeque<Control>,
     scripts: Scripts,
     /// The device refuses to send.
@@ -129,17 +137,19 @@ impl Host {
             group,
             sources,
             script_time,
+            ring,
             sent,
         } = start;
         Self {
             name,
             sources,
             script_time,
-            lost: false,
-            strict: settings.strict_counter,
             watch: Watch::new(&settings, &group, sent, now),
             core: VirtualHost::new(settings, now),
             ring: VecDeque::new(),
+            ring_size: ring,
+            lost: 0,
+            was_stopped: false,
             controls: VecDeque::new(),
             scripts: Scripts::default(),
             send_errors: false,
@@ -159,8 +169,22 @@ impl Host {
         self.core.next_deadline()
     }
 
+    /// The process is stopped.
+    pub const fn stop(&mut self) {
+        self.was_stopped = true;
+    }
+
     /// The kernel got a packet.
     pub fn enqueue(&mut self, arrived: Arrived) {
+        let full = self.ring.len() >= self.ring_size;
+        if full {
+            self.lost += 1;
+            // A process that runs misses it as if it had been lost on the way. One that is stopped must not conclude
+            // from its own absence that the sender is dead, so for the watch it counts as heard.
+            if !self.was_stopped {
+                return;
+            }
+        }
         let Packet {
             family,
             ref payload,
@@ -168,10 +192,7 @@ impl Host {
         } = arrived.packet;
         self.watch
             .arrives(arrived.at, family, payload, arrived.heard);
-        // The kernel's guard keeps a replay flood out of the real one; where he must change nothing, so it is here.
-        if self.ring.len() == RING_MAX && !self.strict {
-            self.lost = true;
-        } else {
+        if !full {
             self.ring.push_back(arrived);
         }
     }
@@ -216,12 +237,7 @@ impl Host {
             while let Some(arrived) = self.ring.pop_front() {
                 self.advertisement(now, &arrived, trace, requests)?;
             }
-            if std::mem::take(&mut self.lost) {
-                trace.note(now, &self.name, || "its ring overflowed".into());
-                self.watch.lost(now);
-                self.core.handle_input(now, Input::AdvertisementsLost);
-                self.carry_out(now, trace, requests)?;
-            }
+            self.losses(now, trace, requests)?;
             while let Some(control) = self.controls.pop_front() {
                 self.apply(now, control, trace, requests)?;
             }
@@ -234,6 +250,29 @@ impl Host {
             requests.push(Request::Exited);
         }
         Ok(())
+    }
+
+    /// What was lost while it ran is a matter of luck, as on the wire; what was lost while it was stopped is its own doing.
+    fn losses(
+        &mut self,
+        now: Instant,
+        trace: &mut Trace,
+        requests: &mut Vec<Request>,
+    ) -> Result<(), Violation> {
+        let lost = std::mem::take(&mut self.lost);
+        let was_stopped = std::mem::take(&mut self.was_stopped);
+        if lost > 0 {
+            requests.push(Request::Overflowed { was_stopped });
+        }
+        if lost == 0 || !was_stopped {
+            return Ok(());
+        }
+        trace.note(now, &self.name, || {
+            format!("lost {lost} packets while it was stopped")
+        });
+        self.watch.loses_track(now);
+        self.core.handle_input(now, Input::AdvertisementsLost);
+        self.carry_out(now, trace, requests)
     }
 
     fn advertisement(
@@ -348,16 +387,17 @@ impl Host {
     ) {
         match action {
             Action::SendAdvertisement { family, payload } => {
+                let packet = Packet {
+                    family,
+                    source: self.sources[index(family)],
+                    payload: payload.to_vec(),
+                };
                 if self.send_errors {
                     outcomes.push_back((family, SendOutcome::Failed));
+                    requests.push(Request::Refused(packet));
                 } else {
                     outcomes.push_back((family, SendOutcome::Sent));
-                    let source = self.sources[index(family)];
-                    requests.push(Request::Transmit(Packet {
-                        family,
-                        source,
-                        payload: payload.to_vec(),
-                    }));
+                    requests.push(Request::Transmit(packet));
                 }
             }
             Action::ClaimAddresses => self.script(Which::Up, requests),
@@ -381,6 +421,12 @@ impl Host {
             self.scripts.running = Some(which);
             requests.push(Request::ScriptStarted);
         }
+    }
+
+    /// Whether send errors demote it, which nobody can tell from outside.
+    #[must_use]
+    pub const fn is_suppressed(&self) -> bool {
+        self.watch.is_suppressed()
     }
 
     /// The process is dead: what its host remembers of it.

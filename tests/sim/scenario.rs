@@ -24,7 +24,7 @@ pub enum Theme {
     Mixed,
     /// Any of those, and an attacker who owns no password.
     Attack,
-    /// carpd with strict counters on a network that loses nothing, and the same attacker: he changes nothing.
+    /// carpd with strict counters: every fault, or the same attacker, who changes nothing where nothing is lost.
     Strict,
 }
 
@@ -116,6 +116,8 @@ pub struct Scenario {
     pub weather: Weather,
     /// Most time between an event and the moment when the daemon's thread runs.
     pub latency: Duration,
+    /// How many packets the ring between a carpd and its kernel holds.
+    pub ring: usize,
     /// Faults in order of time.
     pub faults: Vec<(Instant, Fault)>,
     /// From here on nothing goes wrong.
@@ -128,10 +130,31 @@ pub struct Scenario {
     pub demotion_divides: bool,
     /// The quiet period starts with all demotions undone.
     pub undo_demotion: bool,
+    /// What becomes of the master in the end, when all has settled.
+    pub finale: Option<Finale>,
+}
+
+/// How the master of a settled group ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finale {
+    /// Without a word.
+    Crash,
+    /// In an orderly way.
+    Stop,
 }
 
 const UNIT: u64 = 1_000_000;
-const STEP: Duration = Duration::from_nanos(3_906_250);
+/// One step of advskew.
+pub const STEP: Duration = Duration::from_nanos(3_906_250);
+
+/// Time between two advertisements that say so.
+#[must_use]
+pub fn interval(advbase: u8, advskew: u8) -> Duration {
+    match (advbase, advskew) {
+        (0, 0) => STEP,
+        (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
+    }
+}
 
 /// Milliseconds.
 const fn ms(millis: u64) -> Duration {
@@ -147,10 +170,7 @@ impl Member {
         } else {
             self.advskew
         };
-        match (self.advbase, advskew) {
-            (0, 0) => STEP,
-            (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
-        }
+        interval(self.advbase, advskew)
     }
 
     /// Silence after which it takes over.
@@ -223,6 +243,7 @@ impl Scenario {
             members,
             weather,
             latency: ms(1),
+            ring: 1_000,
             faults: faults
                 .iter()
                 .map(|(after, fault)| (START + *after, *fault))
@@ -230,7 +251,15 @@ impl Scenario {
             quiet_at: START + quiet_after,
             demotion_divides: false,
             undo_demotion: false,
+            finale: None,
         }
+    }
+
+    /// Whether there is an attacker who must change nothing at all.
+    #[must_use]
+    pub fn attacker_is_powerless(&self) -> bool {
+        let injects = |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_));
+        self.theme == Theme::Strict && self.faults.iter().any(injects)
     }
 
     /// The bound of this run: see the module's documentation.
@@ -248,14 +277,15 @@ impl Scenario {
     }
 
     /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross
-    /// can use up each other's counters, and a round goes by.
+    /// can use up each other's counters, and a round goes by; and where advertisements were lost, the better one's
+    /// counters may be behind, until it has heard the other.
     #[must_use]
     pub fn rounds(&self) -> u32 {
-        let others = u32::try_from(self.members.len()).expect("a few") - 1;
-        if self.theme == Theme::Strict {
-            others.max(1)
-        } else {
-            1
+        let hosts = u32::try_from(self.members.len()).expect("a few");
+        match self.theme {
+            Theme::Strict if self.attacker_is_powerless() => (hosts - 1).max(1),
+            Theme::Strict => hosts,
+            Theme::Ours | Theme::Mixed | Theme::Attack => 1,
         }
     }
 

@@ -20,6 +20,25 @@ pub enum Body {
     Dead,
 }
 
+/// An advertisement that was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When.
+    pub at: Instant,
+    /// The 36 bytes.
+    pub payload: Vec<u8>,
+    /// Whether its peers must take it for a sign of life.
+    pub credible: bool,
+}
+
+impl Sent {
+    /// Byte 4, advbase and advskew.
+    #[must_use]
+    pub fn standing(&self) -> (u8, u8, u8) {
+        (self.payload[4], self.payload[5], self.payload[2])
+    }
+}
+
 /// A host and its place on the network.
 #[derive(Debug)]
 pub struct Station {
@@ -46,7 +65,9 @@ pub struct Station {
     /// The replay counters that its processes sent.
     pub sent: SentCounters,
     /// Its last advertisements.
-    pub last_sent: VecDeque<(Instant, Vec<u8>)>,
+    pub last_sent: VecDeque<Sent>,
+    /// Since when it has been MASTER, or was when it last was.
+    pub reigns_since: Instant,
     /// The state that the world last saw it in.
     pub seen: State,
 }
@@ -60,6 +81,12 @@ impl Station {
             Body::Model(model) => model.state(),
             Body::Dead => State::Init,
         }
+    }
+
+    /// Whether send errors demote it.
+    #[must_use]
+    pub fn is_suppressed(&self) -> bool {
+        matches!(&self.body, Body::Carpd(host) if host.is_suppressed())
     }
 
     /// The process is gone.

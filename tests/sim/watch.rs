@@ -3,6 +3,7 @@
 //! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
 //! and what it asked for.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
@@ -12,6 +13,7 @@ use carp_common::units::{Family, Profile, State};
 use super::host::Control;
 use super::model::index;
 use super::packet::{Ad, Group};
+use super::scenario::{STEP, interval};
 
 /// What went wrong, in a sentence.
 pub type Violation = String;
@@ -28,8 +30,9 @@ pub enum Heard {
 /// Most actions that one input may cause. Two families: one announcement, one advertisement and one notice each, and
 /// the four of a transition.
 const ACTIONS_MAX: usize = 16;
+/// More than the hosts of a group send in a quarter of an interval.
+const LATEST_MAX: usize = 32;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
-const STEP: Duration = Duration::from_nanos(3_906_250);
 
 /// What was seen of one process since it started.
 #[derive(Debug)]
@@ -44,8 +47,8 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, what may restart it.
     may_wait_from: [Instant; 2],
-    /// Per family: the latest advertisement that was not the one before it again.
-    latest: [Option<(Ad, Instant)>; 2],
+    /// Per family: the latest advertisements that were not one of them again.
+    latest: [VecDeque<(Ad, Instant)>; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
     /// Send errors count as demotion too, by its own account.
@@ -54,13 +57,17 @@ pub struct Watch {
     highest: [u64; 2],
     /// Priority of the advertisement that is being handled.
     theirs: Option<Ad>,
-    /// What else is being handled.
-    told: Option<Control>,
-    /// No takeover before: an operator said so.
-    held_until: Instant,
     demotion: u8,
-    /// Families in use that have a source address.
+    /// What it was told last of the link.
+    link: LinkState,
+    /// Families that have a source address.
     sources: [bool; 2],
+    /// It was told to stop.
+    stopping: bool,
+    /// What is being handled is the operator's wish to step down.
+    steps_down: bool,
+    /// Until when the operator keeps it from taking over.
+    held_until: Instant,
     /// Announcements and advertisements of the current reign in the current interval.
     pace: Pace,
 }
@@ -126,15 +133,17 @@ impl Watch {
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
-            latest: [None; 2],
+            latest: Default::default(),
             heard: Causes::default(),
             suppressed: false,
             highest: [0; 2],
             theirs: None,
-            told: None,
-            held_until: Instant::ZERO,
             demotion: 0,
+            link: LinkState::Down,
             sources: [false; 2],
+            stopping: false,
+            steps_down: false,
+            held_until: now,
             pace: Pace::default(),
         }
     }
@@ -160,12 +169,13 @@ impl Watch {
         // What comes again within a quarter of its interval need not count: a ucarp that goes to and fro sends the same
         // twice in a moment.
         let latest = &mut self.latest[index(family)];
-        let repeated = latest.is_some_and(|(known, since)| {
-            let interval = Duration::from_secs(ad.advbase.into()) + STEP * u32::from(ad.advskew);
-            known == ad && at < since + interval / 4
-        });
+        let quarter = interval(ad.advbase, ad.advskew) / 4;
+        let repeated = latest
+            .iter()
+            .any(|(known, since)| *known == ad && at < *since + quarter);
         if !repeated {
-            *latest = Some((ad, at));
+            latest.push_front((ad, at));
+            latest.truncate(LATEST_MAX);
         }
         if heard == Heard::Genuine && !stale && !entitles && !repeated {
             let must = &mut self.must_wait_from[index(family)];
@@ -176,7 +186,6 @@ impl Watch {
     /// The process is about to handle an advertisement.
     pub fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
         self.theirs = self.group.open(payload);
-        self.told = None;
         let Some(ad) = self.theirs else { return };
         self.heard.slow_master |= self.will_time_out(ad);
         self.heard.worse_master |= self.is_worse(ad);
@@ -188,9 +197,9 @@ impl Watch {
     /// Something else is about to be handled.
     pub fn controlled(&mut self, now: Instant, control: Control) {
         self.theirs = None;
-        self.told = Some(control);
         match control {
             Control::StepDown(hold) => {
+                self.steps_down = true;
                 self.held_until = now + hold;
                 self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold))
             }
@@ -200,14 +209,19 @@ impl Watch {
                 let may = &mut self.may_wait_from[index(family)];
                 *may = (*may).max(now);
             }
-            Control::Link(_) | Control::Claimed | Control::Shutdown => {}
+            Control::Link(link) => self.link = link,
+            Control::Shutdown => self.stopping = true,
+            Control::Claimed => {}
         }
     }
 
-    /// The process is about to be told that its buffer overflowed: silence is counted anew.
-    pub fn lost(&mut self, now: Instant) {
-        (self.theirs, self.told) = (None, None);
-        self.may_wait_from = self.may_wait_from.map(|may| may.max(now));
+    /// The process is about to be told that it was stopped for so long that advertisements were lost: from now on it must
+    /// hear silence for a whole master-down time.
+    pub fn loses_track(&mut self, now: Instant) {
+        self.theirs = None;
+        self.must_wait_from = self.must_wait_from.map(|from| from.max(now));
+        self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
+        self.heard = Causes::default();
     }
 
     /// One input was handled and its actions drained.
@@ -227,7 +241,8 @@ impl Watch {
         for action in actions {
             self.action(now, *action, before, actions)?;
         }
-        (self.theirs, self.told) = (None, None);
+        self.theirs = None;
+        self.steps_down = false;
         let (state, master) = (core.state(), core.state() == State::Master);
         if state != self.state {
             return Err(format!("is {state} but reported {}", self.state));
@@ -348,13 +363,20 @@ impl Watch {
         }
         if to == State::Master && now < self.held_until {
             return Err(format!(
-                "took over although it was told to stay away until {:?}",
-                self.held_until
+                "took over because {reason:?}, though the operator keeps it away for {:?} more",
+                self.held_until.saturating_duration_since(now)
             ));
         }
-        let theirs = self.theirs.map(|ad| (ad.advbase, ad.advskew));
+        let has_source = FAMILIES
+            .iter()
+            .any(|family| self.settings.uses(*family) && self.sources[index(*family)]);
         let justified = match reason {
-            Reason::Started => from == State::Init && to == State::Backup,
+            Reason::Started => {
+                (from, to) == (State::Init, State::Backup)
+                    && self.link == LinkState::Up
+                    && has_source
+                    && !self.stopping
+            }
             Reason::MasterTimedOut => {
                 let waited = FAMILIES.iter().any(|family| {
                     self.settings.uses(*family)
@@ -380,19 +402,21 @@ impl Watch {
             }
             Reason::MasterWillTimeOut => to == State::Master && self.heard.slow_master,
             Reason::BetterMasterAdvertised => {
-                to == State::Backup && self.theirs.is_some_and(|ad| self.is_better(ad))
+                to == State::Backup
+                    && self
+                        .theirs
+                        .is_some_and(|theirs| self.standing_of(theirs) < self.standing())
             }
-            Reason::TieLost => to == State::Backup && theirs == Some(self.rank()),
-            Reason::Requested => {
-                to == State::Backup && matches!(self.told, Some(Control::StepDown(_)))
+            Reason::TieLost => {
+                to == State::Backup
+                    && self
+                        .theirs
+                        .is_some_and(|theirs| self.standing_of(theirs) == self.standing())
             }
-            Reason::LinkDown => {
-                to == State::Init && self.told == Some(Control::Link(LinkState::Down))
-            }
-            Reason::NoSourceAddress => {
-                to == State::Init && matches!(self.told, Some(Control::Source(_, false)))
-            }
-            Reason::Shutdown => to == State::Init && self.told == Some(Control::Shutdown),
+            Reason::Requested => to == State::Backup && self.steps_down,
+            Reason::LinkDown => to == State::Init && self.link == LinkState::Down,
+            Reason::NoSourceAddress => to == State::Init && !has_source,
+            Reason::Shutdown => to == State::Init && self.stopping,
         };
         if !justified {
             return Err(format!(
@@ -471,24 +495,41 @@ impl Watch {
         (self.settings.advbase.0, advskew)
     }
 
+    /// Byte 4 as it should send it, which is what OpenBSD compares: the operator's demotion, and one more when it cannot
+    /// send.
+    fn demotion_byte(&self) -> u8 {
+        match self.settings.profile {
+            Profile::OpenBsd => self.demotion.saturating_add(self.suppressed.into()),
+            Profile::Ucarp | Profile::FreeBsd => 0,
+        }
+    }
+
+    /// Where it stands among masters; less is better.
+    fn standing(&self) -> (u8, (u8, u8)) {
+        (self.demotion_byte(), self.rank())
+    }
+
+    /// Where another one stands, as its profile reads it.
+    fn standing_of(&self, theirs: Ad) -> (u8, (u8, u8)) {
+        let demotion = match self.settings.profile {
+            Profile::OpenBsd => theirs.demotion,
+            Profile::Ucarp | Profile::FreeBsd => 0,
+        };
+        (demotion, (theirs.advbase, theirs.advskew))
+    }
+
     fn is_worse(&self, theirs: Ad) -> bool {
         self.rank() < (theirs.advbase, theirs.advskew)
     }
 
-    /// Whether a MASTER yields to it, a tie apart.
-    fn is_better(&self, theirs: Ad) -> bool {
-        let priority = (theirs.advbase, theirs.advskew);
-        match self.settings.profile {
-            Profile::OpenBsd => {
-                let ours = self.demotion.saturating_add(self.suppressed.into());
-                (theirs.demotion, priority) < (ours, self.rank())
-            }
-            Profile::Ucarp | Profile::FreeBsd => priority < self.rank(),
-        }
+    fn is_more_demoted(&self, theirs: Ad) -> bool {
+        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion_byte()
     }
 
-    fn is_more_demoted(&self, theirs: Ad) -> bool {
-        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion
+    /// Send errors are a demotion that nobody sees from outside.
+    #[must_use]
+    pub const fn is_suppressed(&self) -> bool {
+        self.suppressed
     }
 
     /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.
@@ -516,10 +557,7 @@ impl Watch {
 
     /// Time between two advertisements of such an advskew.
     fn interval(&self, advskew: u8) -> Duration {
-        match (self.settings.advbase.0, advskew) {
-            (0, 0) => STEP,
-            (advbase, advskew) => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
-        }
+        interval(self.settings.advbase.0, advskew)
     }
 
     /// Longest time between two advertisements, with the worst advskew that demotion can give.

@@ -17,7 +17,7 @@ use super::network::{Fate, Network};
 use super::packet::Packet;
 use super::rng::Rng;
 use super::scenario::{Fault, Program, START, Scenario, Theme};
-use super::station::{Body, Station};
+use super::station::{Body, Sent, Station};
 use super::trace::Trace;
 use super::watch::{Heard, SentCounters, Violation};
 
@@ -75,6 +75,8 @@ impl Outcome {
 enum Event {
     Fault(Fault),
     Quiet,
+    /// Everything has settled: the master goes, if there is one, and the others settle again.
+    Finale,
     Arrives {
         to: usize,
         packet: Packet,
@@ -108,6 +110,8 @@ pub struct World<'a> {
     calm: Calm,
     trace: Trace,
     transitions: Vec<(Instant, usize, State)>,
+    /// Who became MASTER in this step.
+    new_masters: Vec<usize>,
     tally: BTreeMap<String, u64>,
 }
 
@@ -130,6 +134,7 @@ impl<'a> World<'a> {
             calm: Calm::new(scenario),
             trace: Trace::new(traced),
             transitions: Vec::new(),
+            new_masters: Vec::new(),
             tally: BTreeMap::new(),
         };
         for (number, member) in scenario.members.iter().enumerate() {
@@ -150,6 +155,7 @@ impl<'a> World<'a> {
                 incarnation: 0,
                 sent: SentCounters::default(),
                 last_sent: VecDeque::new(),
+                reigns_since: START,
                 seen: State::Init,
             });
             world.push(member.start, Event::Fault(Fault::Start(number)));
@@ -158,9 +164,10 @@ impl<'a> World<'a> {
             world.push(*at, Event::Fault(*fault));
         }
         world.push(scenario.quiet_at, Event::Quiet);
-        // Long enough to see that what settled stays.
-        let settled = scenario.quiet_at + scenario.settling_time();
-        world.push(settled + scenario.settling_time() / 2, Event::End);
+        // Long enough to see that what settled stays, twice.
+        let period = scenario.settling_time() * 3 / 2;
+        world.push(scenario.quiet_at + period, Event::Finale);
+        world.push(scenario.quiet_at + 2 * period, Event::End);
         world
     }
 
@@ -168,6 +175,9 @@ impl<'a> World<'a> {
     #[must_use]
     pub fn run(mut self) -> Outcome {
         let violation = self.steps().err();
+        if self.tally.contains_key("looked at a settled group") {
+            self.count("seeds that settled");
+        }
         let seconds = self.now.saturating_duration_since(START);
         let violation = violation.map(|what| format!("at {:.6} s: {what}", seconds.as_secs_f64()));
         Outcome {
@@ -188,6 +198,7 @@ impl<'a> World<'a> {
                 Event::End => return self.check(),
                 Event::Fault(fault) => self.fault(fault)?,
                 Event::Quiet => self.quiet()?,
+                Event::Finale => self.finale()?,
                 Event::Arrives { to, packet, heard } => self.arrives(to, packet, heard),
                 Event::Wakes { station } => self.wakes(station)?,
                 Event::ScriptEnds {
@@ -225,6 +236,9 @@ impl<'a> World<'a> {
                 }
                 station.seen = state;
                 self.transitions.push((self.now, number, state));
+                if state == State::Master {
+                    self.new_masters.push(number);
+                }
             }
             if let Body::Carpd(host) = &station.body
                 && host
@@ -235,6 +249,12 @@ impl<'a> World<'a> {
                     "{}: is {state}, and its scripts left it otherwise",
                     station.name
                 ));
+            }
+        }
+        for number in std::mem::take(&mut self.new_masters) {
+            self.stations[number].reigns_since = self.now;
+            if self.calm.is_takeover(number, &self.stations) {
+                self.count("looked at a takeover from a worse master");
             }
         }
         if self.calm.check(self.now, &self.stations, &self.network)? {
@@ -259,6 +279,8 @@ impl<'a> World<'a> {
                 });
                 self.wake_soon(to);
             }
+            // A machine that is stopped whole: what arrives meanwhile is gone.
+            Body::Model(_) if station.hung => {}
             Body::Model(model) => {
                 let mut out = Vec::new();
                 model.receive(self.now, &packet, &mut out);
@@ -302,13 +324,25 @@ impl<'a> World<'a> {
     fn carry_out(&mut self, number: usize, request: Request) {
         match request {
             Request::Transmit(packet) => self.transmit(number, packet),
+            Request::Refused(packet) => self.remember(number, packet.payload, false),
             Request::ScriptStarted => self.script_starts(number),
             Request::Announced(family) => {
                 self.stations[number].announced_at[index(family)] = Some(self.now)
             }
+            Request::Overflowed { was_stopped } => {
+                self.count(if was_stopped {
+                    "lost packets while hung"
+                } else {
+                    "lost packets while running"
+                });
+                self.calm.packets_are_lost(self.now);
+            }
             Request::Became(state) => {
                 self.stations[number].seen = state;
                 self.transitions.push((self.now, number, state));
+                if state == State::Master {
+                    self.new_masters.push(number);
+                }
                 self.count(format!("carpd became {state}"));
             }
             Request::StaysAway(hold) => self.calm.disturb(self.now + hold),
@@ -409,21 +443,29 @@ impl<'a> World<'a> {
         let soon = member.interval(true) / 4;
         let constant = member.program == Program::Model(Dialect::OpenBsd);
         let counter = packet.payload.get(8..16);
-        let used = self.stations[from].last_sent.iter().any(|(at, before)| {
-            let same = *before == packet.payload;
-            before.get(8..16) == counter
-                && if same {
-                    self.now < *at + soon
+        let used = self.stations[from].last_sent.iter().any(|before| {
+            before.payload.get(8..16) == counter
+                && if before.payload == packet.payload {
+                    self.now < before.at + soon
                 } else {
                     !constant
                 }
         });
+        let credible = !used && self.scenario.theme != Theme::Attack;
+        self.remember(from, packet.payload.clone(), credible);
+        credible
+    }
+
+    fn remember(&mut self, from: usize, payload: Vec<u8>, credible: bool) {
         let recent = &mut self.stations[from].last_sent;
-        recent.push_back((self.now, packet.payload.clone()));
+        recent.push_back(Sent {
+            at: self.now,
+            payload,
+            credible,
+        });
         if recent.len() > RECENT {
             recent.pop_front();
         }
-        !used && self.scenario.theme != Theme::Attack
     }
 
     /// Until a thread runs that has something to do.
@@ -438,6 +480,8 @@ impl<'a> World<'a> {
     }
 
     fn wake(&mut self, number: usize, at: Instant) {
+        // What was due while the machine hung is due now.
+        let at = at.max(self.now);
         let station = &mut self.stations[number];
         if station.wake_at.is_none_or(|already| at < already) {
             station.wake_at = Some(at);

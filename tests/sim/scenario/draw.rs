@@ -11,7 +11,8 @@ use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
 use super::{
-    Fault, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion, undecided_ties,
+    Fault, Finale, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion,
+    undecided_ties,
 };
 
 impl Scenario {
@@ -30,7 +31,9 @@ impl Scenario {
 
     fn draw(seed: u64, theme: Theme, rng: &mut Rng) -> Self {
         let fast = rng.chance(250);
-        let latency = if theme == Theme::Strict {
+        // Strict counters have runs with an attacker, who must change nothing, and runs with every fault.
+        let powerless = theme == Theme::Strict && rng.chance(500);
+        let latency = if powerless {
             // Whoever is woken by a forgery handles the next genuine packet earlier: only without latency are a run
             // with the attacker and one without him comparable to the nanosecond.
             Duration::ZERO
@@ -40,11 +43,18 @@ impl Scenario {
             ms(rng.pick(&[1, 1, 5, 20]))
         };
         let programs = draw_programs(theme, rng);
-        let weather = draw_weather(theme, fast, &programs, rng);
+        // Where the attacker must change nothing he must not be able to fill it: in the kernel's ring there is room for
+        // thousands.
+        let ring = if powerless {
+            usize::MAX
+        } else {
+            rng.pick(&[3, 8, 8, 1_000])
+        };
+        let weather = draw_weather(powerless, fast, &programs, rng);
         let group = draw_group(&programs, rng);
         let margin = 4 * (weather.delay_max + latency);
         let members = loop {
-            let members = draw_members(theme, &programs, fast, rng);
+            let members = draw_members(powerless, &programs, fast, rng);
             if members.iter().all(|listener| {
                 members
                     .iter()
@@ -70,9 +80,9 @@ impl Scenario {
         let mut faults = Vec::new();
         let count = rng.between(0, 10);
         for _ in 0..count {
-            draw_fault(theme, &members, &group, horizon, rng, &mut faults);
+            draw_fault(powerless, &members, &group, horizon, rng, &mut faults);
         }
-        if matches!(theme, Theme::Attack | Theme::Strict) {
+        if theme == Theme::Attack || powerless {
             draw_attack(horizon, rng, &mut faults);
         }
         // Send errors leave a demotion behind that nobody but its owner can see.
@@ -86,16 +96,18 @@ impl Scenario {
             members,
             weather,
             latency,
+            ring,
             faults,
             quiet_at,
             undecided_ties,
             demotion_divides,
             undo_demotion,
+            finale: rng.pick(&[None, Some(Finale::Crash), Some(Finale::Stop)]),
         }
     }
 }
 
-fn draw_weather(theme: Theme, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
+fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
     let delay_max = if fast {
         Duration::from_micros(rng.between(50, 500))
     } else {
@@ -108,7 +120,7 @@ fn draw_weather(theme: Theme, fast: bool, programs: &[Program], rng: &mut Rng) -
     };
     // FreeBSD yields to its own reflection, as to any equal.
     let reflects = !programs.contains(&Program::Model(Dialect::FreeBsd)) && rng.chance(300);
-    let loses = theme != Theme::Strict && rng.chance(400);
+    let loses = !powerless && rng.chance(400);
     Weather {
         delay_min,
         delay_max,
@@ -183,14 +195,14 @@ fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
     }
 }
 
-fn draw_members(theme: Theme, programs: &[Program], fast: bool, rng: &mut Rng) -> Vec<Member> {
+fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng) -> Vec<Member> {
     let varied = rng.chance(200);
     let alike = rng.chance(150);
     let deadratio = if rng.chance(700) { 3 } else { rng.byte(1, 5) };
     let preempt = rng.chance(500);
     let every_third = rng.chance(300);
     // Who starts late knows no counters yet, and believes the first one.
-    let together = theme == Theme::Strict || rng.chance(500);
+    let together = powerless || rng.chance(500);
     let mut third_octets: Vec<u8> = (0..6).collect();
     let common_skew = if fast {
         rng.byte(4, 60)
@@ -263,7 +275,7 @@ fn draw_members(theme: Theme, programs: &[Program], fast: bool, rng: &mut Rng) -
 }
 
 fn draw_fault(
-    theme: Theme,
+    powerless: bool,
     members: &[Member],
     group: &Group,
     horizon: Duration,
@@ -287,10 +299,10 @@ fn draw_fault(
         Family::Inet6
     };
     let mut pair = |first, last| faults.extend([(start, first), (end, last)]);
-    // What a strict counter must survive without loss: everything but hosts that missed an advertisement.
-    let kinds = if theme == Theme::Strict { 4 } else { 13 };
+    // Whoever missed an advertisement believes a replay of it.
+    let kinds = if powerless { 4 } else { 13 };
     match rng.between(0, kinds) {
-        0 if carpd => pair(Fault::Hang(host), Fault::Resume(host)),
+        0 => pair(Fault::Hang(host), Fault::Resume(host)),
         1 if carpd => faults.push((start, Fault::StepDown(host, ms(rng.pick(&[0, 100, 3_000]))))),
         2 | 3 => pair(
             Fault::Demote(host, rng.pick(&[1, 10, 100, 240, 255])),

@@ -7,8 +7,8 @@ use carp_common::time::Instant;
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
 
 use super::super::host::{Control, Host, Start};
-use super::super::model::{Model, Setup, index};
-use super::super::scenario::{Fault, Member, Program, Scenario, Theme};
+use super::super::model::{Dialect, Model, Setup, index};
+use super::super::scenario::{Fault, Finale, Member, Program, Scenario, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
@@ -32,12 +32,24 @@ impl World<'_> {
                 self.fault(Fault::SourceBack(number, family))?;
             }
             self.fault(Fault::SendsAgain(number))?;
+            self.fault(Fault::Resume(number))?;
             if self.scenario.undo_demotion {
                 self.fault(Fault::Demote(number, 0))?;
             }
-            self.fault(Fault::Resume(number))?;
         }
         Ok(())
+    }
+
+    /// The master of all crashes, or stops.
+    pub(super) fn finale(&mut self) -> Result<(), Violation> {
+        let Some(fault) = self.scenario.finale else {
+            return Ok(());
+        };
+        match (self.calm.master(), fault) {
+            (Some(master), Finale::Crash) => self.fault(Fault::Crash(master)),
+            (Some(master), Finale::Stop) => self.fault(Fault::Stop(master)),
+            (None, _) => Ok(()),
+        }
     }
 
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
@@ -45,13 +57,20 @@ impl World<'_> {
             self.inject(number);
             return Ok(());
         }
-        self.calm.disturb(self.now);
+        let left = match fault {
+            Fault::Crash(number) => self.leaves(number, false),
+            Fault::Stop(number) => self.leaves(number, self.bows_out(number)),
+            _ => false,
+        };
+        if !left {
+            self.calm.disturb(self.now);
+        }
         self.trace.note(self.now, "world", || format!("{fault:?}"));
         match fault {
             Fault::Start(number) => self.start(number),
             Fault::Crash(number) => self.stations[number].die(),
             Fault::Stop(number) => self.stop(number),
-            Fault::Hang(number) => self.stations[number].hung = true,
+            Fault::Hang(number) => self.hang(number),
             Fault::Resume(number) => {
                 self.stations[number].hung = false;
                 self.stations[number].wake_at = None;
@@ -81,6 +100,36 @@ impl World<'_> {
         let name = format!("{fault:?}");
         self.count(name.split(['(', ' ']).next().unwrap_or_default());
         Ok(())
+    }
+
+    fn leaves(&mut self, number: usize, bows_out: bool) -> bool {
+        let checked = self.calm.leaves(self.now, number, bows_out, &self.stations);
+        if checked {
+            self.count(if bows_out {
+                "looked at who follows a stop"
+            } else {
+                "looked at who follows a crash"
+            });
+        }
+        checked
+    }
+
+    /// ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was restarted more than once, and hardly heard in
+    /// between, is taken for one whose counter moves, and then its bow-out for a forgery.
+    fn bows_out(&self, number: usize) -> bool {
+        match self.scenario.members[number].program {
+            Program::Carpd(_) => true,
+            Program::Model(Dialect::OpenBsd) => self.stations[number].incarnation < 3,
+            Program::Model(Dialect::Ucarp | Dialect::FreeBsd) => false,
+        }
+    }
+
+    fn hang(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        station.hung = true;
+        if let Body::Carpd(host) = &mut station.body {
+            host.stop();
+        }
     }
 
     fn partition(&mut self, mask: u8) {
@@ -124,6 +173,10 @@ impl World<'_> {
 
     fn demote(&mut self, number: usize, demotion: u8) {
         let station = &mut self.stations[number];
+        if station.hung && matches!(station.body, Body::Model(_)) {
+            // Nobody can tell a machine anything that is stopped whole.
+            return;
+        }
         station.demotion = demotion;
         match &mut station.body {
             Body::Model(model) => {
@@ -137,9 +190,12 @@ impl World<'_> {
     }
 
     fn stop(&mut self, number: usize) {
+        let hung = self.stations[number].hung;
         if let Body::Model(model) = &mut self.stations[number].body {
             let mut out = Vec::new();
-            model.stop(&mut out);
+            if !hung {
+                model.stop(&mut out);
+            }
             self.model_acted(number, out);
             self.stations[number].die();
         }
@@ -167,6 +223,7 @@ impl World<'_> {
                     group: self.scenario.group.clone(),
                     sources: member.sources,
                     script_time: member.script,
+                    ring: self.scenario.ring,
                     sent: std::mem::take(&mut station.sent),
                 };
                 let (sources, link) = (station.sources, station.link);

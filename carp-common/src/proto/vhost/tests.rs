@@ -30,6 +30,8 @@ struct Host {
     counter: u64,
     /// The last payload of ours.
     sent: Option<[u8; HEADER_LEN]>,
+    /// What kind of input was the last.
+    last_kind: String,
 }
 
 /// Our defaults: vhid 42, 1/100, no preemption, one IPv4 address.
@@ -88,6 +90,7 @@ impl Host {
             authenticator,
             counter: 5000,
             sent: None,
+            last_kind: String::new(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Host {
     }
 
     fn input(&mut self, input: Input<'_>) -> String {
+        self.last_kind = table::kind(input);
         self.machine.handle_input(self.now, input);
         self.drain()
     }
@@ -182,10 +186,11 @@ impl Host {
     }
 
     fn send_completed(&mut self, outcome: SendOutcome) -> String {
-        self.input(Input::SendCompleted {
-            family: Family::Inet,
-            outcome,
-        })
+        self.completes(Family::Inet, outcome)
+    }
+
+    fn completes(&mut self, family: Family, outcome: SendOutcome) -> String {
+        self.input(Input::SendCompleted { family, outcome })
     }
 
     /// Time until the next deadline, negative when it has passed.
