@@ -265,27 +265,34 @@ impl Carried {
     #[inline(always)]
     #[must_use]
     pub fn find<F: Frame + ?Sized>(frame: &F, ingress: Ingress) -> Option<Self> {
-        let mut tags = VlanTags::default();
-        let mut depth = 0;
-        if let Some(tag) = ingress.stripped_tag {
-            tags.push(tag);
-            depth = 1;
-        }
-        let mut offset = ether::HEADER_LEN;
-        let mut ether_type = u16::from_be_bytes(frame.bytes_at(offset - 2)?);
-        while ether::is_tag(ether_type) && depth < 2 {
-            let [t0, t1, e0, e1] = frame.bytes_at(offset)?;
-            tags.push(u16::from_be_bytes([t0, t1]));
-            ether_type = u16::from_be_bytes([e0, e1]);
-            offset += ether::TAG_LEN;
-            depth += 1;
-        }
-        Some(Self {
+        let offset = ether::HEADER_LEN;
+        let mut carried = Self {
             ingress,
-            tags,
-            ether_type,
+            tags: VlanTags::default(),
+            ether_type: u16::from_be_bytes(frame.bytes_at(offset - 2)?),
             offset,
-        })
+        };
+        if let Some(tag) = ingress.stripped_tag {
+            carried.tags.push(tag);
+        }
+        // Not a loop: the compiler lays one out in a way that verifiers up to Linux 6.6 take for one without end.
+        if ether::is_tag(carried.ether_type) {
+            carried.enter_tag(frame)?;
+            if ingress.stripped_tag.is_none() && ether::is_tag(carried.ether_type) {
+                carried.enter_tag(frame)?;
+            }
+        }
+        Some(carried)
+    }
+
+    /// Behind the tag that begins here.
+    #[inline(always)]
+    fn enter_tag<F: Frame + ?Sized>(&mut self, frame: &F) -> Option<()> {
+        let [t0, t1, e0, e1] = frame.bytes_at(self.offset)?;
+        self.tags.push(u16::from_be_bytes([t0, t1]));
+        self.ether_type = u16::from_be_bytes([e0, e1]);
+        self.offset += ether::TAG_LEN;
+        Some(())
     }
 
     /// Whether it is IP, and inside that the protocol of CARP and VRRP.

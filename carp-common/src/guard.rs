@@ -90,8 +90,10 @@ struct Seen {
     at_ns: u64,
     /// advskew, demotion, advbase and a zero.
     shown: u32,
-    /// Zero.
-    _pad: u32,
+    /// The latest that it was varied to, with a one instead of the zero; zero for none.
+    varied: u32,
+    /// When that arrived.
+    varied_at_ns: u64,
 }
 
 impl Seen {
@@ -107,7 +109,7 @@ impl Seen {
     }
 }
 
-const _: () = assert!(size_of::<History>() == 40 + SEEN_MAX * 32);
+const _: () = assert!(size_of::<History>() == 40 + SEEN_MAX * 40);
 
 impl History {
     /// Nothing was heard yet.
@@ -124,7 +126,8 @@ impl History {
             digest: 0,
             at_ns: 0,
             shown: 0,
-            _pad: 0,
+            varied: 0,
+            varied_at_ns: 0,
         }; SEEN_MAX],
     };
 
@@ -167,16 +170,27 @@ impl History {
             digest: u64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]),
             at_ns: now_ns,
             shown: u32::from_be_bytes([advskew, demotion, advbase, 0]),
-            _pad: 0,
+            varied: 0,
+            varied_at_ns: 0,
         };
         let seen = &mut self.seen[usize::from(c7) % SEEN_MAX];
         let age = now_ns.wrapping_sub(seen.at_ns);
         let same = seen.counter == heard.counter && seen.digest == heard.digest;
-        let varies = same && seen.shown != heard.shown && age < 4 * seen.interval_nanos();
-        if same && !varies && age < heard.interval_nanos() / 4 {
+        let since = if same && seen.shown == heard.shown {
+            age
+        } else if same && seen.varied == heard.shown | 1 {
+            now_ns.wrapping_sub(seen.varied_at_ns)
+        } else {
+            u64::MAX
+        };
+        if since < heard.interval_nanos() / 4 {
             return Err(Repetition::Duplicate);
         }
-        if !varies {
+        let varies = same && seen.shown != heard.shown && age < 4 * seen.interval_nanos();
+        if varies {
+            seen.varied = heard.shown | 1;
+            seen.varied_at_ns = now_ns;
+        } else {
             *seen = heard;
         }
         if self.rises(heard.counter) || self.admits(now_ns, varies) {
@@ -301,23 +315,21 @@ mod tests {
     }
 
     #[test]
-    fn alternating_priorities_under_one_counter_are_limited() {
+    fn other_priorities_under_one_counter_are_duplicates_or_limited() {
         let mut history = History::EMPTY;
-        let both = [payload(5, 1, 0), payload(5, 1, 1)];
-        let admitted = |history: &mut History, now| {
-            both.iter()
+        let mut admitted = |variations: u8, now| {
+            (0..=variations)
                 .cycle()
                 .take(10_000)
-                .filter(|advertisement| history.judge(advertisement, now).is_ok())
+                .filter(|advskew| history.judge(&payload(5, 1, *advskew), now).is_ok())
                 .count()
         };
-        // The first one rises.
-        assert_eq!(admitted(&mut history, MS), 1 + ADMITTED_MAX as usize);
-        assert_eq!(admitted(&mut history, MS + WINDOW_NS - 1), 0);
-        assert_eq!(
-            admitted(&mut history, MS + WINDOW_NS),
-            ADMITTED_MAX as usize
-        );
+        // The first one rises, the first variation is new, and then both are duplicates.
+        assert_eq!(admitted(1, MS), 2);
+        assert_eq!(admitted(1, MS + WINDOW_NS), 0);
+        // Of many, each is another one than that before it.
+        assert_eq!(admitted(200, MS + WINDOW_NS), ADMITTED_MAX as usize);
+        assert_eq!(admitted(200, MS + 2 * WINDOW_NS - 1), 0);
     }
 
     #[test]
@@ -403,7 +415,8 @@ mod tests {
                 digest: u64::MAX,
                 at_ns: u64::MAX,
                 shown: u32::MAX,
-                _pad: 0,
+                varied: u32::MAX,
+                varied_at_ns: u64::MAX,
             }; SEEN_MAX],
         };
         for now in [0, 1, u64::MAX] {

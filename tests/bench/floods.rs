@@ -73,7 +73,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
     let floods = match plan.quick {
         true => vec![("forged", seconds(3))],
         false => vec![
-            ("forged", seconds(20)),
+            ("forged", seconds(30)),
             ("garbage", seconds(8)),
             ("vrrp", seconds(8)),
             ("replayed", seconds(8)),

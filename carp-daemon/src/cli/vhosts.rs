@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
@@ -92,7 +93,17 @@ fn one(
             "a password does not belong here (--pass, -p): give --passfile, -o".to_owned(),
         ));
     }
-    let refused = |error| Error::Usage(Box::new(error));
+    let refused = |error: clap::Error| {
+        match error.get(ContextKind::InvalidArg) {
+        // Not repeated: it may be the password, when the file is the wrong one.
+        Some(ContextValue::String(word)) if !word.starts_with('-') => Error::Misplaced(
+            "a word that is neither an option nor belongs to one: a line holds the options of a virtual host, as in \
+             -i eth0 -v 7 -o /etc/carpd.pass -a 10.0.0.7/24"
+                .to_owned(),
+        ),
+        Some(_) | None => Error::Usage(Box::new(error)),
+    }
+    };
     let mut matches = command.try_get_matches_from_mut(words).map_err(refused)?;
     if let Some(option) = given(command, &matches).find(|option| of_the_process(option)) {
         return Err(Error::Misplaced(format!(

@@ -251,6 +251,13 @@ impl Setting {
         {
             group = packet.destination();
         }
+        // A group is of the family of its virtual host: an IPv6 one is never held against an IPv4 destination.
+        if self
+            .unwrap(frame)
+            .is_some_and(|packet| packet.ether_type == 0x0800)
+        {
+            group[4..].fill(0);
+        }
         let value = VhostValue::new(group, SLOT);
         let asked = Cell::new(None);
         let verdict = classify(frame, self.ingress(), |key| {

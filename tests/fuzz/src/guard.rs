@@ -113,7 +113,8 @@ fn history(bytes: &[u8]) {
         let recent = now.saturating_sub(priority.interval_nanos() / 4);
         let repeats = |(at, other): &(u64, [u8; HEADER_LEN])| *at > recent && *other == payload;
         let rises = highest.is_none_or(|highest| counter > highest);
-        match history.judge(&payload, now) {
+        let judged = history.judge(&payload, now);
+        match judged {
             Ok(()) => {
                 assert!(
                     !heard.last().is_some_and(repeats),
@@ -130,7 +131,10 @@ fn history(bytes: &[u8]) {
                 assert!(!rises, "a counter that rises is never limited")
             }
         }
-        heard.push((now, payload));
+        // A duplicate does not count: the quarter begins with the one that it repeats.
+        if judged != Err(Repetition::Duplicate) {
+            heard.push((now, payload));
+        }
         highest = highest.max(Some(counter));
         // Windows are not aligned with ours, so two of them may meet here.
         let crowd = admitted

@@ -57,10 +57,12 @@ impl World<'_> {
             self.inject(number);
             return Ok(());
         }
-        let left = match fault {
-            Fault::Crash(number) => self.leaves(number, false),
-            Fault::Stop(number) => self.leaves(number, self.bows_out(number)),
-            _ => false,
+        let left = if let Fault::Crash(number) = fault {
+            self.leaves(number, false)
+        } else if let Fault::Stop(number) = fault {
+            self.leaves(number, self.bows_out(number))
+        } else {
+            false
         };
         if !left {
             self.calm.disturb(self.now);

@@ -7,6 +7,10 @@
 
 /bin/busybox --install -s /bin
 export PATH=/bin
+# Not busybox's own, which its shell prefers and which knows no namespaces.
+ip() {
+    /bin/ip "$@"
+}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -50,7 +54,8 @@ start() {
     namespace=$1
     datapath=$2
     shift 2
-    ip netns exec "$namespace" carpd --interface eth0 --srcip "$source" --vhid 7 --passfile /tmp/password \
+    # By its path: a function would be a shell between us and its signals.
+    /bin/ip netns exec "$namespace" carpd --interface eth0 --srcip "$source" --vhid 7 --passfile /tmp/password \
         --addr 192.0.2.100 --advbase 1 --deadratio 3 --datapath "$datapath" "$@" >"/tmp/$namespace.log" 2>&1 &
     pid=$!
 }
