@@ -71,9 +71,9 @@
 //!
 //! # What random runs leave out
 //!
-//! - strict counters with an attacker **and** lost advertisements (crash, restart, partition, loss, a lost link or source,
-//!   send errors, a full ring): whoever missed an advertisement believes a replay of it. Without the attacker strict counters
-//!   meet all of them;
+//! - strict counters with an attacker **and** advertisements that somebody misses (late start, crash, restart, partition,
+//!   loss, a lost link or source, send errors, a full ring): whoever missed one believes a replay of it. Without the attacker
+//!   strict counters meet all of them;
 //! - reflections where a FreeBSD is: it yields to its own, as to any equal;
 //! - send errors where members differ in how they read demotion: the demotion that they leave is not to be seen from
 //!   outside. Elsewhere the best host is not asked for while one has it;

@@ -2,15 +2,16 @@
 //!
 //! Whoever changes the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
 
-use std::collections::BTreeMap;
+mod seeds;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use carp_common::units::{Family, Profile};
+use carp_tests::sim::check;
 use carp_tests::sim::model::Dialect;
 use carp_tests::sim::scenario::{Fault, Member, Program, Scenario, Theme};
 use carp_tests::sim::world::Outcome;
-use carp_tests::sim::{check, check_seed};
 
 const UCARP: Program = Program::Carpd(Profile::Ucarp);
 const PROFILES: [Profile; 3] = [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd];
@@ -44,56 +45,6 @@ fn preempting(members: Vec<Member>) -> Vec<Member> {
 #[track_caller]
 fn run(scenario: &Scenario) -> Outcome {
     check(scenario).unwrap_or_else(|report| panic!("{report}"))
-}
-
-/// Enough for every fault to meet every theme many times.
-const SEEDS: u64 = 3_000;
-
-#[test]
-fn no_seed_breaks_an_invariant() {
-    let mut tally: BTreeMap<String, u64> = BTreeMap::new();
-    for seed in 0..SEEDS {
-        let outcome = check_seed(seed).unwrap_or_else(|report| panic!("{report}"));
-        for (what, count) in outcome.tally {
-            *tally.entry(what).or_default() += count;
-        }
-    }
-    // What never happens is not tested.
-    for fault in [
-        "Crash",
-        "Stop",
-        "Start",
-        "Hang",
-        "Resume",
-        "LinkDown",
-        "LinkUp",
-        "SourceLost",
-        "SourceBack",
-        "SendErrors",
-        "SendsAgain",
-        "Demote",
-        "StepDown",
-        "Cut",
-        "Partition",
-        "Heal",
-        "Loss",
-        "Inject",
-    ] {
-        assert!(
-            tally.contains_key(fault),
-            "no seed has a {fault}: {tally:?}"
-        );
-    }
-    // Of most runs the end is asked for, and of many who follows a master that goes.
-    for (what, least) in [
-        ("seeds that settled", SEEDS * 9 / 10),
-        ("looked at a takeover from a worse master", SEEDS / 2),
-        ("looked at who follows a crash", SEEDS / 10),
-        ("looked at who follows a stop", SEEDS / 10),
-        ("lost packets while hung", SEEDS / 100),
-    ] {
-        assert!(tally[what] > least, "{what}: {tally:?}");
-    }
 }
 
 #[test]

@@ -284,6 +284,12 @@ fn draw_fault(
 ) {
     let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
     let start = START + ms(rng.between(0, horizon_ms));
+    // A process that hangs before it listens starts late, too.
+    let start = if powerless {
+        start.max(START + ms(20))
+    } else {
+        start
+    };
     let end = start
         + if rng.chance(300) {
             ms(rng.between(1, 300))

@@ -1,0 +1,75 @@
+//! Some thousand seeds.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use carp_tests::sim::check_seed;
+
+/// Enough for every fault to meet every theme many times.
+const SEEDS: u64 = 2_000;
+
+/// How often what happened in every so many-th seed.
+fn tally(first: u64, step: usize) -> BTreeMap<String, u64> {
+    let mut tally: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in (first..SEEDS).step_by(step) {
+        let outcome = check_seed(seed).unwrap_or_else(|report| panic!("{report}"));
+        for (what, count) in outcome.tally {
+            *tally.entry(what).or_default() += count;
+        }
+    }
+    tally
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut tally: BTreeMap<String, u64> = BTreeMap::new();
+    thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .zip(0..)
+            .map(|(_, first)| scope.spawn(move || self::tally(first, threads)))
+            .collect();
+        for part in parts {
+            let part = part.join().expect("its panic says which seed");
+            for (what, count) in part {
+                *tally.entry(what).or_default() += count;
+            }
+        }
+    });
+    // What never happens is not tested.
+    for fault in [
+        "Crash",
+        "Stop",
+        "Start",
+        "Hang",
+        "Resume",
+        "LinkDown",
+        "LinkUp",
+        "SourceLost",
+        "SourceBack",
+        "SendErrors",
+        "SendsAgain",
+        "Demote",
+        "StepDown",
+        "Cut",
+        "Partition",
+        "Heal",
+        "Loss",
+        "Inject",
+    ] {
+        assert!(
+            tally.contains_key(fault),
+            "no seed has a {fault}: {tally:?}"
+        );
+    }
+    // Of most runs the end is asked for, and of many who follows a master that goes.
+    for (what, least) in [
+        ("seeds that settled", SEEDS * 9 / 10),
+        ("looked at a takeover from a worse master", SEEDS / 2),
+        ("looked at who follows a crash", SEEDS / 10),
+        ("looked at who follows a stop", SEEDS / 10),
+        ("lost packets while hung", SEEDS / 100),
+    ] {
+        assert!(tally[what] > least, "{what}: {tally:?}");
+    }
+}
