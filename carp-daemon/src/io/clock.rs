@@ -30,12 +30,22 @@ fn read(clock: ClockId) -> u64 {
 /// Turns the wall-clock time stamps of received frames into [`Instant`]s.
 ///
 /// The two clocks run at one rate; only a step of the wall clock moves their offset. A time stamp taken before a step
-/// that we see only afterwards cannot be told from one taken later, so while the offset has just moved, arrival is
-/// "now": late by as long as we were, never early, so a living MASTER is not declared dead.
+/// that we see only afterwards cannot be told from one taken later. So from then until nothing waits that may have come
+/// before it, arrival is when the clocks were read: late by as long as we were, never early, so a living MASTER is not
+/// declared dead.
 #[derive(Debug)]
 pub struct ArrivalClock {
-    offset_ns: i128,
+    offset: Offset,
     trusted: bool,
+    /// What arrived before this has been received.
+    emptied_at: Instant,
+}
+
+/// CLOCK_REALTIME minus CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug)]
+struct Offset {
+    ns: i128,
+    measured_at: Instant,
 }
 
 /// Larger than the two readings can drift apart by preemption between them in practice, smaller than any step that
@@ -47,31 +57,40 @@ impl ArrivalClock {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            offset_ns: measure_offset(),
+            offset: measure_offset(),
             trusted: true,
+            emptied_at: Instant::ZERO,
         }
     }
 
-    /// Measures again; call before each batch of frames, at the latest when one is waiting.
+    /// Measures again; call when a frame has been received, before its arrival is asked for.
     pub fn refresh(&mut self) {
         self.update(measure_offset());
     }
 
-    fn update(&mut self, offset_ns: i128) {
-        self.trusted = offset_ns.abs_diff(self.offset_ns) < STEP_NS;
-        self.offset_ns = offset_ns;
+    fn update(&mut self, offset: Offset) {
+        self.trusted &= offset.ns.abs_diff(self.offset.ns) < STEP_NS;
+        self.offset = offset;
     }
 
-    /// The arrival of a frame stamped `realtime`: `now` when it has no stamp, or none that can be trusted.
+    /// Every frame that arrived before `at` has been received: nothing waits with a time stamp from before a step.
+    pub const fn emptied(&mut self, at: Instant) {
+        self.trusted = true;
+        self.emptied_at = at;
+    }
+
+    /// The arrival of a frame stamped `realtime`: when the clocks were read if it has no stamp, or none that can be
+    /// trusted.
     #[must_use]
-    pub fn arrival(&self, realtime: Option<Duration>, now: Instant) -> Instant {
-        let Some(realtime) = realtime.filter(|_| self.trusted) else {
-            return now;
-        };
-        let monotonic = i128::try_from(realtime.as_nanos())
-            .unwrap_or(i128::MAX)
-            .saturating_sub(self.offset_ns);
-        u64::try_from(monotonic).map_or(now, Instant::from_nanos)
+    pub fn arrival(&self, realtime: Option<Duration>) -> Instant {
+        let trusted = realtime.filter(|_| self.trusted).and_then(|realtime| {
+            let realtime = i128::try_from(realtime.as_nanos()).ok()?;
+            u64::try_from(realtime.checked_sub(self.offset.ns)?).ok()
+        });
+        // A step that came since the clocks were read can make it look earlier than it can have been.
+        trusted
+            .map_or(self.offset.measured_at, Instant::from_nanos)
+            .max(self.emptied_at)
     }
 }
 
@@ -81,9 +100,8 @@ impl Default for ArrivalClock {
     }
 }
 
-/// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds: the tightest of three tries, so that being preempted between
-/// two readings does not look like a step.
-fn measure_offset() -> i128 {
+/// The tightest of three tries, so that being preempted between two readings does not look like a step.
+fn measure_offset() -> Offset {
     let sample = || {
         let before = read(ClockId::CLOCK_MONOTONIC);
         let real = read(ClockId::CLOCK_REALTIME);
@@ -91,58 +109,80 @@ fn measure_offset() -> i128 {
         let middle = i128::from(before) + i128::from(after.saturating_sub(before) / 2);
         (after.saturating_sub(before), i128::from(real) - middle)
     };
-    [sample(), sample(), sample()]
+    let (_, ns) = [sample(), sample(), sample()]
         .into_iter()
         .min_by_key(|(width, _)| *width)
-        .map_or(0, |(_, offset)| offset)
+        .expect("three");
+    Offset {
+        ns,
+        measured_at: now(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HOUR_NS: i128 = 3_600_000_000_000;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn offset(ns: u128, measured_at: u64) -> Offset {
+        Offset {
+            ns: i128::try_from(ns).unwrap(),
+            measured_at: Instant::from_nanos(measured_at),
+        }
+    }
+
+    fn clock(offset: Offset) -> ArrivalClock {
+        ArrivalClock {
+            offset,
+            trusted: true,
+            emptied_at: Instant::ZERO,
+        }
+    }
 
     #[test]
     fn a_time_stamp_becomes_the_monotonic_instant_it_was_taken_at() {
-        let clock = ArrivalClock {
-            offset_ns: HOUR_NS,
-            trusted: true,
-        };
-        let stamp = Duration::from_nanos(3_600_000_000_000 + 5_000);
-        assert_eq!(
-            clock.arrival(Some(stamp), Instant::from_nanos(9_000)),
-            Instant::from_nanos(5_000)
-        );
+        let clock = clock(offset(HOUR.as_nanos(), 9_000));
+        let stamp = HOUR + Duration::from_nanos(5_000);
+        assert_eq!(clock.arrival(Some(stamp)), Instant::from_nanos(5_000));
     }
 
     #[test]
-    fn a_step_of_the_wall_clock_makes_arrival_now_until_the_offset_is_steady() {
-        let mut clock = ArrivalClock {
-            offset_ns: HOUR_NS,
-            trusted: true,
-        };
-        let now = Instant::from_nanos(9_000);
-        let stamp = Some(Duration::from_nanos(3_600_000_000_000 + 5_000));
-        clock.update(0);
-        assert_eq!(clock.arrival(stamp, now), now);
-        clock.update(10);
-        assert_eq!(
-            clock.arrival(Some(Duration::from_nanos(5_010)), now),
-            Instant::from_nanos(5_000)
+    fn a_step_of_the_wall_clock_makes_arrival_now_until_nothing_is_left_from_before_it() {
+        let mut clock = clock(offset(HOUR.as_nanos(), 4_000));
+        let (before, after) = (
+            HOUR + Duration::from_nanos(5_000),
+            Duration::from_nanos(6_000),
         );
+        clock.update(offset(0, 9_000));
+        for stamp in [before, after] {
+            assert_eq!(clock.arrival(Some(stamp)), Instant::from_nanos(9_000));
+        }
+        // Not all of them fitted into one batch.
+        clock.update(offset(10, 9_500));
+        for stamp in [before, after] {
+            assert_eq!(clock.arrival(Some(stamp)), Instant::from_nanos(9_500));
+        }
+        clock.emptied(Instant::from_nanos(9_800));
+        clock.update(offset(10, 12_000));
+        let later = Duration::from_nanos(10_010);
+        assert_eq!(clock.arrival(Some(later)), Instant::from_nanos(10_000));
     }
 
     #[test]
-    fn a_frame_without_a_stamp_arrived_now() {
-        let clock = ArrivalClock {
-            offset_ns: 0,
-            trusted: true,
-        };
-        assert_eq!(
-            clock.arrival(None, Instant::from_nanos(9_000)),
-            Instant::from_nanos(9_000)
-        );
+    fn a_step_that_was_not_seen_yet_makes_no_arrival_earlier_than_it_can_have_been() {
+        let mut clock = clock(offset(HOUR.as_nanos(), 4_000));
+        clock.emptied(Instant::from_nanos(7_000));
+        let set_back = Duration::from_nanos(8_000);
+        assert_eq!(clock.arrival(Some(set_back)), Instant::from_nanos(7_000));
+        let set_back = HOUR - Duration::from_nanos(1);
+        assert_eq!(clock.arrival(Some(set_back)), Instant::from_nanos(7_000));
+    }
+
+    #[test]
+    fn a_frame_without_a_stamp_arrived_when_the_clocks_were_read() {
+        let clock = clock(offset(0, 9_000));
+        assert_eq!(clock.arrival(None), Instant::from_nanos(9_000));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl WallClock {
     fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let setting = File::create_new(directory.path().join("setting"))?;
-        setting.write_all_at(&[0; 16], 0)?;
+        setting.write_all_at(&[0; 24], 0)?;
         let clock = Self { directory, setting };
         // The linker that built this test is a C compiler.
         let built = Command::new("cc")
@@ -58,6 +58,9 @@ impl WallClock {
     fn set_wrong_by(&self, seconds: i64) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let since = i64::try_from(now.as_nanos())?;
+        let mut before = [0; 8];
+        self.setting.read_exact_at(&mut before, 0)?;
+        self.setting.write_all_at(&before, 16)?;
         self.setting.write_all_at(&since.to_ne_bytes(), 8)?;
         self.setting.write_all_at(&seconds.to_ne_bytes(), 0)?;
         Ok(())

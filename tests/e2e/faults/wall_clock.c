@@ -1,8 +1,8 @@
 /* LD_PRELOAD: a wall clock that a test can set, for one process.
  *
- * $CARP_TEST_WALL_CLOCK names a file of two 64-bit integers: by how many seconds the clock is wrong, and since when
- * (real nanoseconds since 1970). The kernel's time stamps of received packets follow, as they would if the machine's
- * clock had been set: a packet that arrived before keeps its old stamp. CLOCK_MONOTONIC is left alone, as by the kernel.
+ * $CARP_TEST_WALL_CLOCK names a file of three 64-bit integers: by how many seconds the clock is wrong, since when (real
+ * nanoseconds since 1970), and by how many seconds it was wrong before. The kernel's time stamps of received packets
+ * follow, as they would if the machine's clock had been set: a packet that arrived before keeps its old stamp. CLOCK_MONOTONIC is left alone, as by the kernel.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +26,7 @@ __attribute__((constructor)) static void start(void)
 	void *map = MAP_FAILED;
 
 	if (fd >= 0) {
-		map = mmap(NULL, 2 * sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		map = mmap(NULL, 3 * sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		close(fd);
 	}
 	if (map == MAP_FAILED)
@@ -62,6 +62,8 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 		memcpy(&stamp, CMSG_DATA(control), sizeof(stamp));
 		if ((int64_t)stamp.tv_sec * 1000000000 + stamp.tv_nsec >= setting[1])
 			stamp.tv_sec += setting[0];
+		else
+			stamp.tv_sec += setting[2];
 		memcpy(CMSG_DATA(control), &stamp, sizeof(stamp));
 	}
 	return length;

@@ -98,7 +98,10 @@ impl Receiver {
         while !batch.is_full() {
             let received = match self.receive(&mut frame) {
                 Ok(received) => received,
-                Err(Errno::EAGAIN) => return Ok(Drained::Empty),
+                Err(Errno::EAGAIN) => {
+                    self.clock.emptied(now);
+                    return Ok(Drained::Empty);
+                }
                 Err(Errno::EINTR) => continue,
                 // The link went down or away; netlink says which, and frames before it are still delivered.
                 Err(Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => continue,
@@ -109,7 +112,7 @@ impl Receiver {
                 frames_until_refresh = REFRESH_INTERVAL;
             }
             frames_until_refresh -= 1;
-            let arrival = self.clock.arrival(received.stamp, now);
+            let arrival = self.clock.arrival(received.stamp);
             let frame = frame.get(..received.length).unwrap_or(&frame);
             self.judge(frame, received.stripped_tag, arrival, vhosts, batch);
             if arrival > now {
