@@ -56,6 +56,7 @@ use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
 use crate::lock::{self, Lock};
 use crate::privileges;
+use crate::sys;
 use deadlines::Deadlines;
 use interface::Interface;
 use vhost::Vhost;
@@ -265,6 +266,7 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             self.follow(interface, now);
         }
+        sys::trim_heap();
         Ok(())
     }
 

@@ -48,15 +48,15 @@ impl Sizes {
         Self::for_number(config.vhosts.len())
     }
 
-    /// Room for every virtual host, in the one family that is served so far, and for about forty advertisements of each: what arrives while we
-    /// are stopped for that many intervals. Above a thousand virtual hosts it is fewer: the ring is memory of ours that
-    /// cannot be swapped out.
+    /// Room for every virtual host, in the one family that is served so far, and for some thirty advertisements of each:
+    /// what arrives while we are stopped for that many intervals. Above a thousand virtual hosts it is fewer: the ring is
+    /// memory of ours that cannot be swapped out.
     fn for_number(vhosts: usize) -> Self {
         const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
         const SMALLEST: usize = 64 * 1024;
         const LARGEST: usize = 4 * 1024 * 1024;
         let ring = vhosts
-            .saturating_mul(RECORD_LEN * 40)
+            .saturating_mul(RECORD_LEN * 32)
             .clamp(SMALLEST, LARGEST)
             .next_power_of_two();
         Self {
@@ -262,7 +262,7 @@ mod tests {
             Sizes::for_number(255),
             Sizes {
                 vhosts: 255,
-                ring_bytes: 2 * 1024 * 1024
+                ring_bytes: 1024 * 1024
             }
         );
         assert_eq!(Sizes::for_number(usize::MAX).ring_bytes, 4 * 1024 * 1024);
