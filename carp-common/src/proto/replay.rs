@@ -245,6 +245,8 @@ impl PeerMemory {
                 index
             }
             Some(_) | None => {
+                // A virtual host has one peer, and there are thousands: no room for three more.
+                self.peers.reserve_exact(1);
                 self.peers.push(peer);
                 self.peers.len() - 1
             }
