@@ -8,7 +8,7 @@ use crate::shell::{self, cargo};
 #[derive(clap::Args)]
 #[command(
     long_about = "Break the core in each way that tests/mutants/list.rs lists, in a copy below target/mutants, and see that the \
-    tests named there fail. Takes some minutes: the core and the simulation are compiled once per mutant."
+    tests named there fail. Takes a minute or two: the core and the simulation are compiled once per mutant."
 )]
 pub struct Args {}
 
