@@ -18,6 +18,7 @@
 //! | `arp` | others that have our addresses |
 //! | `chores` | when leases, guard and ARP are due |
 //! | `stalls` | how late we were |
+//! | `patience` | when silence counts although we were late |
 //! | `report` | log lines for transitions, notices and dumps |
 
 mod actions;
@@ -29,6 +30,7 @@ mod deadlines;
 mod fence;
 mod interface;
 mod links;
+mod patience;
 mod report;
 mod stalls;
 mod vhost;
@@ -177,7 +179,9 @@ struct Engine {
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
-    /// Something was left behind in the last turn: do not wait before the next.
+    /// When the last turn began.
+    looked_at: Instant,
+    /// Something was left behind in it: do not wait before the next.
     busy: bool,
     stopping: bool,
     /// An interface could not be opened: when to try again.
@@ -234,6 +238,7 @@ impl Engine {
             scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            looked_at: now,
             busy: false,
             stopping: false,
             retry_at: None,
@@ -310,12 +315,13 @@ impl Engine {
 
     /// What there is to do at `now`, in the order that keeps the election right.
     fn turn(&mut self, now: Instant) -> Result<(), Error> {
+        let looked_at = std::mem::replace(&mut self.looked_at, now);
         let due = self.deadlines.earliest();
         let oldest = self.hear(now)?;
         self.look_for_losses(now, due.into_iter().chain(oldest).min());
         self.follow_links(now)?;
         self.retry(now);
-        self.judge_timers(now);
+        self.judge_timers(looked_at, now);
         self.hear_arp(now);
         self.do_chores(now);
         self.choose_frames();
@@ -323,18 +329,6 @@ impl Engine {
         self.busy |= rest.into_iter().flatten().any(|due| due <= now);
         self.look_for_vrrp(now);
         Ok(())
-    }
-
-    /// Judges the timers that are due at `now`: [`AT_ONCE`] of them, the others in a turn of their own.
-    fn judge_timers(&mut self, now: Instant) {
-        for _ in 0..AT_ONCE {
-            let Some((vhost, due)) = self.deadlines.pop_due(now) else {
-                return;
-            };
-            self.note_lateness(vhost, due, now);
-            self.vhosts[vhost].machine.handle_timeout(now);
-            self.act(vhost, now);
-        }
     }
 
     fn poll_wake(

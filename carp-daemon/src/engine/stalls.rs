@@ -1,6 +1,6 @@
 //! How late we were.
 //!
-//! The election does not depend on it: advertisements are judged by their arrival. But a MASTER that is late too often
+//! Advertisements are judged by their arrival, and `patience` sees to silence. But a MASTER that is late too often
 //! advertises too late, so it is measured and said.
 
 use std::time::Duration;

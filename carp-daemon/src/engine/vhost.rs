@@ -15,6 +15,7 @@ use super::address_guard::AddressGuard;
 use super::addresses::Holding;
 use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
+use super::patience::Reprieve;
 use super::report::Transitions;
 use super::stalls::Stalls;
 use crate::config::VhostConfig;
@@ -65,6 +66,8 @@ pub struct Vhost {
     pub transitions: Transitions,
     /// How late we were.
     pub stalls: Stalls,
+    /// Time that a silent MASTER has on account of that.
+    pub reprieve: Option<Reprieve>,
     /// The state that [`super::Engine::follow_state`] has followed.
     pub followed: State,
     /// It claimed its addresses at least once.
@@ -132,6 +135,7 @@ impl Vhost {
             conflicts: Conflicts::default(),
             transitions: Transitions::default(),
             stalls: Stalls::default(),
+            reprieve: None,
             followed: State::Init,
             was_master: false,
             config,
