@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::report::Report;
+use crate::report::{Behind, Report, Table};
 use crate::{Places, markdown};
 
 const HEAD: &str = "\
@@ -79,18 +79,28 @@ fn goals(reports: &[Report]) -> String {
     text
 }
 
-/// Where carpd is not ahead.
+/// Where carpd is not ahead, by the reason.
 fn behind(reports: &[Report]) -> String {
-    let mut text = "\n## Where carpd is not ahead\n\n".to_owned();
-    let mut none = true;
-    for report in reports {
-        for line in report.tables.iter().flat_map(|table| table.behind()) {
-            none = false;
+    let tables = reports.iter().flat_map(|report| &report.tables);
+    let mut reasons: Vec<(Option<String>, Vec<String>)> = Vec::new();
+    for Behind { what, why } in tables.flat_map(Table::behind) {
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, lines)) => lines.push(what),
+            None => reasons.push((why, vec![what])),
+        }
+    }
+    // What has no reason of its own comes last.
+    reasons.sort_by_key(|(why, _)| why.is_none());
+    let mut text = "\n## Where carpd is not ahead\n".to_owned();
+    for (why, lines) in &reasons {
+        let why = why.as_deref().unwrap_or("No reason is known:");
+        let _ = write!(text, "\n{why}\n\n");
+        for line in lines {
             let _ = writeln!(text, "- {line}");
         }
     }
-    if none {
-        text.push_str("Nowhere in the tables below.\n");
+    if reasons.is_empty() {
+        text.push_str("\nNowhere in the tables below.\n");
     }
     text
 }

@@ -75,11 +75,12 @@ pub struct Findings {
 type Benchmark = fn(Plan) -> Result<Findings>;
 
 /// In the order of the documentation.
-const BENCHMARKS: [(&str, Benchmark); 6] = [
+const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("cost", cost::run),
     ("link", link::run),
     ("floods", floods::run),
     ("failover", failover::run),
+    ("hold", hold::run),
     ("scale", scale::run),
     ("size", size::run),
 ];
@@ -120,7 +121,7 @@ fn main() -> Result<()> {
         let outcome = measure(name, benchmark, Plan { quick }).and_then(|report| {
             println!("{}", markdown::report(&report, None));
             for line in report.tables.iter().flat_map(Table::behind) {
-                println!("not ahead: {line}");
+                println!("not ahead: {}. {}", line.what, line.why.unwrap_or_default());
             }
             report.save(reports)?;
             if *reports == places.last {

@@ -250,16 +250,25 @@ const TIE: f64 = 1.02;
 /// Medians of two runs this far apart are worth telling.
 const CHANGE: f64 = 1.1;
 
+/// Where carpd is not ahead.
+#[derive(Debug)]
+pub struct Behind {
+    /// In what, and by how much: a sentence.
+    pub what: String,
+    /// Why, where a reason is known.
+    pub why: Option<String>,
+}
+
 impl Table {
-    /// Where rows of carpd are behind the best peer or the limit: a sentence for each column, with every such row.
+    /// Where rows of carpd are behind the best peer or the limit: one for each column, with every such row.
     #[must_use]
-    pub fn behind(&self) -> Vec<String> {
+    pub fn behind(&self) -> Vec<Behind> {
         (0..self.columns.len())
             .filter_map(|column| self.behind_in(column))
             .collect()
     }
 
-    fn behind_in(&self, index: usize) -> Option<String> {
+    fn behind_in(&self, index: usize) -> Option<Behind> {
         let column = &self.columns[index];
         let others = [("best peer", Side::Peer), ("limit", Side::Limit)];
         let others: Vec<_> = others
@@ -279,16 +288,15 @@ impl Table {
         let others = others
             .iter()
             .map(|(whom, (name, their))| format!("{whom}, {name}: {}", number(*their)));
-        let why = column.why.as_ref().map(|why| format!(" {why}"));
-        (!rows.is_empty()).then(|| {
-            format!(
-                "**{}**, {}: {} ({}).{}",
+        (!rows.is_empty()).then(|| Behind {
+            what: format!(
+                "**{}**, {}: {} ({})",
                 self.title,
                 column.name,
                 rows.join("; "),
                 others.collect::<Vec<_>>().join("; "),
-                why.unwrap_or_default()
-            )
+            ),
+            why: column.why.clone(),
         })
     }
 

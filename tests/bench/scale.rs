@@ -35,6 +35,12 @@ sample but an error.";
 const MEMORY: &str = "carpd's ring buffer is in it, which *maps* counts too; the rest is some 6 KiB for each virtual host: \
 a third of it is what it sent and heard, so that neither its own echo nor a replay is believed.";
 
+const MASTER: &str = "With each advertisement a MASTER tells the kernel how long it may answer for the addresses: a system \
+call more than the peers, and what silences it when it dies.";
+
+const BUNCHES: &str = "Advertisements go out in bunches, between which carpd looks at what arrived: nothing waits for \
+thousands of others.";
+
 /// Virtual hosts on a link.
 const ON_A_LINK: usize = 255;
 
@@ -187,13 +193,15 @@ fn table(size: &Size) -> Table {
             Column::less("memory, BACKUP, MiB").because(MEMORY),
             Column::less("maps, MiB")
                 .because("The peers have no program in the kernel, and see every packet in userspace instead."),
-            Column::less("MASTER alone, % of a core"),
-            Column::less("MASTER, % of a core"),
-            Column::less("BACKUP, % of a core"),
+            Column::less("MASTER alone, % of a core").because(MASTER),
+            Column::less("MASTER, % of a core").because(MASTER),
+            Column::less("BACKUP, % of a core").because(
+                "Each advertisement's digest is checked twice, in the kernel and by the daemon; VRRP has none.",
+            ),
             Column::less("settled, s")
                 .because("carpd makes a lock file for each virtual host, which takes its time where /run is not in memory."),
-            Column::less("latest, ms"),
-            Column::less("behind the grid, ms"),
+            Column::less("latest, ms").because(BUNCHES),
+            Column::less("behind the grid, ms").because(BUNCHES),
         ],
         rows: size.rows.iter().map(row).collect(),
         drawn: None,

@@ -18,6 +18,8 @@ const METHOD: &str = "\
 distributions strip. *ready*: from exec until the daemon says that it listens, scripts and configuration being there.
 *build*: `cargo build --release` of carpd into an empty directory, the eBPF object being there; one sample.";
 
+const INSIDE: &str = "Rust's standard library, tokio, clap and the eBPF object are inside; no library beside libc is needed.";
+
 /// Sizes, start-up times, and in a full run a build from nothing.
 pub fn run(plan: Plan) -> Result<Findings> {
     let systems = System::all()?;
@@ -50,10 +52,8 @@ pub fn run(plan: Plan) -> Result<Findings> {
     let mut tables = vec![Table {
         title: "Size and start".to_owned(),
         columns: vec![
-            Column::less("binary, KiB").because(
-                "Rust's standard library, tokio, clap and the eBPF object are inside; no library beside libc is needed.",
-            ),
-            Column::less("with libraries, KiB"),
+            Column::less("binary, KiB").because(INSIDE),
+            Column::less("with libraries, KiB").because(INSIDE),
             Column::less("ready, ms")
                 .because("The verifier checks the kernel program at each start."),
         ],
