@@ -16,6 +16,7 @@ pub struct Mutant {
 
 const ELECTION: &str = "carp-common/src/proto/election.rs";
 const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
+const OWN_ECHO: &str = "carp-common/src/proto/own_echo.rs";
 const REPLAY: &str = "carp-common/src/proto/replay.rs";
 const SEND: &str = "carp-common/src/proto/vhost/send.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
@@ -172,14 +173,14 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "takes its own reflected advertisements for a peer's",
-        file: REPLAY,
+        file: OWN_ECHO,
         find: "self.sent.contains(&Some(heard))",
         replace: "self.sent.contains(&Some(heard)) && false",
         caught_by: &["reflections_and_duplicates_depose_nobody"],
     },
     Mutant {
         name: "takes whatever comes from its own group's address for its own",
-        file: REPLAY,
+        file: OWN_ECHO,
         find: "self.sent.contains(&Some(heard))",
         replace: "self.sent.contains(&Some(heard)) || matches!(source, IpAddr::V4(address) if address.octets()[0] == 192)",
         caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],

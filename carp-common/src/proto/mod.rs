@@ -10,7 +10,8 @@
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
 //! | [`key`] | the password, padded and wiped |
 //! | [`addresses`] | the virtual addresses in the digest's order |
-//! | [`replay`] | which counters each source showed, and which we sent |
+//! | [`replay`] | which counters each source showed, and the sequence of ours |
+//! | [`own_echo`] | what we sent, to know it when it comes back |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
@@ -23,6 +24,7 @@ pub mod counters;
 pub mod demotion;
 pub mod election;
 pub mod key;
+pub mod own_echo;
 mod per_family;
 mod queue;
 pub mod rate_limit;

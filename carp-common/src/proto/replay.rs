@@ -1,4 +1,4 @@
-//! Which counters each source showed, and which we sent.
+//! Which counters each source showed, and the sequence of ours.
 //!
 //! The digest covers the replay counter but neither the priority fields nor the sender, and no implementation rejects
 //! replays: OpenBSD's counter never changes, and the others' are random until they hear somebody. What can be told
@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use super::per_family::PerFamily;
 use crate::time::Instant;
 use crate::units::{Demotion, Family, Priority};
-use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
+use crate::wire::advertisement::Advertisement;
 
 /// The counters we send, and the highest heard and sent so far.
 ///
@@ -87,49 +87,6 @@ impl CounterSequence {
             sent.before
         };
         Some(counter) > self.heard[family].max(sent)
-    }
-}
-
-/// How many advertisements of our own are remembered.
-const SENT_MAX: usize = 32;
-
-/// What we sent lately, to know it when it comes back.
-///
-/// The source must match as well: a peer that did not hear us may come to use the same counter, and then the same
-/// digest. And it is not enough: a peer may use the virtual address, and so an address of ours, as its source.
-#[derive(Clone, Debug, Default)]
-pub struct SentMemory {
-    sent: [Option<Sent>; SENT_MAX],
-    oldest: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sent {
-    source: IpAddr,
-    counter: u64,
-    digest: [u8; DIGEST_LEN],
-}
-
-impl SentMemory {
-    /// We send this; forgets the oldest.
-    pub fn remember(&mut self, source: IpAddr, counter: u64, digest: [u8; DIGEST_LEN]) {
-        self.sent[self.oldest] = Some(Sent {
-            source,
-            counter,
-            digest,
-        });
-        self.oldest = (self.oldest + 1) % SENT_MAX;
-    }
-
-    /// Whether it is ours.
-    #[must_use]
-    pub fn contains(&self, source: IpAddr, advertisement: &Advertisement) -> bool {
-        let heard = Sent {
-            source,
-            counter: advertisement.counter,
-            digest: advertisement.digest,
-        };
-        self.sent.contains(&Some(heard))
     }
 }
 
@@ -334,6 +291,7 @@ mod tests {
     use super::*;
     use crate::time::Duration;
     use crate::units::{AdvBase, AdvSkew, Vhid};
+    use crate::wire::advertisement::DIGEST_LEN;
     use core::net::Ipv4Addr;
 
     fn source(last: u8) -> IpAddr {
@@ -422,40 +380,6 @@ mod tests {
             earlier = sent;
         }
         assert!(!sequence.rises(Family::Inet, 40, at(0)));
-    }
-
-    #[test]
-    fn an_echo_has_our_source_counter_and_digest() {
-        let mut sent = SentMemory::default();
-        let ours = advertisement(7, 0);
-        sent.remember(source(1), ours.counter, ours.digest);
-        assert!(sent.contains(source(1), &ours));
-        assert!(!sent.contains(source(2), &ours));
-        assert!(!sent.contains(source(1), &Advertisement { counter: 8, ..ours }));
-        assert!(!sent.contains(
-            source(1),
-            &Advertisement {
-                digest: [9; DIGEST_LEN],
-                ..ours
-            }
-        ));
-        assert!(sent.contains(
-            source(1),
-            &Advertisement {
-                advskew: AdvSkew(9),
-                ..ours
-            }
-        ));
-    }
-
-    #[test]
-    fn the_last_32_advertisements_are_remembered() {
-        let mut sent = SentMemory::default();
-        for counter in 0..33 {
-            sent.remember(source(1), counter, advertisement(counter, 0).digest);
-        }
-        assert!(!sent.contains(source(1), &advertisement(0, 0)));
-        assert!((1..33).all(|counter| sent.contains(source(1), &advertisement(counter, 0))));
     }
 
     #[test]

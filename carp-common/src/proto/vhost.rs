@@ -16,10 +16,11 @@ use super::auth::Authenticator;
 use super::better::BetterMaster;
 use super::counters::Counters;
 use super::demotion::{self, DemotionCause, Demotions};
+use super::own_echo::SentMemory;
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
-use super::replay::{CounterSequence, PeerMemory, SentMemory};
+use super::replay::{CounterSequence, PeerMemory};
 use super::send_errors::SendErrors;
 use super::timers::{Timer, Timers};
 use super::{
