@@ -157,7 +157,9 @@ fn auto_without_the_right_to_load_programs_falls_back_to_the_socket_and_warns_on
     let warnings = a.lines_with("[WARNING]");
     let mut others = warnings
         .iter()
-        .filter(|line| !line.text.contains("Switching to state"));
+        .filter(|line| !line.text.contains("Switching to state"))
+        // On a busy machine it may be late.
+        .filter(|line| !line.text.contains("late by"));
     ensure!(
         others.next().is_some() && others.next().is_none(),
         "one warning: {}",
