@@ -159,7 +159,7 @@ const fn why(event: Event) -> Option<&'static str> {
     }
 }
 
-const TERM: &str = "Within a probe's millisecond, and what an HMAC and an HMAC's check take.";
+const TERM: &str = "After a bow-out a BACKUP waits advskew × 244 µs, so that of several the best is first; and a probe goes out each millisecond.";
 
 const PREEMPTED: &str = "The better host starts: the verifier checks its kernel program first.";
 

@@ -114,7 +114,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
             ),
             Column::of("interval, ms"),
             Column::less("longest silence of the MASTER, ms").because(
-                "Eight daemons and four spinning threads share the processors, which stand still themselves at times.",
+                "All daemons and the spinning threads share the processors, which stand still themselves at times.",
             ),
         ],
         rows,

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use crate::wire::advertisement::{Advertisement, DIGEST_LEN};
+use crate::wire::advertisement::DIGEST_LEN;
 
 /// How many advertisements of our own are remembered.
 const SENT_MAX: usize = 32;
@@ -37,11 +37,11 @@ impl SentMemory {
 
     /// Whether it is ours.
     #[must_use]
-    pub fn contains(&self, source: IpAddr, advertisement: &Advertisement) -> bool {
+    pub fn contains(&self, source: IpAddr, counter: u64, digest: [u8; DIGEST_LEN]) -> bool {
         let heard = Sent {
             source,
-            counter: advertisement.counter,
-            digest: advertisement.digest,
+            counter,
+            digest,
         };
         self.sent.contains(&Some(heard))
     }
@@ -50,55 +50,28 @@ impl SentMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{AdvBase, AdvSkew, Demotion, Vhid};
     use core::net::Ipv4Addr;
 
-    fn source(last: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))
-    }
-
-    fn advertisement(counter: u64, advskew: u8) -> Advertisement {
-        Advertisement {
-            vhid: Vhid::new(42).unwrap(),
-            advskew: AdvSkew(advskew),
-            demotion: Demotion::NONE,
-            advbase: AdvBase(1),
-            counter,
-            digest: [u8::try_from(counter % 251).unwrap(); DIGEST_LEN],
-        }
-    }
+    const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+    const ANOTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 
     #[test]
     fn an_echo_has_our_source_counter_and_digest() {
         let mut sent = SentMemory::default();
-        let ours = advertisement(7, 0);
-        sent.remember(source(1), ours.counter, ours.digest);
-        assert!(sent.contains(source(1), &ours));
-        assert!(!sent.contains(source(2), &ours));
-        assert!(!sent.contains(source(1), &Advertisement { counter: 8, ..ours }));
-        assert!(!sent.contains(
-            source(1),
-            &Advertisement {
-                digest: [9; DIGEST_LEN],
-                ..ours
-            }
-        ));
-        assert!(sent.contains(
-            source(1),
-            &Advertisement {
-                advskew: AdvSkew(9),
-                ..ours
-            }
-        ));
+        sent.remember(OURS, 7, [7; DIGEST_LEN]);
+        assert!(sent.contains(OURS, 7, [7; DIGEST_LEN]));
+        assert!(!sent.contains(ANOTHER, 7, [7; DIGEST_LEN]));
+        assert!(!sent.contains(OURS, 8, [7; DIGEST_LEN]));
+        assert!(!sent.contains(OURS, 7, [9; DIGEST_LEN]));
     }
 
     #[test]
     fn the_last_32_advertisements_are_remembered() {
         let mut sent = SentMemory::default();
         for counter in 0..33 {
-            sent.remember(source(1), counter, advertisement(counter, 0).digest);
+            sent.remember(OURS, counter, [0; DIGEST_LEN]);
         }
-        assert!(!sent.contains(source(1), &advertisement(0, 0)));
-        assert!((1..33).all(|counter| sent.contains(source(1), &advertisement(counter, 0))));
+        assert!(!sent.contains(OURS, 0, [0; DIGEST_LEN]));
+        assert!((1..33).all(|counter| sent.contains(OURS, counter, [0; DIGEST_LEN])));
     }
 }

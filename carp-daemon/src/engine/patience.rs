@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use carp_common::time::Instant;
 
+use super::stalls::is_stall;
 use super::{AT_ONCE, Engine};
 
 /// Time that a silent MASTER is given although its master-down time has passed.
@@ -21,8 +22,7 @@ pub struct Reprieve {
 impl Reprieve {
     /// What to wait for at `now` before the silence that was due to end at `due` counts; `None` when it counts now.
     ///
-    /// `looked_at` is when we last looked at what arrived: from the later of the two on we slept. Half an `interval` of that
-    /// is what a [stall](super::stalls) is; shorter, and the peer's next advertisement would not be late either.
+    /// `looked_at` is when we last looked at what arrived: from the later of the two on we slept.
     fn next(
         given: Option<Self>,
         due: Instant,
@@ -37,7 +37,7 @@ impl Reprieve {
         let slept = now.saturating_duration_since(due.max(looked_at));
         // The next advertisement of a MASTER whose interval is ours comes within one.
         let until = now + (interval * 3 / 2).min(master_down);
-        (slept > interval / 2).then_some(Self { due, until })
+        is_stall(slept, interval).then_some(Self { due, until })
     }
 }
 

@@ -13,6 +13,11 @@ use super::Engine;
 /// Least time between two log lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Half an advertisement interval is late.
+pub fn is_stall(lateness: Duration, interval: Duration) -> bool {
+    lateness > interval / 2
+}
+
 /// Turns that came late for one virtual host.
 #[derive(Debug, Default)]
 pub struct Stalls {
@@ -27,7 +32,7 @@ pub struct Stalls {
 impl Stalls {
     /// Whether the turn at `now` was late by more than half an advertisement interval; counted once per turn.
     fn note(&mut self, lateness: Duration, interval: Duration, now: Instant) -> bool {
-        if lateness <= interval / 2 {
+        if !is_stall(lateness, interval) {
             return false;
         }
         self.worst = self.worst.max(lateness);

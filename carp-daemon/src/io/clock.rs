@@ -79,6 +79,12 @@ impl ArrivalClock {
         self.emptied_at = at;
     }
 
+    /// Whether time stamps tell arrivals; else everything arrives when the clocks were read.
+    #[must_use]
+    pub const fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// The arrival of a frame stamped `realtime`: when the clocks were read if it has no stamp, or none that can be
     /// trusted.
     #[must_use]

@@ -2,7 +2,8 @@
  *
  * $CARP_TEST_WALL_CLOCK names a file of three 64-bit integers: by how many seconds the clock is wrong, since when (real
  * nanoseconds since 1970), and by how many seconds it was wrong before. The kernel's time stamps of received packets
- * follow, as they would if the machine's clock had been set: a packet that arrived before keeps its old stamp. CLOCK_MONOTONIC is left alone, as by the kernel.
+ * follow, as they would if the machine's clock had been set: a packet that arrived before keeps its old stamp.
+ * CLOCK_MONOTONIC is left alone, as by the kernel.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

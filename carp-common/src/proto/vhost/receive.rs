@@ -92,7 +92,9 @@ impl VirtualHost {
     }
 
     fn is_own_echo(&mut self, source: IpAddr, advertisement: &Advertisement) -> bool {
-        let echo = self.sent.contains(source, advertisement);
+        let echo = self
+            .sent
+            .contains(source, advertisement.counter, advertisement.digest);
         if echo {
             self.counters.dropped_own_echo += 1;
             self.notify_limited(

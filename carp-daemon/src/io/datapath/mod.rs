@@ -16,8 +16,8 @@
 //! # The order of rungs
 //!
 //! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every packet that shares
-//! its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That halves
-//! the throughput of TCP, and no setting avoids the copy: large segments stay on with a program that takes fragments,
+//! its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That takes half
+//! or more of TCP's throughput, and no setting avoids the copy: large segments stay on with a program that takes fragments,
 //! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
 //! likewise on every device and is never chosen unasked.
 

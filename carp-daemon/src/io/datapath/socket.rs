@@ -38,6 +38,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// when arrival times are not known, cannot hold us.
 const REFRESH_INTERVAL: u32 = 256;
 
+/// How long a turn drains frames of unknown arrival. They count as arrived at its beginning, so no longer than what an
+/// election does not notice.
+const UNKNOWN_FOR: Duration = Duration::from_millis(2);
+
 /// One interface's packet socket.
 #[derive(Debug)]
 pub struct Receiver {
@@ -115,7 +119,12 @@ impl Receiver {
             let arrival = self.clock.arrival(received.stamp);
             let frame = frame.get(..received.length).unwrap_or(&frame);
             self.judge(frame, received.stripped_tag, arrival, vhosts, batch);
-            if arrival > now {
+            // Without known arrivals a turn goes on until it is old, or a flood would have one frame for each turn.
+            let end_of_turn = match self.clock.is_trusted() {
+                true => now,
+                false => now + UNKNOWN_FOR,
+            };
+            if arrival > end_of_turn {
                 return Ok(Drained::Later);
             }
         }
