@@ -224,6 +224,10 @@ struct Arguments {
     #[arg(long, help_heading = "Election")]
     strict_counter: bool,
 
+    /// No peer is an OpenBSD: a counter that was heard before proves nothing, whoever repeats it
+    #[arg(long, help_heading = "Election")]
+    no_openbsd: bool,
+
     /// Run FILE IF ADDR [XPARAM] to become master; without it carpd adds and removes the address itself
     #[arg(
         short,
@@ -503,6 +507,7 @@ fn virtual_host(
         profile: arguments.profile,
         key,
         strict_counter: arguments.strict_counter,
+        no_openbsd: arguments.no_openbsd,
         source: arguments.srcip,
         group: arguments.mcast,
         broadcast: arguments.nomcast,

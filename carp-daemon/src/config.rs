@@ -51,6 +51,8 @@ pub struct VhostConfig {
     pub key: Key,
     /// Accept only counters that rise: every peer is carpd (`--strict-counter`).
     pub strict_counter: bool,
+    /// A counter that was heard before proves nothing: no peer is an OpenBSD (`--no-openbsd`).
+    pub no_openbsd: bool,
     /// Fixed source address (`-s`); the interface's first address when absent.
     pub source: Option<Ipv4Addr>,
     /// IPv4 group (`--mcast`), 224.0.0.18 by default.

@@ -428,6 +428,7 @@ impl Engine {
         };
         let origin = Origin {
             source: event.source_address(),
+            ethernet_source: event.ethernet_source,
             arrival: Instant::from_nanos(event.arrival_ns),
         };
         self.note_lateness(vhost, origin.arrival, now);

@@ -13,7 +13,7 @@ use carp_common::proto::{
     VirtualHost,
 };
 use carp_common::time::Instant;
-use carp_common::units::{Family, State};
+use carp_common::units::{Family, Profile, State};
 
 use super::model::index;
 use super::packet::{Group, Packet};
@@ -111,6 +111,7 @@ pub struct Start {
 pub struct Host {
     name: String,
     sources: [IpAddr; 2],
+    ethernet_source: [u8; 6],
     script_time: Duration,
     core: VirtualHost,
     watch: Watch,
@@ -143,6 +144,14 @@ impl Host {
         Self {
             name,
             sources,
+            ethernet_source: [
+                0,
+                0,
+                0x5e,
+                0,
+                u8::from(settings.profile != Profile::Ucarp),
+                group.vhid,
+            ],
             script_time,
             watch: Watch::new(&settings, &group, sent, now),
             core: VirtualHost::new(settings, now),
@@ -285,10 +294,12 @@ impl Host {
         let Packet {
             family,
             source,
+            ethernet_source,
             ref payload,
         } = arrived.packet;
         let origin = Origin {
             source,
+            ethernet_source,
             arrival: arrived.at,
         };
         self.watch.hears(now, arrived.at, family, payload);
@@ -390,6 +401,7 @@ impl Host {
                 let packet = Packet {
                     family,
                     source: self.sources[index(family)],
+                    ethernet_source: self.ethernet_source,
                     payload: payload.to_vec(),
                 };
                 if self.send_errors {

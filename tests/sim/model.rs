@@ -257,6 +257,12 @@ impl Model {
         }
     }
 
+    /// ucarp and the BSDs differ in one byte.
+    fn ethernet_source(&self) -> [u8; 6] {
+        let dialect = u8::from(self.setup.dialect != Dialect::Ucarp);
+        [0, 0, 0x5e, 0, dialect, self.setup.group.vhid]
+    }
+
     fn advertise(&mut self, out: &mut Vec<Packet>) {
         let (advbase, advskew) = self.rank();
         self.send(advbase, advskew, out);
@@ -280,6 +286,7 @@ impl Model {
                 out.push(Packet {
                     family,
                     source: self.setup.sources[index(family)],
+                    ethernet_source: self.ethernet_source(),
                     payload,
                 });
             }

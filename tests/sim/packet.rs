@@ -19,6 +19,8 @@ pub struct Packet {
     pub family: Family,
     /// IP source.
     pub source: IpAddr,
+    /// Ethernet source.
+    pub ethernet_source: [u8; 6],
     /// IP payload; 36 bytes unless someone sends garbage.
     pub payload: Vec<u8>,
 }

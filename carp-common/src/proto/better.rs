@@ -47,6 +47,7 @@ mod tests {
     fn from(last: u8, millis: u64) -> Origin {
         Origin {
             source: IpAddr::V4(Ipv4Addr::new(10, 9, 0, last)),
+            ethernet_source: [0; 6],
             arrival: Instant::ZERO + Duration::from_millis(millis),
         }
     }

@@ -69,6 +69,8 @@ pub struct Settings {
     pub initial_counter: u64,
     /// All peers are carpd: reject every counter that does not rise.
     pub strict_counter: bool,
+    /// No peer is an OpenBSD, whose counter never changes: a counter that was heard before proves nothing.
+    pub no_openbsd: bool,
 }
 
 /// What happened.
@@ -123,6 +125,8 @@ pub enum Input<'a> {
 pub struct Origin {
     /// IP source.
     pub source: IpAddr,
+    /// Ethernet source. CARP's own virtual MAC addresses tell ucarp (00:00:5e:00:00:vhid) from the BSDs (…:01:vhid).
+    pub ethernet_source: [u8; 6],
     /// When the kernel received it, which may be long before we are told.
     pub arrival: Instant,
 }

@@ -93,6 +93,7 @@ impl Vhost {
             key: config.key.clone(),
             initial_counter: clock::wall_clock_nanos(),
             strict_counter: config.strict_counter,
+            no_openbsd: config.no_openbsd,
         };
         // The machine keeps what it derived from it.
         config.key.zeroize();

@@ -101,6 +101,7 @@ impl Play {
             key: Key::new(b"love").expect("short enough"),
             initial_counter: *input.choose(&[1000, 0, u64::MAX - 3])?,
             strict_counter: input.arbitrary()?,
+            no_openbsd: input.arbitrary()?,
         };
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut play = Self {
@@ -257,6 +258,7 @@ impl Play {
         });
         let origin = Origin {
             source,
+            ethernet_source: [0, 0, 0x5e, 0, 0, 42],
             arrival: earlier(self.now, age),
         };
         self.feed(Input::Advertisement {

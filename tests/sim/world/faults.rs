@@ -309,5 +309,6 @@ fn settings(scenario: &Scenario, number: usize, now: Instant) -> Settings {
         key: Key::new(group.password).expect("drawn short enough"),
         initial_counter: WALL_CLOCK_AT_ORIGIN + now.as_nanos(),
         strict_counter: scenario.theme == Theme::Strict,
+        no_openbsd: false,
     }
 }

@@ -17,6 +17,8 @@ use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
 const PEER: &str = "10.9.0.7";
 const UCARP: Profile = Profile::Ucarp;
+/// Where a ucarp, and a carpd of that profile, sends its advertisements from.
+const UCARP_MAC: [u8; 6] = [0, 0, 0x5e, 0, 0, 42];
 /// What a MASTER does about a worse one, and two advertisements after it took over.
 const REASSERT: &str = "send inet 1/100, announce inet";
 
@@ -47,6 +49,7 @@ fn settings(profile: Profile) -> Settings {
         key: Key::new(b"love").unwrap(),
         initial_counter: 1000,
         strict_counter: false,
+        no_openbsd: false,
     }
 }
 
@@ -171,7 +174,11 @@ impl Host {
 
     fn hear_at(&mut self, source: &str, payload: &[u8], arrival: Instant) -> String {
         let source = ip(source);
-        let origin = Origin { source, arrival };
+        let origin = Origin {
+            source,
+            ethernet_source: UCARP_MAC,
+            arrival,
+        };
         self.input(Input::Advertisement {
             family: Family::of(source),
             origin,

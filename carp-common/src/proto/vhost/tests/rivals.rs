@@ -160,6 +160,7 @@ fn a_flood_of_bad_digests_is_reported_with_its_size() {
         let payload = host.payload(1, 0, 0);
         let origin = Origin {
             source: ip(PEER),
+            ethernet_source: UCARP_MAC,
             arrival: host.now,
         };
         let input = Input::Advertisement {

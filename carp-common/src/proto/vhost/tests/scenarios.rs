@@ -276,6 +276,7 @@ fn what_the_status_shows_is_what_happened() {
         host.machine.last_heard(),
         Some(Origin {
             source: ip(PEER),
+            ethernet_source: UCARP_MAC,
             arrival: host.now
         })
     );

@@ -142,6 +142,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 deadratio: DeadRatio::new(deadratio).unwrap(),
                 preempt,
                 strict_counter: strict,
+                no_openbsd: strict,
                 initial_counter,
                 addresses: addresses([&both[..1], &both[1..], &both][set]),
                 ..settings(profile)
@@ -320,6 +321,7 @@ fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
     let source = ip(SOURCES[source]);
     let origin = Origin {
         source,
+        ethernet_source: UCARP_MAC,
         arrival: earlier(host.now, age),
     };
     feed(

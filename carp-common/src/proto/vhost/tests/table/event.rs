@@ -179,7 +179,11 @@ fn input_after(input: Option<Input<'static>>) -> Option<Input<'static>> {
     let Some(input) = input else {
         return Some(Input::Advertisement {
             family,
-            origin: Origin { source, arrival },
+            origin: Origin {
+                source,
+                ethernet_source: [0; 6],
+                arrival,
+            },
             payload: &[],
         });
     };
