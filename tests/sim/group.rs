@@ -17,6 +17,7 @@ use super::world::FAMILIES;
 pub struct Calm {
     members: Vec<Member>,
     families_used: [bool; 2],
+    theme: Theme,
     settling_time: Duration,
     distrust: Duration,
     trust_is_lost: bool,
@@ -45,6 +46,7 @@ impl Calm {
         Self {
             members: scenario.members.clone(),
             families_used: FAMILIES.map(|family| scenario.group.uses(family)),
+            theme: scenario.theme,
             settling_time: scenario.settling_time(),
             distrust: scenario.distrust(),
             trust_is_lost: scenario.trust_is_lost(),
@@ -91,10 +93,14 @@ impl Calm {
             let member = &self.members[other];
             match (bows_out, member.is_carpd()) {
                 // The turn of a backup: 1/16 of its advskew, as it would advertise it.
-                (true, true) => STEP * u32::from(self.standing(other, stations).2) / 16,
+                (true, true) => {
+                    STEP * u32::from(self.standing(other, stations).2) / 16
+                        + member.turn_by_address()
+                        + self.suspense(member)
+                }
                 (true, false) if member.advbase > 0 => Duration::ZERO,
                 // With advbase 0 the others do not know a bow-out.
-                (true | false, _) => member.master_down(),
+                (true | false, _) => member.patience(),
             }
         });
         let Some(wait) = waits.min() else {
@@ -281,24 +287,51 @@ impl Calm {
     fn yields_by(&self, one: usize, better: usize, stations: &[Station]) -> Instant {
         let since = self.both_since(one, better, stations);
         let step = self.delay + self.latency;
+        let answer = self.answers_within(one, better);
         let standing = self.standing(better, stations);
         if !self.hears_the_first {
             let paces = masters(!0, stations).into_iter();
             let slowest = paces.map(|number| longest_pace(&stations[number], since));
             let pace = slowest.max().unwrap_or_default();
-            return since + pace * self.rounds + self.distrust + 2 * step;
+            return since + pace * self.rounds + self.distrust + answer + 2 * step;
         }
         let mut due = since;
         for sent in &stations[better].last_sent {
             let (demotion, advbase, advskew) = sent.standing();
             if sent.at >= since && sent.credible && (demotion, advbase, advskew) <= standing {
-                return sent.at + step;
+                return sent.at + answer + step;
             }
             if (advbase, advskew) != (255, 255) {
                 due = since.max(sent.at) + interval(advbase, advskew);
             }
         }
-        due + 2 * step
+        due + answer + 2 * step
+    }
+
+    /// What was altered on its way makes takeovers wait for the other version, for a minute.
+    fn suspense(&self, member: &Member) -> Duration {
+        match self.theme {
+            Theme::Attack => (member.interval(true) / 4).min(Duration::from_millis(100)),
+            Theme::Ours | Theme::Mixed | Theme::Strict => Duration::ZERO,
+        }
+    }
+
+    /// How long a worse master waits after it heard a better one: a carpd yields to an answer to what it sent itself. A better
+    /// carpd gives it at once, the others with their next advertisement; and an OpenBSD, which cannot, is believed
+    /// with its third. Where more than two are master the answer to one may come too early for another, and the next
+    /// advertisement is it.
+    fn answers_within(&self, one: usize, better: usize) -> Duration {
+        let better = &self.members[better];
+        let next = match self.members.len() {
+            0..=2 => Duration::ZERO,
+            _ => better.interval(true),
+        };
+        match (self.members[one].program, better.program) {
+            (Program::Model(_), _) => Duration::ZERO,
+            (Program::Carpd(_), Program::Carpd(_)) => next + 2 * (self.delay + self.latency),
+            (Program::Carpd(_), Program::Model(Dialect::OpenBsd)) => better.interval(true) * 2,
+            (Program::Carpd(_), Program::Model(_)) => next + better.interval(true),
+        }
     }
 
     /// Demotion, advbase and advskew as the host would advertise them; less is better. OpenBSD alone compares the first.

@@ -12,6 +12,7 @@
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | replays and forgeries |
 //! | [`watch`] | what must hold for one host at each step |
+//! | [`signs`] | what that host must take for a sign of life |
 //! | [`group`] | what must hold between hosts |
 //! | [`mod@trace`] | a failed run in words |
 //!
@@ -91,6 +92,7 @@ pub mod network;
 pub mod packet;
 pub mod rng;
 pub mod scenario;
+pub mod signs;
 pub mod station;
 pub mod trace;
 pub mod watch;

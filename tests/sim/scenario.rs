@@ -183,6 +183,28 @@ impl Member {
         }
     }
 
+    /// Silence after which it takes over from a BSD: with advbase 0 that one's ticks count.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let ticks = match (self.advbase, self.program) {
+            (0, Program::Carpd(_)) => ms(20) + STEP * u32::from(self.advskew.max(1)) * 3,
+            _ => Duration::ZERO,
+        };
+        self.master_down().max(ticks)
+    }
+
+    /// How much later than by its advskew alone a carpd follows a bow-out under the BSDs' rules.
+    #[must_use]
+    pub fn turn_by_address(&self) -> Duration {
+        match (self.program, self.sources) {
+            (Program::Carpd(Profile::Ucarp) | Program::Model(_), _) => Duration::ZERO,
+            (Program::Carpd(_), [IpAddr::V4(inet), IpAddr::V6(inet6)]) => ms(u64::from(
+                (inet.octets()[3] & 15).max(inet6.octets()[15] & 15),
+            )),
+            (Program::Carpd(_), _) => Duration::ZERO,
+        }
+    }
+
     /// (advbase, advskew): the rank in the election, lower is better.
     #[must_use]
     pub const fn rank(&self) -> (u8, u8) {

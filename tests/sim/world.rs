@@ -403,7 +403,7 @@ impl<'a> World<'a> {
         if let Some(attacker) = &mut self.attacker {
             attacker.overhears(self.now, &packet);
         }
-        let credible = self.is_credible(from, &packet);
+        self.remember_sent(from, &packet);
         let mut fates = Vec::new();
         for to in 0..self.stations.len() {
             self.network.carry(packet.family, from, to, &mut fates);
@@ -416,7 +416,7 @@ impl<'a> World<'a> {
             });
             for (copy, fate) in fates.iter().enumerate() {
                 if let Fate::Arrives(after) = *fate {
-                    let heard = if copy == 0 && to != from && credible {
+                    let heard = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
                         Heard::Genuine
                     } else {
                         Heard::Dubious
@@ -434,11 +434,11 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether its hearers must take it for a sign of life. Not under attack, because a forgery may have used its counter
-    /// before; and not when its counter was used before: sooner than a quarter of the interval it looks like a
-    /// duplicate, which happens to OpenBSD, whose counter is constant; with another priority it looks forged, which
+    /// Whether a worse master must yield to it, once it has challenged it. Not under attack, because a forgery may have used
+    /// its counter before; and not when its counter was used before: sooner than a quarter of the interval it looks like a
+    /// duplicate, which happens to OpenBSD, whose counter is constant; with another priority it looks altered, which
     /// happens to ucarp and FreeBSD, whose counters follow whatever they hear.
-    fn is_credible(&mut self, from: usize, packet: &Packet) -> bool {
+    fn remember_sent(&mut self, from: usize, packet: &Packet) {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
         let constant = member.program == Program::Model(Dialect::OpenBsd);
@@ -453,7 +453,6 @@ impl<'a> World<'a> {
         });
         let credible = !used && self.scenario.theme != Theme::Attack;
         self.remember(from, packet.payload.clone(), credible);
-        credible
     }
 
     fn remember(&mut self, from: usize, payload: Vec<u8>, credible: bool) {
