@@ -162,7 +162,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 impl Member {
-    /// Time between two of its advertisements at the worst advskew that demotion can give it.
+    /// Longest time between two of its advertisements; if `demoted`, at the worst advskew that demotion can give it.
     #[must_use]
     pub fn interval(&self, demoted: bool) -> Duration {
         let advskew = if demoted {
@@ -170,23 +170,46 @@ impl Member {
         } else {
             self.advskew
         };
-        interval(self.advbase, advskew)
+        self.timer(interval(self.advbase, advskew))
     }
 
-    /// Silence after which it takes over.
+    /// Longest time after an advertisement that says so until its next one. The first interval of a BSD's reign is the
+    /// configured one.
+    #[must_use]
+    pub fn gap(&self, advbase: u8, advskew: u8) -> Duration {
+        let configured = match self.program {
+            Program::Carpd(_) | Program::Model(Dialect::Ucarp) => Duration::ZERO,
+            Program::Model(_) => interval(self.advbase, self.advskew),
+        };
+        self.timer(interval(advbase, advskew).max(configured))
+    }
+
+    /// Longest silence after which it takes over, for its own part.
     #[must_use]
     pub fn master_down(&self) -> Duration {
         let (ratio, skew) = (u32::from(self.deadratio), u32::from(self.advskew));
-        match self.advbase {
+        self.timer(match self.advbase {
             0 => STEP * ratio * skew.max(1),
             advbase => Duration::from_secs(advbase.into()) * ratio + STEP * skew,
+        })
+    }
+
+    /// How long a timer of its takes.
+    fn timer(&self, exact: Duration) -> Duration {
+        match self.program {
+            Program::Carpd(_) => exact,
+            Program::Model(dialect) => dialect.timer(exact),
         }
     }
 
-    /// (advbase, advskew): the rank in the election, lower is better.
+    /// (advbase, advskew) as it advertises them when nothing demotes it: the rank in the election, lower is better.
     #[must_use]
-    pub const fn rank(&self) -> (u8, u8) {
-        (self.advbase, self.advskew)
+    pub fn rank(&self) -> (u8, u8) {
+        let advskew = match self.program {
+            Program::Carpd(_) => self.advskew,
+            Program::Model(dialect) => dialect.advertised(self.advskew, 0),
+        };
+        (self.advbase, advskew)
     }
 
     /// A host with usual settings: advbase 1, deadratio 3, no scripts, no preemption. The number makes its addresses.
@@ -265,8 +288,8 @@ impl Scenario {
     /// The bound of this run: see the module's documentation.
     #[must_use]
     pub fn settling_time(&self) -> Duration {
-        let longest = self.members.iter().map(Member::master_down).max();
-        let (silence, interval) = (longest.unwrap_or_default(), self.longest_interval());
+        let longest = (0..self.members.len()).map(|number| silence(&self.members, number));
+        let (silence, interval) = (longest.max().unwrap_or_default(), self.longest_interval());
         // Two BSDs that yielded to each other both wait again, and one of them an interval longer.
         let tie = if ties(&self.members).is_some() {
             silence + interval
@@ -293,7 +316,7 @@ impl Scenario {
     /// advertisements under its address makes it look like a forger as soon as its priority changes.
     #[must_use]
     pub fn trust_is_lost(&self) -> bool {
-        let constant = |m: &Member| m.program == Program::Model(Dialect::OpenBsd);
+        let constant = |m: &Member| matches!(m.program, Program::Model(dialect) if dialect.has_constant_counter());
         self.theme == Theme::Attack && self.members.iter().any(constant)
     }
 
@@ -325,6 +348,24 @@ impl Scenario {
     }
 }
 
+/// Longest silence after which a host takes over from these others. With advbase 0 a carpd gives a BSD two ticks more
+/// than its own intervals ask for, since that one rounds them up.
+#[must_use]
+pub fn silence(members: &[Member], number: usize) -> Duration {
+    let member = &members[number];
+    let rounds = |m: &&Member| matches!(m.program, Program::Model(d) if d != Dialect::Ucarp);
+    let peers = members
+        .iter()
+        .filter(rounds)
+        .map(|peer| ms(20) + interval(peer.advbase, peer.advskew) * 3);
+    let own = member.master_down();
+    if member.is_carpd() && member.advbase == 0 {
+        peers.fold(own, Duration::max)
+    } else {
+        own
+    }
+}
+
 /// Two hosts of equal rank.
 fn ties(members: &[Member]) -> Option<(&Member, &Member)> {
     let earlier = members.iter().enumerate();
@@ -348,13 +389,19 @@ fn undecided_ties(members: &[Member], group: &Group) -> bool {
     ties(members).is_some() && !decided
 }
 
-/// Whether all members read a demoted host's advertisements alike.
-fn one_reading_of_demotion(members: &[Member]) -> bool {
-    let open_bsd = |m: &Member| {
-        matches!(
-            m.program,
-            Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd)
-        )
-    };
-    members.iter().all(open_bsd) || !members.iter().any(open_bsd)
+/// Whether all of them read a demoted host's advertisements alike: nobody puts demotion into byte 4, or everybody
+/// compares that first, as every carpd and OpenBSD do.
+#[must_use]
+pub fn reading_of_demotion_is_one<'a>(members: impl Iterator<Item = &'a Member>) -> bool {
+    let (mut fills, mut ignores) = (false, false);
+    for member in members {
+        match member.program {
+            Program::Carpd(profile) => fills |= profile == Profile::OpenBsd,
+            Program::Model(dialect) => {
+                fills |= dialect.uses_byte_4();
+                ignores |= !dialect.uses_byte_4();
+            }
+        }
+    }
+    !(fills && ignores)
 }

@@ -12,7 +12,7 @@ use carp_common::units::{Family, State};
 use super::attacker::Attacker;
 use super::group::Calm;
 use super::host::{Arrived, Control, Request};
-use super::model::{Dialect, index};
+use super::model::index;
 use super::network::{Fate, Network};
 use super::packet::Packet;
 use super::rng::Rng;
@@ -441,7 +441,8 @@ impl<'a> World<'a> {
     fn is_credible(&mut self, from: usize, packet: &Packet) -> bool {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
-        let constant = member.program == Program::Model(Dialect::OpenBsd);
+        let constant =
+            matches!(member.program, Program::Model(dialect) if dialect.has_constant_counter());
         let counter = packet.payload.get(8..16);
         let used = self.stations[from].last_sent.iter().any(|before| {
             before.payload.get(8..16) == counter

@@ -11,7 +11,7 @@ use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
 use super::{
-    Fault, Finale, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion,
+    Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
     undecided_ties,
 };
 
@@ -69,7 +69,9 @@ impl Scenario {
                 .iter()
                 .any(|m| b.master_down() <= m.interval(true) + margin)
         });
-        let demotion_divides = impatient || !one_reading_of_demotion(&members);
+        // Every demoted NetBSD has 240, and equals yield to each other.
+        let levels = programs.contains(&Program::Model(Dialect::NetBsd));
+        let demotion_divides = impatient || levels || !reading_of_demotion_is_one(members.iter());
         let undo_demotion = demotion_divides || rng.chance(500);
         let horizon = if fast {
             ms(rng.between(500, 4_000))
@@ -118,8 +120,9 @@ fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng
     } else {
         Duration::from_micros(10)
     };
-    // FreeBSD yields to its own reflection, as to any equal.
-    let reflects = !programs.contains(&Program::Model(Dialect::FreeBsd)) && rng.chance(300);
+    // FreeBSD and NetBSD yield to their own reflection, as to any equal.
+    let yields = [Dialect::FreeBsd, Dialect::NetBsd].map(Program::Model);
+    let reflects = !yields.iter().any(|program| programs.contains(program)) && rng.chance(300);
     let loses = !powerless && rng.chance(400);
     Weather {
         delay_min,
@@ -153,28 +156,33 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
         Theme::Attack => rng.chance(300),
     };
     // A pure neighbourhood is the usual one: the profile that fits the peers. One in four is a zoo.
-    let kin = match profile {
-        Profile::Ucarp => Dialect::Ucarp,
-        Profile::FreeBsd => Dialect::FreeBsd,
-        Profile::OpenBsd => Dialect::OpenBsd,
+    let kin: &[Dialect] = match profile {
+        Profile::Ucarp => &[Dialect::Ucarp],
+        Profile::FreeBsd if rng.chance(300) => &[Dialect::FreeBsd, Dialect::NetBsd],
+        Profile::FreeBsd => &[Dialect::FreeBsd],
+        Profile::OpenBsd => &[Dialect::OpenBsd],
     };
     let zoo = rng.chance(250);
     (0..hosts.max(2))
         .map(|host| match (foreign && host > 0 && rng.chance(600), zoo) {
             (false, _) => carpd,
-            (true, false) => Program::Model(kin),
-            (true, true) => {
-                Program::Model(rng.pick(&[Dialect::Ucarp, Dialect::FreeBsd, Dialect::OpenBsd]))
-            }
+            (true, false) => Program::Model(rng.pick(kin)),
+            (true, true) => Program::Model(rng.pick(&[
+                Dialect::Ucarp,
+                Dialect::FreeBsd,
+                Dialect::OpenBsd,
+                Dialect::NetBsd,
+            ])),
         })
         .collect()
 }
 
 fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
-    let inet_only = programs.contains(&Program::Model(Dialect::Ucarp));
+    let ucarp = programs.contains(&Program::Model(Dialect::Ucarp));
+    let inet_only = ucarp || programs.contains(&Program::Model(Dialect::NetBsd));
     let families = if inet_only { 0 } else { rng.between(0, 4) };
     // ucarp knows exactly one address.
-    let inet_count = if inet_only { 1 } else { rng.byte(1, 3) };
+    let inet_count = if ucarp { 1 } else { rng.byte(1, 3) };
     let inet = (0..inet_count)
         .map(|n| Ipv4Addr::new(192, 0, 2, 100 + n))
         .collect();
@@ -227,10 +235,10 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
             } else {
                 rng.byte(0, 254)
             };
-            let bsd = matches!(program, Program::Model(Dialect::FreeBsd | Dialect::OpenBsd));
-            // ucarp's own timers make advbase 0 flap, and FreeBSD refuses it.
+            let bsd = matches!(program, Program::Model(dialect) if dialect != Dialect::Ucarp);
+            // The timers of ucarp and NetBSD make advbase 0 flap, and FreeBSD refuses it.
             let foreign_fast = advbase == 0
-                && matches!(program, Program::Model(Dialect::Ucarp | Dialect::FreeBsd));
+                && matches!(program, Program::Model(dialect) if dialect != Dialect::OpenBsd);
             // Raw and numeric order of the addresses differ: 10.9.1.x against 10.9.0.y.
             let octet = third_octets.remove(rng.index(third_octets.len()));
             let last = if rng.chance(500) {
@@ -240,12 +248,6 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
             };
             let inet = Ipv4Addr::new(10, 9, octet, last);
             let inet6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, octet.into(), rng.byte(1, 9).into());
-            // FreeBSD advertises 240 at most, whatever it was told.
-            let advskew = if program == Program::Model(Dialect::FreeBsd) {
-                advskew.min(240)
-            } else {
-                advskew
-            };
             Member {
                 program,
                 advbase: if foreign_fast { 1 } else { advbase },

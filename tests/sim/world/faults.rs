@@ -7,7 +7,7 @@ use carp_common::time::Instant;
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
 
 use super::super::host::{Control, Host, Start};
-use super::super::model::{Dialect, Model, Setup, index};
+use super::super::model::{Model, Setup, index};
 use super::super::scenario::{Fault, Finale, Member, Program, Scenario, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
@@ -117,12 +117,12 @@ impl World<'_> {
     }
 
     /// ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was restarted more than once, and hardly heard in
-    /// between, is taken for one whose counter moves, and then its bow-out for a forgery.
+    /// between, is taken for one whose counter moves, and then its bow-out for a forgery; a NetBSD that hears nobody has a
+    /// new counter each time.
     fn bows_out(&self, number: usize) -> bool {
         match self.scenario.members[number].program {
             Program::Carpd(_) => true,
-            Program::Model(Dialect::OpenBsd) => self.stations[number].incarnation < 3,
-            Program::Model(Dialect::Ucarp | Dialect::FreeBsd) => false,
+            Program::Model(dialect) => dialect.bows_out() && self.stations[number].incarnation < 3,
         }
     }
 
@@ -183,7 +183,7 @@ impl World<'_> {
         match &mut station.body {
             Body::Model(model) => {
                 let mut out = Vec::new();
-                model.demote(demotion, &mut out);
+                model.demote(self.now, demotion, &mut out);
                 self.model_acted(number, out);
             }
             Body::Carpd(_) => self.control(number, Control::Demotion(demotion)),
