@@ -10,7 +10,7 @@
 //! | [`host`] | a process around the core, with the daemon's loop |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
-//! | [`attacker`] | replays and forgeries |
+//! | [`attacker`] | recordings of everything, resent, altered, and before the genuine ones |
 //! | [`watch`] | what must hold for one host at each step |
 //! | [`group`] | what must hold between hosts |
 //! | [`mod@trace`] | a failed run in words |

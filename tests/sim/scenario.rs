@@ -1,6 +1,7 @@
 //! What happens in one run, drawn from its seed before it starts: hosts, timers, network, faults.
 
 mod draw;
+pub mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use carp_common::units::{Family, Profile};
 use super::model::Dialect;
 use super::network::Weather;
 use super::packet::Group;
+use plan::Plan;
 
 /// When a run begins. Not 0, so that arithmetic with the clock's origin shows.
 pub const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -99,6 +101,8 @@ pub enum Fault {
     Loss(u64),
     /// The attacker sends something; the number seeds what.
     Inject(u64),
+    /// The attacker carries on with the plan of this number, or begins to.
+    Stroke(usize),
 }
 
 /// A whole run.
@@ -120,6 +124,8 @@ pub struct Scenario {
     pub ring: usize,
     /// Faults in order of time.
     pub faults: Vec<(Instant, Fault)>,
+    /// What the attacker is up to.
+    pub plans: Vec<Plan>,
     /// From here on nothing goes wrong.
     pub quiet_at: Instant,
     /// Hosts with equal (advbase, advskew) and a rule among them that need not settle within a bound, since BSDs yield to
@@ -271,6 +277,7 @@ impl Scenario {
                 .iter()
                 .map(|(after, fault)| (START + *after, *fault))
                 .collect(),
+            plans: Vec::new(),
             quiet_at: START + quiet_after,
             demotion_divides: false,
             undo_demotion: false,
@@ -281,7 +288,8 @@ impl Scenario {
     /// Whether there is an attacker who must change nothing at all.
     #[must_use]
     pub fn attacker_is_powerless(&self) -> bool {
-        let injects = |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_));
+        let injects =
+            |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_) | Fault::Stroke(_));
         self.theme == Theme::Strict && self.faults.iter().any(injects)
     }
 

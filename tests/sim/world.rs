@@ -400,8 +400,10 @@ impl<'a> World<'a> {
             self.trace
                 .packet(self.now, &self.stations[from].name, "sends", &packet);
         }
+        let mut ahead = None;
         if let Some(attacker) = &mut self.attacker {
-            attacker.overhears(self.now, &packet);
+            attacker.overhears(self.now, from, &packet);
+            ahead = attacker.overtakes(self.now, &packet);
         }
         let credible = self.is_credible(from, &packet);
         let mut fates = Vec::new();
@@ -416,6 +418,12 @@ impl<'a> World<'a> {
             });
             for (copy, fate) in fates.iter().enumerate() {
                 if let Fate::Arrives(after) = *fate {
+                    if copy == 0
+                        && to != from
+                        && let Some(ahead) = &ahead
+                    {
+                        self.overtake(to, after, ahead);
+                    }
                     let heard = if copy == 0 && to != from && credible {
                         Heard::Genuine
                     } else {

@@ -10,6 +10,7 @@ use super::super::model::Dialect;
 use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
+use super::plan::draw_plan;
 use super::{
     Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
     undecided_ties,
@@ -20,10 +21,11 @@ impl Scenario {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let theme = match rng.between(0, 9) {
-            0..=3 => Theme::Ours,
-            4..=6 => Theme::Mixed,
-            7..=8 => Theme::Attack,
+        // More than a third with an attacker: all of Attack, and half of Strict.
+        let theme = match rng.between(0, 19) {
+            0..=6 => Theme::Ours,
+            7..=11 => Theme::Mixed,
+            12..=17 => Theme::Attack,
             _ => Theme::Strict,
         };
         Self::draw(seed, theme, &mut rng)
@@ -84,8 +86,17 @@ impl Scenario {
         for _ in 0..count {
             draw_fault(powerless, &members, &group, horizon, rng, &mut faults);
         }
+        let mut plans = Vec::new();
         if theme == Theme::Attack || powerless {
-            draw_attack(horizon, rng, &mut faults);
+            // At random, by plan, or both.
+            let planned = rng.between(0, 3);
+            if powerless || planned < 2 {
+                draw_attack(horizon, rng, &mut faults);
+            }
+            for _ in 0..planned {
+                let into = (&mut plans, &mut faults);
+                draw_plan(powerless, &members, horizon, rng, into);
+            }
         }
         // Send errors leave a demotion behind that nobody but its owner can see.
         let seen = |fault: &Fault| !(demotion_divides && matches!(fault, Fault::SendErrors(_)));
@@ -100,6 +111,7 @@ impl Scenario {
             latency,
             ring,
             faults,
+            plans,
             quiet_at,
             undecided_ties,
             demotion_divides,
