@@ -7,7 +7,9 @@ use carp_common::units::{Profile, State};
 
 use super::model::Dialect;
 use super::network::Network;
-use super::scenario::{Fault, Member, Program, START, STEP, Scenario, Theme, interval};
+use super::scenario::{
+    Fault, Member, Program, START, STEP, Scenario, Theme, reading_of_demotion_is_one,
+};
 use super::station::{Body, Station};
 use super::watch::Violation;
 use super::world::FAMILIES;
@@ -291,7 +293,8 @@ impl Calm {
         let standing = self.standing(better, stations);
         if !self.hears_the_first {
             let paces = masters(!0, stations).into_iter();
-            let slowest = paces.map(|number| longest_pace(&stations[number], since));
+            let slowest =
+                paces.map(|number| longest_pace(&self.members[number], &stations[number], since));
             let pace = slowest.max().unwrap_or_default();
             return since + pace * self.rounds + self.distrust + answer + 2 * step;
         }
@@ -302,7 +305,7 @@ impl Calm {
                 return sent.at + answer + step;
             }
             if (advbase, advskew) != (255, 255) {
-                due = since.max(sent.at) + interval(advbase, advskew);
+                due = since.max(sent.at) + self.members[better].gap(advbase, advskew);
             }
         }
         due + answer + 2 * step
@@ -339,12 +342,14 @@ impl Calm {
         let (member, station) = (&self.members[number], &stations[number]);
         let (demotion, penalty) = (station.demotion, station.is_suppressed());
         let (demotion, advskew) = match member.program {
-            Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd) => {
+            Program::Carpd(Profile::OpenBsd) => {
                 (demotion.saturating_add(penalty.into()), member.advskew)
             }
-            Program::Model(Dialect::Ucarp) => (0, member.advskew),
-            Program::Carpd(Profile::Ucarp | Profile::FreeBsd)
-            | Program::Model(Dialect::FreeBsd) => {
+            Program::Model(dialect) => {
+                let byte_4 = if dialect.uses_byte_4() { demotion } else { 0 };
+                (byte_4, dialect.advertised(member.advskew, demotion))
+            }
+            Program::Carpd(Profile::Ucarp | Profile::FreeBsd) => {
                 let demotion = if penalty { 240 } else { demotion };
                 let demoted = member.advskew.saturating_add(demotion).min(240);
                 (0, demoted.max(member.advskew))
@@ -433,13 +438,7 @@ impl Calm {
     /// Who must be MASTER when everyone preempts and all read ranks alike.
     fn best(&self, part: u64, stations: &[Station]) -> Option<usize> {
         let hosts = || (0..stations.len()).filter(move |number| part >> number & 1 == 1);
-        let open_bsd = |number: usize| {
-            matches!(
-                self.members[number].program,
-                Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd)
-            )
-        };
-        let alike = hosts().all(open_bsd) || !hosts().any(open_bsd);
+        let alike = reading_of_demotion_is_one(hosts().map(|number| &self.members[number]));
         // Send errors leave a penalty that outlasts them, which nobody else can tell.
         let penalty = hosts().any(|number| stations[number].is_suppressed());
         if !alike || penalty || !hosts().all(|number| self.members[number].preempt) {
@@ -455,12 +454,12 @@ impl Calm {
 }
 
 /// The longest interval of those that its advertisements announced, from the last one before `since` on.
-fn longest_pace(station: &Station, since: Instant) -> Duration {
+fn longest_pace(member: &Member, station: &Station, since: Instant) -> Duration {
     let sent = station.last_sent.iter().map(|sent| {
         let (_, advbase, advskew) = sent.standing();
-        (sent.at, interval(advbase, advskew))
+        (sent.at, member.gap(advbase, advskew))
     });
-    let bow_out = interval(255, 255);
+    let bow_out = member.gap(255, 255);
     let of_masters = sent.filter(|(_, pace)| *pace != bow_out);
     of_masters.fold(Duration::ZERO, |longest, (at, pace)| {
         if at < since { pace } else { longest.max(pace) }

@@ -52,6 +52,13 @@ impl Signs {
         self.own = Some(counter);
     }
 
+    /// The host begins to listen: what arrived before it did not hear.
+    pub fn begins(&mut self, now: Instant) {
+        for steps in self.sources.values_mut() {
+            (steps.again, steps.first_at) = (0, now);
+        }
+    }
+
     /// An authentic advertisement arrived. True when it must be taken for a sign of life, if its sender sent it now.
     pub fn arrives(&mut self, at: Instant, source: IpAddr, ad: Ad) -> bool {
         let counter = ad.counter;

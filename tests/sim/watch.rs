@@ -426,6 +426,11 @@ impl Watch {
                 self.theirs
             ));
         }
+        if reason == Reason::Started {
+            for signs in &mut self.signs {
+                signs.begins(now);
+            }
+        }
         if to == State::Backup {
             self.heard = Causes::default();
             // Two BSDs that yielded to each other: the one with the higher address waits longer.

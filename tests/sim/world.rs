@@ -12,7 +12,7 @@ use carp_common::units::{Family, State};
 use super::attacker::Attacker;
 use super::group::Calm;
 use super::host::{Arrived, Control, Request};
-use super::model::{Dialect, index};
+use super::model::index;
 use super::network::{Fate, Network};
 use super::packet::Packet;
 use super::rng::Rng;
@@ -400,8 +400,10 @@ impl<'a> World<'a> {
             self.trace
                 .packet(self.now, &self.stations[from].name, "sends", &packet);
         }
+        let mut ahead = None;
         if let Some(attacker) = &mut self.attacker {
-            attacker.overhears(self.now, &packet);
+            attacker.overhears(self.now, from, &packet);
+            ahead = attacker.overtakes(self.now, &packet);
         }
         self.remember_sent(from, &packet);
         let mut fates = Vec::new();
@@ -416,6 +418,12 @@ impl<'a> World<'a> {
             });
             for (copy, fate) in fates.iter().enumerate() {
                 if let Fate::Arrives(after) = *fate {
+                    if copy == 0
+                        && to != from
+                        && let Some(ahead) = &ahead
+                    {
+                        self.overtake(to, after, ahead);
+                    }
                     let heard = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
                         Heard::Genuine
                     } else {
@@ -441,7 +449,8 @@ impl<'a> World<'a> {
     fn remember_sent(&mut self, from: usize, packet: &Packet) {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
-        let constant = member.program == Program::Model(Dialect::OpenBsd);
+        let constant =
+            matches!(member.program, Program::Model(dialect) if dialect.has_constant_counter());
         let counter = packet.payload.get(8..16);
         let used = self.stations[from].last_sent.iter().any(|before| {
             before.payload.get(8..16) == counter
