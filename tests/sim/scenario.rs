@@ -326,7 +326,23 @@ impl Scenario {
         } else {
             Duration::ZERO
         };
-        silence + interval * self.rounds() + tie + self.distrust() + 4 * self.step()
+        silence
+            + interval * (self.rounds() + self.answers())
+            + tie
+            + self.distrust()
+            + 4 * self.step()
+    }
+
+    /// Intervals more until a worse carpd has its answer: ucarp, FreeBSD and NetBSD give it with their next advertisement, an
+    /// OpenBSD is believed with its third, and where more than two are master an answer may come too early.
+    fn answers(&self) -> u32 {
+        let more = u32::from(self.members.len() > 2);
+        let of_others = self.members.iter().map(|member| match member.program {
+            Program::Carpd(_) => 0,
+            Program::Model(dialect) if dialect.has_constant_counter() => 2,
+            Program::Model(_) => 1,
+        });
+        more + of_others.max().unwrap_or_default()
     }
 
     /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross

@@ -55,7 +55,13 @@ impl Signs {
     /// The host begins to listen: what arrived before it did not hear.
     pub fn begins(&mut self, now: Instant) {
         for steps in self.sources.values_mut() {
-            (steps.again, steps.first_at) = (0, now);
+            *steps = Steps {
+                counts: true,
+                stray: None,
+                again: 0,
+                first_at: now,
+                ..*steps
+            };
         }
     }
 

@@ -80,8 +80,9 @@ pub struct SentCounters {
 }
 
 impl SentCounters {
-    /// Another process starts. Where all peers are carpd it goes on above the last counter. Others start at random, and
-    /// OpenBSD stays there; a new process follows them to where an earlier one may have been.
+    /// Another process starts. With strict counters it goes on above the last one. Others start at random, and OpenBSD
+    /// stays there; a new process follows them to where an earlier one may have been; and challenges leave out more
+    /// counters than the clock has gone on.
     pub fn restart(&mut self, rises: bool) {
         if !rises {
             *self = Self::default();

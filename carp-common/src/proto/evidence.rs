@@ -98,7 +98,7 @@ const OWN_LATEST: usize = 8;
 impl Own {
     /// Whether we sent it, or cannot tell.
     fn contains(&self, counter: u64) -> bool {
-        let is_recent = self.latest[0] > 0 && counter >= self.latest[0];
+        let is_recent = counter >= self.latest[0];
         self.run.is_some_and(|run| run.contains(counter))
             && (!is_recent || self.latest.contains(&counter))
     }

@@ -218,9 +218,7 @@ impl World<'_> {
         let member = &self.scenario.members[number];
         let rng = self.rng.fork();
         let station = &mut self.stations[number];
-        station
-            .sent
-            .restart(self.scenario.members.iter().all(Member::is_carpd));
+        station.sent.restart(self.scenario.theme == Theme::Strict);
         station.incarnation += 1;
         station.demotion = 0;
         station.wake_at = None;

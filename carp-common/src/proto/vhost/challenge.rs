@@ -18,8 +18,9 @@ use crate::units::{AdvBase, Priority};
 const URGENT_MAX: u8 = 8;
 /// The same for all else, which a recording can repeat too.
 const OTHERS_MAX: u8 = 2;
-/// Least number of counters left out before a challenge, and the most that chance adds less one.
-const JUMP: u64 = 1 << 28;
+/// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
+/// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
+const JUMP: u64 = 1 << 27;
 /// Challenges without an answer that someone should know of.
 const UNANSWERED_MAX: u8 = 3;
 /// How long takeovers take their time after an advertisement was heard in two versions.
@@ -110,10 +111,10 @@ impl VirtualHost {
     }
 
     /// Leaves out counters before the next advertisement, when that is to be a challenge: once in an interval, so that the answer
-    /// to an earlier one is not taken for less.
+    /// to an earlier one is not taken for less. Not with strict counters, which have to rise across restarts.
     pub(super) fn leave_out(&mut self) {
         let pace = self.interval();
-        let wants = core::mem::take(&mut self.leaves_out);
+        let wants = core::mem::take(&mut self.leaves_out) && !self.settings.strict_counter;
         if wants && self.asked_at.is_none_or(|at| self.now >= at + pace) {
             self.asked_at = Some(self.now);
             self.is_asking = true;

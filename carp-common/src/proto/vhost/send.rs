@@ -154,12 +154,12 @@ impl VirtualHost {
 }
 
 /// FNV-1a over the address and the counter: hosts differ in any octet of their addresses, and take other steps each time.
-/// Range: below 2^10, so that a peer that missed a thousand advertisements still finds the next one near.
+/// Range: below 32, so that a peer that missed thirty thousand advertisements still finds the next one near.
 fn stride_of(octets: &[u8], next: u64) -> u64 {
     let counter = next.to_be_bytes();
     let bytes = octets.iter().chain(&counter);
     let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     });
-    u64::from((hash >> 22) ^ (hash & 0x3ff))
+    u64::from((hash >> 27) ^ (hash & 0x1f))
 }
