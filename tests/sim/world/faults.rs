@@ -11,7 +11,7 @@ use super::super::attacker::Ahead;
 use super::super::host::{Control, Host, Start};
 use super::super::model::{Model, Setup, index};
 use super::super::packet::Packet;
-use super::super::scenario::{Fault, Finale, Member, Program, Scenario, Theme};
+use super::super::scenario::{Fault, Finale, Program, Scenario, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
