@@ -4,7 +4,8 @@
 //! whose version 2 even has CARP's first byte; CARP is what has exactly 36 bytes of payload and says 7 in byte 3.
 //! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
 //! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
-//! length, checksum, version. What comes after them, authentication first, is [`crate::guard`]'s.
+//! length, checksum, version. One of our own then: whether the source is the address that we send from. What comes after
+//! them, authentication first, is [`crate::guard`]'s.
 //!
 //! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
 //! [`Carried::claimed_address`] says which.
@@ -101,6 +102,8 @@ pub enum Verdict {
         place: Place,
         /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
         unicast: bool,
+        /// Its source is [`VhostValue::own_source`], so it is no peer's: drop it, without a look at its digest.
+        own: bool,
     },
 }
 
@@ -115,9 +118,11 @@ pub enum Rejection {
     BadChecksum,
     /// Version other than 2, or type other than advertisement.
     BadVersion,
+    /// From the address that this host sends from ([`Verdict::Deliver`] says so).
+    OwnSource,
     /// No accepted digest matches. Like what follows, found by [`crate::guard`].
     BadAuthentication,
-    /// Likewise, and the daemon was given it to name the sender; so it is the daemon that counts it as such.
+    /// One of these two, and the daemon was given it to warn of it; so it is the daemon that counts it as such.
     Suspect,
     /// The same as one before it, too soon.
     Duplicate,
@@ -135,6 +140,7 @@ impl Rejection {
             Self::ShortPacket => Counter::DroppedShortPacket,
             Self::BadChecksum => Counter::DroppedBadChecksum,
             Self::BadVersion => Counter::DroppedBadVersion,
+            Self::OwnSource => Counter::DroppedOwnSource,
             Self::BadAuthentication => Counter::DroppedBadAuthentication,
             Self::Suspect => Counter::SuspectsDelivered,
             Self::Duplicate => Counter::DroppedDuplicate,
@@ -172,6 +178,23 @@ impl Place {
                 .bytes_at(self.header_offset + IPV4_SOURCE_OFFSET)
                 .map(widen),
             Family::Inet6 => frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET),
+        }
+    }
+
+    /// Whether it was sent from `own`, which is zeros for nobody.
+    #[inline(always)]
+    fn is_from<F: Frame + ?Sized>(&self, frame: &F, own: &[u8; 16]) -> bool {
+        match self.family {
+            Family::Inet => {
+                let [a, b, c, d, ..] = *own;
+                let own = [a, b, c, d];
+                own != [0; 4]
+                    && frame.bytes_at(self.header_offset + IPV4_SOURCE_OFFSET) == Some(own)
+            }
+            Family::Inet6 => {
+                *own != [0; 16]
+                    && frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET) == Some(*own)
+            }
         }
     }
 
@@ -429,6 +452,7 @@ impl Packet {
         Verdict::Deliver {
             place,
             unicast: station && !is_group(self.family, vhost.group[0]),
+            own: place.is_from(frame, &vhost.own_source),
         }
     }
 

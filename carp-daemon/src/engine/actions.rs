@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 
-use carp_common::classify::widen;
 use carp_common::proto::{Action, Input, SendOutcome};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
@@ -115,11 +114,10 @@ impl Engine {
             self.keys.insert(key, vhost);
             let served = &mut self.vhosts[vhost];
             served.datapath_refused = false;
-            let group = widen(served.config.group.octets());
             served.alive_until = now + served.life_sign_validity();
             let configured = self.datapath.configure(
                 key,
-                group,
+                served.endpoints(&self.interfaces[served.interface]),
                 served.machine.kernel_keys(),
                 served.alive_until,
             );

@@ -283,6 +283,7 @@ fn every_verdict_has_its_action_and_its_counters() {
     assert_eq!(
         unreached,
         [
+            Counter::DroppedOwnSource,
             Counter::DroppedBadAuthentication,
             Counter::DroppedDuplicate,
             Counter::DroppedRateLimited,
