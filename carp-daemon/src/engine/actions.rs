@@ -76,6 +76,7 @@ impl Engine {
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.send_advertisement(vhost, family, &payload);
                 if outcome == SendOutcome::Sent {
+                    self.memories.outdate(vhost);
                     self.move_fence(vhost, now);
                 }
                 return Some(Input::SendCompleted { family, outcome });
