@@ -212,6 +212,19 @@ impl Place {
         }
     }
 
+    /// Whether it was sent to a single host, by its Ethernet destination and by its IP destination.
+    #[inline(always)]
+    fn is_unicast<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        let offset = match self.family {
+            Family::Inet => IPV4_DESTINATION_OFFSET,
+            Family::Inet6 => IPV6_DESTINATION_OFFSET,
+        };
+        matches!(
+            frame.bytes_at(self.header_offset + offset),
+            Some([first]) if !is_group(self.family, first)
+        ) && is_to_station(frame)
+    }
+
     /// Fills in a record for the daemon, all but its time. `None`, with the record half filled, when `frame` is not the
     /// one that was judged.
     ///
@@ -439,7 +452,10 @@ impl Packet {
             payload_offset,
         };
         if !place.is_for(frame, &vhost.group) {
-            return Verdict::Pass(Counter::PassedOtherGroup);
+            return Verdict::Pass(match place.is_unicast(frame) {
+                true => Counter::PassedUnicast,
+                false => Counter::PassedOtherGroup,
+            });
         }
         // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
         if matches!(self.family, Family::Inet) && !header_is_intact(frame, self.header_offset) {
@@ -448,10 +464,9 @@ impl Packet {
         if let Err(reason) = self.check(frame, payload_offset) {
             return Verdict::Drop { place, reason };
         }
-        let station = matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0);
         Verdict::Deliver {
             place,
-            unicast: station && !is_group(self.family, vhost.group[0]),
+            unicast: is_to_station(frame) && !is_group(self.family, vhost.group[0]),
             own: place.is_from(frame, &vhost.own_source),
         }
     }
@@ -521,6 +536,12 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
         sum += add_words(&word);
     }
     fold(sum) == [0, 0]
+}
+
+/// Whether the Ethernet destination is that of a single station.
+#[inline(always)]
+fn is_to_station<F: Frame + ?Sized>(frame: &F) -> bool {
+    matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0)
 }
 
 /// Whether an address that starts with this byte is a multicast one, or IPv4's broadcast.

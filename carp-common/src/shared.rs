@@ -358,8 +358,10 @@ pub enum Counter {
     PassedUnknownVhid,
     /// CARP in a VLAN in which its vhid is not configured.
     PassedOtherVlan,
-    /// CARP with a configured vhid, sent to another group.
+    /// CARP with a configured vhid, sent to another multicast group or as a broadcast.
     PassedOtherGroup,
+    /// CARP with a configured vhid, sent to a single host, as a BSD does that was given a peer's address: it is not heard.
+    PassedUnicast,
     /// VRRP, version 2 or 3.
     PassedVrrp,
     /// Those of them whose VRID equals a configured vhid of that link: both would use one virtual MAC.
@@ -374,7 +376,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ReceivedInetPackets,
         Self::ReceivedInet6Packets,
         Self::DroppedWrongTtl,
@@ -392,6 +394,7 @@ impl Counter {
         Self::PassedUnknownVhid,
         Self::PassedOtherVlan,
         Self::PassedOtherGroup,
+        Self::PassedUnicast,
         Self::PassedVrrp,
         Self::PassedVrrpSameVhid,
         Self::PassedFragment,
@@ -430,6 +433,7 @@ impl Counter {
             Self::PassedUnknownVhid => "passed-unknown-vhid",
             Self::PassedOtherVlan => "passed-other-vlan",
             Self::PassedOtherGroup => "passed-other-group",
+            Self::PassedUnicast => "passed-unicast",
             Self::PassedVrrp => "passed-vrrp",
             Self::PassedVrrpSameVhid => "passed-vrrp-same-vhid",
             Self::PassedFragment => "passed-fragment",

@@ -64,6 +64,7 @@ use crate::sys;
 use deadlines::Deadlines;
 use interface::Interface;
 use memory::Memories;
+use report::UnicastWatch;
 use vhost::Vhost;
 
 /// How long USR2 keeps us away, as in ucarp.
@@ -93,9 +94,9 @@ const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
 /// Maps, programs, netlink, the timer, and what comes and goes.
 const OTHER_DESCRIPTORS: usize = 128;
 
-/// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
-/// there is something else to do.
-const VRRP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at the counters of what is worth a warning: VRRP with a vhid of ours, and unicast. They wake
+/// nobody: it is looked at when there is something else to do.
+const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What ends the engine before its time.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +194,8 @@ struct Engine {
     loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
     vrrp_check_at: Option<Instant>,
+    /// Peers that send by unicast.
+    unicast: UnicastWatch,
     /// What was heard, over a restart.
     memories: Memories,
     /// Of lines about stalls.
@@ -250,6 +253,7 @@ impl Engine {
             retry_at: None,
             loss_check_at: now,
             vrrp_check_at: Some(now),
+            unicast: UnicastWatch::default(),
             memories,
             stall_limit: RateLimit::default(),
             _locks: locks,
@@ -336,6 +340,7 @@ impl Engine {
         let rest = [self.deadlines.earliest(), self.chores.earliest()];
         self.busy |= rest.into_iter().flatten().any(|due| due <= now);
         self.look_for_vrrp(now);
+        self.look_for_unicast(now);
         self.keep_memories(now);
         Ok(())
     }

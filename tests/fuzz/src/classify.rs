@@ -283,6 +283,15 @@ impl Setting {
             Verdict::Foreign => assert_eq!(asked.get(), None),
             Verdict::Pass(counter) => {
                 assert!(counter.name().starts_with("passed-"), "{counter:?}");
+                if counter == Counter::PassedUnicast {
+                    let packet = self.unwrap(frame).expect("it was parsed");
+                    let first = packet.destination()[0];
+                    let to_all = match packet.family() {
+                        Some(Family::Inet) => first >= 0xe0,
+                        Some(Family::Inet6) | None => first == 0xff,
+                    };
+                    assert!(frame[0] & 1 == 0 && !to_all && packet.destination() != group);
+                }
                 let unknown =
                     [Counter::PassedUnknownVhid, Counter::PassedOtherVlan].contains(&counter);
                 assert!(!unknown || asked.get().is_some_and(|key| !self.is_configured(&key)));
