@@ -3,14 +3,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use carp_tests::{Carpd, Daemon, Host, lab};
+use carp_tests::daemons::{PASSWORD, datapath};
+use carp_tests::lab::note;
+use carp_tests::{Carpd, Daemon, Host, eventually, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
-const RECALLED: &str = "what was heard before is known again of 1 of 1 virtual hosts";
-const FORGOTTEN: &str = "what was heard before is known again of 0 of 1 virtual hosts";
+const RECALLED: &str = "recalled what 1 of 1 virtual hosts heard before";
+const FORGOTTEN: &str = "recalled what 0 of 1 virtual hosts heard before";
 
 fn backup(host: &Host, directory: &Path) -> Result<Daemon> {
     let directory = directory.to_str().context("a path in UTF-8")?;
@@ -70,7 +73,7 @@ fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Resu
         (place.path().join("deep/er"), "failed to create"),
     ] {
         let mut b = backup(&pair.b, &directory)?;
-        let warned = b.lines_with("what is heard from peers is forgotten at exit");
+        let warned = b.lines_with("what is heard from peers will be forgotten at exit");
         ensure!(
             warned.len() == 1 && warned[0].text.contains(reason),
             "{}",
@@ -86,7 +89,7 @@ fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Resu
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
     ensure!(
-        b.lines_with("is not kept for the next start").len() == 1,
+        b.lines_with("cannot keep what was heard from peers").len() == 1,
         "{}",
         b.transcript()
     );
@@ -109,6 +112,48 @@ fn a_realtime_carpd_with_locked_memory_keeps_what_it_heard() -> Result<()> {
         "{}",
         b.transcript()
     );
+    Ok(())
+}
+
+#[test]
+fn each_of_255_virtual_hosts_is_kept_one_at_a_time_and_all_at_the_end() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let place = tempfile::tempdir()?;
+    let (password, vhosts) = (place.path().join("password"), place.path().join("vhosts"));
+    fs::write(&password, PASSWORD)?;
+    fs::set_permissions(&password, Permissions::from_mode(0o600))?;
+    let lines: String = (1..=255)
+        .map(|vhid| {
+            let password = password.display();
+            format!("-i eth0 -v {vhid} -a 10.9.1.{vhid} -r 1 -o {password}\n")
+        })
+        .collect();
+    fs::write(&vhosts, lines)?;
+    let directory = place.path().join("state");
+    let files = || Ok(fs::read_dir(&directory)?.count());
+    let carpd = Carpd::bare()?
+        .args(&format!("-f none --datapath {} --vhosts", datapath()))
+        .arg(vhosts.display().to_string())
+        .arg(format!("--state-dir={}", directory.display()));
+    let mut a = carpd.start(&pair.a)?;
+    ensure!(a.lines_with("recalled what 0 of 255").len() == 1);
+    // The first has its turn after a 255th of ten minutes, while carpd serves.
+    let kept = eventually("a file while carpd runs", LONG, || {
+        files().map(|count| (count > 0).then_some(count))
+    })?;
+    ensure!(kept < 20, "{kept} files at once");
+    eventually("all to be MASTER", LONG, || {
+        Ok((a.lines_with("Switching to state: MASTER").len() == 255).then_some(()))
+    })?;
+    let asked = Instant::now();
+    ensure!(a.terminate(LONG)? == 0);
+    let took = asked.elapsed();
+    note(&format!(
+        "255 virtual hosts stopped and were kept in {took:?}"
+    ));
+    ensure!(files()? == 255, "{} files", files()?);
+    let a = carpd.start(&pair.a)?;
+    ensure!(a.lines_with("recalled what 255 of 255").len() == 1);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! What the virtual hosts heard, kept over a restart: read at the start, written now and then and at an orderly stop.
+//! The memory of what was heard, kept over a restart: read at the start, written now and then and at an orderly stop.
 //!
-//! A thread of its own writes, one file or a few at a time, because a disk can stand still for seconds. It shares nothing
-//! with the engine but the open directory. The core makes the bytes, and alone understands them.
+//! A separate thread writes, one file or a few at a time, because a disk can stand still for seconds. It shares only the
+//! open directory with the engine. The bytes are the core's, which alone understands them.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -23,7 +23,7 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an orderly stop waits for the disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The writer calls a few system calls and formats an error at most; with locked memory all of it counts.
+/// The writer makes a few system calls and formats an error at most; with locked memory its whole stack is resident.
 const WRITER_STACK: usize = 128 * 1024;
 
 /// The files of the virtual hosts, and when they are due.
@@ -44,7 +44,7 @@ struct File {
     outdated: bool,
 }
 
-/// Which virtual host's memory is written when. They take turns, so that thousands never write at once.
+/// The order in which virtual hosts write: they take turns, so that thousands never write at once.
 #[derive(Debug)]
 struct Turns {
     count: usize,
@@ -67,7 +67,7 @@ impl Turns {
         KEEP_INTERVAL / u32::try_from(self.count).unwrap_or(u32::MAX)
     }
 
-    /// Whose turn it is, when it is time for one.
+    /// Returns the virtual host that has its turn, when it is time for one.
     fn take(&mut self, now: Instant) -> Option<usize> {
         if now < self.at {
             return None;
@@ -86,14 +86,14 @@ impl Memories {
             Some(Ok(directory)) => Some(Arc::new(directory)),
             Some(Err(error)) => {
                 warn!(
-                    "what is heard from peers is forgotten at exit: {}",
+                    "what is heard from peers will be forgotten at exit: {}",
                     Chain(&error)
                 );
                 None
             }
             None => {
                 info!(
-                    "what is heard from peers is forgotten at exit: no state directory (--state-dir DIR, or \
+                    "no state directory: what is heard from peers will be forgotten at exit (give --state-dir DIR, or \
                      StateDirectory=carpd in the systemd unit)"
                 );
                 None
@@ -118,7 +118,7 @@ impl Memories {
         }
     }
 
-    /// What is to be written for a virtual host.
+    /// Returns what is to be written for a virtual host; nothing when that is in its file already.
     fn take(&mut self, index: usize, vhost: &Vhost) -> Option<(FileName, Vec<u8>)> {
         let file = self.files.get_mut(index)?;
         std::mem::take(&mut file.outdated)
@@ -133,12 +133,13 @@ impl Memories {
             .is_some_and(|writer| !writer.is_finished())
     }
 
-    /// Has some files written, after those before them. `done` is dropped at the end.
+    /// Starts a thread that writes some files, after those before them. It drops `done` at the end.
     fn write(&mut self, files: Vec<(FileName, Vec<u8>)>, done: Option<oneshot::Sender<()>>) {
         let Some(directory) = self.directory.clone() else {
             return;
         };
         let before = self.writer.take();
+        let with = Arc::clone(&directory);
         let writer = thread::Builder::new()
             .name("carpd-memory".to_owned())
             .stack_size(WRITER_STACK)
@@ -148,21 +149,19 @@ impl Memories {
                     let _ = before.join();
                 }
                 for (name, bytes) in files {
-                    directory.keep(&name, &bytes);
+                    with.keep(&name, &bytes);
                 }
                 drop(done);
             });
         match writer {
             Ok(writer) => self.writer = Some(writer),
-            Err(error) => {
-                warn!("what was heard from peers is not kept this time: no thread: {error}")
-            }
+            Err(error) => directory.complain(&error),
         }
     }
 }
 
 impl Engine {
-    /// Gives the virtual hosts back what they heard before, and says of how many that is true.
+    /// Gives each virtual host back what it heard before, and logs how many had something.
     pub(super) fn recall_memories(&mut self) {
         let Some(directory) = &self.memories.directory else {
             return;
@@ -184,16 +183,16 @@ impl Engine {
         if let [first, others @ ..] = &refused[..] {
             warn!(
                 others = (!others.is_empty()).then_some(others.len()),
-                "what was heard before is ignored: {first}"
+                "ignored what was heard before: {first}"
             );
         }
         info!(
-            "what was heard before is known again of {recalled} of {} virtual hosts, from {path}",
+            "recalled what {recalled} of {} virtual hosts heard before, from {path}",
             self.vhosts.len()
         );
     }
 
-    /// Has the memory of the next virtual host written, when it is time for one and there is something new.
+    /// Starts to write the memory of the next virtual host, when it is time for one and there is something new.
     pub(super) fn keep_memories(&mut self, now: Instant) {
         let memories = &mut self.memories;
         // A disk that stands still must not collect threads.
@@ -208,7 +207,7 @@ impl Engine {
     }
 }
 
-/// Has everything that is new written at the end, as far as the disk does it in [`STOP_PATIENCE`].
+/// Writes everything that is new, for an orderly stop, as far as the disk does it within [`STOP_PATIENCE`].
 pub async fn keep_all(memories: &mut Memories, vhosts: &[Vhost]) {
     if memories.directory.is_none() {
         return;
@@ -228,7 +227,7 @@ pub async fn keep_all(memories: &mut Memories, vhosts: &[Vhost]) {
         }
     };
     if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
-        warn!("what was heard from peers is not kept for the next start: the disk is too slow");
+        warn!("stopped without keeping all that was heard from peers: the disk is too slow");
     }
 }
 

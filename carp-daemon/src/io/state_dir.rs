@@ -1,6 +1,6 @@
-//! The state directory: what each virtual host remembers of the network, kept over a restart.
+//! The state directory: the memory that each virtual host has of the network, kept over a restart.
 //!
-//! One file for each virtual host, which only the core can read. It holds what anybody on the link has heard, and no key
+//! Each virtual host has one file, in a format of the core's. It holds what anybody on the link has heard, and no key
 //! material. A file that is lost, old or damaged costs nothing but the protection it gave, so nothing here is fatal and
 //! nothing is flushed to the disk.
 //!
@@ -22,6 +22,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use tracing::warn;
 
 use crate::config::StateDirectory;
+use crate::io::datapath::Chain;
 
 /// No memory is larger: the core's bound, and room for what a later version may add. Unit: bytes.
 const FILE_MAX: u64 = 128 * 1024;
@@ -39,7 +40,7 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// Others could put files of theirs there.
+    /// A directory in which others could put files.
     #[error("{} must be a directory that only its owner (uid {uid}) can write", .path.display())]
     Untrusted {
         /// The directory.
@@ -47,7 +48,7 @@ pub enum Error {
         /// Our effective user id.
         uid: u32,
     },
-    /// Not a file that we wrote.
+    /// A file that we did not write.
     #[error("{} is not a regular file of at most {FILE_MAX} bytes", .path.display())]
     Foreign {
         /// The file.
@@ -115,7 +116,7 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, or is none of ours.
+    /// When the file cannot be read, or is not one that we wrote.
     pub fn read(&self, name: &FileName) -> Result<Option<Vec<u8>>, Error> {
         let failed = |source| system_error("read", &self.path_of(name), source);
         // Not held up by a pipe, and not led elsewhere by a link.
@@ -139,7 +140,7 @@ impl StateDir {
         }
     }
 
-    /// Replaces what a virtual host remembered: with all of it, or not at all.
+    /// Replaces what a virtual host remembered, with all of `bytes` or not at all.
     ///
     /// # Errors
     ///
@@ -170,18 +171,22 @@ impl StateDir {
     pub fn keep(&self, name: &FileName, bytes: &[u8]) {
         match self.write(name, bytes) {
             Ok(()) => self.complained.store(false, Ordering::Relaxed),
-            Err(error) if !self.complained.swap(true, Ordering::Relaxed) => {
-                warn!(
-                    "what was heard from peers is not kept for the next start: {}",
-                    crate::io::datapath::Chain(&error)
-                );
-            }
-            Err(_) => {}
+            Err(error) => self.complain(&error),
         }
     }
 
-    /// A file that was not there before. Only the owner of the virtual host's lock writes it, so one that is there was
-    /// left by a process that was killed.
+    /// Logs why something cannot be kept; once, until a write succeeds.
+    pub fn complain(&self, error: &dyn std::error::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            warn!(
+                "cannot keep what was heard from peers for the next start: {}",
+                Chain(error)
+            );
+        }
+    }
+
+    /// Creates a new file. Only the owner of the virtual host's lock does, so one that is there already was left by a process
+    /// that was killed.
     fn create(&self, name: &str) -> Result<File, Errno> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
