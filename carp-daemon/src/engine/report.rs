@@ -102,7 +102,8 @@ impl Engine {
             ),
             Notice::OwnEcho { source, suppressed } => warn!(
                 suppressed,
-                "{label}: our own advertisement came back (source {source}): the switch, bond or bridge reflects it"
+                "{label}: our own advertisement came back (source {source}): the switch, bond or bridge reflects it, \
+                 somebody replays it, or another host sends from our address"
             ),
             Notice::WorseMasterAdvertised { source, suppressed } => {
                 warn!(
