@@ -20,8 +20,8 @@ use crate::io::state_dir::{FileName, StateDir};
 /// Least time between two writes of one virtual host's memory.
 const KEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How long an orderly stop waits for the disk.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an orderly stop waits for the disk; four thousand files take about a second. The addresses are released before.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The writer makes a few system calls and formats an error at most; with locked memory its whole stack is resident.
 const WRITER_STACK: usize = 128 * 1024;
