@@ -4,7 +4,8 @@
 //! whose version 2 even has CARP's first byte; CARP is what has exactly 36 bytes of payload and says 7 in byte 3.
 //! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
 //! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
-//! length, checksum, version. What comes after them, authentication first, is [`crate::guard`]'s.
+//! length, checksum, version. One of our own then: whether the source is the address that we send from. What comes after
+//! them, authentication first, is [`crate::guard`]'s.
 //!
 //! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
 //! [`Carried::claimed_address`] says which.
@@ -101,6 +102,8 @@ pub enum Verdict {
         place: Place,
         /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
         unicast: bool,
+        /// Its source is [`VhostValue::own_source`], so it is no peer's: drop it, without a look at its digest.
+        own: bool,
     },
 }
 
@@ -115,9 +118,11 @@ pub enum Rejection {
     BadChecksum,
     /// Version other than 2, or type other than advertisement.
     BadVersion,
+    /// From the address that this host sends from ([`Verdict::Deliver`] says so).
+    OwnSource,
     /// No accepted digest matches. Like what follows, found by [`crate::guard`].
     BadAuthentication,
-    /// Likewise, and the daemon was given it to name the sender; so it is the daemon that counts it as such.
+    /// One of these two, and the daemon was given it to warn of it; so it is the daemon that counts it as such.
     Suspect,
     /// The same as one before it, too soon.
     Duplicate,
@@ -135,6 +140,7 @@ impl Rejection {
             Self::ShortPacket => Counter::DroppedShortPacket,
             Self::BadChecksum => Counter::DroppedBadChecksum,
             Self::BadVersion => Counter::DroppedBadVersion,
+            Self::OwnSource => Counter::DroppedOwnSource,
             Self::BadAuthentication => Counter::DroppedBadAuthentication,
             Self::Suspect => Counter::SuspectsDelivered,
             Self::Duplicate => Counter::DroppedDuplicate,
@@ -175,6 +181,23 @@ impl Place {
         }
     }
 
+    /// Whether it was sent from `own`, which is zeros for nobody.
+    #[inline(always)]
+    fn is_from<F: Frame + ?Sized>(&self, frame: &F, own: &[u8; 16]) -> bool {
+        match self.family {
+            Family::Inet => {
+                let [a, b, c, d, ..] = *own;
+                let own = [a, b, c, d];
+                own != [0; 4]
+                    && frame.bytes_at(self.header_offset + IPV4_SOURCE_OFFSET) == Some(own)
+            }
+            Family::Inet6 => {
+                *own != [0; 16]
+                    && frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET) == Some(*own)
+            }
+        }
+    }
+
     /// Whether it was sent to `group`.
     #[inline(always)]
     fn is_for<F: Frame + ?Sized>(&self, frame: &F, group: &[u8; 16]) -> bool {
@@ -187,6 +210,19 @@ impl Place {
                 frame.bytes_at(self.header_offset + IPV6_DESTINATION_OFFSET) == Some(*group)
             }
         }
+    }
+
+    /// Whether it was sent to a single host, by its Ethernet destination and by its IP destination.
+    #[inline(always)]
+    fn is_unicast<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        let offset = match self.family {
+            Family::Inet => IPV4_DESTINATION_OFFSET,
+            Family::Inet6 => IPV6_DESTINATION_OFFSET,
+        };
+        matches!(
+            frame.bytes_at(self.header_offset + offset),
+            Some([first]) if !is_group(self.family, first)
+        ) && is_to_station(frame)
     }
 
     /// Fills in a record for the daemon, all but its time. `None`, with the record half filled, when `frame` is not the
@@ -416,7 +452,10 @@ impl Packet {
             payload_offset,
         };
         if !place.is_for(frame, &vhost.group) {
-            return Verdict::Pass(Counter::PassedOtherGroup);
+            return Verdict::Pass(match place.is_unicast(frame) {
+                true => Counter::PassedUnicast,
+                false => Counter::PassedOtherGroup,
+            });
         }
         // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
         if matches!(self.family, Family::Inet) && !header_is_intact(frame, self.header_offset) {
@@ -425,10 +464,10 @@ impl Packet {
         if let Err(reason) = self.check(frame, payload_offset) {
             return Verdict::Drop { place, reason };
         }
-        let station = matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0);
         Verdict::Deliver {
             place,
-            unicast: station && !is_group(self.family, vhost.group[0]),
+            unicast: is_to_station(frame) && !is_group(self.family, vhost.group[0]),
+            own: place.is_from(frame, &vhost.own_source),
         }
     }
 
@@ -497,6 +536,12 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
         sum += add_words(&word);
     }
     fold(sum) == [0, 0]
+}
+
+/// Whether the Ethernet destination is that of a single station.
+#[inline(always)]
+fn is_to_station<F: Frame + ?Sized>(frame: &F) -> bool {
+    matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0)
 }
 
 /// Whether an address that starts with this byte is a multicast one, or IPv4's broadcast.

@@ -31,8 +31,8 @@ const ADMITTED_MAX: u32 = 128;
 /// Unit: nanoseconds; an eighth of a second.
 const WINDOW_NS: u64 = 125_000_000;
 
-/// Least time between two samples of what is not authentic. Unit: nanoseconds.
-const SAMPLE_INTERVAL_NS: u64 = 1_000_000_000;
+/// Least time between two samples of what is dropped, for the daemon to warn of it. Unit: nanoseconds.
+pub const SAMPLE_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Whether any accepted digest matches: HMAC-SHA1 over what the keys stand for and the payload's counter.
 #[inline(always)]
@@ -73,7 +73,7 @@ pub struct History {
     started: u32,
     /// Zero.
     _pad: u32,
-    /// No sample of what is not authentic before then.
+    /// No sample of what is not authentic, or is from our own address, before then.
     next_sample_ns: u64,
     /// By counter modulo their number.
     seen: [Seen; SEEN_MAX],
@@ -230,7 +230,7 @@ impl History {
         admitted
     }
 
-    /// Whether it is time to show the daemon something that is not authentic, so that it can name the sender.
+    /// Whether it is time to show the daemon something that is dropped, so that it can name the sender.
     #[inline(always)]
     pub fn takes_sample(&mut self, now_ns: u64) -> bool {
         let due = now_ns >= self.next_sample_ns;

@@ -39,7 +39,7 @@ pub const KEYS_MAP: &str = "KEYS";
 pub const HISTORY_MAP: &str = "HISTORY";
 /// Name of the hash map of fenced addresses: [`FenceKey`] to [`FenceValue`].
 pub const FENCE_MAP: &str = "FENCE";
-/// Name of the ring buffer of samples of what was not authentic, for the daemon to name the sender.
+/// Name of the ring buffer of samples of what was not authentic or came back to us, for the daemon to warn of it.
 pub const SUSPECTS_MAP: &str = "SUSPECTS";
 /// Name of the XDP program.
 pub const XDP_PROGRAM: &str = "carpd_xdp";
@@ -112,6 +112,9 @@ pub struct VhostValue {
     /// Destination that advertisements of this group carry, IPv4 in the first four bytes and zeros after it. A CARP
     /// packet for another destination is another group's and passes.
     pub group: [u8; 16],
+    /// The address that the host itself sends advertisements from, written likewise; zeros for none. A packet from it is an
+    /// echo or a recording, never a peer. Zeros too when the host sends from a virtual address, which peers may do as well.
+    pub own_source: [u8; 16],
     /// Until when the daemon is taken to be alive, on the clock of [`crate::time`]. Afterwards nothing is dropped any
     /// more (what the fence covers apart): the program may be a leftover. What is authentic still goes to the ring, for a
     /// daemon that was only stopped.
@@ -123,11 +126,12 @@ pub struct VhostValue {
 }
 
 impl VhostValue {
-    /// A configured one that never becomes a leftover.
+    /// A configured one without a source of its own that never becomes a leftover.
     #[must_use]
     pub const fn new(group: [u8; 16], slot: u32) -> Self {
         Self {
             group,
+            own_source: [0; 16],
             alive_until_ns: u64::MAX,
             flags: VHOST_CONFIGURED,
             slot,
@@ -305,7 +309,7 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 }
 
 const _: () = assert!(size_of::<VhostKey>() == 12);
-const _: () = assert!(size_of::<VhostValue>() == 32);
+const _: () = assert!(size_of::<VhostValue>() == 48);
 const _: () = assert!(size_of::<KernelKeys>() == 4 * 304);
 const _: () = assert!(size_of::<FenceKey>() == 28);
 const _: () = assert!(size_of::<FenceValue>() == 16);
@@ -313,7 +317,7 @@ const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
 
 /// Statistics of the receive path, one per reason; the index into the `COUNTERS` array.
 ///
-/// The kernel program and the socket path bump the same ones; the guard's (authentication and what follows) are the
+/// The kernel program and the socket path bump the same ones; the guard's (authentication and what follows it) are the
 /// kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
 /// `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count beside them. Names and order of checks follow
 /// `netstat -s -p carp` of the BSDs.
@@ -332,6 +336,9 @@ pub enum Counter {
     DroppedBadChecksum,
     /// Version other than 2 or type other than 1 (badver).
     DroppedBadVersion,
+    /// From the address that this host sends from: its own advertisement came back, or somebody replays it. Authentic or
+    /// not, that is not looked at.
+    DroppedOwnSource,
     /// No accepted digest matches (badauth).
     DroppedBadAuthentication,
     /// Authentic, but the same as one before, within a quarter of the interval that it advertises.
@@ -340,8 +347,8 @@ pub enum Counter {
     DroppedRateLimited,
     /// A question for an address, or with `--fence all` a packet to it, that the host may no longer answer for.
     DroppedFenced,
-    /// No accepted digest matches, but the daemon was given it, once in a while, to name the sender; it counts it as
-    /// bad authentication.
+    /// From our own address, or no accepted digest matches, but the daemon was given it, once in a while, to warn of it. The
+    /// daemon counts it by what it finds.
     SuspectsDelivered,
     /// Handed to the daemon. Behind the kernel's guard that means: authentic.
     Delivered,
@@ -351,8 +358,10 @@ pub enum Counter {
     PassedUnknownVhid,
     /// CARP in a VLAN in which its vhid is not configured.
     PassedOtherVlan,
-    /// CARP with a configured vhid, sent to another group.
+    /// CARP with a configured vhid, sent to another multicast group or as a broadcast.
     PassedOtherGroup,
+    /// CARP with a configured vhid, sent to a single host, as a BSD does that was given a peer's address: it is not heard.
+    PassedUnicast,
     /// VRRP, version 2 or 3.
     PassedVrrp,
     /// Those of them whose VRID equals a configured vhid of that link: both would use one virtual MAC.
@@ -367,13 +376,14 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ReceivedInetPackets,
         Self::ReceivedInet6Packets,
         Self::DroppedWrongTtl,
         Self::DroppedShortPacket,
         Self::DroppedBadChecksum,
         Self::DroppedBadVersion,
+        Self::DroppedOwnSource,
         Self::DroppedBadAuthentication,
         Self::DroppedDuplicate,
         Self::DroppedRateLimited,
@@ -384,6 +394,7 @@ impl Counter {
         Self::PassedUnknownVhid,
         Self::PassedOtherVlan,
         Self::PassedOtherGroup,
+        Self::PassedUnicast,
         Self::PassedVrrp,
         Self::PassedVrrpSameVhid,
         Self::PassedFragment,
@@ -411,6 +422,7 @@ impl Counter {
             Self::DroppedShortPacket => "dropped-short-packet",
             Self::DroppedBadChecksum => "dropped-bad-checksum",
             Self::DroppedBadVersion => "dropped-bad-version",
+            Self::DroppedOwnSource => "dropped-own-source",
             Self::DroppedBadAuthentication => "dropped-bad-authentication",
             Self::DroppedDuplicate => "dropped-duplicate",
             Self::DroppedRateLimited => "dropped-rate-limited",
@@ -421,6 +433,7 @@ impl Counter {
             Self::PassedUnknownVhid => "passed-unknown-vhid",
             Self::PassedOtherVlan => "passed-other-vlan",
             Self::PassedOtherGroup => "passed-other-group",
+            Self::PassedUnicast => "passed-unicast",
             Self::PassedVrrp => "passed-vrrp",
             Self::PassedVrrpSameVhid => "passed-vrrp-same-vhid",
             Self::PassedFragment => "passed-fragment",
@@ -566,6 +579,7 @@ mod tests {
     fn zeroed_value_is_not_configured() {
         let value = VhostValue {
             group: [0; 16],
+            own_source: [0; 16],
             alive_until_ns: 0,
             flags: 0,
             slot: 0,

@@ -7,12 +7,13 @@
 mod getopt;
 mod interface;
 mod password;
+mod state_directory;
 mod values;
 mod vhosts;
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Priority, Profile, Vhid};
@@ -108,10 +109,10 @@ pub enum Error {
     /// The interfaces could not be listed.
     #[error("error: failed to look for a network interface, name one with --interface (-i)")]
     Interfaces(#[source] nix::errno::Errno),
-    /// The current directory, which a relative script path starts from, is gone.
+    /// The current directory, which a relative path starts from, is gone.
     #[error("error: failed to find the directory that '{}' is relative to", .path.display())]
-    RelativeScript {
-        /// The script.
+    RelativePath {
+        /// The script or directory.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
@@ -277,7 +278,8 @@ struct Arguments {
     mcast: Ipv4Addr,
 
     /// Send advertisements as Ethernet broadcast and do not join the group
-    #[arg(short = 'M', long, help_heading = "Network")]
+    // The alias keeps ucarp's abbreviation, which --no-openbsd would make ambiguous.
+    #[arg(short = 'M', long, alias = "no", help_heading = "Network")]
     nomcast: bool,
 
     /// Ignore the carrier of the interface
@@ -316,6 +318,16 @@ struct Arguments {
     /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
     #[arg(long, help_heading = "Guard")]
     realtime: bool,
+
+    /// Keep what was heard from peers in DIR over a restart, against replay; makes DIR [default: $STATE_DIRECTORY, else
+    /// /var/lib/carpd where that exists]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help_heading = "Guard",
+        allow_hyphen_values = true
+    )]
+    state_dir: Option<PathBuf>,
 
     /// Remove the kernel program that a killed carpd left on the interface, and exit
     #[arg(
@@ -412,6 +424,15 @@ fn validate(mut arguments: Arguments, passwords: Vec<Password>) -> Result<Invoca
             &mut warnings,
         )?],
     };
+    let state_directory = state_directory::choose(
+        arguments.state_dir.as_deref(),
+        std::env::var_os(state_directory::VARIABLE),
+        Path::new(state_directory::DEFAULT),
+    )
+    .map_err(|source| Error::RelativePath {
+        path: arguments.state_dir.take().unwrap_or_default(),
+        source,
+    })?;
     Ok(Invocation {
         config: Config {
             vhosts,
@@ -420,6 +441,7 @@ fn validate(mut arguments: Arguments, passwords: Vec<Password>) -> Result<Invoca
             lease: arguments.lease.0,
             wait_interface: arguments.wait_interface,
             realtime: arguments.realtime,
+            state_directory,
             debug: arguments.debug,
         },
         log: log::Settings {
@@ -527,7 +549,7 @@ fn virtual_host(
 
 /// A daemon's directory is `/`: a relative path means the one the operator is in.
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
-    std::path::absolute(&path).map_err(|source| Error::RelativeScript { path, source })
+    std::path::absolute(&path).map_err(|source| Error::RelativePath { path, source })
 }
 
 #[cfg(test)]

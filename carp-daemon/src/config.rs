@@ -26,8 +26,19 @@ pub struct Config {
     pub wait_interface: bool,
     /// Real-time scheduling and locked memory (`--realtime`).
     pub realtime: bool,
+    /// Where what was heard is kept over a restart; `None`: nowhere (`--state-dir`).
+    pub state_directory: Option<StateDirectory>,
     /// Let the XDP program explain its rejections (`--debug`).
     pub debug: bool,
+}
+
+/// A directory for what carpd keeps over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDirectory {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Make it when it is not there: it was asked for by name.
+    pub create: bool,
 }
 
 /// One (interface, vhid).

@@ -17,6 +17,7 @@
 //! | `address_guard` | puts back what others remove |
 //! | `arp` | others that have our addresses |
 //! | `chores` | when leases, guard and ARP are due |
+//! | `memory` | what was heard, kept over a restart |
 //! | `stalls` | how late we were |
 //! | `patience` | when silence counts although we were late |
 //! | `report` | log lines for transitions, notices and dumps |
@@ -30,6 +31,7 @@ mod deadlines;
 mod fence;
 mod interface;
 mod links;
+mod memory;
 mod patience;
 mod report;
 mod stalls;
@@ -61,6 +63,8 @@ use crate::privileges;
 use crate::sys;
 use deadlines::Deadlines;
 use interface::Interface;
+use memory::Memories;
+use report::UnicastWatch;
 use vhost::Vhost;
 
 /// How long USR2 keeps us away, as in ucarp.
@@ -90,9 +94,9 @@ const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
 /// Maps, programs, netlink, the timer, and what comes and goes.
 const OTHER_DESCRIPTORS: usize = 128;
 
-/// Time between two looks at the counter of VRRP packets with a vhid of ours. They wake nobody: it is looked at when
-/// there is something else to do.
-const VRRP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at the counters of what is worth a warning: VRRP with a vhid of ours, and unicast. They wake
+/// nobody: it is looked at when there is something else to do.
+const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What ends the engine before its time.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +194,10 @@ struct Engine {
     loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
     vrrp_check_at: Option<Instant>,
+    /// Peers that send by unicast.
+    unicast: UnicastWatch,
+    /// What was heard, over a restart.
+    memories: Memories,
     /// Of lines about stalls.
     stall_limit: RateLimit,
     _locks: Vec<Lock>,
@@ -221,6 +229,7 @@ impl Engine {
         let datapath = Datapath::new(&config)?;
         let (completions, scripts) = mpsc::unbounded_channel();
         let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
+        let memories = Memories::open(config.state_directory.as_ref(), &vhosts, now);
         let mut engine = Self {
             wait_interface: config.wait_interface,
             vhosts,
@@ -244,9 +253,12 @@ impl Engine {
             retry_at: None,
             loss_check_at: now,
             vrrp_check_at: Some(now),
+            unicast: UnicastWatch::default(),
+            memories,
             stall_limit: RateLimit::default(),
             _locks: locks,
         };
+        engine.recall_memories();
         match engine.open() {
             Ok(()) => Ok(engine),
             Err(error) => {
@@ -328,6 +340,8 @@ impl Engine {
         let rest = [self.deadlines.earliest(), self.chores.earliest()];
         self.busy |= rest.into_iter().flatten().any(|due| due <= now);
         self.look_for_vrrp(now);
+        self.look_for_unicast(now);
+        self.keep_memories(now);
         Ok(())
     }
 
@@ -432,6 +446,7 @@ impl Engine {
             arrival: Instant::from_nanos(event.arrival_ns),
         };
         self.note_lateness(vhost, origin.arrival, now);
+        self.memories.outdate(vhost);
         self.feed(
             vhost,
             now,
@@ -483,18 +498,23 @@ impl Engine {
             self.feed(vhost, now, Input::Shutdown);
             self.release_at_exit(vhost, before);
         }
-        let finish = async {
+        let runners: Vec<_> = self
+            .vhosts
+            .iter_mut()
+            .filter_map(|vhost| vhost.runner.take())
+            .collect();
+        let hand_over = async {
             if handed_over {
                 tokio::time::sleep(HAND_OVER).await;
             }
-            for vhost in &mut self.vhosts {
-                if let Some(runner) = vhost.runner.take() {
-                    runner.finish().await;
-                }
+            for runner in runners {
+                runner.finish().await;
             }
         };
+        let keep = memory::keep_all(&mut self.memories, &self.vhosts);
+        let finish = async { tokio::join!(hand_over, keep) };
         tokio::select! {
-            () = finish => {}
+            ((), ()) = finish => {}
             () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
         }
         for vhost in 0..self.vhosts.len() {

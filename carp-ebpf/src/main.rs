@@ -109,9 +109,13 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             }
             refuse(&place, reason)
         }
-        Verdict::Deliver { place, unicast } => {
+        Verdict::Deliver {
+            place,
+            unicast,
+            own,
+        } => {
             count_received(place.family);
-            match admit(frame, &place) {
+            match admit(frame, &place, own) {
                 Some(Ok(counter)) => {
                     maps::count(counter);
                     match unicast && maps::now_ns() <= place.alive_until_ns {
@@ -126,22 +130,24 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
     }
 }
 
-/// Lets the guard judge a well-formed advertisement, and hands it to the daemon; how that went. `None` never happens.
+/// Lets the guard judge a well-formed advertisement, unless it is from our own address, and hands it to the daemon; how
+/// that went. `None` never happens.
 #[inline(always)]
-fn admit(frame: &impl Frame, place: &Place) -> Option<Result<Counter, Rejection>> {
+fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter, Rejection>> {
     let scratch = maps::scratch()?;
     scratch.slot = place.slot;
     place.describe(frame, &mut scratch.event)?;
     let now_ns = maps::now_ns();
     scratch.event.arrival_ns = now_ns;
-    let authentic = maps::carpd_authentic() != 0;
+    let believable = !own && maps::carpd_authentic() != 0;
     let event = &maps::scratch()?.event;
     let history = maps::history(place.slot)?;
-    if !authentic {
+    if !believable {
         let shown = history.takes_sample(now_ns) && maps::report(event);
-        return Some(Err(match shown {
-            true => Rejection::Suspect,
-            false => Rejection::BadAuthentication,
+        return Some(Err(match (shown, own) {
+            (true, _) => Rejection::Suspect,
+            (false, true) => Rejection::OwnSource,
+            (false, false) => Rejection::BadAuthentication,
         }));
     }
     Some(match history.judge(&event.payload, now_ns) {

@@ -14,7 +14,7 @@ use carp_common::shared::{
 /// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.
 const VHOSTS_MAX: u32 = 512;
 
-/// Configured virtual hosts; an entry takes about 100 bytes of kernel memory.
+/// Configured virtual hosts; an entry takes about 120 bytes of kernel memory.
 #[map]
 static VHOSTS: HashMap<VhostKey, VhostValue> = HashMap::with_max_entries(VHOSTS_MAX, 0);
 
@@ -45,7 +45,7 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Samples of what is not authentic, a ring of their own: whatever a flood does to it, [`ADVERTISEMENTS`] has room. One
+/// Samples of what is not authentic or from our own address, a ring of their own: whatever a flood does to it, [`ADVERTISEMENTS`] has room. One
 /// page holds 39.
 #[map]
 static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -157,7 +157,7 @@ pub fn publish(event: &AdvertisementEvent) -> bool {
         .is_ok()
 }
 
-/// Shows the daemon one that is not authentic. `false` when nobody looks at the ring, so that it is full.
+/// Shows the daemon one that is dropped. `false` when nobody looks at the ring, so that it is full.
 #[inline(always)]
 pub fn report(event: &AdvertisementEvent) -> bool {
     SUSPECTS.output::<AdvertisementEvent>(event, 0).is_ok()

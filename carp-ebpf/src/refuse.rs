@@ -69,6 +69,7 @@ fn explain(counter: u32) {
         DroppedShortPacket "dropped-short-packet"
         DroppedBadChecksum "dropped-bad-checksum"
         DroppedBadVersion "dropped-bad-version"
+        DroppedOwnSource "dropped-own-source"
         DroppedBadAuthentication "dropped-bad-authentication"
         DroppedDuplicate "dropped-duplicate"
         DroppedRateLimited "dropped-rate-limited"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::datapath;
-use carp_tests::packet::CARP_LEN;
+use carp_tests::packet::{CARP_LEN, checksum};
 use carp_tests::{Daemon, Dump, Forgery, Injector, Lab, Mac, eventually, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
@@ -159,6 +159,38 @@ fn another_group_is_counted_and_ignored() -> Result<()> {
         .with(|forgery| forgery.destination = [224, 0, 0, 19].into())
         .frame();
     scene.is_counted_and_ignored(&frame, "passed-other-group")
+}
+
+#[test]
+fn unicast_of_a_bsd_is_counted_ignored_and_warned_of() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let host = &scene.pair.a;
+    // What FreeBSD sends with `ifconfig eth0 vhid 7 peer`: its own Ethernet source, TOS 0xe0, identification 0, DF.
+    let mut frame = [host.mac().0, [2, 0, 0, 0, 0, 0x77]].concat();
+    frame.extend([8, 0, 0x45, 0xe0, 0, 56, 0, 0, 0x40, 0, 255, 112, 0, 0]);
+    frame.extend(scene.pair.c.address().octets());
+    frame.extend(host.address().octets());
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let carp = scene.better().with(|forgery| forgery.advbase = 1).frame();
+    frame.extend(&carp[34..]);
+    scene.is_counted_and_ignored_tagged(&frame, "passed-unicast")?;
+    // Not a line for each packet.
+    for daemon in [&scene.a, &scene.b] {
+        daemon.wait_for("by unicast, which carpd does not hear yet", LONG)?;
+    }
+    scene.is_counted_and_ignored_tagged(&frame, "passed-unicast")?;
+    scene.pair.stays_the_only_master(host, 12)?;
+    for daemon in [&scene.a, &scene.b] {
+        let lines = daemon.lines_with("by unicast");
+        ensure!(lines.len() == 1, "{} lines", lines.len());
+        ensure!(
+            lines[0].text.contains("carppeer") && lines[0].text.contains("`peer`"),
+            "{}",
+            lines[0].text
+        );
+    }
+    Ok(())
 }
 
 #[test]

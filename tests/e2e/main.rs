@@ -16,6 +16,7 @@ mod hostile;
 mod interop;
 mod keepalived;
 mod lab;
+mod memory;
 mod options;
 mod privileges;
 mod rungs;

@@ -533,3 +533,19 @@ impl VirtualHost {
         self.actions.push(Action::Notify(notice));
     }
 }
+
+// BEGIN OF STUBS: replaced by the core's own memory on merge.
+impl VirtualHost {
+    /// What was heard and sent, for [`VirtualHost::recall`] of a later start.
+    #[must_use]
+    pub fn memory(&self) -> alloc::vec::Vec<u8> {
+        b"carpd memory stub".to_vec()
+    }
+
+    /// Takes in what an earlier start gave from [`VirtualHost::memory`]; `false` when it is not understood, and nothing was
+    /// taken in.
+    pub fn recall(&mut self, memory: &[u8]) -> bool {
+        memory == b"carpd memory stub"
+    }
+}
+// END OF STUBS.

@@ -88,7 +88,7 @@ type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 
 #[test]
 fn every_option_works_in_every_spelling() {
-    let table: [Spelling; 31] = [
+    let table: [Spelling; 33] = [
         (
             &[
                 &["-i", "eth1"],
@@ -229,6 +229,22 @@ fn every_option_works_in_every_spelling() {
         (&[&["--strict-counter"], &["--str"]], |run| {
             run.config.vhosts[0].strict_counter
         }),
+        (&[&["--no-openbsd"], &["--no-o"]], |run| {
+            run.config.vhosts[0].no_openbsd
+        }),
+        (
+            &[
+                &["--state-dir=/tmp/heard"],
+                &["--state-dir", "/tmp/heard"],
+                &["--sta=/tmp/heard"],
+            ],
+            |run| {
+                run.config
+                    .state_directory
+                    .as_ref()
+                    .is_some_and(|wanted| wanted.path.as_os_str() == "/tmp/heard" && wanted.create)
+            },
+        ),
         (&[&["--fence=all"], &["--fence", "all"]], |run| {
             run.config.fence == Fence::All
         }),
@@ -379,6 +395,7 @@ fn bad_value_is_refused_naming_option_value_and_what_is_accepted() {
         ("--datapath", "ebpf", "--datapath", "xdp-native"),
         ("--profile", "netbsd", "--profile", "openbsd"),
         ("--script-timeout", "0", "--script-timeout", "1 to 86400"),
+        ("--state-dir", "", "--state-dir", "a value is required"),
     ];
     for (option, value, name, accepted) in table {
         let mut line = REQUIRED.to_vec();

@@ -13,13 +13,14 @@ use super::{Arguments, Error, getopt, virtual_host};
 use crate::config::VhostConfig;
 
 /// Options that concern the whole process; every other one concerns a virtual host.
-const OF_THE_PROCESS: [&str; 11] = [
+const OF_THE_PROCESS: [&str; 12] = [
     "vhosts",
     "wait_interface",
     "datapath",
     "fence",
     "lease",
     "realtime",
+    "state_dir",
     "daemonize",
     "facility",
     "debug",

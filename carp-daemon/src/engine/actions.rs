@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 
-use carp_common::classify::widen;
 use carp_common::proto::{Action, Input, SendOutcome};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
@@ -77,6 +76,7 @@ impl Engine {
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.send_advertisement(vhost, family, &payload);
                 if outcome == SendOutcome::Sent {
+                    self.memories.outdate(vhost);
                     self.move_fence(vhost, now);
                 }
                 return Some(Input::SendCompleted { family, outcome });
@@ -115,11 +115,10 @@ impl Engine {
             self.keys.insert(key, vhost);
             let served = &mut self.vhosts[vhost];
             served.datapath_refused = false;
-            let group = widen(served.config.group.octets());
             served.alive_until = now + served.life_sign_validity();
             let configured = self.datapath.configure(
                 key,
-                group,
+                served.endpoints(&self.interfaces[served.interface]),
                 served.machine.kernel_keys(),
                 served.alive_until,
             );

@@ -55,6 +55,11 @@ impl Interface {
         }
     }
 
+    /// Whether the address is a virtual one of the virtual hosts here.
+    pub fn is_virtual(&self, address: IpAddr) -> bool {
+        self.virtual_addresses.contains(&address)
+    }
+
     /// The address to send from: the first that is nobody's virtual one.
     ///
     /// Ours are known by configuration, those of another carpd by their protocol number. There is no fallback to the
@@ -62,8 +67,7 @@ impl Interface {
     pub fn source(&self, addresses: &[Address]) -> Option<Ipv4Addr> {
         addresses.iter().find_map(|address| match address.address {
             IpAddr::V4(v4)
-                if address.protocol != ADDRESS_PROTOCOL
-                    && !self.virtual_addresses.contains(&address.address) =>
+                if address.protocol != ADDRESS_PROTOCOL && !self.is_virtual(address.address) =>
             {
                 Some(v4)
             }

@@ -267,6 +267,8 @@ impl Engine {
             }
             if source != self.vhosts[vhost].source {
                 self.vhosts[vhost].source = source;
+                // Before the core hears of it, because it may advertise from the new address at once.
+                self.tell_own_source(vhost);
                 let source = source.map(Into::into);
                 self.feed(
                     vhost,
@@ -279,6 +281,17 @@ impl Engine {
             }
             self.tell_link(vhost, state, now);
             self.settle_leftovers(vhost, now);
+        }
+    }
+
+    /// Tells the datapath the address that we send from, where it has an entry.
+    fn tell_own_source(&mut self, vhost: usize) {
+        let served = &self.vhosts[vhost];
+        if let Some(key) = served.key {
+            let told = self
+                .datapath
+                .set_own_source(key, served.own_source(&self.interfaces[served.interface]));
+            self.check_datapath(vhost, told);
         }
     }
 

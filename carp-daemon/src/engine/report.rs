@@ -10,7 +10,7 @@ use carp_common::units::{Profile, State};
 use tracing::{error, info, warn};
 
 use super::vhost::Vhost;
-use super::{Engine, VRRP_CHECK_INTERVAL};
+use super::{COUNTER_CHECK_INTERVAL, Engine};
 use crate::io::datapath::Chain;
 use crate::io::port::Port;
 
@@ -43,6 +43,37 @@ impl Transitions {
     }
 }
 
+/// Least time between two warnings of peers that send by unicast.
+const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
+
+/// When to look for peers that send by unicast, and when to warn of them.
+#[derive(Debug, Default)]
+pub struct UnicastWatch {
+    look_at: Instant,
+    heard: u64,
+    quiet_until: Instant,
+}
+
+impl UnicastWatch {
+    fn is_time_to_look(&mut self, now: Instant) -> bool {
+        let due = now >= self.look_at;
+        if due {
+            self.look_at = now + COUNTER_CHECK_INTERVAL;
+        }
+        due
+    }
+
+    /// Whether there were more since the last look, and the last warning is old.
+    fn is_to_be_said(&mut self, heard: u64, now: Instant) -> bool {
+        let more = heard > std::mem::replace(&mut self.heard, heard);
+        let said = more && now >= self.quiet_until;
+        if said {
+            self.quiet_until = now + UNICAST_WARNING_INTERVAL;
+        }
+        said
+    }
+}
+
 impl Engine {
     /// ucarp's line, which people grep for, and why.
     pub(super) fn report(&mut self, vhost: usize, transition: Transition, now: Instant) {
@@ -71,7 +102,8 @@ impl Engine {
             ),
             Notice::OwnEcho { source, suppressed } => warn!(
                 suppressed,
-                "{label}: our own advertisement came back (source {source}): the switch, bond or bridge reflects it"
+                "{label}: our own advertisement came back (source {source}): the switch, bond or bridge reflects it, \
+                 somebody replays it, or another host sends from our address"
             ),
             Notice::WorseMasterAdvertised { source, suppressed } => {
                 warn!(
@@ -113,16 +145,12 @@ impl Engine {
         if self.vrrp_check_at.is_none_or(|at| now < at) {
             return;
         }
-        self.vrrp_check_at = Some(now + VRRP_CHECK_INTERVAL);
+        self.vrrp_check_at = Some(now + COUNTER_CHECK_INTERVAL);
         // A counter that cannot be read is USR1's to report.
         let heard = self.datapath.count(Counter::PassedVrrpSameVhid);
         if heard.is_ok_and(|count| count > 0) {
             self.vrrp_check_at = None;
-            // One counter for all: only where there is one interface it says which.
-            let place = match &self.interfaces[..] {
-                [only] => format!("{}: ", only.name),
-                _ => String::new(),
-            };
+            let place = self.only_place();
             let of_bsd = |vhost: &Vhost| vhost.config.profile != Profile::Ucarp;
             let shared_mac = match self.vhosts.iter().any(of_bsd) {
                 true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
@@ -132,6 +160,33 @@ impl Engine {
                 "{place}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements \
                  for ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
             );
+        }
+    }
+
+    /// Warns when somebody sends advertisements with a vhid of ours to a single host, and again while that goes on.
+    pub(super) fn look_for_unicast(&mut self, now: Instant) {
+        if !self.unicast.is_time_to_look(now) {
+            return;
+        }
+        // A counter that cannot be read is USR1's to report.
+        let Ok(heard) = self.datapath.count(Counter::PassedUnicast) else {
+            return;
+        };
+        if self.unicast.is_to_be_said(heard, now) {
+            let place = self.only_place();
+            warn!(
+                "{place}a peer sends its advertisements for a vhid of ours by unicast, which carpd does not hear yet: \
+                 both would be MASTER; take the peer's unicast setting away (`peer` of FreeBSD and pfSense, `carppeer` \
+                 of OpenBSD)"
+            );
+        }
+    }
+
+    /// The interface, for what the counters of all of them tell: known only where there is one.
+    fn only_place(&self) -> String {
+        match &self.interfaces[..] {
+            [only] => format!("{}: ", only.name),
+            _ => String::new(),
         }
     }
 
@@ -227,6 +282,25 @@ const fn reason(reason: Reason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unicast_is_warned_of_at_once_and_again_while_it_goes_on() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut watch = UnicastWatch::default();
+        assert!(!watch.is_to_be_said(0, at(1)));
+        assert!(watch.is_to_be_said(1, at(2)));
+        let said = |watch: &mut UnicastWatch, seconds: std::ops::Range<u64>, rises: u64| {
+            seconds
+                .filter(|second| watch.is_to_be_said(1 + second * rises, at(*second)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(said(&mut watch, 3..1500, 1), [602, 1202]);
+        // It ended; much later there is another.
+        assert!(said(&mut watch, 1500..9000, 0).is_empty());
+        assert!(watch.is_to_be_said(2, at(9000)));
+        assert!(watch.is_time_to_look(at(1)) && !watch.is_time_to_look(at(1)));
+        assert!(watch.is_time_to_look(at(2)));
+    }
 
     #[test]
     fn a_storm_of_transitions_is_said_in_part_and_counted() {

@@ -1,7 +1,7 @@
 //! One virtual host with what belongs to it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
@@ -20,6 +20,7 @@ use super::report::Transitions;
 use super::stalls::Stalls;
 use crate::config::VhostConfig;
 use crate::io::clock;
+use crate::io::datapath::Endpoints;
 use crate::io::scripts::{Completions, Runner};
 
 /// A virtual host: the core's state machine, and what it was last told and has done.
@@ -140,6 +141,21 @@ impl Vhost {
             followed: State::Init,
             was_master: false,
             config,
+        }
+    }
+
+    /// The address that only we send from: none while there is none, or while it is a virtual address of `interface`,
+    /// which a peer may send from as well.
+    pub fn own_source(&self, interface: &Interface) -> Option<IpAddr> {
+        let source = IpAddr::from(self.source?);
+        (!interface.is_virtual(source)).then_some(source)
+    }
+
+    /// The addresses that its advertisements go between.
+    pub fn endpoints(&self, interface: &Interface) -> Endpoints {
+        Endpoints {
+            group: self.config.group.into(),
+            own: self.own_source(interface),
         }
     }
 

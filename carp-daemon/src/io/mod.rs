@@ -10,6 +10,7 @@
 //! | [`port`] | what leaves through an interface, and its multicast groups |
 //! | [`netlink`] | links, addresses |
 //! | [`scripts`] | up and down scripts |
+//! | [`state_dir`] | what is kept over a restart |
 //! | [`signals`] | what the operator asks for with `kill` |
 
 pub mod arp_watch;
@@ -19,4 +20,5 @@ pub mod netlink;
 pub mod port;
 pub mod scripts;
 pub mod signals;
+pub mod state_dir;
 pub mod timer;

@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use carp_common::classify::widen;
 use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::shared::{Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::units::{AdvBase, AdvSkew, Family, Profile, Vhid};
@@ -133,6 +134,72 @@ fn flood_of_forgeries_leaves_one_sample_that_names_the_sender() {
     assert_eq!(suspects.len() as u64, shown);
     assert_eq!(suspects[0].source_address(), SOURCE);
     assert_eq!(suspects[0].payload, forged[CARP..]);
+}
+
+#[test]
+fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let own_of = |vlan, family, own_source, group, slot| {
+            let key = VhostKey::new(LOOPBACK, vlan, family, Vhid::new(VHID).unwrap());
+            let value = VhostValue {
+                own_source,
+                ..VhostValue::new(group, slot)
+            };
+            (key, value)
+        };
+        let mut source6 = [0; 16];
+        (source6[0], source6[1], source6[15]) = (0xfe, 0x80, 1);
+        for (key, value) in [
+            own_of(
+                0,
+                Family::Inet,
+                widen(SOURCE.octets()),
+                widen(GROUP.octets()),
+                0,
+            ),
+            own_of(0, Family::Inet6, source6, GROUP6, 3),
+        ] {
+            datapath.vhosts.insert(key, value, 0).unwrap();
+        }
+        let forged = carrying(&Advertisement {
+            digest: [0xd1; 20],
+            ..authentic(VHID, COUNTER)
+        });
+        let received6 = ("received-inet6-packets", 1);
+        let own = ("dropped-own-source", 1);
+        for (frame, received) in [
+            (genuine(), RECEIVED),
+            (forged, RECEIVED),
+            (genuine6(), received6),
+        ] {
+            // The first is shown to the daemon, as it is.
+            assert_eq!(
+                datapath.run_afresh(&frame),
+                (Fate::Drop, vec![received, SUSPECT]),
+                "{hook:?}"
+            );
+            let suspects = datapath.suspects();
+            assert_eq!(suspects.len(), 1);
+            assert_eq!(suspects[0].payload, frame[frame.len() - 36..]);
+            assert_eq!(
+                datapath.run(&frame),
+                (Fate::Drop, vec![received, own]),
+                "{hook:?}"
+            );
+        }
+        assert!(datapath.drain().is_empty() && datapath.suspects().is_empty());
+        // The same vhid in a VLAN has no source of its own here.
+        let tagged = tagged(genuine(), &[[0x81, 0, 0xe0, 5]]);
+        assert_eq!(datapath.run(&tagged).1, [RECEIVED, DELIVERED]);
+        // Another host's is believed as before.
+        let mut another = genuine();
+        another[IP + 15] = 3;
+        resum_ip(&mut another);
+        assert_eq!(datapath.run(&another).1, [RECEIVED, DELIVERED]);
+    }
 }
 
 #[test]

@@ -201,6 +201,12 @@ fn every_verdict_has_its_action_and_its_counters() {
             vec![("passed-other-group", 1)],
         ),
         (
+            "another host's address",
+            advertisement(VHID, OURS),
+            Fate::Pass,
+            vec![("passed-unicast", 1)],
+        ),
+        (
             "first fragment",
             with_ip_byte(genuine(), 6, 0x20),
             Fate::Pass,
@@ -283,6 +289,7 @@ fn every_verdict_has_its_action_and_its_counters() {
     assert_eq!(
         unreached,
         [
+            Counter::DroppedOwnSource,
             Counter::DroppedBadAuthentication,
             Counter::DroppedDuplicate,
             Counter::DroppedRateLimited,

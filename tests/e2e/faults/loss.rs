@@ -176,10 +176,18 @@ fn hairpin_changes_nothing(datapath: &str) -> Result<()> {
     // An answer to a worse master would be an announcement for every reflected advertisement.
     let announced = scene.announcements(mark, &scene.a);
     ensure!(announced <= 2, "{announced} announcements");
+    let dump = a.dump()?;
     ensure!(
-        a.dump()?.counter("dropped-own-echo")? >= 10,
+        dump.counter("dropped-own-source")? >= 10,
         "nothing came back"
     );
+    // One a second is shown to the daemon, which says what it is.
+    let shown = dump.counter("dropped-own-echo")?;
+    ensure!(
+        shown >= 1 && shown == dump.counter("suspects-delivered")?,
+        "{shown} shown: {dump:?}"
+    );
+    ensure!(!a.lines_with("our own advertisement came back").is_empty());
     ensure!(b.terminate(LONG)? == 0);
     scene.only_master_since(mark, &scene.a)?;
 

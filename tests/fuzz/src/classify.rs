@@ -22,6 +22,7 @@ const SIGN: u8 = 8;
 const EVERY_VLAN: u8 = 16;
 const EVERY_VHID: u8 = 32;
 const FENCE_ALL: u8 = 64;
+const FROM_US: u8 = 128;
 
 const IFINDEX: u32 = 3;
 const SLOT: u32 = 5;
@@ -113,6 +114,13 @@ impl Packet<'_> {
 
     fn ttl(&self) -> u8 {
         self.bytes[if self.ether_type == 0x0800 { 8 } else { 7 }]
+    }
+
+    fn source(&self) -> [u8; 16] {
+        match self.bytes.get(12..16) {
+            Some(&[a, b, c, d]) if self.ether_type == 0x0800 => widen([a, b, c, d]),
+            _ => self.bytes[8..24].try_into().expect("16 bytes"),
+        }
     }
 
     fn destination(&self) -> [u8; 16] {
@@ -258,7 +266,13 @@ impl Setting {
         {
             group[4..].fill(0);
         }
-        let value = VhostValue::new(group, SLOT);
+        let mut value = VhostValue::new(group, SLOT);
+        if self.has(FROM_US)
+            && let Some(packet) = self.unwrap(frame)
+            && packet.payload().is_some()
+        {
+            value.own_source = packet.source();
+        }
         let asked = Cell::new(None);
         let verdict = classify(frame, self.ingress(), |key| {
             asked.set(Some(*key));
@@ -269,6 +283,15 @@ impl Setting {
             Verdict::Foreign => assert_eq!(asked.get(), None),
             Verdict::Pass(counter) => {
                 assert!(counter.name().starts_with("passed-"), "{counter:?}");
+                if counter == Counter::PassedUnicast {
+                    let packet = self.unwrap(frame).expect("it was parsed");
+                    let first = packet.destination()[0];
+                    let to_all = match packet.family() {
+                        Some(Family::Inet) => first >= 0xe0,
+                        Some(Family::Inet6) | None => first == 0xff,
+                    };
+                    assert!(frame[0] & 1 == 0 && !to_all && packet.destination() != group);
+                }
                 let unknown =
                     [Counter::PassedUnknownVhid, Counter::PassedOtherVlan].contains(&counter);
                 assert!(!unknown || asked.get().is_some_and(|key| !self.is_configured(&key)));
@@ -281,7 +304,11 @@ impl Setting {
                 assert_eq!(expected, Some(Err(reason)));
                 assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
             }
-            Verdict::Deliver { place, unicast } => {
+            Verdict::Deliver {
+                place,
+                unicast,
+                own,
+            } => {
                 assert_eq!(expected, Some(Ok(())));
                 assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
                 let event = place.event(frame, 7).expect("the same frame");
@@ -289,6 +316,7 @@ impl Setting {
                 assert_eq!(event.destination, group);
                 assert_eq!(place.source(frame), Some(event.source));
                 assert_eq!(event.ethernet_source, frame[6..12]);
+                assert_eq!(own, self.has(FROM_US) && event.source != [0; 16]);
                 let to_all = match place.family {
                     Family::Inet => group[0] >= 0xe0,
                     Family::Inet6 => group[0] == 0xff,

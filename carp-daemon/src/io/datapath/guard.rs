@@ -1,15 +1,49 @@
 //! What the kernel program looks up about a virtual host: its entry, keys and history.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use carp_common::classify::widen;
 use carp_common::guard::History;
 use carp_common::shared::{HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey, VhostValue};
 use carp_common::time::Instant;
 
 use super::error::{Error, errno, map_error};
 use super::kernel::take;
+
+/// Between whom the advertisements of a virtual host go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Where they are sent to.
+    pub group: IpAddr,
+    /// Where ours come from, unless that proves nothing, because peers may send from it as well.
+    pub own: Option<IpAddr>,
+}
+
+impl Endpoints {
+    /// The entry of the virtual host whose keys have this slot.
+    pub(super) fn value(self, slot: u32) -> VhostValue {
+        VhostValue {
+            own_source: own_source(self.own),
+            ..VhostValue::new(octets(self.group), slot)
+        }
+    }
+}
+
+/// [`VhostValue::own_source`].
+pub(super) fn own_source(own: Option<IpAddr>) -> [u8; 16] {
+    own.map_or([0; 16], octets)
+}
+
+/// As the kernel program compares them.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => widen(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
 
 /// The kernel's tables of virtual hosts.
 ///
@@ -40,14 +74,14 @@ impl Guard {
         })
     }
 
-    /// From now on what `keys` accept for `key`, sent to `group`, is delivered.
+    /// From now on what `keys` accept for `key`, between `endpoints`, is delivered.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn configure(
         &mut self,
         key: VhostKey,
-        group: [u8; 16],
+        endpoints: Endpoints,
         keys: &KernelKeys,
         alive_until: Instant,
     ) -> Result<(), Error> {
@@ -57,7 +91,7 @@ impl Guard {
         };
         let value = VhostValue {
             alive_until_ns: alive_until.as_nanos(),
-            ..VhostValue::new(group, slot)
+            ..endpoints.value(slot)
         };
         // Remembered first: should a step fail, `remove` undoes what was done.
         self.entries.insert(key, value);
@@ -81,6 +115,19 @@ impl Guard {
             return Ok(());
         };
         value.alive_until_ns = until.as_nanos();
+        let value = *value;
+        self.write(key, value)
+    }
+
+    /// Sets the address that we send from, and touches nothing else of `key`; nothing when that is not there.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Error> {
+        let Some(value) = self.entries.get_mut(&key) else {
+            return Ok(());
+        };
+        value.own_source = own_source(own);
         let value = *value;
         self.write(key, value)
     }

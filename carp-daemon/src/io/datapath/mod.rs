@@ -41,6 +41,7 @@ use carp_common::units::Vhid;
 use tracing::{debug, info, warn};
 
 pub use self::fence::{FenceTable, Fenced};
+pub use self::guard::Endpoints;
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
 pub use self::pins::{Pins, Removal};
@@ -382,21 +383,40 @@ impl Datapath {
         self.rungs.get(&ifindex).copied()
     }
 
-    /// From now on advertisements for `key`, sent to `group`, are delivered; in the kernel only what `keys` accept.
+    /// From now on advertisements for `key`, between `endpoints`, are delivered; in the kernel only what `keys` accept.
     ///
     /// # Errors
     /// What the kernel answers, E2BIG when its map is full.
     pub fn configure(
         &mut self,
         key: VhostKey,
-        group: [u8; 16],
+        endpoints: Endpoints,
         keys: &KernelKeys,
         alive_until: Instant,
     ) -> Result<(), error::Error> {
         // The sockets go when we go, and need no keys.
-        self.vhosts.insert(key, VhostValue::new(group, 0));
+        self.vhosts.insert(key, endpoints.value(0));
         match &mut self.kernel {
-            Some(kernel) => kernel.guard().configure(key, group, keys, alive_until),
+            Some(kernel) => kernel.guard().configure(key, endpoints, keys, alive_until),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets the address that our advertisements for `key` come from; packets from it are dropped. What was heard stays
+    /// remembered. Does nothing when `key` is not configured.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn set_own_source(
+        &mut self,
+        key: VhostKey,
+        own: Option<IpAddr>,
+    ) -> Result<(), error::Error> {
+        if let Some(value) = self.vhosts.get_mut(&key) {
+            value.own_source = guard::own_source(own);
+        }
+        match &mut self.kernel {
+            Some(kernel) => kernel.guard().set_own_source(key, own),
             None => Ok(()),
         }
     }

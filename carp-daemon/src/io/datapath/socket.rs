@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use carp_common::classify::{Ingress, Place, Rejection, Verdict, classify};
+use carp_common::guard::SAMPLE_INTERVAL_NS;
 use carp_common::shared::{Counter, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
@@ -42,6 +43,9 @@ const REFRESH_INTERVAL: u32 = 256;
 /// election does not notice.
 const UNKNOWN_FOR: Duration = Duration::from_millis(2);
 
+/// Least time between two packets from our own address that the daemon is shown, for each virtual host.
+const SAMPLE_INTERVAL: Duration = Duration::from_nanos(SAMPLE_INTERVAL_NS);
+
 /// One interface's packet socket.
 #[derive(Debug)]
 pub struct Receiver {
@@ -52,6 +56,8 @@ pub struct Receiver {
     /// Not asked for yet.
     losses: u64,
     control: Vec<u8>,
+    /// When the next packet from our own address may be shown to the daemon, for each virtual host that had one.
+    next_samples: HashMap<VhostKey, Instant>,
 }
 
 impl Receiver {
@@ -80,6 +86,7 @@ impl Receiver {
             counts: [0; Counter::ALL.len()],
             losses: 0,
             control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
+            next_samples: HashMap::new(),
         })
     }
 
@@ -157,6 +164,22 @@ impl Receiver {
                 self.count(reason.counter());
                 explain(frame, &place, reason);
             }
+            Verdict::Deliver {
+                place, own: true, ..
+            } => {
+                self.count(received(place.family));
+                // As in the kernel: a sample now and then, for the daemon to warn of it.
+                match place.event(frame, arrival.as_nanos()) {
+                    Some(event) if self.takes_sample(place.key, arrival) => {
+                        self.count(Counter::SuspectsDelivered);
+                        batch.push(event);
+                    }
+                    Some(_) | None => {
+                        self.count(Counter::DroppedOwnSource);
+                        explain(frame, &place, Rejection::OwnSource);
+                    }
+                }
+            }
             Verdict::Deliver { place, .. } => {
                 self.count(received(place.family));
                 if let Some(event) = place.event(frame, arrival.as_nanos()) {
@@ -165,6 +188,17 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// Whether it is time to show the daemon something from our own address; see
+    /// [`carp_common::guard::History::takes_sample`].
+    fn takes_sample(&mut self, key: VhostKey, arrival: Instant) -> bool {
+        let next = self.next_samples.entry(key).or_insert(Instant::ZERO);
+        let due = arrival >= *next;
+        if due {
+            *next = arrival + SAMPLE_INTERVAL;
+        }
+        due
     }
 
     fn receive(&mut self, frame: &mut [u8; SNAP_LEN]) -> Result<Received, Errno> {

@@ -1,0 +1,171 @@
+//! The state directory: what was heard is known again after a restart, and nothing about it is fatal.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::daemons::{PASSWORD, datapath};
+use carp_tests::lab::note;
+use carp_tests::{Carpd, Daemon, Host, eventually, lab};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+const RECALLED: &str = "recalled what 1 of 1 virtual hosts heard before";
+const FORGOTTEN: &str = "recalled what 0 of 1 virtual hosts heard before";
+
+fn backup(host: &Host, directory: &Path) -> Result<Daemon> {
+    let directory = directory.to_str().context("a path in UTF-8")?;
+    Carpd::for_address(ADDRESS, SLOW)?
+        .arg(format!("--state-dir={directory}"))
+        .start(host)
+}
+
+#[test]
+fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let place = tempfile::tempdir()?;
+    // It is made, because it was asked for by name.
+    let directory = place.path().join("state");
+    let file = directory.join("heard:eth0:7");
+    let _a = pair.master(&pair.a, FAST)?;
+
+    let mut b = backup(&pair.b, &directory)?;
+    ensure!(b.lines_with(FORGOTTEN).len() == 1, "{}", b.transcript());
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.terminate(LONG)? == 0);
+    // Written after the privileges were given up.
+    let metadata = fs::metadata(&file).with_context(|| b.transcript())?;
+    ensure!(metadata.permissions().mode() & 0o777 == 0o600 && metadata.len() > 0);
+    ensure!(
+        fs::read_dir(&directory)?.count() == 1,
+        "nothing else is left"
+    );
+
+    let mut b = backup(&pair.b, &directory)?;
+    ensure!(b.lines_with(RECALLED).len() == 1, "{}", b.transcript());
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.terminate(LONG)? == 0);
+
+    // What is damaged is ignored, and replaced at the end.
+    let kept = fs::read(&file)?;
+    fs::write(&file, &kept[..kept.len() - 1])?;
+    let mut b = backup(&pair.b, &directory)?;
+    ensure!(b.lines_with("is damaged").len() == 1, "{}", b.transcript());
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.terminate(LONG)? == 0);
+    let b = backup(&pair.b, &directory)?;
+    ensure!(b.lines_with(RECALLED).len() == 1, "{}", b.transcript());
+    Ok(())
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let place = tempfile::tempdir()?;
+    let open = place.path().join("open");
+    fs::create_dir(&open)?;
+    fs::set_permissions(&open, Permissions::from_mode(0o777))?;
+    let _a = pair.master(&pair.a, FAST)?;
+    for (directory, reason) in [
+        (open, "must be a directory that only its owner"),
+        (place.path().join("deep/er"), "failed to create"),
+    ] {
+        let mut b = backup(&pair.b, &directory)?;
+        let warned = b.lines_with("what is heard from peers will be forgotten at exit");
+        ensure!(
+            warned.len() == 1 && warned[0].text.contains(reason),
+            "{}",
+            b.transcript()
+        );
+        pair.stays_the_only_master(&pair.a, 3)?;
+        ensure!(b.terminate(LONG)? == 0);
+    }
+    // Gone while carpd runs.
+    let directory = place.path().join("gone");
+    let mut b = backup(&pair.b, &directory)?;
+    fs::remove_dir(&directory)?;
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.terminate(LONG)? == 0);
+    ensure!(
+        b.lines_with("cannot keep what was heard from peers").len() == 1,
+        "{}",
+        b.transcript()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_realtime_carpd_with_locked_memory_keeps_what_it_heard() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let place = tempfile::tempdir()?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let directory = place.path().to_str().context("a path in UTF-8")?;
+    let mut b = Carpd::for_address(ADDRESS, &format!("{SLOW} --realtime"))?
+        .arg(format!("--state-dir={directory}"))
+        .start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.terminate(LONG)? == 0);
+    ensure!(
+        place.path().join("heard:eth0:7").is_file(),
+        "{}",
+        b.transcript()
+    );
+    Ok(())
+}
+
+#[test]
+fn each_of_255_virtual_hosts_is_kept_one_at_a_time_and_all_at_the_end() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let place = tempfile::tempdir()?;
+    let (password, vhosts) = (place.path().join("password"), place.path().join("vhosts"));
+    fs::write(&password, PASSWORD)?;
+    fs::set_permissions(&password, Permissions::from_mode(0o600))?;
+    let lines: String = (1..=255)
+        .map(|vhid| {
+            let password = password.display();
+            format!("-i eth0 -v {vhid} -a 10.9.1.{vhid} -r 1 -o {password}\n")
+        })
+        .collect();
+    fs::write(&vhosts, lines)?;
+    let directory = place.path().join("state");
+    let files = || Ok(fs::read_dir(&directory)?.count());
+    let carpd = Carpd::bare()?
+        .args(&format!("-f none --datapath {} --vhosts", datapath()))
+        .arg(vhosts.display().to_string())
+        .arg(format!("--state-dir={}", directory.display()));
+    let mut a = carpd.start(&pair.a)?;
+    ensure!(a.lines_with("recalled what 0 of 255").len() == 1);
+    // The first has its turn after a 255th of ten minutes, while carpd serves.
+    let kept = eventually("a file while carpd runs", LONG, || {
+        files().map(|count| (count > 0).then_some(count))
+    })?;
+    ensure!(kept < 20, "{kept} files at once");
+    eventually("all to be MASTER", LONG, || {
+        Ok((a.lines_with("Switching to state: MASTER").len() == 255).then_some(()))
+    })?;
+    let asked = Instant::now();
+    ensure!(a.terminate(LONG)? == 0);
+    let took = asked.elapsed();
+    note(&format!(
+        "255 virtual hosts stopped and were kept in {took:?}"
+    ));
+    ensure!(files()? == 255, "{} files", files()?);
+    let a = carpd.start(&pair.a)?;
+    ensure!(a.lines_with("recalled what 255 of 255").len() == 1);
+    Ok(())
+}
+
+#[test]
+fn without_a_state_directory_one_line_says_what_is_lost() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    if Path::new("/var/lib/carpd").is_dir() {
+        // It would be used.
+        return Ok(());
+    }
+    let a = pair.master(&pair.a, FAST)?;
+    let lines = a.lines_with("no state directory");
+    ensure!(lines.len() == 1, "{}", a.transcript());
+    Ok(())
+}
