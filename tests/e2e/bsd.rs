@@ -259,43 +259,54 @@ fn the_bow_out_of_an_openbsd_is_obeyed_after_three_short_lives_of_it() -> Result
 fn an_openbsd_with_zero_intervals_is_no_reason_to_flap() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let model = Bsd::start(&pair.a, settings(Dialect::OpenBsd, 0, 0), true)?;
-    let b = pair.carpd(&pair.b, "-b 0 -k 1")?;
+    let _b = pair.carpd(&pair.b, "-b 0 -k 1")?;
     // It may not know at once whom it hears.
     thread::sleep(Duration::from_secs(1));
-    let line = b.mark();
+    let mark = pair.capture.mark();
     thread::sleep(Duration::from_secs(5));
-    let changes = changes(&b, line);
+    // From the wire: carpd itself says no more than so many changes a minute.
+    let spoken = pair.capture.advertisements(mark, "b").len();
     note(&format!(
-        "an OpenBSD 0/0 and carpd 0/1: {changes} changes in 5 s"
+        "an OpenBSD 0/0 and carpd 0/1: {spoken} advertisements of a second MASTER in 5 s"
     ));
-    // Each stall of the model's thread for longer than 31 ms makes two.
-    ensure!(changes <= 4, "{changes} changes");
+    // Each stall of the model's thread for longer than 31 ms makes one or two.
+    ensure!(spoken <= 6, "{spoken} advertisements of a second MASTER");
     ensure!(model.is_master());
     Ok(())
 }
 
 #[test]
 fn of_two_equal_backups_in_a_bsd_profile_one_follows_a_bow_out() -> Result<()> {
-    let profile = "--profile freebsd";
+    const ROUNDS: usize = 12;
     let lab = lab!();
     let third = lab.host("t", "10.9.0.4/16")?;
     let pair = Pair::with_addresses(lab, "10.9.0.1/16", "10.9.0.14/16")?;
-    let equal = format!("{SLOWER} {profile}");
-    let mut leaving = pair.master(&third, &format!("-b 0 -k 50 {profile}"))?;
-    let (a, b) = (pair.carpd(&pair.a, &equal)?, pair.carpd(&pair.b, &equal)?);
-    pair.stays_the_only_master(&third, 4)?;
-    let mark = pair.capture.mark();
-    let begin = Instant::now();
-    leaving.terminate(LONG)?;
-    thread::sleep(SLOWER_MASTER_DOWN * 3);
-    let silence = longest_silence(&pair, mark, begin);
-    let changes = changes(&a, 0) + changes(&b, 0);
+    let equal = format!("{SLOWER} --profile freebsd");
+    let (_a, _b) = (pair.carpd(&pair.a, &equal)?, pair.carpd(&pair.b, &equal)?);
+    let air = Injector::open(&third)?;
+    let mut followed = Vec::new();
+    for _ in 0..ROUNDS {
+        // Whoever followed in the last round yields to it again.
+        for _ in 0..4 {
+            air.send(&frame(third.address(), COUNTER, 50).frame())?;
+            thread::sleep(Duration::from_millis(210));
+        }
+        let mark = pair.capture.mark();
+        air.send(&bow_out(third.address(), COUNTER).frame())?;
+        thread::sleep(Duration::from_millis(120));
+        let spoken = |host| usize::from(!pair.capture.advertisements(mark, host).is_empty());
+        followed.push(spoken("a") + spoken("b"));
+    }
     note(&format!(
-        "two equal carpds after a bow-out: {changes} changes, nobody advertised for {silence:?}"
+        "two equal carpds after a bow-out: {followed:?} of them followed"
     ));
-    ensure!(silence < SLOWER_INTERVAL + NOISE, "{silence:?}");
-    // Each was BACKUP once, and one became MASTER.
-    ensure!(changes == 3, "{changes} changes");
+    ensure!(
+        followed.iter().all(|count| *count > 0),
+        "nobody followed: {followed:?}"
+    );
+    // A machine that lets one of them wait for longer than their turns differ makes two of them once in a while.
+    let double = followed.iter().filter(|count| **count > 1).count();
+    ensure!(double <= 1, "both followed: {followed:?}");
     Ok(())
 }
 

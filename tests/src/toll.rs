@@ -93,17 +93,20 @@ impl Watch {
 
 impl fmt::Display for Toll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "in {:.2?}: {} state changes, the client's longest outage {:.0?} (all: {:.0?}), two MASTERs for {:.0?} (at a \
-             time {:.0?}), nobody for {:.0?}",
-            self.watched,
-            self.changes,
+        let [outage, lost, two, longest_two, nobody, watched] = [
             self.outage,
             self.lost,
             self.two,
             self.longest_two,
-            self.nobody
+            self.nobody,
+            self.watched,
+        ]
+        .map(|duration| duration.as_millis());
+        write!(
+            f,
+            "{} state changes in {watched} ms, the client's longest outage {outage} ms (all: {lost}), two MASTERs for {two} \
+             ms (at a time {longest_two}), nobody for {nobody} ms",
+            self.changes
         )
     }
 }
