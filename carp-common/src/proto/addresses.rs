@@ -28,6 +28,15 @@ impl AddressSet {
         set
     }
 
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.inet.contains(&address),
+            IpAddr::V6(address) => self.inet6.contains(&address),
+        }
+    }
+
     /// IPv4 addresses, ascending.
     #[must_use]
     pub fn inet(&self) -> &[Ipv4Addr] {

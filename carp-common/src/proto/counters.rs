@@ -43,8 +43,12 @@ counters! {
     dropped_stale_counter => "dropped-stale-counter",
     /// The same advertisement again, much faster than it announces.
     dropped_duplicate => "dropped-duplicate",
-    /// Priority changed under one counter.
+    /// Priority changed under one counter: altered on its way.
     dropped_tampered => "dropped-tampered",
+    /// Authentic, but its counter proves nothing: it was heard before.
+    dropped_unproven => "dropped-unproven",
+    /// Times a MASTER asked one who claimed to be better for a sign of life.
+    challenges => "challenges",
     /// Advertisements sent in IPv4 (opackets).
     sent_inet_packets => "sent-inet-packets",
     /// Advertisements sent in IPv6 (opackets6).

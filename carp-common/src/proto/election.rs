@@ -13,7 +13,7 @@ use crate::units::{AdvBase, DeadRatio, Demotion, Priority, Profile};
 pub struct Advertiser {
     /// How often it advertises.
     pub priority: Priority,
-    /// Byte 4; counts in the OpenBSD profile only.
+    /// Byte 4: OpenBSD's demotion. ucarp and FreeBSD always send 0.
     pub demotion: Demotion,
 }
 
@@ -24,7 +24,7 @@ pub enum BackupDecision {
     Stay,
     /// Take over: we preempt, and it is worse.
     PreemptWorse,
-    /// Take over: it is more demoted than we are (OpenBSD).
+    /// Take over: it is more demoted than we are.
     PreemptMoreDemoted,
     /// Take over: it is going to time out. Every backup on the link finds so at the same moment.
     MasterWillTimeOut,
@@ -39,9 +39,8 @@ pub fn as_backup(
     theirs: Advertiser,
     preempt: bool,
     deadratio: DeadRatio,
-    profile: Profile,
 ) -> BackupDecision {
-    let demotion = compare_demotion(ours, theirs, profile);
+    let demotion = ours.demotion.cmp(&theirs.demotion);
     let will_time_out = will_time_out(ours.priority, theirs.priority, deadratio);
     if will_time_out && theirs.priority == Priority::BOW_OUT {
         // Even if we preempt: everybody's turn comes by rank.
@@ -86,20 +85,12 @@ pub fn as_master(
     tie: Tie,
     profile: Profile,
 ) -> MasterDecision {
-    let ranking = compare_demotion(ours, theirs, profile).then(ours.priority.cmp(&theirs.priority));
+    let ranking = (ours.demotion, ours.priority).cmp(&(theirs.demotion, theirs.priority));
     match ranking {
         Ordering::Less => MasterDecision::Stay,
         Ordering::Greater => MasterDecision::YieldToBetter,
         Ordering::Equal if tie.is_won(profile) => MasterDecision::Stay,
         Ordering::Equal => MasterDecision::YieldOnTie,
-    }
-}
-
-/// Less demoted is less. Only the OpenBSD profile looks at the byte.
-fn compare_demotion(ours: Advertiser, theirs: Advertiser, profile: Profile) -> Ordering {
-    match profile {
-        Profile::OpenBsd => ours.demotion.cmp(&theirs.demotion),
-        Profile::Ucarp | Profile::FreeBsd => Ordering::Equal,
     }
 }
 
@@ -165,125 +156,66 @@ mod tests {
     #[test]
     fn a_backup_decides_by_the_table() {
         const STAY: BackupDecision = BackupDecision::Stay;
-        // Ours, theirs; then without and with preemption: ucarp and FreeBSD, OpenBSD.
+        // Ours, theirs; then without and with preemption.
         let table = [
-            ((1, 100, 0), (1, 50, 0), [STAY, STAY], [STAY, STAY]),
-            ((1, 100, 0), (1, 100, 0), [STAY, STAY], [STAY, STAY]),
-            (
-                (1, 100, 0),
-                (1, 101, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
-            (
-                (1, 100, 0),
-                (2, 0, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
-            // Demotion is heard by OpenBSD only, and outranks everything there.
+            ((1, 100, 0), (1, 50, 0), STAY, STAY),
+            ((1, 100, 0), (1, 100, 0), STAY, STAY),
+            ((1, 100, 0), (1, 101, 0), STAY, PreemptWorse),
+            ((1, 100, 0), (2, 0, 0), STAY, PreemptWorse),
+            // Demotion outranks everything, whoever reads it.
             (
                 (1, 100, 0),
                 (1, 50, 1),
-                [STAY, PreemptMoreDemoted],
-                [STAY, PreemptMoreDemoted],
+                PreemptMoreDemoted,
+                PreemptMoreDemoted,
             ),
-            (
-                (1, 100, 0),
-                (1, 200, 1),
-                [STAY, PreemptMoreDemoted],
-                [PreemptWorse, PreemptWorse],
-            ),
-            ((1, 100, 1), (1, 200, 0), [STAY, STAY], [PreemptWorse, STAY]),
-            (
-                (1, 100, 1),
-                (1, 200, 1),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
+            ((1, 100, 0), (1, 200, 1), PreemptMoreDemoted, PreemptWorse),
+            ((1, 100, 1), (1, 200, 0), STAY, STAY),
+            ((1, 100, 1), (1, 200, 1), STAY, PreemptWorse),
             // Patience ends at deadratio * advbase, advskew.
-            (
-                (1, 100, 0),
-                (3, 100, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
-            (
-                (1, 100, 0),
-                (3, 101, 0),
-                [MasterWillTimeOut; 2],
-                [PreemptWorse, PreemptWorse],
-            ),
-            (
-                (1, 100, 0),
-                (4, 0, 0),
-                [MasterWillTimeOut; 2],
-                [PreemptWorse, PreemptWorse],
-            ),
+            ((1, 100, 0), (3, 100, 0), STAY, PreemptWorse),
+            ((1, 100, 0), (3, 101, 0), MasterWillTimeOut, PreemptWorse),
+            ((1, 100, 0), (4, 0, 0), MasterWillTimeOut, PreemptWorse),
             (
                 (1, 100, 0),
                 (255, 255, 0),
-                [MasterWillTimeOut; 2],
-                [MasterWillTimeOut; 2],
+                MasterWillTimeOut,
+                MasterWillTimeOut,
             ),
             (
                 (1, 100, 9),
                 (255, 255, 0),
-                [MasterWillTimeOut; 2],
-                [MasterWillTimeOut; 2],
+                MasterWillTimeOut,
+                MasterWillTimeOut,
             ),
             (
                 (84, 255, 0),
                 (255, 255, 0),
-                [MasterWillTimeOut; 2],
-                [MasterWillTimeOut; 2],
+                MasterWillTimeOut,
+                MasterWillTimeOut,
             ),
             (
                 (85, 254, 0),
                 (255, 255, 0),
-                [MasterWillTimeOut; 2],
-                [MasterWillTimeOut; 2],
+                MasterWillTimeOut,
+                MasterWillTimeOut,
             ),
-            (
-                (85, 255, 0),
-                (255, 255, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
-            (
-                (255, 0, 0),
-                (255, 255, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
+            ((85, 255, 0), (255, 255, 0), STAY, PreemptWorse),
+            ((255, 0, 0), (255, 255, 0), STAY, PreemptWorse),
             // With advbase 0 everybody would look too slow.
-            (
-                (0, 100, 0),
-                (1, 0, 0),
-                [STAY, STAY],
-                [PreemptWorse, PreemptWorse],
-            ),
+            ((0, 100, 0), (1, 0, 0), STAY, PreemptWorse),
             (
                 (0, 100, 0),
                 (255, 255, 0),
-                [MasterWillTimeOut; 2],
-                [MasterWillTimeOut; 2],
+                MasterWillTimeOut,
+                MasterWillTimeOut,
             ),
         ];
         for (ours, theirs, patient, preempting) in table {
-            for (preempt, [ucarp_and_freebsd, openbsd]) in [(false, patient), (true, preempting)] {
-                for (profile, expected) in [
-                    (UCARP, ucarp_and_freebsd),
-                    (FREEBSD, ucarp_and_freebsd),
-                    (OPENBSD, openbsd),
-                ] {
-                    let (a, b) = (advertiser(ours), advertiser(theirs));
-                    let decision = as_backup(a, b, preempt, DeadRatio::default(), profile);
-                    assert_eq!(
-                        decision, expected,
-                        "{ours:?} {theirs:?} {preempt} {profile:?}"
-                    );
-                }
+            for (preempt, expected) in [(false, patient), (true, preempting)] {
+                let (a, b) = (advertiser(ours), advertiser(theirs));
+                let decision = as_backup(a, b, preempt, DeadRatio::default());
+                assert_eq!(decision, expected, "{ours:?} {theirs:?} {preempt}");
             }
         }
     }
@@ -298,7 +230,7 @@ mod tests {
         ] {
             let deadratio = DeadRatio::new(deadratio).unwrap();
             assert_eq!(
-                as_backup(ours, theirs, false, deadratio, UCARP),
+                as_backup(ours, theirs, false, deadratio),
                 expected,
                 "{deadratio:?}"
             );
@@ -329,22 +261,10 @@ mod tests {
                 (1, 100, 0),
                 [Stay, YieldOnTie, YieldOnTie, YieldOnTie],
             ),
-            (
-                (1, 100, 0),
-                (1, 50, 1),
-                [YieldToBetter, YieldToBetter, YieldToBetter, Stay],
-            ),
-            (
-                (1, 100, 0),
-                (1, 100, 1),
-                [Stay, YieldOnTie, YieldOnTie, Stay],
-            ),
-            ((1, 100, 1), (1, 200, 0), [Stay, Stay, Stay, YieldToBetter]),
-            (
-                (1, 100, 1),
-                (1, 100, 0),
-                [Stay, YieldOnTie, YieldOnTie, YieldToBetter],
-            ),
+            ((1, 100, 0), (1, 50, 1), [Stay; 4]),
+            ((1, 100, 0), (1, 100, 1), [Stay; 4]),
+            ((1, 100, 1), (1, 200, 0), [YieldToBetter; 4]),
+            ((1, 100, 1), (1, 100, 0), [YieldToBetter; 4]),
             (
                 (1, 100, 1),
                 (1, 100, 1),

@@ -10,26 +10,31 @@
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
 //! | [`key`] | the password, padded and wiped |
 //! | [`addresses`] | the virtual addresses in the digest's order |
-//! | [`replay`] | which counters each source showed, and the sequence of ours |
+//! | [`evidence`] | what an authentic advertisement proves |
+//! | [`heard`] | the counters that were heard before |
+//! | [`sequence`] | the counters that we send |
 //! | [`own_echo`] | what we sent, to know it when it comes back |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
-//! | `better`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
+//! | `better`, `doubt`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
 pub mod auth;
 mod better;
 pub mod counters;
 pub mod demotion;
+mod doubt;
 pub mod election;
+pub mod evidence;
+pub mod heard;
 pub mod key;
 pub mod own_echo;
 mod per_family;
 mod queue;
 pub mod rate_limit;
-pub mod replay;
 mod send_errors;
+pub mod sequence;
 mod timers;
 pub mod vhost;
 
@@ -257,7 +262,7 @@ pub enum Notice {
         /// How many were not reported since the last notice.
         suppressed: u64,
     },
-    /// advbase, advskew or demotion changed under one replay counter: someone rewrites captured advertisements.
+    /// advbase, advskew or demotion changed under one replay counter: someone alters advertisements on their way.
     Tampered {
         /// The source it carried, which may be forged.
         source: IpAddr,
@@ -267,6 +272,21 @@ pub enum Notice {
     /// Strict counters: an authentic advertisement did not rise above what was heard and sent before.
     StaleCounter {
         /// The source it carried, which may be forged.
+        source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
+    },
+    /// We took over although somebody advertises: counters that were heard before are no sign of life.
+    Unproven {
+        /// The source that they carried, which may be forged.
+        source: IpAddr,
+        /// How many were not reported since the last notice.
+        suppressed: u64,
+    },
+    /// Somebody claims to be the better MASTER, and did not answer what we sent again and again: a recording, or a host
+    /// that does not hear us.
+    Unanswered {
+        /// The source that it carried, which may be forged.
         source: IpAddr,
         /// How many were not reported since the last notice.
         suppressed: u64,

@@ -3,6 +3,7 @@
 //! Source: OpenBSD `ip_carp.c` r1.370, `carp_setrun`, `carp_input_c`, `carp_send_ad`; FreeBSD 14 `ip_carp.c`, the same
 //! functions; ucarp 1.5.2 `carp.c`.
 
+mod challenge;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -16,12 +17,15 @@ use super::auth::Authenticator;
 use super::better::BetterMaster;
 use super::counters::Counters;
 use super::demotion::{self, DemotionCause, Demotions};
+use super::doubt::Doubt;
+use super::election::Advertiser;
+use super::evidence::{Evidence, Memory};
 use super::own_echo::SentMemory;
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
-use super::replay::{CounterSequence, PeerMemory};
 use super::send_errors::SendErrors;
+use super::sequence::CounterSequence;
 use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
@@ -29,6 +33,7 @@ use super::{
 use crate::shared::KernelKeys;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority, Profile, State};
+use challenge::Answers;
 
 /// Least time between two notices of one kind.
 pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
@@ -67,8 +72,8 @@ pub struct VirtualHost {
     /// No take-over before; see [`Command::StepDown`].
     held_until: Instant,
     timers: Timers,
-    /// Why [`Timer::TakeOver`] is set, and when what caused it was heard.
-    take_over: Option<(Reason, Instant)>,
+    /// Why [`Timer::TakeOver`] is set.
+    take_over: Option<Planned>,
     /// How often [`Timer::Reannounce`] announces from now on.
     announcements_left: u8,
     /// When we last answered a worse MASTER.
@@ -79,11 +84,29 @@ pub struct VirtualHost {
     send_errors: SendErrors,
     sequence: CounterSequence,
     sent: SentMemory,
-    peers: PeerMemory,
+    memory: Memory,
+    doubt: Doubt,
+    /// How long a BSD in this family, with advbase 0, may be silent.
+    bsd_patience: PerFamily<Duration>,
+    /// When an advertisement was last heard in two versions.
+    altered_at: Option<Instant>,
+    answers: Answers,
+    /// Our next advertisement is a challenge that no recorded run may answer.
+    leaves_out: bool,
+    /// Challenges since we became MASTER.
+    unanswered: u8,
     better: BetterMaster,
     limits: Limits,
     counters: Counters,
     actions: ActionQueue,
+}
+
+/// A takeover that an advertisement calls for.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    reason: Reason,
+    /// Who was heard, and when.
+    cause: Origin,
 }
 
 /// One rate limit per kind of notice.
@@ -94,6 +117,8 @@ struct Limits {
     equal_settings: RateLimit,
     worse_master: RateLimit,
     tampered: RateLimit,
+    unproven: RateLimit,
+    unanswered: RateLimit,
     stale_counter: RateLimit,
 }
 
@@ -124,7 +149,13 @@ impl VirtualHost {
             send_errors: SendErrors::default(),
             sequence: CounterSequence::new(settings.initial_counter),
             sent: SentMemory::default(),
-            peers: PeerMemory::new(),
+            memory: Memory::default(),
+            doubt: Doubt::default(),
+            bsd_patience: PerFamily::default(),
+            altered_at: None,
+            answers: Answers::default(),
+            leaves_out: false,
+            unanswered: 0,
             better: BetterMaster::default(),
             limits: Limits::default(),
             counters: Counters::default(),
@@ -352,6 +383,7 @@ impl VirtualHost {
         let from = core::mem::replace(&mut self.state, to);
         self.timers.clear_all();
         self.take_over = None;
+        self.unanswered = 0;
         if to == State::Master {
             self.counters.transitions_to_master += 1;
         }
@@ -401,9 +433,9 @@ impl VirtualHost {
 
     fn backup_timeout(&mut self) {
         if self.timers.take_due(Timer::TakeOver, self.now).is_some()
-            && let Some((reason, _)) = self.take_over
+            && let Some(planned) = self.take_over
         {
-            self.become_master(reason);
+            self.become_master(planned.reason);
             return;
         }
         let due = FAMILIES.into_iter().any(|family| {
@@ -412,6 +444,7 @@ impl VirtualHost {
                 .is_some()
         });
         if due {
+            self.ask();
             self.become_master(Reason::MasterTimedOut);
         }
     }
@@ -443,6 +476,7 @@ impl VirtualHost {
     fn listen_afresh(&mut self) {
         self.timers.clear_all();
         self.take_over = None;
+        self.doubt.proven(self.now);
         for family in self.active_families() {
             self.listen(family, self.now);
         }
@@ -451,10 +485,15 @@ impl VirtualHost {
     /// Restarts the master-down timer of the family. A MASTER was heard at `since`, if not later already; the time
     /// that an operator told us to stay away comes on top.
     fn listen(&mut self, family: Family, since: Instant) {
+        let silence = self.master_down_time().max(self.bsd_patience[family]);
+        self.listen_until(family, since.max(self.held_until) + silence);
+    }
+
+    /// Restarts the master-down timer of the family, unless it ends later already.
+    fn listen_until(&mut self, family: Family, deadline: Instant) {
         if !self.is_active(family) {
             return;
         }
-        let deadline = since.max(self.held_until) + self.master_down_time();
         let timer = Timer::MasterDown(family);
         self.timers.set(
             timer,

@@ -89,6 +89,16 @@ impl Engine {
                     "{label}: replayed advertisement, source {source}: its counter did not rise"
                 );
             }
+            Notice::Unproven { source, suppressed } => warn!(
+                suppressed,
+                "{label}: took over although {source} advertises: its counters were heard before, so it may be a \
+                 recording of a dead MASTER; a living one that is better answers, and this host yields"
+            ),
+            Notice::Unanswered { source, suppressed } => warn!(
+                suppressed,
+                "{label}: {source} claims to be a better MASTER and does not answer our advertisements: a recording, or \
+                 a host that does not hear this one"
+            ),
             Notice::Suppressed => {
                 error!(
                     "{label}: advertisements cannot be sent: advertising a worse priority until they can"

@@ -1,13 +1,11 @@
 //! From a payload to the election, check by check in OpenBSD's order.
 
 use super::{
-    Demotion, Family, Instant, IpAddr, Notice, Origin, Profile, RateLimit, Reason, State, Timer,
-    VirtualHost,
+    Advertiser, Demotion, Evidence, Family, Instant, IpAddr, NOTICE_INTERVAL, Notice, Origin,
+    Planned, Profile, Reason, State, Timer, VirtualHost,
 };
-use super::{Limits, NOTICE_INTERVAL};
 use crate::proto::demotion;
-use crate::proto::election::{self, Advertiser, BackupDecision, MasterDecision, Tie};
-use crate::proto::replay::Judgement;
+use crate::proto::election::{self, BackupDecision, MasterDecision, Tie};
 use crate::units::Priority;
 use crate::wire::advertisement::{Advertisement, DropReason};
 
@@ -35,28 +33,41 @@ impl VirtualHost {
             return;
         };
         if !self.is_authentic(origin.source, &advertisement)
-            || self.is_own_echo(origin.source, &advertisement)
-            || !self.is_fresh(family, origin, &advertisement)
+            || self.is_own(family, origin.source, &advertisement)
+            || self.is_stale(family, origin, &advertisement)
         {
             return;
         }
-        self.sequence.observe(family, advertisement.counter);
-        self.last_heard = Some(origin);
         let Advertisement {
             advbase,
             advskew,
             demotion,
+            counter,
             ..
         } = advertisement;
+        self.sequence.observe(family, counter);
+        let evidence = self.memory.judge(
+            origin.source,
+            origin.arrival,
+            &advertisement,
+            self.settings.no_openbsd,
+        );
+        self.count_evidence(origin.source, evidence);
         let theirs = Advertiser {
             priority: Priority { advbase, advskew },
             demotion,
         };
-        self.warn_of_equal_settings(origin.source, theirs.priority);
+        if evidence.is_proof() {
+            self.believe(family, origin, theirs.priority);
+            self.warn_of_equal_settings(origin.source, theirs.priority);
+        }
+        if let Evidence::OtherVersion { since } = evidence {
+            self.hear_another_version(family, origin, since);
+        }
         match self.state {
             State::Init => {}
-            State::Backup => self.judge_as_backup(family, origin, theirs),
-            State::Master => self.judge_as_master(family, origin, theirs),
+            State::Backup => self.judge_as_backup(family, origin, theirs, evidence),
+            State::Master => self.judge_as_master(family, origin, theirs, counter, evidence),
         }
     }
 
@@ -91,61 +102,54 @@ impl VirtualHost {
         authentic
     }
 
-    fn is_own_echo(&mut self, source: IpAddr, advertisement: &Advertisement) -> bool {
-        let echo = self
-            .sent
-            .contains(source, advertisement.counter, advertisement.digest);
-        if echo {
+    /// Our own, reflected or repeated. Nobody else sends from the address that we send from, unless it is a virtual one: a
+    /// host without an address of its own uses that.
+    fn is_own(&mut self, family: Family, source: IpAddr, advertisement: &Advertisement) -> bool {
+        let is_own_source =
+            self.sources[family] == Some(source) && !self.settings.addresses.contains(source);
+        let own = is_own_source
+            || self
+                .sent
+                .contains(source, advertisement.counter, advertisement.digest);
+        if own {
             self.counters.dropped_own_echo += 1;
             self.notify_limited(
                 |limits| &mut limits.own_echo,
                 |suppressed| Notice::OwnEcho { source, suppressed },
             );
         }
-        echo
+        own
     }
 
-    /// Neither replayed nor rewritten, as far as that can be told.
-    fn is_fresh(&mut self, family: Family, origin: Origin, advertisement: &Advertisement) -> bool {
-        let source = origin.source;
-        let (counter, arrival) = (advertisement.counter, origin.arrival);
-        if self.settings.strict_counter && !self.sequence.rises(family, counter, arrival) {
+    /// With strict counters: its counter does not rise.
+    fn is_stale(&mut self, family: Family, origin: Origin, advertisement: &Advertisement) -> bool {
+        let Origin {
+            source, arrival, ..
+        } = origin;
+        let stale = self.settings.strict_counter
+            && !self.sequence.rises(family, advertisement.counter, arrival);
+        if stale {
             self.counters.dropped_stale_counter += 1;
             self.notify_limited(
                 |limits| &mut limits.stale_counter,
                 |suppressed| Notice::StaleCounter { source, suppressed },
             );
-            return false;
         }
-        match self.peers.judge(source, origin.arrival, advertisement) {
-            Judgement::Believed => true,
-            Judgement::Duplicate => {
-                self.counters.dropped_duplicate += 1;
-                false
-            }
-            Judgement::Tampered => {
-                self.counters.dropped_tampered += 1;
-                self.notify_limited(
-                    |limits| &mut limits.tampered,
-                    |suppressed| Notice::Tampered { source, suppressed },
-                );
-                false
-            }
-        }
+        stale
     }
 
     fn warn_of_equal_settings(&mut self, source: IpAddr, theirs: Priority) {
-        if theirs != self.advertised() || self.peers.was_warned(source) {
+        if theirs != self.advertised() || self.memory.was_warned(source) {
             return;
         }
         let limit = &mut self.limits.equal_settings;
         if limit.admit(self.now, NOTICE_INTERVAL).is_some() {
-            self.peers.set_warned(source);
+            self.memory.set_warned(source);
             self.notify(Notice::EqualSettings { source });
         }
     }
 
-    fn ours(&self) -> Advertiser {
+    pub(super) fn ours(&self) -> Advertiser {
         let demotion = demotion::advertised_demotion(self.demotions.sum(), self.settings.profile);
         Advertiser {
             priority: self.advertised(),
@@ -153,35 +157,39 @@ impl VirtualHost {
         }
     }
 
-    fn judge_as_backup(&mut self, family: Family, origin: Origin, theirs: Advertiser) {
-        let ours = self.ours();
-        let settings = &self.settings;
-        let decision = election::as_backup(
-            ours,
-            theirs,
-            settings.preempt,
-            settings.deadratio,
-            settings.profile,
-        );
-        let arrival = origin.arrival;
+    fn judge_as_backup(
+        &mut self,
+        family: Family,
+        origin: Origin,
+        theirs: Advertiser,
+        evidence: Evidence,
+    ) {
+        let decision = self.backup_decision(theirs);
+        match evidence {
+            Evidence::New | Evidence::Constant => {}
+            Evidence::Duplicate | Evidence::OtherVersion { .. } => return,
+            Evidence::Heard | Evidence::Unrelated => return self.doubt(family, origin, decision),
+        }
         if decision != BackupDecision::Stay && self.better.lives(family, origin) {
             return;
         }
+        let at = origin.arrival + self.suspicion();
         match decision {
             BackupDecision::Stay => {
                 self.better.heard(family, origin, theirs.priority);
-                self.keep_listening(family, arrival);
+                self.keep_listening(family, origin.arrival);
             }
             BackupDecision::PreemptWorse => {
-                self.plan_take_over(Reason::PreemptingWorseMaster, arrival, arrival)
+                self.plan_take_over(Reason::PreemptingWorseMaster, origin, at);
             }
             BackupDecision::PreemptMoreDemoted => {
-                self.plan_take_over(Reason::PreemptingMoreDemotedMaster, arrival, arrival);
+                self.plan_take_over(Reason::PreemptingMoreDemotedMaster, origin, at);
             }
             // Several backups hear it at the same moment; the best should be the first.
             BackupDecision::MasterWillTimeOut => {
-                let turn = arrival + ours.priority.advskew.duration() / BOW_OUT_TURN_DIVISOR;
-                self.plan_take_over(Reason::MasterWillTimeOut, arrival, turn);
+                let rank = self.advertised().advskew.duration() / BOW_OUT_TURN_DIVISOR;
+                let turn = at + rank + self.turn_by_address(family);
+                self.plan_take_over(Reason::MasterWillTimeOut, origin, turn);
             }
         }
     }
@@ -190,7 +198,7 @@ impl VirtualHost {
     fn keep_listening(&mut self, family: Family, arrival: Instant) {
         if self
             .take_over
-            .take_if(|(_, heard)| *heard <= arrival)
+            .take_if(|planned| planned.cause.arrival <= arrival)
             .is_some()
         {
             self.timers.clear(Timer::TakeOver);
@@ -200,7 +208,7 @@ impl VirtualHost {
 
     /// Takes over `at`, with the next timeout that is not before it: what is waiting in the same queue may revoke it.
     /// The master-down timer goes on as before. An operator's wish to stay away comes first.
-    fn plan_take_over(&mut self, reason: Reason, heard: Instant, at: Instant) {
+    fn plan_take_over(&mut self, reason: Reason, cause: Origin, at: Instant) {
         if self.now < self.held_until
             || self
                 .timers
@@ -209,35 +217,44 @@ impl VirtualHost {
         {
             return;
         }
-        self.take_over = Some((reason, heard));
+        self.take_over = Some(Planned { reason, cause });
         self.timers.set(Timer::TakeOver, at);
     }
 
-    fn judge_as_master(&mut self, family: Family, origin: Origin, theirs: Advertiser) {
+    fn judge_as_master(
+        &mut self,
+        family: Family,
+        origin: Origin,
+        theirs: Advertiser,
+        counter: u64,
+        evidence: Evidence,
+    ) {
         self.counters.conflicting_masters += 1;
-        let (ours, tie) = (self.ours(), self.tie(family, origin.source));
-        match election::as_master(ours, theirs, tie, self.settings.profile) {
+        let Origin {
+            source, arrival, ..
+        } = origin;
+        let (ours, tie) = (self.ours(), self.tie(family, source));
+        let (reason, since) = match election::as_master(ours, theirs, tie, self.settings.profile) {
             // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
-            MasterDecision::Stay if tie.inet_decides && ours == theirs => {}
+            MasterDecision::Stay if tie.inet_decides && ours == theirs => return,
             MasterDecision::Stay => {
-                self.reassert();
-                let source = origin.source;
+                self.reassert(evidence);
                 self.notify_limited(
                     |limits| &mut limits.worse_master,
                     |suppressed| Notice::WorseMasterAdvertised { source, suppressed },
                 );
+                return;
             }
-            MasterDecision::YieldToBetter => {
-                self.better.heard(family, origin, theirs.priority);
-                self.give_way(Reason::BetterMasterAdvertised, origin.arrival);
-            }
+            MasterDecision::YieldToBetter => (Reason::BetterMasterAdvertised, arrival),
             MasterDecision::YieldOnTie => {
-                self.better.heard(family, origin, theirs.priority);
-                self.give_way(
-                    Reason::TieLost,
-                    origin.arrival + self.tie_delay(family, origin.source),
-                );
+                (Reason::TieLost, arrival + self.tie_delay(family, source))
             }
+        };
+        if self.is_answer(family, arrival, counter, evidence) {
+            self.better.heard(family, origin, theirs.priority);
+            self.give_way(reason, since, origin.ethernet_source);
+        } else {
+            self.challenge(source, evidence);
         }
     }
 
@@ -261,31 +278,27 @@ impl VirtualHost {
     }
 
     /// MASTER to BACKUP, for somebody else who was heard at `since`.
-    fn give_way(&mut self, reason: Reason, since: Instant) {
+    fn give_way(&mut self, reason: Reason, since: Instant, winner: [u8; 6]) {
+        let master_down = self.master_down_time();
+        self.doubt.yields(self.now, master_down);
         self.enter(State::Backup, reason);
         self.release();
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to
-        // announce the addresses again. A BSD yields to an equal, so there a tie must end in silence, or both would.
-        // And every OpenBSD takes over from whoever says that it is more demoted, whether a better one lives or not.
-        let tempts = self.ours().demotion > Demotion::NONE;
-        if self.settings.profile == Profile::Ucarp
-            || (reason == Reason::BetterMasterAdvertised && !tempts)
-        {
+        // announce the addresses again. A BSD yields to an equal, so a tie with one must end in silence, or both would;
+        // a ucarp stays. And every OpenBSD takes over from whoever says that it is more demoted, whether a better one
+        // lives or not.
+        let is_ucarp = winner == [0, 0, 0x5e, 0, 0, self.settings.vhid.get()];
+        let speaks = match reason == Reason::TieLost {
+            true => self.settings.profile == Profile::Ucarp && is_ucarp,
+            false => self.ours().demotion == Demotion::NONE,
+        };
+        if speaks {
             self.last_advertisement();
         }
         self.program_datapath();
+        self.doubt.proven(since);
         for family in self.active_families() {
             self.listen(family, since);
-        }
-    }
-
-    fn notify_limited(
-        &mut self,
-        limit: impl FnOnce(&mut Limits) -> &mut RateLimit,
-        notice: impl FnOnce(u64) -> Notice,
-    ) {
-        if let Some(suppressed) = limit(&mut self.limits).admit(self.now, NOTICE_INTERVAL) {
-            self.notify(notice(suppressed));
         }
     }
 }

@@ -3,8 +3,8 @@
 use core::net::IpAddr;
 
 use super::{
-    Action, Demotion, DemotionCause, Duration, FAMILIES, Family, Notice, Priority, State, Timer,
-    VirtualHost, demotion,
+    Action, Demotion, DemotionCause, Duration, Evidence, FAMILIES, Family, Notice, Priority, State,
+    Timer, VirtualHost, demotion,
 };
 use crate::proto::SendOutcome;
 use crate::proto::send_errors::Change;
@@ -13,6 +13,7 @@ use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 impl VirtualHost {
     /// Advertises in every family we take part in, and again one interval later.
     pub(super) fn advertise(&mut self) {
+        self.leave_out();
         self.send(self.advertised());
         self.timers
             .set(Timer::Advertise, self.now + self.interval());
@@ -43,6 +44,7 @@ impl VirtualHost {
     fn send(&mut self, priority: Priority) {
         for family in self.active_families() {
             let counter = self.sequence.send(family, self.stride(family), self.now);
+            self.memory.sent(family, counter, self.now);
             let digest = self.authenticator.sign(counter);
             if let Some(source) = self.sources[family] {
                 self.sent.remember(source, counter, digest);
@@ -95,6 +97,11 @@ impl VirtualHost {
                 true
             }
         };
+        if failed {
+            // Nobody heard it, so nobody can answer it.
+            self.sequence.unsend(family);
+            self.memory.unsend(family);
+        }
         let change = self.send_errors.record(family, failed);
         self.apply(change);
     }
@@ -122,19 +129,22 @@ impl VirtualHost {
         }
     }
 
-    /// Answers a worse MASTER: advertise and announce at once, and announce again two advertisements later; at most
-    /// once per interval, or a replay becomes an ARP storm.
+    /// Answers a worse MASTER: advertise and announce at once, and announce again two advertisements later. The
+    /// announcement comes at most once per interval, or a replay becomes an ARP storm; the advertisement has a pace of
+    /// its own, because the other one waits for it before it yields.
     ///
     /// At once means with the next timeout: a better MASTER may be waiting in the same queue.
-    pub(super) fn reassert(&mut self) {
+    pub(super) fn reassert(&mut self, evidence: Evidence) {
+        if self.state != State::Master {
+            return;
+        }
+        self.answer(evidence);
         let pace: Duration = self.interval();
-        if self.state != State::Master || self.reasserted_at.is_some_and(|at| self.now < at + pace)
-        {
+        if self.reasserted_at.is_some_and(|at| self.now < at + pace) {
             return;
         }
         self.reasserted_at = Some(self.now);
         self.announcements_left = 2;
-        self.timers.set(Timer::Advertise, self.now);
         self.timers.set(Timer::Reannounce, self.now);
     }
 }

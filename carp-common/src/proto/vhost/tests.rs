@@ -19,6 +19,8 @@ const PEER: &str = "10.9.0.7";
 const UCARP: Profile = Profile::Ucarp;
 /// Where a ucarp, and a carpd of that profile, sends its advertisements from.
 const UCARP_MAC: [u8; 6] = [0, 0, 0x5e, 0, 0, 42];
+/// Where a BSD sends its advertisements from.
+const BSD_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 42];
 /// What a MASTER does about a worse one, and two advertisements after it took over.
 const REASSERT: &str = "send inet 1/100, announce inet";
 
@@ -32,6 +34,8 @@ struct Host {
     counter: u64,
     /// The last payload of ours.
     sent: Option<[u8; HEADER_LEN]>,
+    /// Where the peers' advertisements come from.
+    ethernet_source: [u8; 6],
     /// What kind of input was the last.
     last_kind: String,
 }
@@ -93,6 +97,7 @@ impl Host {
             authenticator,
             counter: 5000,
             sent: None,
+            ethernet_source: UCARP_MAC,
             last_kind: String::new(),
         }
     }
@@ -176,7 +181,7 @@ impl Host {
         let source = ip(source);
         let origin = Origin {
             source,
-            ethernet_source: UCARP_MAC,
+            ethernet_source: self.ethernet_source,
             arrival,
         };
         self.input(Input::Advertisement {
@@ -198,6 +203,12 @@ impl Host {
 
     fn completes(&mut self, family: Family, outcome: SendOutcome) -> String {
         self.input(Input::SendCompleted { family, outcome })
+    }
+
+    /// The counter of our last advertisement.
+    fn last_sent(&self) -> u64 {
+        let sent = self.sent.expect("we were MASTER");
+        Advertisement::parse(&sent).unwrap().counter
     }
 
     /// Time until the next deadline, negative when it has passed.
@@ -273,6 +284,8 @@ fn name(notice: Notice) -> &'static str {
         Notice::WorseMasterAdvertised { .. } => "notice worse master",
         Notice::Tampered { .. } => "notice tampered",
         Notice::StaleCounter { .. } => "notice stale counter",
+        Notice::Unproven { .. } => "notice unproven",
+        Notice::Unanswered { .. } => "notice unanswered",
         Notice::Suppressed => "notice suppressed",
         Notice::Unsuppressed => "notice unsuppressed",
     }

@@ -68,8 +68,6 @@ fn host_in(state: State, profile: Profile, stack: Stack, event: Event) -> Host {
         ),
         ..settings
     });
-    // Peers of strict ones go on above what they hear.
-    host.counter = 1 << 40;
     match state {
         State::Master => {}
         State::Backup => {
@@ -85,6 +83,8 @@ fn host_in(state: State, profile: Profile, stack: Stack, event: Event) -> Host {
             host.input(Input::LinkChanged(LinkState::Down));
         }
     }
+    // A peer that hears us goes on above our counters.
+    host.counter = host.last_sent();
     host.wait(millis(100));
     assert_eq!(host.machine.state(), state);
     host
@@ -173,10 +173,56 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
         Worse | WorseToPreempt => host.hear(peer, 1, 200),
         WorseToPreemptWhileHeld => {
             host.input(Input::Command(Command::StepDown { hold: millis(3000) }));
+            host.counter = host.last_sent();
             host.hear(peer, 1, 200)
         }
         EqualFromRawHigher => host.hear(stack.pick("10.8.0.9", "fe80::9"), 1, 100),
         EqualFromRawLower => host.hear(stack.pick("10.10.0.1", "fe80::1"), 1, 100),
+        EqualFromBsd => {
+            host.ethernet_source = BSD_MAC;
+            host.hear(stack.pick("10.10.0.1", "fe80::1"), 1, 100)
+        }
+        BetterThatDidNotHearUs => {
+            host.counter = 1 << 40;
+            host.hear(peer, 1, 50)
+        }
+        BetterAnswers => {
+            host.counter = 1 << 40;
+            host.hear(peer, 1, 50);
+            host.timeout();
+            host.wait(millis(1));
+            host.counter = host.last_sent();
+            host.hear(peer, 1, 50)
+        }
+        BetterHeardBefore => {
+            for _ in 0..3 {
+                host.hear(peer, 1, 200);
+                host.timeout();
+                host.wait(millis(400));
+            }
+            let payload = host.payload_with_counter(1, 50, 0, host.counter - 2);
+            host.hear_payload(stack.pick("10.9.0.8", "fe80::8"), &payload)
+        }
+        OursFromPeer => {
+            let payload = host.payload_with_counter(1, 50, 0, host.last_sent());
+            host.hear_payload(peer, &payload)
+        }
+        OursThatWeNeverSent => host.hear(stack.ours(), 1, 50),
+        ConstantCounter => {
+            let payload = host.payload_with_counter(1, 50, 0, 1 << 40);
+            host.hear_payload(peer, &payload);
+            host.timeout();
+            host.wait(millis(1500));
+            host.timeout();
+            host.hear_payload(peer, &payload)
+        }
+        AlteredBowOut => {
+            let altered = host.payload(255, 255, 0);
+            host.hear_payload(peer, &altered);
+            host.wait(millis(5));
+            let genuine = host.payload_with_counter(1, 50, 0, host.counter);
+            host.hear_payload(peer, &genuine)
+        }
         BowOut => host.hear(peer, 255, 255),
         TooRare => host.hear(peer, 4, 0),
         JustOftenEnough => host.hear(peer, 3, 100),
@@ -186,6 +232,7 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
         }
         WorseButWeAreDemoted => {
             host.input(demote(5));
+            host.counter = host.last_sent();
             host.hear(peer, 1, 200)
         }
         ShortPacket => {
@@ -202,8 +249,7 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
             host.hear_payload(stack.ours(), &payload)
         }
         SameCounterFromPeer => {
-            let ours = Advertisement::parse(&host.sent.expect("we were MASTER")).unwrap();
-            let payload = host.payload_with_counter(1, 200, 0, ours.counter);
+            let payload = host.payload_with_counter(1, 200, 0, host.last_sent());
             host.hear_payload(peer, &payload)
         }
         DuplicateTooSoon => hear_twice(host, peer, Duration::from_nanos(445_312_499)),

@@ -67,6 +67,22 @@ events! {
     EqualFromRawHigher,
     /// 1/100, from 10.10.0.1: higher as a number, lower as ucarp compares; from fe80::1, which is lower.
     EqualFromRawLower,
+    /// As before, and its Ethernet source is a BSD's.
+    EqualFromBsd,
+    /// 1/50, with a new counter that is not near above ours.
+    BetterThatDidNotHearUs,
+    /// The same, and then one near above what we sent upon that.
+    BetterAnswers,
+    /// 1/50 with a counter that was heard before, from another address.
+    BetterHeardBefore,
+    /// Our own last advertisement as 1/50, from another address.
+    OursFromPeer,
+    /// 1/50 with a new counter, from our address.
+    OursThatWeNeverSent,
+    /// 1/50, and more than an interval later the same again: an OpenBSD.
+    ConstantCounter,
+    /// 255/255, and 5 ms later the same counter as 1/50.
+    AlteredBowOut,
     /// 255/255.
     BowOut,
     /// 4/0, beyond our patience of 3/100.
@@ -91,9 +107,9 @@ events! {
     DuplicateTooSoon,
     /// The same 1/200 twice, a quarter of its interval apart.
     DuplicateLater,
-    /// 1/200 turned into 1/201, from a peer that has only ever shown one counter.
+    /// 1/200 turned into 1/201, from a peer that has shown one counter.
     ChangedUnderConstantCounter,
-    /// 1/200 turned into 0/0, from a peer whose counter moved once: an OpenBSD that was restarted does that.
+    /// 1/200 turned into 0/0, from a peer that has shown two counters.
     ChangedAfterOneMove,
     /// 1/200 turned into 0/0, from a peer whose counter moved with each advertisement.
     Tampered,
@@ -121,6 +137,14 @@ fn events_of(input: Input<'_>) -> &'static [Event] {
             WorseToPreemptWhileHeld,
             EqualFromRawHigher,
             EqualFromRawLower,
+            EqualFromBsd,
+            BetterThatDidNotHearUs,
+            BetterAnswers,
+            BetterHeardBefore,
+            OursFromPeer,
+            OursThatWeNeverSent,
+            ConstantCounter,
+            AlteredBowOut,
             BowOut,
             TooRare,
             JustOftenEnough,

@@ -1,0 +1,463 @@
+//! What an authentic advertisement proves.
+//!
+//! The digest covers the counter, but neither the priority nor the sender, and no implementation rejects what it heard before. So
+//! whoever recorded an advertisement can send it again with another priority, under another source. What tells a living peer
+//! from a recording is the counter: nobody can make a digest for one that was never sent, and peers that count go on above
+//! whatever they heard last, ours included.
+//!
+//! | A counter that … | proves |
+//! |---|---|
+//! | was heard before, from whomever | nothing |
+//! | is new and near above the source's last, or near above the group's highest | that the source lives |
+//! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
+//! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
+//! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
+//! | was heard a moment ago from the same source with another priority | that it lived then; one of the two was altered |
+//!
+//! A MASTER asks for more than life before it yields, see [`super::vhost`]: a counter near above its own last one, which only
+//! somebody who heard that can know.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::heard::{Closed, Run, Scattered, is_near_above};
+use super::per_family::PerFamily;
+use crate::time::Instant;
+use crate::units::{Demotion, Family, Priority};
+use crate::wire::advertisement::Advertisement;
+
+/// How many sources are remembered. One host has one or two (a family each); more than this is no cluster.
+pub const SOURCES_MAX: usize = 8;
+/// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
+const UNRELATED_MAX: u8 = 16;
+/// Repetitions of one counter after which a source is an OpenBSD, whatever it was before.
+const REPETITIONS_TO_TELL: u8 = 3;
+
+/// What an authentic advertisement proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The source lives: a counter that was never heard.
+    New,
+    /// The source lives: the constant counter of an OpenBSD.
+    Constant,
+    /// The source lived when this counter was first heard from it, then with another priority: one of the two was altered.
+    OtherVersion {
+        /// When it was first heard.
+        since: Instant,
+    },
+    /// Nothing: the same again, which networks do too.
+    Duplicate,
+    /// Nothing: the counter was heard before.
+    Heard,
+    /// Nothing yet: a new counter, unrelated to those of a source that counts.
+    Unrelated,
+}
+
+impl Evidence {
+    /// Whether it proves that the source lives and means what it says.
+    #[must_use]
+    pub const fn is_proof(self) -> bool {
+        matches!(self, Self::New | Self::Constant)
+    }
+
+    /// Whether the counter was never heard before.
+    #[must_use]
+    pub const fn is_new(self) -> bool {
+        matches!(self, Self::New | Self::Unrelated)
+    }
+}
+
+/// What was heard of whom, and what we sent ourselves.
+///
+/// Bounded: sources beyond the limit displace the one heard longest ago, and first those that never counted, which is all
+/// that somebody with a few recordings can make. A source that is displaced leaves its counters behind.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub(super) peers: Vec<Peer>,
+    pub(super) closed: PerFamily<Closed>,
+    /// For sources whose counters have no order; only where there is one.
+    pub(super) scattered: Option<Box<Scattered>>,
+    /// The highest counter that proved something or that we sent.
+    pub(super) highest: PerFamily<Option<u64>>,
+    /// What we sent.
+    pub(super) own: PerFamily<Own>,
+}
+
+/// What we sent in one family.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    pub(super) run: Option<Run>,
+    /// When the last of it was sent, and what we had sent before.
+    at: Instant,
+    before: Option<Run>,
+    /// `run`, and the group's highest counter, before the very last.
+    previous: (Option<Run>, Option<u64>),
+}
+
+impl Own {
+    /// Whether we sent this before `arrival`. What waited in our queue while we sent something came from elsewhere.
+    fn contains(&self, counter: u64, arrival: Instant) -> bool {
+        let run = match arrival > self.at {
+            true => self.run,
+            false => self.before,
+        };
+        run.is_some_and(|run| run.contains(counter))
+    }
+}
+
+/// What the digest does not cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) priority: Priority,
+    pub(super) demotion: Demotion,
+}
+
+impl Shown {
+    pub(super) const fn of(advertisement: &Advertisement) -> Self {
+        let Advertisement {
+            advbase,
+            advskew,
+            demotion,
+            ..
+        } = *advertisement;
+        Self {
+            priority: Priority { advbase, advskew },
+            demotion,
+        }
+    }
+}
+
+/// One counter of a source.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Single {
+    pub(super) counter: u64,
+    pub(super) shown: Shown,
+    pub(super) first_at: Instant,
+    pub(super) last_at: Instant,
+    /// How often it came again as an OpenBSD's does.
+    pub(super) repetitions: u8,
+}
+
+impl Single {
+    const fn new(counter: u64, shown: Shown, at: Instant) -> Self {
+        Self {
+            counter,
+            shown,
+            first_at: at,
+            last_at: at,
+            repetitions: 0,
+        }
+    }
+
+    /// It came again, from a source that may be an OpenBSD.
+    fn again(&mut self, shown: Shown, arrival: Instant) -> Evidence {
+        let interval = self.shown.priority.interval();
+        // A peer that counts has shown another counter by then.
+        let is_constant = self.repetitions > 0
+            || arrival.saturating_duration_since(self.first_at) >= interval + interval / 4;
+        let same = self.shown == shown;
+        if !is_constant {
+            return match same {
+                true => Evidence::Duplicate,
+                false => Evidence::OtherVersion {
+                    since: self.first_at,
+                },
+            };
+        }
+        if same && arrival.saturating_duration_since(self.last_at) < interval / 4 {
+            return Evidence::Duplicate;
+        }
+        self.shown = shown;
+        self.last_at = arrival;
+        self.repetitions = self.repetitions.saturating_add(1);
+        Evidence::Constant
+    }
+}
+
+/// One source.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) source: IpAddr,
+    pub(super) heard_at: Instant,
+    pub(super) warned: bool,
+    /// It counts: what it showed in this order.
+    pub(super) run: Option<Run>,
+    /// Its last counter that proved something; the end of the run when there is one.
+    pub(super) latest: Single,
+    /// A counter unrelated to the run.
+    pub(super) candidate: Option<Single>,
+    /// How many unrelated counters it showed, none of them again and again.
+    pub(super) unrelated: u8,
+}
+
+impl Peer {
+    fn showed(&self, counter: u64) -> bool {
+        self.run.is_some_and(|run| run.contains(counter))
+            || self.latest.counter == counter
+            || self
+                .candidate
+                .is_some_and(|candidate| candidate.counter == counter)
+    }
+}
+
+impl Memory {
+    /// What this advertisement proves; remembers it. With `no_openbsd` no repetition ever does.
+    pub fn judge(
+        &mut self,
+        source: IpAddr,
+        arrival: Instant,
+        advertisement: &Advertisement,
+        no_openbsd: bool,
+    ) -> Evidence {
+        let family = Family::of(source);
+        let counter = advertisement.counter;
+        let shown = Shown::of(advertisement);
+        let known = self.peers.iter().position(|peer| peer.source == source);
+        let elsewhere = self.was_heard_elsewhere(source, arrival, advertisement);
+        let evidence = match known {
+            Some(index) if self.peers[index].showed(counter) => match elsewhere || no_openbsd {
+                true => self.peers[index].again_from_a_counting_one(counter, shown),
+                false => self.again(index, counter, shown, arrival),
+            },
+            Some(_) | None if elsewhere => Evidence::Heard,
+            Some(index) => self.continues(index, advertisement, arrival),
+            None => {
+                let latest = Single::new(counter, shown, arrival);
+                let follows = self.follows(family, counter);
+                let displaced = self.make_room(Peer {
+                    source,
+                    heard_at: arrival,
+                    warned: false,
+                    run: follows.then_some(Run::of(counter)),
+                    latest,
+                    candidate: None,
+                    unrelated: 1,
+                });
+                if let Some(peer) = displaced {
+                    self.leave_behind(peer);
+                }
+                Evidence::New
+            }
+        };
+        if evidence.is_proof() {
+            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.source == source) {
+                peer.heard_at = peer.heard_at.max(arrival);
+            }
+        }
+        match evidence {
+            Evidence::New => {
+                self.highest[family] = self.highest[family].max(Some(counter));
+            }
+            Evidence::Constant => self.lead_back(family, source, counter),
+            Evidence::OtherVersion { .. }
+            | Evidence::Duplicate
+            | Evidence::Heard
+            | Evidence::Unrelated => {}
+        }
+        evidence
+    }
+
+    /// We send this counter at `now`.
+    pub fn sent(&mut self, family: Family, counter: u64, now: Instant) {
+        let own = &mut self.own[family];
+        own.previous = (own.run, self.highest[family]);
+        if now > own.at {
+            (own.at, own.before) = (now, own.run);
+        }
+        self.highest[family] = self.highest[family].max(Some(counter));
+        match &mut own.run {
+            Some(run) if is_near_above(counter, run.last) => run.last = counter,
+            Some(_) | None => {
+                if let Some(run) = own.run.replace(Run::of(counter)) {
+                    self.closed[family].add(run);
+                }
+            }
+        }
+    }
+
+    /// The last one in this family did not leave.
+    pub fn unsend(&mut self, family: Family) {
+        (self.own[family].run, self.highest[family]) = self.own[family].previous;
+    }
+
+    /// Whether this source was warned of before, as far as we remember.
+    #[must_use]
+    pub fn was_warned(&self, source: IpAddr) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.source == source && peer.warned)
+    }
+
+    /// This source has been warned of.
+    pub fn set_warned(&mut self, source: IpAddr) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.source == source) {
+            peer.warned = true;
+        }
+    }
+
+    /// Whether only somebody who heard the group can know this counter.
+    fn follows(&self, family: Family, counter: u64) -> bool {
+        self.highest[family].is_some_and(|highest| is_near_above(counter, highest))
+    }
+
+    /// Whether anybody but this source showed it, or this source did before it was restarted.
+    fn was_heard_elsewhere(
+        &self,
+        source: IpAddr,
+        arrival: Instant,
+        advertisement: &Advertisement,
+    ) -> bool {
+        let family = Family::of(source);
+        let counter = advertisement.counter;
+        let others = self
+            .peers
+            .iter()
+            .filter(|peer| peer.source != source && Family::of(peer.source) == family);
+        let is_last_of_source = || {
+            let mut peers = self.peers.iter();
+            peers.any(|peer| peer.source == source && peer.latest.counter == counter)
+        };
+        self.own[family].contains(counter, arrival)
+            || others.into_iter().any(|peer| peer.showed(counter))
+            || self.closed[family].contains(counter)
+            || self
+                .scattered
+                .as_ref()
+                .is_some_and(|scattered| scattered.contains(&advertisement.digest))
+                && !is_last_of_source()
+    }
+
+    /// A counter that this source, and nobody else, showed before.
+    fn again(&mut self, index: usize, counter: u64, shown: Shown, arrival: Instant) -> Evidence {
+        let peer = &mut self.peers[index];
+        if let Some(mut candidate) = peer.candidate.filter(|it| it.counter == counter) {
+            // A source that counted and now repeats an unrelated counter: another system has its address.
+            let evidence = candidate.again(shown, arrival);
+            peer.candidate = Some(candidate);
+            if evidence != Evidence::Constant || candidate.repetitions < REPETITIONS_TO_TELL {
+                return Evidence::Unrelated;
+            }
+            peer.candidate = None;
+            peer.latest = candidate;
+            peer.unrelated = 1;
+            if let Some(run) = peer.run.take() {
+                self.closed[Family::of(peer.source)].add(run);
+            }
+            return Evidence::Constant;
+        }
+        if peer.run.is_some() || peer.unrelated > UNRELATED_MAX {
+            return peer.again_from_a_counting_one(counter, shown);
+        }
+        let evidence = peer.latest.again(shown, arrival);
+        if peer.latest.repetitions >= REPETITIONS_TO_TELL {
+            peer.unrelated = 1;
+        }
+        evidence
+    }
+
+    /// A counter that nobody showed, from a source that is known.
+    fn continues(
+        &mut self,
+        index: usize,
+        advertisement: &Advertisement,
+        arrival: Instant,
+    ) -> Evidence {
+        let counter = advertisement.counter;
+        let single = Single::new(counter, Shown::of(advertisement), arrival);
+        let family = Family::of(self.peers[index].source);
+        let follows = self.follows(family, counter);
+        let peer = &mut self.peers[index];
+        let closed = &mut self.closed[family];
+        if is_near_above(counter, peer.latest.counter) {
+            let first = peer.run.map_or(peer.latest.counter, |run| run.first);
+            peer.run = Some(Run {
+                first,
+                last: counter,
+            });
+        } else if follows {
+            closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
+            peer.run = Some(Run::of(counter));
+        } else if let Some(run) = peer.run {
+            let Some(candidate) = peer.candidate.replace(single) else {
+                return Evidence::Unrelated;
+            };
+            closed.add(run);
+            peer.run = is_near_above(counter, candidate.counter).then_some(Run {
+                first: candidate.counter,
+                last: counter,
+            });
+            if peer.run.is_none() {
+                closed.add(Run::of(candidate.counter));
+                peer.unrelated = 2;
+            }
+        } else {
+            peer.unrelated = peer.unrelated.saturating_add(1);
+            if peer.unrelated > UNRELATED_MAX {
+                self.scattered
+                    .get_or_insert_default()
+                    .add(&advertisement.digest);
+            }
+            if peer.unrelated <= UNRELATED_MAX + 1 {
+                closed.add(Run::of(peer.latest.counter));
+            }
+        }
+        peer.candidate = None;
+        peer.latest = single;
+        Evidence::New
+    }
+
+    /// An OpenBSD said its counter. ucarp, FreeBSD and NetBSD go on with whatever they heard last, also downwards, and so
+    /// they come to the counters above it again and again.
+    fn lead_back(&mut self, family: Family, source: IpAddr, counter: u64) {
+        self.closed[family].cut(counter);
+        for peer in &mut self.peers {
+            let last = peer.latest.counter;
+            if peer.source != source
+                && Family::of(peer.source) == family
+                && is_near_above(last, counter)
+            {
+                peer.latest.counter = counter;
+                peer.run = Some(Run {
+                    first: peer.run.map_or(counter, |run| run.first.min(counter)),
+                    last: counter,
+                });
+            }
+        }
+    }
+
+    /// Puts the peer in; returns another when all places were taken.
+    fn make_room(&mut self, peer: Peer) -> Option<Peer> {
+        if self.peers.len() < SOURCES_MAX {
+            // A virtual host has one peer, and there are thousands: no room for three more.
+            self.peers.reserve_exact(1);
+            self.peers.push(peer);
+            return None;
+        }
+        let least = self
+            .peers
+            .iter_mut()
+            .min_by_key(|peer| (peer.run.is_some(), peer.heard_at))?;
+        Some(core::mem::replace(least, peer))
+    }
+
+    /// A source is forgotten; what it showed is not.
+    fn leave_behind(&mut self, peer: Peer) {
+        let closed = &mut self.closed[Family::of(peer.source)];
+        closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
+        if let Some(candidate) = peer.candidate {
+            closed.add(Run::of(candidate.counter));
+        }
+    }
+}
+
+impl Peer {
+    /// A counter again, from a source that is no OpenBSD.
+    fn again_from_a_counting_one(&self, counter: u64, shown: Shown) -> Evidence {
+        match self.latest {
+            Single { counter: last, .. } if last != counter => Evidence::Heard,
+            Single { shown: before, .. } if before == shown => Evidence::Duplicate,
+            Single { first_at, .. } => Evidence::OtherVersion { since: first_at },
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The counters that were heard before: what a recording can repeat.
+//!
+//! Most sources count, so what they showed is a range with two ends. What has no order (a ucarp that hears nobody draws each
+//! counter by chance) is kept in a set of fixed size that forgets the oldest after hours.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::wire::advertisement::DIGEST_LEN;
+
+/// How far above the last counter a live peer's next one lies at most.
+///
+/// A peer that counts goes on with one more than the highest it heard or sent; with strict counters each leaves out up to
+/// 2^16. What a host misses while the network is divided lies between. Two counters drawn by chance are as close once
+/// in 2^44.
+pub const NEAR: u64 = 1 << 20;
+
+/// Whether a peer that heard or sent `last` may go on with `counter`.
+#[must_use]
+pub const fn is_near_above(counter: u64, last: u64) -> bool {
+    counter > last && counter - last <= NEAR
+}
+
+/// The counters from `first` to `last`, those between them that nobody showed included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The lowest.
+    pub first: u64,
+    /// The highest; not below `first`.
+    pub last: u64,
+}
+
+impl Run {
+    /// One counter alone.
+    #[must_use]
+    pub const fn of(counter: u64) -> Self {
+        Self {
+            first: counter,
+            last: counter,
+        }
+    }
+
+    /// Whether the counter lies in it.
+    #[must_use]
+    pub const fn contains(self, counter: u64) -> bool {
+        self.first <= counter && counter <= self.last
+    }
+}
+
+/// How many closed runs are remembered in each family.
+pub const RUNS_MAX: usize = 64;
+
+/// Runs that came to their end, the latest last. The oldest is forgotten when there are too many.
+#[derive(Clone, Debug, Default)]
+pub struct Closed(Vec<Run>);
+
+impl Closed {
+    /// Adds a run.
+    pub fn add(&mut self, run: Run) {
+        if let Some(known) = self
+            .0
+            .iter_mut()
+            .find(|known| known.first <= run.last && run.first <= known.last)
+        {
+            known.first = known.first.min(run.first);
+            known.last = known.last.max(run.last);
+            return;
+        }
+        if self.0.len() == RUNS_MAX {
+            self.0.remove(0);
+        }
+        self.0.reserve_exact(1);
+        self.0.push(run);
+    }
+
+    /// Whether the counter lies in one of them.
+    #[must_use]
+    pub fn contains(&self, counter: u64) -> bool {
+        self.0.iter().any(|run| run.contains(counter))
+    }
+
+    /// Forgets what lies near above `counter`: a constant counter that others are led back to.
+    pub fn cut(&mut self, counter: u64) {
+        self.0.retain_mut(|run| match run.first {
+            first if is_near_above(first, counter) => false,
+            _ => {
+                if is_near_above(run.last, counter) {
+                    run.last = counter;
+                }
+                true
+            }
+        });
+    }
+
+    /// The runs, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = Run> {
+        self.0.iter().copied()
+    }
+}
+
+/// Bits of one generation.
+const BITS: usize = 1 << 18;
+/// Bytes of one generation.
+pub const GENERATION_LEN: usize = BITS / 8;
+/// Entries of one generation: 32 bits for each, so that 6 of a million digests that are not in it seem to be.
+pub const GENERATION_MAX: u32 = 8192;
+/// Bits that are set for each entry.
+const HASHES: u64 = 8;
+
+/// Digests without order: the last 8192 to 16384 of them.
+///
+/// A Bloom filter in two generations. A digest is as good as random, so its own bytes say where its bits are.
+#[derive(Clone, Debug)]
+pub struct Scattered {
+    current: Vec<u8>,
+    previous: Vec<u8>,
+    entries: u32,
+}
+
+impl Default for Scattered {
+    fn default() -> Self {
+        Self {
+            current: vec![0; GENERATION_LEN],
+            previous: vec![0; GENERATION_LEN],
+            entries: 0,
+        }
+    }
+}
+
+impl Scattered {
+    /// Adds a digest.
+    pub fn add(&mut self, digest: &[u8; DIGEST_LEN]) {
+        if self.entries >= GENERATION_MAX {
+            core::mem::swap(&mut self.current, &mut self.previous);
+            self.current.fill(0);
+            self.entries = 0;
+        }
+        for bit in bits_of(digest) {
+            if let Some(byte) = self.current.get_mut(bit / 8) {
+                *byte |= 1 << (bit % 8);
+            }
+        }
+        self.entries += 1;
+    }
+
+    /// Whether the digest was added. Wrong for 12 of a million that were not.
+    #[must_use]
+    pub fn contains(&self, digest: &[u8; DIGEST_LEN]) -> bool {
+        [&self.current, &self.previous]
+            .into_iter()
+            .any(|generation| {
+                bits_of(digest).all(|bit| {
+                    generation
+                        .get(bit / 8)
+                        .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+                })
+            })
+    }
+
+    /// The two generations and how many entries the first has.
+    #[must_use]
+    pub fn parts(&self) -> (&[u8], &[u8], u32) {
+        (&self.current, &self.previous, self.entries)
+    }
+
+    /// From what [`Scattered::parts`] returned; `None` for other lengths.
+    #[must_use]
+    pub fn from_parts(current: &[u8], previous: &[u8], entries: u32) -> Option<Box<Self>> {
+        let fits = current.len() == GENERATION_LEN && previous.len() == GENERATION_LEN;
+        fits.then(|| {
+            Box::new(Self {
+                current: current.into(),
+                previous: previous.into(),
+                entries,
+            })
+        })
+    }
+}
+
+fn bits_of(digest: &[u8; DIGEST_LEN]) -> impl Iterator<Item = usize> {
+    let start = u64::from_le_bytes(core::array::from_fn(|index| digest[index]));
+    let step = u64::from_le_bytes(core::array::from_fn(|index| digest[8 + index])) | 1;
+    (0..HASHES).map(move |number| {
+        let hash = start.wrapping_add(step.wrapping_mul(number));
+        usize::try_from(hash >> 32).unwrap_or_default() % BITS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u64) -> [u8; DIGEST_LEN] {
+        // SplitMix64, as even as a real one.
+        let mut state = number;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let mut digest = [0; DIGEST_LEN];
+        for chunk in digest.chunks_mut(8) {
+            chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]);
+        }
+        digest
+    }
+
+    #[test]
+    fn near_above_is_up_to_a_million_above() {
+        assert!(!is_near_above(7, 7));
+        assert!(!is_near_above(6, 7));
+        assert!(is_near_above(8, 7));
+        assert!(is_near_above(7 + NEAR, 7));
+        assert!(!is_near_above(8 + NEAR, 7));
+        assert!(!is_near_above(0, u64::MAX));
+    }
+
+    #[test]
+    fn closed_runs_are_joined_where_they_overlap_and_bounded() {
+        let mut closed = Closed::default();
+        closed.add(Run {
+            first: 10,
+            last: 20,
+        });
+        closed.add(Run {
+            first: 15,
+            last: 30,
+        });
+        assert_eq!(closed.iter().count(), 1);
+        assert!(closed.contains(10) && closed.contains(30) && !closed.contains(31));
+        for number in 0..2 * RUNS_MAX as u64 {
+            closed.add(Run::of(1000 + 2 * number));
+        }
+        assert_eq!(closed.iter().count(), RUNS_MAX);
+        assert!(!closed.contains(10), "the oldest is forgotten");
+        assert!(closed.contains(1000 + 4 * RUNS_MAX as u64 - 2));
+    }
+
+    #[test]
+    fn a_cut_forgets_what_lies_near_above() {
+        let mut closed = Closed::default();
+        closed.add(Run {
+            first: 90,
+            last: 110,
+        });
+        closed.add(Run {
+            first: 120,
+            last: 130,
+        });
+        closed.add(Run::of(100 + NEAR + 1));
+        closed.cut(100);
+        assert!(closed.contains(100) && !closed.contains(101) && !closed.contains(125));
+        assert!(closed.contains(100 + NEAR + 1));
+    }
+
+    #[test]
+    fn what_was_scattered_is_found_for_two_generations() {
+        let mut scattered = Scattered::default();
+        for number in 0..u64::from(GENERATION_MAX) + 1 {
+            scattered.add(&digest(number));
+        }
+        assert!(
+            (0..u64::from(GENERATION_MAX) + 1).all(|number| scattered.contains(&digest(number)))
+        );
+        let strangers = 1_000_000..1_000_000 + 100_000;
+        let wrong = strangers
+            .filter(|number| scattered.contains(&digest(*number)))
+            .count();
+        assert!(wrong < 10, "{wrong} of 100 000");
+        for number in 100_000..100_000 + 2 * u64::from(GENERATION_MAX) {
+            scattered.add(&digest(number));
+        }
+        assert!(!scattered.contains(&digest(0)));
+    }
+}
