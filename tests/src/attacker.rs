@@ -164,6 +164,11 @@ impl Attacker {
         })
     }
 
+    /// Loses all recordings.
+    pub fn forget(&self) {
+        lock(&self.shared.recordings).clear();
+    }
+
     /// From now on, does this with each advertisement as soon as it is heard.
     pub fn react(&self, reaction: impl FnMut(&Recording) + Send + 'static) {
         *lock(&self.shared.reaction) = Some(Box::new(reaction));

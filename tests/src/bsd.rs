@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -87,6 +88,7 @@ impl Bsd {
             due: Instant::now(),
         };
         let thread = thread::spawn(move || {
+            kernel.outrank_programs();
             if master {
                 kernel.enter(true);
             } else {
@@ -196,6 +198,14 @@ struct Kernel {
 }
 
 impl Kernel {
+    /// A kernel's timers do not wait for programs to make room. Without the tool the model is a little late at times.
+    fn outrank_programs(&self) {
+        let this = nix::unistd::gettid().to_string();
+        let _ = Command::new("chrt")
+            .args(["-f", "-p", "50", &this])
+            .status();
+    }
+
     fn settings(&self) -> Settings {
         *lock(&self.shared.settings)
     }

@@ -15,8 +15,7 @@ use crate::support::SLOW_MASTER_DOWN;
 const PLAYED: Duration = Duration::from_secs(3);
 
 /// Kills the MASTER, cuts its cable, and plays what it said, each advertisement made into what the attacker wants.
-fn is_replaced(what: &str, alter: impl Fn(Recording) -> Recording) -> Result<()> {
-    let mut scene = Scene::new(lab!(), "")?;
+fn is_replaced(mut scene: Scene, what: &str, alter: impl Fn(Recording) -> Recording) -> Result<()> {
     let (a, b) = (scene.pair.a.address(), scene.pair.b.clone());
     scene.attacker.recorded(a, 45, PLAYED * 10)?;
     scene.pair.a.isolate()?;
@@ -59,17 +58,31 @@ fn is_replaced(what: &str, alter: impl Fn(Recording) -> Recording) -> Result<()>
 
 #[test]
 fn a_dead_master_is_replaced_though_its_advertisements_are_played_again() -> Result<()> {
-    is_replaced("played again", |recording| recording)
+    is_replaced(Scene::new(lab!(), "")?, "played again", |recording| {
+        recording
+    })
 }
 
 #[test]
 fn a_dead_master_is_replaced_though_its_advertisements_are_played_as_better_ones() -> Result<()> {
-    is_replaced("played as 0/0", |recording| recording.shown(0, 0))
+    is_replaced(Scene::new(lab!(), "")?, "played as 0/0", |recording| {
+        recording.shown(0, 0)
+    })
 }
 
 #[test]
 fn a_dead_master_is_replaced_though_its_advertisements_come_from_another_source() -> Result<()> {
-    is_replaced("played as 0/0 from another source", |recording| {
-        recording.from(STRANGER).shown(0, 0)
+    is_replaced(
+        Scene::new(lab!(), "")?,
+        "played as 0/0 from another source",
+        |recording| recording.from(STRANGER).shown(0, 0),
+    )
+}
+
+#[test]
+fn a_dead_master_is_replaced_though_what_it_said_before_the_backup_ran_is_played() -> Result<()> {
+    let scene = Scene::older(lab!(), "")?;
+    is_replaced(scene, "played from before the BACKUP ran", |recording| {
+        recording
     })
 }

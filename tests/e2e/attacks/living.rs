@@ -8,9 +8,12 @@ use super::scene::{INTERVALS, NOISE, Scene};
 use crate::faults::scene::FAST_INTERVAL;
 use crate::support::LONG;
 
-/// Runs an attack; both daemons have these options.
+/// Runs an attack with what both hosts have heard; both have these options.
 fn changes_nothing(attack: Attack, options: &str) -> Result<()> {
-    let scene = Scene::new(lab!(), options)?;
+    changes_nothing_in(&Scene::new(lab!(), options)?, attack, options)
+}
+
+fn changes_nothing_in(scene: &Scene, attack: Attack, options: &str) -> Result<()> {
     let field = scene.field();
     attack.prepare(&field)?;
     let watch = scene.watch();
@@ -72,6 +75,16 @@ fn old_advertisements_with_byte_4_raised_change_nothing() -> Result<()> {
 #[test]
 fn old_advertisements_with_byte_4_raised_change_nothing_in_the_openbsd_profile() -> Result<()> {
     changes_nothing(Attack::Demoted, "--profile openbsd")
+}
+
+/// What the MASTER sent before the BACKUP was there to hear it.
+#[test]
+fn advertisements_from_before_the_backup_ran_change_nothing() -> Result<()> {
+    for attack in [Attack::OwnAsBetter, Attack::BowOut, Attack::Demoted] {
+        let scene = Scene::older(lab!(), "")?;
+        changes_nothing_in(&scene, attack, "(from before the BACKUP ran)")?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -30,8 +30,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// a is MASTER and preempts, b is a slower BACKUP; both with these options too.
+    /// a is MASTER and preempts, b is a slower BACKUP; both with these options too. b has heard all that the attacker has.
     pub fn new(lab: Lab, options: &str) -> Result<Self> {
+        let scene = Self::older(lab, options)?;
+        scene.attacker.forget();
+        Ok(scene)
+    }
+
+    /// Likewise, and the attacker has recordings from before b ran.
+    pub fn older(lab: Lab, options: &str) -> Result<Self> {
         Self::build(lab, options, false)
     }
 
