@@ -114,7 +114,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
         true => vec![Target::FastCarpd],
         false => vec![Target::Ucarp, Target::Carpd, Target::FastCarpd],
     };
-    let rounds = plan.choose(1, 3);
+    let rounds = plan.choose(1, 2);
     let mut found: Vec<(Case, Vec<Vec<Toll>>)> = Case::all()
         .map(|case| (case, vec![Vec::new(); targets.len()]))
         .collect();

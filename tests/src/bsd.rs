@@ -4,7 +4,7 @@
 //! to do beside carpd.
 
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::libc;
-use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike as _};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{LinkAddr, recvfrom};
 
 use crate::attacker::listening_socket;
 use crate::daemons::PASSWORD;
@@ -101,14 +101,12 @@ impl Bsd {
                     kernel.timer();
                     continue;
                 }
-                // Zero would be for ever.
-                let wait = left.min(LOOK).max(Duration::from_micros(100));
-                let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
-                let _ = setsockopt(
-                    &socket,
-                    sockopt::ReceiveTimeout,
-                    &TimeVal::microseconds(micros),
-                );
+                // A receive timeout would be rounded up to jiffies, which an interval of 20 ms has no room for.
+                let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+                let ready = ppoll(&mut sockets, Some(left.min(LOOK).into()), None);
+                if !matches!(ready, Ok(1..)) {
+                    continue;
+                }
                 if let Ok((length, Some(from))) =
                     recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer)
                     && from.pkttype() != libc::PACKET_OUTGOING
