@@ -293,7 +293,7 @@ fn of_two_equal_backups_in_a_bsd_profile_one_follows_a_bow_out() -> Result<()> {
         }
         let mark = pair.capture.mark();
         air.send(&bow_out(third.address(), COUNTER).frame())?;
-        thread::sleep(Duration::from_millis(120));
+        thread::sleep(Duration::from_millis(200));
         let spoken = |host| usize::from(!pair.capture.advertisements(mark, host).is_empty());
         followed.push(spoken("a") + spoken("b"));
     }

@@ -18,6 +18,9 @@ pub const NOISE: Duration = Duration::from_millis(120);
 /// How many of the MASTER's intervals an attack lasts: more than two master-down times of the BACKUP.
 pub const INTERVALS: u32 = 16;
 
+/// Recordings from before the BACKUP ran: more than any of these attacks begins with.
+const OLDER: usize = 10;
+
 /// Fields are dropped in order, the lab last.
 pub struct Scene {
     pub client: Client,
@@ -32,22 +35,20 @@ pub struct Scene {
 impl Scene {
     /// a is MASTER and preempts, b is a slower BACKUP; both with these options too. b has heard all that the attacker has.
     pub fn new(lab: Lab, options: &str) -> Result<Self> {
-        let scene = Self::older(lab, options)?;
-        scene.attacker.forget();
-        Ok(scene)
+        Self::build(lab, options, false, 0)
     }
 
     /// Likewise, and the attacker has recordings from before b ran.
     pub fn older(lab: Lab, options: &str) -> Result<Self> {
-        Self::build(lab, options, false)
+        Self::build(lab, options, false, OLDER)
     }
 
     /// Likewise, b's cable being one that can hold frames back.
     pub fn with_cable(lab: Lab, options: &str) -> Result<Self> {
-        Self::build(lab, options, true)
+        Self::build(lab, options, true, 0)
     }
 
-    fn build(lab: Lab, options: &str, cable: bool) -> Result<Self> {
+    fn build(lab: Lab, options: &str, cable: bool, older: usize) -> Result<Self> {
         let (neighbour, x) = (
             lab.host("n", "10.9.0.9/16")?,
             lab.host("x", "10.9.0.66/16")?,
@@ -56,8 +57,12 @@ impl Scene {
         let cable = cable.then(|| Cable::splice(&pair.b)).transpose()?;
         let attacker = Attacker::start(&x)?;
         let a = pair.master(&pair.a, &format!("{FAST} -P {options}"))?;
+        attacker.recorded(pair.a.address(), older, LONG)?;
         let b = pair.carpd(&pair.b, &format!("{SLOW} {options}"))?;
         pair.stays_the_only_master(&pair.a, 2)?;
+        if older == 0 {
+            attacker.forget();
+        }
         Ok(Self {
             client: pair.client()?,
             witness: Witness::every(PACE, &neighbour, ADDRESS)?,
