@@ -183,8 +183,7 @@ fn goals(targets: &[Target], found: &[(Case, Vec<Vec<Toll>>)]) -> Vec<Goal> {
 }
 
 fn table(case: Case, targets: &[Target], tolls: &[Vec<Toll>]) -> Table {
-    const FIRST: &str = "What a BACKUP hears first may be believed until the genuine one is there: nothing about it is wrong. \
-        ucarp as BACKUP acts on a bow-out up to a second late, when the genuine one is there.";
+    const FIRST: &str = "What a BACKUP hears first may be believed until the genuine one is there: nothing about it is wrong.";
     let less = |name: &str| match case {
         Case::Attacked(Attack::AlteredFirst) => Column::less(name).because(FIRST),
         Case::Attacked(_) | Case::Dead => Column::less(name),
