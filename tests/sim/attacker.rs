@@ -1,27 +1,66 @@
-//! Someone on the link who owns no password: he hears everything, sends what he likes, and forges every field that the
-//! digest does not cover.
+//! Someone on the link who owns no password: he hears everything, forgets nothing, sends what he likes, at whatever time,
+//! and forges every field that the digest does not cover.
 
-use std::net::IpAddr;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use carp_common::time::Instant;
+use carp_common::units::Family;
 
-use super::packet::{LENGTH, Packet, fix_checksum};
+use super::packet::{LENGTH, Packet, fix_checksum, read};
 use super::rng::Rng;
+use super::scenario::plan::{Disguise, Plan, Ploy, Shown};
 use super::scenario::{Scenario, Theme};
-
-/// How many advertisements he remembers.
-const MEMORY: usize = 64;
 
 /// What he knows.
 #[derive(Debug)]
 pub struct Attacker {
-    heard: Vec<(Instant, Packet)>,
+    /// Every distinct advertisement since the run began, in order.
+    heard: Vec<Record>,
+    known: BTreeSet<(IpAddr, Vec<u8>)>,
     /// How long he waits before he uses what he heard. With strict counters: until everyone heard it from its sender,
     /// since nothing in an advertisement tells who was first.
     patience: Duration,
-    hosts: usize,
+    hosts: Vec<[IpAddr; 2]>,
     addresses: Vec<IpAddr>,
+    plans: Vec<(Plan, Progress)>,
+}
+
+/// An advertisement that he recorded.
+#[derive(Clone, Debug)]
+struct Record {
+    at: Instant,
+    from: usize,
+    packet: Packet,
+}
+
+impl Record {
+    fn counter(&self) -> u64 {
+        read(&self.packet.payload).map_or(0, |ad| ad.counter)
+    }
+}
+
+/// How far a plan has come.
+#[derive(Debug, Default)]
+struct Progress {
+    strokes: usize,
+    chosen: Option<usize>,
+    counter: Option<u64>,
+}
+
+/// What arrives before a genuine advertisement.
+#[derive(Debug)]
+pub struct Ahead {
+    /// It.
+    pub packet: Packet,
+    /// Whom it reaches, as a bit mask of hosts.
+    pub targets: u64,
+    /// How long before, if the way is that long.
+    pub by: Duration,
 }
 
 impl Attacker {
@@ -34,41 +73,101 @@ impl Attacker {
             Duration::ZERO
         };
         let virtuals = scenario.group.inet.iter().copied().map(IpAddr::from);
-        let addresses = scenario
-            .members
-            .iter()
-            .flat_map(|member| member.sources)
-            .chain(virtuals)
-            .collect();
+        let virtuals6 = scenario.group.inet6.iter().copied().map(IpAddr::from);
+        let hosts: Vec<_> = scenario.members.iter().map(|m| m.sources).collect();
+        let own = hosts.iter().copied().flatten();
+        let plans = scenario.plans.iter().cloned();
         Self {
             heard: Vec::new(),
+            known: BTreeSet::new(),
             patience,
-            hosts: scenario.members.len(),
-            addresses,
+            addresses: own.chain(virtuals).chain(virtuals6).collect(),
+            hosts,
+            plans: plans.map(|plan| (plan, Progress::default())).collect(),
         }
     }
 
-    /// Keeps a copy.
-    pub fn overhears(&mut self, now: Instant, packet: &Packet) {
-        if self.heard.len() == MEMORY {
-            self.heard.remove(MEMORY / 2);
+    /// Keeps a copy of what a host sent.
+    pub fn overhears(&mut self, now: Instant, from: usize, packet: &Packet) {
+        if self.known.insert((packet.source, packet.payload.clone())) {
+            self.heard.push(Record {
+                at: now,
+                from,
+                packet: packet.clone(),
+            });
         }
-        self.heard.push((now, packet.clone()));
     }
 
-    /// One packet, and a bit mask of whom it reaches. `None` before he heard anything that he can use.
+    /// What he sends after a host just sent this, to arrive before it.
+    #[must_use]
+    pub fn overtakes(&self, now: Instant, packet: &Packet) -> Option<Ahead> {
+        let mut current = self.plans.iter().map(|(plan, _)| plan);
+        current.find_map(|plan| {
+            let Ploy::Overtake(by) = plan.ploy else {
+                return None;
+            };
+            (plan.from <= now && now < plan.until).then(|| Ahead {
+                packet: self.disguised(plan, packet.clone()),
+                targets: plan.targets,
+                by,
+            })
+        })
+    }
+
+    /// The next packet of a plan, and a bit mask of whom it reaches. `None` when he has nothing, or nothing more, for it.
+    pub fn carries_on(&mut self, now: Instant, number: usize) -> Option<(Packet, u64)> {
+        let usable = self.usable(now);
+        let (plan, progress) = &mut self.plans[number];
+        let chosen = choose(plan, progress, &self.heard[..usable])?;
+        let packet = self.heard[chosen].packet.clone();
+        let plan = &self.plans[number].0;
+        Some((self.disguised(plan, packet), plan.targets))
+    }
+
+    /// How many of his recordings he may use.
+    fn usable(&self, now: Instant) -> usize {
+        self.heard
+            .partition_point(|record| record.at + self.patience < now)
+    }
+
+    fn disguised(&self, plan: &Plan, mut packet: Packet) -> Packet {
+        let bytes = &mut packet.payload;
+        if bytes.len() >= LENGTH {
+            match plan.shown {
+                Shown::AsHeard => {}
+                Shown::Priority(advbase, advskew) => (bytes[5], bytes[2]) = (advbase, advskew),
+                Shown::Byte4(byte) => bytes[4] = byte,
+            }
+            fix_checksum(&mut bytes[..LENGTH]);
+        }
+        let family = packet.family;
+        match (plan.disguise, family) {
+            (Disguise::Sender, _) => {}
+            (Disguise::Host(host), Family::Inet) => packet.source = self.hosts[host][0],
+            (Disguise::Host(host), Family::Inet6) => packet.source = self.hosts[host][1],
+            // As ucarp reads it, too: hosts end in 1 to 250.
+            (Disguise::TieWinner, Family::Inet) => {
+                packet.source = Ipv4Addr::new(10, 9, 0, 0).into();
+            }
+            (Disguise::TieWinner, Family::Inet6) => {
+                packet.source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into();
+            }
+        }
+        if plan.other_mac {
+            packet.ethernet_source[4] ^= 1;
+        }
+        packet
+    }
+
+    /// One packet at random, and a bit mask of whom it reaches. `None` before he heard anything that he can use.
+    #[must_use]
     pub fn strikes(&self, now: Instant, number: u64) -> Option<(Packet, u64)> {
         let mut rng = Rng::new(number);
-        let usable = self
-            .heard
-            .iter()
-            .filter(|(at, _)| *at + self.patience < now)
-            .count();
+        let usable = self.usable(now);
         if usable == 0 {
             return None;
         }
-        let (_, packet) = &self.heard[rng.index(usable)];
-        let mut packet = packet.clone();
+        let mut packet = self.heard[rng.index(usable)].packet.clone();
         let bytes = &mut packet.payload;
         match rng.between(0, 8) {
             0 => {}
@@ -96,12 +195,51 @@ impl Attacker {
             let addresses: Vec<_> = self.addresses.iter().filter(same_family).collect();
             packet.source = *addresses[rng.index(addresses.len())];
         }
-        let everyone = (1 << self.hosts) - 1;
+        if rng.chance(100) {
+            packet.ethernet_source[4] ^= 1;
+        }
+        let everyone = (1 << self.hosts.len()) - 1;
         let targets = if rng.chance(500) {
             everyone
         } else {
             rng.next_u64() & everyone
         };
         Some((packet, targets))
+    }
+}
+
+/// Which of the recordings comes next.
+fn choose(plan: &Plan, progress: &mut Progress, heard: &[Record]) -> Option<usize> {
+    let stroke = progress.strokes;
+    progress.strokes += 1;
+    let of = |host: usize| (0..heard.len()).filter(move |number| heard[*number].from == host);
+    match plan.ploy {
+        Ploy::Overtake(_) => None,
+        Ploy::Repeat { same: true, .. } if progress.chosen.is_some() => progress.chosen,
+        Ploy::Repeat { of: whose, age, .. } => {
+            let candidates: Vec<_> = match whose {
+                Some(host) => of(host).collect(),
+                None => (0..heard.len()).collect(),
+            };
+            let last = candidates.len().checked_sub(1)?;
+            progress.chosen = Some(candidates[last.saturating_sub(age)]);
+            progress.chosen
+        }
+        Ploy::Rising { of: host, tail } => {
+            let mut run: Vec<_> = of(host).collect();
+            run.sort_by_key(|number| heard[*number].counter());
+            let next = match progress.counter {
+                None => run.get(run.len().saturating_sub(tail)),
+                Some(last) => run.iter().find(|number| heard[**number].counter() > last),
+            };
+            let next = *next?;
+            progress.counter = Some(heard[next].counter());
+            Some(next)
+        }
+        Ploy::Past { of: host } => {
+            let past: Vec<_> = of(host).filter(|n| heard[*n].at < plan.from).collect();
+            let turn = stroke.checked_rem(past.len())?;
+            Some(past[turn])
+        }
     }
 }

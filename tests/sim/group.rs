@@ -7,7 +7,9 @@ use carp_common::units::{Profile, State};
 
 use super::model::Dialect;
 use super::network::Network;
-use super::scenario::{Fault, Member, Program, START, STEP, Scenario, Theme, interval};
+use super::scenario::{
+    Fault, Member, Program, START, STEP, Scenario, Theme, reading_of_demotion_is_one,
+};
 use super::station::{Body, Station};
 use super::watch::Violation;
 use super::world::FAMILIES;
@@ -17,6 +19,7 @@ use super::world::FAMILIES;
 pub struct Calm {
     members: Vec<Member>,
     families_used: [bool; 2],
+    theme: Theme,
     settling_time: Duration,
     distrust: Duration,
     trust_is_lost: bool,
@@ -45,6 +48,7 @@ impl Calm {
         Self {
             members: scenario.members.clone(),
             families_used: FAMILIES.map(|family| scenario.group.uses(family)),
+            theme: scenario.theme,
             settling_time: scenario.settling_time(),
             distrust: scenario.distrust(),
             trust_is_lost: scenario.trust_is_lost(),
@@ -91,10 +95,14 @@ impl Calm {
             let member = &self.members[other];
             match (bows_out, member.is_carpd()) {
                 // The turn of a backup: 1/16 of its advskew, as it would advertise it.
-                (true, true) => STEP * u32::from(self.standing(other, stations).2) / 16,
+                (true, true) => {
+                    STEP * u32::from(self.standing(other, stations).2) / 16
+                        + member.turn_by_address()
+                        + self.suspense(member)
+                }
                 (true, false) if member.advbase > 0 => Duration::ZERO,
                 // With advbase 0 the others do not know a bow-out.
-                (true | false, _) => member.master_down(),
+                (true | false, _) => member.patience(),
             }
         });
         let Some(wait) = waits.min() else {
@@ -281,24 +289,52 @@ impl Calm {
     fn yields_by(&self, one: usize, better: usize, stations: &[Station]) -> Instant {
         let since = self.both_since(one, better, stations);
         let step = self.delay + self.latency;
+        let answer = self.answers_within(one, better);
         let standing = self.standing(better, stations);
         if !self.hears_the_first {
             let paces = masters(!0, stations).into_iter();
-            let slowest = paces.map(|number| longest_pace(&stations[number], since));
+            let slowest =
+                paces.map(|number| longest_pace(&self.members[number], &stations[number], since));
             let pace = slowest.max().unwrap_or_default();
-            return since + pace * self.rounds + self.distrust + 2 * step;
+            return since + pace * self.rounds + self.distrust + answer + 2 * step;
         }
         let mut due = since;
         for sent in &stations[better].last_sent {
             let (demotion, advbase, advskew) = sent.standing();
             if sent.at >= since && sent.credible && (demotion, advbase, advskew) <= standing {
-                return sent.at + step;
+                return sent.at + answer + step;
             }
             if (advbase, advskew) != (255, 255) {
-                due = since.max(sent.at) + interval(advbase, advskew);
+                due = since.max(sent.at) + self.members[better].gap(advbase, advskew);
             }
         }
-        due + 2 * step
+        due + answer + 2 * step
+    }
+
+    /// What was altered on its way makes takeovers wait for the other version, for a minute.
+    fn suspense(&self, member: &Member) -> Duration {
+        match self.theme {
+            Theme::Attack => (member.interval(true) / 4).min(Duration::from_millis(100)),
+            Theme::Ours | Theme::Mixed | Theme::Strict => Duration::ZERO,
+        }
+    }
+
+    /// How long a worse master waits after it heard a better one: a carpd yields to an answer to what it sent itself. A better
+    /// carpd gives it at once, the others with their next advertisement; and an OpenBSD, which cannot, is believed
+    /// with its third. Where more than two are master the answer to one may come too early for another, and the next
+    /// advertisement is it.
+    fn answers_within(&self, one: usize, better: usize) -> Duration {
+        let better = &self.members[better];
+        let next = match self.members.len() {
+            0..=2 => Duration::ZERO,
+            _ => better.interval(true),
+        };
+        match (self.members[one].program, better.program) {
+            (Program::Model(_), _) => Duration::ZERO,
+            (Program::Carpd(_), Program::Carpd(_)) => next + 2 * (self.delay + self.latency),
+            (Program::Carpd(_), Program::Model(Dialect::OpenBsd)) => better.interval(true) * 2,
+            (Program::Carpd(_), Program::Model(_)) => next + better.interval(true),
+        }
     }
 
     /// Demotion, advbase and advskew as the host would advertise them; less is better. OpenBSD alone compares the first.
@@ -306,12 +342,14 @@ impl Calm {
         let (member, station) = (&self.members[number], &stations[number]);
         let (demotion, penalty) = (station.demotion, station.is_suppressed());
         let (demotion, advskew) = match member.program {
-            Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd) => {
+            Program::Carpd(Profile::OpenBsd) => {
                 (demotion.saturating_add(penalty.into()), member.advskew)
             }
-            Program::Model(Dialect::Ucarp) => (0, member.advskew),
-            Program::Carpd(Profile::Ucarp | Profile::FreeBsd)
-            | Program::Model(Dialect::FreeBsd) => {
+            Program::Model(dialect) => {
+                let byte_4 = if dialect.uses_byte_4() { demotion } else { 0 };
+                (byte_4, dialect.advertised(member.advskew, demotion))
+            }
+            Program::Carpd(Profile::Ucarp | Profile::FreeBsd) => {
                 let demotion = if penalty { 240 } else { demotion };
                 let demoted = member.advskew.saturating_add(demotion).min(240);
                 (0, demoted.max(member.advskew))
@@ -400,13 +438,7 @@ impl Calm {
     /// Who must be MASTER when everyone preempts and all read ranks alike.
     fn best(&self, part: u64, stations: &[Station]) -> Option<usize> {
         let hosts = || (0..stations.len()).filter(move |number| part >> number & 1 == 1);
-        let open_bsd = |number: usize| {
-            matches!(
-                self.members[number].program,
-                Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd)
-            )
-        };
-        let alike = hosts().all(open_bsd) || !hosts().any(open_bsd);
+        let alike = reading_of_demotion_is_one(hosts().map(|number| &self.members[number]));
         // Send errors leave a penalty that outlasts them, which nobody else can tell.
         let penalty = hosts().any(|number| stations[number].is_suppressed());
         if !alike || penalty || !hosts().all(|number| self.members[number].preempt) {
@@ -422,12 +454,12 @@ impl Calm {
 }
 
 /// The longest interval of those that its advertisements announced, from the last one before `since` on.
-fn longest_pace(station: &Station, since: Instant) -> Duration {
+fn longest_pace(member: &Member, station: &Station, since: Instant) -> Duration {
     let sent = station.last_sent.iter().map(|sent| {
         let (_, advbase, advskew) = sent.standing();
-        (sent.at, interval(advbase, advskew))
+        (sent.at, member.gap(advbase, advskew))
     });
-    let bow_out = interval(255, 255);
+    let bow_out = member.gap(255, 255);
     let of_masters = sent.filter(|(_, pace)| *pace != bow_out);
     of_masters.fold(Duration::ZERO, |longest, (at, pace)| {
         if at < since { pace } else { longest.max(pace) }

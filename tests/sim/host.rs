@@ -153,7 +153,7 @@ impl Host {
                 group.vhid,
             ],
             script_time,
-            watch: Watch::new(&settings, &group, sent, now),
+            watch: Watch::new(&settings, &group, sources, sent, now),
             core: VirtualHost::new(settings, now),
             ring: VecDeque::new(),
             ring_size: ring,
@@ -194,13 +194,8 @@ impl Host {
                 return;
             }
         }
-        let Packet {
-            family,
-            ref payload,
-            ..
-        } = arrived.packet;
         self.watch
-            .arrives(arrived.at, family, payload, arrived.heard);
+            .arrives(arrived.at, &arrived.packet, arrived.heard);
         if !full {
             self.ring.push_back(arrived);
         }

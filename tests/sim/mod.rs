@@ -8,10 +8,11 @@
 //! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
 //! | [`host`] | a process around the core, with the daemon's loop |
-//! | [`model`] | ucarp, FreeBSD and OpenBSD, written without the core |
+//! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
-//! | [`attacker`] | replays and forgeries |
+//! | [`attacker`] | recordings of everything, resent, altered, and before the genuine ones |
 //! | [`watch`] | what must hold for one host at each step |
+//! | [`signs`] | what that host must take for a sign of life |
 //! | [`group`] | what must hold between hosts |
 //! | [`mod@trace`] | a failed run in words |
 //!
@@ -74,14 +75,15 @@
 //! - strict counters with an attacker **and** advertisements that somebody misses (late start, crash, restart, partition,
 //!   loss, a lost link or source, send errors, a full ring): whoever missed one believes a replay of it. Without the attacker
 //!   strict counters meet all of them;
-//! - reflections where a FreeBSD is: it yields to its own, as to any equal;
+//! - reflections where a FreeBSD or a NetBSD is: it yields to its own, as to any equal;
 //! - send errors where members differ in how they read demotion: the demotion that they leave is not to be seen from
 //!   outside. Elsewhere the best host is not asked for while one has it;
 //! - members so impatient that a living master times out for them, unless they are the better ones: they would flap, as
 //!   configured;
 //! - a hung process of a foreign implementation: its whole machine hangs, what arrives meanwhile is lost, and its timers
 //!   are late. (ucarp as a process would read old packets as new: `tests/e2e/faults/yardstick.rs` measures that.);
-//! - advbase 0 with ucarp and FreeBSD, who do not work with it.
+//! - advbase 0 with ucarp, FreeBSD and NetBSD, who do not work with it;
+//! - IPv6 with NetBSD, who does not speak it.
 
 pub mod attacker;
 pub mod group;
@@ -91,6 +93,7 @@ pub mod network;
 pub mod packet;
 pub mod rng;
 pub mod scenario;
+pub mod signs;
 pub mod station;
 pub mod trace;
 pub mod watch;

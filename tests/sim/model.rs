@@ -1,6 +1,9 @@
-//! Model hosts: ucarp, FreeBSD and OpenBSD as a peer on the wire meets them.
+//! Model hosts: ucarp, FreeBSD, OpenBSD and NetBSD as a peer on the wire meets them.
 //!
 //! Each rule names whose it is. They share no code with the core that they test.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,6 +23,57 @@ pub enum Dialect {
     FreeBsd,
     /// OpenBSD, `ip_carp.c` r1.370.
     OpenBsd,
+    /// NetBSD of 2016, which is OpenBSD's code of 2005: IPv4 only, byte 4 always 0 and never read.
+    NetBsd,
+}
+
+impl Dialect {
+    /// What the kernel counts time in. ucarp is a process, and as punctual as one.
+    const fn tick(self) -> Option<Duration> {
+        match self {
+            Self::Ucarp => None,
+            Self::FreeBsd => Some(Duration::from_millis(1)),
+            Self::OpenBsd | Self::NetBsd => Some(Duration::from_millis(10)),
+        }
+    }
+
+    /// The longest that its timer takes for this time: the BSDs round up to ticks, and add one for the tick under way.
+    #[must_use]
+    pub fn timer(self, exact: Duration) -> Duration {
+        self.tick().map_or(exact, |tick| {
+            Duration::from_nanos((nanos(exact).div_ceil(nanos(tick)) + 1) * nanos(tick))
+        })
+    }
+
+    /// The advskew that it advertises when it is set to this one and demoted so much.
+    #[must_use]
+    pub fn advertised(self, advskew: u8, demotion: u8) -> u8 {
+        match self {
+            Self::Ucarp | Self::OpenBsd => advskew,
+            // Never more than 240, demoted or not.
+            Self::FreeBsd => advskew.saturating_add(demotion).min(240),
+            Self::NetBsd if demotion > 0 => advskew.max(240),
+            Self::NetBsd => advskew,
+        }
+    }
+
+    /// Whether it sends its demotion in byte 4, and compares that before all else.
+    #[must_use]
+    pub const fn uses_byte_4(self) -> bool {
+        matches!(self, Self::OpenBsd)
+    }
+
+    /// Whether it advertises one counter for its whole run.
+    #[must_use]
+    pub const fn has_constant_counter(self) -> bool {
+        matches!(self, Self::OpenBsd)
+    }
+
+    /// Whether an ordered stop sends 255/255.
+    #[must_use]
+    pub const fn bows_out(self) -> bool {
+        matches!(self, Self::OpenBsd | Self::NetBsd)
+    }
 }
 
 /// One step of advskew.
@@ -53,6 +107,8 @@ pub struct Model {
     demotion: u8,
     /// OpenBSD: constant. The others: `None` until an advertisement was heard.
     counter: Option<u64>,
+    /// When the kernel's ticks come, counted from the clock's origin.
+    phase: Duration,
     advertise_at: Option<Instant>,
     master_down_at: [Option<Instant>; 2],
     /// When it last announced the addresses.
@@ -64,12 +120,15 @@ impl Model {
     /// A host whose interface is not up yet.
     #[must_use]
     pub fn new(setup: Setup, mut rng: Rng) -> Self {
-        let counter = (setup.dialect == Dialect::OpenBsd).then(|| rng.next_u64());
+        let counter = setup.dialect.has_constant_counter().then(|| rng.next_u64());
+        let tick = setup.dialect.tick().unwrap_or_default();
+        let phase = Duration::from_nanos(rng.between(0, nanos(tick)));
         Self {
             setup,
             state: State::Init,
             demotion: 0,
             counter,
+            phase,
             advertise_at: None,
             master_down_at: [None; 2],
             announced_at: None,
@@ -112,20 +171,28 @@ impl Model {
         self.master_down_at = [None; 2];
     }
 
-    /// An ordered stop. OpenBSD's `ifconfig carpN down` bows out; ucarp and FreeBSD fall silent.
+    /// An ordered stop. `ifconfig carpN down` of OpenBSD and NetBSD bows out; ucarp falls silent, and so does FreeBSD
+    /// whatever it is told (`ifconfig down`, `state backup`).
     pub fn stop(&mut self, out: &mut Vec<Packet>) {
-        if self.state == State::Master && self.setup.dialect == Dialect::OpenBsd {
+        if self.state == State::Master && self.setup.dialect.bows_out() {
             self.send(255, 255, out);
         }
         self.link_down();
     }
 
-    /// The operator's demotion. Both BSDs tell the group at once when it rises; ucarp knows none.
-    pub fn demote(&mut self, demotion: u8, out: &mut Vec<Packet>) {
-        let rose = demotion > self.demotion;
-        self.demotion = demotion;
-        if rose && self.state == State::Master && self.setup.dialect != Dialect::Ucarp {
+    /// The operator's demotion. FreeBSD tells the group of every change, OpenBSD only when it rises to one, NetBSD when
+    /// it rises from nothing. ucarp knows none.
+    pub fn demote(&mut self, now: Instant, demotion: u8, out: &mut Vec<Packet>) {
+        let before = std::mem::replace(&mut self.demotion, demotion);
+        let tells = match self.setup.dialect {
+            Dialect::Ucarp => false,
+            Dialect::FreeBsd => before != demotion,
+            Dialect::OpenBsd => before < demotion && demotion == 1,
+            Dialect::NetBsd => before == 0 && demotion > 0,
+        };
+        if tells && self.state == State::Master {
             self.advertise(out);
+            self.advertise_at = Some(self.after(now, self.interval()));
         }
     }
 
@@ -133,7 +200,7 @@ impl Model {
     pub fn timeout(&mut self, now: Instant, out: &mut Vec<Packet>) {
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise(out);
-            self.advertise_at = Some(now + self.interval());
+            self.advertise_at = Some(self.after(now, self.interval()));
         }
         if self.master_down_at.iter().flatten().any(|at| *at <= now) {
             self.become_master(now, out);
@@ -154,7 +221,10 @@ impl Model {
             // "replay or network loop detected"
             Dialect::OpenBsd if self.counter == Some(theirs.counter) => return,
             Dialect::OpenBsd => {}
-            Dialect::Ucarp | Dialect::FreeBsd => self.counter = Some(theirs.counter),
+            // The last one heard, be it lower than what they sent themselves.
+            Dialect::Ucarp | Dialect::FreeBsd | Dialect::NetBsd => {
+                self.counter = Some(theirs.counter);
+            }
         }
         if self.state == State::Master {
             self.master_hears(now, packet.source, theirs, out);
@@ -170,7 +240,8 @@ impl Model {
                 ours > theirs_rank
                     || (ours == theirs_rank && raw(source) < raw(self.setup.sources[0]))
             }
-            Dialect::FreeBsd => ours >= theirs_rank,
+            Dialect::FreeBsd | Dialect::NetBsd => ours >= theirs_rank,
+            // With their byte 4 greater it stays MASTER even beside a better advskew.
             Dialect::OpenBsd => {
                 (ours >= theirs_rank && theirs.demotion <= self.demotion)
                     || theirs.demotion < self.demotion
@@ -190,11 +261,11 @@ impl Model {
 
     fn backup_hears(&mut self, now: Instant, family: Family, theirs: Ad, out: &mut Vec<Packet>) {
         let (ours, theirs_rank) = (self.rank(), (theirs.advbase, theirs.advskew));
-        let open_bsd = self.setup.dialect == Dialect::OpenBsd;
+        let byte_4 = self.setup.dialect.uses_byte_4();
         let preempts = self.setup.preempt
             && ours < theirs_rank
-            && (!open_bsd || theirs.demotion >= self.demotion);
-        let less_demoted = open_bsd && theirs.demotion > self.demotion;
+            && (!byte_4 || theirs.demotion >= self.demotion);
+        let less_demoted = byte_4 && theirs.demotion > self.demotion;
         let patience = (
             u16::from(self.setup.deadratio) * u16::from(self.setup.advbase),
             ours.1,
@@ -204,7 +275,7 @@ impl Model {
         if preempts || less_demoted || will_time_out {
             self.become_master(now, out);
         } else if self.setup.group.uses(family) {
-            self.master_down_at[index(family)] = Some(now + self.master_down());
+            self.master_down_at[index(family)] = Some(self.after(now, self.master_down()));
         }
     }
 
@@ -213,7 +284,14 @@ impl Model {
         self.master_down_at = [None; 2];
         self.advertise(out);
         self.announced_at = Some(now);
-        self.advertise_at = Some(now + self.interval());
+        // The BSDs set the first timer of a reign by what they were set to, whatever they just advertised.
+        let first = match self.setup.dialect {
+            Dialect::Ucarp => self.interval(),
+            Dialect::FreeBsd | Dialect::OpenBsd | Dialect::NetBsd => {
+                interval(self.setup.advbase, self.setup.advskew)
+            }
+        };
+        self.advertise_at = Some(self.after(now, first));
     }
 
     fn become_backup(&mut self, now: Instant) {
@@ -224,25 +302,35 @@ impl Model {
                 .setup
                 .group
                 .uses(family)
-                .then(|| now + self.master_down());
+                .then(|| self.after(now, self.master_down()));
         }
     }
 
-    /// (advbase, advskew) as it advertises them: FreeBSD adds its demotion to advskew.
+    /// (advbase, advskew) as it advertises them.
     fn rank(&self) -> (u8, u8) {
-        let advskew = match self.setup.dialect {
-            Dialect::FreeBsd => self.setup.advskew.saturating_add(self.demotion).min(240),
-            Dialect::Ucarp | Dialect::OpenBsd => self.setup.advskew,
-        };
-        (self.setup.advbase, advskew)
+        let Setup {
+            dialect,
+            advbase,
+            advskew,
+            ..
+        } = self.setup;
+        (advbase, dialect.advertised(advskew, self.demotion))
     }
 
     fn interval(&self) -> Duration {
         let (advbase, advskew) = self.rank();
-        match (advbase, advskew) {
-            (0, 0) => STEP,
-            _ => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
-        }
+        interval(advbase, advskew)
+    }
+
+    /// When a timer that is set now is due. The tick under way counts as a whole one, so what is set between two ticks
+    /// comes up to one tick early, and what a timer sets anew comes late by the whole rounding, each time.
+    fn after(&self, now: Instant, exact: Duration) -> Instant {
+        let Some(tick) = self.setup.dialect.tick().map(nanos) else {
+            return now + exact;
+        };
+        let since_tick = (now.as_nanos() + tick - nanos(self.phase) % tick) % tick;
+        let last_tick = Instant::from_nanos(now.as_nanos() - since_tick);
+        last_tick + self.setup.dialect.timer(exact)
     }
 
     /// By its own advskew, without demotion.
@@ -269,7 +357,7 @@ impl Model {
     }
 
     fn send(&mut self, advbase: u8, advskew: u8, out: &mut Vec<Packet>) {
-        let demotion = if self.setup.dialect == Dialect::OpenBsd {
+        let demotion = if self.setup.dialect.uses_byte_4() {
             self.demotion
         } else {
             0
@@ -304,6 +392,18 @@ impl Model {
             (_, None) => self.rng.next_u64(),
         }
     }
+}
+
+/// Time between two advertisements, before any rounding.
+fn interval(advbase: u8, advskew: u8) -> Duration {
+    match (advbase, advskew) {
+        (0, 0) => STEP,
+        _ => Duration::from_secs(advbase.into()) + STEP * u32::from(advskew),
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("timers are far below 584 years")
 }
 
 /// ucarp on a little-endian host compares addresses without turning them round: the last octet counts most.

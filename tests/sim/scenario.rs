@@ -1,6 +1,7 @@
 //! What happens in one run, drawn from its seed before it starts: hosts, timers, network, faults.
 
 mod draw;
+pub mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use carp_common::units::{Family, Profile};
 use super::model::Dialect;
 use super::network::Weather;
 use super::packet::Group;
+use plan::Plan;
 
 /// When a run begins. Not 0, so that arithmetic with the clock's origin shows.
 pub const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -99,6 +101,8 @@ pub enum Fault {
     Loss(u64),
     /// The attacker sends something; the number seeds what.
     Inject(u64),
+    /// The attacker carries on with the plan of this number, or begins to.
+    Stroke(usize),
 }
 
 /// A whole run.
@@ -120,6 +124,8 @@ pub struct Scenario {
     pub ring: usize,
     /// Faults in order of time.
     pub faults: Vec<(Instant, Fault)>,
+    /// What the attacker is up to.
+    pub plans: Vec<Plan>,
     /// From here on nothing goes wrong.
     pub quiet_at: Instant,
     /// Hosts with equal (advbase, advskew) and a rule among them that need not settle within a bound, since BSDs yield to
@@ -162,7 +168,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 impl Member {
-    /// Time between two of its advertisements at the worst advskew that demotion can give it.
+    /// Longest time between two of its advertisements; if `demoted`, at the worst advskew that demotion can give it.
     #[must_use]
     pub fn interval(&self, demoted: bool) -> Duration {
         let advskew = if demoted {
@@ -170,23 +176,68 @@ impl Member {
         } else {
             self.advskew
         };
-        interval(self.advbase, advskew)
+        self.timer(interval(self.advbase, advskew))
     }
 
-    /// Silence after which it takes over.
+    /// Longest time after an advertisement that says so until its next one. The first interval of a BSD's reign is the
+    /// configured one.
+    #[must_use]
+    pub fn gap(&self, advbase: u8, advskew: u8) -> Duration {
+        let configured = match self.program {
+            Program::Carpd(_) | Program::Model(Dialect::Ucarp) => Duration::ZERO,
+            Program::Model(_) => interval(self.advbase, self.advskew),
+        };
+        self.timer(interval(advbase, advskew).max(configured))
+    }
+
+    /// Longest silence after which it takes over, for its own part.
     #[must_use]
     pub fn master_down(&self) -> Duration {
         let (ratio, skew) = (u32::from(self.deadratio), u32::from(self.advskew));
-        match self.advbase {
+        self.timer(match self.advbase {
             0 => STEP * ratio * skew.max(1),
             advbase => Duration::from_secs(advbase.into()) * ratio + STEP * skew,
+        })
+    }
+
+    /// How long a timer of its takes.
+    fn timer(&self, exact: Duration) -> Duration {
+        match self.program {
+            Program::Carpd(_) => exact,
+            Program::Model(dialect) => dialect.timer(exact),
         }
     }
 
-    /// (advbase, advskew): the rank in the election, lower is better.
+    /// Silence after which it takes over from a BSD: with advbase 0 that one's ticks count.
     #[must_use]
-    pub const fn rank(&self) -> (u8, u8) {
-        (self.advbase, self.advskew)
+    pub fn patience(&self) -> Duration {
+        let ticks = match (self.advbase, self.program) {
+            (0, Program::Carpd(_)) => ms(20) + STEP * u32::from(self.advskew.max(1)) * 3,
+            _ => Duration::ZERO,
+        };
+        self.master_down().max(ticks)
+    }
+
+    /// How much later than by its advskew alone a carpd follows a bow-out under the BSDs' rules.
+    #[must_use]
+    pub fn turn_by_address(&self) -> Duration {
+        match (self.program, self.sources) {
+            (Program::Carpd(Profile::Ucarp) | Program::Model(_), _) => Duration::ZERO,
+            (Program::Carpd(_), [IpAddr::V4(inet), IpAddr::V6(inet6)]) => ms(u64::from(
+                (inet.octets()[3] & 15).max(inet6.octets()[15] & 15),
+            )),
+            (Program::Carpd(_), _) => Duration::ZERO,
+        }
+    }
+
+    /// (advbase, advskew) as it advertises them when nothing demotes it: the rank in the election, lower is better.
+    #[must_use]
+    pub fn rank(&self) -> (u8, u8) {
+        let advskew = match self.program {
+            Program::Carpd(_) => self.advskew,
+            Program::Model(dialect) => dialect.advertised(self.advskew, 0),
+        };
+        (self.advbase, advskew)
     }
 
     /// A host with usual settings: advbase 1, deadratio 3, no scripts, no preemption. The number makes its addresses.
@@ -248,6 +299,7 @@ impl Scenario {
                 .iter()
                 .map(|(after, fault)| (START + *after, *fault))
                 .collect(),
+            plans: Vec::new(),
             quiet_at: START + quiet_after,
             demotion_divides: false,
             undo_demotion: false,
@@ -258,22 +310,39 @@ impl Scenario {
     /// Whether there is an attacker who must change nothing at all.
     #[must_use]
     pub fn attacker_is_powerless(&self) -> bool {
-        let injects = |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_));
+        let injects =
+            |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_) | Fault::Stroke(_));
         self.theme == Theme::Strict && self.faults.iter().any(injects)
     }
 
     /// The bound of this run: see the module's documentation.
     #[must_use]
     pub fn settling_time(&self) -> Duration {
-        let longest = self.members.iter().map(Member::master_down).max();
-        let (silence, interval) = (longest.unwrap_or_default(), self.longest_interval());
+        let longest = self.members.iter().map(Member::patience);
+        let (silence, interval) = (longest.max().unwrap_or_default(), self.longest_interval());
         // Two BSDs that yielded to each other both wait again, and one of them an interval longer.
         let tie = if ties(&self.members).is_some() {
             silence + interval
         } else {
             Duration::ZERO
         };
-        silence + interval * self.rounds() + tie + self.distrust() + 4 * self.step()
+        silence
+            + interval * (self.rounds() + self.answers())
+            + tie
+            + self.distrust()
+            + 4 * self.step()
+    }
+
+    /// Intervals more until a worse carpd has its answer: ucarp, FreeBSD and NetBSD give it with their next advertisement, an
+    /// OpenBSD is believed with its third, and where more than two are master an answer may come too early.
+    fn answers(&self) -> u32 {
+        let more = u32::from(self.members.len() > 2);
+        let of_others = self.members.iter().map(|member| match member.program {
+            Program::Carpd(_) => 0,
+            Program::Model(dialect) if dialect.has_constant_counter() => 2,
+            Program::Model(_) => 1,
+        });
+        more + of_others.max().unwrap_or_default()
     }
 
     /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross
@@ -293,7 +362,7 @@ impl Scenario {
     /// advertisements under its address makes it look like a forger as soon as its priority changes.
     #[must_use]
     pub fn trust_is_lost(&self) -> bool {
-        let constant = |m: &Member| m.program == Program::Model(Dialect::OpenBsd);
+        let constant = |m: &Member| matches!(m.program, Program::Model(dialect) if dialect.has_constant_counter());
         self.theme == Theme::Attack && self.members.iter().any(constant)
     }
 
@@ -348,13 +417,19 @@ fn undecided_ties(members: &[Member], group: &Group) -> bool {
     ties(members).is_some() && !decided
 }
 
-/// Whether all members read a demoted host's advertisements alike.
-fn one_reading_of_demotion(members: &[Member]) -> bool {
-    let open_bsd = |m: &Member| {
-        matches!(
-            m.program,
-            Program::Carpd(Profile::OpenBsd) | Program::Model(Dialect::OpenBsd)
-        )
-    };
-    members.iter().all(open_bsd) || !members.iter().any(open_bsd)
+/// Whether all of them read a demoted host's advertisements alike: nobody puts demotion into byte 4, or everybody
+/// compares that first, as every carpd and OpenBSD do.
+#[must_use]
+pub fn reading_of_demotion_is_one<'a>(members: impl Iterator<Item = &'a Member>) -> bool {
+    let (mut fills, mut ignores) = (false, false);
+    for member in members {
+        match member.program {
+            Program::Carpd(profile) => fills |= profile == Profile::OpenBsd,
+            Program::Model(dialect) => {
+                fills |= dialect.uses_byte_4();
+                ignores |= !dialect.uses_byte_4();
+            }
+        }
+    }
+    !(fills && ignores)
 }

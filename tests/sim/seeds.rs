@@ -56,6 +56,10 @@ fn no_seed_breaks_an_invariant() {
         "Heal",
         "Loss",
         "Inject",
+        "Overtake",
+        "Repeat",
+        "Rising",
+        "Past",
     ] {
         assert!(
             tally.contains_key(fault),

@@ -3,7 +3,7 @@
 //! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
 //! and what it asked for.
 
-use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
@@ -12,8 +12,9 @@ use carp_common::units::{Family, Profile, State};
 
 use super::host::Control;
 use super::model::index;
-use super::packet::{Ad, Group};
+use super::packet::{Ad, Group, Packet};
 use super::scenario::{STEP, interval};
+use super::signs::Signs;
 
 /// What went wrong, in a sentence.
 pub type Violation = String;
@@ -30,8 +31,6 @@ pub enum Heard {
 /// Most actions that one input may cause. Two families: one announcement, one advertisement and one notice each, and
 /// the four of a transition.
 const ACTIONS_MAX: usize = 16;
-/// More than the hosts of a group send in a quarter of an interval.
-const LATEST_MAX: usize = 32;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
 /// What was seen of one process since it started.
@@ -47,8 +46,10 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, what may restart it.
     may_wait_from: [Instant; 2],
-    /// Per family: the latest advertisements that were not one of them again.
-    latest: [VecDeque<(Ad, Instant)>; 2],
+    /// Per family: what arrived, as far as it tells signs of life from recordings.
+    signs: [Signs; 2],
+    /// The addresses that it sends from.
+    own: [IpAddr; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
     /// Send errors count as demotion too, by its own account.
@@ -79,8 +80,9 @@ pub struct SentCounters {
 }
 
 impl SentCounters {
-    /// Another process starts. Where all peers are carpd it goes on above the last counter. Others start at random, and
-    /// OpenBSD stays there; a new process follows them to where an earlier one may have been.
+    /// Another process starts. With strict counters it goes on above the last one. Others start at random, and OpenBSD
+    /// stays there; a new process follows them to where an earlier one may have been; and challenges leave out more
+    /// counters than the clock has gone on.
     pub fn restart(&mut self, rises: bool) {
         if !rises {
             *self = Self::default();
@@ -115,15 +117,22 @@ struct Pace {
     advertisements: [u32; 2],
 }
 
-/// Most announcements, and most advertisements, of one family in one advertisement interval: those of a takeover, those
-/// after its addresses were claimed, those that answer a worse master, and the periodic one, each at both ends of the
-/// interval.
-const PACE_MAX: u32 = 8;
+/// Most announcements of one family in one advertisement interval: those of a takeover, those after its addresses were
+/// claimed, those that answer a worse master, each at both ends of the interval.
+const ANNOUNCEMENTS_MAX: u32 = 8;
+/// Most advertisements: those, the periodic one, and the answers to counters that were never heard.
+const ADVERTISEMENTS_MAX: u32 = 20;
 
 impl Watch {
     /// For a process that starts now, on a host that sent these counters before.
     #[must_use]
-    pub fn new(settings: &Settings, group: &Group, sent: SentCounters, now: Instant) -> Self {
+    pub fn new(
+        settings: &Settings,
+        group: &Group,
+        own: [IpAddr; 2],
+        sent: SentCounters,
+        now: Instant,
+    ) -> Self {
         Self {
             settings: settings.clone(),
             group: group.clone(),
@@ -133,7 +142,8 @@ impl Watch {
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
-            latest: Default::default(),
+            signs: Default::default(),
+            own,
             heard: Causes::default(),
             suppressed: false,
             highest: [0; 2],
@@ -155,10 +165,14 @@ impl Watch {
     }
 
     /// The kernel got an advertisement; the process may take its time.
-    pub fn arrives(&mut self, at: Instant, family: Family, payload: &[u8], heard: Heard) {
-        let Some(ad) = self.group.open(payload) else {
+    pub fn arrives(&mut self, at: Instant, packet: &Packet, heard: Heard) {
+        let Packet { family, source, .. } = *packet;
+        let Some(ad) = self.group.open(&packet.payload) else {
             return;
         };
+        if source == self.own[index(family)] {
+            return;
+        }
         let highest = &mut self.highest[index(family)];
         let stale = self.settings.strict_counter && ad.counter <= *highest;
         *highest = (*highest).max(ad.counter);
@@ -166,18 +180,8 @@ impl Watch {
         let entitles = self.will_time_out(ad)
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
-        // What comes again within a quarter of its interval need not count: a ucarp that goes to and fro sends the same
-        // twice in a moment.
-        let latest = &mut self.latest[index(family)];
-        let quarter = interval(ad.advbase, ad.advskew) / 4;
-        let repeated = latest
-            .iter()
-            .any(|(known, since)| *known == ad && at < *since + quarter);
-        if !repeated {
-            latest.push_front((ad, at));
-            latest.truncate(LATEST_MAX);
-        }
-        if heard == Heard::Genuine && !stale && !entitles && !repeated {
+        let is_sign = self.signs[index(family)].arrives(at, source, ad);
+        if heard == Heard::Genuine && !stale && !entitles && is_sign {
             let must = &mut self.must_wait_from[index(family)];
             *must = (*must).max(at);
         }
@@ -291,7 +295,7 @@ impl Watch {
                 }
                 let count = &mut self.pace(now).announcements[index(family)];
                 *count += 1;
-                if *count > PACE_MAX {
+                if *count > ANNOUNCEMENTS_MAX {
                     return Err(format!(
                         "announced {family} addresses {count} times in one advertisement interval"
                     ));
@@ -337,6 +341,7 @@ impl Watch {
             return Err(format!("advertised as better than it is: {ad:?}"));
         }
         self.sent.add(ad.counter)?;
+        self.signs[index(family)].sent(ad.counter);
         if !self.settings.uses(family) {
             return Err(format!(
                 "advertised in {family}, in which it has no address"
@@ -345,7 +350,7 @@ impl Watch {
         self.highest[index(family)] = self.highest[index(family)].max(ad.counter);
         let count = &mut self.pace(now).advertisements[index(family)];
         *count += 1;
-        if *count > PACE_MAX {
+        if *count > ADVERTISEMENTS_MAX {
             return Err(format!(
                 "sent {count} {family} advertisements in one advertisement interval"
             ));
@@ -396,22 +401,20 @@ impl Watch {
                 to == State::Master && self.settings.preempt && self.heard.worse_master
             }
             Reason::PreemptingMoreDemotedMaster => {
-                to == State::Master
-                    && self.settings.profile == Profile::OpenBsd
-                    && self.heard.more_demoted_master
+                to == State::Master && self.heard.more_demoted_master
             }
             Reason::MasterWillTimeOut => to == State::Master && self.heard.slow_master,
             Reason::BetterMasterAdvertised => {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| self.standing_of(theirs) < self.standing())
+                        .is_some_and(|theirs| Self::standing_of(theirs) < self.standing())
             }
             Reason::TieLost => {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| self.standing_of(theirs) == self.standing())
+                        .is_some_and(|theirs| Self::standing_of(theirs) == self.standing())
             }
             Reason::Requested => to == State::Backup && self.steps_down,
             Reason::LinkDown => to == State::Init && self.link == LinkState::Down,
@@ -423,6 +426,11 @@ impl Watch {
                 "{from} -> {to} because {reason:?}, having heard {:?}",
                 self.theirs
             ));
+        }
+        if reason == Reason::Started {
+            for signs in &mut self.signs {
+                signs.begins(now);
+            }
         }
         if to == State::Backup {
             self.heard = Causes::default();
@@ -454,7 +462,7 @@ impl Watch {
             State::Backup => FAMILIES
                 .iter()
                 .filter(|family| self.settings.uses(**family) && self.sources[index(**family)])
-                .map(|family| self.may_wait_from[index(*family)] + self.master_down())
+                .map(|family| self.may_wait_from[index(*family)] + self.patience())
                 .min(),
             State::Master => Some(now + self.longest_interval()),
         };
@@ -495,7 +503,7 @@ impl Watch {
         (self.settings.advbase.0, advskew)
     }
 
-    /// Byte 4 as it should send it, which is what OpenBSD compares: the operator's demotion, and one more when it cannot
+    /// Byte 4 as it should send it: for OpenBSD the operator's demotion, and one more when it cannot
     /// send.
     fn demotion_byte(&self) -> u8 {
         match self.settings.profile {
@@ -509,13 +517,9 @@ impl Watch {
         (self.demotion_byte(), self.rank())
     }
 
-    /// Where another one stands, as its profile reads it.
-    fn standing_of(&self, theirs: Ad) -> (u8, (u8, u8)) {
-        let demotion = match self.settings.profile {
-            Profile::OpenBsd => theirs.demotion,
-            Profile::Ucarp | Profile::FreeBsd => 0,
-        };
-        (demotion, (theirs.advbase, theirs.advskew))
+    /// Where another one stands.
+    fn standing_of(theirs: Ad) -> (u8, (u8, u8)) {
+        (theirs.demotion, (theirs.advbase, theirs.advskew))
     }
 
     fn is_worse(&self, theirs: Ad) -> bool {
@@ -523,7 +527,7 @@ impl Watch {
     }
 
     fn is_more_demoted(&self, theirs: Ad) -> bool {
-        self.settings.profile == Profile::OpenBsd && theirs.demotion > self.demotion_byte()
+        theirs.demotion > self.demotion_byte()
     }
 
     /// Send errors are a demotion that nobody sees from outside.
@@ -542,6 +546,15 @@ impl Watch {
         let patience = (ratio * advbase, self.rank().1);
         let slow = patience < (u16::from(theirs.advbase), theirs.advskew);
         if advbase == 0 { bow_out } else { slow }
+    }
+
+    /// The master-down time, or what a BSD with advbase 0 is given.
+    fn patience(&self) -> Duration {
+        let bsd = match self.settings.advbase.0 {
+            0 => Duration::from_millis(20) + STEP * u32::from(self.settings.advskew.0.max(1)) * 3,
+            _ => Duration::ZERO,
+        };
+        self.master_down().max(bsd)
     }
 
     fn master_down(&self) -> Duration {

@@ -12,7 +12,7 @@ use carp_common::units::{Family, State};
 use super::attacker::Attacker;
 use super::group::Calm;
 use super::host::{Arrived, Control, Request};
-use super::model::{Dialect, index};
+use super::model::index;
 use super::network::{Fate, Network};
 use super::packet::Packet;
 use super::rng::Rng;
@@ -400,10 +400,12 @@ impl<'a> World<'a> {
             self.trace
                 .packet(self.now, &self.stations[from].name, "sends", &packet);
         }
+        let mut ahead = None;
         if let Some(attacker) = &mut self.attacker {
-            attacker.overhears(self.now, &packet);
+            attacker.overhears(self.now, from, &packet);
+            ahead = attacker.overtakes(self.now, &packet);
         }
-        let credible = self.is_credible(from, &packet);
+        self.remember_sent(from, &packet);
         let mut fates = Vec::new();
         for to in 0..self.stations.len() {
             self.network.carry(packet.family, from, to, &mut fates);
@@ -416,7 +418,13 @@ impl<'a> World<'a> {
             });
             for (copy, fate) in fates.iter().enumerate() {
                 if let Fate::Arrives(after) = *fate {
-                    let heard = if copy == 0 && to != from && credible {
+                    if copy == 0
+                        && to != from
+                        && let Some(ahead) = &ahead
+                    {
+                        self.overtake(to, after, ahead);
+                    }
+                    let heard = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
                         Heard::Genuine
                     } else {
                         Heard::Dubious
@@ -434,14 +442,15 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether its hearers must take it for a sign of life. Not under attack, because a forgery may have used its counter
-    /// before; and not when its counter was used before: sooner than a quarter of the interval it looks like a
-    /// duplicate, which happens to OpenBSD, whose counter is constant; with another priority it looks forged, which
+    /// Whether a worse master must yield to it, once it has challenged it. Not under attack, because a forgery may have used
+    /// its counter before; and not when its counter was used before: sooner than a quarter of the interval it looks like a
+    /// duplicate, which happens to OpenBSD, whose counter is constant; with another priority it looks altered, which
     /// happens to ucarp and FreeBSD, whose counters follow whatever they hear.
-    fn is_credible(&mut self, from: usize, packet: &Packet) -> bool {
+    fn remember_sent(&mut self, from: usize, packet: &Packet) {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
-        let constant = member.program == Program::Model(Dialect::OpenBsd);
+        let constant =
+            matches!(member.program, Program::Model(dialect) if dialect.has_constant_counter());
         let counter = packet.payload.get(8..16);
         let used = self.stations[from].last_sent.iter().any(|before| {
             before.payload.get(8..16) == counter
@@ -453,7 +462,6 @@ impl<'a> World<'a> {
         });
         let credible = !used && self.scenario.theme != Theme::Attack;
         self.remember(from, packet.payload.clone(), credible);
-        credible
     }
 
     fn remember(&mut self, from: usize, payload: Vec<u8>, credible: bool) {

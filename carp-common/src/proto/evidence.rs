@@ -8,7 +8,7 @@
 //! | A counter that … | proves |
 //! |---|---|
 //! | was heard before, from whomever | nothing |
-//! | is new and near above the source's last, or near above the group's highest | that the source lives |
+//! | is new and near above the source's last, or anybody's | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
@@ -78,8 +78,6 @@ pub struct Memory {
     pub(super) closed: PerFamily<Closed>,
     /// For sources whose counters have no order; only where there is one.
     pub(super) scattered: Option<Box<Scattered>>,
-    /// The highest counter that proved something or that we sent.
-    pub(super) highest: PerFamily<Option<u64>>,
     /// What we sent.
     pub(super) own: PerFamily<Own>,
 }
@@ -88,21 +86,21 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
     pub(super) run: Option<Run>,
-    /// When the last of it was sent, and what we had sent before.
-    at: Instant,
-    before: Option<Run>,
-    /// `run`, and the group's highest counter, before the very last.
-    previous: (Option<Run>, Option<u64>),
+    /// The last of it: an answer to one of ours may lie between two of them.
+    latest: [u64; OWN_LATEST],
+    /// `run` before the very last.
+    previous: Option<Run>,
 }
 
+/// How many of our own counters are remembered one by one.
+const OWN_LATEST: usize = 8;
+
 impl Own {
-    /// Whether we sent this before `arrival`. What waited in our queue while we sent something came from elsewhere.
-    fn contains(&self, counter: u64, arrival: Instant) -> bool {
-        let run = match arrival > self.at {
-            true => self.run,
-            false => self.before,
-        };
-        run.is_some_and(|run| run.contains(counter))
+    /// Whether we sent it, or cannot tell.
+    fn contains(&self, counter: u64) -> bool {
+        let is_recent = counter >= self.latest[0];
+        self.run.is_some_and(|run| run.contains(counter))
+            && (!is_recent || self.latest.contains(&counter))
     }
 }
 
@@ -214,7 +212,7 @@ impl Memory {
         let counter = advertisement.counter;
         let shown = Shown::of(advertisement);
         let known = self.peers.iter().position(|peer| peer.source == source);
-        let elsewhere = self.was_heard_elsewhere(source, arrival, advertisement);
+        let elsewhere = self.was_heard_elsewhere(source, advertisement);
         let evidence = match known {
             Some(index) if self.peers[index].showed(counter) => match elsewhere || no_openbsd {
                 true => self.peers[index].again_from_a_counting_one(counter, shown),
@@ -245,27 +243,18 @@ impl Memory {
                 peer.heard_at = peer.heard_at.max(arrival);
             }
         }
-        match evidence {
-            Evidence::New => {
-                self.highest[family] = self.highest[family].max(Some(counter));
-            }
-            Evidence::Constant => self.lead_back(family, source, counter),
-            Evidence::OtherVersion { .. }
-            | Evidence::Duplicate
-            | Evidence::Heard
-            | Evidence::Unrelated => {}
+        if evidence == Evidence::Constant {
+            self.lead_back(family, source, counter);
         }
         evidence
     }
 
-    /// We send this counter at `now`.
-    pub fn sent(&mut self, family: Family, counter: u64, now: Instant) {
+    /// We send this counter.
+    pub fn sent(&mut self, family: Family, counter: u64) {
         let own = &mut self.own[family];
-        own.previous = (own.run, self.highest[family]);
-        if now > own.at {
-            (own.at, own.before) = (now, own.run);
-        }
-        self.highest[family] = self.highest[family].max(Some(counter));
+        own.previous = own.run;
+        own.latest.rotate_left(1);
+        own.latest[OWN_LATEST - 1] = counter;
         match &mut own.run {
             Some(run) if is_near_above(counter, run.last) => run.last = counter,
             Some(_) | None => {
@@ -278,7 +267,7 @@ impl Memory {
 
     /// The last one in this family did not leave.
     pub fn unsend(&mut self, family: Family) {
-        (self.own[family].run, self.highest[family]) = self.own[family].previous;
+        self.own[family].run = self.own[family].previous;
     }
 
     /// Whether this source was warned of before, as far as we remember.
@@ -298,16 +287,18 @@ impl Memory {
 
     /// Whether only somebody who heard the group can know this counter.
     fn follows(&self, family: Family, counter: u64) -> bool {
-        self.highest[family].is_some_and(|highest| is_near_above(counter, highest))
+        let near = |last| is_near_above(counter, last);
+        let mut peers = self.peers.iter();
+        self.own[family].run.is_some_and(|run| near(run.last))
+            || peers.any(|peer| {
+                Family::of(peer.source) == family
+                    && (near(peer.latest.counter)
+                        || peer.candidate.is_some_and(|it| near(it.counter)))
+            })
     }
 
     /// Whether anybody but this source showed it, or this source did before it was restarted.
-    fn was_heard_elsewhere(
-        &self,
-        source: IpAddr,
-        arrival: Instant,
-        advertisement: &Advertisement,
-    ) -> bool {
+    fn was_heard_elsewhere(&self, source: IpAddr, advertisement: &Advertisement) -> bool {
         let family = Family::of(source);
         let counter = advertisement.counter;
         let others = self
@@ -318,7 +309,7 @@ impl Memory {
             let mut peers = self.peers.iter();
             peers.any(|peer| peer.source == source && peer.latest.counter == counter)
         };
-        self.own[family].contains(counter, arrival)
+        self.own[family].contains(counter)
             || others.into_iter().any(|peer| peer.showed(counter))
             || self.closed[family].contains(counter)
             || self
@@ -408,22 +399,15 @@ impl Memory {
     }
 
     /// An OpenBSD said its counter. ucarp, FreeBSD and NetBSD go on with whatever they heard last, also downwards, and so
-    /// they come to the counters above it again and again.
+    /// they come to the counters above it again and again: what they showed of those is forgotten.
     fn lead_back(&mut self, family: Family, source: IpAddr, counter: u64) {
+        let is_led = |last: u64| is_near_above(last, counter);
         self.closed[family].cut(counter);
-        for peer in &mut self.peers {
-            let last = peer.latest.counter;
-            if peer.source != source
-                && Family::of(peer.source) == family
-                && is_near_above(last, counter)
-            {
-                peer.latest.counter = counter;
-                peer.run = Some(Run {
-                    first: peer.run.map_or(counter, |run| run.first.min(counter)),
-                    last: counter,
-                });
-            }
-        }
+        self.peers.retain(|peer| {
+            peer.source == source
+                || Family::of(peer.source) != family
+                || !is_led(peer.latest.counter)
+        });
     }
 
     /// Puts the peer in; returns another when all places were taken.

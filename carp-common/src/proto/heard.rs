@@ -11,9 +11,8 @@ use crate::wire::advertisement::DIGEST_LEN;
 
 /// How far above the last counter a live peer's next one lies at most.
 ///
-/// A peer that counts goes on with one more than the highest it heard or sent; with strict counters each leaves out up to
-/// 2^16. What a host misses while the network is divided lies between. Two counters drawn by chance are as close once
-/// in 2^44.
+/// A peer that counts goes on with one more than the highest it heard or sent; a carpd leaves out up to 31. What a host
+/// misses while the network is divided lies between. Two counters drawn by chance are as close once in 2^43.
 pub const NEAR: u64 = 1 << 20;
 
 /// Whether a peer that heard or sent `last` may go on with `counter`.

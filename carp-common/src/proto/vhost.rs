@@ -93,6 +93,11 @@ pub struct VirtualHost {
     answers: Answers,
     /// Our next advertisement is a challenge that no recorded run may answer.
     leaves_out: bool,
+    /// The present advertisement is that challenge.
+    is_asking: bool,
+    /// The counters of the last challenge, and when it was sent.
+    asked: PerFamily<Option<u64>>,
+    asked_at: Option<Instant>,
     /// Challenges since we became MASTER.
     unanswered: u8,
     better: BetterMaster,
@@ -155,6 +160,9 @@ impl VirtualHost {
             altered_at: None,
             answers: Answers::default(),
             leaves_out: false,
+            is_asking: false,
+            asked: PerFamily::default(),
+            asked_at: None,
             unanswered: 0,
             better: BetterMaster::default(),
             limits: Limits::default(),
@@ -384,6 +392,8 @@ impl VirtualHost {
         self.timers.clear_all();
         self.take_over = None;
         self.unanswered = 0;
+        self.asked = PerFamily::default();
+        self.asked_at = None;
         if to == State::Master {
             self.counters.transitions_to_master += 1;
         }

@@ -10,8 +10,9 @@ use super::super::model::Dialect;
 use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
+use super::plan::draw_plan;
 use super::{
-    Fault, Finale, Member, Program, START, Scenario, Theme, ms, one_reading_of_demotion,
+    Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
     undecided_ties,
 };
 
@@ -20,10 +21,11 @@ impl Scenario {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let theme = match rng.between(0, 9) {
-            0..=3 => Theme::Ours,
-            4..=6 => Theme::Mixed,
-            7..=8 => Theme::Attack,
+        // More than a third with an attacker: all of Attack, and half of Strict.
+        let theme = match rng.between(0, 19) {
+            0..=6 => Theme::Ours,
+            7..=11 => Theme::Mixed,
+            12..=17 => Theme::Attack,
             _ => Theme::Strict,
         };
         Self::draw(seed, theme, &mut rng)
@@ -69,7 +71,9 @@ impl Scenario {
                 .iter()
                 .any(|m| b.master_down() <= m.interval(true) + margin)
         });
-        let demotion_divides = impatient || !one_reading_of_demotion(&members);
+        // Every demoted NetBSD has 240, and equals yield to each other.
+        let levels = programs.contains(&Program::Model(Dialect::NetBsd));
+        let demotion_divides = impatient || levels || !reading_of_demotion_is_one(members.iter());
         let undo_demotion = demotion_divides || rng.chance(500);
         let horizon = if fast {
             ms(rng.between(500, 4_000))
@@ -82,8 +86,17 @@ impl Scenario {
         for _ in 0..count {
             draw_fault(powerless, &members, &group, horizon, rng, &mut faults);
         }
+        let mut plans = Vec::new();
         if theme == Theme::Attack || powerless {
-            draw_attack(horizon, rng, &mut faults);
+            // At random, by plan, or both.
+            let planned = rng.between(0, 3);
+            if powerless || planned < 2 {
+                draw_attack(horizon, rng, &mut faults);
+            }
+            for _ in 0..planned {
+                let into = (&mut plans, &mut faults);
+                draw_plan(powerless, &members, horizon, rng, into);
+            }
         }
         // Send errors leave a demotion behind that nobody but its owner can see.
         let seen = |fault: &Fault| !(demotion_divides && matches!(fault, Fault::SendErrors(_)));
@@ -98,6 +111,7 @@ impl Scenario {
             latency,
             ring,
             faults,
+            plans,
             quiet_at,
             undecided_ties,
             demotion_divides,
@@ -118,8 +132,9 @@ fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng
     } else {
         Duration::from_micros(10)
     };
-    // FreeBSD yields to its own reflection, as to any equal.
-    let reflects = !programs.contains(&Program::Model(Dialect::FreeBsd)) && rng.chance(300);
+    // FreeBSD and NetBSD yield to their own reflection, as to any equal.
+    let yields = [Dialect::FreeBsd, Dialect::NetBsd].map(Program::Model);
+    let reflects = !yields.iter().any(|program| programs.contains(program)) && rng.chance(300);
     let loses = !powerless && rng.chance(400);
     Weather {
         delay_min,
@@ -153,28 +168,33 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
         Theme::Attack => rng.chance(300),
     };
     // A pure neighbourhood is the usual one: the profile that fits the peers. One in four is a zoo.
-    let kin = match profile {
-        Profile::Ucarp => Dialect::Ucarp,
-        Profile::FreeBsd => Dialect::FreeBsd,
-        Profile::OpenBsd => Dialect::OpenBsd,
+    let kin: &[Dialect] = match profile {
+        Profile::Ucarp => &[Dialect::Ucarp],
+        Profile::FreeBsd if rng.chance(300) => &[Dialect::FreeBsd, Dialect::NetBsd],
+        Profile::FreeBsd => &[Dialect::FreeBsd],
+        Profile::OpenBsd => &[Dialect::OpenBsd],
     };
     let zoo = rng.chance(250);
     (0..hosts.max(2))
         .map(|host| match (foreign && host > 0 && rng.chance(600), zoo) {
             (false, _) => carpd,
-            (true, false) => Program::Model(kin),
-            (true, true) => {
-                Program::Model(rng.pick(&[Dialect::Ucarp, Dialect::FreeBsd, Dialect::OpenBsd]))
-            }
+            (true, false) => Program::Model(rng.pick(kin)),
+            (true, true) => Program::Model(rng.pick(&[
+                Dialect::Ucarp,
+                Dialect::FreeBsd,
+                Dialect::OpenBsd,
+                Dialect::NetBsd,
+            ])),
         })
         .collect()
 }
 
 fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
-    let inet_only = programs.contains(&Program::Model(Dialect::Ucarp));
+    let ucarp = programs.contains(&Program::Model(Dialect::Ucarp));
+    let inet_only = ucarp || programs.contains(&Program::Model(Dialect::NetBsd));
     let families = if inet_only { 0 } else { rng.between(0, 4) };
     // ucarp knows exactly one address.
-    let inet_count = if inet_only { 1 } else { rng.byte(1, 3) };
+    let inet_count = if ucarp { 1 } else { rng.byte(1, 3) };
     let inet = (0..inet_count)
         .map(|n| Ipv4Addr::new(192, 0, 2, 100 + n))
         .collect();
@@ -227,10 +247,10 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
             } else {
                 rng.byte(0, 254)
             };
-            let bsd = matches!(program, Program::Model(Dialect::FreeBsd | Dialect::OpenBsd));
-            // ucarp's own timers make advbase 0 flap, and FreeBSD refuses it.
+            let bsd = matches!(program, Program::Model(dialect) if dialect != Dialect::Ucarp);
+            // The timers of ucarp and NetBSD make advbase 0 flap, and FreeBSD refuses it.
             let foreign_fast = advbase == 0
-                && matches!(program, Program::Model(Dialect::Ucarp | Dialect::FreeBsd));
+                && matches!(program, Program::Model(dialect) if dialect != Dialect::OpenBsd);
             // Raw and numeric order of the addresses differ: 10.9.1.x against 10.9.0.y.
             let octet = third_octets.remove(rng.index(third_octets.len()));
             let last = if rng.chance(500) {
@@ -240,12 +260,6 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
             };
             let inet = Ipv4Addr::new(10, 9, octet, last);
             let inet6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, octet.into(), rng.byte(1, 9).into());
-            // FreeBSD advertises 240 at most, whatever it was told.
-            let advskew = if program == Program::Model(Dialect::FreeBsd) {
-                advskew.min(240)
-            } else {
-                advskew
-            };
             Member {
                 program,
                 advbase: if foreign_fast { 1 } else { advbase },

@@ -1,13 +1,16 @@
 //! What goes wrong, and what is mended.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use carp_common::proto::{AddressSet, Key, LinkState, Settings};
 use carp_common::time::Instant;
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
 
+use super::super::attacker::Ahead;
 use super::super::host::{Control, Host, Start};
-use super::super::model::{Dialect, Model, Setup, index};
+use super::super::model::{Model, Setup, index};
+use super::super::packet::Packet;
 use super::super::scenario::{Fault, Finale, Member, Program, Scenario, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
@@ -57,6 +60,10 @@ impl World<'_> {
             self.inject(number);
             return Ok(());
         }
+        if let Fault::Stroke(plan) = fault {
+            self.stroke(plan);
+            return Ok(());
+        }
         let left = if let Fault::Crash(number) = fault {
             self.leaves(number, false)
         } else if let Fault::Stop(number) = fault {
@@ -97,7 +104,7 @@ impl World<'_> {
             Fault::Partition(mask) => self.partition(mask),
             Fault::Heal => self.network.heal(),
             Fault::Loss(permille) => self.network.set_loss(permille),
-            Fault::Inject(_) => unreachable!("handled above"),
+            Fault::Inject(_) | Fault::Stroke(_) => unreachable!("handled above"),
         }
         let name = format!("{fault:?}");
         self.count(name.split(['(', ' ']).next().unwrap_or_default());
@@ -117,12 +124,12 @@ impl World<'_> {
     }
 
     /// ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was restarted more than once, and hardly heard in
-    /// between, is taken for one whose counter moves, and then its bow-out for a forgery.
+    /// between, is taken for one whose counter moves, and then its bow-out for a forgery; a NetBSD that hears nobody has a
+    /// new counter each time.
     fn bows_out(&self, number: usize) -> bool {
         match self.scenario.members[number].program {
             Program::Carpd(_) => true,
-            Program::Model(Dialect::OpenBsd) => self.stations[number].incarnation < 3,
-            Program::Model(Dialect::Ucarp | Dialect::FreeBsd) => false,
+            Program::Model(dialect) => dialect.bows_out() && self.stations[number].incarnation < 3,
         }
     }
 
@@ -183,7 +190,7 @@ impl World<'_> {
         match &mut station.body {
             Body::Model(model) => {
                 let mut out = Vec::new();
-                model.demote(demotion, &mut out);
+                model.demote(self.now, demotion, &mut out);
                 self.model_acted(number, out);
             }
             Body::Carpd(_) => self.control(number, Control::Demotion(demotion)),
@@ -211,9 +218,7 @@ impl World<'_> {
         let member = &self.scenario.members[number];
         let rng = self.rng.fork();
         let station = &mut self.stations[number];
-        station
-            .sent
-            .restart(self.scenario.members.iter().all(Member::is_carpd));
+        station.sent.restart(self.scenario.theme == Theme::Strict);
         station.incarnation += 1;
         station.demotion = 0;
         station.wake_at = None;
@@ -264,17 +269,25 @@ impl World<'_> {
     }
 
     fn inject(&mut self, number: u64) {
-        let Some(attacker) = &mut self.attacker else {
-            return;
-        };
-        let Some((packet, targets)) = attacker.strikes(self.now, number) else {
-            return;
-        };
-        self.trace.packet(self.now, "attacker", "injects", &packet);
-        if self.scenario.theme != Theme::Strict {
-            self.calm.disturb(self.now);
+        let attacker = self.attacker.as_ref();
+        if let Some(sent) = attacker.and_then(|attacker| attacker.strikes(self.now, number)) {
+            self.count("Inject");
+            self.attack(sent);
         }
-        self.count("Inject");
+    }
+
+    fn stroke(&mut self, plan: usize) {
+        let attacker = self.attacker.as_mut();
+        if let Some(sent) = attacker.and_then(|attacker| attacker.carries_on(self.now, plan)) {
+            let ploy = format!("{:?}", self.scenario.plans[plan].ploy);
+            self.count(ploy.split(['(', ' ']).next().unwrap_or_default());
+            self.attack(sent);
+        }
+    }
+
+    fn attack(&mut self, (packet, targets): (Packet, u64)) {
+        self.trace.packet(self.now, "attacker", "injects", &packet);
+        self.is_attacked(self.now);
         for to in 0..self.stations.len() {
             if targets >> to & 1 == 1 {
                 self.push(
@@ -287,6 +300,33 @@ impl World<'_> {
                 );
             }
         }
+    }
+
+    /// What the attacker sent arrives until then.
+    fn is_attacked(&mut self, until: Instant) {
+        if self.scenario.theme != Theme::Strict {
+            self.calm.disturb(until);
+        }
+    }
+
+    /// A frame is on its way to a host, and there it arrives behind another one.
+    pub(super) fn overtake(&mut self, to: usize, after: Duration, ahead: &Ahead) {
+        if ahead.targets >> to & 1 == 0 {
+            return;
+        }
+        let at = self.now + after.saturating_sub(ahead.by);
+        self.trace
+            .packet(at, "attacker", "is first with", &ahead.packet);
+        self.is_attacked(self.now + after);
+        self.count("Overtake");
+        self.push(
+            at,
+            Event::Arrives {
+                to,
+                packet: ahead.packet.clone(),
+                heard: Heard::Dubious,
+            },
+        );
     }
 }
 

@@ -7,21 +7,26 @@
 
 use super::{
     Advertiser, Duration, Evidence, Family, Instant, IpAddr, NOTICE_INTERVAL, Notice, Origin,
-    Profile, State, Timer, VirtualHost,
+    Profile, Settings, State, Timer, VirtualHost,
 };
 use crate::proto::election::BackupDecision;
 use crate::proto::heard::is_near_above;
 use crate::units::{AdvBase, Priority};
 
-/// Advertisements that answer something within one interval, when its counter was never heard. What a recording can
-/// repeat is answered once.
-const ANSWERS_MAX: u8 = 3;
-/// Least number of counters left out before a challenge, and the most that chance adds less one.
-const JUMP: u64 = 1 << 28;
+/// Advertisements that answer something within one interval, when its counter was never heard and is above ours: whoever sent it
+/// is not content with what is under way.
+const URGENT_MAX: u8 = 8;
+/// The same for all else, which a recording can repeat too.
+const OTHERS_MAX: u8 = 2;
+/// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
+/// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
+const JUMP: u64 = 1 << 27;
 /// Challenges without an answer that someone should know of.
 const UNANSWERED_MAX: u8 = 3;
 /// How long takeovers take their time after an advertisement was heard in two versions.
 const SUSPICION: Duration = Duration::from_secs(60);
+/// Most that they wait then.
+const SUSPENSE: Duration = Duration::from_millis(100);
 /// A BSD's timers are rounded up to ticks, and one more is added. Two of 10 ms: OpenBSD and NetBSD at hz 100.
 const BSD_TICKS: Duration = Duration::from_millis(20);
 
@@ -29,7 +34,8 @@ const BSD_TICKS: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answers {
     since: Option<Instant>,
-    count: u8,
+    urgent: u8,
+    others: u8,
 }
 
 impl VirtualHost {
@@ -43,10 +49,12 @@ impl VirtualHost {
     ) -> bool {
         match evidence {
             Evidence::Constant => true,
-            Evidence::New => self
-                .sequence
-                .sent_before(family, arrival)
-                .is_none_or(|sent| is_near_above(counter, sent)),
+            Evidence::New => {
+                self.sequence
+                    .sent_before(family, arrival)
+                    .is_none_or(|sent| is_near_above(counter, sent))
+                    || self.asked[family].is_some_and(|asked| is_near_above(counter, asked))
+            }
             Evidence::OtherVersion { .. }
             | Evidence::Duplicate
             | Evidence::Heard
@@ -54,11 +62,21 @@ impl VirtualHost {
         }
     }
 
-    /// Lets a MASTER that claims to be better prove that it lives.
-    pub(super) fn challenge(&mut self, source: IpAddr, evidence: Evidence) {
+    /// Lets a MASTER that claims to be better, or equal, prove that it lives.
+    ///
+    /// Of two equals that ask each other one leaves out no counters, or neither would ever answer the other.
+    pub(super) fn challenge(
+        &mut self,
+        family: Family,
+        source: IpAddr,
+        equal: bool,
+        counter: u64,
+        evidence: Evidence,
+    ) {
         self.counters.challenges += 1;
-        self.leaves_out |= evidence.is_new();
-        if self.answer(evidence) {
+        let answers = equal && self.sources[family] < Some(source);
+        self.leaves_out |= evidence.is_new() && !answers;
+        if self.answer(family, counter, evidence) {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         if self.unanswered > UNANSWERED_MAX {
@@ -70,13 +88,20 @@ impl VirtualHost {
     }
 
     /// Advertises with the next timeout, unless there were too many answers in this interval. True when it will.
-    pub(super) fn answer(&mut self, evidence: Evidence) -> bool {
+    pub(super) fn answer(&mut self, family: Family, counter: u64, evidence: Evidence) -> bool {
         let pace = self.interval();
-        let Answers { since, count } = &mut self.answers;
-        if since.is_none_or(|since| self.now >= since + pace) {
-            (*since, *count) = (Some(self.now), 0);
+        let is_above = Some(counter) > self.sequence.sent_before(family, self.now);
+        let answers = &mut self.answers;
+        if answers.since.is_none_or(|since| self.now >= since + pace) {
+            *answers = Answers {
+                since: Some(self.now),
+                ..Answers::default()
+            };
         }
-        let most = if evidence.is_new() { ANSWERS_MAX } else { 1 };
+        let (count, most) = match evidence.is_new() && is_above {
+            true => (&mut answers.urgent, URGENT_MAX),
+            false => (&mut answers.others, OTHERS_MAX),
+        };
         let may = *count < most;
         if may {
             *count += 1;
@@ -85,9 +110,14 @@ impl VirtualHost {
         may
     }
 
-    /// Leaves out counters before the next advertisement, when that is to be a challenge.
+    /// Leaves out counters before the next advertisement, when that is to be a challenge: once in an interval, so that the answer
+    /// to an earlier one is not taken for less. Not with strict counters, which have to rise across restarts.
     pub(super) fn leave_out(&mut self) {
-        if core::mem::take(&mut self.leaves_out) {
+        let pace = self.interval();
+        let wants = core::mem::take(&mut self.leaves_out) && !self.settings.strict_counter;
+        if wants && self.asked_at.is_none_or(|at| self.now >= at + pace) {
+            self.asked_at = Some(self.now);
+            self.is_asking = true;
             // Nobody without the password can tell how many.
             let [a, b, c, d, ..] = self.authenticator.sign(self.sequence.next());
             let chance = u64::from(u32::from_be_bytes([a, b, c, d])) % JUMP;
@@ -99,10 +129,17 @@ impl VirtualHost {
     pub(super) fn believe(&mut self, family: Family, origin: Origin, theirs: Priority) {
         self.last_heard = Some(origin);
         self.doubt.proven(origin.arrival);
-        let vhid = self.settings.vhid.get();
-        let is_bsd = origin.ethernet_source == [0, 0, 0x5e, 0, 1, vhid];
-        self.bsd_patience[family] = match (is_bsd, theirs.advbase) {
-            (true, AdvBase(0)) => BSD_TICKS + theirs.interval() * 3,
+        let Settings {
+            vhid,
+            advbase,
+            advskew,
+            ..
+        } = self.settings;
+        let is_bsd = origin.ethernet_source == [0, 0, 0x5e, 0, 1, vhid.get()];
+        self.bsd_patience[family] = match (is_bsd, theirs.advbase, advbase) {
+            (true, AdvBase(0), AdvBase(0)) => {
+                BSD_TICKS + Priority { advbase, advskew }.interval() * 3
+            }
             _ => Duration::ZERO,
         };
     }
@@ -142,7 +179,7 @@ impl VirtualHost {
     /// How much longer a takeover waits that an advertisement calls for: after one was altered, for the other version.
     pub(super) fn suspicion(&self) -> Duration {
         match self.altered_at {
-            Some(at) if self.now < at + SUSPICION => self.interval() / 4,
+            Some(at) if self.now < at + SUSPICION => (self.interval() / 4).min(SUSPENSE),
             Some(_) | None => Duration::ZERO,
         }
     }

@@ -67,7 +67,9 @@ impl VirtualHost {
         match self.state {
             State::Init => {}
             State::Backup => self.judge_as_backup(family, origin, theirs, evidence),
-            State::Master => self.judge_as_master(family, origin, theirs, counter, evidence),
+            State::Master => {
+                self.judge_as_master(family, origin, theirs, counter, evidence);
+            }
         }
     }
 
@@ -238,7 +240,7 @@ impl VirtualHost {
             // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
             MasterDecision::Stay if tie.inet_decides && ours == theirs => return,
             MasterDecision::Stay => {
-                self.reassert(evidence);
+                self.reassert(family, counter, evidence);
                 self.notify_limited(
                     |limits| &mut limits.worse_master,
                     |suppressed| Notice::WorseMasterAdvertised { source, suppressed },
@@ -254,7 +256,7 @@ impl VirtualHost {
             self.better.heard(family, origin, theirs.priority);
             self.give_way(reason, since, origin.ethernet_source);
         } else {
-            self.challenge(source, evidence);
+            self.challenge(family, source, reason == Reason::TieLost, counter, evidence);
         }
     }
 

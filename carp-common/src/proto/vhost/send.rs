@@ -15,6 +15,7 @@ impl VirtualHost {
     pub(super) fn advertise(&mut self) {
         self.leave_out();
         self.send(self.advertised());
+        self.is_asking = false;
         self.timers
             .set(Timer::Advertise, self.now + self.interval());
     }
@@ -44,7 +45,10 @@ impl VirtualHost {
     fn send(&mut self, priority: Priority) {
         for family in self.active_families() {
             let counter = self.sequence.send(family, self.stride(family), self.now);
-            self.memory.sent(family, counter, self.now);
+            self.memory.sent(family, counter);
+            if self.is_asking {
+                self.asked[family] = Some(counter);
+            }
             let digest = self.authenticator.sign(counter);
             if let Some(source) = self.sources[family] {
                 self.sent.remember(source, counter, digest);
@@ -67,14 +71,14 @@ impl VirtualHost {
         }
     }
 
-    /// How many counters we leave out before each that we send. Two strict MASTERs whose advertisements cross would each
-    /// find the other's counter used up, again and again; so each has a step of its own. An hour of advertisements takes
-    /// less than a second of the clock that the first counter comes from.
+    /// How many counters we leave out before the next. Two MASTERs whose advertisements cross would each find the other's
+    /// counter used up, again and again; so each has a step of its own.
     fn stride(&self, family: Family) -> u64 {
-        match (self.settings.strict_counter, self.sources[family]) {
-            (true, Some(IpAddr::V4(source))) => stride_of(&source.octets()),
-            (true, Some(IpAddr::V6(source))) => stride_of(&source.octets()),
-            (true, None) | (false, _) => 0,
+        let next = self.sequence.next();
+        match self.sources[family] {
+            Some(IpAddr::V4(source)) => stride_of(&source.octets(), next),
+            Some(IpAddr::V6(source)) => stride_of(&source.octets(), next),
+            None => 0,
         }
     }
 
@@ -134,11 +138,11 @@ impl VirtualHost {
     /// its own, because the other one waits for it before it yields.
     ///
     /// At once means with the next timeout: a better MASTER may be waiting in the same queue.
-    pub(super) fn reassert(&mut self, evidence: Evidence) {
+    pub(super) fn reassert(&mut self, family: Family, counter: u64, evidence: Evidence) {
         if self.state != State::Master {
             return;
         }
-        self.answer(evidence);
+        self.answer(family, counter, evidence);
         let pace: Duration = self.interval();
         if self.reasserted_at.is_some_and(|at| self.now < at + pace) {
             return;
@@ -149,10 +153,13 @@ impl VirtualHost {
     }
 }
 
-/// FNV-1a, folded: hosts differ in any octet of their addresses. Range: below 2^16.
-fn stride_of(octets: &[u8]) -> u64 {
-    let hash = octets.iter().fold(0x811c_9dc5_u32, |hash, octet| {
-        (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193)
+/// FNV-1a over the address and the counter: hosts differ in any octet of their addresses, and take other steps each time.
+/// Range: below 32, so that a peer that missed thirty thousand advertisements still finds the next one near.
+fn stride_of(octets: &[u8], next: u64) -> u64 {
+    let counter = next.to_be_bytes();
+    let bytes = octets.iter().chain(&counter);
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     });
-    u64::from((hash >> 16) ^ (hash & 0xffff))
+    u64::from((hash >> 27) ^ (hash & 0x1f))
 }

@@ -1,0 +1,147 @@
+//! Which advertisements one host must take for a sign of life, told from what arrived at its kernel.
+//!
+//! Less than the core believes: only where the counter leaves no doubt. Written without the core, so that a mistake there is
+//! noticed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use carp_common::time::Instant;
+
+use super::packet::Ad;
+use super::scenario::interval;
+
+/// A peer's next counter lies at most so far above the last one.
+pub const NEAR: u64 = 1 << 20;
+
+/// Whether a peer that heard or sent `last` may go on with `counter`.
+#[must_use]
+pub const fn is_near_above(counter: u64, last: u64) -> bool {
+    counter > last && counter - last <= NEAR
+}
+
+/// What arrived in one family.
+#[derive(Debug, Default)]
+pub struct Signs {
+    /// Every counter that arrived, and that the host sent.
+    known: BTreeSet<u64>,
+    /// The last that the host sent.
+    own: Option<u64>,
+    sources: BTreeMap<IpAddr, Steps>,
+}
+
+/// The counters of one source.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    last: u64,
+    /// It counts: one counter was near above the one before.
+    counts: bool,
+    /// A counter that came after those and is unrelated to them.
+    stray: Option<u64>,
+    /// What it showed with its last counter, when, and how often it came again.
+    shown: (u8, u8, u8),
+    first_at: Instant,
+    last_at: Instant,
+    again: u32,
+}
+
+impl Signs {
+    /// The host sent this counter.
+    pub fn sent(&mut self, counter: u64) {
+        self.known.insert(counter);
+        self.own = Some(counter);
+    }
+
+    /// The host begins to listen: what arrived before it did not hear.
+    pub fn begins(&mut self, now: Instant) {
+        for steps in self.sources.values_mut() {
+            *steps = Steps {
+                counts: true,
+                stray: None,
+                again: 0,
+                first_at: now,
+                ..*steps
+            };
+        }
+    }
+
+    /// An authentic advertisement arrived. True when it must be taken for a sign of life, if its sender sent it now.
+    pub fn arrives(&mut self, at: Instant, source: IpAddr, ad: Ad) -> bool {
+        let counter = ad.counter;
+        let highest = self.known.last().copied();
+        let around = counter.saturating_sub(NEAR)..=counter.saturating_add(NEAR);
+        let lonely = self.known.range(around).next().is_none();
+        let is_new = highest.is_none_or(|highest| counter > highest) || lonely;
+        let near = |last: Option<u64>| last.is_some_and(|last| is_near_above(counter, last));
+        let follows = near(self.own)
+            || self
+                .sources
+                .values()
+                .any(|steps| near(Some(steps.last)) || near(steps.stray));
+        let fresh = self.known.insert(counter);
+        let shown = (ad.advbase, ad.advskew, ad.demotion);
+        let new = Steps {
+            last: counter,
+            counts: follows,
+            stray: None,
+            shown,
+            first_at: at,
+            last_at: at,
+            again: 0,
+        };
+        let Some(steps) = self.sources.get_mut(&source) else {
+            if fresh {
+                self.sources.insert(source, new);
+            }
+            return is_new;
+        };
+        if !fresh {
+            return steps.repeats(at, counter, shown, interval(ad.advbase, ad.advskew) / 4);
+        }
+        let near = is_near_above(counter, steps.last);
+        if near || follows {
+            *steps = Steps {
+                counts: true,
+                ..new
+            };
+            return is_new;
+        }
+        if !steps.counts {
+            *steps = new;
+            return is_new;
+        }
+        match steps.stray.replace(counter) {
+            None => false,
+            Some(stray) => {
+                *steps = Steps {
+                    counts: is_near_above(counter, stray),
+                    ..new
+                };
+                is_new
+            }
+        }
+    }
+}
+
+impl Steps {
+    /// The same counter again: an OpenBSD's, once it came often enough.
+    fn repeats(
+        &mut self,
+        at: Instant,
+        counter: u64,
+        shown: (u8, u8, u8),
+        quarter: std::time::Duration,
+    ) -> bool {
+        if self.last != counter || self.counts || at < self.last_at + quarter {
+            return false;
+        }
+        if self.shown != shown {
+            self.shown = shown;
+            return false;
+        }
+        self.last_at = at;
+        self.again += 1;
+        // Another source may have shown it first, and the core may have looked at the first repetition too soon.
+        self.again > 4 && at >= self.first_at + quarter * 20
+    }
+}
