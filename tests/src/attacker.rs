@@ -147,6 +147,13 @@ impl Attacker {
         all
     }
 
+    /// The highest counter heard so far, of any group: a peer goes on above it.
+    #[must_use]
+    pub fn highest_counter(&self) -> Option<u64> {
+        let all = lock(&self.shared.recordings);
+        all.iter().map(|recording| recording.carp().counter).max()
+    }
+
     /// Waits until `count` advertisements of a source have been recorded, and returns all of them, oldest first.
     ///
     /// # Errors
