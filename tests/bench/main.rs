@@ -6,6 +6,7 @@
 //! | [`link`] | what a daemon costs the traffic of its link |
 //! | [`floods`] | who stays sane under a flood |
 //! | [`failover`], [`scene`] | how long a client waits |
+//! | [`replays`] | what recordings in the wrong hands cost |
 //! | [`hold`] | who stays on a busy machine |
 //! | [`scale`] | thousands of virtual hosts |
 //! | [`size`] | bytes, and the time to start |
@@ -27,6 +28,7 @@ mod link;
 mod machine;
 mod markdown;
 mod plot;
+mod replays;
 mod report;
 mod scale;
 mod scene;
@@ -75,11 +77,12 @@ pub struct Findings {
 type Benchmark = fn(Plan) -> Result<Findings>;
 
 /// In the order of the documentation.
-const BENCHMARKS: [(&str, Benchmark); 7] = [
+const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("cost", cost::run),
     ("link", link::run),
     ("floods", floods::run),
     ("failover", failover::run),
+    ("replays", replays::run),
     ("hold", hold::run),
     ("scale", scale::run),
     ("size", size::run),

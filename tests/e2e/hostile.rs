@@ -321,11 +321,20 @@ fn a_right_advertisement_in_a_priority_tagged_frame_is_believed() -> Result<()> 
     believed(Scene::new(lab!())?, |forgery| forgery.vlans = vec![0])
 }
 
-/// The same better advertisement that every test above makes wrong in one way: when it is right, the MASTER yields.
+/// The same better advertisement that every test above makes wrong in one way: when it is right, and comes from somebody who has
+/// heard the MASTER, the MASTER yields.
 fn believed(scene: Scene, change: impl FnOnce(&mut Forgery)) -> Result<()> {
     let injector = Injector::open(&scene.pair.c)?;
     let mark = scene.a.mark();
-    injector.send(&scene.better().with(change).frame())?;
+    let (_, last) = scene
+        .pair
+        .capture
+        .advertisement(scene.pair.capture.mark(), "a", LONG)?;
+    let better = scene.better().with(|forgery| {
+        // Above what the MASTER may have sent meanwhile, too.
+        forgery.counter = last.counter + 3;
+    });
+    injector.send(&better.with(change).frame())?;
     scene
         .a
         .wait_for_after(mark, "Switching to state: BACKUP", LONG)?;

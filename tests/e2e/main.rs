@@ -4,6 +4,8 @@
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
 mod attachment;
+mod attacks;
+mod bsd;
 mod demo;
 mod election;
 mod faults;

@@ -97,6 +97,8 @@ pub struct Forgery {
     pub vlans: Vec<u16>,
     /// IP options: a multiple of 4 bytes, at most 40.
     pub ip_options: Vec<u8>,
+    /// IP type of service.
+    pub tos: u8,
     /// IP time to live.
     pub ttl: u8,
     /// IP source.
@@ -134,6 +136,7 @@ impl Forgery {
             ether_destination: Mac::of_group(GROUP),
             vlans: Vec::new(),
             ip_options: Vec::new(),
+            tos: 0x10,
             ttl: 255,
             source,
             destination: GROUP,
@@ -182,7 +185,7 @@ impl Forgery {
         let len = 20 + self.ip_options.len();
         let words = u8::try_from(len / 4).expect("at most 60 bytes");
         let total = u16::try_from(len + self.payload_len).expect("fits an IP packet");
-        let mut header = vec![0x40 | words, 0x10];
+        let mut header = vec![0x40 | words, self.tos];
         header.extend(total.to_be_bytes());
         header.extend([0x12, 0x34, 0x40, 0x00, self.ttl, PROTOCOL, 0, 0]);
         header.extend(self.source.octets());

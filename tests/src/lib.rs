@@ -9,6 +9,9 @@
 //! | [`packet`] | bytes of CARP, VRRP and ARP to values and back, written without the daemon's own code |
 //! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
 //! | [`inject`] | raw frames out of a host |
+//! | [`attacker`] | somebody who records advertisements and sends them again |
+//! | [`attack`] | what he can do with them |
+//! | [`bsd`] | a model of a BSD kernel's CARP, on real frames |
 //! | [`flood`] | as many of them as a core can send |
 //! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
 //! | [`switch`] | what a managed switch can do to a port |
@@ -16,6 +19,7 @@
 //! | [`residue`] | what a killed carpd leaves on the machine |
 //! | [`usage`] | what processes cost |
 //! | [`witness`] | who answers for the virtual address, all the time |
+//! | [`toll`] | what a time of trouble cost the client and the election |
 //! | [`sim`] | no network at all: the core in a simulated one, under every fault |
 //!
 //! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
@@ -24,6 +28,9 @@
 //! Nothing here sleeps and hopes: every wait has a condition and a deadline, and says what it saw when the deadline
 //! passes.
 
+pub mod attack;
+pub mod attacker;
+pub mod bsd;
 pub mod cable;
 pub mod capture;
 pub mod client;
@@ -38,10 +45,14 @@ pub mod residue;
 #[path = "../sim/mod.rs"]
 pub mod sim;
 pub mod switch;
+pub mod toll;
 pub mod usage;
 mod wait;
 pub mod witness;
 
+pub use attack::Attack;
+pub use attacker::{Attacker, Recording};
+pub use bsd::Bsd;
 pub use cable::{Cable, Quality};
 pub use capture::{Capture, Captured, Mark};
 pub use client::{Client, Outage};
@@ -52,5 +63,6 @@ pub use inject::{Forgery, Injector};
 pub use lab::{Host, Lab};
 pub use packet::{Arp, Carp, Mac, Packet, Vrrp};
 pub use process::Daemon;
+pub use toll::Toll;
 pub use wait::eventually;
 pub use witness::{Sighting, Witness};

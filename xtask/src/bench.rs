@@ -12,7 +12,7 @@ use crate::{build, setup};
 #[command(
     long_about = "Measure carpd beside Debian's ucarp and keepalived, in network namespaces of its own.\n\n\
     Does all set-up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and brings \
-    docs/BENCHMARKS.md up to date with the last run of each benchmark. Everything takes some 90 minutes, on a machine \
+    docs/BENCHMARKS.md up to date with the last run of each benchmark. Everything takes some 100 minutes, on a machine \
     that does nothing else; --quick takes less than a minute for each, and keeps its samples in target/bench/quick.",
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench floods failover --quick\n  \
     cargo xtask bench scale --baseline    # before a change; then, after it:\n  cargo xtask bench scale"
@@ -42,6 +42,8 @@ enum Name {
     Floods,
     /// How long a client waits
     Failover,
+    /// What recordings in the wrong hands cost
+    Replays,
     /// Who stays MASTER on a busy machine
     Hold,
     /// Thousands of virtual hosts

@@ -23,6 +23,6 @@ mod loss;
 mod peers;
 mod process;
 mod resources;
-mod scene;
+pub mod scene;
 mod source;
 mod yardstick;

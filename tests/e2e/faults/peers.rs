@@ -7,12 +7,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use carp_tests::{Carpd, Client, Forgery, Host, Injector, Lab, Mac, Mark, lab};
+use carp_tests::{Attacker, Carpd, Client, Forgery, Host, Injector, Lab, Mac, Mark, lab};
 
 use super::scene::{NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, SLOW_MASTER_DOWN, takeover_time};
 
-/// A peer that is nothing but its advertisements, sent at a steady pace with rising counters until it is dropped.
+/// A peer that is nothing but its advertisements, sent at a steady pace until it is dropped. Its counters go on above what it
+/// hears, as those of every living peer but an OpenBSD do.
 struct Peer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -20,13 +21,14 @@ struct Peer {
 
 impl Peer {
     fn start(host: &Host, mut advertisement: Forgery, interval: Duration) -> Result<Self> {
-        let injector = Injector::open(host)?;
+        let (injector, ears) = (Injector::open(host)?, Attacker::start(host)?);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    advertisement.counter += 1;
+                    let heard = ears.highest_counter().unwrap_or_default();
+                    advertisement.counter = advertisement.counter.max(heard) + 1;
                     // One that is not sent is one that is lost.
                     let _ = injector.send(&advertisement.frame());
                     thread::sleep(interval);

@@ -1,0 +1,125 @@
+//! Whatever is resent, a MASTER that lives stays, and so does its BACKUP.
+
+use anyhow::{Result, ensure};
+use carp_tests::lab::note;
+use carp_tests::{Attack, lab};
+
+use super::scene::{INTERVALS, NOISE, Scene};
+use crate::faults::scene::FAST_INTERVAL;
+use crate::support::LONG;
+
+/// Runs an attack with what both hosts have heard; both have these options.
+fn changes_nothing(attack: Attack, options: &str) -> Result<()> {
+    changes_nothing_in(&Scene::new(lab!(), options)?, attack, options)
+}
+
+fn changes_nothing_in(scene: &Scene, attack: Attack, options: &str) -> Result<()> {
+    let field = scene.field();
+    attack.prepare(&field)?;
+    let watch = scene.watch();
+    attack.run(&field, INTERVALS)?;
+    let what = format!("{} {options}", attack.name());
+    scene.nothing_happened(&what, &watch)
+}
+
+#[test]
+fn the_masters_own_old_advertisements_as_better_ones_change_nothing() -> Result<()> {
+    changes_nothing(Attack::OwnAsBetter, "")
+}
+
+#[test]
+fn the_masters_own_old_advertisements_as_better_ones_change_nothing_among_bsds() -> Result<()> {
+    changes_nothing(Attack::OwnAsBetter, "--profile freebsd")
+}
+
+#[test]
+fn the_latest_advertisement_from_a_stranger_as_a_better_one_changes_nothing() -> Result<()> {
+    changes_nothing(Attack::StrangerAsBetter, "")
+}
+
+#[test]
+fn one_advertisement_repeated_by_a_stranger_as_a_better_one_changes_nothing() -> Result<()> {
+    changes_nothing(Attack::RepeatedAsBetter, "")
+}
+
+#[test]
+fn one_advertisement_repeated_by_a_stranger_changes_nothing_where_no_openbsd_is() -> Result<()> {
+    changes_nothing(Attack::RepeatedAsBetter, "--no-openbsd")
+}
+
+#[test]
+fn a_single_advertisement_from_a_stranger_as_a_better_one_changes_nothing() -> Result<()> {
+    changes_nothing(Attack::OnceAsBetter, "")
+}
+
+#[test]
+fn an_unmodified_advertisement_from_a_source_that_wins_the_tie_changes_nothing() -> Result<()> {
+    changes_nothing(Attack::Tie, "")
+}
+
+#[test]
+fn an_unmodified_advertisement_from_another_source_changes_nothing_among_bsds() -> Result<()> {
+    changes_nothing(Attack::Tie, "--profile openbsd")
+}
+
+#[test]
+fn old_advertisements_of_the_master_as_bow_outs_change_nothing() -> Result<()> {
+    changes_nothing(Attack::BowOut, "")
+}
+
+#[test]
+fn old_advertisements_with_byte_4_raised_change_nothing() -> Result<()> {
+    changes_nothing(Attack::Demoted, "")
+}
+
+#[test]
+fn old_advertisements_with_byte_4_raised_change_nothing_in_the_openbsd_profile() -> Result<()> {
+    changes_nothing(Attack::Demoted, "--profile openbsd")
+}
+
+/// What the MASTER sent before the BACKUP was there to hear it.
+#[test]
+fn advertisements_from_before_the_backup_ran_change_nothing() -> Result<()> {
+    for attack in [Attack::OwnAsBetter, Attack::BowOut, Attack::Demoted] {
+        let scene = Scene::older(lab!(), "")?;
+        changes_nothing_in(&scene, attack, "(from before the BACKUP ran)")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn strict_counters_withstand_the_same() -> Result<()> {
+    for attack in [Attack::OwnAsBetter, Attack::Tie, Attack::BowOut] {
+        changes_nothing(attack, "--strict-counter")?;
+    }
+    Ok(())
+}
+
+/// The one thing that is left: what the BACKUP hears first is altered, and nothing about it is wrong. It may believe it
+/// until the genuine one arrives, and what it does then is answered with the next advertisement.
+#[test]
+fn an_altered_copy_before_each_genuine_one_makes_no_lasting_second_master() -> Result<()> {
+    for options in ["", "--strict-counter"] {
+        let scene = Scene::with_cable(lab!(), options)?;
+        let field = scene.field();
+        Attack::AlteredFirst.prepare(&field)?;
+        let first = scene.watch();
+        Attack::AlteredFirst.run(&field, INTERVALS)?;
+        let later = scene.watch();
+        Attack::AlteredFirst.run(&field, INTERVALS)?;
+        let (first, later) = (scene.toll(&first)?, scene.toll(&later)?);
+        note(&format!(
+            "altered first {options}: {first}; of it the second half: {later}"
+        ));
+        for toll in [first, later] {
+            ensure!(toll.longest_two < FAST_INTERVAL + NOISE, "{toll}");
+            ensure!(toll.nobody < NOISE, "{toll}");
+            // Whoever answers last is right: the client is at one of two hosts that both serve.
+            ensure!(toll.outage < NOISE, "{toll}");
+        }
+        ensure!(later.two * 10 < later.watched, "it goes on and on: {later}");
+        scene.pair.settles_on(&scene.pair.a, FAST_INTERVAL * 8)?;
+        scene.client.wait_for_answer(LONG)?;
+    }
+    Ok(())
+}
