@@ -101,6 +101,10 @@ impl Seen {
     #[inline(always)]
     const fn interval_nanos(&self) -> u64 {
         let [advskew, _, advbase, _] = self.shown.to_be_bytes();
+        if advskew == 255 && advbase == 255 {
+            // A bow-out says nothing about when the next one comes.
+            return WINDOW_NS * 8;
+        }
         let priority = Priority {
             advbase: AdvBase(advbase),
             advskew: AdvSkew(advskew),
@@ -266,11 +270,9 @@ mod tests {
 
     #[test]
     fn duplicate_is_what_comes_again_within_a_quarter_of_its_interval() {
-        for (advbase, advskew, quarter_ns) in [
-            (1, 0, 250 * MS),
-            (0, 0, 976_562),
-            (255, 255, 63_999_023_437),
-        ] {
+        for (advbase, advskew, quarter_ns) in
+            [(1, 0, 250 * MS), (0, 0, 976_562), (255, 255, 250 * MS)]
+        {
             let mut history = History::EMPTY;
             let advertisement = payload(5, advbase, advskew);
             let begin = 1_000_000 * MS;

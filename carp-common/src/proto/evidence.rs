@@ -23,7 +23,7 @@ use core::net::IpAddr;
 
 use super::heard::{Closed, Run, Scattered, is_near_above};
 use super::per_family::PerFamily;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority};
 use crate::wire::advertisement::Advertisement;
 
@@ -31,6 +31,8 @@ use crate::wire::advertisement::Advertisement;
 pub const SOURCES_MAX: usize = 8;
 /// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
+/// What counts as the interval of one who bows out again and again.
+const BOW_OUT_INTERVAL: Duration = Duration::from_secs(1);
 /// Repetitions of one counter after which a source is an OpenBSD, whatever it was before.
 const REPETITIONS_TO_TELL: u8 = 3;
 
@@ -93,7 +95,7 @@ pub(super) struct Own {
 }
 
 /// How many of our own counters are remembered one by one.
-const OWN_LATEST: usize = 8;
+const OWN_LATEST: usize = 16;
 
 impl Own {
     /// Whether we sent it, or cannot tell.
@@ -138,7 +140,7 @@ pub(super) struct Single {
 }
 
 impl Single {
-    const fn new(counter: u64, shown: Shown, at: Instant) -> Self {
+    pub(super) const fn new(counter: u64, shown: Shown, at: Instant) -> Self {
         Self {
             counter,
             shown,
@@ -150,7 +152,11 @@ impl Single {
 
     /// It came again, from a source that may be an OpenBSD.
     fn again(&mut self, shown: Shown, arrival: Instant) -> Evidence {
-        let interval = self.shown.priority.interval();
+        // A bow-out says nothing about when the next one comes.
+        let interval = match self.shown.priority {
+            Priority::BOW_OUT => shown.priority.interval().min(BOW_OUT_INTERVAL),
+            before => before.interval(),
+        };
         // A peer that counts has shown another counter by then.
         let is_constant = self.repetitions > 0
             || arrival.saturating_duration_since(self.first_at) >= interval + interval / 4;
@@ -238,10 +244,11 @@ impl Memory {
                 Evidence::New
             }
         };
-        if evidence.is_proof() {
-            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.source == source) {
-                peer.heard_at = peer.heard_at.max(arrival);
-            }
+        let mut peers = self.peers.iter_mut();
+        if evidence.is_proof()
+            && let Some(peer) = peers.find(|peer| peer.source == source)
+        {
+            peer.heard_at = peer.heard_at.max(arrival);
         }
         if evidence == Evidence::Constant {
             self.lead_back(family, source, counter);

@@ -79,16 +79,13 @@ impl Closed {
         self.0.iter().any(|run| run.contains(counter))
     }
 
-    /// Forgets what lies near above `counter`: a constant counter that others are led back to.
+    /// Forgets `counter` and what lies near above it: a constant counter that others are led back to.
     pub fn cut(&mut self, counter: u64) {
-        self.0.retain_mut(|run| match run.first {
-            first if is_near_above(first, counter) => false,
-            _ => {
-                if is_near_above(run.last, counter) {
-                    run.last = counter;
-                }
-                true
+        self.0.retain_mut(|run| {
+            if run.first < counter && is_near_above(run.last, counter) {
+                run.last = counter - 1;
             }
+            !(run.contains(counter) || is_near_above(run.first, counter))
         });
     }
 
@@ -251,7 +248,7 @@ mod tests {
         });
         closed.add(Run::of(100 + NEAR + 1));
         closed.cut(100);
-        assert!(closed.contains(100) && !closed.contains(101) && !closed.contains(125));
+        assert!(closed.contains(99) && !closed.contains(100) && !closed.contains(125));
         assert!(closed.contains(100 + NEAR + 1));
     }
 

@@ -17,6 +17,7 @@
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
+//! | `memory` | what was heard and sent, as bytes |
 //! | `better`, `doubt`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
@@ -29,6 +30,7 @@ pub mod election;
 pub mod evidence;
 pub mod heard;
 pub mod key;
+mod memory;
 pub mod own_echo;
 mod per_family;
 mod queue;

@@ -76,6 +76,11 @@ impl CounterSequence {
         }
     }
 
+    /// Goes on with `counter`, if that is above what is sent next.
+    pub fn go_on_with(&mut self, counter: u64) {
+        self.next = self.next.max(counter);
+    }
+
     /// Leaves out `counters`, or half of what is left.
     pub fn jump(&mut self, counters: u64) {
         self.next = self

@@ -20,6 +20,7 @@ use super::demotion::{self, DemotionCause, Demotions};
 use super::doubt::Doubt;
 use super::election::Advertiser;
 use super::evidence::{Evidence, Memory};
+use super::memory;
 use super::own_echo::SentMemory;
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
@@ -534,18 +535,23 @@ impl VirtualHost {
     }
 }
 
-// BEGIN OF STUBS: replaced by the core's own memory on merge.
+/// What outlives the process.
 impl VirtualHost {
-    /// What was heard and sent, for [`VirtualHost::recall`] of a later start.
+    /// What was heard and sent, for [`VirtualHost::recall`] of a later start. No key is in it. Length: below 72 KiB, and below
+    /// 3 KiB where no peer draws its counters by chance.
     #[must_use]
     pub fn memory(&self) -> alloc::vec::Vec<u8> {
-        b"carpd memory stub".to_vec()
+        memory::write(&self.memory, self.sequence.next())
     }
 
-    /// Takes in what an earlier start gave from [`VirtualHost::memory`]; `false` when it is not understood, and nothing was
-    /// taken in.
-    pub fn recall(&mut self, memory: &[u8]) -> bool {
-        memory == b"carpd memory stub"
+    /// Takes in what [`VirtualHost::memory`] of an earlier start returned; `false` when it is not understood or not whole, and
+    /// nothing was taken in. To be called before the first input.
+    pub fn recall(&mut self, bytes: &[u8]) -> bool {
+        let Some((memory, next)) = memory::read(bytes, self.now) else {
+            return false;
+        };
+        self.memory = memory;
+        self.sequence.go_on_with(next);
+        true
     }
 }
-// END OF STUBS.

@@ -47,19 +47,17 @@ impl VirtualHost {
         counter: u64,
         evidence: Evidence,
     ) -> bool {
-        match evidence {
-            Evidence::Constant => true,
-            Evidence::New => {
-                self.sequence
-                    .sent_before(family, arrival)
-                    .is_none_or(|sent| is_near_above(counter, sent))
-                    || self.asked[family].is_some_and(|asked| is_near_above(counter, asked))
-            }
-            Evidence::OtherVersion { .. }
-            | Evidence::Duplicate
-            | Evidence::Heard
-            | Evidence::Unrelated => false,
-        }
+        let arrival = match evidence {
+            Evidence::Constant => return true,
+            Evidence::New => arrival,
+            // Where every answer is altered on its way, the genuine ones come second.
+            Evidence::OtherVersion { since } => since,
+            Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
+        };
+        self.sequence
+            .sent_before(family, arrival)
+            .is_none_or(|sent| is_near_above(counter, sent))
+            || self.asked[family].is_some_and(|asked| is_near_above(counter, asked))
     }
 
     /// Lets a MASTER that claims to be better, or equal, prove that it lives.
