@@ -28,7 +28,7 @@ use crate::units::{Demotion, Family, Priority};
 use crate::wire::advertisement::Advertisement;
 
 /// How many sources are remembered. One host has one or two (a family each); more than this is no cluster.
-pub const SOURCES_MAX: usize = 8;
+pub const SOURCES_MAX: usize = 16;
 /// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
 /// What counts as the interval of one who bows out again and again.
@@ -196,6 +196,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    fn is_constant(&self) -> bool {
+        self.run.is_none() && self.latest.repetitions >= REPETITIONS_TO_TELL
+    }
+
     fn showed(&self, counter: u64) -> bool {
         self.run.is_some_and(|run| run.contains(counter))
             || self.latest.counter == counter
@@ -428,12 +432,16 @@ impl Memory {
         let least = self
             .peers
             .iter_mut()
-            .min_by_key(|peer| (peer.run.is_some(), peer.heard_at))?;
+            .min_by_key(|peer| (peer.run.is_some() || peer.is_constant(), peer.heard_at))?;
         Some(core::mem::replace(least, peer))
     }
 
     /// A source is forgotten; what it showed is not.
     fn leave_behind(&mut self, peer: Peer) {
+        // An OpenBSD has nothing else to come back with.
+        if peer.is_constant() {
+            return;
+        }
         let closed = &mut self.closed[Family::of(peer.source)];
         closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
         if let Some(candidate) = peer.candidate {
