@@ -17,7 +17,9 @@ pub struct Mutant {
 const ELECTION: &str = "carp-common/src/proto/election.rs";
 const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
 const OWN_ECHO: &str = "carp-common/src/proto/own_echo.rs";
-const REPLAY: &str = "carp-common/src/proto/replay.rs";
+const SEQUENCE: &str = "carp-common/src/proto/sequence.rs";
+const EVIDENCE: &str = "carp-common/src/proto/evidence.rs";
+const CHALLENGE: &str = "carp-common/src/proto/vhost/challenge.rs";
 const SEND: &str = "carp-common/src/proto/vhost/send.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
@@ -66,15 +68,15 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "ignores a bow-out",
         file: RECEIVE,
-        find: "self.plan_take_over(Reason::MasterWillTimeOut, arrival, turn);",
+        find: "self.plan_take_over(Reason::MasterWillTimeOut, origin, turn);",
         replace: "let _ = turn;",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
         name: "all backups act on a bow-out at the same moment",
         file: RECEIVE,
-        find: "let turn = arrival + ",
-        replace: "let turn = arrival; let _ = ",
+        find: "let turn = at + rank + ",
+        replace: "let _ = rank; let turn = at + ",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
@@ -153,8 +155,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers every worse advertisement at once, however many there are",
         file: SEND,
-        find: "if self.state != State::Master || self.reasserted_at.is_some_and(|at| self.now < at + pace)",
-        replace: "if self.state != State::Master || self.now < self.now.min(crate::time::Instant::ZERO + pace)",
+        find: "if self.reasserted_at.is_some_and(|at| self.now < at + pace) {",
+        replace: "if self.now < self.now.min(crate::time::Instant::ZERO + pace) {",
         caught_by: &["a_replayed_worse_master_makes_no_storm"],
     },
     Mutant {
@@ -187,7 +189,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "its counters do not rise",
-        file: REPLAY,
+        file: SEQUENCE,
         find: "if let Some(above) = counter.checked_add(1) {",
         replace: "if let Some(above) = counter.checked_add(0) {",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
@@ -195,15 +197,15 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strict counters believe what does not rise",
         file: RECEIVE,
-        find: "if self.settings.strict_counter && !self.sequence.rises",
-        replace: "if false && self.settings.strict_counter && !self.sequence.rises",
+        find: "let stale = self.settings.strict_counter",
+        replace: "let stale = false && self.settings.strict_counter",
         caught_by: &["with_strict_counters_a_replay_changes_nothing"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
-        file: REPLAY,
-        find: "let sent = if arrival > sent.at {",
-        replace: "let sent = if true || arrival > sent.at {",
+        file: SEQUENCE,
+        find: "        if arrival > sent.at {",
+        replace: "        if true || arrival > sent.at {",
         caught_by: &[
             "a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements",
         ],
@@ -218,8 +220,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "two strict masters in lockstep stay there",
         file: SEND,
-        find: "(true, Some(IpAddr::V4(source))) => stride_of(&source.octets()),",
-        replace: "(true, Some(IpAddr::V4(_))) => 0,",
+        find: "Some(IpAddr::V4(source)) => stride_of(&source.octets(), next),",
+        replace: "Some(IpAddr::V4(_)) => 0,",
         caught_by: &["strict_equals_come_apart"],
     },
     Mutant {
@@ -253,8 +255,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "steps down for no longer than it is told",
         file: VHOST,
-        find: "let deadline = since.max(self.held_until) + self.master_down_time();",
-        replace: "let deadline = since + self.master_down_time();",
+        find: "self.listen_until(family, since.max(self.held_until) + silence);",
+        replace: "self.listen_until(family, since + silence);",
         caught_by: &["stepping_down_keeps_away_for_the_hold_and_a_master_down_time"],
     },
     Mutant {
@@ -272,10 +274,73 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &["a_single_host_is_master_of_itself"],
     },
     Mutant {
-        name: "a rebooted OpenBSD is taken for a forger for ever",
-        file: REPLAY,
-        find: "self.moving |= self.moves >= MOVES_TO_TELL;",
-        replace: "self.moving |= self.moves >= 1;",
-        caught_by: &["a_rebooted_openbsd_is_believed_when_its_demotion_falls"],
+        name: "an OpenBSD that was restarted is none any more",
+        file: EVIDENCE,
+        find: "peer.unrelated > UNRELATED_MAX {\n            return",
+        replace: "peer.unrelated > 2 {\n            return",
+        caught_by: &["an_openbsd_after_three_short_lives_is_one"],
+    },
+    Mutant {
+        name: "what was heard before counts again",
+        file: EVIDENCE,
+        find: "Some(_) | None if elsewhere => Evidence::Heard,",
+        replace: "Some(_) | None if elsewhere => Evidence::New,",
+        caught_by: &["a_recording_under_another_source_changes_nothing"],
+    },
+    Mutant {
+        name: "a counting source may repeat itself",
+        file: EVIDENCE,
+        find: "Single { counter: last, .. } if last != counter => Evidence::Heard,",
+        replace: "Single { counter: last, .. } if last != counter => Evidence::New,",
+        caught_by: &["a_recording_under_its_own_source_changes_nothing"],
+    },
+    Mutant {
+        name: "the last of a dead one keeps it alive",
+        file: EVIDENCE,
+        find: "Single { shown: before, .. } if before == shown => Evidence::Duplicate,",
+        replace: "Single { shown: before, .. } if before == shown => Evidence::New,",
+        caught_by: &["a_dead_master_is_replaced_whatever_is_played"],
+    },
+    Mutant {
+        name: "of two versions of one counter the first decides",
+        file: CHALLENGE,
+        find: "if self.take_over.take_if(caused).is_some() {",
+        replace: "if self.take_over.take_if(caused).is_some() && false {",
+        caught_by: &["a_bow_out_that_was_altered_on_its_way_changes_nothing"],
+    },
+    Mutant {
+        name: "does not challenge",
+        file: CHALLENGE,
+        find: "            self.timers.set(Timer::Advertise, self.now);",
+        replace: "",
+        caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
+    },
+    Mutant {
+        name: "says a last word to a BSD that won a tie",
+        file: RECEIVE,
+        find: "true => self.settings.profile == Profile::Ucarp && is_ucarp,",
+        replace: "true => self.settings.profile == Profile::Ucarp || is_ucarp,",
+        caught_by: &["of_a_tie_with_a_bsd_one_master_is_left_at_once"],
+    },
+    Mutant {
+        name: "does not read byte 4",
+        file: ELECTION,
+        find: "let demotion = ours.demotion.cmp(&theirs.demotion);",
+        replace: "let demotion = ours.demotion.cmp(&ours.demotion); let _ = theirs.demotion;",
+        caught_by: &["a_demoted_openbsd_makes_way_for_every_profile"],
+    },
+    Mutant {
+        name: "gives a BSD's ticks no time",
+        file: VHOST,
+        find: "let silence = self.master_down_time().max(self.bsd_patience[family]);",
+        replace: "let silence = self.master_down_time(); let _ = self.bsd_patience[family];",
+        caught_by: &["an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
+    },
+    Mutant {
+        name: "two equal BSDs follow a bow-out together",
+        file: CHALLENGE,
+        find: "Duration::from_millis(u64::from(last & 15))",
+        replace: "Duration::from_millis(u64::from(last & 0))",
+        caught_by: &["of_two_equal_bsds_one_follows_a_bow_out"],
     },
 ];

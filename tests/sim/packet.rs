@@ -38,6 +38,14 @@ pub struct Ad {
     pub counter: u64,
 }
 
+impl Ad {
+    /// Where its sender stands among masters; less is better.
+    #[must_use]
+    pub const fn standing(self) -> (u8, (u8, u8)) {
+        (self.demotion, (self.advbase, self.advskew))
+    }
+}
+
 /// What two hosts must agree on to hear each other.
 #[derive(Clone, Debug)]
 pub struct Group {

@@ -408,13 +408,13 @@ impl Watch {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| Self::standing_of(theirs) < self.standing())
+                        .is_some_and(|theirs| theirs.standing() < self.standing())
             }
             Reason::TieLost => {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| Self::standing_of(theirs) == self.standing())
+                        .is_some_and(|theirs| theirs.standing() == self.standing())
             }
             Reason::Requested => to == State::Backup && self.steps_down,
             Reason::LinkDown => to == State::Init && self.link == LinkState::Down,
@@ -515,11 +515,6 @@ impl Watch {
     /// Where it stands among masters; less is better.
     fn standing(&self) -> (u8, (u8, u8)) {
         (self.demotion_byte(), self.rank())
-    }
-
-    /// Where another one stands.
-    fn standing_of(theirs: Ad) -> (u8, (u8, u8)) {
-        (theirs.demotion, (theirs.advbase, theirs.advskew))
     }
 
     fn is_worse(&self, theirs: Ad) -> bool {

@@ -1,0 +1,190 @@
+//! Someone who owns no password and plays what he recorded; and what real BSDs do.
+
+use carp_tests::sim::scenario::START;
+use carp_tests::sim::scenario::plan::{Disguise, Plan, Ploy, Shown};
+
+use super::*;
+
+/// From 60 s to 70 s, what is sent to everybody.
+fn plan(ploy: Ploy, shown: Shown, disguise: Disguise) -> Plan {
+    Plan {
+        ploy,
+        shown,
+        disguise,
+        other_mac: false,
+        targets: 0b11,
+        from: START + s(60),
+        until: START + s(70),
+    }
+}
+
+/// Two carpd, 1/0 and 1/60, and an attack on them once in this time.
+fn attacked(profile: Profile, plan: Plan, every: Duration) -> Scenario {
+    let members = preempting(hosts(profile, &[0, 60]));
+    let mut scenario = Scenario::staged(members, &[], s(71));
+    scenario.theme = Theme::Attack;
+    scenario.weather.delay_min = ms(15);
+    scenario.weather.delay_max = ms(16);
+    scenario.attack(plan, every);
+    scenario
+}
+
+/// Host 0 is the only MASTER of the run, and only once.
+#[track_caller]
+fn changes_nothing(profile: Profile, plan: Plan, every: Duration) {
+    let outcome = run(&attacked(profile, plan.clone(), every));
+    let reigns = (outcome.reigns(0).count(), outcome.reigns(1).count());
+    assert_eq!(reigns, (1, 0), "{profile:?} {plan:?}");
+}
+
+const OLD: Ploy = Ploy::Repeat {
+    of: Some(0),
+    age: 40,
+    same: false,
+};
+const SHOWN: [Shown; 4] = [
+    Shown::Priority(0, 0),
+    Shown::Priority(255, 255),
+    Shown::Byte4(9),
+    Shown::AsHeard,
+];
+
+#[test]
+fn a_recording_under_its_own_source_changes_nothing() {
+    for profile in PROFILES {
+        for shown in SHOWN {
+            changes_nothing(profile, plan(OLD, shown, Disguise::Sender), ms(333));
+        }
+    }
+}
+
+#[test]
+fn a_recording_under_another_source_changes_nothing() {
+    for profile in PROFILES {
+        for shown in SHOWN {
+            for disguise in [Disguise::TieWinner, Disguise::Host(1)] {
+                changes_nothing(profile, plan(OLD, shown, disguise), s(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bow_out_that_was_altered_on_its_way_changes_nothing() {
+    for profile in PROFILES {
+        let ploy = Ploy::Overtake(ms(5));
+        let shown = Shown::Priority(255, 255);
+        changes_nothing(profile, plan(ploy, shown, Disguise::Sender), s(1));
+    }
+}
+
+#[test]
+fn a_dead_master_is_replaced_whatever_is_played() {
+    for profile in PROFILES {
+        for ploy in [
+            OLD,
+            Ploy::Rising { of: 0, tail: 20 },
+            Ploy::Repeat {
+                of: Some(0),
+                age: 0,
+                same: true,
+            },
+        ] {
+            let plan = plan(ploy, Shown::AsHeard, Disguise::Sender);
+            let mut scenario = attacked(profile, plan, ms(500));
+            scenario.members[0].mortal = true;
+            scenario.faults.push((START + ms(59_900), Fault::Crash(0)));
+            scenario.faults.sort_by_key(|(at, _)| *at);
+            let outcome = run(&scenario);
+            let takeover = outcome.reigns(1).next().expect("host 0 is dead");
+            assert!(takeover < ms(63_300), "{profile:?} {ploy:?}: {takeover:?}");
+        }
+    }
+}
+
+/// carpd in the profile and a model of an OpenBSD or FreeBSD.
+fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Member> {
+    vec![
+        Member::usual(Program::Carpd(profile), 2, ours),
+        Member::usual(Program::Model(dialect), 1, theirs),
+    ]
+}
+
+#[test]
+fn of_a_tie_with_a_bsd_one_master_is_left_at_once() {
+    for seed in 0..20 {
+        let split = [(ms(1), Fault::Partition(0b01)), (s(10), Fault::Heal)];
+        let members = with_bsd(Profile::Ucarp, 0, Dialect::FreeBsd, 0);
+        let mut scenario = Scenario::staged(members, &split, s(20));
+        scenario.seed = seed;
+        let outcome = run(&scenario);
+        assert_eq!(outcome.masters().len(), 1);
+        let reigns = outcome.reigns(0).count() + outcome.reigns(1).count();
+        assert_eq!(reigns, 2, "chance {seed}: both yielded");
+    }
+}
+
+#[test]
+fn a_demoted_openbsd_makes_way_for_every_profile() {
+    for profile in PROFILES {
+        let mut members = with_bsd(profile, 100, Dialect::OpenBsd, 0);
+        members[0].start = members[0].start + s(5);
+        let faults = [(s(20), Fault::Demote(1, 1))];
+        let outcome = run(&Scenario::staged(members, &faults, s(30)));
+        assert_eq!(outcome.reigns(0).count(), 1, "{profile:?}");
+    }
+}
+
+#[test]
+fn an_openbsd_after_three_short_lives_is_one() {
+    let mut members = with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0);
+    members[1].mortal = true;
+    members[0].start = members[0].start + s(1);
+    // It is MASTER 3 s after each start, and gone after one advertisement; then it lives.
+    let mut faults = Vec::new();
+    for life in 0..3 {
+        faults.extend([
+            (ms(3_100 + 3_100 * life), Fault::Crash(1)),
+            (ms(3_110 + 3_100 * life), Fault::Start(1)),
+        ]);
+    }
+    faults.push((s(30), Fault::Stop(1)));
+    let outcome = run(&Scenario::staged(members, &faults, s(40)));
+    let takeover = outcome.reigns(0).last().expect("host 1 is gone");
+    assert!((s(30)..ms(30_100)).contains(&takeover), "{takeover:?}");
+}
+
+#[test]
+fn an_openbsd_at_the_shortest_interval_is_no_flapping_master() {
+    let mut members = with_bsd(Profile::OpenBsd, 1, Dialect::OpenBsd, 0);
+    for member in &mut members {
+        member.advbase = 0;
+    }
+    members[0].start = members[0].start + s(2);
+    let mut scenario = Scenario::staged(members, &[], s(10));
+    scenario.latency = Duration::from_micros(500);
+    scenario.demotion_divides = true;
+    let outcome = run(&scenario);
+    assert!(
+        outcome.reigns(0).count() <= 1,
+        "{}",
+        outcome.reigns(0).count()
+    );
+}
+
+#[test]
+fn of_two_equal_bsds_one_follows_a_bow_out() {
+    for profile in [Profile::FreeBsd, Profile::OpenBsd] {
+        for seed in 0..10 {
+            let mut members = hosts(profile, &[0, 100, 100]);
+            members[0].mortal = true;
+            let mut scenario = Scenario::staged(members, &[(s(10), Fault::Stop(0))], s(20));
+            scenario.seed = seed;
+            scenario.weather.delay_max = Duration::from_micros(200);
+            scenario.latency = Duration::from_micros(200);
+            let outcome = run(&scenario);
+            let reigns = outcome.reigns(1).count() + outcome.reigns(2).count();
+            assert_eq!(reigns, 1, "{profile:?}, chance {seed}");
+        }
+    }
+}
