@@ -28,8 +28,7 @@ pub enum Heard {
     Dubious,
 }
 
-/// Most actions that one input may cause. Two families: one announcement, one advertisement and one notice each, and
-/// the four of a transition.
+/// Most actions that one input may cause: two families' announcement, advertisement and notice, and a transition's four.
 const ACTIONS_MAX: usize = 16;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
@@ -61,13 +60,11 @@ pub struct Watch {
     demotion: u8,
     /// What it was told last of the link.
     link: LinkState,
-    /// Families that have a source address.
     sources: [bool; 2],
     /// It was told to stop.
     stopping: bool,
     /// What is being handled is the operator's wish to step down.
     steps_down: bool,
-    /// Until when the operator keeps it from taking over.
     held_until: Instant,
     /// Announcements and advertisements of the current reign in the current interval.
     pace: Pace,
@@ -117,8 +114,7 @@ struct Pace {
     advertisements: [u32; 2],
 }
 
-/// Most announcements of one family in one advertisement interval: those of a takeover, those after its addresses were
-/// claimed, those that answer a worse master, each at both ends of the interval.
+/// Most announcements of one family in one interval: of a takeover, of a claim, and in answer, at both its ends.
 const ANNOUNCEMENTS_MAX: u32 = 8;
 /// Most advertisements: those, the periodic one, and the answers to counters that were never heard.
 const ADVERTISEMENTS_MAX: u32 = 20;
@@ -219,8 +215,7 @@ impl Watch {
         }
     }
 
-    /// The process is about to be told that it was stopped for so long that advertisements were lost: from now on it must
-    /// hear silence for a whole master-down time.
+    /// The process is about to be told that advertisements were lost: silence counts from now on.
     pub fn loses_track(&mut self, now: Instant) {
         self.theirs = None;
         self.must_wait_from = self.must_wait_from.map(|from| from.max(now));

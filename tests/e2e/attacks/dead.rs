@@ -78,11 +78,3 @@ fn a_dead_master_is_replaced_though_its_advertisements_come_from_another_source(
         |recording| recording.from(STRANGER).shown(0, 0),
     )
 }
-
-#[test]
-fn a_dead_master_is_replaced_though_what_it_said_before_the_backup_ran_is_played() -> Result<()> {
-    let scene = Scene::older(lab!(), "")?;
-    is_replaced(scene, "played from before the BACKUP ran", |recording| {
-        recording
-    })
-}
