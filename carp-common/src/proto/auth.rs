@@ -1,7 +1,7 @@
 //! HMAC-SHA1 over vhid, addresses and counter.
 //!
 //! `HMAC-SHA1(key, 0x02 ‖ 0x01 ‖ [custom MAC] ‖ vhid ‖ IPv4 addresses ‖ IPv6 addresses ‖ counter)`. Not covered:
-//! advbase, advskew, demotion and the IP header; [`super::replay`] deals with what follows from that.
+//! advbase, advskew, demotion and the IP header; [`super::evidence`] deals with what follows from that.
 //!
 //! Source: OpenBSD `ip_carp.c` r1.370, `carp_hmac_prepare_ctx` and `carp_hmac_verify`; FreeBSD 14 `ip_carp.c`,
 //! `carp_hmac_prepare`.

@@ -382,6 +382,8 @@ impl Play {
             Notice::WorseMasterAdvertised { .. } => "worse master",
             Notice::Tampered { .. } => "tampered",
             Notice::StaleCounter { .. } => "stale counter",
+            Notice::Unproven { .. } => "unproven",
+            Notice::Unanswered { .. } => "unanswered",
             // As often as sending breaks and works again.
             Notice::Suppressed | Notice::Unsuppressed => return,
         };
