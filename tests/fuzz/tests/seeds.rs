@@ -50,7 +50,7 @@ impl Story {
         bytes.extend(number(settings.advskew));
         bytes.extend(number(3));
         bytes.extend([settings.preempt.into(), settings.profile, 0]);
-        bytes.extend([settings.strict.into(), 1]);
+        bytes.extend([settings.strict.into(), 0, 1]);
         Self(bytes)
     }
 
