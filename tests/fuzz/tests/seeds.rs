@@ -267,7 +267,7 @@ fn seeds() -> Vec<Seed> {
                 .hears(PEER, 1, 0)
                 .hears_with(&[5, 1], PEER, (255, 255, 0)),
             &[Backup],
-            Some(("dropped-tampered", 1)),
+            Some(("dropped-unproven", 1)),
         ),
         (
             "strict",
