@@ -74,7 +74,9 @@ fn a_bow_out_that_was_altered_on_its_way_changes_nothing() {
     for profile in PROFILES {
         let ploy = Ploy::Overtake(ms(5));
         let shown = Shown::Priority(255, 255);
-        changes_nothing(profile, plan(ploy, shown, Disguise::Sender), s(1));
+        for disguise in [Disguise::Sender, Disguise::TieWinner, Disguise::Host(1)] {
+            changes_nothing(profile, plan(ploy, shown, disguise), s(1));
+        }
     }
 }
 

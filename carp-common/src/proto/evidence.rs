@@ -12,7 +12,7 @@
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
-//! | was heard a moment ago from the same source with another priority | that it lived then; one of the two was altered |
+//! | is somebody's last, then with another priority or source | that somebody lived then; one of the two was altered |
 //!
 //! A MASTER asks for more than life before it yields, see [`super::vhost`]: a counter near above its own last one, which only
 //! somebody who heard that can know.
@@ -43,7 +43,7 @@ pub enum Evidence {
     New,
     /// The source lives: the constant counter of an OpenBSD.
     Constant,
-    /// The source lived when this counter was first heard from it, then with another priority: one of the two was altered.
+    /// Somebody lived when this counter was first heard, then with another priority or source: one of the two was altered.
     OtherVersion {
         /// When it was first heard.
         since: Instant,
@@ -228,7 +228,7 @@ impl Memory {
                 true => self.peers[index].again_from_a_counting_one(counter, shown),
                 false => self.again(index, counter, shown, arrival),
             },
-            Some(_) | None if elsewhere => Evidence::Heard,
+            Some(_) | None if elsewhere => self.again_from_another(source, counter),
             Some(index) => self.continues(index, advertisement, arrival),
             None => {
                 let latest = Single::new(counter, shown, arrival);
@@ -338,7 +338,7 @@ impl Memory {
             let evidence = candidate.again(shown, arrival);
             peer.candidate = Some(candidate);
             if evidence != Evidence::Constant || candidate.repetitions < REPETITIONS_TO_TELL {
-                return Evidence::Unrelated;
+                return Evidence::Heard;
             }
             peer.candidate = None;
             peer.latest = candidate;
@@ -356,6 +356,21 @@ impl Memory {
             peer.unrelated = 1;
         }
         evidence
+    }
+
+    /// A counter that somebody else showed: where it is that one's last, one of the two is an altered copy, whichever
+    /// came first.
+    fn again_from_another(&self, source: IpAddr, counter: u64) -> Evidence {
+        let family = Family::of(source);
+        let mut peers = self.peers.iter();
+        let other =
+            peers.find(|peer| Family::of(peer.source) == family && peer.latest.counter == counter);
+        match other {
+            Some(other) => Evidence::OtherVersion {
+                since: other.latest.first_at,
+            },
+            None => Evidence::Heard,
+        }
     }
 
     /// A counter that nobody showed, from a source that is known.

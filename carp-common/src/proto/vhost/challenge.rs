@@ -155,19 +155,12 @@ impl VirtualHost {
 
     /// The same counter with another priority: one of the two was altered. Both prove that the sender lived when the first was
     /// heard, and neither decides anything.
-    pub(super) fn hear_another_version(
-        &mut self,
-        family: Family,
-        Origin { source, .. }: Origin,
-        since: Instant,
-    ) {
+    pub(super) fn hear_another_version(&mut self, family: Family, since: Instant) {
         self.altered_at = Some(self.now);
         if self.state != State::Backup {
             return;
         }
-        let caused = |planned: &mut super::Planned| {
-            planned.cause.source == source && planned.cause.arrival == since
-        };
+        let caused = |planned: &mut super::Planned| planned.cause.arrival == since;
         if self.take_over.take_if(caused).is_some() {
             self.timers.clear(Timer::TakeOver);
         }

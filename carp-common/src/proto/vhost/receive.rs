@@ -62,7 +62,7 @@ impl VirtualHost {
             self.warn_of_equal_settings(origin.source, theirs.priority);
         }
         if let Evidence::OtherVersion { since } = evidence {
-            self.hear_another_version(family, origin, since);
+            self.hear_another_version(family, since);
         }
         match self.state {
             State::Init => {}
