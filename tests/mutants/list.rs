@@ -190,8 +190,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "its counters do not rise",
         file: SEQUENCE,
-        find: "if let Some(above) = counter.checked_add(1) {",
-        replace: "if let Some(above) = counter.checked_add(0) {",
+        find: "let counter = self.next.saturating_add(stride);",
+        replace: "let counter = self.next.saturating_add(stride).min(7);",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
     Mutant {
@@ -199,7 +199,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: RECEIVE,
         find: "let stale = self.settings.strict_counter",
         replace: "let stale = false && self.settings.strict_counter",
-        caught_by: &["with_strict_counters_a_replay_changes_nothing"],
+        caught_by: &["recordings::strict_counters_reject_what_was_sent_before_they_ran"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
@@ -283,9 +283,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was heard before counts again",
         file: EVIDENCE,
-        find: "Some(_) | None if elsewhere => Evidence::Heard,",
-        replace: "Some(_) | None if elsewhere => Evidence::New,",
-        caught_by: &["recordings::a_recording_under_another_source_changes_nothing"],
+        find: "            None => Evidence::Heard,\n        }\n    }\n\n    /// A counter that nobody",
+        replace: "            None => Evidence::New,\n        }\n    }\n\n    /// A counter that nobody",
+        caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
     },
     Mutant {
         name: "a counting source may repeat itself",
@@ -305,7 +305,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "of two versions of one counter the first decides",
         file: CHALLENGE,
         find: "if self.take_over.take_if(caused).is_some() {",
-        replace: "if self.take_over.take_if(caused).is_some() && false {",
+        replace: "if self.altered_at.is_none() && self.take_over.take_if(caused).is_some() {",
         caught_by: &["recordings::a_bow_out_that_was_altered_on_its_way_changes_nothing"],
     },
     Mutant {
@@ -313,7 +313,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: CHALLENGE,
         find: "            self.timers.set(Timer::Advertise, self.now);",
         replace: "",
-        caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
+        caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
     },
     Mutant {
         name: "says a last word to a BSD that won a tie",
