@@ -16,7 +16,6 @@ pub struct Mutant {
 
 const ELECTION: &str = "carp-common/src/proto/election.rs";
 const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
-const OWN_ECHO: &str = "carp-common/src/proto/own_echo.rs";
 const SEQUENCE: &str = "carp-common/src/proto/sequence.rs";
 const EVIDENCE: &str = "carp-common/src/proto/evidence.rs";
 const CHALLENGE: &str = "carp-common/src/proto/vhost/challenge.rs";
@@ -175,16 +174,16 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "takes its own reflected advertisements for a peer's",
-        file: OWN_ECHO,
-        find: "self.sent.contains(&Some(heard))",
-        replace: "self.sent.contains(&Some(heard)) && false",
-        caught_by: &["reflections_and_duplicates_depose_nobody"],
+        file: RECEIVE,
+        find: "let own = self.sources[family] == Some(source)",
+        replace: "let own = false && self.sources[family] == Some(source)",
+        caught_by: &["recordings::what_comes_from_its_own_address_is_no_peers"],
     },
     Mutant {
         name: "takes whatever comes from its own group's address for its own",
-        file: OWN_ECHO,
-        find: "self.sent.contains(&Some(heard))",
-        replace: "self.sent.contains(&Some(heard)) || matches!(source, IpAddr::V4(address) if address.octets()[0] == 192)",
+        file: RECEIVE,
+        find: "let own = self.sources[family] == Some(source)",
+        replace: "let own = is_shared || self.sources[family] == Some(source)",
         caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],
     },
     Mutant {

@@ -81,6 +81,28 @@ fn a_bow_out_that_was_altered_on_its_way_changes_nothing() {
 }
 
 #[test]
+fn what_comes_from_its_own_address_is_no_peers() {
+    // Host 1 is cut off and MASTER of its part; what host 0 says reaches it under its own address, as new as it is.
+    for profile in PROFILES {
+        let newest = Ploy::Repeat {
+            of: Some(0),
+            age: 0,
+            same: false,
+        };
+        let plan = plan(newest, Shown::Priority(0, 0), Disguise::Host(1));
+        let mut scenario = attacked(profile, plan, ms(100));
+        scenario
+            .faults
+            .push((START + s(50), Fault::Partition(0b01)));
+        scenario.faults.push((START + s(71), Fault::Heal));
+        scenario.faults.sort_by_key(|(at, _)| *at);
+        let outcome = run(&scenario);
+        assert_eq!(outcome.reigns(1).count(), 1, "{profile:?}");
+        assert_eq!(outcome.masters(), [0]);
+    }
+}
+
+#[test]
 fn a_dead_master_is_replaced_whatever_is_played() {
     let latest = Ploy::Repeat {
         of: Some(0),

@@ -157,9 +157,11 @@ fn a_hung_master_yields_when_it_comes_back() {
 
 #[test]
 fn a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements() {
-    // Its last advertisement, which it sends when it has heard the first of them, has a counter above all of them.
-    for profile in PROFILES {
-        let mut members = hosts(profile, &[100, 50]);
+    // Its last advertisement, which it sends when it has heard the first of them, may have a counter above the second: each
+    // leaves out as many as its address says.
+    for number in 2..12 {
+        let mut members = hosts(Profile::Ucarp, &[100, 50]);
+        members[1] = Member::usual(UCARP, number, 50);
         members[1].start = members[0].start + s(5);
         // The successor's second one came 1.2 s after its first, at 12.93 s; counted from that, 1.39 s are over.
         members[0].deadratio = 1;
@@ -168,7 +170,7 @@ fn a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_adverti
         scenario.theme = Theme::Strict;
         let outcome = run(&scenario);
         assert_eq!(outcome.masters(), [1]);
-        assert_eq!(outcome.reigns(0).count(), 1, "{profile:?}");
+        assert_eq!(outcome.reigns(0).count(), 1, "host {number}");
     }
 }
 
@@ -218,7 +220,6 @@ fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
     // All three are MASTER. After the healing the best is the first to be heard; the worst yields and sends its last
     // advertisement, which the one between them hears. In which order is chance.
     let mut members = hosts(Profile::Ucarp, &[50, 100, 200]);
-    members[0].program = Program::Model(Dialect::Ucarp);
     members[2].program = Program::Model(Dialect::Ucarp);
     let alone = [
         (ms(1), Fault::Partition(0b001)),
@@ -226,6 +227,9 @@ fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
     ];
     let faults = [&alone[..], &[(ms(10_350), Fault::Heal)]].concat();
     for seed in 0..100 {
+        if seed == 50 {
+            members[0].program = Program::Model(Dialect::Ucarp);
+        }
         let mut scenario = Scenario::staged(preempting(members.clone()), &faults, s(20));
         scenario.seed = seed;
         let outcome = run(&scenario);

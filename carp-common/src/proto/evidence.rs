@@ -281,6 +281,12 @@ impl Memory {
         self.own[family].run = self.own[family].previous;
     }
 
+    /// Whether this is one of the last counters that we sent.
+    #[must_use]
+    pub fn sent_lately(&self, family: Family, counter: u64) -> bool {
+        self.own[family].latest.contains(&counter)
+    }
+
     /// Whether this source was warned of before, as far as we remember.
     #[must_use]
     pub fn was_warned(&self, source: IpAddr) -> bool {

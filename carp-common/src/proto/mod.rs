@@ -13,7 +13,6 @@
 //! | [`evidence`] | what an authentic advertisement proves |
 //! | [`heard`] | the counters that were heard before |
 //! | [`sequence`] | the counters that we send |
-//! | [`own_echo`] | what we sent, to know it when it comes back |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
@@ -31,7 +30,6 @@ pub mod evidence;
 pub mod heard;
 pub mod key;
 mod memory;
-pub mod own_echo;
 mod per_family;
 mod queue;
 pub mod rate_limit;

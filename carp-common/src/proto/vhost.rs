@@ -21,7 +21,6 @@ use super::doubt::Doubt;
 use super::election::Advertiser;
 use super::evidence::{Evidence, Memory};
 use super::memory;
-use super::own_echo::SentMemory;
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
@@ -84,7 +83,6 @@ pub struct VirtualHost {
     demotions: Demotions,
     send_errors: SendErrors,
     sequence: CounterSequence,
-    sent: SentMemory,
     memory: Memory,
     doubt: Doubt,
     /// How long a BSD in this family, with advbase 0, may be silent.
@@ -154,7 +152,6 @@ impl VirtualHost {
             demotions: Demotions::default(),
             send_errors: SendErrors::default(),
             sequence: CounterSequence::new(settings.initial_counter),
-            sent: SentMemory::default(),
             memory: Memory::default(),
             doubt: Doubt::default(),
             bsd_patience: PerFamily::default(),

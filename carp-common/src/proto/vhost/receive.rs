@@ -107,12 +107,9 @@ impl VirtualHost {
     /// Our own, reflected or repeated. Nobody else sends from the address that we send from, unless it is a virtual one: a
     /// host without an address of its own uses that.
     fn is_own(&mut self, family: Family, source: IpAddr, advertisement: &Advertisement) -> bool {
-        let is_own_source =
-            self.sources[family] == Some(source) && !self.settings.addresses.contains(source);
-        let own = is_own_source
-            || self
-                .sent
-                .contains(source, advertisement.counter, advertisement.digest);
+        let is_shared = self.settings.addresses.contains(source);
+        let own = self.sources[family] == Some(source)
+            && (!is_shared || self.memory.sent_lately(family, advertisement.counter));
         if own {
             self.counters.dropped_own_echo += 1;
             self.notify_limited(

@@ -50,9 +50,6 @@ impl VirtualHost {
                 self.asked[family] = Some(counter);
             }
             let digest = self.authenticator.sign(counter);
-            if let Some(source) = self.sources[family] {
-                self.sent.remember(source, counter, digest);
-            }
             let advertisement = Advertisement {
                 vhid: self.settings.vhid,
                 advskew: priority.advskew,
