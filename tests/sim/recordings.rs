@@ -84,13 +84,9 @@ fn a_bow_out_that_was_altered_on_its_way_changes_nothing() {
 fn what_comes_from_its_own_address_is_no_peers() {
     // Host 1 is cut off and MASTER of its part; what host 0 says reaches it under its own address, as new as it is.
     for profile in PROFILES {
-        let newest = Ploy::Repeat {
-            of: Some(0),
-            age: 0,
-            same: false,
-        };
+        let newest = Ploy::Rising { of: 0, tail: 1 };
         let plan = plan(newest, Shown::Priority(0, 0), Disguise::Host(1));
-        let mut scenario = attacked(profile, plan, ms(100));
+        let mut scenario = attacked(profile, plan, s(1));
         scenario
             .faults
             .push((START + s(50), Fault::Partition(0b01)));
@@ -135,7 +131,8 @@ fn strict_counters_reject_what_was_sent_before_they_ran() {
             same: false,
         };
         let plan = plan(old, Shown::Priority(255, 255), Disguise::Sender);
-        let mut scenario = attacked(profile, plan, s(1));
+        // Two between two genuine ones.
+        let mut scenario = attacked(profile, plan, ms(333));
         scenario.theme = Theme::Strict;
         scenario.latency = Duration::ZERO;
         scenario.members[1].start = START + s(30);
@@ -152,7 +149,7 @@ fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
             members[1].start = members[1].start + s(5);
             let faults = [
                 (ms(1), Fault::Partition(0b01)),
-                (ms(20_500 + 37 * seed), Fault::Heal),
+                (ms(20_950 + 7 * seed), Fault::Heal),
             ];
             let mut scenario = Scenario::staged(members, &faults, s(30));
             scenario.seed = seed;

@@ -13,6 +13,8 @@ use crate::units::Family;
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
+    /// Nothing was sent or followed yet.
+    is_fresh: bool,
     heard: PerFamily<Option<u64>>,
     sent: PerFamily<SentCounters>,
 }
@@ -33,6 +35,7 @@ impl CounterSequence {
     pub fn new(initial: u64) -> Self {
         Self {
             next: initial,
+            is_fresh: true,
             heard: PerFamily::default(),
             sent: PerFamily::default(),
         }
@@ -40,6 +43,7 @@ impl CounterSequence {
 
     /// The counter of the advertisement that is sent at `now`. Leaves out `stride` counters.
     pub fn send(&mut self, family: Family, stride: u64, now: Instant) -> u64 {
+        self.is_fresh = false;
         let counter = self.next.saturating_add(stride);
         self.go_beyond(counter);
         let sent = &mut self.sent[family];
@@ -61,6 +65,17 @@ impl CounterSequence {
     pub fn unsend(&mut self, family: Family) {
         let sent = &mut self.sent[family];
         sent.last = sent.previous;
+    }
+
+    /// A peer's counter that proves something. As long as we have sent nothing we go on with the first of them, also downwards:
+    /// then the MASTER finds ours near its own, whichever of us was started first.
+    pub fn follow(&mut self, counter: u64) {
+        if self.is_fresh
+            && let Some(above) = counter.checked_add(1)
+        {
+            self.next = above;
+            self.is_fresh = false;
+        }
     }
 
     /// An authentic counter was heard.

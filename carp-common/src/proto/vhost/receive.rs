@@ -45,13 +45,16 @@ impl VirtualHost {
             counter,
             ..
         } = advertisement;
-        self.sequence.observe(family, counter);
         let evidence = self.memory.judge(
             origin.source,
             origin.arrival,
             &advertisement,
             self.settings.no_openbsd,
         );
+        if evidence.is_proof() && !self.settings.strict_counter {
+            self.sequence.follow(counter);
+        }
+        self.sequence.observe(family, counter);
         self.count_evidence(origin.source, evidence);
         let theirs = Advertiser {
             priority: Priority { advbase, advskew },
