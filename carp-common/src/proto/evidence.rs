@@ -47,6 +47,8 @@ pub enum Evidence {
     OtherVersion {
         /// When it was first heard.
         since: Instant,
+        /// From the same source. From another one it may be a peer that came to the same counter.
+        same_source: bool,
     },
     /// Nothing: the same again, which networks do too.
     Duplicate,
@@ -166,6 +168,7 @@ impl Single {
                 true => Evidence::Duplicate,
                 false => Evidence::OtherVersion {
                     since: self.first_at,
+                    same_source: true,
                 },
             };
         }
@@ -374,6 +377,7 @@ impl Memory {
         match other {
             Some(other) => Evidence::OtherVersion {
                 since: other.latest.first_at,
+                same_source: false,
             },
             None => Evidence::Heard,
         }
@@ -477,7 +481,10 @@ impl Peer {
         match self.latest {
             Single { counter: last, .. } if last != counter => Evidence::Heard,
             Single { shown: before, .. } if before == shown => Evidence::Duplicate,
-            Single { first_at, .. } => Evidence::OtherVersion { since: first_at },
+            Single { first_at, .. } => Evidence::OtherVersion {
+                since: first_at,
+                same_source: true,
+            },
         }
     }
 }

@@ -51,7 +51,7 @@ impl VirtualHost {
             Evidence::Constant => return true,
             Evidence::New => arrival,
             // Where every answer is altered on its way, the genuine ones come second.
-            Evidence::OtherVersion { since } => since,
+            Evidence::OtherVersion { since, .. } => since,
             Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
         };
         self.sequence
@@ -155,8 +155,15 @@ impl VirtualHost {
 
     /// The same counter with another priority: one of the two was altered. Both prove that the sender lived when the first was
     /// heard, and neither decides anything.
-    pub(super) fn hear_another_version(&mut self, family: Family, since: Instant) {
-        self.altered_at = Some(self.now);
+    pub(super) fn hear_another_version(
+        &mut self,
+        family: Family,
+        since: Instant,
+        same_source: bool,
+    ) {
+        if same_source {
+            self.altered_at = Some(self.now);
+        }
         if self.state != State::Backup {
             return;
         }
@@ -204,8 +211,14 @@ impl VirtualHost {
         match evidence {
             Evidence::New | Evidence::Constant => {}
             Evidence::Duplicate => self.counters.dropped_duplicate += 1,
-            Evidence::Heard | Evidence::Unrelated => self.counters.dropped_unproven += 1,
-            Evidence::OtherVersion { .. } => {
+            Evidence::Heard
+            | Evidence::Unrelated
+            | Evidence::OtherVersion {
+                same_source: false, ..
+            } => self.counters.dropped_unproven += 1,
+            Evidence::OtherVersion {
+                same_source: true, ..
+            } => {
                 self.counters.dropped_tampered += 1;
                 self.notify_limited(
                     |limits| &mut limits.tampered,

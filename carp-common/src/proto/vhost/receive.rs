@@ -64,8 +64,8 @@ impl VirtualHost {
             self.believe(family, origin, theirs.priority);
             self.warn_of_equal_settings(origin.source, theirs.priority);
         }
-        if let Evidence::OtherVersion { since } = evidence {
-            self.hear_another_version(family, since);
+        if let Evidence::OtherVersion { since, same_source } = evidence {
+            self.hear_another_version(family, since, same_source);
         }
         match self.state {
             State::Init => {}
