@@ -166,7 +166,7 @@ impl Watch {
         let Some(ad) = self.group.open(&packet.payload) else {
             return;
         };
-        if source == self.own[index(family)] {
+        if source == self.own[index(family)] || self.state == State::Init {
             return;
         }
         let highest = &mut self.highest[index(family)];
