@@ -129,12 +129,11 @@ fn a_dead_master_is_replaced_whatever_is_played() {
 #[test]
 fn strict_counters_reject_what_was_sent_before_they_ran() {
     for profile in PROFILES {
-        let old = Ploy::Repeat {
-            of: Some(0),
-            age: 45,
-            same: false,
-        };
-        let plan = plan(old, Shown::Priority(255, 255), Disguise::Sender);
+        let plan = plan(
+            Ploy::Past { of: 0 },
+            Shown::Priority(255, 255),
+            Disguise::Sender,
+        );
         // Two between two genuine ones.
         let mut scenario = attacked(profile, plan, ms(333));
         scenario.theme = Theme::Strict;
