@@ -315,6 +315,15 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
     },
     Mutant {
+        name: "challenges its successor after it was stopped",
+        file: CHALLENGE,
+        find: "Evidence::New if self.was_silent(family) => return true,",
+        replace: "Evidence::New if false && self.was_silent(family) => return true,",
+        caught_by: &[
+            "recordings::a_master_that_was_stopped_makes_way_for_a_successor_that_never_heard_it",
+        ],
+    },
+    Mutant {
         name: "says a last word to a BSD that won a tie",
         file: RECEIVE,
         find: "true => self.settings.profile == Profile::Ucarp && is_ucarp,",

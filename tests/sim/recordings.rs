@@ -161,6 +161,22 @@ fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
     }
 }
 
+#[test]
+fn a_master_that_was_stopped_makes_way_for_a_successor_that_never_heard_it() {
+    for profile in PROFILES {
+        let mut members = hosts(profile, &[60, 0]);
+        members[1].start = members[1].start + s(11);
+        let faults = [(s(10), Fault::Hang(0)), (s(20), Fault::Resume(0))];
+        let mut scenario = Scenario::staged(members, &faults, s(30));
+        scenario.weather.delay_min = ms(15);
+        scenario.weather.delay_max = ms(16);
+        let outcome = run(&scenario);
+        let (yielded, _, _) = outcome.transitions.last().expect("host 0 yields");
+        assert!(*yielded < START + ms(20_005), "{profile:?}: {yielded:?}");
+        assert_eq!(outcome.masters(), [1]);
+    }
+}
+
 /// carpd in the profile and a model of an OpenBSD or FreeBSD.
 fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Member> {
     vec![

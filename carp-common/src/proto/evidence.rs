@@ -251,11 +251,11 @@ impl Memory {
                 Evidence::New
             }
         };
-        let mut peers = self.peers.iter_mut();
         if evidence.is_proof()
-            && let Some(peer) = peers.find(|peer| peer.source == source)
+            && let Some(index) = known
         {
-            peer.heard_at = peer.heard_at.max(arrival);
+            let heard_at = &mut self.peers[index].heard_at;
+            *heard_at = (*heard_at).max(arrival);
         }
         if evidence == Evidence::Constant {
             self.lead_back(family, source, counter);

@@ -121,6 +121,12 @@ impl CounterSequence {
         }
     }
 
+    /// When we last sent in that family.
+    #[must_use]
+    pub fn sent_at(&self, family: Family) -> Instant {
+        self.sent[family].at
+    }
+
     /// Whether the counter is above everything heard in that family, and everything sent before it arrived: each family
     /// travels its own way, so the two may overtake each other.
     #[must_use]

@@ -49,6 +49,8 @@ impl VirtualHost {
     ) -> bool {
         let arrival = match evidence {
             Evidence::Constant => return true,
+            // Who was silent for so long has been replaced, and cannot ask that its successor heard it.
+            Evidence::New if self.was_silent(family) => return true,
             Evidence::New => arrival,
             // Where every answer is altered on its way, the genuine ones come second.
             Evidence::OtherVersion { since, .. } => since,
@@ -58,6 +60,11 @@ impl VirtualHost {
             .sent_before(family, arrival)
             .is_none_or(|sent| is_near_above(counter, sent))
             || self.asked[family].is_some_and(|asked| is_near_above(counter, asked))
+    }
+
+    /// Whether our last advertisement is older than the time after which an equal peer takes over: we were stopped.
+    fn was_silent(&self, family: Family) -> bool {
+        self.now >= self.sequence.sent_at(family) + self.master_down_time()
     }
 
     /// Lets a MASTER that claims to be better, or equal, prove that it lives.
