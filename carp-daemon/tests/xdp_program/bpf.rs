@@ -35,18 +35,24 @@ struct TestRun {
     rest: [u64; 5],
 }
 
-/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`; before it this many additions, each of which waits for the last: a cycle each on
-/// any processor.
-pub fn load_pass(hook: Hook, additions: usize) -> OwnedFd {
-    const R2_IS_1: u64 = 0x0000_0001_0000_02b7;
-    const ADD_R2_TO_R2: u64 = 0x220c;
+/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`; before it this many times four additions, of which each waits for the last of its
+/// register: a cycle for four, where a processor has nothing else to do. Where it is shared with somebody else, they take
+/// longer by the same as the hashes do, which also keep several units busy.
+pub fn load_pass(hook: Hook, cycles: usize) -> OwnedFd {
+    const REGISTERS: [u64; 4] = [2, 3, 4, 5];
+    const SET_TO_1: u64 = 0x0000_0001_0000_00b7;
+    const ADD: u64 = 0x0c;
     const EXIT: u64 = 0x95;
     let (program_type, answer) = match hook {
         Hook::Xdp => (BPF_PROG_TYPE_XDP, 0x0000_0002_0000_00b7),
         Hook::Tcx => (BPF_PROG_TYPE_SCHED_CLS, 0xffff_ffff_0000_00b7),
     };
-    let mut instructions = vec![R2_IS_1; usize::from(additions > 0)];
-    instructions.resize(instructions.len() + additions, ADD_R2_TO_R2);
+    let mut instructions = Vec::new();
+    if cycles > 0 {
+        instructions.extend(REGISTERS.map(|register| SET_TO_1 | register << 8));
+        let additions = REGISTERS.map(|register| ADD | register << 8 | register << 12);
+        instructions.extend(additions.into_iter().cycle().take(4 * cycles));
+    }
     instructions.extend([answer, EXIT]);
     let mut load = Load {
         program_type,
