@@ -1,5 +1,6 @@
 //! What carpd needs and does not get: scripts that end, descriptors, room in the ring, notifications, a queue to send in.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -142,12 +143,12 @@ fn without_descriptors_for_its_scripts_a_backup_takes_over_all_the_same() -> Res
 
 /// So many genuine advertisements as a sends them, all at once. Their counters are above a's and rise, so that no limit
 /// applies to them.
-fn flood_as(a: &Host, injector: &Injector, count: u64) -> Result<()> {
+fn flood_as(a: &Host, injector: &Injector, counters: Range<u64>) -> Result<()> {
     let genuine = Forgery::new(a.address(), 7, "secret", ADDRESS).with(|genuine| {
         genuine.advbase = 0;
         genuine.advskew = 25;
     });
-    for counter in 0..count {
+    for counter in counters {
         let frame = genuine
             .clone()
             .with(|genuine| genuine.counter = 1 << 62 | counter);
@@ -169,7 +170,7 @@ fn full_buffer(datapath: &str, missed: usize) -> Result<()> {
     let mark = scene.capture.mark();
     b.signal(Signal::SIGSTOP)?;
     // b alone: a would lead its own counters above them.
-    flood_as(&scene.a, &Injector::towards(&scene.b)?, FLOOD)?;
+    flood_as(&scene.a, &Injector::towards(&scene.b)?, 0..FLOOD)?;
     // For longer than the master-down time there is no room for what a goes on saying.
     scene
         .capture
@@ -223,8 +224,8 @@ fn a_flood_of_genuine_advertisements_makes_no_second_master() -> Result<()> {
     let injector = Injector::open(&scene.c)?;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
-        // The BACKUP hears its MASTER far too often; the MASTER hears an equal one from its own address.
-        flood_as(&scene.a, &injector, 1_000)?;
+        // The BACKUP hears its MASTER far too often, each time with another counter; the MASTER hears its own address.
+        flood_as(&scene.a, &injector, sent..sent + 1_000)?;
         sent += 1_000;
     }
     let took = started.elapsed();

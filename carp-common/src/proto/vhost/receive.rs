@@ -32,10 +32,15 @@ impl VirtualHost {
         let Some(advertisement) = self.parse(payload) else {
             return;
         };
-        if !self.is_authentic(origin.source, &advertisement)
-            || self.is_own(family, origin.source, &advertisement)
-            || self.is_stale(family, origin, &advertisement)
-        {
+        if !self.is_authentic(origin.source, &advertisement) {
+            return;
+        }
+        if self.is_own(family, origin.source, &advertisement) {
+            // Others may take it for ours: what we send next is above it.
+            self.sequence.observe(family, advertisement.counter);
+            return;
+        }
+        if self.is_stale(family, origin, &advertisement) {
             return;
         }
         let Advertisement {
