@@ -314,8 +314,10 @@ impl Calm {
     /// What was altered on its way makes takeovers wait for the other version, for a minute.
     fn suspense(&self, member: &Member) -> Duration {
         match self.theme {
-            Theme::Attack => (member.interval(true) / 4).min(Duration::from_millis(100)),
-            Theme::Ours | Theme::Mixed | Theme::Strict => Duration::ZERO,
+            Theme::Attack | Theme::Strict => {
+                (member.interval(true) / 4).min(Duration::from_millis(100))
+            }
+            Theme::Ours | Theme::Mixed => Duration::ZERO,
         }
     }
 

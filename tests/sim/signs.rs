@@ -98,6 +98,10 @@ impl Signs {
         if !fresh {
             return steps.repeats(at, counter, shown, interval(ad.advbase, ad.advskew) / 4);
         }
+        // It may lie between two that were heard, and be taken for one of those.
+        if !is_new && steps.counts {
+            return false;
+        }
         let near = is_near_above(counter, steps.last);
         if near || follows {
             *steps = Steps {

@@ -116,8 +116,8 @@ struct Pace {
 
 /// Most announcements of one family in one interval: of a takeover, of a claim, and in answer, at both its ends.
 const ANNOUNCEMENTS_MAX: u32 = 8;
-/// Most advertisements: those, the periodic one, and the answers to counters that were never heard.
-const ADVERTISEMENTS_MAX: u32 = 20;
+/// Most advertisements: those of a takeover and of leaving, and at both ends the periodic one and ten answers.
+const ADVERTISEMENTS_MAX: u32 = 24;
 
 impl Watch {
     /// For a process that starts now, on a host that sent these counters before.

@@ -1,6 +1,8 @@
 //! A program running on a host.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -56,7 +60,8 @@ struct Output {
 #[derive(Debug, Default)]
 struct OutputState {
     lines: Vec<Line>,
-    open_streams: u8,
+    /// Somebody can still write.
+    is_open: bool,
 }
 
 impl Daemon {
@@ -73,11 +78,15 @@ impl Daemon {
             .spawn(command)
             .with_context(|| format!("failed to start {:?}", command.get_program()))?;
         let output = Arc::new(Output::default());
-        output.lock().open_streams = 2;
+        output.lock().is_open = true;
         let stdout = child.stdout.take().context("stdout is piped")?;
         let stderr = child.stderr.take().context("stderr is piped")?;
-        collect(&output, Stream::Stdout, stdout);
-        collect(&output, Stream::Stderr, stderr);
+        let sources = vec![
+            Source::new(Stream::Stdout, stdout)?,
+            Source::new(Stream::Stderr, stderr)?,
+        ];
+        let collected = Arc::clone(&output);
+        thread::spawn(move || collect(&collected, sources));
         Ok(Self {
             name: format!("{name}@{}", host.name()),
             child,
@@ -149,7 +158,7 @@ impl Daemon {
         // A child that keeps the pipe open (a daemonized process, a script) must not keep us.
         let deadline = Instant::now() + Duration::from_secs(1);
         self.output
-            .wait_until(deadline, |state| (state.open_streams == 0).then_some(()));
+            .wait_until(deadline, |state| (!state.is_open).then_some(()));
         match (status.code(), status.signal()) {
             (Some(code), _) => Ok(code),
             (None, signal) => bail!(
@@ -197,7 +206,7 @@ impl Daemon {
                 .find(|line| line.text.contains(pattern));
             match line {
                 Some(line) => Some(Some(line.clone())),
-                None => (state.open_streams == 0).then_some(None),
+                None => (!state.is_open).then_some(None),
             }
         });
         match found {
@@ -282,30 +291,89 @@ impl Output {
     }
 }
 
-fn collect(output: &Arc<Output>, stream: Stream, source: impl Read + Send + 'static) {
-    let output = Arc::clone(output);
-    thread::spawn(move || {
-        let mut source = BufReader::new(source);
-        let mut bytes = Vec::new();
-        loop {
-            bytes.clear();
-            let end = !matches!(source.read_until(b'\n', &mut bytes), Ok(length) if length > 0);
-            let mut state = output.lock();
-            if end {
-                state.open_streams -= 1;
+/// One of the two streams, and what of its last line has come.
+struct Source {
+    stream: Stream,
+    pipe: File,
+    line: Vec<u8>,
+}
+
+impl Source {
+    fn new(stream: Stream, pipe: impl Into<OwnedFd>) -> Result<Self> {
+        let pipe = pipe.into();
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            stream,
+            pipe: pipe.into(),
+            line: Vec::new(),
+        })
+    }
+
+    /// Reads what is there. Returns how much that was; `None` at the end.
+    fn read(&mut self, lines: &mut Vec<Line>) -> Option<usize> {
+        let mut bytes = [0; 4096];
+        let length = match self.pipe.read(&mut bytes) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.read(lines),
+            Err(_) => 0,
+        };
+        for &byte in &bytes[..length] {
+            if byte == b'\n' {
+                lines.push(self.take_line());
             } else {
-                state.lines.push(Line {
-                    at: Instant::now(),
-                    stream,
-                    text: String::from_utf8_lossy(&bytes)
-                        .trim_end_matches('\n')
-                        .to_owned(),
-                });
-            }
-            output.changed.notify_all();
-            if end {
-                return;
+                self.line.push(byte);
             }
         }
-    });
+        if length == 0 && !self.line.is_empty() {
+            lines.push(self.take_line());
+        }
+        (length > 0).then_some(length)
+    }
+
+    fn take_line(&mut self) -> Line {
+        let bytes = std::mem::take(&mut self.line);
+        Line {
+            at: Instant::now(),
+            stream: self.stream,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+}
+
+/// Passes over both streams before the lines are shown all the same: somebody who writes without a pause is not waited for.
+const PASSES_MAX: usize = 100;
+
+/// Collects both streams until both have ended.
+///
+/// Lines are shown when neither stream has more: then everything that was written before a line that is shown is shown as
+/// well, whichever stream it went to, and a test that waited for the one may look for the other.
+fn collect(output: &Output, mut sources: Vec<Source>) {
+    while !sources.is_empty() {
+        let mut wanted: Vec<_> = sources
+            .iter()
+            .map(|source| PollFd::new(source.pipe.as_fd(), PollFlags::POLLIN))
+            .collect();
+        // Interrupted at worst, and then there is nothing to read.
+        let _ = poll(&mut wanted, PollTimeout::NONE);
+        let mut lines = Vec::new();
+        for _ in 0..PASSES_MAX {
+            let mut more = 0;
+            sources.retain_mut(|source| match source.read(&mut lines) {
+                Some(length) => {
+                    more += length;
+                    true
+                }
+                None => false,
+            });
+            if more == 0 {
+                break;
+            }
+        }
+        let mut state = output.lock();
+        state.lines.append(&mut lines);
+        state.is_open = !sources.is_empty();
+        drop(state);
+        output.changed.notify_all();
+    }
 }

@@ -8,7 +8,7 @@
 //! | A counter that … | proves |
 //! |---|---|
 //! | was heard before, from whomever | nothing |
-//! | is new and near above the source's last, or anybody's | that the source lives |
+//! | is new and near above the source's last, or anybody's, or a challenge above it | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
@@ -21,7 +21,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::heard::{Closed, Run, Scattered, is_near_above};
+use super::heard::{Closed, Run, Scattered, is_ahead, is_near_above};
 use super::per_family::PerFamily;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority};
@@ -235,7 +235,7 @@ impl Memory {
             Some(index) => self.continues(index, advertisement, arrival),
             None => {
                 let latest = Single::new(counter, shown, arrival);
-                let follows = self.follows(family, counter);
+                let follows = self.follows(family, counter, is_near_above);
                 let displaced = self.make_room(Peer {
                     source,
                     heard_at: arrival,
@@ -290,6 +290,17 @@ impl Memory {
         self.own[family].latest.contains(&counter)
     }
 
+    /// Whether this counter is the last that proved something of one of the sources.
+    #[must_use]
+    pub fn is_last_of_somebody(&self, family: Family, counter: u64) -> bool {
+        self.last_of(family, counter).is_some()
+    }
+
+    fn last_of(&self, family: Family, counter: u64) -> Option<&Peer> {
+        let mut peers = self.peers.iter();
+        peers.find(|peer| Family::of(peer.source) == family && peer.latest.counter == counter)
+    }
+
     /// Whether this source was warned of before, as far as we remember.
     #[must_use]
     pub fn was_warned(&self, source: IpAddr) -> bool {
@@ -305,15 +316,15 @@ impl Memory {
         }
     }
 
-    /// Whether only somebody who heard the group can know this counter.
-    fn follows(&self, family: Family, counter: u64) -> bool {
-        let near = |last| is_near_above(counter, last);
+    /// Whether only somebody who heard the group can know this counter: he goes on with one that was heard or sent before.
+    fn follows(&self, family: Family, counter: u64, goes_on: impl Fn(u64, u64) -> bool) -> bool {
+        let goes_on = |last| goes_on(counter, last);
         let mut peers = self.peers.iter();
-        self.own[family].run.is_some_and(|run| near(run.last))
+        self.own[family].run.is_some_and(|run| goes_on(run.last))
             || peers.any(|peer| {
                 Family::of(peer.source) == family
-                    && (near(peer.latest.counter)
-                        || peer.candidate.is_some_and(|it| near(it.counter)))
+                    && (goes_on(peer.latest.counter)
+                        || peer.candidate.is_some_and(|it| goes_on(it.counter)))
             })
     }
 
@@ -370,11 +381,7 @@ impl Memory {
     /// A counter that somebody else showed: where it is that one's last, one of the two is an altered copy, whichever
     /// came first.
     fn again_from_another(&self, source: IpAddr, counter: u64) -> Evidence {
-        let family = Family::of(source);
-        let mut peers = self.peers.iter();
-        let other =
-            peers.find(|peer| Family::of(peer.source) == family && peer.latest.counter == counter);
-        match other {
+        match self.last_of(Family::of(source), counter) {
             Some(other) => Evidence::OtherVersion {
                 since: other.latest.first_at,
                 same_source: false,
@@ -393,7 +400,9 @@ impl Memory {
         let counter = advertisement.counter;
         let single = Single::new(counter, Shown::of(advertisement), arrival);
         let family = Family::of(self.peers[index].source);
-        let follows = self.follows(family, counter);
+        let is_counting = self.peers[index].run.is_some();
+        let follows = self.follows(family, counter, is_near_above)
+            || is_counting && self.follows(family, counter, is_ahead);
         let peer = &mut self.peers[index];
         let closed = &mut self.closed[family];
         if is_near_above(counter, peer.latest.counter) {

@@ -21,6 +21,16 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
 }
 
+/// How far above it a peer's counter lies at most that left some out to challenge a MASTER: a day of one challenge a second. Two
+/// counters drawn by chance are as close once in 2^19.
+pub const AHEAD: u64 = 1 << 44;
+
+/// Whether a peer that heard or sent `last`, and challenged somebody since, may go on with `counter`.
+#[must_use]
+pub const fn is_ahead(counter: u64, last: u64) -> bool {
+    counter > last && counter - last <= AHEAD
+}
+
 /// The counters from `first` to `last`, those between them that nobody showed included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {

@@ -33,7 +33,7 @@ use super::{
 use crate::shared::KernelKeys;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority, Profile, State};
-use challenge::Answers;
+use challenge::{Answers, Doubtful};
 
 /// Least time between two notices of one kind.
 pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
@@ -90,6 +90,7 @@ pub struct VirtualHost {
     /// When an advertisement was last heard in two versions.
     altered_at: Option<Instant>,
     answers: Answers,
+    doubtful: Doubtful,
     /// Our next advertisement is a challenge that no recorded run may answer.
     leaves_out: bool,
     /// The present advertisement is that challenge.
@@ -156,6 +157,7 @@ impl VirtualHost {
             doubt: Doubt::default(),
             bsd_patience: PerFamily::default(),
             altered_at: None,
+            doubtful: Doubtful::default(),
             answers: Answers::default(),
             leaves_out: false,
             is_asking: false,

@@ -121,9 +121,7 @@ impl Memories {
     /// Returns what is to be written for a virtual host; nothing when that is in its file already.
     fn take(&mut self, index: usize, vhost: &Vhost) -> Option<(FileName, Vec<u8>)> {
         let file = self.files.get_mut(index)?;
-        std::mem::take(&mut file.outdated)
-            .then(|| (file.name.clone(), vhost.machine.memory()))
-            .filter(|(_, bytes)| !bytes.is_empty())
+        std::mem::take(&mut file.outdated).then(|| (file.name.clone(), vhost.machine.memory()))
     }
 
     /// Whether the latest write is still under way.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Notice, Reason, Transition};
 use carp_common::shared::Counter;
 use carp_common::time::Instant;
@@ -14,8 +15,8 @@ use super::{COUNTER_CHECK_INTERVAL, Engine};
 use crate::io::datapath::Chain;
 use crate::io::port::Port;
 
-/// Transitions of one virtual host that are said within [`TRANSITIONS_WINDOW`]. Nobody reads more; and where counters
-/// are not strict, whoever captured one advertisement can cause as many as he likes.
+/// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
+/// a stranger who captured one advertisement can cause as many as he likes.
 const TRANSITIONS_MAX: u32 = 60;
 const TRANSITIONS_WINDOW: Duration = Duration::from_secs(60);
 
@@ -51,7 +52,7 @@ const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
 pub struct UnicastWatch {
     look_at: Instant,
     heard: u64,
-    quiet_until: Instant,
+    limit: RateLimit,
 }
 
 impl UnicastWatch {
@@ -66,11 +67,7 @@ impl UnicastWatch {
     /// Whether there were more since the last look, and the last warning is old.
     fn is_to_be_said(&mut self, heard: u64, now: Instant) -> bool {
         let more = heard > std::mem::replace(&mut self.heard, heard);
-        let said = more && now >= self.quiet_until;
-        if said {
-            self.quiet_until = now + UNICAST_WARNING_INTERVAL;
-        }
-        said
+        more && self.limit.admit(now, UNICAST_WARNING_INTERVAL).is_some()
     }
 }
 

@@ -13,14 +13,16 @@ use crate::proto::election::BackupDecision;
 use crate::proto::heard::is_near_above;
 use crate::units::{AdvBase, Priority};
 
-/// Advertisements that answer something within one interval, when its counter was never heard and is above ours: whoever sent it
-/// is not content with what is under way.
-const URGENT_MAX: u8 = 8;
-/// The same for all else, which a recording can repeat too.
-const OTHERS_MAX: u8 = 2;
+/// Advertisements that answer something within one interval, when its counter was never heard: somebody lives who knows
+/// nothing of us, and our own interval may be far longer than his.
+const NEW_MAX: u8 = 8;
+/// The same for all else, which a recording can repeat.
+const REPEATED_MAX: u8 = 2;
 /// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
 /// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
 const JUMP: u64 = 1 << 27;
+/// Answers in two versions after which the better version counts.
+const DOUBTFUL_ENOUGH: u8 = 3;
 /// Challenges without an answer that someone should know of.
 const UNANSWERED_MAX: u8 = 3;
 /// How long takeovers take their time after an advertisement was heard in two versions.
@@ -34,14 +36,40 @@ const BSD_TICKS: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answers {
     since: Option<Instant>,
-    urgent: u8,
-    others: u8,
+    new: u8,
+    repeated: u8,
+}
+
+/// Answers in two versions, the one better than we are and the other one worse, and no other answer between them.
+///
+/// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
+/// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Doubtful {
+    count: u8,
+    counter: u64,
+    at: Instant,
+}
+
+impl Doubtful {
+    /// Another one. True when there were enough of them within twice our interval each.
+    fn again(&mut self, counter: u64, now: Instant, interval: Duration) -> bool {
+        if now >= self.at + interval * 2 {
+            self.count = 0;
+        }
+        if self.count == 0 || self.counter != counter {
+            self.count = self.count.saturating_add(1);
+            self.counter = counter;
+            self.at = now;
+        }
+        self.count >= DOUBTFUL_ENOUGH
+    }
 }
 
 impl VirtualHost {
     /// Whether a better MASTER has heard us, or is one that cannot answer.
     pub(super) fn is_answer(
-        &self,
+        &mut self,
         family: Family,
         arrival: Instant,
         counter: u64,
@@ -52,14 +80,14 @@ impl VirtualHost {
             // Who was silent for so long has been replaced, and cannot ask that its successor heard it.
             Evidence::New if self.was_silent(family) => return true,
             Evidence::New => arrival,
-            // Where every answer is altered on its way, the genuine ones come second.
             Evidence::OtherVersion { since, .. } => since,
             Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
         };
-        self.sequence
-            .sent_before(family, arrival)
-            .is_none_or(|sent| is_near_above(counter, sent))
-            || self.asked[family].is_some_and(|asked| is_near_above(counter, asked))
+        let sent = self.sequence.sent_before(family, arrival);
+        let is_above = sent.is_none_or(|sent| is_near_above(counter, sent))
+            || self.asked[family].is_some_and(|asked| is_near_above(counter, asked));
+        let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. });
+        is_above && (!is_doubtful || self.doubtful.again(counter, self.now, self.interval()))
     }
 
     /// Whether our last advertisement is older than the time after which an equal peer takes over: we were stopped.
@@ -69,19 +97,19 @@ impl VirtualHost {
 
     /// Lets a MASTER that claims to be better, or equal, prove that it lives.
     ///
-    /// Of two equals that ask each other one leaves out no counters, or neither would ever answer the other.
+    /// Of two equal BSDs, which ask each other, one leaves out no counters, or neither would ever answer the other.
     pub(super) fn challenge(
         &mut self,
         family: Family,
         source: IpAddr,
         equal: bool,
-        counter: u64,
         evidence: Evidence,
     ) {
         self.counters.challenges += 1;
-        let answers = equal && self.sources[family] < Some(source);
+        let is_bsd = self.settings.profile != Profile::Ucarp;
+        let answers = is_bsd && equal && self.sources[family] < Some(source);
         self.leaves_out |= evidence.is_new() && !answers;
-        if self.answer(family, counter, evidence) {
+        if self.answer(evidence) {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         if self.unanswered > UNANSWERED_MAX {
@@ -92,10 +120,17 @@ impl VirtualHost {
         }
     }
 
-    /// Advertises with the next timeout, unless there were too many answers in this interval. True when it will.
-    pub(super) fn answer(&mut self, family: Family, counter: u64, evidence: Evidence) -> bool {
+    /// Advertises with the next timeout, unless there were too many answers in this interval. True when this one causes it.
+    pub(super) fn answer(&mut self, evidence: Evidence) -> bool {
         let pace = self.interval();
-        let is_above = Some(counter) > self.sequence.sent_before(family, self.now);
+        // What waited in one queue is answered together.
+        if self
+            .timers
+            .get(Timer::Advertise)
+            .is_some_and(|at| at <= self.now)
+        {
+            return false;
+        }
         let answers = &mut self.answers;
         if answers.since.is_none_or(|since| self.now >= since + pace) {
             *answers = Answers {
@@ -103,9 +138,9 @@ impl VirtualHost {
                 ..Answers::default()
             };
         }
-        let (count, most) = match evidence.is_new() && is_above {
-            true => (&mut answers.urgent, URGENT_MAX),
-            false => (&mut answers.others, OTHERS_MAX),
+        let (count, most) = match evidence.is_new() {
+            true => (&mut answers.new, NEW_MAX),
+            false => (&mut answers.repeated, REPEATED_MAX),
         };
         let may = *count < most;
         if may {

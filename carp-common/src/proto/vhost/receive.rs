@@ -54,7 +54,7 @@ impl VirtualHost {
             origin.source,
             origin.arrival,
             &advertisement,
-            self.settings.no_openbsd,
+            self.settings.no_openbsd || self.settings.strict_counter,
         );
         if evidence.is_proof() && !self.settings.strict_counter {
             self.sequence.follow(counter);
@@ -128,13 +128,17 @@ impl VirtualHost {
         own
     }
 
-    /// With strict counters: its counter does not rise.
+    /// With strict counters: its counter does not rise. The last of a peer may come again with another priority: of two
+    /// versions of one counter the genuine one can be the second.
     fn is_stale(&mut self, family: Family, origin: Origin, advertisement: &Advertisement) -> bool {
         let Origin {
             source, arrival, ..
         } = origin;
         let stale = self.settings.strict_counter
-            && !self.sequence.rises(family, advertisement.counter, arrival);
+            && !self.sequence.rises(family, advertisement.counter, arrival)
+            && !self
+                .memory
+                .is_last_of_somebody(family, advertisement.counter);
         if stale {
             self.counters.dropped_stale_counter += 1;
             self.notify_limited(
@@ -245,7 +249,7 @@ impl VirtualHost {
             // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
             MasterDecision::Stay if tie.inet_decides && ours == theirs => return,
             MasterDecision::Stay => {
-                self.reassert(family, counter, evidence);
+                self.reassert(evidence);
                 self.notify_limited(
                     |limits| &mut limits.worse_master,
                     |suppressed| Notice::WorseMasterAdvertised { source, suppressed },
@@ -261,7 +265,7 @@ impl VirtualHost {
             self.better.heard(family, origin, theirs.priority);
             self.give_way(reason, since, origin.ethernet_source);
         } else {
-            self.challenge(family, source, reason == Reason::TieLost, counter, evidence);
+            self.challenge(family, source, reason == Reason::TieLost, evidence);
         }
     }
 

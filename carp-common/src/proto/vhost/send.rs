@@ -10,6 +10,9 @@ use crate::proto::SendOutcome;
 use crate::proto::send_errors::Change;
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
+/// Counters that are left out before the last advertisement: an hour of those of a peer that advertises once a second.
+const LAST_LEAVES_OUT: u64 = 1 << 12;
+
 impl VirtualHost {
     /// Advertises in every family we take part in, and again one interval later.
     pub(super) fn advertise(&mut self) {
@@ -28,8 +31,10 @@ impl VirtualHost {
     /// The last advertisement of a MASTER that yields, as ucarp sends it: the winner hears that somebody else was MASTER, and
     /// announces the addresses again.
     ///
-    /// With our true priority, as ucarp's: one step worse would make a third host that preempts take over from it.
+    /// With our true priority, as ucarp's: one step worse would make a third host that preempts take over from it. It may be
+    /// lost, and a ucarp, FreeBSD or NetBSD that counts on below it must not come to this counter, which looks like ours sent again.
     pub(super) fn last_advertisement(&mut self) {
+        self.sequence.jump(LAST_LEAVES_OUT);
         self.send(self.advertised());
     }
 
@@ -135,11 +140,11 @@ impl VirtualHost {
     /// its own, because the other one waits for it before it yields.
     ///
     /// At once means with the next timeout: a better MASTER may be waiting in the same queue.
-    pub(super) fn reassert(&mut self, family: Family, counter: u64, evidence: Evidence) {
+    pub(super) fn reassert(&mut self, evidence: Evidence) {
         if self.state != State::Master {
             return;
         }
-        self.answer(family, counter, evidence);
+        self.answer(evidence);
         let pace: Duration = self.interval();
         if self.reasserted_at.is_some_and(|at| self.now < at + pace) {
             return;
