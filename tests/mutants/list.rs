@@ -198,7 +198,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: RECEIVE,
         find: "let stale = self.settings.strict_counter",
         replace: "let stale = false && self.settings.strict_counter",
-        caught_by: &["recordings::strict_counters_reject_what_was_sent_before_they_ran"],
+        caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
@@ -321,6 +321,52 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "Evidence::New if false && self.was_silent(family) => return true,",
         caught_by: &[
             "recordings::a_master_that_was_stopped_makes_way_for_a_successor_that_never_heard_it",
+        ],
+    },
+    Mutant {
+        name: "takes what was sent before it ran for something new",
+        file: EVIDENCE,
+        find: "if !follows && is_near_above(peer.first(), counter) {",
+        replace: "if false && !follows && is_near_above(peer.first(), counter) {",
+        caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
+    },
+    Mutant {
+        name: "believes whichever version of an answer is better",
+        file: CHALLENGE,
+        find: "self.count >= DOUBTFUL_ENOUGH",
+        replace: "self.count >= DOUBTFUL_ENOUGH.min(1)",
+        caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
+    },
+    Mutant {
+        name: "with strict counters loses the second of two versions",
+        file: RECEIVE,
+        find: ".is_last_of_somebody(family, advertisement.counter);",
+        replace: ".is_last_of_somebody(family, !advertisement.counter);",
+        caught_by: &["recordings::a_bow_out_that_was_altered_on_its_way_changes_nothing"],
+    },
+    Mutant {
+        name: "answers a faster MASTER as seldom as a recording",
+        file: CHALLENGE,
+        find: "const NEW_MAX: u8 = 8;",
+        replace: "const NEW_MAX: u8 = 2;",
+        caught_by: &["recordings::a_worse_master_asks_a_far_faster_one_at_once"],
+    },
+    Mutant {
+        name: "leaves out no counters for an equal ucarp",
+        file: CHALLENGE,
+        find: "let is_bsd = self.settings.profile != Profile::Ucarp;",
+        replace: "let is_bsd = true || self.settings.profile != Profile::Ucarp;",
+        caught_by: &[
+            "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
+        ],
+    },
+    Mutant {
+        name: "forgets what it asked when it asks again",
+        file: SEND,
+        find: "self.asked[family] = [Some(counter), last];",
+        replace: "self.asked[family] = [Some(counter), last.filter(|_| false)];",
+        caught_by: &[
+            "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
         ],
     },
     Mutant {

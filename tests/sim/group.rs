@@ -14,6 +14,9 @@ use super::station::{Body, Station};
 use super::watch::Violation;
 use super::world::FAMILIES;
 
+/// How far apart a question and the advertisement before it are, at least, where it matters which of them comes first.
+const OVERTAKES: Duration = Duration::from_millis(1);
+
 /// Since when nothing went wrong, and what was seen since.
 #[derive(Debug)]
 pub struct Calm {
@@ -28,6 +31,8 @@ pub struct Calm {
     /// look like forgers.
     hears_the_first: bool,
     delay: Duration,
+    /// Delays differ by more than [`OVERTAKES`].
+    overtakes: bool,
     latency: Duration,
     undecided_ties: bool,
     /// Nobody stops being a master unheard.
@@ -55,6 +60,7 @@ impl Calm {
             rounds: scenario.rounds(),
             hears_the_first: !matches!(scenario.theme, Theme::Strict | Theme::Attack),
             delay: scenario.weather.delay_max,
+            overtakes: scenario.weather.delay_max - scenario.weather.delay_min > OVERTAKES,
             latency: scenario.latency,
             undecided_ties: scenario.undecided_ties,
             losers_are_heard: losers_are_heard(scenario),
@@ -325,6 +331,8 @@ impl Calm {
     /// carpd gives it at once, the others with their next advertisement; and an OpenBSD, which cannot, is believed
     /// with its third. Where more than two are master the answer to one may come too early for another, and the next
     /// advertisement is it.
+    ///
+    /// Where two of ours may come in the other order, one who goes on with what it heard last answers the earlier one first.
     fn answers_within(&self, one: usize, better: usize) -> Duration {
         let better = &self.members[better];
         let next = match self.members.len() {
@@ -335,7 +343,9 @@ impl Calm {
             (Program::Model(_), _) => Duration::ZERO,
             (Program::Carpd(_), Program::Carpd(_)) => next + 2 * (self.delay + self.latency),
             (Program::Carpd(_), Program::Model(Dialect::OpenBsd)) => better.interval(true) * 2,
-            (Program::Carpd(_), Program::Model(_)) => next + better.interval(true),
+            (Program::Carpd(_), Program::Model(_)) => {
+                next + better.interval(true) * (1 + u32::from(self.overtakes))
+            }
         }
     }
 

@@ -77,6 +77,34 @@ fn a_bow_out_that_was_altered_on_its_way_changes_nothing() {
         for disguise in [Disguise::Sender, Disguise::TieWinner, Disguise::Host(1)] {
             changes_nothing(profile, plan(ploy, shown, disguise), s(1));
         }
+        let mut strict = attacked(profile, plan(ploy, shown, Disguise::Sender), s(1));
+        strict.theme = Theme::Strict;
+        assert_eq!(run(&strict).reigns(1).count(), 0, "{profile:?}");
+    }
+}
+
+#[test]
+fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
+    // Host 1 was MASTER of its part. When it hears host 0 again it says so, and yields; who hears that sends it again as 0/0.
+    for profile in PROFILES {
+        let latest = Ploy::Repeat {
+            of: Some(1),
+            age: 0,
+            same: false,
+        };
+        let mut plan = plan(latest, Shown::Priority(0, 0), Disguise::Sender);
+        plan.targets = 0b01;
+        plan.from = START + s(65);
+        let mut scenario = attacked(profile, plan, ms(5));
+        scenario.weather.delay_min = ms(1);
+        scenario.weather.delay_max = ms(2);
+        for (at, fault) in [(50, Fault::Partition(0b01)), (65, Fault::Heal)] {
+            scenario.faults.push((START + s(at), fault));
+        }
+        scenario.faults.sort_by_key(|(at, _)| *at);
+        let outcome = run(&scenario);
+        assert_eq!(outcome.reigns(0).count(), 1, "{profile:?}: it yielded");
+        assert_eq!(outcome.masters(), [0]);
     }
 }
 
@@ -127,8 +155,11 @@ fn a_dead_master_is_replaced_whatever_is_played() {
 }
 
 #[test]
-fn strict_counters_reject_what_was_sent_before_they_ran() {
-    for profile in PROFILES {
+fn what_was_sent_before_it_ran_changes_nothing() {
+    for (profile, theme) in PROFILES
+        .into_iter()
+        .flat_map(|profile| [Theme::Attack, Theme::Strict].map(|theme| (profile, theme)))
+    {
         let plan = plan(
             Ploy::Past { of: 0 },
             Shown::Priority(255, 255),
@@ -136,11 +167,19 @@ fn strict_counters_reject_what_was_sent_before_they_ran() {
         );
         // Two between two genuine ones.
         let mut scenario = attacked(profile, plan, ms(333));
-        scenario.theme = Theme::Strict;
+        scenario.theme = theme;
         scenario.latency = Duration::ZERO;
         scenario.members[1].start = START + s(30);
+        if theme == Theme::Strict {
+            // Even when that was in another life, whose counters are far below.
+            scenario.members[0].mortal = true;
+            for (at, fault) in [(10, Fault::Crash(0)), (20, Fault::Start(0))] {
+                scenario.faults.push((START + s(at), fault));
+            }
+            scenario.faults.sort_by_key(|(at, _)| *at);
+        }
         let outcome = run(&scenario);
-        assert_eq!(outcome.reigns(1).count(), 0, "{profile:?}");
+        assert_eq!(outcome.reigns(1).count(), 0, "{profile:?} {theme:?}");
     }
 }
 
@@ -158,6 +197,61 @@ fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
             scenario.seed = seed;
             assert_eq!(run(&scenario).masters(), [0]);
         }
+    }
+}
+
+#[test]
+fn a_worse_master_asks_a_far_faster_one_at_once() {
+    // Host 1 hears host 0, five times in each of its own intervals, and is not heard until that is mended.
+    for seed in 0..10 {
+        let mut members = hosts(Profile::Ucarp, &[20, 100]);
+        for member in &mut members {
+            member.advbase = 0;
+        }
+        // Its counters are the higher ones.
+        members[1].start = members[1].start + s(5);
+        let mended = ms(20_000 + 37 * seed);
+        let faults = [
+            (ms(1), Fault::Partition(0b01)),
+            (s(15), Fault::Heal),
+            (s(15), Fault::Cut(None, 1, 0)),
+            (mended, Fault::Heal),
+        ];
+        let mut scenario = Scenario::staged(members, &faults, s(30));
+        scenario.seed = seed;
+        let outcome = run(&scenario);
+        let (yielded, who, _) = outcome.transitions.last().expect("host 1 yields");
+        let within = yielded.saturating_duration_since(START + mended);
+        assert_eq!(*who, 1);
+        assert!(
+            ms(1) < within && within < ms(100),
+            "chance {seed}: {within:?}"
+        );
+    }
+}
+
+#[test]
+fn of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross() {
+    for seed in 0..40 {
+        let mut members = hosts(Profile::Ucarp, &[100, 100]);
+        members[0].program = Program::Model(Dialect::Ucarp);
+        // By the raw word host 0 is the lower one, by number host 1.
+        members[0].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 1, 1));
+        members[1].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));
+        let faults = [
+            (ms(1), Fault::Partition(0b01)),
+            (ms(20_000 + 31 * seed), Fault::Heal),
+        ];
+        let mut scenario = Scenario::staged(members, &faults, s(40));
+        scenario.seed = seed;
+        scenario.weather.delay_max = ms(20);
+        let outcome = run(&scenario);
+        assert_eq!(outcome.masters(), [0]);
+        let (yielded, _, _) = outcome.transitions.last().expect("host 1 yields");
+        // The advertisement that it asks, one that answers what was sent before the question and overtaken by it, and the
+        // one that answers the question.
+        let within = yielded.saturating_duration_since(START + ms(20_000 + 31 * seed));
+        assert!(within < ms(3 * 1391 + 100), "chance {seed}: {within:?}");
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) struct BetterMaster(PerFamily<Option<Known>>);
 #[derive(Clone, Copy, Debug)]
 struct Known {
     source: IpAddr,
+    priority: Priority,
     /// When its next advertisement is due.
     until: Instant,
 }
@@ -25,8 +26,14 @@ impl BetterMaster {
     pub(super) fn heard(&mut self, family: Family, origin: Origin, priority: Priority) {
         self.0[family] = Some(Known {
             source: origin.source,
+            priority,
             until: origin.arrival + priority.interval(),
         });
+    }
+
+    /// Whether this is the one, and better than `ours`.
+    pub(super) fn is(&self, family: Family, source: IpAddr, ours: Priority) -> bool {
+        self.0[family].is_some_and(|known| known.source == source && known.priority < ours)
     }
 
     /// Whether it lives while this one, who is somebody else, advertises. What itself says about itself counts, of
@@ -66,5 +73,14 @@ mod tests {
         assert!(!better.lives(Family::Inet, from(2, 2500)));
         assert!(!better.lives(Family::Inet, from(1, 1001)), "itself");
         assert!(!better.lives(Family::Inet6, from(2, 1000)));
+        let advskew = AdvSkew(129);
+        let ours = Priority {
+            advskew,
+            ..priority
+        };
+        assert!(better.is(Family::Inet, from(1, 0).source, ours));
+        assert!(!better.is(Family::Inet, from(1, 0).source, priority));
+        assert!(!better.is(Family::Inet, from(2, 0).source, ours));
+        assert!(!better.is(Family::Inet6, from(1, 0).source, ours));
     }
 }

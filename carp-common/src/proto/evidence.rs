@@ -8,6 +8,7 @@
 //! | A counter that … | proves |
 //! |---|---|
 //! | was heard before, from whomever | nothing |
+//! | is near below what the source showed first, and follows nobody's | nothing: it was sent before we heard the source |
 //! | is new and near above the source's last, or anybody's, or a challenge above it | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
@@ -201,6 +202,11 @@ pub(super) struct Peer {
 impl Peer {
     fn is_constant(&self) -> bool {
         self.run.is_none() && self.latest.repetitions >= REPETITIONS_TO_TELL
+    }
+
+    /// The lowest counter that is remembered of what it does now.
+    fn first(&self) -> u64 {
+        self.run.map_or(self.latest.counter, |run| run.first)
     }
 
     fn showed(&self, counter: u64) -> bool {
@@ -404,11 +410,14 @@ impl Memory {
         let follows = self.follows(family, counter, is_near_above)
             || is_counting && self.follows(family, counter, is_ahead);
         let peer = &mut self.peers[index];
+        if !follows && is_near_above(peer.first(), counter) {
+            // From before we heard it.
+            return Evidence::Heard;
+        }
         let closed = &mut self.closed[family];
         if is_near_above(counter, peer.latest.counter) {
-            let first = peer.run.map_or(peer.latest.counter, |run| run.first);
             peer.run = Some(Run {
-                first,
+                first: peer.first(),
                 last: counter,
             });
         } else if follows {

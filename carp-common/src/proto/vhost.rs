@@ -95,8 +95,8 @@ pub struct VirtualHost {
     leaves_out: bool,
     /// The present advertisement is that challenge.
     is_asking: bool,
-    /// The counters of the last challenge, and when it was sent.
-    asked: PerFamily<Option<u64>>,
+    /// The counters of the last two challenges, and when the last was sent: the answer to the one may come after the other.
+    asked: PerFamily<[Option<u64>; 2]>,
     asked_at: Option<Instant>,
     /// Challenges since we became MASTER.
     unanswered: u8,

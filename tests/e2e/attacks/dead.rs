@@ -71,6 +71,14 @@ fn a_dead_master_is_replaced_though_its_advertisements_are_played_as_better_ones
 }
 
 #[test]
+fn a_dead_master_is_replaced_though_what_it_said_before_the_backup_ran_is_played() -> Result<()> {
+    let scene = Scene::older(lab!(), "")?;
+    is_replaced(scene, "played from before the BACKUP ran", |recording| {
+        recording
+    })
+}
+
+#[test]
 fn a_dead_master_is_replaced_though_its_advertisements_come_from_another_source() -> Result<()> {
     is_replaced(
         Scene::new(lab!(), "")?,

@@ -44,6 +44,7 @@ pub(super) struct Answers {
 ///
 /// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
 /// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
+/// From the MASTER that we followed, and that was better, the first is enough.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubtful {
     count: u8,
@@ -71,6 +72,7 @@ impl VirtualHost {
     pub(super) fn is_answer(
         &mut self,
         family: Family,
+        source: IpAddr,
         arrival: Instant,
         counter: u64,
         evidence: Evidence,
@@ -85,8 +87,12 @@ impl VirtualHost {
         };
         let sent = self.sequence.sent_before(family, arrival);
         let is_above = sent.is_none_or(|sent| is_near_above(counter, sent))
-            || self.asked[family].is_some_and(|asked| is_near_above(counter, asked));
-        let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. });
+            || self.asked[family]
+                .into_iter()
+                .flatten()
+                .any(|asked| is_near_above(counter, asked));
+        let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
+            && !self.better.is(family, source, self.advertised());
         is_above && (!is_doubtful || self.doubtful.again(counter, self.now, self.interval()))
     }
 

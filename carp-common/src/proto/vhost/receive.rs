@@ -261,7 +261,7 @@ impl VirtualHost {
                 (Reason::TieLost, arrival + self.tie_delay(family, source))
             }
         };
-        if self.is_answer(family, arrival, counter, evidence) {
+        if self.is_answer(family, source, arrival, counter, evidence) {
             self.better.heard(family, origin, theirs.priority);
             self.give_way(reason, since, origin.ethernet_source);
         } else {

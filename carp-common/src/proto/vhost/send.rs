@@ -52,7 +52,8 @@ impl VirtualHost {
             let counter = self.sequence.send(family, self.stride(family), self.now);
             self.memory.sent(family, counter);
             if self.is_asking {
-                self.asked[family] = Some(counter);
+                let [last, _] = self.asked[family];
+                self.asked[family] = [Some(counter), last];
             }
             let digest = self.authenticator.sign(counter);
             let advertisement = Advertisement {

@@ -55,6 +55,89 @@ fn worse_masters_get_one_announcement_and_eight_advertisements_per_interval() {
 }
 
 #[test]
+fn what_waited_in_one_queue_is_one_answer() {
+    let mut host = Host::master(settings(UCARP));
+    for _ in 0..20 {
+        host.counter = host.last_sent().max(host.counter);
+        host.hear(PEER, 1, 200);
+    }
+    assert_eq!(host.timeout(), REASSERT);
+    host.wait(millis(100));
+    host.counter = host.last_sent().max(host.counter);
+    host.hear(PEER, 1, 200);
+    assert_eq!(host.timeout(), "send inet 1/100");
+}
+
+#[test]
+fn a_challenge_to_somebody_else_is_a_sign_of_life_of_one_who_counts() {
+    let mut host = Host::started(settings(UCARP));
+    host.hear(PEER, 1, 50);
+    host.hear(PEER, 1, 50);
+    for _ in 0..3 {
+        host.wait(millis(1000));
+        // As many as a challenge leaves out; and after a day of them.
+        for left_out in [1 << 28, 1 << 43] {
+            host.counter += left_out;
+            assert_eq!(host.hear(PEER, 1, 50), "");
+            assert_eq!(host.next_in(), Some(3_390_625_000));
+        }
+    }
+    // That is another one.
+    host.wait(millis(1000));
+    host.counter += 1 << 45;
+    host.hear(PEER, 1, 50);
+    assert_eq!(host.next_in(), Some(2_390_625_000));
+}
+
+#[test]
+fn the_third_answer_in_two_versions_is_one() {
+    let mut host = Host::master(settings(UCARP));
+    for number in 1..=3 {
+        host.counter = host.last_sent().max(host.counter);
+        host.hear(PEER, 1, 200);
+        for _ in 0..3 {
+            assert_eq!(host.machine.state(), State::Master, "after {number}");
+            let altered = host.payload_with_counter(0, 0, 0, host.counter);
+            host.wait(millis(1));
+            host.hear_payload(PEER, &altered);
+            if number == 3 {
+                break;
+            }
+        }
+        host.timeout();
+        host.wait(millis(400));
+    }
+    assert_eq!(host.machine.state(), State::Backup);
+}
+
+#[test]
+fn answers_in_two_versions_that_are_far_apart_are_none() {
+    let mut host = Host::master(settings(UCARP));
+    for _ in 0..5 {
+        host.counter = host.last_sent().max(host.counter);
+        host.hear(PEER, 1, 200);
+        let altered = host.payload_with_counter(0, 0, 0, host.counter);
+        host.wait(millis(1));
+        host.hear_payload(PEER, &altered);
+        host.timeout();
+        for _ in 0..3 {
+            host.next_timeout();
+        }
+    }
+    assert_eq!(host.machine.state(), State::Master);
+}
+
+#[test]
+fn the_last_advertisement_is_out_of_a_successors_way() {
+    let mut host = Host::master(settings(UCARP));
+    let before = host.last_sent();
+    host.counter = before;
+    host.hear(PEER, 1, 50);
+    assert_eq!(host.machine.state(), State::Backup);
+    assert!(host.last_sent() > before + (1 << 12));
+}
+
+#[test]
 fn two_equal_dual_stack_masters_agree_although_their_families_would_not() {
     // We have the lower IPv4 address and the higher IPv6 one.
     let mut host = Host::master(dual_stack(UCARP));
