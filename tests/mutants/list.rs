@@ -310,7 +310,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "does not challenge",
         file: CHALLENGE,
-        find: "            self.timers.set(Timer::Advertise, self.now);",
+        find: "        self.timers.set(Timer::Advertise, at);",
         replace: "",
         caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
     },
@@ -347,8 +347,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers a faster MASTER as seldom as a recording",
         file: CHALLENGE,
-        find: "const NEW_MAX: u8 = 8;",
-        replace: "const NEW_MAX: u8 = 2;",
+        find: "const NEW_DIVISOR: u32 = 8;",
+        replace: "const NEW_DIVISOR: u32 = 1;",
         caught_by: &["recordings::a_worse_master_asks_a_far_faster_one_at_once"],
     },
     Mutant {

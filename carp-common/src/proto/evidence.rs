@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::heard::{Closed, Run, Scattered, is_ahead, is_near_above};
+use super::heard::{Closed, Recent, Run, Scattered, is_ahead, is_near_above};
 use super::per_family::PerFamily;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority};
@@ -88,24 +88,28 @@ pub struct Memory {
 }
 
 /// What we sent in one family.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
     pub(super) run: Option<Run>,
-    /// The last of it: an answer to one of ours may lie between two of them.
-    latest: [u64; OWN_LATEST],
+    recent: Recent,
     /// `run` before the very last.
     previous: Option<Run>,
 }
 
-/// How many of our own counters are remembered one by one.
-const OWN_LATEST: usize = 16;
+impl Default for Own {
+    fn default() -> Self {
+        Self {
+            run: None,
+            recent: Recent::only(0),
+            previous: None,
+        }
+    }
+}
 
 impl Own {
     /// Whether we sent it, or cannot tell.
     fn contains(&self, counter: u64) -> bool {
-        let is_recent = counter >= self.latest[0];
-        self.run.is_some_and(|run| run.contains(counter))
-            && (!is_recent || self.latest.contains(&counter))
+        self.run.is_some_and(|run| run.contains(counter)) && self.recent.may_contain(counter)
     }
 }
 
@@ -191,6 +195,7 @@ pub(super) struct Peer {
     pub(super) warned: bool,
     /// It counts: what it showed in this order.
     pub(super) run: Option<Run>,
+    pub(super) recent: Recent,
     /// Its last counter that proved something; the end of the run when there is one.
     pub(super) latest: Single,
     /// A counter unrelated to the run.
@@ -209,12 +214,32 @@ impl Peer {
         self.run.map_or(self.latest.counter, |run| run.first)
     }
 
+    /// Whether it showed it, or left it out.
+    fn has_passed(&self, counter: u64) -> bool {
+        self.run.is_some_and(|run| run.contains(counter)) || self.showed_alone(counter)
+    }
+
+    /// Whether it showed it, as far as we know.
     fn showed(&self, counter: u64) -> bool {
-        self.run.is_some_and(|run| run.contains(counter))
-            || self.latest.counter == counter
+        self.has_passed(counter) && (self.recent.may_contain(counter) || self.showed_alone(counter))
+    }
+
+    fn showed_alone(&self, counter: u64) -> bool {
+        self.latest.counter == counter
             || self
                 .candidate
                 .is_some_and(|candidate| candidate.counter == counter)
+    }
+
+    /// Its run is this one from now on.
+    fn begins(&mut self, run: Option<Run>) {
+        self.run = run;
+        self.recent = run.map_or(Recent::unknown(), |run| Recent::only(run.first));
+        if let Some(Run { first, last }) = run
+            && first != last
+        {
+            self.recent.push(last);
+        }
     }
 }
 
@@ -233,7 +258,7 @@ impl Memory {
         let known = self.peers.iter().position(|peer| peer.source == source);
         let elsewhere = self.was_heard_elsewhere(source, advertisement);
         let evidence = match known {
-            Some(index) if self.peers[index].showed(counter) => match elsewhere || no_openbsd {
+            Some(index) if self.peers[index].has_passed(counter) => match elsewhere || no_openbsd {
                 true => self.peers[index].again_from_a_counting_one(counter, shown),
                 false => self.again(index, counter, shown, arrival),
             },
@@ -247,6 +272,7 @@ impl Memory {
                     heard_at: arrival,
                     warned: false,
                     run: follows.then_some(Run::of(counter)),
+                    recent: Recent::only(counter),
                     latest,
                     candidate: None,
                     unrelated: 1,
@@ -273,8 +299,7 @@ impl Memory {
     pub fn sent(&mut self, family: Family, counter: u64) {
         let own = &mut self.own[family];
         own.previous = own.run;
-        own.latest.rotate_left(1);
-        own.latest[OWN_LATEST - 1] = counter;
+        own.recent.push(counter);
         match &mut own.run {
             Some(run) if is_near_above(counter, run.last) => run.last = counter,
             Some(_) | None => {
@@ -293,7 +318,7 @@ impl Memory {
     /// Whether this is one of the last counters that we sent.
     #[must_use]
     pub fn sent_lately(&self, family: Family, counter: u64) -> bool {
-        self.own[family].latest.contains(&counter)
+        self.own[family].recent.contains(counter)
     }
 
     /// Whether this counter is the last that proved something of one of the sources.
@@ -327,6 +352,7 @@ impl Memory {
         let goes_on = |last| goes_on(counter, last);
         let mut peers = self.peers.iter();
         self.own[family].run.is_some_and(|run| goes_on(run.last))
+            || self.closed[family].iter().any(|run| goes_on(run.last))
             || peers.any(|peer| {
                 Family::of(peer.source) == family
                     && (goes_on(peer.latest.counter)
@@ -416,22 +442,28 @@ impl Memory {
         }
         let closed = &mut self.closed[family];
         if is_near_above(counter, peer.latest.counter) {
-            peer.run = Some(Run {
-                first: peer.first(),
-                last: counter,
-            });
+            match &mut peer.run {
+                Some(run) => {
+                    run.last = counter;
+                    peer.recent.push(counter);
+                }
+                None => peer.begins(Some(Run {
+                    first: peer.latest.counter,
+                    last: counter,
+                })),
+            }
         } else if follows {
             closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
-            peer.run = Some(Run::of(counter));
+            peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
             let Some(candidate) = peer.candidate.replace(single) else {
                 return Evidence::Unrelated;
             };
             closed.add(run);
-            peer.run = is_near_above(counter, candidate.counter).then_some(Run {
+            peer.begins(is_near_above(counter, candidate.counter).then_some(Run {
                 first: candidate.counter,
                 last: counter,
-            });
+            }));
             if peer.run.is_none() {
                 closed.add(Run::of(candidate.counter));
                 peer.unrelated = 2;

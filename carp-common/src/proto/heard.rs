@@ -57,6 +57,48 @@ impl Run {
     }
 }
 
+/// How many of the last counters of a run are remembered one by one.
+const RECENT: usize = 16;
+
+/// The last counters of a run that goes on. It has gaps, and who missed the last of it, and counts by one, comes to the
+/// counters in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Recent([u64; RECENT]);
+
+impl Recent {
+    /// Of a run that begins.
+    #[must_use]
+    pub const fn only(counter: u64) -> Self {
+        let mut recent = [0; RECENT];
+        recent[RECENT - 1] = counter;
+        Self(recent)
+    }
+
+    /// Of a run of which no more is known than its ends.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self([u64::MAX; RECENT])
+    }
+
+    /// The run goes on.
+    pub fn push(&mut self, counter: u64) {
+        self.0.rotate_left(1);
+        self.0[RECENT - 1] = counter;
+    }
+
+    /// Whether it is one of the last.
+    #[must_use]
+    pub fn contains(&self, counter: u64) -> bool {
+        self.0.contains(&counter)
+    }
+
+    /// Whether a counter between the ends of the run was one of it, as far as we know.
+    #[must_use]
+    pub fn may_contain(&self, counter: u64) -> bool {
+        counter < self.0[0] || self.contains(counter)
+    }
+}
+
 /// How many closed runs are remembered in each family.
 pub const RUNS_MAX: usize = 64;
 

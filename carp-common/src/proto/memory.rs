@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::FAMILIES;
 use super::evidence::{Memory, Peer, SOURCES_MAX, Shown, Single};
-use super::heard::{Closed, GENERATION_LEN, GENERATION_MAX, RUNS_MAX, Run, Scattered};
+use super::heard::{Closed, GENERATION_LEN, GENERATION_MAX, RUNS_MAX, Recent, Run, Scattered};
 use crate::time::Instant;
 use crate::units::{AdvBase, AdvSkew, Demotion, Priority};
 
@@ -137,6 +137,7 @@ fn read_peer(rest: &mut Bytes<'_>, now: Instant) -> Option<Peer> {
         heard_at: now,
         warned: false,
         run: (run.first <= run.last).then_some(run),
+        recent: Recent::unknown(),
         latest: Single {
             repetitions,
             ..Single::new(counter, shown, now)

@@ -13,10 +13,12 @@ use crate::proto::election::BackupDecision;
 use crate::proto::heard::is_near_above;
 use crate::units::{AdvBase, Priority};
 
-/// Advertisements that answer something within one interval, when its counter was never heard: somebody lives who knows
-/// nothing of us, and our own interval may be far longer than his.
-const NEW_MAX: u8 = 8;
-/// The same for all else, which a recording can repeat.
+/// Advertisements of one interval that answer at once what was never heard: somebody lives who knows nothing of us. More of
+/// them come an eighth of the interval apart, for it may be far longer than his, and many MASTERs that answer each other would
+/// have said everything before anybody heard it.
+const NEW_AT_ONCE: u8 = 4;
+const NEW_DIVISOR: u32 = 8;
+/// Advertisements of one interval that answer all else, which a recording can repeat.
 const REPEATED_MAX: u8 = 2;
 /// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
 /// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
@@ -38,6 +40,8 @@ pub(super) struct Answers {
     since: Option<Instant>,
     new: u8,
     repeated: u8,
+    /// When the last one was, or is due.
+    last: Instant,
 }
 
 /// Answers in two versions, the one better than we are and the other one worse, and no other answer between them.
@@ -126,34 +130,39 @@ impl VirtualHost {
         }
     }
 
-    /// Advertises with the next timeout, unless there were too many answers in this interval. True when this one causes it.
+    /// Advertises with the next timeout, or when the pace of answers allows. True when this one causes it: what comes before
+    /// that is answered together.
     pub(super) fn answer(&mut self, evidence: Evidence) -> bool {
         let pace = self.interval();
-        // What waited in one queue is answered together.
-        if self
-            .timers
-            .get(Timer::Advertise)
-            .is_some_and(|at| at <= self.now)
-        {
-            return false;
-        }
         let answers = &mut self.answers;
         if answers.since.is_none_or(|since| self.now >= since + pace) {
             *answers = Answers {
                 since: Some(self.now),
-                ..Answers::default()
+                new: 0,
+                repeated: 0,
+                ..*answers
             };
         }
-        let (count, most) = match evidence.is_new() {
-            true => (&mut answers.new, NEW_MAX),
-            false => (&mut answers.repeated, REPEATED_MAX),
+        let at = match evidence.is_new() {
+            true if answers.new < NEW_AT_ONCE => self.now,
+            true => self.now.max(answers.last + pace / NEW_DIVISOR),
+            false if answers.repeated < REPEATED_MAX => self.now,
+            false => return false,
         };
-        let may = *count < most;
-        if may {
-            *count += 1;
-            self.timers.set(Timer::Advertise, self.now);
+        if self
+            .timers
+            .get(Timer::Advertise)
+            .is_some_and(|planned| planned <= at)
+        {
+            return false;
         }
-        may
+        match evidence.is_new() {
+            true => answers.new = answers.new.saturating_add(1),
+            false => answers.repeated += 1,
+        }
+        answers.last = at;
+        self.timers.set(Timer::Advertise, at);
+        true
     }
 
     /// Leaves out counters before the next advertisement, when that is to be a challenge: once in an interval, so that the answer
