@@ -403,3 +403,31 @@ fn an_advertisement_that_is_sent_to_this_host_alone_is_warned_of() -> Result<()>
     );
     Ok(())
 }
+
+/// Its counter never changes, so that whoever heard it once can say in its name whatever he likes, as beside another OpenBSD.
+#[test]
+fn in_the_name_of_an_openbsd_a_backup_is_misled_until_the_next_genuine_one() -> Result<()> {
+    const ROUNDS: u32 = 5;
+    let pair = Pair::new(lab!())?;
+    let air = Injector::open(&pair.a)?;
+    // Interval 195 ms.
+    let model = Bsd::start(&pair.a, settings(Dialect::OpenBsd, 50, 0), true)?;
+    let b = pair.carpd(&pair.b, SLOWER)?;
+    thread::sleep(SLOWER_MASTER_DOWN);
+    let mut longest = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let line = b.mark();
+        air.send(&bow_out(pair.a.address(), COUNTER).frame())?;
+        let misled = b.wait_for_after(line, "Switching to state: MASTER", LONG)?;
+        let over = b.wait_for_after(line, "Switching to state: BACKUP", LONG)?;
+        let two = over.at.saturating_duration_since(misled.at);
+        note(&format!(
+            "a forged bow-out of an OpenBSD, {round}: two MASTERs for {two:?}"
+        ));
+        longest = longest.max(two);
+        thread::sleep(SLOWER_INTERVAL);
+    }
+    ensure!(longest < SKEW_STEP * 50 * 3 + NOISE, "{longest:?}");
+    ensure!(model.is_master());
+    Ok(())
+}

@@ -17,6 +17,9 @@ use super::world::FAMILIES;
 /// How far apart a question and the advertisement before it are, at least, where it matters which of them comes first.
 const OVERTAKES: Duration = Duration::from_millis(1);
 
+/// Takeovers from silence beside a living ucarp, FreeBSD or NetBSD that are no violation when all has been calm, in one run.
+const QUESTIONS_MAX: u32 = 2;
+
 /// Since when nothing went wrong, and what was seen since.
 #[derive(Debug)]
 pub struct Calm {
@@ -40,6 +43,8 @@ pub struct Calm {
     /// Demotion makes the hosts' rules contradict each other.
     demotion_divides: bool,
     since: Instant,
+    /// Times a carpd asked a living MASTER whether it lives.
+    questions: u32,
     /// Until when somebody of these hosts must have followed a master that crashed or stopped.
     succession: Option<(u64, Instant)>,
     /// The settled parts with their master.
@@ -66,6 +71,7 @@ impl Calm {
             losers_are_heard: losers_are_heard(scenario),
             demotion_divides: scenario.demotion_divides,
             since: START,
+            questions: 0,
             succession: None,
             settled: Vec::new(),
         }
@@ -132,6 +138,21 @@ impl Calm {
         let mine = self.standing(number, stations);
         let mut others = masters(!(1 << number), stations).into_iter().peekable();
         others.peek().is_some() && others.all(|other| mine < self.standing(other, stations))
+    }
+
+    /// A carpd took over from silence. While a ucarp, FreeBSD or NetBSD is MASTER that is a question: their counters come to
+    /// others that were used before, when recordings lead them down, or when they missed what somebody else sent.
+    pub fn asks(&mut self, now: Instant, stations: &[Station]) {
+        let may_repeat = |number: &usize| {
+            let program = self.members[*number].program;
+            matches!(program, Program::Model(dialect) if !dialect.has_constant_counter())
+        };
+        let settled = now >= self.since + self.settling_time;
+        if settled && self.questions < QUESTIONS_MAX && masters(!0, stations).iter().any(may_repeat)
+        {
+            self.questions += 1;
+            self.disturb(now);
+        }
     }
 
     /// A full ring lost packets: what somebody said when he left may have been among them.

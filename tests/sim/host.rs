@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::proto::{
-    Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, SendOutcome, Settings,
-    VirtualHost,
+    Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
+    Settings, VirtualHost,
 };
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, State};
@@ -54,7 +54,7 @@ pub enum Request {
         was_stopped: bool,
     },
     /// Its state changed.
-    Became(State),
+    Became(State, Reason),
     /// The operator keeps the host away for a while.
     StaysAway(Duration),
     /// The process ended.
@@ -410,7 +410,7 @@ impl Host {
             Action::ClaimAddresses => self.script(Which::Up, requests),
             Action::ReleaseAddresses => self.script(Which::Down, requests),
             Action::Announce(family) => requests.push(Request::Announced(family)),
-            Action::Report(change) => requests.push(Request::Became(change.to)),
+            Action::Report(change) => requests.push(Request::Became(change.to, change.reason)),
             Action::ProgramDatapath(_) | Action::Notify(_) => {}
         }
     }

@@ -307,12 +307,15 @@ impl Scenario {
         }
     }
 
-    /// Whether there is an attacker who must change nothing at all.
+    /// Whether there is an attacker who must change nothing at all: who alters nothing on its way.
     #[must_use]
     pub fn attacker_is_powerless(&self) -> bool {
         let injects =
             |(_, fault): &(Instant, Fault)| matches!(fault, Fault::Inject(_) | Fault::Stroke(_));
-        self.theme == Theme::Strict && self.faults.iter().any(injects)
+        let overtakes = |plan: &plan::Plan| matches!(plan.ploy, plan::Ploy::Overtake(_));
+        self.theme == Theme::Strict
+            && self.faults.iter().any(injects)
+            && !self.plans.iter().any(overtakes)
     }
 
     /// The bound of this run: see the module's documentation.

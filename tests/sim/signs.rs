@@ -3,7 +3,7 @@
 //! Less than the core believes: only where the counter leaves no doubt. Written without the core, so that a mistake there is
 //! noticed here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use carp_common::time::Instant;
@@ -23,8 +23,8 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
 /// What arrived in one family.
 #[derive(Debug, Default)]
 pub struct Signs {
-    /// Every counter that arrived, and that the host sent.
-    known: BTreeSet<u64>,
+    /// Every counter that arrived, and that the host sent, and the source when there was one alone.
+    known: BTreeMap<u64, Option<IpAddr>>,
     /// The last that the host sent.
     own: Option<u64>,
     sources: BTreeMap<IpAddr, Steps>,
@@ -48,7 +48,7 @@ struct Steps {
 impl Signs {
     /// The host sent this counter.
     pub fn sent(&mut self, counter: u64) {
-        self.known.insert(counter);
+        self.known.insert(counter, None);
         self.own = Some(counter);
     }
 
@@ -68,9 +68,14 @@ impl Signs {
     /// An authentic advertisement arrived. True when it must be taken for a sign of life, if its sender sent it now.
     pub fn arrives(&mut self, at: Instant, source: IpAddr, ad: Ad) -> bool {
         let counter = ad.counter;
-        let highest = self.known.last().copied();
+        let highest = self.known.last_key_value().map(|(highest, _)| *highest);
         let around = counter.saturating_sub(NEAR)..=counter.saturating_add(NEAR);
         let lonely = self.known.range(around).next().is_none();
+        let below = self
+            .known
+            .range(counter.saturating_sub(NEAR)..counter)
+            .next()
+            .is_some();
         let is_new = highest.is_none_or(|highest| counter > highest) || lonely;
         let near = |last: Option<u64>| last.is_some_and(|last| is_near_above(counter, last));
         let follows = near(self.own)
@@ -78,11 +83,18 @@ impl Signs {
                 .sources
                 .values()
                 .any(|steps| near(Some(steps.last)) || near(steps.stray));
-        let fresh = self.known.insert(counter);
+        let fresh = !self.known.contains_key(&counter);
+        let showed = self.known.entry(counter).or_insert(Some(source));
+        if *showed != Some(source) {
+            // No OpenBSD's: nobody else has that.
+            *showed = None;
+            return false;
+        }
         let shown = (ad.advbase, ad.advskew, ad.demotion);
         let new = Steps {
             last: counter,
-            counts: follows,
+            // Whoever goes on with anything that was heard.
+            counts: follows || below,
             stray: None,
             shown,
             first_at: at,

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use carp_common::proto::Reason;
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 
@@ -337,7 +338,10 @@ impl<'a> World<'a> {
                 });
                 self.calm.packets_are_lost(self.now);
             }
-            Request::Became(state) => {
+            Request::Became(state, reason) => {
+                if reason == Reason::MasterTimedOut {
+                    self.calm.asks(self.now, &self.stations);
+                }
                 self.stations[number].seen = state;
                 self.transitions.push((self.now, number, state));
                 if state == State::Master {

@@ -121,6 +121,14 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    /// When the next one is due. A bow-out does not say that.
+    fn interval(self) -> Duration {
+        match self.priority {
+            Priority::BOW_OUT => BOW_OUT_INTERVAL,
+            priority => priority.interval(),
+        }
+    }
+
     pub(super) const fn of(advertisement: &Advertisement) -> Self {
         let Advertisement {
             advbase,
@@ -255,6 +263,9 @@ impl Memory {
         let family = Family::of(source);
         let counter = advertisement.counter;
         let shown = Shown::of(advertisement);
+        if !no_openbsd {
+            self.move_openbsd(source, counter, shown, arrival);
+        }
         let known = self.peers.iter().position(|peer| peer.source == source);
         let elsewhere = self.was_heard_elsewhere(source, advertisement);
         let evidence = match known {
@@ -293,6 +304,28 @@ impl Memory {
             self.lead_back(family, source, counter);
         }
         evidence
+    }
+
+    /// A source that never counted is silent, and another one shows its last counter: an OpenBSD has another address now, or
+    /// a stranger was the first to show what is its own. The peer moves there.
+    fn move_openbsd(&mut self, source: IpAddr, counter: u64, shown: Shown, arrival: Instant) {
+        let silence = shown.interval() * 2;
+        let family = Family::of(source);
+        let before = self.peers.iter().position(|peer| {
+            peer.source != source
+                && Family::of(peer.source) == family
+                && peer.run.is_none()
+                && peer.latest.counter == counter
+                && arrival.saturating_duration_since(peer.latest.last_at) >= silence
+        });
+        let here = self.peers.iter().position(|peer| peer.source == source);
+        let counts = here.is_some_and(|index| self.peers[index].run.is_some());
+        if let Some(before) = before.filter(|_| !counts) {
+            self.peers[before].source = source;
+            if let Some(here) = here {
+                self.peers.swap_remove(here);
+            }
+        }
     }
 
     /// We send this counter.

@@ -107,17 +107,17 @@ pub const RUNS_MAX: usize = 64;
 pub struct Closed(Vec<Run>);
 
 impl Closed {
-    /// Adds a run.
-    pub fn add(&mut self, run: Run) {
-        if let Some(known) = self
-            .0
-            .iter_mut()
-            .find(|known| known.first <= run.last && run.first <= known.last)
-        {
-            known.first = known.first.min(run.first);
-            known.last = known.last.max(run.last);
-            return;
-        }
+    /// Adds a run, joined with those that it touches.
+    pub fn add(&mut self, mut run: Run) {
+        self.0.retain(|known| {
+            let touches = known.first <= run.last.saturating_add(1)
+                && run.first <= known.last.saturating_add(1);
+            if touches {
+                run.first = run.first.min(known.first);
+                run.last = run.last.max(known.last);
+            }
+            !touches
+        });
         if self.0.len() == RUNS_MAX {
             self.0.remove(0);
         }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_runs_are_joined_where_they_overlap_and_bounded() {
+    fn closed_runs_are_joined_where_they_touch_and_bounded() {
         let mut closed = Closed::default();
         closed.add(Run {
             first: 10,
@@ -277,8 +277,11 @@ mod tests {
             first: 15,
             last: 30,
         });
+        closed.add(Run::of(9));
+        closed.add(Run::of(32));
+        closed.add(Run::of(31));
         assert_eq!(closed.iter().count(), 1);
-        assert!(closed.contains(10) && closed.contains(30) && !closed.contains(31));
+        assert!(closed.contains(9) && closed.contains(32) && !closed.contains(33));
         for number in 0..2 * RUNS_MAX as u64 {
             closed.add(Run::of(1000 + 2 * number));
         }

@@ -25,8 +25,9 @@ struct SentCounters {
     last: Option<u64>,
     at: Instant,
     before: Option<u64>,
-    /// What `last` was before it.
+    /// What `last` and `at` were before it.
     previous: Option<u64>,
+    previous_at: Instant,
 }
 
 impl CounterSequence {
@@ -57,6 +58,7 @@ impl CounterSequence {
             at: now,
             before,
             previous: sent.last,
+            previous_at: sent.at,
         };
         counter
     }
@@ -65,6 +67,7 @@ impl CounterSequence {
     pub fn unsend(&mut self, family: Family) {
         let sent = &mut self.sent[family];
         sent.last = sent.previous;
+        sent.at = sent.previous_at;
     }
 
     /// A peer's counter that proves something. As long as we have sent nothing we go on with the first of them, also downwards:
@@ -93,6 +96,7 @@ impl CounterSequence {
 
     /// Goes on with `counter`, if that is above what is sent next.
     pub fn go_on_with(&mut self, counter: u64) {
+        self.is_fresh = false;
         self.next = self.next.max(counter);
     }
 

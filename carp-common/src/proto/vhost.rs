@@ -87,7 +87,10 @@ pub struct VirtualHost {
     doubt: Doubt,
     /// How long a BSD in this family, with advbase 0, may be silent.
     bsd_patience: PerFamily<Duration>,
-    /// When an advertisement was last heard in two versions.
+    /// When we last became MASTER, and whether a bow-out was the reason.
+    reigns_since: Instant,
+    follows_bow_out: bool,
+    /// When an advertisement was last heard in two versions; with strict counters, when such ones misled us.
     altered_at: Option<Instant>,
     answers: Answers,
     doubtful: Doubtful,
@@ -156,6 +159,8 @@ impl VirtualHost {
             memory: Memory::default(),
             doubt: Doubt::default(),
             bsd_patience: PerFamily::default(),
+            reigns_since: now,
+            follows_bow_out: false,
             altered_at: None,
             doubtful: Doubtful::default(),
             answers: Answers::default(),
@@ -394,7 +399,12 @@ impl VirtualHost {
         self.unanswered = 0;
         self.asked = PerFamily::default();
         self.asked_at = None;
+        if to != State::Master {
+            self.leaves_out = false;
+        }
         if to == State::Master {
+            self.reigns_since = self.now;
+            self.follows_bow_out = reason == Reason::MasterWillTimeOut;
             self.counters.transitions_to_master += 1;
         }
         if from == State::Master {

@@ -1,6 +1,6 @@
 //! Recordings from before the hosts ran: of a lone ucarp, whose counters are random, under the same password.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use carp_tests::attack::STRANGER;
 use carp_tests::lab::note;
 use carp_tests::{Attacker, Injector, Lab, Recording, Toll, Ucarp};
@@ -95,5 +95,42 @@ fn what_a_lone_ucarp_sent_under_the_same_password_deafens_strict_counters() -> R
     let toll = played("--strict-counter", Towards::Backup)?;
     ensure!(toll.changes > 0, "{toll}");
     ensure!(toll.outage < NOISE, "{toll}");
+    Ok(())
+}
+
+/// What remains where an OpenBSD may be: one counter that nobody here ever heard, again and again, is what an OpenBSD sends.
+/// In its name somebody can be MASTER as long as he sends; then the pair goes on as before.
+#[test]
+fn one_unheard_recording_repeated_is_an_openbsd_unless_there_is_none() -> Result<()> {
+    if !Lab::require_root() {
+        return Ok(());
+    }
+    let recording = {
+        let lab = Lab::new()?;
+        of_a_lone_ucarp(&lab)?.pop().context("a ucarp advertises")?
+    };
+    for (options, is_believed) in [("", true), ("--no-openbsd", false)] {
+        let scene = Scene::new(Lab::new()?, options)?;
+        let better = recording.clone().shown(0, 0).from(STRANGER);
+        let watch = scene.watch();
+        for _ in 0..INTERVALS {
+            scene.attacker.send(&better)?;
+            std::thread::sleep(FAST_INTERVAL);
+        }
+        let sent = watch.begin_at().elapsed();
+        std::thread::sleep(SLOW_MASTER_DOWN + NOISE);
+        let toll = scene.toll_now(&watch)?;
+        note(&format!(
+            "one unheard recording as 0/0, sent for {sent:?}, {options}: {toll}"
+        ));
+        if is_believed {
+            ensure!(toll.changes > 0, "the known limit is gone: {toll}");
+        } else {
+            ensure!(toll.changes == 0 && toll.nobody < NOISE, "{toll}");
+        }
+        ensure!(toll.lost < sent + SLOW_MASTER_DOWN + NOISE, "{toll}");
+        scene.pair.settles_on(&scene.pair.a, FAST_INTERVAL * 8)?;
+        scene.client.wait_for_answer(LONG)?;
+    }
     Ok(())
 }

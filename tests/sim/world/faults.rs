@@ -304,7 +304,7 @@ impl World<'_> {
 
     /// What the attacker sent arrives until then.
     fn is_attacked(&mut self, until: Instant) {
-        if self.scenario.theme != Theme::Strict {
+        if !self.scenario.attacker_is_powerless() {
             self.calm.disturb(until);
         }
     }

@@ -48,7 +48,7 @@ pub(super) struct Answers {
 ///
 /// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
 /// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
-/// From the MASTER that we followed, and that was better, the first is enough.
+/// After a bow-out of the MASTER that we followed, and that was better, its first is enough: the bow-out was altered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubtful {
     count: u8,
@@ -86,6 +86,8 @@ impl VirtualHost {
             // Who was silent for so long has been replaced, and cannot ask that its successor heard it.
             Evidence::New if self.was_silent(family) => return true,
             Evidence::New => arrival,
+            // Not what made us MASTER.
+            Evidence::OtherVersion { since, .. } if since < self.reigns_since => return false,
             Evidence::OtherVersion { since, .. } => since,
             Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
         };
@@ -96,7 +98,7 @@ impl VirtualHost {
                 .flatten()
                 .any(|asked| is_near_above(counter, asked));
         let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
-            && !self.better.is(family, source, self.advertised());
+            && !(self.follows_bow_out && self.better.is(family, source, self.advertised()));
         is_above && (!is_doubtful || self.doubtful.again(counter, self.now, self.interval()))
     }
 
@@ -211,17 +213,20 @@ impl VirtualHost {
     }
 
     /// The same counter with another priority: one of the two was altered. Both prove that the sender lived when the first was
-    /// heard, and neither decides anything.
+    /// heard, and neither decides anything. With strict counters the first is the genuine one, unless something like it has
+    /// misled us: who resends what was heard changes nothing there, not even when we act.
     pub(super) fn hear_another_version(
         &mut self,
         family: Family,
         since: Instant,
         same_source: bool,
     ) {
-        if same_source {
+        let misled = self.suspicion() > Duration::ZERO;
+        let believes_the_first = self.settings.strict_counter && !misled;
+        if same_source && !believes_the_first {
             self.altered_at = Some(self.now);
         }
-        if self.state != State::Backup {
+        if self.state != State::Backup || believes_the_first {
             return;
         }
         let caused = |planned: &mut super::Planned| planned.cause.arrival == since;

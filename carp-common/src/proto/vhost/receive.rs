@@ -240,6 +240,11 @@ impl VirtualHost {
         counter: u64,
         evidence: Evidence,
     ) {
+        // What was heard before gets no answer where counters are strict.
+        let is_old = self.settings.strict_counter && !evidence.is_new();
+        if is_old && !matches!(evidence, Evidence::OtherVersion { .. }) {
+            return;
+        }
         self.counters.conflicting_masters += 1;
         let Origin {
             source, arrival, ..
@@ -248,6 +253,7 @@ impl VirtualHost {
         let (reason, since) = match election::as_master(ours, theirs, tie, self.settings.profile) {
             // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
             MasterDecision::Stay if tie.inet_decides && ours == theirs => return,
+            MasterDecision::Stay if is_old => return,
             MasterDecision::Stay => {
                 self.reassert(evidence);
                 self.notify_limited(
@@ -262,9 +268,12 @@ impl VirtualHost {
             }
         };
         if self.is_answer(family, source, arrival, counter, evidence) {
+            if matches!(evidence, Evidence::OtherVersion { .. }) {
+                self.altered_at = Some(self.now);
+            }
             self.better.heard(family, origin, theirs.priority);
             self.give_way(reason, since, origin.ethernet_source);
-        } else {
+        } else if !is_old {
             self.challenge(family, source, reason == Reason::TieLost, evidence);
         }
     }

@@ -1,6 +1,7 @@
 //! Several who call themselves MASTER, who is believed, and what is said of it.
 
 use super::*;
+use crate::proto::SendOutcome;
 
 #[test]
 fn a_master_that_was_stopped_gives_way_before_it_says_anything() {
@@ -58,6 +59,49 @@ fn worse_masters_get_one_announcement_and_an_answer_each_eighth_of_an_interval()
     assert_eq!(host.next_timeout(), "send inet 1/100");
     assert_eq!(host.next_timeout(), REASSERT, "two advertisements later");
     assert_eq!(host.next_timeout(), "send inet 1/100");
+}
+
+#[test]
+fn an_openbsd_keeps_its_counter_when_its_address_changes_or_a_stranger_was_first() {
+    let mut host = Host::started(settings(UCARP));
+    let payload = host.payload(1, 0, 0);
+    // The stranger, who goes on: the OpenBSD is believed when he stops.
+    host.hear_payload("10.9.0.66", &payload);
+    for address in [PEER, "10.9.0.9"] {
+        for second in 0..6 {
+            host.wait(millis(1000));
+            host.hear_payload(address, &payload);
+            assert_eq!(host.machine.state(), State::Backup, "{address} {second}");
+            if second > 3 {
+                assert_eq!(host.next_in(), Some(3_390_625_000), "{address} {second}");
+            }
+        }
+    }
+    // Where there is none, it stays with whom it was heard of first.
+    let mut host = Host::started(Settings {
+        no_openbsd: true,
+        ..settings(UCARP)
+    });
+    let payload = host.payload(1, 0, 0);
+    host.hear_payload("10.9.0.66", &payload);
+    host.wait(millis(3000));
+    host.hear_payload(PEER, &payload);
+    assert_eq!(host.next_in(), Some(390_625_000));
+}
+
+#[test]
+fn a_mute_master_has_been_silent() {
+    let mut host = Host::master(settings(UCARP));
+    for _ in 0..4 {
+        let mut sent = host.next_timeout();
+        while sent.contains("send inet") {
+            sent = host.send_completed(SendOutcome::Failed);
+        }
+    }
+    // Its successor never heard it.
+    host.counter = 1 << 60;
+    let heard = host.hear("10.9.0.8", 1, 50);
+    assert!(heard.starts_with("MASTER to BACKUP"), "{heard}");
 }
 
 #[test]
