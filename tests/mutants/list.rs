@@ -303,9 +303,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "of two versions of one counter the first decides",
         file: CHALLENGE,
-        find: "if self.take_over.take_if(caused).is_some() {",
-        replace: "if self.altered_at.is_none() && self.take_over.take_if(caused).is_some() {",
-        caught_by: &["recordings::a_bow_out_that_was_altered_on_its_way_changes_nothing"],
+        find: "self.call_off(|planned| planned.cause.arrival == since);",
+        replace: "",
+        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "does not challenge",
@@ -338,11 +338,18 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
     },
     Mutant {
+        name: "takes another version of what made it MASTER for an answer",
+        file: CHALLENGE,
+        find: "if since < self.reigns_since => return false,",
+        replace: "if false && since < self.reigns_since => return false,",
+        caught_by: &["recordings::a_bow_out_that_is_sent_again_as_something_better_deposes_nobody"],
+    },
+    Mutant {
         name: "with strict counters loses the second of two versions",
         file: RECEIVE,
         find: ".is_last_of_somebody(family, advertisement.counter);",
         replace: ".is_last_of_somebody(family, !advertisement.counter);",
-        caught_by: &["recordings::a_bow_out_that_was_altered_on_its_way_changes_nothing"],
+        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "answers a faster MASTER as seldom as a recording",

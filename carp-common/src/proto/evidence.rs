@@ -11,7 +11,7 @@
 //! | is near below what the source showed first, and follows nobody's | nothing: it was sent before we heard the source |
 //! | is new and near above the source's last, or anybody's, or a challenge above it | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
-//! | is new and unrelated, from a source that counts | nothing, until a second one follows it: the source was restarted |
+//! | is new and unrelated, from a source that counts | nothing, until a second one follows it, and none in the old order does: the source was restarted |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
 //! | is somebody's last, then with another priority or source | that somebody lived then; one of the two was altered |
 //!
@@ -471,6 +471,9 @@ impl Memory {
         let peer = &mut self.peers[index];
         if !follows && is_near_above(peer.first(), counter) {
             // From before we heard it.
+            if let Some(run) = &mut peer.run {
+                run.first = counter;
+            }
             return Evidence::Heard;
         }
         let closed = &mut self.closed[family];
@@ -489,7 +492,10 @@ impl Memory {
             closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
             peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
-            let Some(candidate) = peer.candidate.replace(single) else {
+            // Who was started again goes on no more where he was.
+            let goes_on = arrival < peer.latest.last_at + peer.latest.shown.interval();
+            let before = peer.candidate.replace(single);
+            let Some(candidate) = before.filter(|_| !goes_on) else {
                 return Evidence::Unrelated;
             };
             closed.add(run);

@@ -95,7 +95,8 @@ impl Recent {
     /// Whether a counter between the ends of the run was one of it, as far as we know.
     #[must_use]
     pub fn may_contain(&self, counter: u64) -> bool {
-        counter < self.0[0] || self.contains(counter)
+        let oldest = self.0.iter().find(|counter| **counter != 0);
+        oldest.is_none_or(|oldest| counter < *oldest) || self.contains(counter)
     }
 }
 

@@ -87,8 +87,8 @@ impl CounterSequence {
         self.go_beyond(counter);
     }
 
-    /// The very last number is nothing to go on with.
-    fn go_beyond(&mut self, counter: u64) {
+    /// Sends nothing below this one any more. The very last number is nothing to go on with.
+    pub fn go_beyond(&mut self, counter: u64) {
         if let Some(above) = counter.checked_add(1) {
             self.next = self.next.max(above);
         }

@@ -90,8 +90,8 @@ pub struct VirtualHost {
     /// When we last became MASTER, and whether a bow-out was the reason.
     reigns_since: Instant,
     follows_bow_out: bool,
-    /// When an advertisement was last heard in two versions; with strict counters, when such ones misled us.
-    altered_at: Option<Instant>,
+    /// When we last yielded to an advertisement in two versions: the other one had misled us.
+    misled_at: Option<Instant>,
     answers: Answers,
     doubtful: Doubtful,
     /// Our next advertisement is a challenge that no recorded run may answer.
@@ -161,7 +161,7 @@ impl VirtualHost {
             bsd_patience: PerFamily::default(),
             reigns_since: now,
             follows_bow_out: false,
-            altered_at: None,
+            misled_at: None,
             doubtful: Doubtful::default(),
             answers: Answers::default(),
             leaves_out: false,

@@ -27,7 +27,7 @@ const JUMP: u64 = 1 << 27;
 const DOUBTFUL_ENOUGH: u8 = 3;
 /// Challenges without an answer that someone should know of.
 const UNANSWERED_MAX: u8 = 3;
-/// How long takeovers take their time after an advertisement was heard in two versions.
+/// How long takeovers take their time after an advertisement that was altered on its way has misled us.
 const SUSPICION: Duration = Duration::from_secs(60);
 /// Most that they wait then.
 const SUSPENSE: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ pub(super) struct Answers {
     last: Instant,
 }
 
-/// Answers in two versions, the one better than we are and the other one worse, and no other answer between them.
+/// Answers in two versions, the one better than we are and the other one worse, each to another one of ours.
 ///
 /// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
 /// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
@@ -52,19 +52,20 @@ pub(super) struct Answers {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubtful {
     count: u8,
-    counter: u64,
+    /// The last of ours that was answered.
+    to: Option<u64>,
     at: Instant,
 }
 
 impl Doubtful {
-    /// Another one. True when there were enough of them within twice our interval each.
-    fn again(&mut self, counter: u64, now: Instant, interval: Duration) -> bool {
+    /// An answer in two versions to this counter of ours. True when there were enough of them within twice our interval each.
+    fn again(&mut self, to: Option<u64>, now: Instant, interval: Duration) -> bool {
         if now >= self.at + interval * 2 {
             self.count = 0;
         }
-        if self.count == 0 || self.counter != counter {
+        if self.count == 0 || self.to < to {
             self.count = self.count.saturating_add(1);
-            self.counter = counter;
+            self.to = to;
             self.at = now;
         }
         self.count >= DOUBTFUL_ENOUGH
@@ -93,13 +94,23 @@ impl VirtualHost {
         };
         let sent = self.sequence.sent_before(family, arrival);
         let is_above = sent.is_none_or(|sent| is_near_above(counter, sent))
-            || self.asked[family]
-                .into_iter()
-                .flatten()
+            || self
+                .asked(family)
                 .any(|asked| is_near_above(counter, asked));
         let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
             && !(self.follows_bow_out && self.better.is(family, source, self.advertised()));
-        is_above && (!is_doubtful || self.doubtful.again(counter, self.now, self.interval()))
+        is_above && (!is_doubtful || self.doubtful.again(sent, self.now, self.interval()))
+    }
+
+    /// The counters of our last challenges. After three intervals nobody answers them any more.
+    fn asked(&self, family: Family) -> impl Iterator<Item = u64> {
+        let is_recent = self
+            .asked_at
+            .is_some_and(|at| self.now < at + self.interval() * 3);
+        self.asked[family]
+            .into_iter()
+            .flatten()
+            .filter(move |_| is_recent)
     }
 
     /// Whether our last advertisement is older than the time after which an equal peer takes over: we were stopped.
@@ -213,32 +224,26 @@ impl VirtualHost {
     }
 
     /// The same counter with another priority: one of the two was altered. Both prove that the sender lived when the first was
-    /// heard, and neither decides anything. With strict counters the first is the genuine one, unless something like it has
-    /// misled us: who resends what was heard changes nothing there, not even when we act.
-    pub(super) fn hear_another_version(
-        &mut self,
-        family: Family,
-        since: Instant,
-        same_source: bool,
-    ) {
-        let misled = self.suspicion() > Duration::ZERO;
-        let believes_the_first = self.settings.strict_counter && !misled;
-        if same_source && !believes_the_first {
-            self.altered_at = Some(self.now);
-        }
-        if self.state != State::Backup || believes_the_first {
+    /// heard. The first is the genuine one, unless one like it has misled us lately: or whoever hears a bow-out could call it
+    /// back with a copy. Then neither decides anything.
+    pub(super) fn hear_another_version(&mut self, family: Family, since: Instant) {
+        if self.state != State::Backup {
             return;
         }
-        let caused = |planned: &mut super::Planned| planned.cause.arrival == since;
-        if self.take_over.take_if(caused).is_some() {
-            self.timers.clear(Timer::TakeOver);
-        }
+        self.call_off(|planned| planned.cause.arrival == since);
         self.listen(family, since);
     }
 
-    /// How much longer a takeover waits that an advertisement calls for: after one was altered, for the other version.
+    /// Another word of somebody that a takeover is planned for, after one that was altered on its way has misled us.
+    pub(super) fn call_off(&mut self, caused: impl FnOnce(&mut super::Planned) -> bool) {
+        if self.suspicion() > Duration::ZERO && self.take_over.take_if(caused).is_some() {
+            self.timers.clear(Timer::TakeOver);
+        }
+    }
+
+    /// How much longer a takeover waits that an advertisement calls for, after one has misled us: for the other version.
     pub(super) fn suspicion(&self) -> Duration {
-        match self.altered_at {
+        match self.misled_at {
             Some(at) if self.now < at + SUSPICION => (self.interval() / 4).min(SUSPENSE),
             Some(_) | None => Duration::ZERO,
         }

@@ -36,8 +36,8 @@ impl VirtualHost {
             return;
         }
         if self.is_own(family, origin.source, &advertisement) {
-            // Others may take it for ours: what we send next is above it.
-            self.sequence.observe(family, advertisement.counter);
+            // Others may take it for ours: what we send next is above it. What peers send need not be.
+            self.sequence.go_beyond(advertisement.counter);
             return;
         }
         if self.is_stale(family, origin, &advertisement) {
@@ -69,8 +69,8 @@ impl VirtualHost {
             self.believe(family, origin, theirs.priority);
             self.warn_of_equal_settings(origin.source, theirs.priority);
         }
-        if let Evidence::OtherVersion { since, same_source } = evidence {
-            self.hear_another_version(family, since, same_source);
+        if let Evidence::OtherVersion { since, .. } = evidence {
+            self.hear_another_version(family, since);
         }
         match self.state {
             State::Init => {}
@@ -179,7 +179,13 @@ impl VirtualHost {
         match evidence {
             Evidence::New | Evidence::Constant => {}
             Evidence::Duplicate | Evidence::OtherVersion { .. } => return,
-            Evidence::Heard | Evidence::Unrelated => return self.doubt(family, origin, decision),
+            Evidence::Heard | Evidence::Unrelated => {
+                // Several in two versions at a time: the second of this one came after the first of the next.
+                if decision == BackupDecision::Stay {
+                    self.call_off(|planned| planned.cause.source == origin.source);
+                }
+                return self.doubt(family, origin, decision);
+            }
         }
         if decision != BackupDecision::Stay && self.better.lives(family, origin) {
             return;
@@ -269,9 +275,11 @@ impl VirtualHost {
         };
         if self.is_answer(family, source, arrival, counter, evidence) {
             if matches!(evidence, Evidence::OtherVersion { .. }) {
-                self.altered_at = Some(self.now);
+                self.misled_at = Some(self.now);
             }
             self.better.heard(family, origin, theirs.priority);
+            self.doubt
+                .answered(self.now, source, self.interval() * 3 / 2);
             self.give_way(reason, since, origin.ethernet_source);
         } else if !is_old {
             self.challenge(family, source, reason == Reason::TieLost, evidence);
@@ -299,8 +307,6 @@ impl VirtualHost {
 
     /// MASTER to BACKUP, for somebody else who was heard at `since`.
     fn give_way(&mut self, reason: Reason, since: Instant, winner: [u8; 6]) {
-        let master_down = self.master_down_time();
-        self.doubt.yields(self.now, master_down);
         self.enter(State::Backup, reason);
         self.release();
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to
