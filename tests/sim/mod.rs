@@ -27,7 +27,7 @@
 //! - claims and releases alternate; when no script runs, the addresses are there exactly while it is MASTER;
 //! - a takeover tells the datapath, claims, advertises, announces, in this order;
 //! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
-//! - its replay counters rise, and where all peers are carpd they go on rising after a restart;
+//! - its replay counters rise, and with strict counters they go on rising after a restart;
 //! - its peers can authenticate what it sends, and it never advertises better than it is configured;
 //! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
 //!   advertisement in the kernel, however late it runs itself;
@@ -61,14 +61,19 @@
 //! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart after another `D + I`. With a
 //! real BSD among them, or more than two, or in two families at once, nothing but the second bound is asked.
 //!
-//! **An attacker** without the password can depose and promote by replaying, because the priority is outside the digest;
-//! the group recovers within the bounds above after his last packet, plus `16 I`: each host remembers 16 counters of another,
-//! and he may have used them up under the address of one who had not come to them yet; ucarp and FreeBSD even go on with the
-//! counters that he replays, and so look like forgers themselves. With OpenBSD, whose counter is constant, nothing is
-//! asked between hosts: whoever sends under its address makes it look like a forger for good. All rules for single hosts hold meanwhile, but
-//! for the one about declaring a master dead, since a forgery may use up the counter of a genuine advertisement. Where
-//! all peers are carpd and counters are strict he changes nothing at all: with him and without him, a run has the
-//! same state changes at the same nanosecond, provided that everyone heard from its sender what he replays.
+//! **An attacker** without the password records, resends, alters, and is first with copies. All rules for single hosts hold
+//! meanwhile; a sign of life that [`signs`] is sure of must count. Between hosts the bounds above hold after his last packet, plus
+//! `16 I`: he may have led a ucarp, FreeBSD or NetBSD to counters that it used before, and each doubling of a BACKUP's patience takes
+//! a few of their intervals. With an OpenBSD, whose counter is constant, nothing is asked between hosts. Where all peers are carpd and
+//! counters are strict he changes nothing at all, unless he is first: with him and without him, a run has the same state changes at
+//! the same nanosecond, provided that everyone heard from its sender what he replays.
+//!
+//! **Questions.** A BACKUP that hears a ucarp, FreeBSD or NetBSD only with counters that were used before asks by becoming MASTER.
+//! Twice in a run that is no violation, though nothing went wrong lately; how long two are MASTER is bounded as ever.
+//!
+//! **Answers.** A worse carpd yields to an answer to what it sent itself. That takes a better carpd `2(d + j)`, a ucarp, FreeBSD or
+//! NetBSD an interval more, another one where delays let two of ours come in the other order, and an OpenBSD two; where more
+//! than two are MASTER, an interval more.
 //!
 //! # What random runs leave out
 //!

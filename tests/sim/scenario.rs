@@ -361,8 +361,7 @@ impl Scenario {
         }
     }
 
-    /// Whether an attack may end all trust in a host: OpenBSD's counter is constant, so that whoever replays others'
-    /// advertisements under its address makes it look like a forger as soon as its priority changes.
+    /// Whether an attack may decide who is MASTER: OpenBSD's counter is constant, so that whoever heard it can speak in its name.
     #[must_use]
     pub fn trust_is_lost(&self) -> bool {
         let constant = |m: &Member| matches!(m.program, Program::Model(dialect) if dialect.has_constant_counter());
@@ -378,9 +377,8 @@ impl Scenario {
             .unwrap_or_default()
     }
 
-    /// How long genuine advertisements may be taken for forgeries after an attack, of which each host remembers 16: those
-    /// that he sent under the address of a host that had not come to their counters yet; and ucarp and FreeBSD go on with
-    /// the counter that they heard last, so a replay makes them use counters again.
+    /// How long genuine advertisements may prove nothing after an attack: ucarp and FreeBSD go on with the counter that they
+    /// heard last, so a replay makes them use counters again, and a BACKUP that asked is patient.
     #[must_use]
     pub fn distrust(&self) -> Duration {
         if self.theme == Theme::Attack {
