@@ -1,12 +1,14 @@
 //! Whatever is resent, a MASTER that lives stays, and so does its BACKUP.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use carp_tests::lab::note;
-use carp_tests::{Attack, lab};
+use carp_tests::{Attack, Injector, lab};
 
 use super::scene::{INTERVALS, NOISE, Scene};
 use crate::faults::scene::FAST_INTERVAL;
-use crate::support::LONG;
+use crate::support::{LONG, SLOW_MASTER_DOWN};
 
 /// Runs an attack with what both hosts have heard; both have these options.
 fn changes_nothing(attack: Attack, options: &str) -> Result<()> {
@@ -130,5 +132,32 @@ fn altered_first(options: &str) -> Result<()> {
     ensure!(later.two * 10 < later.watched, "it goes on and on: {later}");
     scene.pair.settles_on(&scene.pair.a, FAST_INTERVAL * 8)?;
     scene.client.wait_for_answer(LONG)?;
+    Ok(())
+}
+
+/// Who hears a bow-out and sends it again as something else is too late.
+#[test]
+fn a_copy_of_a_bow_out_does_not_call_it_back() -> Result<()> {
+    for options in ["", "--strict-counter"] {
+        let mut scene = Scene::new(lab!(), options)?;
+        let towards = Injector::towards(&scene.pair.b)?;
+        scene.attacker.react(move |recording| {
+            if recording.carp().is_bow_out() {
+                let _ = towards.send(recording.clone().shown(0, 25).frame());
+            }
+        });
+        let (begin, line) = (Instant::now(), scene.b.mark());
+        ensure!(scene.a.terminate(LONG)? == 0);
+        scene
+            .b
+            .wait_for_after(line, "Switching to state: MASTER", LONG)?;
+        let took = begin.elapsed();
+        scene.attacker.calm_down();
+        note(&format!(
+            "a planned stop whose bow-out is sent again as 0/25 {options}: the BACKUP followed after {took:?}"
+        ));
+        ensure!(took < SLOW_MASTER_DOWN / 2, "{took:?}");
+        ensure!(scene.b.lines_with("was altered on its way").len() == 1);
+    }
     Ok(())
 }
