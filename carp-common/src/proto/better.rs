@@ -1,4 +1,4 @@
-//! The MASTER that is not worse than we are, and whether it lives.
+//! The MASTER that we would not take over from, and whether it lives.
 
 use super::Origin;
 use super::per_family::PerFamily;

@@ -11,7 +11,7 @@ use crate::wire::advertisement::DIGEST_LEN;
 
 /// How far above the last counter a live peer's next one lies at most.
 ///
-/// A peer that counts goes on with one more than the highest it heard or sent; a carpd leaves out up to 31. What a host
+/// A peer that counts goes on with one more than it heard or sent last; a carpd leaves out up to 31. What a host
 /// misses while the network is divided lies between. Two counters drawn by chance are as close once in 2^43.
 pub const NEAR: u64 = 1 << 20;
 

@@ -186,7 +186,7 @@ impl VirtualHost {
         if wants && self.asked_at.is_none_or(|at| self.now >= at + pace) {
             self.asked_at = Some(self.now);
             self.is_asking = true;
-            // Nobody without the password can tell how many.
+            // By the digest of a counter that was not sent yet, which only owners of the password know.
             let [a, b, c, d, ..] = self.authenticator.sign(self.sequence.next());
             let chance = u64::from(u32::from_be_bytes([a, b, c, d])) % JUMP;
             self.sequence.jump(JUMP + chance);
