@@ -221,7 +221,7 @@ struct Arguments {
           default_value = "ucarp", hide_default_value = true)]
     profile: Profile,
 
-    /// Accept only advertisements whose counter rises, which defeats replay; every peer must be carpd
+    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, the password one that no ucarp used
     #[arg(long, help_heading = "Election")]
     strict_counter: bool,
 

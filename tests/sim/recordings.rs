@@ -37,6 +37,15 @@ fn changes_nothing(profile: Profile, plan: Plan, every: Duration) {
     assert_eq!(reigns, (1, 0), "{profile:?} {plan:?}");
 }
 
+/// The last that this host said, each time.
+const fn latest_of(host: usize) -> Ploy {
+    Ploy::Repeat {
+        of: Some(host),
+        age: 0,
+        same: false,
+    }
+}
+
 const OLD: Ploy = Ploy::Repeat {
     of: Some(0),
     age: 40,
@@ -97,12 +106,7 @@ fn a_bow_out_is_not_called_back_by_a_copy() {
     // Host 0 stops; at once a copy of its bow-out says that it goes on.
     for profile in PROFILES {
         for theme in [Theme::Attack, Theme::Strict] {
-            let latest = Ploy::Repeat {
-                of: Some(0),
-                age: 0,
-                same: false,
-            };
-            let mut plan = plan(latest, Shown::Priority(1, 0), Disguise::Sender);
+            let mut plan = plan(latest_of(0), Shown::Priority(1, 0), Disguise::Sender);
             plan.targets = 0b10;
             plan.from = START + s(65);
             let mut scenario = attacked(profile, plan, ms(3));
@@ -124,12 +128,7 @@ fn a_bow_out_is_not_called_back_by_a_copy() {
 fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
     // Host 1 was MASTER of its part. When it hears host 0 again it says so, and yields; who hears that sends it again as 0/0.
     for profile in PROFILES {
-        let latest = Ploy::Repeat {
-            of: Some(1),
-            age: 0,
-            same: false,
-        };
-        let mut plan = plan(latest, Shown::Priority(0, 0), Disguise::Sender);
+        let mut plan = plan(latest_of(1), Shown::Priority(0, 0), Disguise::Sender);
         plan.targets = 0b01;
         plan.from = START + s(65);
         let mut scenario = attacked(profile, plan, ms(5));
@@ -148,12 +147,7 @@ fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
 #[test]
 fn a_bow_out_that_is_sent_again_as_something_better_deposes_nobody() {
     for profile in PROFILES {
-        let latest = Ploy::Repeat {
-            of: Some(0),
-            age: 0,
-            same: false,
-        };
-        let mut plan = plan(latest, Shown::Priority(0, 0), Disguise::Sender);
+        let mut plan = plan(latest_of(0), Shown::Priority(0, 0), Disguise::Sender);
         plan.targets = 0b10;
         // After its turn, which is 15 ms.
         plan.from = START + ms(65_030);

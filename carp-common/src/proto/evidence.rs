@@ -318,13 +318,14 @@ impl Memory {
                 && peer.latest.counter == counter
                 && arrival.saturating_duration_since(peer.latest.last_at) >= silence
         });
+        let Some(before) = before else { return };
         let here = self.peers.iter().position(|peer| peer.source == source);
-        let counts = here.is_some_and(|index| self.peers[index].run.is_some());
-        if let Some(before) = before.filter(|_| !counts) {
-            self.peers[before].source = source;
-            if let Some(here) = here {
-                self.peers.swap_remove(here);
-            }
+        if here.is_some_and(|index| self.peers[index].run.is_some()) {
+            return;
+        }
+        self.peers[before].source = source;
+        if let Some(here) = here {
+            self.peers.swap_remove(here);
         }
     }
 

@@ -3,6 +3,12 @@
 use super::*;
 use crate::proto::SendOutcome;
 
+/// A worse MASTER advertises, which has heard us.
+fn hear_worse(host: &mut Host) -> String {
+    host.counter = host.last_sent().max(host.counter);
+    host.hear(PEER, 1, 200)
+}
+
 #[test]
 fn a_master_that_was_stopped_gives_way_before_it_says_anything() {
     let mut host = Host::master(settings(UCARP));
@@ -43,8 +49,7 @@ fn worse_masters_get_one_announcement_and_an_answer_each_eighth_of_an_interval()
     let mut answers = Vec::new();
     for number in 0..100 {
         host.wait(millis(13));
-        host.counter = host.last_sent().max(host.counter);
-        assert_eq!(host.hear(PEER, 1, 200), "");
+        assert_eq!(hear_worse(&mut host), "");
         match host.timeout().as_str() {
             "" => {}
             "send inet 1/100" => answers.push(number),
@@ -108,13 +113,11 @@ fn a_mute_master_has_been_silent() {
 fn what_waited_in_one_queue_is_one_answer() {
     let mut host = Host::master(settings(UCARP));
     for _ in 0..20 {
-        host.counter = host.last_sent().max(host.counter);
-        host.hear(PEER, 1, 200);
+        hear_worse(&mut host);
     }
     assert_eq!(host.timeout(), REASSERT);
     host.wait(millis(100));
-    host.counter = host.last_sent().max(host.counter);
-    host.hear(PEER, 1, 200);
+    hear_worse(&mut host);
     assert_eq!(host.timeout(), "send inet 1/100");
 }
 
@@ -143,8 +146,7 @@ fn a_challenge_to_somebody_else_is_a_sign_of_life_of_one_who_counts() {
 fn the_third_answer_in_two_versions_is_one() {
     let mut host = Host::master(settings(UCARP));
     for number in 1..=3 {
-        host.counter = host.last_sent().max(host.counter);
-        host.hear(PEER, 1, 200);
+        hear_worse(&mut host);
         for _ in 0..3 {
             assert_eq!(host.machine.state(), State::Master, "after {number}");
             let altered = host.payload_with_counter(0, 0, 0, host.counter);
@@ -164,8 +166,7 @@ fn the_third_answer_in_two_versions_is_one() {
 fn answers_in_two_versions_that_are_far_apart_are_none() {
     let mut host = Host::master(settings(UCARP));
     for _ in 0..5 {
-        host.counter = host.last_sent().max(host.counter);
-        host.hear(PEER, 1, 200);
+        hear_worse(&mut host);
         let altered = host.payload_with_counter(0, 0, 0, host.counter);
         host.wait(millis(1));
         host.hear_payload(PEER, &altered);
