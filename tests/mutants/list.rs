@@ -147,16 +147,23 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the winner of a healed partition does not announce again",
         file: SEND,
-        find: "self.timers.set(Timer::Reannounce, self.now);",
+        find: "self.timers.set(Timer::Reannounce, due);",
         replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
     Mutant {
         name: "answers every worse advertisement at once, however many there are",
         file: SEND,
-        find: "if self.reasserted_at.is_some_and(|at| self.now < at + pace) {",
-        replace: "if self.now < self.now.min(crate::time::Instant::ZERO + pace) {",
+        find: "Some(at) => self.now.max(at + self.interval()),",
+        replace: "Some(_) => self.now,",
         caught_by: &["a_replayed_worse_master_makes_no_storm"],
+    },
+    Mutant {
+        name: "whoever announces after the MASTER keeps its clients for two intervals",
+        file: SEND,
+        find: "self.timers.set(Timer::Reannounce, due);",
+        replace: "let rest = due.saturating_duration_since(self.now);\n        self.timers.set(Timer::Reannounce, due + rest);",
+        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "the master-down time is one advertisement interval",

@@ -97,6 +97,16 @@ fn bow_outs_that_are_altered_on_their_way_mislead_once() {
             assert!(outcome.reigns(1).count() <= 1, "{what:?}");
             let (last, _, _) = outcome.transitions.last().expect("host 0 is MASTER");
             assert!(*last < START + s(62), "{what:?}: {last:?}");
+            // Whoever was misled may announce last, but the clients learn within an interval who is MASTER.
+            let by = |host| {
+                let all = outcome.announcements.iter();
+                all.filter(move |(_, who)| *who == host).map(|(at, _)| *at)
+            };
+            for misled in by(1) {
+                let mut heals = by(0).filter(|at| *at > misled);
+                let heal = heals.next().expect("the clients were left with host 1");
+                assert!(heal < misled + ms(1_050), "{what:?}: {misled:?} {heal:?}");
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// Every state change, in order.
     pub transitions: Vec<(Instant, usize, State)>,
+    /// Every announcement of a carpd, in order.
+    pub announcements: Vec<(Instant, usize)>,
     /// How often what happened.
     pub tally: BTreeMap<String, u64>,
 }
@@ -111,6 +113,7 @@ pub struct World<'a> {
     calm: Calm,
     trace: Trace,
     transitions: Vec<(Instant, usize, State)>,
+    announcements: Vec<(Instant, usize)>,
     /// Who became MASTER in this step.
     new_masters: Vec<usize>,
     tally: BTreeMap<String, u64>,
@@ -135,6 +138,7 @@ impl<'a> World<'a> {
             calm: Calm::new(scenario),
             trace: Trace::new(traced),
             transitions: Vec::new(),
+            announcements: Vec::new(),
             new_masters: Vec::new(),
             tally: BTreeMap::new(),
         };
@@ -185,6 +189,7 @@ impl<'a> World<'a> {
             violation,
             trace: self.trace.into_lines(),
             transitions: self.transitions,
+            announcements: self.announcements,
             tally: self.tally,
         }
     }
@@ -328,7 +333,8 @@ impl<'a> World<'a> {
             Request::Refused(packet) => self.remember(number, packet.payload, false),
             Request::ScriptStarted => self.script_starts(number),
             Request::Announced(family) => {
-                self.stations[number].announced_at[index(family)] = Some(self.now)
+                self.stations[number].announced_at[index(family)] = Some(self.now);
+                self.announcements.push((self.now, number));
             }
             Request::Overflowed { was_stopped } => {
                 self.count(if was_stopped {

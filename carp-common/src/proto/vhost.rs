@@ -76,7 +76,7 @@ pub struct VirtualHost {
     take_over: Option<Planned>,
     /// How often [`Timer::Reannounce`] announces from now on.
     announcements_left: u8,
-    /// When we last answered a worse MASTER.
+    /// When an answer to a worse MASTER last announced, or will.
     reasserted_at: Option<Instant>,
     /// Whom we last heard in an advertisement that counted.
     last_heard: Option<Origin>,

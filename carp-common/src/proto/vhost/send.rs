@@ -3,8 +3,8 @@
 use core::net::IpAddr;
 
 use super::{
-    Action, Demotion, DemotionCause, Duration, Evidence, FAMILIES, Family, Notice, Priority, State,
-    Timer, VirtualHost, demotion,
+    Action, Demotion, DemotionCause, Evidence, FAMILIES, Family, Notice, Priority, State, Timer,
+    VirtualHost, demotion,
 };
 use crate::proto::SendOutcome;
 use crate::proto::send_errors::Change;
@@ -137,8 +137,9 @@ impl VirtualHost {
     }
 
     /// Answers a worse MASTER: advertise and announce at once, and announce again two advertisements later. The
-    /// announcement comes at most once per interval, or a replay becomes an ARP storm; the advertisement has a pace of
-    /// its own, because the other one waits for it before it yields.
+    /// announcement comes at most once per interval, or a replay becomes an ARP storm. One that would come sooner comes
+    /// when the interval is over: the other one may have announced after ours. The advertisement has a pace of its own,
+    /// because the other one waits for it before it yields.
     ///
     /// At once means with the next timeout: a better MASTER may be waiting in the same queue.
     pub(super) fn reassert(&mut self, evidence: Evidence) {
@@ -146,13 +147,15 @@ impl VirtualHost {
             return;
         }
         self.answer(evidence);
-        let pace: Duration = self.interval();
-        if self.reasserted_at.is_some_and(|at| self.now < at + pace) {
-            return;
-        }
-        self.reasserted_at = Some(self.now);
+        let soonest = match self.reasserted_at {
+            Some(at) => self.now.max(at + self.interval()),
+            None => self.now,
+        };
+        let planned = self.timers.get(Timer::Reannounce);
+        let due = planned.map_or(soonest, |planned| planned.min(soonest));
+        self.reasserted_at = Some(due);
         self.announcements_left = 2;
-        self.timers.set(Timer::Reannounce, self.now);
+        self.timers.set(Timer::Reannounce, due);
     }
 }
 

@@ -67,6 +67,24 @@ fn worse_masters_get_one_announcement_and_an_answer_each_eighth_of_an_interval()
 }
 
 #[test]
+fn an_announcement_that_would_come_too_soon_comes_when_the_interval_is_over() {
+    let mut host = Host::master(settings(UCARP));
+    hear_worse(&mut host);
+    assert_eq!(host.timeout(), REASSERT);
+    // It announced after us. However often it is heard, the clients are told once, an interval after the first time.
+    for _ in 0..3 {
+        host.wait(millis(10));
+        hear_worse(&mut host);
+        assert_eq!(host.timeout(), "send inet 1/100");
+    }
+    host.wait(Duration::from_nanos(1_360_625_000));
+    assert_eq!(host.timeout(), "announce inet");
+    hear_worse(&mut host);
+    assert_eq!(host.timeout(), "send inet 1/100");
+    assert_eq!(host.next_in(), Some(1_390_625_000));
+}
+
+#[test]
 fn an_openbsd_keeps_its_counter_when_its_address_changes_or_a_stranger_was_first() {
     let mut host = Host::started(settings(UCARP));
     let payload = host.payload(1, 0, 0);
