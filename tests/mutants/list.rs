@@ -28,6 +28,9 @@ const UNITS: &str = "carp-common/src/units.rs";
 /// end, with stopped processes.
 const LOOP: &str = "tests/sim/host.rs";
 
+/// Seeds of the simulation, each of which found such a fault.
+const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
+
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -424,5 +427,54 @@ pub const MUTANTS: &[Mutant] = &[
         find: "Duration::from_millis(u64::from(last & 15))",
         replace: "Duration::from_millis(u64::from(last & 0))",
         caught_by: &["recordings::of_two_equal_bsds_one_follows_a_bow_out"],
+    },
+    Mutant {
+        name: "takes what its last word left out for its own",
+        file: EVIDENCE,
+        find: "counter > last && counter - last < LAST_LEAVES_OUT",
+        replace: "is_near_above(counter, last)",
+        caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "knows no gaps in what it sent before it asked",
+        file: EVIDENCE,
+        find: "&& let Some(older) = own.before.replace(ended)",
+        replace: "&& let Some(older) = Some(ended)",
+        caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "lets a copy that shows a long interval keep a new life out",
+        file: EVIDENCE,
+        find: "peer.latest.last_at + peer.shortest",
+        replace: "peer.latest.last_at + peer.latest.shown.interval()",
+        caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "takes copies of one answer for several",
+        file: CHALLENGE,
+        find: "self.to < to && self.with < with",
+        replace: "self.to < to",
+        caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
+    },
+    Mutant {
+        name: "takes an altered last word for an answer",
+        file: CHALLENGE,
+        find: "if is_doubtful && yields {",
+        replace: "if is_doubtful && yields && counter == 0 {",
+        caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "bows out with a counter that a peer may have used",
+        file: SEND,
+        find: "self.sequence.jump(LAST_LEAVES_OUT);\n        self.send(Priority::BOW_OUT);",
+        replace: "self.send(Priority::BOW_OUT);",
+        caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "a copy of a bow-out puts off whoever was overdue",
+        file: CHALLENGE,
+        find: ".is_none_or(|planned| planned.cause.arrival != since)",
+        replace: ".is_none_or(|_| true)",
+        caught_by: &[FOUND],
     },
 ];

@@ -14,7 +14,7 @@ use carp_common::units::Family;
 use super::packet::{LENGTH, Packet, fix_checksum, read};
 use super::rng::Rng;
 use super::scenario::plan::{Disguise, Plan, Ploy, Shown};
-use super::scenario::{Scenario, Theme};
+use super::scenario::{START, Scenario, Theme};
 
 /// What he knows.
 #[derive(Debug)]
@@ -28,7 +28,14 @@ pub struct Attacker {
     hosts: Vec<[IpAddr; 2]>,
     addresses: Vec<IpAddr>,
     plans: Vec<(Plan, Progress)>,
+    /// Since when he was how often first.
+    firsts: (Instant, u32),
 }
+
+/// Most often that he is first in [`FIRSTS_IN`]: a thousand times a second. An OpenBSD answers each altered copy with
+/// advertisements of its own, and two of them with more than were altered: without a bound their number has none.
+const FIRSTS_MAX: u32 = 100;
+const FIRSTS_IN: Duration = Duration::from_millis(100);
 
 /// An advertisement that he recorded.
 #[derive(Clone, Debug)]
@@ -84,6 +91,7 @@ impl Attacker {
             addresses: own.chain(virtuals).chain(virtuals6).collect(),
             hosts,
             plans: plans.map(|plan| (plan, Progress::default())).collect(),
+            firsts: (START, 0),
         }
     }
 
@@ -99,10 +107,9 @@ impl Attacker {
     }
 
     /// What he sends after a host just sent this, to arrive before it.
-    #[must_use]
-    pub fn overtakes(&self, now: Instant, packet: &Packet) -> Option<Ahead> {
+    pub fn overtakes(&mut self, now: Instant, packet: &Packet) -> Option<Ahead> {
         let mut current = self.plans.iter().map(|(plan, _)| plan);
-        current.find_map(|plan| {
+        let ahead = current.find_map(|plan| {
             let Ploy::Overtake(by) = plan.ploy else {
                 return None;
             };
@@ -111,7 +118,12 @@ impl Attacker {
                 targets: plan.targets,
                 by,
             })
-        })
+        })?;
+        if now >= self.firsts.0 + FIRSTS_IN {
+            self.firsts = (now, 0);
+        }
+        self.firsts.1 += 1;
+        (self.firsts.1 <= FIRSTS_MAX).then_some(ahead)
     }
 
     /// The next packet of a plan, and a bit mask of whom it reaches. `None` when he has nothing, or nothing more, for it.

@@ -141,15 +141,25 @@ impl Calm {
     }
 
     /// A carpd took over from silence. While a ucarp, FreeBSD or NetBSD is MASTER that is a question: their counters come to
-    /// others that were used before, when recordings lead them down, or when they missed what somebody else sent.
-    pub fn asks(&mut self, now: Instant, stations: &[Station]) {
-        let may_repeat = |number: &usize| {
-            let program = self.members[*number].program;
-            matches!(program, Program::Model(dialect) if !dialect.has_constant_counter())
+    /// others that were used before, when recordings lead them down, or when they missed what somebody else sent. So it is
+    /// while a carpd is that comes to what the asking one sent, and never heard that.
+    pub fn asks(&mut self, now: Instant, asking: usize, stations: &[Station]) {
+        let used = &stations[asking].used;
+        let comes_to = |last: u64| {
+            used.range(last.saturating_sub(31)..=last + 31)
+                .next()
+                .is_some()
         };
-        let settled = now >= self.since + self.settling_time;
-        if settled && self.questions < QUESTIONS_MAX && masters(!0, stations).iter().any(may_repeat)
-        {
+        let may_repeat = |number: &usize| match self.members[*number].program {
+            Program::Model(dialect) => !dialect.has_constant_counter(),
+            Program::Carpd(_) => {
+                let mut sent = stations[*number].used.iter();
+                *number != asking && sent.next_back().is_some_and(|last| comes_to(*last))
+            }
+        };
+        // What is asked before that is answered until they must have settled.
+        let late = now >= self.since + self.settling_time / 2;
+        if late && self.questions < QUESTIONS_MAX && masters(!0, stations).iter().any(may_repeat) {
             self.questions += 1;
             self.disturb(now);
         }
@@ -316,7 +326,10 @@ impl Calm {
     fn yields_by(&self, one: usize, better: usize, stations: &[Station]) -> Instant {
         let since = self.both_since(one, better, stations);
         let step = self.delay + self.latency;
-        let answer = self.answers_within(one, better);
+        let mut answer = self.answers_within(one, better);
+        if coincides(one, better, since, stations) {
+            answer += self.members[better].interval(true);
+        }
         let standing = self.standing(better, stations);
         if !self.hears_the_first {
             let paces = masters(!0, stations).into_iter();
@@ -349,7 +362,8 @@ impl Calm {
     }
 
     /// How long a worse master waits after it heard a better one: a carpd yields to an answer to what it sent itself. A better
-    /// carpd gives it at once, the others with their next advertisement; and an OpenBSD, which cannot, is believed
+    /// carpd gives it at once, or after an eighth of an interval when it has answered much already, as has the worse one that
+    /// asks; the others with their next advertisement; and an OpenBSD, which cannot, is believed
     /// with its third. Where more than two are master the answer to one may come too early for another, and the next
     /// advertisement is it.
     ///
@@ -362,7 +376,10 @@ impl Calm {
         };
         match (self.members[one].program, better.program) {
             (Program::Model(_), _) => Duration::ZERO,
-            (Program::Carpd(_), Program::Carpd(_)) => next + 2 * (self.delay + self.latency),
+            (Program::Carpd(_), Program::Carpd(_)) => {
+                let paced = (self.members[one].interval(true) + better.interval(true)) / 8;
+                next + paced + 2 * (self.delay + self.latency)
+            }
             (Program::Carpd(_), Program::Model(Dialect::OpenBsd)) => better.interval(true) * 2,
             (Program::Carpd(_), Program::Model(_)) => {
                 next + better.interval(true) * (1 + u32::from(self.overtakes))
@@ -484,6 +501,17 @@ impl Calm {
             .all(|number| number == best || rank(number) != rank(best))
             .then_some(best)
     }
+}
+
+/// Whether both have sent the same counter, which answers neither: they went on from the same third one, and the numbers that
+/// they leave out differ by chance only.
+fn coincides(one: usize, better: usize, since: Instant, stations: &[Station]) -> bool {
+    let counters = |number: usize| {
+        let sent = stations[number].last_sent.iter();
+        let sent = sent.filter(move |sent| sent.at >= since);
+        sent.filter_map(|sent| sent.payload.get(8..16))
+    };
+    counters(one).any(|counter| counters(better).any(|other| other == counter))
 }
 
 /// The longest interval of those that its advertisements announced, from the last one before `since` on.

@@ -68,12 +68,13 @@
 //! counters are strict he changes nothing at all, unless he is first: with him and without him, a run has the same state changes at
 //! the same nanosecond, provided that everyone heard from its sender what he replays.
 //!
-//! **Questions.** A BACKUP that hears a ucarp, FreeBSD or NetBSD only with counters that were used before asks by becoming MASTER.
-//! Twice in a run that is no violation, though nothing went wrong lately; how long two are MASTER is bounded as ever.
+//! **Questions.** A BACKUP that hears a ucarp, FreeBSD or NetBSD only with counters that were used before asks by becoming MASTER,
+//! and so it does where a carpd comes to what the BACKUP sent and it never heard. Twice in a run that is no violation, though
+//! nothing went wrong lately; how long two are MASTER is bounded as ever.
 //!
-//! **Answers.** A worse carpd yields to an answer to what it sent itself. That takes a better carpd `2(d + j)`, a ucarp, FreeBSD or
-//! NetBSD an interval more, another one where delays let two of ours come in the other order, and an OpenBSD two; where more
-//! than two are MASTER, an interval more.
+//! **Answers.** A worse carpd yields to an answer to what it sent itself. That takes a better carpd `2(d + j)` and an eighth of both
+//! intervals, a ucarp, FreeBSD or NetBSD an interval more, another one where delays let two of ours come in the other order, and an
+//! OpenBSD two; where more than two are MASTER, an interval more. Another one where both sent the same counter at once.
 //!
 //! # What random runs leave out
 //!

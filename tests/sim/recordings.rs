@@ -137,11 +137,14 @@ fn a_bow_out_is_not_called_back_by_a_copy() {
 #[test]
 fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
     // Host 1 was MASTER of its part. When it hears host 0 again it says so, and yields; who hears that sends it again as 0/0.
-    for profile in PROFILES {
+    let carpds = PROFILES.map(|profile| (profile, Program::Carpd(profile)));
+    let ucarp = (Profile::Ucarp, Program::Model(Dialect::Ucarp));
+    for (profile, loser) in carpds.into_iter().chain([ucarp]) {
         let mut plan = plan(latest_of(1), Shown::Priority(0, 0), Disguise::Sender);
         plan.targets = 0b01;
         plan.from = START + s(65);
         let mut scenario = attacked(profile, plan, ms(5));
+        scenario.members[1].program = loser;
         scenario.weather.delay_min = ms(1);
         scenario.weather.delay_max = ms(2);
         for (at, fault) in [(50, Fault::Partition(0b01)), (65, Fault::Heal)] {
@@ -149,7 +152,7 @@ fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
         }
         scenario.faults.sort_by_key(|(at, _)| *at);
         let outcome = run(&scenario);
-        assert_eq!(outcome.reigns(0).count(), 1, "{profile:?}: it yielded");
+        assert_eq!(outcome.reigns(0).count(), 1, "{loser:?}: it yielded");
         assert_eq!(outcome.masters(), [0]);
     }
 }

@@ -20,6 +20,17 @@ fn tally(first: u64, step: usize) -> BTreeMap<String, u64> {
     tally
 }
 
+/// Each of them found a fault, most of them in the core.
+#[test]
+fn seeds_that_found_a_fault_hold() {
+    for seed in [
+        9_168, 15_957, 34_060, 38_298, 83_328, 97_707, 116_092, 125_366, 140_757, 142_131, 146_951,
+        152_471, 167_565, 181_549, 198_818, 199_048,
+    ] {
+        check_seed(seed).unwrap_or_else(|report| panic!("{report}"));
+    }
+}
+
 #[test]
 fn no_seed_breaks_an_invariant() {
     let threads = thread::available_parallelism().map_or(1, usize::from);

@@ -14,6 +14,10 @@ use super::scenario::interval;
 /// A peer's next counter lies at most so far above the last one.
 pub const NEAR: u64 = 1 << 20;
 
+/// One that challenged somebody since, or heard a challenge, goes on so far above: the core may take it for that, and what is
+/// unrelated to it for the first of a new life.
+const AHEAD: u64 = 1 << 44;
+
 /// Whether a peer that heard or sent `last` may go on with `counter`.
 #[must_use]
 pub const fn is_near_above(counter: u64, last: u64) -> bool {
@@ -83,6 +87,12 @@ impl Signs {
                 .sources
                 .values()
                 .any(|steps| near(Some(steps.last)) || near(steps.stray));
+        let ahead = |last: u64| counter > last && counter - last <= AHEAD;
+        let is_ahead = self.own.is_some_and(ahead)
+            || self
+                .sources
+                .values()
+                .any(|steps| ahead(steps.last) || steps.stray.is_some_and(ahead));
         let fresh = !self.known.contains_key(&counter);
         let showed = self.known.entry(counter).or_insert(Some(source));
         if *showed != Some(source) {
@@ -126,8 +136,19 @@ impl Signs {
             *steps = new;
             return is_new;
         }
+        if is_ahead {
+            *steps = Steps {
+                counts: true,
+                ..new
+            };
+            return false;
+        }
+        // Who was started again says no more what he said before.
+        let (advbase, advskew, _) = steps.shown;
+        let goes_on = at < steps.last_at + interval(advbase, advskew);
         match steps.stray.replace(counter) {
             None => false,
+            Some(_) if goes_on => false,
             Some(stray) => {
                 *steps = Steps {
                     counts: is_near_above(counter, stray),

@@ -1,6 +1,6 @@
 //! A host and its place on the network.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use carp_common::time::Instant;
 use carp_common::units::State;
@@ -64,6 +64,8 @@ pub struct Station {
     pub incarnation: u32,
     /// The replay counters that its processes sent.
     pub sent: SentCounters,
+    /// All counters that it ever used.
+    pub used: BTreeSet<u64>,
     /// Its last advertisements.
     pub last_sent: VecDeque<Sent>,
     /// Since when it has been MASTER, or was when it last was.

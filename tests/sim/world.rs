@@ -3,7 +3,7 @@
 mod faults;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use carp_common::proto::Reason;
@@ -15,7 +15,7 @@ use super::group::Calm;
 use super::host::{Arrived, Control, Request};
 use super::model::index;
 use super::network::{Fate, Network};
-use super::packet::Packet;
+use super::packet::{Packet, read};
 use super::rng::Rng;
 use super::scenario::{Fault, Program, START, Scenario, Theme};
 use super::station::{Body, Sent, Station};
@@ -95,6 +95,9 @@ enum Event {
     End,
 }
 
+/// No run takes so many steps that ends; what goes on without time passing would fill the memory instead.
+const STEPS_MAX: u64 = 2_000_000;
+
 /// In order of time, and of becoming known.
 type Entry = Reverse<(Instant, u64)>;
 
@@ -159,6 +162,7 @@ impl<'a> World<'a> {
                 wake_at: None,
                 incarnation: 0,
                 sent: SentCounters::default(),
+                used: BTreeSet::new(),
                 last_sent: VecDeque::new(),
                 reigns_since: START,
                 seen: State::Init,
@@ -195,7 +199,13 @@ impl<'a> World<'a> {
     }
 
     fn steps(&mut self) -> Result<(), Violation> {
-        while let Some(Reverse((at, sequence))) = self.order.pop() {
+        for step in 0_u64.. {
+            let Some(Reverse((at, sequence))) = self.order.pop() else {
+                break;
+            };
+            if step > STEPS_MAX {
+                return Err(format!("{step} steps, and no end: a storm"));
+            }
             let Some(event) = self.events.remove(&sequence) else {
                 continue;
             };
@@ -346,7 +356,7 @@ impl<'a> World<'a> {
             }
             Request::Became(state, reason) => {
                 if reason == Reason::MasterTimedOut {
-                    self.calm.asks(self.now, &self.stations);
+                    self.calm.asks(self.now, number, &self.stations);
                 }
                 self.stations[number].seen = state;
                 self.transitions.push((self.now, number, state));
@@ -470,6 +480,9 @@ impl<'a> World<'a> {
                     !constant
                 }
         });
+        if let Some(ad) = read(&packet.payload) {
+            self.stations[from].used.insert(ad.counter);
+        }
         let credible = !used && self.scenario.theme != Theme::Attack;
         self.remember(from, packet.payload.clone(), credible);
     }

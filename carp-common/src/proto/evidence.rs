@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::heard::{Closed, Recent, Run, Scattered, is_ahead, is_near_above};
+use super::heard::{Closed, LAST_LEAVES_OUT, Recent, Run, Scattered, is_ahead, is_near_above};
 use super::per_family::PerFamily;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority};
@@ -91,6 +91,9 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
     pub(super) run: Option<Run>,
+    /// What came before it, until the next one: a peer that did not hear us goes on in its gaps.
+    pub(super) before: Option<Run>,
+    /// Of both.
     recent: Recent,
     /// `run` before the very last.
     previous: Option<Run>,
@@ -100,6 +103,7 @@ impl Default for Own {
     fn default() -> Self {
         Self {
             run: None,
+            before: None,
             recent: Recent::only(0),
             previous: None,
         }
@@ -109,7 +113,11 @@ impl Default for Own {
 impl Own {
     /// Whether we sent it, or cannot tell.
     fn contains(&self, counter: u64) -> bool {
-        self.run.is_some_and(|run| run.contains(counter)) && self.recent.may_contain(counter)
+        self.runs().any(|run| run.contains(counter)) && self.recent.may_contain(counter)
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> {
+        self.before.into_iter().chain(self.run)
     }
 }
 
@@ -122,7 +130,7 @@ pub(super) struct Shown {
 
 impl Shown {
     /// When the next one is due. A bow-out does not say that.
-    fn interval(self) -> Duration {
+    pub(super) fn interval(self) -> Duration {
         match self.priority {
             Priority::BOW_OUT => BOW_OUT_INTERVAL,
             priority => priority.interval(),
@@ -204,6 +212,8 @@ pub(super) struct Peer {
     /// It counts: what it showed in this order.
     pub(super) run: Option<Run>,
     pub(super) recent: Recent,
+    /// The shortest interval that it ever showed. A copy that is altered on its way can show a longer one.
+    pub(super) shortest: Duration,
     /// Its last counter that proved something; the end of the run when there is one.
     pub(super) latest: Single,
     /// A counter unrelated to the run.
@@ -284,6 +294,7 @@ impl Memory {
                     warned: false,
                     run: follows.then_some(Run::of(counter)),
                     recent: Recent::only(counter),
+                    shortest: shown.interval(),
                     latest,
                     candidate: None,
                     unrelated: 1,
@@ -297,8 +308,9 @@ impl Memory {
         if evidence.is_proof()
             && let Some(index) = known
         {
-            let heard_at = &mut self.peers[index].heard_at;
-            *heard_at = (*heard_at).max(arrival);
+            let peer = &mut self.peers[index];
+            peer.heard_at = peer.heard_at.max(arrival);
+            peer.shortest = peer.shortest.min(shown.interval());
         }
         if evidence == Evidence::Constant {
             self.lead_back(family, source, counter);
@@ -334,11 +346,16 @@ impl Memory {
         let own = &mut self.own[family];
         own.previous = own.run;
         own.recent.push(counter);
+        // What we left out is not ours: a peer that missed it goes on below.
+        let goes_on = |counter, last| counter > last && counter - last < LAST_LEAVES_OUT;
         match &mut own.run {
-            Some(run) if is_near_above(counter, run.last) => run.last = counter,
+            Some(run) if goes_on(counter, run.last) => run.last = counter,
             Some(_) | None => {
-                if let Some(run) = own.run.replace(Run::of(counter)) {
-                    self.closed[family].add(run);
+                let ended = own.run.replace(Run::of(counter));
+                if let Some(ended) = ended
+                    && let Some(older) = own.before.replace(ended)
+                {
+                    self.closed[family].add(older);
                 }
             }
         }
@@ -385,7 +402,7 @@ impl Memory {
     fn follows(&self, family: Family, counter: u64, goes_on: impl Fn(u64, u64) -> bool) -> bool {
         let goes_on = |last| goes_on(counter, last);
         let mut peers = self.peers.iter();
-        self.own[family].run.is_some_and(|run| goes_on(run.last))
+        self.own[family].runs().any(|run| goes_on(run.last))
             || self.closed[family].iter().any(|run| goes_on(run.last))
             || peers.any(|peer| {
                 Family::of(peer.source) == family
@@ -494,7 +511,7 @@ impl Memory {
             peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
             // Who was started again goes on no more where he was.
-            let goes_on = arrival < peer.latest.last_at + peer.latest.shown.interval();
+            let goes_on = arrival < peer.latest.last_at + peer.shortest;
             let before = peer.candidate.replace(single);
             let Some(candidate) = before.filter(|_| !goes_on) else {
                 return Evidence::Unrelated;
@@ -529,6 +546,8 @@ impl Memory {
     fn lead_back(&mut self, family: Family, source: IpAddr, counter: u64) {
         let is_led = |last: u64| is_near_above(last, counter);
         self.closed[family].cut(counter);
+        let before = &mut self.own[family].before;
+        *before = before.filter(|run| !is_led(run.last));
         self.peers.retain(|peer| {
             peer.source == source
                 || Family::of(peer.source) != family

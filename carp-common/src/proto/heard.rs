@@ -25,6 +25,10 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
 /// counters drawn by chance are as close once in 2^19.
 pub const AHEAD: u64 = 1 << 44;
 
+/// How many counters the last advertisement of a MASTER leaves out, which says that it yields or leaves: an hour of those of a peer
+/// that advertises once a second. It may be lost, and then peers come to them.
+pub const LAST_LEAVES_OUT: u64 = 1 << 12;
+
 /// Whether a peer that heard or sent `last`, and challenged somebody since, may go on with `counter`.
 #[must_use]
 pub const fn is_ahead(counter: u64, last: u64) -> bool {

@@ -23,7 +23,7 @@ pub(super) fn write(memory: &Memory, next: u64) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     put(&mut bytes, next);
     for family in FAMILIES {
-        let own = memory.own[family].run;
+        let own = memory.own[family].runs();
         let runs: Vec<Run> = memory.closed[family].iter().chain(own).collect();
         bytes.push(u8::try_from(runs.len()).unwrap_or(u8::MAX));
         for run in runs {
@@ -98,7 +98,8 @@ pub(super) fn read(bytes: &[u8], now: Instant) -> Option<(Memory, u64)> {
 
 fn read_runs(rest: &mut Bytes<'_>) -> Option<Closed> {
     let [count] = rest.take()?;
-    if usize::from(count) > RUNS_MAX + 1 {
+    // And two of our own.
+    if usize::from(count) > RUNS_MAX + 2 {
         return None;
     }
     let mut closed = Closed::default();
@@ -138,6 +139,7 @@ fn read_peer(rest: &mut Bytes<'_>, now: Instant) -> Option<Peer> {
         warned: false,
         run: (run.first <= run.last).then_some(run),
         recent: Recent::unknown(),
+        shortest: shown.interval(),
         latest: Single {
             repetitions,
             ..Single::new(counter, shown, now)

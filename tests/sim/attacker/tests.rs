@@ -109,7 +109,7 @@ fn whoever_is_overtaken_is_so_only_in_his_time_and_altered() {
     overtake.shown = Shown::Priority(255, 255);
     overtake.disguise = Disguise::TieWinner;
     overtake.other_mac = true;
-    let attacker = listening(overtake, &[]);
+    let mut attacker = listening(overtake, &[]);
     let members = vec![Member::usual(Program::Carpd(Profile::Ucarp), 1, 0)];
     let genuine = packet(&Scenario::staged(members, &[], ms(1)).group, 5);
     let late = attacker.overtakes(START + ms(60_000), &genuine);

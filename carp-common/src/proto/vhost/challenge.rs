@@ -10,7 +10,7 @@ use super::{
     Profile, Settings, State, Timer, VirtualHost,
 };
 use crate::proto::election::BackupDecision;
-use crate::proto::heard::is_near_above;
+use crate::proto::heard::{LAST_LEAVES_OUT, is_near_above};
 use crate::units::{AdvBase, Priority};
 
 /// Advertisements of one interval that answer at once what was never heard: somebody lives who knows nothing of us. More of
@@ -52,20 +52,22 @@ pub(super) struct Answers {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubtful {
     count: u8,
-    /// The last of ours that was answered.
+    /// The last of ours that was answered, and with what.
     to: Option<u64>,
+    with: u64,
     at: Instant,
 }
 
 impl Doubtful {
-    /// An answer in two versions to this counter of ours. True when there were enough of them within twice our interval each.
-    fn again(&mut self, to: Option<u64>, now: Instant, interval: Duration) -> bool {
+    /// An answer with this counter, in two versions, to that one of ours. True when there were enough of them within twice our interval each.
+    fn again(&mut self, to: Option<u64>, with: u64, now: Instant, interval: Duration) -> bool {
         if now >= self.at + interval * 2 {
             self.count = 0;
         }
-        if self.count == 0 || self.to < to {
+        if self.count == 0 || self.to < to && self.with < with {
             self.count = self.count.saturating_add(1);
             self.to = to;
+            self.with = with;
             self.at = now;
         }
         self.count >= DOUBTFUL_ENOUGH
@@ -99,7 +101,15 @@ impl VirtualHost {
                 .any(|asked| is_near_above(counter, asked));
         let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
             && !(self.follows_bow_out && self.better.is(family, source, self.advertised()));
-        is_above && (!is_doubtful || self.doubtful.again(sent, self.now, self.interval()))
+        // So far above is the last word of a carpd that yields, whatever a copy of it shows.
+        let yields = sent.is_some_and(|sent| {
+            (LAST_LEAVES_OUT..2 * LAST_LEAVES_OUT).contains(&counter.saturating_sub(sent))
+        });
+        if is_doubtful && yields {
+            return false;
+        }
+        let interval = self.interval();
+        is_above && (!is_doubtful || self.doubtful.again(sent, counter, self.now, interval))
     }
 
     /// The counters of our last challenges. After three intervals nobody answers them any more.
@@ -231,7 +241,12 @@ impl VirtualHost {
             return;
         }
         self.call_off(|planned| planned.cause.arrival == since);
-        self.listen(family, since);
+        if self
+            .take_over
+            .is_none_or(|planned| planned.cause.arrival != since)
+        {
+            self.listen(family, since);
+        }
     }
 
     /// Another word of somebody that a takeover is planned for, after one that was altered on its way has misled us.

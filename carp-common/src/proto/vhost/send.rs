@@ -7,11 +7,9 @@ use super::{
     VirtualHost, demotion,
 };
 use crate::proto::SendOutcome;
+use crate::proto::heard::LAST_LEAVES_OUT;
 use crate::proto::send_errors::Change;
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
-
-/// Counters that are left out before the last advertisement: an hour of those of a peer that advertises once a second.
-const LAST_LEAVES_OUT: u64 = 1 << 12;
 
 impl VirtualHost {
     /// Advertises in every family we take part in, and again one interval later.
@@ -23,8 +21,10 @@ impl VirtualHost {
             .set(Timer::Advertise, self.now + self.interval());
     }
 
-    /// The last advertisement of a leaving MASTER: somebody else take over, at once.
+    /// The last advertisement of a leaving MASTER: somebody else take over, at once. A peer that we did not hear may have used
+    /// what comes next, and would take it for its own sent again.
     pub(super) fn bow_out(&mut self) {
+        self.sequence.jump(LAST_LEAVES_OUT);
         self.send(Priority::BOW_OUT);
     }
 

@@ -140,6 +140,32 @@ fn what_waited_in_one_queue_is_one_answer() {
 }
 
 #[test]
+fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
+    let mut host = Host::master(settings(UCARP));
+    host.timeout();
+    let before = host.last_sent();
+    // It yields. Its last word is lost, and after that it was MASTER once more, unheard.
+    host.counter = before;
+    assert!(host.hear(PEER, 1, 50).starts_with("MASTER to BACKUP"));
+    let last_word = host.last_sent();
+    assert!(last_word > before + 4000);
+    while host.machine.state() == State::Backup {
+        host.next_timeout();
+    }
+    for _ in 0..40 {
+        host.next_timeout();
+    }
+    host.counter = host.last_sent();
+    assert!(host.hear("10.9.0.8", 1, 20).starts_with("MASTER to BACKUP"));
+    host.counter = before + 1000;
+    for _ in 0..3 {
+        host.wait(millis(1000));
+        assert_eq!(host.hear(PEER, 1, 50), "");
+        assert_eq!(host.next_in(), Some(3_390_625_000));
+    }
+}
+
+#[test]
 fn a_challenge_to_somebody_else_is_a_sign_of_life_of_one_who_counts() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 50);
