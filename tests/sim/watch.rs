@@ -221,6 +221,7 @@ impl Watch {
         self.must_wait_from = self.must_wait_from.map(|from| from.max(now));
         self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
         self.heard = Causes::default();
+        self.signs.iter_mut().for_each(|signs| signs.begins(now));
     }
 
     /// One input was handled and its actions drained.
@@ -423,9 +424,7 @@ impl Watch {
             ));
         }
         if reason == Reason::Started {
-            for signs in &mut self.signs {
-                signs.begins(now);
-            }
+            self.signs.iter_mut().for_each(|signs| signs.begins(now));
         }
         if to == State::Backup {
             self.heard = Causes::default();
