@@ -28,7 +28,7 @@ pub struct Attacker {
     hosts: Vec<[IpAddr; 2]>,
     addresses: Vec<IpAddr>,
     plans: Vec<(Plan, Progress)>,
-    /// Since when he was how often first.
+    /// Start of the current [`FIRSTS_IN`], and the number of copies in it.
     firsts: (Instant, u32),
 }
 

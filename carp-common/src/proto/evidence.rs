@@ -91,7 +91,7 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
     pub(super) run: Option<Run>,
-    /// What came before it, until the next one: a peer that did not hear us goes on in its gaps.
+    /// The run before it. A peer that did not hear us continues in its gaps, which `recent` knows.
     pub(super) before: Option<Run>,
     /// Of both.
     recent: Recent,

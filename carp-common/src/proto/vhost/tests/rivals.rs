@@ -71,7 +71,7 @@ fn an_announcement_that_would_come_too_soon_comes_when_the_interval_is_over() {
     let mut host = Host::master(settings(UCARP));
     hear_worse(&mut host);
     assert_eq!(host.timeout(), REASSERT);
-    // It announced after us. However often it is heard, the clients are told once, an interval after the first time.
+    // It announced after us. However often we hear it, we announce once more, an interval after the first time.
     for _ in 0..3 {
         host.wait(millis(10));
         hear_worse(&mut host);
