@@ -322,6 +322,42 @@ fn the_bow_out_of_an_openbsd_is_obeyed_after_others_have_gone_on_with_its_counte
     Ok(())
 }
 
+/// Whoever heard its counter can say what he likes in its name, from any address. Its own next one ends that.
+#[test]
+fn an_openbsd_is_believed_whatever_a_stranger_sends_in_its_name() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let (openbsd, stranger) = (pair.a.address(), [10, 9, 0, 77].into());
+    let air = Injector::open(&pair.a)?;
+    let b = pair.carpd(&pair.b, SLOWER)?;
+    let line = b.mark();
+    let say = |forgery: Forgery, then: u64| -> Result<()> {
+        air.send(&forgery.frame())?;
+        thread::sleep(Duration::from_millis(then));
+        Ok(())
+    };
+    for _ in 0..5 {
+        say(frame(openbsd, COUNTER, 50), 200)?;
+    }
+    ensure!(changes(&b, line) == 0, "an OpenBSD is MASTER");
+    for round in 0..6 {
+        say(frame(stranger, COUNTER, 0), 20)?;
+        say(bow_out(stranger, COUNTER), 100)?;
+        say(frame(openbsd, COUNTER, 50), 80)?;
+        let changed = changes(&b, line);
+        ensure!(changed.is_multiple_of(2), "round {round}: {changed}");
+    }
+    let changed = changes(&b, line);
+    note(&format!(
+        "a stranger in the name of an OpenBSD, six times: {changed} changes"
+    ));
+    ensure!(changed > 0, "nothing was tried");
+    for _ in 0..8 {
+        say(frame(openbsd, COUNTER, 50), 200)?;
+    }
+    ensure!(changes(&b, line) == changed, "it goes on");
+    Ok(())
+}
+
 #[test]
 fn an_openbsd_with_zero_intervals_is_no_reason_to_flap() -> Result<()> {
     let pair = Pair::new(lab!())?;

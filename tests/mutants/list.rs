@@ -18,6 +18,8 @@ const ELECTION: &str = "carp-common/src/proto/election.rs";
 const RECEIVE: &str = "carp-common/src/proto/vhost/receive.rs";
 const SEQUENCE: &str = "carp-common/src/proto/sequence.rs";
 const EVIDENCE: &str = "carp-common/src/proto/evidence.rs";
+const PEER: &str = "carp-common/src/proto/peer.rs";
+const DOUBT: &str = "carp-common/src/proto/doubt.rs";
 const CHALLENGE: &str = "carp-common/src/proto/vhost/challenge.rs";
 const SEND: &str = "carp-common/src/proto/vhost/send.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
@@ -298,14 +300,14 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a counting source may repeat itself",
-        file: EVIDENCE,
+        file: PEER,
         find: "Single { counter: last, .. } if last != counter => Evidence::Heard,",
         replace: "Single { counter: last, .. } if last != counter => Evidence::New,",
         caught_by: &["recordings::a_recording_under_its_own_source_changes_nothing"],
     },
     Mutant {
         name: "the last of a dead one keeps it alive",
-        file: EVIDENCE,
+        file: PEER,
         find: "Single { shown: before, .. } if before == shown => Evidence::Duplicate,",
         replace: "Single { shown: before, .. } if before == shown => Evidence::New,",
         caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
@@ -433,7 +435,9 @@ pub const MUTANTS: &[Mutant] = &[
         file: EVIDENCE,
         find: "counter > last && counter - last < LAST_LEAVES_OUT",
         replace: "is_near_above(counter, last)",
-        caught_by: &[FOUND],
+        caught_by: &[
+            "recordings::what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it",
+        ],
     },
     Mutant {
         name: "knows no gaps in what it sent before it asked",
@@ -445,7 +449,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "lets a copy that shows a long interval keep a new life out",
         file: EVIDENCE,
-        find: "peer.latest.last_at + peer.shortest",
+        find: "peer.latest.last_at + listener.believes(peer.shortest)",
         replace: "peer.latest.last_at + peer.latest.shown.interval()",
         caught_by: &[FOUND],
     },
@@ -476,5 +480,46 @@ pub const MUTANTS: &[Mutant] = &[
         find: ".is_none_or(|planned| planned.cause.arrival != since)",
         replace: ".is_none_or(|_| true)",
         caught_by: &[FOUND],
+    },
+    Mutant {
+        name: "takes genuine answers for a sign that nothing was altered",
+        file: CHALLENGE,
+        find: "let seems = self.now < soon",
+        replace: "let seems = false && self.now < soon",
+        caught_by: &[
+            "recordings::bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine",
+        ],
+    },
+    Mutant {
+        name: "is deposed again by what was sent in another part",
+        file: VHOST,
+        find: "self.leaves_out |= self.yielded_at",
+        replace: "self.leaves_out |= false && self.yielded_at",
+        caught_by: &[
+            "recordings::who_counted_farther_in_another_part_deposes_once_when_he_is_dead",
+        ],
+    },
+    Mutant {
+        name: "believes an OpenBSD at the address only where it was heard first",
+        file: EVIDENCE,
+        find: "if self.peers[before].is_constant() {\n            return self.peers[before].source;",
+        replace: "if self.peers[before].is_constant() {\n            return source;",
+        caught_by: &["recordings::an_openbsd_is_believed_whatever_is_sent_in_its_name"],
+    },
+    Mutant {
+        name: "moves an OpenBSD to another address at once",
+        file: EVIDENCE,
+        find: "let silence = silence.min(listener.master_down);",
+        replace: "let silence = silence.min(listener.interval / 64);",
+        caught_by: &["recordings::the_first_counter_that_was_heard_of_a_master_is_no_openbsds"],
+    },
+    Mutant {
+        name: "asks about each of several suspects as if it was the first",
+        file: DOUBT,
+        find: "if asked_at.is_some_and(|at| now < at + within) {",
+        replace: "if false && asked_at.is_some_and(|at| now < at + within) {",
+        caught_by: &[
+            "recordings::each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played",
+        ],
     },
 ];

@@ -27,6 +27,8 @@ pub struct Attacker {
     patience: Duration,
     hosts: Vec<[IpAddr; 2]>,
     addresses: Vec<IpAddr>,
+    /// When each host last sent something.
+    spoke: Vec<Option<Instant>>,
     plans: Vec<(Plan, Progress)>,
     /// Start of the current [`FIRSTS_IN`], and the number of copies in it.
     firsts: (Instant, u32),
@@ -36,6 +38,8 @@ pub struct Attacker {
 /// advertisements of its own, and two of them with more than were altered: without a bound their number has none.
 const FIRSTS_MAX: u32 = 100;
 const FIRSTS_IN: Duration = Duration::from_millis(100);
+/// What a host sends so soon after another one is an answer.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 
 /// An advertisement that he recorded.
 #[derive(Clone, Debug)]
@@ -89,6 +93,7 @@ impl Attacker {
             known: BTreeSet::new(),
             patience,
             addresses: own.chain(virtuals).chain(virtuals6).collect(),
+            spoke: vec![None; hosts.len()],
             hosts,
             plans: plans.map(|plan| (plan, Progress::default())).collect(),
             firsts: (START, 0),
@@ -97,6 +102,7 @@ impl Attacker {
 
     /// Keeps a copy of what a host sent.
     pub fn overhears(&mut self, now: Instant, from: usize, packet: &Packet) {
+        self.spoke[from] = Some(now);
         if self.known.insert((packet.source, packet.payload.clone())) {
             self.heard.push(Record {
                 at: now,
@@ -107,13 +113,17 @@ impl Attacker {
     }
 
     /// What he sends after a host just sent this, to arrive before it.
-    pub fn overtakes(&mut self, now: Instant, packet: &Packet) -> Option<Ahead> {
+    pub fn overtakes(&mut self, now: Instant, from: usize, packet: &Packet) -> Option<Ahead> {
+        let mut spoke = self.spoke.iter().enumerate();
+        let is_answer =
+            spoke.any(|(host, at)| host != from && at.is_some_and(|at| now < at + ANSWERED_WITHIN));
         let mut current = self.plans.iter().map(|(plan, _)| plan);
         let ahead = current.find_map(|plan| {
             let Ploy::Overtake(by) = plan.ploy else {
                 return None;
             };
-            (plan.from <= now && now < plan.until).then(|| Ahead {
+            let spared = is_answer && plan.spares_answers;
+            (plan.from <= now && now < plan.until && !spared).then(|| Ahead {
                 packet: self.disguised(plan, packet.clone()),
                 targets: plan.targets,
                 by,

@@ -12,6 +12,7 @@ fn plan(ploy: Ploy, shown: Shown, disguise: Disguise) -> Plan {
         shown,
         disguise,
         other_mac: false,
+        spares_answers: false,
         targets: 0b11,
         from: START + s(60),
         until: START + s(70),
@@ -109,6 +110,83 @@ fn bow_outs_that_are_altered_on_their_way_mislead_once() {
             }
         }
     }
+}
+
+#[test]
+fn bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine() {
+    for profile in PROFILES {
+        for theme in [Theme::Attack, Theme::Strict] {
+            let mut plan = plan(
+                Ploy::Overtake(ms(5)),
+                Shown::Priority(255, 255),
+                Disguise::Sender,
+            );
+            plan.spares_answers = true;
+            let mut scenario = attacked(profile, plan, s(1));
+            scenario.theme = theme;
+            let outcome = run(&scenario);
+            assert_eq!(outcome.masters(), [0]);
+            assert_eq!(outcome.reigns(1).count(), 2, "{profile:?} {theme:?}");
+        }
+    }
+}
+
+#[test]
+fn who_counted_farther_in_another_part_deposes_once_when_he_is_dead() {
+    for profile in PROFILES {
+        let mut members = preempting(hosts(profile, &[10, 60]));
+        for member in &mut members {
+            member.advbase = 0;
+        }
+        members[0].mortal = true;
+        let faults = [
+            (s(5), Fault::Partition(0b01)),
+            (s(205), Fault::Crash(0)),
+            (ms(205_050), Fault::Heal),
+        ];
+        let mut scenario = Scenario::staged(members, &faults, s(215));
+        scenario.theme = Theme::Attack;
+        // Of the 5 000 that host 1 did not hear, one as often as it is MASTER, each farther than a last word leaves out.
+        for number in 0..4 {
+            let ploy = Ploy::Repeat {
+                of: Some(0),
+                age: 3_000 - 1_000 * number,
+                same: true,
+            };
+            let mut plan = plan(ploy, Shown::AsHeard, Disguise::Sender);
+            plan.from = START + s(206) + s(2) * u32::try_from(number).unwrap();
+            plan.until = plan.from + ms(1);
+            scenario.attack(plan, s(1));
+        }
+        scenario.faults.sort_by_key(|(at, _)| *at);
+        let outcome = run(&scenario);
+        assert_eq!(outcome.reigns(1).count(), 2, "{profile:?}");
+    }
+}
+
+#[test]
+fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
+    let cut = |from, to| Fault::Cut(None, from, to);
+    let faults = [
+        (s(10), Fault::Partition(0b100)),
+        // Host 2 hears host 0 and yields; nobody hears that.
+        (s(30), Fault::Heal),
+        (s(30), cut(2, 0)),
+        (s(30), cut(2, 1)),
+        // It is MASTER once more, unheard.
+        (s(45), Fault::Partition(0b100)),
+        // It yields to host 1, which hears it and not host 0; host 0 hears nobody.
+        (s(100), Fault::Heal),
+        (s(100), cut(2, 0)),
+        (s(100), cut(1, 0)),
+        (s(100), cut(0, 1)),
+        // From then on it hears host 0 alone, which counts where its own last word left out.
+        (s(110), cut(1, 2)),
+    ];
+    let members = preempting(hosts(Profile::Ucarp, &[0, 20, 60]));
+    let outcome = run(&Scenario::staged(members, &faults, s(130)));
+    let reigns: Vec<_> = outcome.reigns(2).collect();
+    assert_eq!(reigns.len(), 2, "{reigns:?}");
 }
 
 #[test]
@@ -252,6 +330,57 @@ fn what_was_sent_before_it_ran_changes_nothing() {
 }
 
 #[test]
+fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
+    for profile in PROFILES {
+        for phase in 0..10 {
+            // Host 1 has heard host 0 once. Its advertisement is repeated, first at once; later host 0 dies.
+            let latest = Ploy::Repeat {
+                of: Some(0),
+                age: 0,
+                same: true,
+            };
+            let mut plan = plan(latest, Shown::Priority(0, 0), Disguise::TieWinner);
+            plan.targets = 0b10;
+            plan.from = plan.from + ms(50 + 100 * phase);
+            let mut scenario = attacked(profile, plan.clone(), ms(200));
+            scenario.members[1].start = START + ms(58_900 + 100 * phase);
+            scenario.members[0].mortal = true;
+            scenario.faults.push((START + s(65), Fault::Crash(0)));
+            scenario.faults.sort_by_key(|(at, _)| *at);
+            let takeover = run(&scenario).reigns(1).next().expect("host 0 is dead");
+            let bounds = s(65)..ms(68_400);
+            assert!(
+                bounds.contains(&takeover),
+                "{profile:?} {phase}: {takeover:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played() {
+    let mut members = preempting(hosts(Profile::Ucarp, &[0, 100]));
+    members[0].program = Program::Model(Dialect::Ucarp);
+    // It hears host 1 first, and counts from there.
+    members[0].start = members[0].start + s(10);
+    let mut scenario = Scenario::staged(members, &[], s(150));
+    scenario.theme = Theme::Attack;
+    // The ucarp is led down by what is worse; host 1 hears something from a stranger after each of its advertisements.
+    for (targets, shown, every) in [
+        (0b01, Shown::Priority(1, 254), s(1)),
+        (0b10, Shown::AsHeard, ms(100)),
+    ] {
+        let mut plan = plan(OLD, shown, Disguise::TieWinner);
+        plan.targets = targets;
+        plan.until = START + s(150);
+        scenario.attack(plan, every);
+    }
+    scenario.faults.sort_by_key(|(at, _)| *at);
+    let asked = run(&scenario).reigns(1).skip(1).count();
+    assert!((2..8).contains(&asked), "{asked} times in 90 s");
+}
+
+#[test]
 fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
     for profile in PROFILES {
         for seed in 0..10 {
@@ -391,6 +520,37 @@ fn an_openbsd_after_three_short_lives_is_one() {
     let outcome = run(&Scenario::staged(members, &faults, s(40)));
     let takeover = outcome.reigns(0).last().expect("host 1 is gone");
     assert!((s(30)..ms(30_100)).contains(&takeover), "{takeover:?}");
+}
+
+#[test]
+fn an_openbsd_is_believed_whatever_is_sent_in_its_name() {
+    let mut scenario = Scenario::staged(
+        with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0),
+        &[],
+        s(75),
+    );
+    scenario.theme = Theme::Attack;
+    // It is another one's, and leaves; and so on.
+    for (shown, after) in [
+        (Shown::Priority(0, 0), 0),
+        (Shown::Priority(255, 255), 10),
+        (Shown::Priority(0, 0), 300),
+    ] {
+        let mut plan = plan(latest_of(1), shown, Disguise::TieWinner);
+        plan.targets = 0b01;
+        plan.from = plan.from + ms(after);
+        scenario.attack(plan, ms(1_700));
+    }
+    scenario.faults.sort_by_key(|(at, _)| *at);
+    let outcome = run(&scenario);
+    assert_eq!(outcome.masters(), [1]);
+    let ours = outcome.transitions.iter().filter(|(_, who, _)| *who == 0);
+    let times: Vec<_> = ours.skip(1).map(|(at, _, _)| *at).collect();
+    assert!(times.len() > 4, "{times:?}");
+    for reign in times.chunks(2) {
+        let lasted = reign[1].saturating_duration_since(reign[0]);
+        assert!(lasted < ms(1_100), "{lasted:?}");
+    }
 }
 
 #[test]

@@ -423,7 +423,7 @@ impl<'a> World<'a> {
         let mut ahead = None;
         if let Some(attacker) = &mut self.attacker {
             attacker.overhears(self.now, from, &packet);
-            ahead = attacker.overtakes(self.now, &packet);
+            ahead = attacker.overtakes(self.now, from, &packet);
         }
         self.remember_sent(from, &packet);
         let mut fates = Vec::new();

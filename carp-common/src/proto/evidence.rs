@@ -13,6 +13,7 @@
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it, and none in the old order does: the source was restarted |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
+//! | is that of an OpenBSD, from somebody else who does not count | as above: anybody can use its address too |
 //! | is somebody's last, then with another priority or source | that somebody lived then; one of the two was altered |
 //!
 //! A MASTER asks for more than life before it yields, see [`super::vhost`]: a counter near above its own last one, which only
@@ -23,19 +24,17 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::heard::{Closed, LAST_LEAVES_OUT, Recent, Run, Scattered, is_ahead, is_near_above};
+pub use super::peer::Listener;
+use super::peer::{Peer, REPETITIONS_TO_TELL, Shown, Single};
 use super::per_family::PerFamily;
-use crate::time::{Duration, Instant};
-use crate::units::{Demotion, Family, Priority};
+use crate::time::Instant;
+use crate::units::Family;
 use crate::wire::advertisement::Advertisement;
 
 /// How many sources are remembered. One host has one or two (a family each); more than this is no cluster.
 pub const SOURCES_MAX: usize = 16;
 /// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
-/// What counts as the interval of one who bows out again and again.
-const BOW_OUT_INTERVAL: Duration = Duration::from_secs(1);
-/// Repetitions of one counter after which a source is an OpenBSD, whatever it was before.
-const REPETITIONS_TO_TELL: u8 = 3;
 
 /// What an authentic advertisement proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,187 +120,38 @@ impl Own {
     }
 }
 
-/// What the digest does not cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    pub(super) priority: Priority,
-    pub(super) demotion: Demotion,
-}
-
-impl Shown {
-    /// When the next one is due. A bow-out does not say that.
-    pub(super) fn interval(self) -> Duration {
-        match self.priority {
-            Priority::BOW_OUT => BOW_OUT_INTERVAL,
-            priority => priority.interval(),
-        }
-    }
-
-    pub(super) const fn of(advertisement: &Advertisement) -> Self {
-        let Advertisement {
-            advbase,
-            advskew,
-            demotion,
-            ..
-        } = *advertisement;
-        Self {
-            priority: Priority { advbase, advskew },
-            demotion,
-        }
-    }
-}
-
-/// One counter of a source.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Single {
-    pub(super) counter: u64,
-    pub(super) shown: Shown,
-    pub(super) first_at: Instant,
-    pub(super) last_at: Instant,
-    /// How often it came again as an OpenBSD's does.
-    pub(super) repetitions: u8,
-}
-
-impl Single {
-    pub(super) const fn new(counter: u64, shown: Shown, at: Instant) -> Self {
-        Self {
-            counter,
-            shown,
-            first_at: at,
-            last_at: at,
-            repetitions: 0,
-        }
-    }
-
-    /// It came again, from a source that may be an OpenBSD.
-    fn again(&mut self, shown: Shown, arrival: Instant) -> Evidence {
-        // A bow-out says nothing about when the next one comes.
-        let interval = match self.shown.priority {
-            Priority::BOW_OUT => shown.priority.interval().min(BOW_OUT_INTERVAL),
-            before => before.interval(),
-        };
-        // A peer that counts has shown another counter by then.
-        let is_constant = self.repetitions > 0
-            || arrival.saturating_duration_since(self.first_at) >= interval + interval / 4;
-        let same = self.shown == shown;
-        if !is_constant {
-            return match same {
-                true => Evidence::Duplicate,
-                false => Evidence::OtherVersion {
-                    since: self.first_at,
-                    same_source: true,
-                },
-            };
-        }
-        if same && arrival.saturating_duration_since(self.last_at) < interval / 4 {
-            return Evidence::Duplicate;
-        }
-        self.shown = shown;
-        self.last_at = arrival;
-        self.repetitions = self.repetitions.saturating_add(1);
-        Evidence::Constant
-    }
-}
-
-/// One source.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) source: IpAddr,
-    pub(super) heard_at: Instant,
-    pub(super) warned: bool,
-    /// It counts: what it showed in this order.
-    pub(super) run: Option<Run>,
-    pub(super) recent: Recent,
-    /// The shortest interval that it ever showed. A copy that is altered on its way can show a longer one.
-    pub(super) shortest: Duration,
-    /// Its last counter that proved something; the end of the run when there is one.
-    pub(super) latest: Single,
-    /// A counter unrelated to the run.
-    pub(super) candidate: Option<Single>,
-    /// How many unrelated counters it showed, none of them again and again.
-    pub(super) unrelated: u8,
-}
-
-impl Peer {
-    fn is_constant(&self) -> bool {
-        self.run.is_none() && self.latest.repetitions >= REPETITIONS_TO_TELL
-    }
-
-    /// The lowest counter that is remembered of what it does now.
-    fn first(&self) -> u64 {
-        self.run.map_or(self.latest.counter, |run| run.first)
-    }
-
-    /// Whether it showed it, or left it out.
-    fn has_passed(&self, counter: u64) -> bool {
-        self.run.is_some_and(|run| run.contains(counter)) || self.showed_alone(counter)
-    }
-
-    /// Whether it showed it, as far as we know.
-    fn showed(&self, counter: u64) -> bool {
-        self.has_passed(counter) && (self.recent.may_contain(counter) || self.showed_alone(counter))
-    }
-
-    fn showed_alone(&self, counter: u64) -> bool {
-        self.latest.counter == counter
-            || self
-                .candidate
-                .is_some_and(|candidate| candidate.counter == counter)
-    }
-
-    /// Its run is this one from now on.
-    fn begins(&mut self, run: Option<Run>) {
-        self.run = run;
-        self.recent = run.map_or(Recent::unknown(), |run| Recent::only(run.first));
-        if let Some(Run { first, last }) = run
-            && first != last
-        {
-            self.recent.push(last);
-        }
-    }
-}
-
 impl Memory {
-    /// What this advertisement proves; remembers it. With `no_openbsd` no repetition ever does.
+    /// What this advertisement proves; remembers it.
     pub fn judge(
         &mut self,
         source: IpAddr,
         arrival: Instant,
         advertisement: &Advertisement,
-        no_openbsd: bool,
+        listener: Listener,
     ) -> Evidence {
         let family = Family::of(source);
         let counter = advertisement.counter;
         let shown = Shown::of(advertisement);
-        if !no_openbsd {
-            self.move_openbsd(source, counter, shown, arrival);
-        }
+        let source = match listener.no_openbsd {
+            true => source,
+            false => self.whose(source, counter, arrival, listener),
+        };
         let known = self.peers.iter().position(|peer| peer.source == source);
         let elsewhere = self.was_heard_elsewhere(source, advertisement);
         let evidence = match known {
-            Some(index) if self.peers[index].has_passed(counter) => match elsewhere || no_openbsd {
-                true => self.peers[index].again_from_a_counting_one(counter, shown),
-                false => self.again(index, counter, shown, arrival),
-            },
+            Some(index) if self.peers[index].has_passed(counter) => {
+                match elsewhere || listener.no_openbsd {
+                    true => self.peers[index].again_from_a_counting_one(counter, shown),
+                    false => self.again(index, counter, shown, arrival, listener),
+                }
+            }
             Some(_) | None if elsewhere => self.again_from_another(source, counter),
-            Some(index) => self.continues(index, advertisement, arrival),
+            Some(index) => self.continues(index, advertisement, arrival, listener),
             None => {
                 let latest = Single::new(counter, shown, arrival);
                 let follows = self.follows(family, counter, is_near_above);
-                let displaced = self.make_room(Peer {
-                    source,
-                    heard_at: arrival,
-                    warned: false,
-                    run: follows.then_some(Run::of(counter)),
-                    recent: Recent::only(counter),
-                    shortest: shown.interval(),
-                    latest,
-                    candidate: None,
-                    unrelated: 1,
-                });
-                if let Some(peer) = displaced {
-                    self.leave_behind(peer);
-                }
+                let run = follows.then_some(Run::of(counter));
+                self.make_room(Peer::new(source, run, latest));
                 Evidence::New
             }
         };
@@ -318,26 +168,68 @@ impl Memory {
         evidence
     }
 
-    /// A source that never counted is silent, and another one shows its last counter: an OpenBSD has another address now, or
-    /// a stranger was the first to show what is its own. The peer moves there.
-    fn move_openbsd(&mut self, source: IpAddr, counter: u64, shown: Shown, arrival: Instant) {
-        let silence = shown.interval() * 2;
+    /// The source that shows this counter as far as we are concerned.
+    ///
+    /// An OpenBSD's address can change, and a stranger can be the first to show its counter, and go on. So whoever shows the
+    /// counter of an OpenBSD that we know speaks for it, unless he counts. One that repeated its counter less often moves to
+    /// another address when it was silent at the old one: by then a source that counts has shown its next.
+    fn whose(
+        &mut self,
+        source: IpAddr,
+        counter: u64,
+        arrival: Instant,
+        listener: Listener,
+    ) -> IpAddr {
+        let is_silent = |single: &Single| {
+            let silence = listener.believes(single.shown.interval()) * 2;
+            let silence = silence.min(listener.master_down);
+            arrival.saturating_duration_since(single.last_at) >= silence
+        };
         let family = Family::of(source);
+        let here = self.peers.iter().position(|peer| peer.source == source);
+        if here.is_some_and(|index| self.peers[index].run.is_some()) {
+            return source;
+        }
         let before = self.peers.iter().position(|peer| {
             peer.source != source
                 && Family::of(peer.source) == family
                 && peer.run.is_none()
                 && peer.latest.counter == counter
-                && arrival.saturating_duration_since(peer.latest.last_at) >= silence
         });
-        let Some(before) = before else { return };
-        let here = self.peers.iter().position(|peer| peer.source == source);
-        if here.is_some_and(|index| self.peers[index].run.is_some()) {
-            return;
+        let Some(before) = before else {
+            self.move_candidate(source, counter, is_silent);
+            return source;
+        };
+        if self.peers[before].is_constant() {
+            return self.peers[before].source;
         }
-        self.peers[before].source = source;
-        if let Some(here) = here {
-            self.peers.swap_remove(here);
+        let is_free = here.is_none_or(|index| is_silent(&self.peers[index].latest));
+        if is_free && is_silent(&self.peers[before].latest) {
+            let old = core::mem::replace(&mut self.peers[before].source, source);
+            if let Some(here) = here {
+                self.peers[here].source = old;
+            }
+        }
+        source
+    }
+
+    /// A stranger was the first to show it, in the name of one who counts.
+    fn move_candidate(
+        &mut self,
+        source: IpAddr,
+        counter: u64,
+        is_silent: impl Fn(&Single) -> bool,
+    ) {
+        let family = Family::of(source);
+        let mut others = self.peers.iter_mut();
+        let candidate = others.find_map(|peer| {
+            let is_it = |it: &mut Single| it.counter == counter && is_silent(it);
+            (Family::of(peer.source) == family).then(|| peer.candidate.take_if(is_it))?
+        });
+        if let Some(candidate) = candidate
+            && self.peers.iter().all(|peer| peer.source != source)
+        {
+            self.make_room(Peer::new(source, None, candidate));
         }
     }
 
@@ -434,11 +326,18 @@ impl Memory {
     }
 
     /// A counter that this source, and nobody else, showed before.
-    fn again(&mut self, index: usize, counter: u64, shown: Shown, arrival: Instant) -> Evidence {
+    fn again(
+        &mut self,
+        index: usize,
+        counter: u64,
+        shown: Shown,
+        arrival: Instant,
+        listener: Listener,
+    ) -> Evidence {
         let peer = &mut self.peers[index];
         if let Some(mut candidate) = peer.candidate.filter(|it| it.counter == counter) {
             // A source that counted and now repeats an unrelated counter: another system has its address.
-            let evidence = candidate.again(shown, arrival);
+            let evidence = candidate.again(shown, arrival, listener);
             peer.candidate = Some(candidate);
             if evidence != Evidence::Constant || candidate.repetitions < REPETITIONS_TO_TELL {
                 return Evidence::Heard;
@@ -454,7 +353,7 @@ impl Memory {
         if peer.run.is_some() || peer.unrelated > UNRELATED_MAX {
             return peer.again_from_a_counting_one(counter, shown);
         }
-        let evidence = peer.latest.again(shown, arrival);
+        let evidence = peer.latest.again(shown, arrival, listener);
         if peer.latest.repetitions >= REPETITIONS_TO_TELL {
             peer.unrelated = 1;
         }
@@ -479,6 +378,7 @@ impl Memory {
         index: usize,
         advertisement: &Advertisement,
         arrival: Instant,
+        listener: Listener,
     ) -> Evidence {
         let counter = advertisement.counter;
         let single = Single::new(counter, Shown::of(advertisement), arrival);
@@ -511,7 +411,7 @@ impl Memory {
             peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
             // Who was started again goes on no more where he was.
-            let goes_on = arrival < peer.latest.last_at + peer.shortest;
+            let goes_on = arrival < peer.latest.last_at + listener.believes(peer.shortest);
             let before = peer.candidate.replace(single);
             let Some(candidate) = before.filter(|_| !goes_on) else {
                 return Evidence::Unrelated;
@@ -555,19 +455,22 @@ impl Memory {
         });
     }
 
-    /// Puts the peer in; returns another when all places were taken.
-    fn make_room(&mut self, peer: Peer) -> Option<Peer> {
+    /// Puts the peer in, in the place of another when all are taken.
+    fn make_room(&mut self, peer: Peer) {
         if self.peers.len() < SOURCES_MAX {
             // A virtual host has one peer, and there are thousands: no room for three more.
             self.peers.reserve_exact(1);
             self.peers.push(peer);
-            return None;
+            return;
         }
         let least = self
             .peers
             .iter_mut()
-            .min_by_key(|peer| (peer.run.is_some() || peer.is_constant(), peer.heard_at))?;
-        Some(core::mem::replace(least, peer))
+            .min_by_key(|peer| (peer.run.is_some() || peer.is_constant(), peer.heard_at));
+        if let Some(least) = least {
+            let displaced = core::mem::replace(least, peer);
+            self.leave_behind(displaced);
+        }
     }
 
     /// A source is forgotten; what it showed is not.
@@ -580,20 +483,6 @@ impl Memory {
         closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
         if let Some(candidate) = peer.candidate {
             closed.add(Run::of(candidate.counter));
-        }
-    }
-}
-
-impl Peer {
-    /// A counter again, from a source that is no OpenBSD.
-    fn again_from_a_counting_one(&self, counter: u64, shown: Shown) -> Evidence {
-        match self.latest {
-            Single { counter: last, .. } if last != counter => Evidence::Heard,
-            Single { shown: before, .. } if before == shown => Evidence::Duplicate,
-            Single { first_at, .. } => Evidence::OtherVersion {
-                since: first_at,
-                same_source: true,
-            },
         }
     }
 }

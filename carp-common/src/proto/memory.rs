@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::FAMILIES;
-use super::evidence::{Memory, Peer, SOURCES_MAX, Shown, Single};
+use super::evidence::{Memory, SOURCES_MAX};
 use super::heard::{Closed, GENERATION_LEN, GENERATION_MAX, RUNS_MAX, Recent, Run, Scattered};
+use super::peer::{Peer, Shown, Single};
 use crate::time::Instant;
 use crate::units::{AdvBase, AdvSkew, Demotion, Priority};
 

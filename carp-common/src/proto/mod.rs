@@ -17,6 +17,7 @@
 //! | [`counters`] | one statistic per reason |
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
+//! | `peer` | one source, and what it showed |
 //! | `better`, `doubt`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
@@ -30,6 +31,7 @@ pub mod evidence;
 pub mod heard;
 pub mod key;
 mod memory;
+mod peer;
 mod per_family;
 mod queue;
 pub mod rate_limit;

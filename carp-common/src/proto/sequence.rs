@@ -4,6 +4,10 @@ use super::per_family::PerFamily;
 use crate::time::Instant;
 use crate::units::Family;
 
+/// Counters at the end that are never left out. Who has a ucarp's advertisements, drawn by chance, can lead us close to the end,
+/// and make us ask again and again; these last for a thousand years at a thousand advertisements a second.
+const RESERVE: u64 = 1 << 50;
+
 /// The counters we send, and the highest heard and sent so far.
 ///
 /// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
@@ -100,11 +104,10 @@ impl CounterSequence {
         self.next = self.next.max(counter);
     }
 
-    /// Leaves out `counters`, or half of what is left.
+    /// Leaves out `counters`, as long as enough are left.
     pub fn jump(&mut self, counters: u64) {
-        self.next = self
-            .next
-            .saturating_add(counters.min((u64::MAX - self.next) / 2));
+        let end = u64::MAX - RESERVE;
+        self.next = self.next.max(end.min(self.next.saturating_add(counters)));
     }
 
     /// The counter that is sent next, where none is left out.
@@ -182,6 +185,22 @@ mod tests {
             last = sent;
         }
         assert!(!sequence.rises(Family::Inet, u64::MAX, at(2)));
+    }
+
+    #[test]
+    fn whoever_makes_us_leave_out_counters_does_not_use_them_up() {
+        let mut sequence = CounterSequence::new(100);
+        sequence.jump(1 << 28);
+        assert_eq!(sequence.next(), (1 << 28) + 100);
+        sequence.observe(Family::Inet, u64::MAX - 2 * RESERVE);
+        for _ in 0..1 << 24 {
+            sequence.jump(1 << 28);
+        }
+        assert_eq!(sequence.next(), u64::MAX - RESERVE);
+        sequence.observe(Family::Inet, u64::MAX - RESERVE / 2);
+        sequence.jump(1 << 28);
+        let next = u64::MAX - RESERVE / 2 + 1;
+        assert_eq!(sequence.send(Family::Inet, 0, at(1)), next);
     }
 
     #[test]

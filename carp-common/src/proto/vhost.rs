@@ -87,11 +87,14 @@ pub struct VirtualHost {
     doubt: Doubt,
     /// How long a BSD in this family, with advbase 0, may be silent.
     bsd_patience: PerFamily<Duration>,
-    /// When we last became MASTER, and whether a bow-out was the reason.
+    /// When we last became MASTER, and what called for it, unless it was silence.
     reigns_since: Instant,
-    follows_bow_out: bool,
-    /// When we last yielded to an advertisement in two versions: the other one had misled us.
+    called_by: Option<Planned>,
+    /// When we last found out that an altered advertisement had made us MASTER, and when it last seemed so.
     misled_at: Option<Instant>,
+    seemed_at: Option<Instant>,
+    /// When we last yielded.
+    yielded_at: Option<Instant>,
     answers: Answers,
     doubtful: Doubtful,
     /// Our next advertisement is a challenge that no recorded run may answer.
@@ -115,6 +118,8 @@ struct Planned {
     reason: Reason,
     /// Who was heard, and when.
     cause: Origin,
+    /// It was heard in two versions.
+    is_doubtful: bool,
 }
 
 /// One rate limit per kind of notice.
@@ -160,8 +165,10 @@ impl VirtualHost {
             doubt: Doubt::default(),
             bsd_patience: PerFamily::default(),
             reigns_since: now,
-            follows_bow_out: false,
+            called_by: None,
             misled_at: None,
+            seemed_at: None,
+            yielded_at: None,
             doubtful: Doubtful::default(),
             answers: Answers::default(),
             leaves_out: false,
@@ -404,7 +411,7 @@ impl VirtualHost {
         }
         if to == State::Master {
             self.reigns_since = self.now;
-            self.follows_bow_out = reason == Reason::MasterWillTimeOut;
+            self.called_by = None;
             self.counters.transitions_to_master += 1;
         }
         if from == State::Master {
@@ -456,6 +463,7 @@ impl VirtualHost {
             && let Some(planned) = self.take_over
         {
             self.become_master(planned.reason);
+            self.called_by = Some(planned);
             return;
         }
         let due = FAMILIES.into_iter().any(|family| {
@@ -465,6 +473,9 @@ impl VirtualHost {
         });
         if due {
             self.ask();
+            // He to whom we yielded is gone, or never was: somebody played what we had not heard. No more of that deposes us.
+            let soon = self.master_down_time() * 2;
+            self.leaves_out |= self.yielded_at.is_some_and(|at| self.now < at + soon);
             self.become_master(Reason::MasterTimedOut);
         }
     }

@@ -1,10 +1,11 @@
 //! Whatever is resent, a MASTER that lives stays, and so does its BACKUP.
 
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
-use carp_tests::{Attack, Injector, lab};
+use carp_tests::{Attack, Injector, Quality, lab};
 
 use super::scene::{INTERVALS, NOISE, Scene};
 use crate::faults::scene::FAST_INTERVAL;
@@ -132,6 +133,42 @@ fn altered_first(options: &str) -> Result<()> {
     ensure!(later.two * 10 < later.watched, "it goes on and on: {later}");
     scene.pair.settles_on(&scene.pair.a, FAST_INTERVAL * 8)?;
     scene.client.wait_for_answer(LONG)?;
+    Ok(())
+}
+
+/// Who alters only what answers nobody is believed no longer: the answers show that what came before them was altered.
+#[test]
+fn altered_copies_make_no_lasting_second_master_though_the_answers_are_genuine() -> Result<()> {
+    for options in ["", "--strict-counter"] {
+        let scene = Scene::with_cable(lab!(), options)?;
+        Attack::AlteredFirst.prepare(&scene.field())?;
+        let watch = scene.watch();
+        let cable = scene.field().cable.context("a cable")?;
+        cable.to_host(Quality::Late(FAST_INTERVAL / 8));
+        let towards = Injector::towards(&scene.pair.b)?;
+        let (master, backup) = (scene.pair.a.address(), scene.pair.b.address());
+        let mut asked: Option<Instant> = None;
+        scene.attacker.react(move |recording| {
+            let is_answer = asked.is_some_and(|at| at.elapsed() < FAST_INTERVAL / 2);
+            match recording.carp().source {
+                source if source == backup => asked = Some(Instant::now()),
+                source if source == master && !is_answer => {
+                    let _ = towards.send(recording.clone().shown(255, 255).frame());
+                }
+                _ => {}
+            }
+        });
+        thread::sleep(FAST_INTERVAL * INTERVALS * 3);
+        scene.attacker.calm_down();
+        cable.to_host(Quality::Good);
+        let toll = scene.toll(&watch)?;
+        note(&format!("altered first, answers genuine {options}: {toll}"));
+        // Twice there and back; each of the 48 before this was found. Twice more for a busy machine.
+        ensure!((2..=8).contains(&toll.changes), "{toll}");
+        ensure!(toll.longest_two < FAST_INTERVAL + NOISE, "{toll}");
+        ensure!(toll.nobody < NOISE, "{toll}");
+        scene.pair.settles_on(&scene.pair.a, FAST_INTERVAL * 8)?;
+    }
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use sha1::Sha1;
 /// Most that pass in an eighth of a second without a rising counter.
 const ADMITTED_MAX: usize = 128;
 const WINDOW_NS: u64 = 125_000_000;
+/// A bow-out says nothing about when the next one comes.
+const BOW_OUT_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// See the module.
 pub fn target(data: &[u8]) {
@@ -110,7 +112,11 @@ fn history(bytes: &[u8]) {
             advbase: AdvBase(advbase),
             advskew: AdvSkew(advskew),
         };
-        let recent = now.saturating_sub(priority.interval_nanos() / 4);
+        let interval = match priority {
+            Priority::BOW_OUT => BOW_OUT_INTERVAL_NS,
+            priority => priority.interval_nanos(),
+        };
+        let recent = now.saturating_sub(interval / 4);
         let repeats = |(at, other): &(u64, [u8; HEADER_LEN])| *at > recent && *other == payload;
         let rises = highest.is_none_or(|highest| counter > highest);
         let judged = history.judge(&payload, now);

@@ -15,6 +15,7 @@ fn plan(ploy: Ploy) -> Plan {
         shown: Shown::AsHeard,
         disguise: Disguise::Sender,
         other_mac: false,
+        spares_answers: false,
         targets: 0b11,
         from: START,
         until: START + ms(60_000),
@@ -112,12 +113,24 @@ fn whoever_is_overtaken_is_so_only_in_his_time_and_altered() {
     let mut attacker = listening(overtake, &[]);
     let members = vec![Member::usual(Program::Carpd(Profile::Ucarp), 1, 0)];
     let genuine = packet(&Scenario::staged(members, &[], ms(1)).group, 5);
-    let late = attacker.overtakes(START + ms(60_000), &genuine);
+    let late = attacker.overtakes(START + ms(60_000), 1, &genuine);
     assert!(late.is_none());
-    let ahead = attacker.overtakes(START, &genuine).expect("in his time");
+    let ahead = attacker.overtakes(START, 1, &genuine).expect("in his time");
     let ad = read(&ahead.packet.payload).unwrap();
     assert_eq!((ad.advbase, ad.advskew, ad.counter), (255, 255, 5));
     assert_eq!(ahead.packet.source, IpAddr::from([10, 9, 0, 0]));
     assert_eq!(ahead.packet.ethernet_source[4], 1);
     assert_eq!((ahead.targets, ahead.by), (0b11, ms(5)));
+}
+
+#[test]
+fn answers_are_spared_where_he_wants() {
+    let mut overtake = plan(Ploy::Overtake(ms(5)));
+    overtake.spares_answers = true;
+    let mut attacker = listening(overtake, &[5]);
+    let members = vec![Member::usual(Program::Carpd(Profile::Ucarp), 1, 0)];
+    let genuine = packet(&Scenario::staged(members, &[], ms(1)).group, 6);
+    assert!(attacker.overtakes(START + ms(99), 0, &genuine).is_none());
+    assert!(attacker.overtakes(START + ms(99), 1, &genuine).is_some());
+    assert!(attacker.overtakes(START + ms(100), 0, &genuine).is_some());
 }

@@ -18,6 +18,8 @@ pub struct Plan {
     pub disguise: Disguise,
     /// Whether a ucarp's frames come from a BSD's MAC address, and the reverse.
     pub other_mac: bool,
+    /// Whether he comes first only where nobody is answered, so that the answers are genuine.
+    pub spares_answers: bool,
     /// Whom it reaches, as a bit mask of hosts.
     pub targets: u64,
     /// Since when.
@@ -110,6 +112,10 @@ fn schedule(number: usize, plan: &Plan, every: Duration, faults: &mut Vec<(Insta
     }
 }
 
+fn number_of(at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(START).as_nanos()).expect("a minute at most")
+}
+
 /// Draws a plan with its strokes, and what the plan waits for.
 pub(super) fn draw_plan(
     powerless: bool,
@@ -179,6 +185,8 @@ pub(super) fn draw_plan(
         shown,
         disguise,
         other_mac: rng.chance(150),
+        // By chance of its own: seeds that found a fault before it was drawn draw the rest as they did.
+        spares_answers: Rng::new(number_of(from)).chance(300),
         targets: if rng.chance(500) {
             everyone
         } else {

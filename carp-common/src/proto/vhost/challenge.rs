@@ -1,13 +1,13 @@
 //! What a MASTER asks of one who claims to be better, and what either side makes of counters that prove less.
 //!
-//! A MASTER yields to a counter near above its own last one, which only somebody who heard that can know. To any other it
-//! advertises at once: a living MASTER takes our counter and goes on above it, a carpd at once, ucarp and FreeBSD with their next
+//! A MASTER yields to a counter near above its own last one, which only somebody who heard that can know, or who counted
+//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on above it, a carpd at once, ucarp and FreeBSD with their next
 //! advertisement; a recording never does. Before it answers a counter that was never heard it leaves out more counters than anybody
 //! ever sent in a row, by chance as far as a stranger can tell: so that a whole recorded run is not an answer either.
 
 use super::{
     Advertiser, Duration, Evidence, Family, Instant, IpAddr, NOTICE_INTERVAL, Notice, Origin,
-    Profile, Settings, State, Timer, VirtualHost,
+    Profile, Reason, Settings, State, Timer, VirtualHost,
 };
 use crate::proto::election::BackupDecision;
 use crate::proto::heard::{LAST_LEAVES_OUT, is_near_above};
@@ -99,8 +99,11 @@ impl VirtualHost {
             || self
                 .asked(family)
                 .any(|asked| is_near_above(counter, asked));
+        let follows_bow_out = self
+            .called_by
+            .is_some_and(|called| called.reason == Reason::MasterWillTimeOut);
         let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
-            && !(self.follows_bow_out && self.better.is(family, source, self.advertised()));
+            && !(follows_bow_out && self.better.is(family, source, self.advertised()));
         // So far above is the last word of a carpd that yields, whatever a copy of it shows.
         let yields = sent.is_some_and(|sent| {
             (LAST_LEAVES_OUT..2 * LAST_LEAVES_OUT).contains(&counter.saturating_sub(sent))
@@ -237,6 +240,13 @@ impl VirtualHost {
     /// heard. The first is the genuine one, unless one like it has misled us lately: or whoever hears a bow-out could call it
     /// back with a copy. Then neither decides anything.
     pub(super) fn hear_another_version(&mut self, family: Family, since: Instant) {
+        for called in [&mut self.take_over, &mut self.called_by] {
+            if let Some(called) = called
+                && called.cause.arrival == since
+            {
+                called.is_doubtful = true;
+            }
+        }
         if self.state != State::Backup {
             return;
         }
@@ -253,6 +263,22 @@ impl VirtualHost {
     pub(super) fn call_off(&mut self, caused: impl FnOnce(&mut super::Planned) -> bool) {
         if self.suspicion() > Duration::ZERO && self.take_over.take_if(caused).is_some() {
             self.timers.clear(Timer::TakeOver);
+        }
+    }
+
+    /// We yield to somebody better. That may show that what made us MASTER was altered on its way: two versions of it were heard,
+    /// and he who sent it is still there. Or he was started again, and the second version was somebody's copy; that does not
+    /// happen twice in a minute.
+    pub(super) fn was_misled(&mut self, evidence: Evidence) {
+        let is_sure = matches!(evidence, Evidence::OtherVersion { .. });
+        let soon = self.reigns_since + self.interval();
+        let seems = self.now < soon && self.called_by.is_some_and(|called| called.is_doubtful);
+        if !(is_sure || seems) {
+            return;
+        }
+        let before = self.seemed_at.replace(self.now);
+        if is_sure || before.is_some_and(|at| self.now < at + SUSPICION) {
+            self.misled_at = Some(self.now);
         }
     }
 

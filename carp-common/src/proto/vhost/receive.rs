@@ -6,6 +6,7 @@ use super::{
 };
 use crate::proto::demotion;
 use crate::proto::election::{self, BackupDecision, MasterDecision, Tie};
+use crate::proto::evidence::Listener;
 use crate::units::Priority;
 use crate::wire::advertisement::{Advertisement, DropReason};
 
@@ -50,12 +51,15 @@ impl VirtualHost {
             counter,
             ..
         } = advertisement;
-        let evidence = self.memory.judge(
-            origin.source,
-            origin.arrival,
-            &advertisement,
-            self.settings.no_openbsd || self.settings.strict_counter,
-        );
+        let Origin {
+            source, arrival, ..
+        } = origin;
+        let listener = Listener {
+            interval: self.interval(),
+            master_down: self.master_down_time(),
+            no_openbsd: self.settings.no_openbsd || self.settings.strict_counter,
+        };
+        let evidence = self.memory.judge(source, arrival, &advertisement, listener);
         if evidence.is_proof() && !self.settings.strict_counter {
             self.sequence.follow(counter);
         }
@@ -234,7 +238,11 @@ impl VirtualHost {
         {
             return;
         }
-        self.take_over = Some(Planned { reason, cause });
+        self.take_over = Some(Planned {
+            reason,
+            cause,
+            is_doubtful: false,
+        });
         self.timers.set(Timer::TakeOver, at);
     }
 
@@ -274,12 +282,9 @@ impl VirtualHost {
             }
         };
         if self.is_answer(family, source, arrival, counter, evidence) {
-            if matches!(evidence, Evidence::OtherVersion { .. }) {
-                self.misled_at = Some(self.now);
-            }
+            self.was_misled(evidence);
             self.better.heard(family, origin, theirs.priority);
-            self.doubt
-                .answered(self.now, source, self.interval() * 3 / 2);
+            self.doubt.answered(self.now, self.interval() * 3 / 2);
             self.give_way(reason, since, origin.ethernet_source);
         } else if !is_old {
             self.challenge(family, source, reason == Reason::TieLost, evidence);
@@ -307,6 +312,7 @@ impl VirtualHost {
 
     /// MASTER to BACKUP, for somebody else who was heard at `since`.
     fn give_way(&mut self, reason: Reason, since: Instant, winner: [u8; 6]) {
+        self.yielded_at = Some(self.now);
         self.enter(State::Backup, reason);
         self.release();
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to

@@ -1,12 +1,14 @@
 //! One virtual host and a peer that knows its key.
 
 mod bow_outs;
+mod recordings;
 mod rivals;
 mod scenarios;
 mod sequences;
 mod table;
 
 use core::fmt::Write as _;
+use std::format;
 use std::string::String;
 use std::vec::Vec;
 
