@@ -86,7 +86,12 @@ impl Single {
 
     /// It came again, from a source that may be an OpenBSD.
     pub(super) fn again(&mut self, shown: Shown, arrival: Instant, listener: Listener) -> Evidence {
-        let interval = self.shown.interval().min(listener.master_down);
+        // A bow-out says nothing about when the next one comes.
+        let shows = match self.shown.priority {
+            Priority::BOW_OUT => shown,
+            _ => self.shown,
+        };
+        let interval = shows.interval().min(listener.master_down);
         // A peer that counts has shown another counter by then.
         let is_constant = self.repetitions > 0
             || arrival.saturating_duration_since(self.first_at) >= interval + interval / 4;
