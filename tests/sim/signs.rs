@@ -31,6 +31,8 @@ pub struct Signs {
     known: BTreeMap<u64, Option<IpAddr>>,
     /// The last that the host sent.
     own: Option<u64>,
+    /// The last sign of life, and from when on the host had to wait before it.
+    last: Option<(u64, Instant)>,
     sources: BTreeMap<IpAddr, Steps>,
 }
 
@@ -50,10 +52,20 @@ struct Steps {
 }
 
 impl Signs {
-    /// The host sent this counter.
-    pub fn sent(&mut self, counter: u64) {
+    /// The host sent this counter. It had to wait from `must` on; no longer, if a peer sent the same one that it has not read yet.
+    pub fn sent(&mut self, counter: u64, must: Instant) -> Instant {
         self.known.insert(counter, None);
         self.own = Some(counter);
+        match self.last.take() {
+            Some((last, before)) if last == counter => before,
+            _ => must,
+        }
+    }
+
+    /// A sign of life counts: the host has to wait from then on, and not from `must`.
+    pub fn counts(&mut self, counter: u64, at: Instant, must: Instant) -> Instant {
+        self.last = Some((counter, must));
+        must.max(at)
     }
 
     /// The host begins to listen: what arrived before it did not hear.

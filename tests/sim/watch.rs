@@ -179,7 +179,7 @@ impl Watch {
         let is_sign = self.signs[index(family)].arrives(at, source, ad);
         if heard == Heard::Genuine && !stale && !entitles && is_sign {
             let must = &mut self.must_wait_from[index(family)];
-            *must = (*must).max(at);
+            *must = self.signs[index(family)].counts(ad.counter, at, *must);
         }
     }
 
@@ -337,7 +337,8 @@ impl Watch {
             return Err(format!("advertised as better than it is: {ad:?}"));
         }
         self.sent.add(ad.counter)?;
-        self.signs[index(family)].sent(ad.counter);
+        let must = &mut self.must_wait_from[index(family)];
+        *must = self.signs[index(family)].sent(ad.counter, *must);
         if !self.settings.uses(family) {
             return Err(format!(
                 "advertised in {family}, in which it has no address"
