@@ -289,7 +289,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: EVIDENCE,
         find: "peer.unrelated > UNRELATED_MAX {\n            return",
         replace: "peer.unrelated > 2 {\n            return",
-        caught_by: &["recordings::an_openbsd_after_three_short_lives_is_one"],
+        caught_by: &["bsds::an_openbsd_after_three_short_lives_is_one"],
     },
     Mutant {
         name: "what was heard before counts again",
@@ -407,28 +407,28 @@ pub const MUTANTS: &[Mutant] = &[
         file: RECEIVE,
         find: "true => self.settings.profile == Profile::Ucarp && is_ucarp,",
         replace: "true => self.settings.profile == Profile::Ucarp || is_ucarp,",
-        caught_by: &["recordings::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
+        caught_by: &["bsds::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
     },
     Mutant {
         name: "does not read byte 4",
         file: ELECTION,
         find: "let demotion = ours.demotion.cmp(&theirs.demotion);",
         replace: "let demotion = ours.demotion.cmp(&ours.demotion); let _ = theirs.demotion;",
-        caught_by: &["recordings::a_demoted_openbsd_makes_way_for_every_profile"],
+        caught_by: &["bsds::a_demoted_openbsd_makes_way_for_every_profile"],
     },
     Mutant {
         name: "gives a BSD's ticks no time",
         file: VHOST,
         find: "let silence = self.master_down_time().max(self.bsd_patience[family]);",
         replace: "let silence = self.master_down_time(); let _ = self.bsd_patience[family];",
-        caught_by: &["recordings::an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
+        caught_by: &["bsds::an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
     },
     Mutant {
         name: "two equal BSDs follow a bow-out together",
         file: CHALLENGE,
         find: "Duration::from_millis(u64::from(last & 15))",
         replace: "Duration::from_millis(u64::from(last & 0))",
-        caught_by: &["recordings::of_two_equal_bsds_one_follows_a_bow_out"],
+        caught_by: &["bsds::of_two_equal_bsds_one_follows_a_bow_out"],
     },
     Mutant {
         name: "takes what its last word left out for its own",
@@ -504,7 +504,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: EVIDENCE,
         find: "if self.peers[before].is_constant() {\n            return self.peers[before].source;",
         replace: "if self.peers[before].is_constant() {\n            return source;",
-        caught_by: &["recordings::an_openbsd_is_believed_whatever_is_sent_in_its_name"],
+        caught_by: &["bsds::an_openbsd_is_believed_whatever_is_sent_in_its_name"],
     },
     Mutant {
         name: "moves an OpenBSD to another address at once",
@@ -521,5 +521,12 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &[
             "recordings::each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played",
         ],
+    },
+    Mutant {
+        name: "forgets an OpenBSD for a recording in its name",
+        file: EVIDENCE,
+        find: "if !peer.is_still_constant(shown, arrival, listener) {",
+        replace: "if true || !peer.is_still_constant(shown, arrival, listener) {",
+        caught_by: &["bsds::an_openbsd_is_believed_although_another_life_of_it_is_played"],
     },
 ];

@@ -2,6 +2,7 @@
 //!
 //! Whoever changes the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
 
+mod bsds;
 mod recordings;
 mod seeds;
 

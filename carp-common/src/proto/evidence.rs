@@ -132,6 +132,19 @@ impl Memory {
         let family = Family::of(source);
         let counter = advertisement.counter;
         let shown = Shown::of(advertisement);
+        let mut peers = self.peers.iter_mut();
+        let former = peers
+            .find(|peer| Family::of(peer.source) == family && peer.was_constant(counter, arrival));
+        if let Some(peer) = former.filter(|_| !listener.no_openbsd) {
+            let (run, latest) = (peer.run, peer.latest);
+            if !peer.is_still_constant(shown, arrival, listener) {
+                return Evidence::Heard;
+            }
+            let source = peer.source;
+            self.closed[family].add(run.unwrap_or(Run::of(latest.counter)));
+            self.lead_back(family, source, counter);
+            return Evidence::Constant;
+        }
         let source = match listener.no_openbsd {
             true => source,
             false => self.whose(source, counter, arrival, listener),
@@ -194,6 +207,7 @@ impl Memory {
             peer.source != source
                 && Family::of(peer.source) == family
                 && peer.run.is_none()
+                && peer.unrelated <= UNRELATED_MAX
                 && peer.latest.counter == counter
         });
         let Some(before) = before else {
@@ -394,6 +408,7 @@ impl Memory {
             }
             return Evidence::Heard;
         }
+        let was_constant = peer.is_constant();
         let closed = &mut self.closed[family];
         if is_near_above(counter, peer.latest.counter) {
             match &mut peer.run {
@@ -436,8 +451,7 @@ impl Memory {
                 closed.add(Run::of(peer.latest.counter));
             }
         }
-        peer.candidate = None;
-        peer.latest = single;
+        peer.moves_on(single, was_constant);
         Evidence::New
     }
 

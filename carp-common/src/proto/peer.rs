@@ -13,6 +13,9 @@ const BOW_OUT_INTERVAL: Duration = Duration::from_secs(1);
 /// Repetitions of one counter after which a source is an OpenBSD, whatever it was before.
 pub(super) const REPETITIONS_TO_TELL: u8 = 3;
 
+/// How long an OpenBSD is known by its counter after something else was shown in its name.
+const FORMER: Duration = Duration::from_secs(600);
+
 /// What the digest does not cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
@@ -130,6 +133,8 @@ pub(super) struct Peer {
     pub(super) latest: Single,
     /// A counter unrelated to the run.
     pub(super) candidate: Option<Single>,
+    /// That of the OpenBSD which it was before it showed another one.
+    pub(super) former: Option<Single>,
     /// How many unrelated counters it showed, none of them again and again.
     pub(super) unrelated: u8,
 }
@@ -145,12 +150,61 @@ impl Peer {
             shortest: latest.shown.interval(),
             latest,
             candidate: None,
+            former: None,
             unrelated: 1,
         }
     }
 
     pub(super) fn is_constant(&self) -> bool {
         self.run.is_none() && self.latest.repetitions >= REPETITIONS_TO_TELL
+    }
+
+    /// It shows something new. When it was an OpenBSD until now, that may be a recording in its name.
+    pub(super) fn moves_on(&mut self, to: Single, was_constant: bool) {
+        let arrival = to.first_at;
+        if was_constant {
+            self.former = Some(Single {
+                last_at: arrival,
+                ..self.latest
+            });
+        }
+        if let Some(former) = &mut self.former {
+            former.first_at = arrival;
+            former.repetitions = 0;
+        }
+        self.candidate = None;
+        self.latest = to;
+    }
+
+    /// It shows the counter again that it showed when it was an OpenBSD. When nothing new was shown for more than an interval
+    /// it still is one.
+    pub(super) fn is_still_constant(
+        &mut self,
+        shown: Shown,
+        arrival: Instant,
+        listener: Listener,
+    ) -> bool {
+        let Some(former) = &mut self.former else {
+            return false;
+        };
+        let returns = former.again(shown, arrival, listener) == Evidence::Constant;
+        if returns {
+            self.latest = Single {
+                repetitions: REPETITIONS_TO_TELL,
+                ..*former
+            };
+            self.run = None;
+            self.former = None;
+            self.candidate = None;
+            self.unrelated = 1;
+        }
+        returns
+    }
+
+    /// Whether that is what it showed when it was an OpenBSD, not long ago.
+    pub(super) fn was_constant(&self, counter: u64, now: Instant) -> bool {
+        let mut former = self.former.iter();
+        former.any(|it| it.counter == counter && now < it.last_at + FORMER)
     }
 
     /// The lowest counter that is remembered of what it does now.

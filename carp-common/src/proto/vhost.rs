@@ -474,7 +474,8 @@ impl VirtualHost {
         if due {
             self.ask();
             // He to whom we yielded is gone, or never was: somebody played what we had not heard. No more of that deposes us.
-            let soon = self.master_down_time() * 2;
+            let patience = FAMILIES.map(|family| self.bsd_patience[family]);
+            let soon = self.master_down_time().max(patience[0]).max(patience[1]) * 2;
             self.leaves_out |= self.yielded_at.is_some_and(|at| self.now < at + soon);
             self.become_master(Reason::MasterTimedOut);
         }

@@ -113,7 +113,7 @@ fn schedule(number: usize, plan: &Plan, every: Duration, faults: &mut Vec<(Insta
 }
 
 fn number_of(at: Instant) -> u64 {
-    u64::try_from(at.saturating_duration_since(START).as_nanos()).expect("a minute at most")
+    u64::try_from(at.saturating_duration_since(START).as_nanos()).expect("584 years at most")
 }
 
 /// Draws a plan with its strokes, and what the plan waits for.

@@ -271,7 +271,8 @@ impl VirtualHost {
     /// happen twice in a minute.
     pub(super) fn was_misled(&mut self, evidence: Evidence) {
         let is_sure = matches!(evidence, Evidence::OtherVersion { .. });
-        let soon = self.reigns_since + self.interval();
+        // A ucarp answers with its next advertisement.
+        let soon = self.reigns_since + self.interval() * 3 / 2;
         let seems = self.now < soon && self.called_by.is_some_and(|called| called.is_doubtful);
         if !(is_sure || seems) {
             return;

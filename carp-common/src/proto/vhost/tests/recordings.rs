@@ -58,6 +58,44 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name_from_elsewhere() {
 }
 
 #[test]
+fn an_openbsd_is_believed_whatever_is_sent_under_its_own_address() {
+    // What another one showed who had gone on with its counter; and what nobody heard.
+    for others in [3, 1 << 50] {
+        let mut host = Host::beside_an_openbsd();
+        let constant = host.counter;
+        for _ in 0..5 {
+            host.wait(millis(10)).hear("10.9.0.8", 1, 200);
+        }
+        for _ in 0..5 {
+            host.counter = constant + others;
+            host.wait(millis(100)).replay(PEER, 1, 0);
+            host.counter = constant;
+            for _ in 0..3 {
+                host.wait(millis(1000)).replay(PEER, 1, 0);
+                host.timeout();
+                assert_eq!(host.machine.state(), State::Backup, "{others}");
+            }
+            assert_eq!(host.next_in(), Some(3_390_625_000), "{others}");
+        }
+    }
+}
+
+#[test]
+fn what_seemed_to_be_an_openbsds_keeps_nobody_alive_who_went_on() {
+    // A ucarp is away, and somebody repeats its last; it comes back, and counts.
+    let mut host = Host::beside_an_openbsd();
+    let seemed = host.counter;
+    for _ in 0..10 {
+        host.wait(millis(1000)).hear(PEER, 1, 0);
+        let replayed = host.payload_with_counter(0, 0, 0, seemed);
+        for _ in 0..9 {
+            host.wait(millis(100)).hear_payload(PEER, &replayed);
+        }
+        assert_eq!(host.next_in(), Some(2_490_625_000));
+    }
+}
+
+#[test]
 fn an_openbsd_is_known_in_time_though_a_stranger_showed_its_counter_as_a_slow_ones() {
     // First in its own name, then in that of a stranger who stops, then of one who goes on; then in that of a peer that counts.
     for (stranger, goes_on) in [
