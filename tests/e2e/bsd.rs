@@ -453,6 +453,9 @@ fn in_the_name_of_an_openbsd_a_backup_is_misled_until_the_next_genuine_one() -> 
     let mut longest = Duration::ZERO;
     for round in 0..ROUNDS {
         let line = b.mark();
+        // Right after a genuine one: another one would revoke it before the BACKUP's turn.
+        pair.capture
+            .advertisements_reach(pair.capture.mark(), "a", 1, LONG)?;
         air.send(&bow_out(pair.a.address(), COUNTER).frame())?;
         let misled = b.wait_for_after(line, "Switching to state: MASTER", LONG)?;
         let over = b.wait_for_after(line, "Switching to state: BACKUP", LONG)?;
