@@ -1,8 +1,8 @@
 //! What a MASTER asks of one who claims to be better, and what either side makes of counters that prove less.
 //!
 //! A MASTER yields to a counter near above its own last one, which only somebody who heard that can know, or who counted
-//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on above it, a carpd at once, ucarp and FreeBSD with their next
-//! advertisement; a recording never does. Before it answers a counter that was never heard it leaves out more counters than anybody
+//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on above
+//! it, a carpd at once, ucarp and FreeBSD with their next advertisement; a recording never does. Before it answers a counter that was never heard it leaves out more counters than anybody
 //! ever sent in a row, by chance as far as a stranger can tell: so that a whole recorded run is not an answer either.
 
 use super::{
@@ -269,7 +269,7 @@ impl VirtualHost {
     /// We yield to somebody better. That may show that what made us MASTER was altered on its way: two versions of it were heard,
     /// and he who sent it is still there. Or he was started again, and the second version was somebody's copy; that does not
     /// happen twice in a minute.
-    pub(super) fn was_misled(&mut self, evidence: Evidence) {
+    pub(super) fn find_out_if_misled(&mut self, evidence: Evidence) {
         let is_sure = matches!(evidence, Evidence::OtherVersion { .. });
         // A ucarp answers with its next advertisement.
         let soon = self.reigns_since + self.interval() * 3 / 2;

@@ -282,7 +282,7 @@ impl VirtualHost {
             }
         };
         if self.is_answer(family, source, arrival, counter, evidence) {
-            self.was_misled(evidence);
+            self.find_out_if_misled(evidence);
             self.better.heard(family, origin, theirs.priority);
             self.doubt.answered(self.now, self.interval() * 3 / 2);
             self.give_way(reason, since, origin.ethernet_source);
