@@ -114,6 +114,7 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             unicast,
             own,
         } => {
+            let [unicast, own] = maps::unknown([unicast, own]);
             count_received(place.family);
             match admit(frame, &place, own) {
                 Some(Ok(counter)) => {

@@ -45,8 +45,8 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Samples of what is not authentic or from our own address, a ring of their own: whatever a flood does to it, [`ADVERTISEMENTS`] has room. One
-/// page holds 39.
+/// Samples of what is not authentic or from our own address, a ring of their own: whatever a flood does to it,
+/// [`ADVERTISEMENTS`] has room. One page holds 39.
 #[map]
 static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
@@ -104,6 +104,8 @@ pub struct Scratch {
     pub event: AdvertisementEvent,
     /// Index of its virtual host.
     pub slot: u32,
+    /// What [`unknown`] is asked for.
+    unknown: [bool; 2],
     /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
     pub explained: u32,
     /// When it began to count them.
@@ -117,6 +119,17 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the map's own memory, for this CPU alone; the program is not interrupted by itself, and holds one reference
     // at a time.
     Some(unsafe { &mut *scratch })
+}
+
+/// The same two answers, of which the verifier does not know what they are: it follows memory of a map no longer than a
+/// write. Otherwise it would judge all that comes after for each of their values, and for each way that led to one.
+#[inline(always)]
+pub fn unknown(answers: [bool; 2]) -> [bool; 2] {
+    let Some(scratch) = scratch() else {
+        return [false; 2];
+    };
+    scratch.unknown = answers;
+    *core::hint::black_box(&scratch.unknown)
 }
 
 /// The digests that a virtual host accepts.
