@@ -104,7 +104,7 @@ pub struct Scratch {
     pub event: AdvertisementEvent,
     /// Index of its virtual host.
     pub slot: u32,
-    /// What [`unknown`] is asked for.
+    /// For [`unknown`].
     unknown: [bool; 2],
     /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
     pub explained: u32,
@@ -121,8 +121,8 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     Some(unsafe { &mut *scratch })
 }
 
-/// The same two answers, of which the verifier does not know what they are: it follows memory of a map no longer than a
-/// write. Otherwise it would judge all that comes after for each of their values, and for each way that led to one.
+/// The same two answers, but the verifier no longer knows what they are, because it does not know what is in a map. If it did,
+/// it would judge all that comes after once for each of their values, and for each way that led to one.
 #[inline(always)]
 pub fn unknown(answers: [bool; 2]) -> [bool; 2] {
     let Some(scratch) = scratch() else {

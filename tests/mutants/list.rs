@@ -525,8 +525,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets an OpenBSD for a recording in its name",
         file: EVIDENCE,
-        find: "if !peer.is_still_constant(shown, arrival, listener) {",
-        replace: "if true || !peer.is_still_constant(shown, arrival, listener) {",
+        find: "if !peer.returns_to_former(shown, arrival, listener) {",
+        replace: "if true || !peer.returns_to_former(shown, arrival, listener) {",
         caught_by: &["bsds::an_openbsd_is_believed_although_another_life_of_it_is_played"],
     },
 ];

@@ -137,7 +137,7 @@ impl Memory {
             .find(|peer| Family::of(peer.source) == family && peer.was_constant(counter, arrival));
         if let Some(peer) = former.filter(|_| !listener.no_openbsd) {
             let (run, latest) = (peer.run, peer.latest);
-            if !peer.is_still_constant(shown, arrival, listener) {
+            if !peer.returns_to_former(shown, arrival, listener) {
                 return Evidence::Heard;
             }
             let source = peer.source;

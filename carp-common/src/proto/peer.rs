@@ -176,9 +176,9 @@ impl Peer {
         self.latest = to;
     }
 
-    /// It shows the counter again that it showed when it was an OpenBSD. When nothing new was shown for more than an interval
-    /// it still is one.
-    pub(super) fn is_still_constant(
+    /// It shows the counter again that it showed when it was an OpenBSD. When nothing new was shown for more than an interval it
+    /// is one from now on, as before; whether that is so.
+    pub(super) fn returns_to_former(
         &mut self,
         shown: Shown,
         arrival: Instant,

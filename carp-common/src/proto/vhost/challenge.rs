@@ -1,9 +1,10 @@
 //! What a MASTER asks of one who claims to be better, and what either side makes of counters that prove less.
 //!
 //! A MASTER yields to a counter near above its own last one, which only somebody who heard that can know, or who counted
-//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on above
-//! it, a carpd at once, ucarp and FreeBSD with their next advertisement; a recording never does. Before it answers a counter that was never heard it leaves out more counters than anybody
-//! ever sent in a row, by chance as far as a stranger can tell: so that a whole recorded run is not an answer either.
+//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on
+//! above it, a carpd at once, ucarp and FreeBSD with their next advertisement; a recording never does. Before it answers a
+//! counter that was never heard it leaves out more counters than anybody ever sent in a row, by chance as far as a stranger can
+//! tell: so that a whole recorded run is not an answer either.
 
 use super::{
     Advertiser, Duration, Evidence, Family, Instant, IpAddr, NOTICE_INTERVAL, Notice, Origin,
