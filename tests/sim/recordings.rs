@@ -47,6 +47,12 @@ pub(super) const fn latest_of(host: usize) -> Ploy {
     }
 }
 
+/// The last that host 0 said when he began, again and again.
+const ONE: Ploy = Ploy::Repeat {
+    of: Some(0),
+    age: 0,
+    same: true,
+};
 const OLD: Ploy = Ploy::Repeat {
     of: Some(0),
     age: 40,
@@ -278,13 +284,8 @@ fn what_comes_from_its_own_address_is_no_peers() {
 
 #[test]
 fn a_dead_master_is_replaced_whatever_is_played() {
-    let latest = Ploy::Repeat {
-        of: Some(0),
-        age: 0,
-        same: true,
-    };
     for profile in PROFILES {
-        for ploy in [OLD, Ploy::Rising { of: 0, tail: 20 }, latest] {
+        for ploy in [OLD, Ploy::Rising { of: 0, tail: 20 }, ONE] {
             for disguise in [Disguise::Sender, Disguise::TieWinner] {
                 let plan = plan(ploy, Shown::AsHeard, disguise);
                 let mut scenario = attacked(profile, plan, ms(500));
@@ -334,12 +335,7 @@ fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
     for profile in PROFILES {
         for phase in 0..10 {
             // Host 1 has heard host 0 once. Its advertisement is repeated, first at once; later host 0 dies.
-            let latest = Ploy::Repeat {
-                of: Some(0),
-                age: 0,
-                same: true,
-            };
-            let mut plan = plan(latest, Shown::Priority(0, 0), Disguise::TieWinner);
+            let mut plan = plan(ONE, Shown::Priority(0, 0), Disguise::TieWinner);
             plan.targets = 0b10;
             plan.from = plan.from + ms(50 + 100 * phase);
             let mut scenario = attacked(profile, plan.clone(), ms(200));
