@@ -13,8 +13,40 @@ pub struct Tally {
     ignored: u32,
     /// Tests that ended early, with a line that begins with `skipped`.
     ended_early: u32,
-    /// Names of the failed tests, in the order of their failure.
-    pub failures: Vec<String>,
+    /// The failed tests, in the order of their failure.
+    pub failures: Vec<Failure>,
+    /// Which of them the lines are from that are being read.
+    speaker: Option<usize>,
+}
+
+/// A test that does not hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    name: String,
+    /// The beginning of what it wrote.
+    said: Vec<String>,
+}
+
+/// Lines kept of what a failed test wrote: enough for its error, and not for a whole capture.
+const LINES_KEPT: usize = 30;
+
+impl Failure {
+    /// A failure that no test stands for.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        self.said
+            .iter()
+            .try_for_each(|line| write!(f, "\n      {line}"))
+    }
 }
 
 impl Tally {
@@ -25,13 +57,32 @@ impl Tally {
             self.reported_passed += count("passed");
             self.failed += count("failed");
             self.ignored += count("ignored");
+            self.speaker = None;
         } else if let Some(name) = line
             .strip_prefix("test ")
             .and_then(|line| line.strip_suffix(" ... FAILED"))
         {
-            self.failures.push(name.to_owned());
+            self.failures.push(Failure::named(name));
+        } else if let Some(name) = line
+            .strip_prefix("---- ")
+            .and_then(|line| line.strip_suffix(" stdout ----"))
+        {
+            let known = |failure: &Failure| failure.name == name;
+            // Its line of failure may have begun with what another test wrote.
+            self.speaker = self.failures.iter().rposition(known).or_else(|| {
+                self.failures.push(Failure::named(name));
+                Some(self.failures.len() - 1)
+            });
+        } else if line == "failures:" {
+            self.speaker = None;
         } else if line.starts_with("skipped") {
             self.ended_early += 1;
+        } else if let Some(speaker) = self.speaker
+            && let said = &mut self.failures[speaker].said
+            && said.len() < LINES_KEPT
+            && !line.is_empty()
+        {
+            said.push(line.to_owned());
         }
     }
 
@@ -42,8 +93,10 @@ impl Tally {
         self.ignored += other.ignored;
         self.ended_early += other.ended_early;
         let failures = other.failures.into_iter();
-        self.failures
-            .extend(failures.map(|name| format!("{name} ({place})")));
+        self.failures.extend(failures.map(|failure| Failure {
+            name: format!("{} ({place})", failure.name),
+            ..failure
+        }));
     }
 }
 
@@ -86,14 +139,42 @@ mod tests {
             "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1.00s",
         ]);
         assert_eq!(all.to_string(), "11 passed, 1 failed, 1 skipped");
-        assert_eq!(all.failures, ["lab::moves_the_address"]);
+        assert_eq!(all.failures, [Failure::named("lab::moves_the_address")]);
         let more = read(&[
             "test a ... FAILED",
             "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
         ]);
         all.add(more, "socket");
         assert_eq!(all.to_string(), "11 passed, 2 failed, 1 skipped");
-        assert_eq!(all.failures[1], "a (socket)");
+        assert_eq!(all.failures[1].to_string(), "a (socket)");
+    }
+
+    #[test]
+    fn what_a_failed_test_said_is_kept() {
+        let tally = read(&[
+            "test a ... FAILED",
+            "49test b ... FAILED",
+            "failures:",
+            "",
+            "---- a stdout ----",
+            "Error: one",
+            "",
+            "Caused by:",
+            "---- b stdout ----",
+            "Error: two",
+            "",
+            "failures:",
+            "    a",
+            "test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]);
+        let said: Vec<_> = tally.failures.iter().map(Failure::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "a\n      Error: one\n      Caused by:",
+                "b\n      Error: two"
+            ]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo, say};
-use crate::tally::Tally;
+use crate::tally::{Failure, Tally};
 use crate::{build, setup};
 
 /// Run every test, after all set-up
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
         if !succeeded && tally.failed == 0 {
             tally
                 .failures
-                .push("did not build, or broke off".to_owned());
+                .push(Failure::named("did not build, or broke off"));
         }
         report.push(format!(
             "{}: {tally} in {} s",
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     report.iter().for_each(|line| println!("  {line}"));
     all.failures
         .iter()
-        .for_each(|name| println!("  FAILED: {name}"));
+        .for_each(|failure| println!("  FAILED: {failure}"));
     println!("{all}");
     if sound { Ok(()) } else { bail!("tests failed") }
 }
