@@ -24,8 +24,10 @@ pub struct Interface {
     pub vhosts: Vec<usize>,
     /// Groups to join.
     pub groups: BTreeSet<Ipv4Addr>,
-    /// That it has no usable source address, or could not be opened, was said.
-    pub complained: bool,
+    /// That it is there and could not be opened was said.
+    pub said_closed: bool,
+    /// That it has no address to send from was said.
+    pub said_sourceless: bool,
     virtual_addresses: HashSet<IpAddr>,
 }
 
@@ -40,7 +42,8 @@ impl Interface {
             watched_changed: false,
             vhosts: Vec::new(),
             groups: BTreeSet::new(),
-            complained: false,
+            said_closed: false,
+            said_sourceless: false,
             virtual_addresses: HashSet::new(),
         }
     }

@@ -154,12 +154,12 @@ impl Engine {
             (Some(_), Some(link)) => self.tell(interface, Some(&link), now),
             (None, Some(link)) => match self.arrive(interface, &link) {
                 Ok(()) => {
-                    self.interfaces[interface].complained = false;
+                    self.interfaces[interface].said_closed = false;
                     // Attaching took a while; listening begins now.
                     self.tell(interface, Some(&link), clock::now());
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.interfaces[interface].complained, true) {
+                    if !std::mem::replace(&mut self.interfaces[interface].said_closed, true) {
                         error!(
                             "cannot serve {} yet, trying again: {}",
                             link.name,
@@ -219,6 +219,7 @@ impl Engine {
         self.datapath.forget(ifindex);
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
+        self.interfaces[interface].said_sourceless = false;
         for vhost in self.interfaces[interface].vhosts.clone() {
             self.vhosts[vhost].holdings.fill(Holding::None);
             self.vhosts[vhost].fenced = false;
@@ -310,14 +311,14 @@ impl Engine {
             .any(|vhost| self.vhosts[*vhost].config.source.is_none());
         let missing = needs_one && !has_source;
         let wanted = &mut self.interfaces[interface];
-        if missing && !wanted.complained {
+        if missing && !wanted.said_sourceless {
             warn!(
                 "{} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
                  --srcip",
                 wanted.name
             );
         }
-        wanted.complained = missing;
+        wanted.said_sourceless = missing;
     }
 }
 

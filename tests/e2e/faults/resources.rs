@@ -105,7 +105,13 @@ fn without_descriptors_the_election_goes_on() -> Result<()> {
     scene.is_settled_on(&scene.b)?;
     ensure!(scene.b.has_address(ADDRESS)?);
 
-    // An interface that comes now cannot be served; once there are descriptors it is.
+    // An interface that comes now cannot be served; once there are descriptors it is. That the old one had no address
+    // before it went is another matter, and is said too.
+    scene.b.ip("address del 10.9.0.2/16 dev eth0")?;
+    eventually("it says that it has no address to send from", LONG, || {
+        let said = b.lines_with("eth0 has no IPv4 address to send from");
+        Ok((!said.is_empty()).then_some(()))
+    })?;
     scene.b.ip("link delete eth0")?;
     scene.b.add_link("eth0", scene.b.mac())?;
     scene.b.ip("address add 10.9.0.2/16 dev eth0")?;
