@@ -47,7 +47,7 @@ pub(super) const fn latest_of(host: usize) -> Ploy {
     }
 }
 
-/// The last that host 0 said when he began, again and again.
+/// Repeats the latest advertisement that host 0 had sent when the attack began.
 const ONE: Ploy = Ploy::Repeat {
     of: Some(0),
     age: 0,

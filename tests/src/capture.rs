@@ -330,21 +330,11 @@ fn listen(socket: &OwnedFd, shared: &Shared) {
     }
 }
 
-/// The kernel stamps packets with the wall clock; only the age is taken from it. Of three tries the tightest counts: to
-/// be preempted between the clocks would make the packet look later than it was.
+/// The kernel stamps packets with the wall clock; only the age is taken from it.
 fn monotonic(stamp: TimeSpec) -> Instant {
-    let read = || {
-        let before = Instant::now();
-        let wall = SystemTime::now();
-        (before.elapsed(), before, wall)
-    };
-    let (_, now, wall) = [read(), read(), read()]
-        .into_iter()
-        .min_by_key(|(width, ..)| *width)
-        .expect("three");
-    let wall = wall
+    let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    let age = wall.saturating_sub(Duration::from(stamp));
-    now.checked_sub(age).unwrap_or(now)
+    let age = now.saturating_sub(Duration::from(stamp));
+    Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
 }

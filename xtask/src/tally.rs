@@ -15,23 +15,25 @@ pub struct Tally {
     ended_early: u32,
     /// The failed tests, in the order of their failure.
     pub failures: Vec<Failure>,
-    /// Which of them the lines are from that are being read.
+    /// The failed test whose output is being read.
     speaker: Option<usize>,
+    /// How many more lines of it are kept.
+    room: usize,
 }
 
 /// A test that does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     name: String,
-    /// The beginning of what it wrote.
-    said: Vec<String>,
+    /// The beginnings of its output and of its error.
+    output: Vec<String>,
 }
 
-/// Lines kept of what a failed test wrote: enough for its error, and not for a whole capture.
+/// Lines kept of a failed test's output, and as many of its error: a capture or a daemon's log can have thousands.
 const LINES_KEPT: usize = 30;
 
 impl Failure {
-    /// A failure that no test stands for.
+    /// A failure without output.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -43,7 +45,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)?;
-        self.said
+        self.output
             .iter()
             .try_for_each(|line| write!(f, "\n      {line}"))
     }
@@ -68,7 +70,8 @@ impl Tally {
             .and_then(|line| line.strip_suffix(" stdout ----"))
         {
             let known = |failure: &Failure| failure.name == name;
-            // Its line of failure may have begun with what another test wrote.
+            self.room = LINES_KEPT;
+            // Another test may have written into the line that reports the failure.
             self.speaker = self.failures.iter().rposition(known).or_else(|| {
                 self.failures.push(Failure::named(name));
                 Some(self.failures.len() - 1)
@@ -77,12 +80,16 @@ impl Tally {
             self.speaker = None;
         } else if line.starts_with("skipped") {
             self.ended_early += 1;
-        } else if let Some(speaker) = self.speaker
-            && let said = &mut self.failures[speaker].said
-            && said.len() < LINES_KEPT
-            && !line.is_empty()
-        {
-            said.push(line.to_owned());
+        } else if let Some(speaker) = self.speaker {
+            if line.starts_with("Error: ") || line.contains("panicked at ") {
+                self.room = LINES_KEPT;
+            } else if line.eq_ignore_ascii_case("stack backtrace:") {
+                self.room = 0;
+            }
+            if self.room > 0 && !line.is_empty() {
+                self.room -= 1;
+                self.failures[speaker].output.push(line.to_owned());
+            }
         }
     }
 
@@ -150,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_test_said_is_kept() {
+    fn the_output_of_failed_tests_is_kept() {
         let tally = read(&[
             "test a ... FAILED",
             "49test b ... FAILED",
@@ -167,14 +174,26 @@ mod tests {
             "    a",
             "test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
         ]);
-        let said: Vec<_> = tally.failures.iter().map(Failure::to_string).collect();
+        let shown: Vec<_> = tally.failures.iter().map(Failure::to_string).collect();
         assert_eq!(
-            said,
+            shown,
             [
                 "a\n      Error: one\n      Caused by:",
                 "b\n      Error: two"
             ]
         );
+    }
+
+    #[test]
+    fn an_error_after_a_long_log_is_kept_without_its_backtrace() {
+        let mut tally = read(&["test a ... FAILED", "---- a stdout ----"]);
+        (0..1000).for_each(|_| tally.read("a line of a log"));
+        for line in ["Error: one", "Stack backtrace:", "   0: main"] {
+            tally.read(line);
+        }
+        let output = &tally.failures[0].output;
+        assert_eq!(output.len(), LINES_KEPT + 1);
+        assert_eq!(output.last().unwrap(), "Error: one");
     }
 
     #[test]

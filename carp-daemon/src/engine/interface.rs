@@ -24,9 +24,9 @@ pub struct Interface {
     pub vhosts: Vec<usize>,
     /// Groups to join.
     pub groups: BTreeSet<Ipv4Addr>,
-    /// That it is there and could not be opened was said.
+    /// Already logged that the interface exists and cannot be opened.
     pub said_closed: bool,
-    /// That it has no address to send from was said.
+    /// Already warned that the interface has no address to send from.
     pub said_sourceless: bool,
     virtual_addresses: HashSet<IpAddr>,
 }

@@ -105,8 +105,8 @@ fn without_descriptors_the_election_goes_on() -> Result<()> {
     scene.is_settled_on(&scene.b)?;
     ensure!(scene.b.has_address(ADDRESS)?);
 
-    // An interface that comes now cannot be served; once there are descriptors it is. That the old one had no address
-    // before it went is another matter, and is said too.
+    // A new interface cannot be served now; once there are descriptors it is. carpd logs that although it has just warned
+    // that the old interface lost its address.
     scene.b.ip("address del 10.9.0.2/16 dev eth0")?;
     eventually("it says that it has no address to send from", LONG, || {
         let said = b.lines_with("eth0 has no IPv4 address to send from");
