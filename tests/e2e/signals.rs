@@ -68,8 +68,9 @@ fn sigusr1_logs_state_and_counters() -> Result<()> {
     b.wait_for("[INFO] BACKUP on eth0 id 7", LONG)?;
     ensure!(master.counter("sent-inet-packets")? >= 5, "{master:?}");
     ensure!(master.counter("transitions-to-master")? == 1, "{master:?}");
-    ensure!(backup.counters["received-inet-packets"] >= 5, "{backup:?}");
-    ensure!(backup.datapath["delivered"] >= 5, "{backup:?}");
+    // The fifth may still be under way.
+    ensure!(backup.counters["received-inet-packets"] >= 4, "{backup:?}");
+    ensure!(backup.datapath["delivered"] >= 4, "{backup:?}");
     ensure!(
         backup.status["datapath"] == carp_tests::daemons::datapath(),
         "{backup:?}"

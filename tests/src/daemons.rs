@@ -102,11 +102,20 @@ impl Carpd {
 
     /// Starts it and waits until it listens.
     ///
+    /// Its line comes before it listens, as a log has the cause before the effects; it listens once it waits for events.
+    ///
     /// # Errors
-    /// When it does not say so within 10 s.
+    /// When it does not within 10 s.
     pub fn start(&self, host: &Host) -> Result<Daemon> {
         let daemon = self.spawn(host)?;
         daemon.wait_for("Switching to state: BACKUP", Duration::from_secs(10))?;
+        let waits_in = format!("/proc/{}/wchan", daemon.pid());
+        let outcome = eventually("carpd waits for events", Duration::from_secs(10), || {
+            // `ep_poll`, or what it is inlined into (`do_epoll_wait`).
+            let function = fs::read_to_string(&waits_in)?;
+            Ok((function.contains("ep_poll") || function.contains("epoll_wait")).then_some(()))
+        });
+        outcome.with_context(|| daemon.transcript())?;
         Ok(daemon)
     }
 
