@@ -115,7 +115,7 @@ fn an_address_that_somebody_else_added_is_said_once_used_and_left_there() -> Res
     pair.is_owned_by(&pair.a)?;
     a.signal(Signal::SIGUSR2)?;
     a.wait_for_after(a.mark(), "Switching to state: MASTER", LONG)?;
-    ensure!(a.lines_with("is there already").len() == 1);
+    a.says_once("is there already")?;
     ensure!(a.terminate(LONG)? == 0);
     let line = pair.a.address_line(ADDRESS)?.context("it is still there")?;
     ensure!(line.contains("forever"), "{line}");
@@ -204,7 +204,7 @@ fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second
         (2..=most).contains(&announcements),
         "{announcements} announcements, {most} at most"
     );
-    ensure!(a.lines_with("is also at").len() == 1, "{}", a.transcript());
+    a.says_once("is also at")?;
     pair.only_master_since(mark, &pair.a)
 }
 
@@ -385,7 +385,7 @@ fn a_script_that_could_not_start_for_lack_of_descriptors_runs_once_there_are_som
     a.wait_for("trying again", LONG)?;
     limit(1024)?;
     scripts.wait_for_calls(&["down [eth0] [10.9.0.100]", "up [eth0] [10.9.0.100]"])?;
-    ensure!(a.lines_with("trying again").len() == 1);
+    a.says_once("trying again")?;
     Ok(())
 }
 
@@ -411,8 +411,7 @@ fn a_stop_of_carpd_is_measured_counted_and_said_once() -> Result<()> {
             worst >= least && worst < Duration::from_secs(5),
             "{worst:?}, at least {least:?}"
         );
-        daemon.wait_for("carpd was stopped, or", LONG)?;
-        ensure!(daemon.lines_with("carpd was stopped, or").len() == 1);
+        daemon.says_once("carpd was stopped, or")?;
     }
     Ok(())
 }

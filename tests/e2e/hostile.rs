@@ -118,6 +118,7 @@ fn a_wrong_password_is_counted_and_ignored() -> Result<()> {
         .frame();
     scene.is_counted_and_ignored(&frame, "dropped-bad-authentication")?;
     // One line names the trouble; a flood of packets makes no flood of lines.
+    scene.b.wait_for("Bad digest", LONG)?;
     let lines = scene.b.lines_with("Bad digest");
     ensure!(
         (1..=2).contains(&lines.len()),

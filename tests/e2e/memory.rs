@@ -32,7 +32,7 @@ fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     let _a = pair.master(&pair.a, FAST)?;
 
     let mut b = backup(&pair.b, &directory)?;
-    ensure!(b.lines_with(FORGOTTEN).len() == 1, "{}", b.transcript());
+    b.says_once(FORGOTTEN)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
     // Written after the privileges were given up.
@@ -44,7 +44,7 @@ fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     );
 
     let mut b = backup(&pair.b, &directory)?;
-    ensure!(b.lines_with(RECALLED).len() == 1, "{}", b.transcript());
+    b.says_once(RECALLED)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
 
@@ -52,11 +52,11 @@ fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     let kept = fs::read(&file)?;
     fs::write(&file, &kept[..kept.len() - 1])?;
     let mut b = backup(&pair.b, &directory)?;
-    ensure!(b.lines_with("is damaged").len() == 1, "{}", b.transcript());
+    b.says_once("is damaged")?;
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
     let b = backup(&pair.b, &directory)?;
-    ensure!(b.lines_with(RECALLED).len() == 1, "{}", b.transcript());
+    b.says_once(RECALLED)?;
     Ok(())
 }
 
@@ -73,12 +73,8 @@ fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Resu
         (place.path().join("deep/er"), "failed to create"),
     ] {
         let mut b = backup(&pair.b, &directory)?;
-        let warned = b.lines_with("what is heard from peers will be forgotten at exit");
-        ensure!(
-            warned.len() == 1 && warned[0].text.contains(reason),
-            "{}",
-            b.transcript()
-        );
+        let warned = b.says_once("what is heard from peers will be forgotten at exit")?;
+        ensure!(warned.text.contains(reason), "{}", warned.text);
         pair.stays_the_only_master(&pair.a, 3)?;
         ensure!(b.terminate(LONG)? == 0);
     }
@@ -88,11 +84,7 @@ fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Resu
     fs::remove_dir(&directory)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
-    ensure!(
-        b.lines_with("cannot keep what was heard from peers").len() == 1,
-        "{}",
-        b.transcript()
-    );
+    b.says_once("cannot keep what was heard from peers")?;
     Ok(())
 }
 
@@ -136,7 +128,7 @@ fn each_of_255_virtual_hosts_is_kept_one_at_a_time_and_all_at_the_end() -> Resul
         .arg(vhosts.display().to_string())
         .arg(format!("--state-dir={}", directory.display()));
     let mut a = carpd.start(&pair.a)?;
-    ensure!(a.lines_with("recalled what 0 of 255").len() == 1);
+    a.says_once("recalled what 0 of 255")?;
     // The first has its turn after a 255th of ten minutes, while carpd serves.
     let kept = eventually("a file while carpd runs", LONG, || {
         files().map(|count| (count > 0).then_some(count))
@@ -153,7 +145,7 @@ fn each_of_255_virtual_hosts_is_kept_one_at_a_time_and_all_at_the_end() -> Resul
     ));
     ensure!(files()? == 255, "{} files", files()?);
     let a = carpd.start(&pair.a)?;
-    ensure!(a.lines_with("recalled what 255 of 255").len() == 1);
+    a.says_once("recalled what 255 of 255")?;
     Ok(())
 }
 
@@ -165,7 +157,6 @@ fn without_a_state_directory_one_line_says_what_is_lost() -> Result<()> {
         return Ok(());
     }
     let a = pair.master(&pair.a, FAST)?;
-    let lines = a.lines_with("no state directory");
-    ensure!(lines.len() == 1, "{}", a.transcript());
+    a.says_once("no state directory")?;
     Ok(())
 }

@@ -128,7 +128,7 @@ fn auto_goes_past_a_taken_hook_and_says_so_in_one_line() -> Result<()> {
     ensure!(named(&said.text) == Some(foreign), "{}", said.text);
     ensure!(a.dump()?.status["datapath"] == "tcx");
     ensure!(a.terminate(LONG)? == 0);
-    ensure!(a.lines_with("receiving on br7").len() == 1);
+    a.says_once("receiving on br7")?;
     ensure!(attached(&pair.a, "br7")? == Some(foreign));
     Ok(())
 }

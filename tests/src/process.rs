@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -224,13 +224,32 @@ impl Daemon {
         }
     }
 
+    /// Waits for a line that contains `pattern`; gives it, when it is the only one so far.
+    ///
+    /// For what must have been said: a look at [`Daemon::lines_with`] may come before the line does, although what it is
+    /// about shows elsewhere already.
+    ///
+    /// # Errors
+    /// When none comes within 15 s, the output ends before, or there are several.
+    pub fn says_once(&self, pattern: &str) -> Result<Line> {
+        let line = self.wait_for(pattern, Duration::from_secs(15))?;
+        let lines = self.lines_with(pattern).len();
+        ensure!(
+            lines == 1,
+            "{} said {pattern:?} {lines} times\n{}",
+            self.name,
+            self.transcript()
+        );
+        Ok(line)
+    }
+
     /// All lines so far.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
         self.output.lock().lines.clone()
     }
 
-    /// All lines so far that contain `pattern`.
+    /// All lines so far that contain `pattern`; to make sure of one, use [`Daemon::says_once`].
     #[must_use]
     pub fn lines_with(&self, pattern: &str) -> Vec<Line> {
         let mut lines = self.lines();

@@ -194,7 +194,7 @@ fn a_copy_of_a_bow_out_does_not_call_it_back() -> Result<()> {
             "a planned stop whose bow-out is sent again as 0/25 {options}: the BACKUP followed after {took:?}"
         ));
         ensure!(took < SLOW_MASTER_DOWN / 2, "{took:?}");
-        ensure!(scene.b.lines_with("was altered on its way").len() == 1);
+        scene.b.says_once("was altered on its way")?;
     }
     Ok(())
 }

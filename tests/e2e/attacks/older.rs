@@ -57,8 +57,8 @@ fn played(options: &str, towards: Towards) -> Result<Toll> {
         }
         std::thread::sleep(FAST_INTERVAL);
     }
-    // What is going to happen is under way by then: a master-down time.
-    std::thread::sleep(SLOW_MASTER_DOWN);
+    // What is going to happen has happened by then: a master-down time.
+    std::thread::sleep(SLOW_MASTER_DOWN + NOISE);
     let toll = scene.toll_now(&watch)?;
     note(&format!(
         "recordings of a lone ucarp, {options} towards {towards:?}: {toll}"

@@ -97,6 +97,10 @@ impl Scene {
 
     /// What happened since.
     pub fn toll_now(&self, watch: &Watch) -> Result<Toll> {
+        for daemon in [&self.a, &self.b] {
+            // What it says now comes after what it said before, which may still be on its way. One that was killed says nothing.
+            let _ = daemon.dump();
+        }
         watch.toll(
             &self.pair.capture,
             &self.client,

@@ -187,7 +187,7 @@ fn hairpin_changes_nothing(datapath: &str) -> Result<()> {
         shown >= 1 && shown == dump.counter("suspects-delivered")?,
         "{shown} shown: {dump:?}"
     );
-    ensure!(!a.lines_with("our own advertisement came back").is_empty());
+    a.wait_for("our own advertisement came back", LONG)?;
     ensure!(b.terminate(LONG)? == 0);
     scene.only_master_since(mark, &scene.a)?;
 

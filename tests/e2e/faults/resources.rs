@@ -277,10 +277,8 @@ fn after_a_netlink_overrun_carpd_lists_everything_again() -> Result<()> {
                 .map(drop)
         },
     )?;
-    ensure!(
-        !a.lines_with("notifications were lost").is_empty(),
-        "the socket did not overrun"
-    );
+    a.wait_for("notifications were lost", LONG)
+        .context("the socket did not overrun")?;
     scene.is_settled_on(&scene.a)
 }
 

@@ -58,12 +58,7 @@ fn another_vhids_start_removes_the_address_that_a_dead_one_left() -> Result<()> 
     let _b = scene.after_a_was_killed(FAST, "--lease 0")?;
     let stranger = stranger("")?.start(&scene.pair.a)?;
     scene.pair.a.wait_for_address(ADDRESS, false, LONG)?;
-    ensure!(
-        stranger
-            .lines_with("left by a carpd for vhid 7 that died")
-            .len()
-            == 1
-    );
+    stranger.says_once("left by a carpd for vhid 7 that died")?;
     scene.is_silent(&scene.pair.a)
 }
 
@@ -75,12 +70,7 @@ fn what_a_dead_ones_script_added_stays_silent_until_it_is_removed() -> Result<()
     let _b = scene.after_a_was_killed(FAST, &format!("-u {}", up.display()))?;
     // The stranger takes the link over, says what it found, and leaves it when it stops.
     let mut stranger = stranger("")?.start(&scene.pair.a)?;
-    ensure!(
-        stranger
-            .lines_with("was left by a carpd for vhid 7 that died")
-            .len()
-            == 1
-    );
+    stranger.says_once("was left by a carpd for vhid 7 that died")?;
     scene.is_silent(&scene.pair.a)?;
     ensure!(stranger.terminate(LONG)? == 0);
     scene.is_silent(&scene.pair.a)?;
