@@ -7,19 +7,12 @@
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
 //! | `guard` | the maps that it looks virtual hosts up in |
 //! | `fence` | the table of addresses that the host must not answer for |
+//! | `rungs` | which of the ways serves an interface |
 //! | [`error`] | what stands in the way, and the way out |
 //! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
 //!
 //! All run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
 //! has one rung; different interfaces may have different ones. All but sockets share one object and one ring.
-//!
-//! # The order of rungs
-//!
-//! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every packet that shares
-//! its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That takes half
-//! or more of TCP's throughput, and no setting avoids the copy: large segments stay on with a program that takes fragments,
-//! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
-//! likewise on every device and is never chosen unasked.
 
 pub mod error;
 mod fence;
@@ -27,6 +20,7 @@ mod guard;
 mod hook;
 mod kernel;
 mod pins;
+mod rungs;
 pub mod socket;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,41 +32,17 @@ use std::task::{Context, Poll};
 use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 pub use self::fence::{FenceTable, Fenced};
 pub use self::guard::Endpoints;
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
 pub use self::pins::{Pins, Removal};
+pub use self::rungs::Rung;
 use self::socket::Receiver;
-use super::netlink::Link;
 use crate::config::{self, Config, Fence};
 use crate::lock;
-
-/// How one interface is listened to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
-    /// The kernel program.
-    Kernel(Hook),
-    /// A packet socket.
-    Socket,
-}
-
-impl Rung {
-    const XDP_NATIVE: Self = Self::Kernel(Hook::XdpNative);
-    const XDP_GENERIC: Self = Self::Kernel(Hook::XdpGeneric);
-    const TCX: Self = Self::Kernel(Hook::Tcx);
-}
-
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kernel(hook) => hook.name(),
-            Self::Socket => "socket",
-        })
-    }
-}
 
 /// Why an interface cannot be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -200,108 +170,6 @@ impl Datapath {
             rungs: BTreeMap::new(),
             vhosts: HashMap::new(),
         })
-    }
-
-    /// Starts listening on an interface, on the first rung that works of those that may be used, and says which.
-    ///
-    /// # Errors
-    /// Why the last of them does not work.
-    pub fn attach(&mut self, link: &Link) -> Result<Rung, Error> {
-        let candidates: &[Rung] = match self.wanted {
-            config::Datapath::XdpNative => &[Rung::XDP_NATIVE],
-            config::Datapath::XdpGeneric => &[Rung::XDP_GENERIC],
-            config::Datapath::Tcx => &[Rung::TCX],
-            config::Datapath::Socket => &[Rung::Socket],
-            config::Datapath::Auto if link.is_veth() => {
-                &[Rung::TCX, Rung::XDP_NATIVE, Rung::Socket]
-            }
-            config::Datapath::Auto => &[Rung::XDP_NATIVE, Rung::TCX, Rung::Socket],
-        };
-        let (last, others) = candidates.split_last().expect("there are candidates");
-        let mut refusals = String::new();
-        let mut expected = true;
-        let mut attached = None;
-        for rung in others {
-            match self.attach_to(link, *rung) {
-                Ok(()) => {
-                    attached = Some(*rung);
-                    break;
-                }
-                Err(error) => {
-                    let cause = error.cause();
-                    expected &= matches!(cause, Some(error::Error::NoDriverSupport { .. }));
-                    let cause = cause.map_or(&error as &dyn std::error::Error, |cause| cause);
-                    refusals += &format!("; not {rung}: {}", Chain(cause));
-                }
-            }
-        }
-        let rung = match attached {
-            Some(rung) => rung,
-            None => match self.attach_to(link, *last) {
-                Ok(()) => *last,
-                Err(error) => {
-                    if !refusals.is_empty() {
-                        warn!("{}: no datapath{refusals}", link.name);
-                    }
-                    return Err(error);
-                }
-            },
-        };
-        self.rungs.insert(link.index, rung);
-        let remark = match rung {
-            Rung::Socket if self.fence != Fence::Off => {
-                ", which cannot fence addresses: a dead MASTER goes on answering"
-            }
-            Rung::TCX if link.is_veth() && self.wanted == config::Datapath::Auto => {
-                ": native XDP would halve TCP throughput on a veth"
-            }
-            Rung::Kernel(_) | Rung::Socket => "",
-        };
-        let name = &link.name;
-        if expected && (refusals.is_empty() || rung != Rung::Socket) {
-            info!("receiving on {name} through datapath {rung}{remark}{refusals}");
-        } else {
-            warn!("receiving on {name} through datapath {rung}{remark}{refusals}");
-        }
-        // Our program looks into the same table. Without one of ours, a leftover that still fences has its use.
-        if rung != Rung::Socket || self.fenced(link.index).is_empty() {
-            self.remove_leftovers(link);
-        }
-        Ok(rung)
-    }
-
-    /// Programs that nobody owns any more.
-    fn remove_leftovers(&self, link: &Link) {
-        for name in self.pins.remove_unowned(link.index, &link.name).removed {
-            info!(
-                "{}: removed the {name} program that an earlier run left",
-                link.name
-            );
-        }
-    }
-
-    fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), Error> {
-        match rung {
-            Rung::Kernel(hook) => {
-                let attached = self
-                    .kernel()
-                    .and_then(|(kernel, pins)| kernel.attach(link, hook, pins));
-                let attachment = attached.map_err(|source| Error::Kernel {
-                    interface: link.name.clone(),
-                    rung,
-                    source,
-                })?;
-                self.attachments.insert(link.index, attachment);
-            }
-            Rung::Socket => {
-                let receiver = Receiver::open(link).map_err(|source| Error::Socket {
-                    interface: link.name.clone(),
-                    source,
-                })?;
-                self.receivers.insert(link.index, receiver);
-            }
-        }
-        Ok(())
     }
 
     /// The kernel program, loaded now at the latest, and where it is pinned.
