@@ -133,7 +133,7 @@ Numbers are decimal, hexadecimal after 0x, octal after 0. Long options may be ab
 last one counts.
 
 Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT and HUP stop, handing over at once.
-Exit status: 0 after an ordered stop, 1 for usage and configuration, 2 for what failed at run time.";
+Exit status: 0 after an ordered stop or where a carpd with these options serves already, 1 for usage and configuration, 2 for what failed at run time.";
 
 /// carpd shares virtual IP addresses between hosts: CARP for Linux, in ucarp's place.
 #[derive(Debug, Parser)]

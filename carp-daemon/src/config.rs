@@ -4,6 +4,8 @@
 //! not there, a hook that is taken) and is a run-time error.
 
 use std::ffi::OsString;
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,6 +153,28 @@ pub enum Fence {
 /// `IFA_PROTO` of the addresses that native mode assigns, so that a later start recognises what an earlier one left.
 /// 0..=3 are the kernel's own (`IFAPROT_*`, include/uapi/linux/if_addr.h, kernel 5.18); 112 is CARP's IP protocol.
 pub const ADDRESS_PROTOCOL: u8 = 112;
+
+impl Config {
+    /// A number that tells these options, passwords included, from others; for comparison between two processes of one
+    /// host only.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        struct Text(DefaultHasher);
+        impl Write for Text {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.write(text.as_bytes());
+                Ok(())
+            }
+        }
+        let mut text = Text(DefaultHasher::new());
+        write!(text, "{self:?}").expect("hashing never fails");
+        for vhost in &self.vhosts {
+            // Prints as `***`.
+            vhost.key.as_bytes().hash(&mut text.0);
+        }
+        text.0.finish()
+    }
+}
 
 impl VhostConfig {
     /// The addresses as the HMAC sees them.

@@ -28,7 +28,7 @@ pub enum Process {
 pub struct Report {
     /// Exit status.
     pub status: u8,
-    /// What went wrong; empty after success.
+    /// Why there is no daemon; empty when there is one.
     pub message: String,
 }
 
@@ -82,8 +82,9 @@ impl Readiness {
         Ok(())
     }
 
-    /// The start failed: the parent prints the message and exits with the status.
-    pub fn failed(self, status: u8, message: &str) {
+    /// There is no daemon, because the start failed or there is one already: the parent prints the message and exits with
+    /// the status.
+    pub fn ended(self, status: u8, message: &str) {
         self.tell(status, message);
     }
 
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn parent_learns_how_the_start_went() {
-        let failed = report_of(|readiness| readiness.failed(2, "no such interface: eth7"));
+        let failed = report_of(|readiness| readiness.ended(2, "no such interface: eth7"));
         assert_eq!(
             failed,
             Report {
@@ -171,6 +172,6 @@ mod tests {
     fn interrupted_parent_does_not_stop_the_daemon() {
         let (reader, pipe) = io::pipe().unwrap();
         drop(reader);
-        Readiness { pipe }.failed(2, "nobody reads this");
+        Readiness { pipe }.ended(2, "nobody reads this");
     }
 }

@@ -31,14 +31,14 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
     let links = Requests::new()
         .and_then(|mut requests| requests.links())
         .map_err(Error::Links)?;
-    let Some(link) = links.into_iter().find(|link| link.name == interface) else {
+    let Some(link) = links.into_iter().find(|link| link.is_called(interface)) else {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
     let removal = pins.remove_unowned(link.index, interface);
     if let Some(mut fences) = pins.fence_table().as_deref().and_then(FenceTable::pinned) {
+        let held = lock::Held::look()?;
         for fenced in fences.on(link.index) {
-            // Who holds the lock lives.
-            if lock::acquire(interface, fenced.vhid).is_ok() {
+            if !held.serves(link.index, fenced.vhid) {
                 // What cannot be removed goes with the last program.
                 let _ = fences.clear(link.index, fenced.address);
             }

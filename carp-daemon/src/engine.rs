@@ -58,7 +58,7 @@ use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
 use crate::io::scripts::{Completion, Outcome, Which};
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
-use crate::lock::{self, Lock};
+use crate::lock::{self, Locks};
 use crate::privileges;
 use crate::sys;
 use deadlines::Deadlines;
@@ -87,8 +87,8 @@ const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
 const AT_ONCE: usize = 64;
 
-/// Its lock, and what watches its script.
-const DESCRIPTORS_OF_A_VHOST: usize = 2;
+/// The locks of its vhid and of its address, and what watches its script.
+const DESCRIPTORS_OF_A_VHOST: usize = 3;
 /// Its sockets, and its attachment with a lock.
 const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
 /// Maps, programs, netlink, the timer, and what comes and goes.
@@ -200,7 +200,7 @@ struct Engine {
     memories: Memories,
     /// Of lines about stalls.
     stall_limit: RateLimit,
-    _locks: Vec<Lock>,
+    locks: Locks,
 }
 
 /// Why a turn begins.
@@ -212,7 +212,7 @@ enum Wake {
 }
 
 impl Engine {
-    fn start(config: Config) -> Result<Self, Error> {
+    fn start(mut config: Config) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
         let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
@@ -222,10 +222,10 @@ impl Engine {
                 + OTHER_DESCRIPTORS,
         )
         .map_err(|errno| system("allow more open files")(errno.into()))?;
-        let mut locks = Vec::with_capacity(config.vhosts.len());
-        for vhost in &config.vhosts {
-            locks.push(lock::acquire(&vhost.interface, vhost.vhid)?);
-        }
+        let mut requests = Requests::new().map_err(system("open a netlink socket"))?;
+        let links = requests.links().map_err(system("list links"))?;
+        let locks = Locks::new(config.fingerprint()).map_err(system("watch its locks"))?;
+        interface::take_present_names(&mut config.vhosts, &links);
         let datapath = Datapath::new(&config)?;
         let (completions, scripts) = mpsc::unbounded_channel();
         let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
@@ -242,7 +242,7 @@ impl Engine {
             datapath,
             batch: Batch::new(),
             monitor: Monitor::new().map_err(system("watch links and addresses"))?,
-            requests: Requests::new().map_err(system("open a netlink socket"))?,
+            requests,
             orders: Orders::new().map_err(system("open a netlink socket"))?,
             scripts,
             links: BTreeMap::new(),
@@ -256,7 +256,7 @@ impl Engine {
             unicast: UnicastWatch::default(),
             memories,
             stall_limit: RateLimit::default(),
-            _locks: locks,
+            locks,
         };
         engine.recall_memories();
         match engine.open() {
@@ -274,6 +274,12 @@ impl Engine {
             action: "list links and addresses",
             source,
         })?;
+        // All of them before anything is touched.
+        for interface in 0..self.interfaces.len() {
+            if let Some(link) = self.link_of(interface) {
+                self.lock(interface, &link, true)?;
+            }
+        }
         for interface in 0..self.interfaces.len() {
             self.find_at_start(interface)?;
         }
@@ -301,6 +307,7 @@ impl Engine {
                     .chain(self.chores.earliest())
                     .chain(self.next_arp())
                     .chain(self.retry_at)
+                    .chain(self.locks.due())
                     .min();
                 self.timer.set(earliest).map_err(|source| Error::System {
                     action: "set the timer",
@@ -376,6 +383,8 @@ impl Engine {
         if let Poll::Ready(request) = signals.poll_request(context) {
             return Poll::Ready(Ok(Wake::Signal(request)));
         }
+        // After the signals: a process that is to stop does not say that it serves.
+        self.locks.poll_questions(context)?;
         // Ends only when no virtual host has a script.
         if let Poll::Ready(Some((vhost, completion))) = self.scripts.poll_recv(context) {
             return Poll::Ready(Ok(Wake::Script(vhost, completion)));

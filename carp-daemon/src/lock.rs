@@ -1,37 +1,70 @@
-//! One process per (network namespace, interface, vhid), and per place of a kernel program.
+//! One process per (network namespace, interface, vhid), per virtual address, and per place of a kernel program.
 //!
-//! Two elections for one vhid on one interface would fight over one identity. A lock is an `flock` on a file in
-//! [`DIRECTORY`]: the kernel drops it with its owner, however that ends, and the descriptor is close-on-exec, so a
-//! script cannot keep it. An `flock` survives `fork`: take it after daemonizing, or the parent shares it.
+//! Two elections for one vhid on one interface would fight over one identity, and two virtual hosts over one address. A
+//! lock is a name in the abstract namespace of UNIX sockets. That namespace belongs to the network namespace, so it holds
+//! against a container with the host's network too. The kernel frees the name when its owner ends, however that ends, so
+//! nothing has to be cleaned up; and it tells whoever connects the owner's pid. The descriptor is close-on-exec, so a
+//! script cannot keep it; it survives `fork`, so take it after daemonizing.
+//!
+//! An interface goes by its index, which a new name does not change.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+mod served;
+
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use carp_common::units::Vhid;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, getsockopt, listen, socket,
+    sockopt::PeerCredentials,
+};
 
-/// Where the lock files are; created with mode 0700.
+pub use served::{Locks, Questions, Wanted};
+
+/// Where carpd keeps files; created with mode 0700.
 pub const DIRECTORY: &str = "/run/carpd";
 
-/// How often the owner's pid is looked for in a file that it has locked but not written yet, [`PID_RETRY`] apart.
-const PID_ATTEMPTS: u32 = 50;
-const PID_RETRY: Duration = Duration::from_millis(1);
+/// Connections that may wait for an answer at one lock. They are memory that any local user can have us hold.
+const BACKLOG: i32 = 16;
+
+/// The names of the sockets of this network namespace; those of abstract ones begin with `@`.
+const SOCKETS: &str = "/proc/thread-self/net/unix";
 
 /// Why the lock is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody else serves it.
-    #[error("{what} is already served by pid {pid}")]
+    #[error("{what} is already served by {owner}")]
     Busy {
-        /// Which virtual host or hook, and of which interface.
+        /// Which virtual host, address or hook, and of which interface.
         what: String,
-        /// The owner's process id, in the owner's own pid namespace; `unknown` when it could not be read.
-        pid: String,
+        /// Who that is.
+        owner: Owner,
+    },
+    /// A carpd serves it that was started with the options we were started with.
+    #[error("{what}: served by {owner} already, with these options: left as it is")]
+    Same {
+        /// Which virtual host.
+        what: String,
+        /// Who that is.
+        owner: Owner,
+    },
+    /// A socket could not be used.
+    #[error("failed to {action} the UNIX socket @{name}")]
+    Socket {
+        /// What was attempted.
+        action: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: io::Error,
     },
     /// A file or directory could not be used.
     #[error("failed to {action} {}", .path.display())]
@@ -43,7 +76,7 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// The directory could be written by somebody else, who could then lock us out or mislead us.
+    /// The directory could be written by somebody else, who could then mislead us.
     #[error("{} must be a directory that only its owner (uid {uid}) can write", .path.display())]
     Untrusted {
         /// The directory.
@@ -53,45 +86,140 @@ pub enum Error {
     },
 }
 
-/// Held as long as this value lives.
-#[derive(Debug)]
-pub struct Lock {
-    /// Closing it releases the lock.
-    _file: Flock<File>,
-    path: PathBuf,
+/// The process that holds a lock, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its process id in our pid namespace, 0 when it is in another one; and its user id. `None` when it does not listen.
+    credentials: Option<(i32, u32)>,
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Removed while it is still locked: who opened it before now sees, once the lock is theirs, that the file
-        // has no name any more and starts again. A crash leaves the file behind, unlocked.
-        let _ = fs::remove_file(&self.path);
+impl Owner {
+    const UNKNOWN: Self = Self { credentials: None };
+
+    /// Whether what it says can be believed: any local user can bind a name that is free.
+    fn is_trusted(self) -> bool {
+        self.credentials
+            .is_some_and(|(_, uid)| uid == 0 || uid == nix::unistd::geteuid().as_raw())
     }
 }
 
-/// Makes this process the only one that serves the vhid on the interface, in the calling thread's network namespace.
-///
-/// # Errors
-///
-/// [`Error::Busy`] when another process (or this one) holds it; otherwise what went wrong with [`DIRECTORY`].
-pub fn acquire(interface: &str, vhid: Vhid) -> Result<Lock, Error> {
-    acquire_vhid_in(Path::new(DIRECTORY), namespace()?, interface, vhid)
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.credentials {
+            None => f.write_str("a process that does not say which"),
+            Some((0, _)) => f.write_str("a process of another pid namespace, as in a container"),
+            Some((pid, _)) if self.is_trusted() => write!(f, "pid {pid}"),
+            Some((pid, uid)) => write!(
+                f,
+                "pid {pid} of uid {uid}, neither root nor the user of this carpd: see what it is"
+            ),
+        }
+    }
 }
 
-/// Makes this process the only one with a kernel program at a hook of an interface, likewise.
+/// Held as long as this value lives.
+#[derive(Debug)]
+pub struct Lock {
+    _listener: UnixListener,
+}
+
+/// Makes this process the only one with a kernel program at a hook of an interface, in the calling thread's network
+/// namespace.
 ///
-/// The interface goes by its index, which a new name does not change; `interface` is its name for the error.
+/// `interface` is its name, for the error.
 ///
 /// # Errors
 ///
-/// As [`acquire`].
+/// [`Error::Busy`] when another process (or this one) holds it; otherwise what the system refuses.
 pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, Error> {
-    let (device, inode) = namespace()?;
-    acquire_in(
-        Path::new(DIRECTORY),
-        &format!("lock:{device}:{inode}:{ifindex}:{hook}"),
-        || format!("datapath {hook} on {interface}"),
-    )
+    let name = format!("carpd/hook/{ifindex}/{hook}");
+    match bind(&name)? {
+        Some(listener) => Ok(Lock {
+            _listener: listener,
+        }),
+        None => Err(Error::Busy {
+            what: format!("datapath {hook} on {interface}"),
+            owner: owner(&name).1,
+        }),
+    }
+}
+
+/// Which locks of this network namespace are held at the moment, by any process. Looking takes none.
+#[derive(Debug)]
+pub struct Held(String);
+
+impl Held {
+    /// Looks.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` is not there.
+    pub fn look() -> Result<Self, Error> {
+        fs::read_to_string(SOCKETS)
+            .map(Self)
+            .map_err(|source| file_error("read", Path::new(SOCKETS), source))
+    }
+
+    /// Whether a carpd serves this virtual host.
+    #[must_use]
+    pub fn serves(&self, ifindex: u32, vhid: Vhid) -> bool {
+        self.has(&vhid_name(ifindex, vhid))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let named = |line: &str| line.rsplit_once(" @").is_some_and(|(_, it)| it == name);
+        self.0.lines().any(named)
+    }
+}
+
+fn vhid_name(ifindex: u32, vhid: Vhid) -> String {
+    format!("carpd/vhid/{ifindex}/{vhid}")
+}
+
+fn address_name(address: IpAddr) -> String {
+    format!("carpd/address/{address}")
+}
+
+/// `None`: somebody has that name.
+fn bind(name: &str) -> Result<Option<UnixListener>, Error> {
+    let failed = |action| {
+        move |source| Error::Socket {
+            action,
+            name: name.to_owned(),
+            source,
+        }
+    };
+    let bound =
+        SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address));
+    let listener = match bound {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
+        Err(error) => return Err(failed("bind")(error)),
+    };
+    listener.set_nonblocking(true).map_err(failed("set up"))?;
+    Backlog::new(BACKLOG)
+        .and_then(|backlog| listen(&listener, backlog))
+        .map_err(|errno| failed("listen on")(errno.into()))?;
+    Ok(Some(listener))
+}
+
+/// Who has a name; with a connection, unless too many wait for one already.
+fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
+    let connected = || -> nix::Result<(OwnedFd, Owner)> {
+        // Connecting must not wait for a place in the queue.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(
+            socket.as_raw_fd(),
+            &UnixAddr::new_abstract(name.as_bytes())?,
+        )?;
+        let peer = getsockopt(&socket, PeerCredentials)?;
+        let credentials = Some((peer.pid(), peer.uid()));
+        Ok((socket, Owner { credentials }))
+    };
+    connected().map_or((None, Owner::UNKNOWN), |(socket, owner)| {
+        (Some(socket), owner)
+    })
 }
 
 /// Which network namespace the calling thread is in: a pair that is unique on the machine. An interface's name or index
@@ -107,7 +235,7 @@ pub fn namespace() -> Result<(u64, u64), Error> {
     Ok((namespace.dev(), namespace.ino()))
 }
 
-/// [`DIRECTORY`], which is there now and ours.
+/// [`DIRECTORY`], which is there now and ours; or, for root, that of the user whom carpd runs as here.
 ///
 /// # Errors
 ///
@@ -116,51 +244,6 @@ pub fn directory() -> Result<&'static Path, Error> {
     let directory = Path::new(DIRECTORY);
     prepare(directory)?;
     Ok(directory)
-}
-
-fn acquire_vhid_in(
-    directory: &Path,
-    (device, inode): (u64, u64),
-    interface: &str,
-    vhid: Vhid,
-) -> Result<Lock, Error> {
-    // `/` and `:` cannot occur in an interface name (dev_valid_name, net/core/dev.c).
-    let name = format!("lock:{device}:{inode}:{interface}:{vhid}");
-    acquire_in(directory, &name, || format!("vhid {vhid} on {interface}"))
-}
-
-fn acquire_in(directory: &Path, name: &str, what: impl Fn() -> String) -> Result<Lock, Error> {
-    prepare(directory)?;
-    let path = directory.join(name);
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| file_error("open", &path, source))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let pid = read_pid(&mut file);
-                return Err(Error::Busy { what: what(), pid });
-            }
-            Err((_, errno)) => return Err(file_error("lock", &path, errno.into())),
-        };
-        let metadata = file
-            .metadata()
-            .map_err(|source| file_error("inspect", &path, source))?;
-        if metadata.nlink() == 0 {
-            continue; // its last owner removed it between our open and our lock
-        }
-        // Emptied first: who reads in between finds nothing and asks again, instead of a dead owner's pid.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(|source| file_error("write", &path, source))?;
-        return Ok(Lock { _file: file, path });
-    }
 }
 
 fn prepare(directory: &Path) -> Result<(), Error> {
@@ -172,32 +255,14 @@ fn prepare(directory: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(directory)
         .map_err(|source| file_error("inspect", directory, source))?;
     let uid = nix::unistd::geteuid().as_raw();
-    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
+    let is_owned = metadata.uid() == uid || uid == 0;
+    if !metadata.is_dir() || !is_owned || metadata.mode() & 0o022 != 0 {
         return Err(Error::Untrusted {
             path: directory.to_owned(),
             uid,
         });
     }
     Ok(())
-}
-
-/// The owner's pid, or `unknown` when the owner does not get around to writing it.
-fn read_pid(file: &mut File) -> String {
-    for _ in 0..PID_ATTEMPTS {
-        let mut text = String::new();
-        // A pid has at most 7 digits (PID_MAX_LIMIT); never trust a file's length.
-        if (&*file).take(16).read_to_string(&mut text).is_ok()
-            && let Some(pid) = text.strip_suffix('\n')
-            && pid.parse::<u32>().is_ok()
-        {
-            return pid.to_owned();
-        }
-        if file.rewind().is_err() {
-            break;
-        }
-        thread::sleep(PID_RETRY);
-    }
-    "unknown".to_owned()
 }
 
 fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
@@ -212,56 +277,51 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn vhid(value: u8) -> Vhid {
-        Vhid::new(value).unwrap()
-    }
+    /// No interface has it, so no carpd of this machine is in the way.
+    const NO_INTERFACE: u32 = u32::MAX;
 
     #[test]
-    fn second_owner_is_refused_and_told_the_first_ones_pid() {
-        let directory = tempfile::tempdir().unwrap();
-        let held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
-        let refused = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap_err();
+    fn a_place_has_one_owner_until_it_is_released() {
+        let held = acquire_hook(NO_INTERFACE, "eth0", "xdp").unwrap();
+        let refused = acquire_hook(NO_INTERFACE, "eth0", "xdp").unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!(
-                "vhid 7 on eth0 is already served by pid {}",
+                "datapath xdp on eth0 is already served by pid {}",
                 std::process::id()
             )
         );
+        acquire_hook(NO_INTERFACE, "eth0", "tcx-0").unwrap();
+        acquire_hook(NO_INTERFACE - 1, "eth0", "xdp").unwrap();
         drop(held);
-        acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
+        acquire_hook(NO_INTERFACE, "eth0", "xdp").unwrap();
     }
 
     #[test]
-    fn other_namespace_interface_or_vhid_is_another_lock() {
-        let directory = tempfile::tempdir().unwrap();
-        let _held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
-        for (namespace, interface, id) in [
-            ((4, 11), "eth0", 7),
-            ((4, 10), "eth1", 7),
-            ((4, 10), "eth0", 8),
-        ] {
-            acquire_vhid_in(directory.path(), namespace, interface, vhid(id)).unwrap();
+    fn an_owner_with_a_full_queue_is_still_one() {
+        let _held = acquire_hook(NO_INTERFACE - 2, "eth0", "xdp").unwrap();
+        let mut last = String::new();
+        for _ in 0..2 * BACKLOG {
+            let refused = acquire_hook(NO_INTERFACE - 2, "eth0", "xdp").unwrap_err();
+            last = refused.to_string();
         }
-    }
-
-    #[test]
-    fn released_lock_leaves_no_file() {
-        let directory = tempfile::tempdir().unwrap();
-        drop(acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn leftover_of_a_crash_is_taken_over_with_our_pid() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("lock:4:10:eth0:7");
-        fs::write(&path, "1234567\n").unwrap();
-        let _held = acquire_vhid_in(directory.path(), (4, 10), "eth0", vhid(7)).unwrap();
-        assert_eq!(
-            fs::read_to_string(path).unwrap(),
-            format!("{}\n", std::process::id())
+        assert!(
+            last.ends_with("a process that does not say which"),
+            "{last}"
         );
+    }
+
+    #[test]
+    fn whole_names_are_looked_for() {
+        let held = Held(
+            "Num       RefCount Protocol Flags    Type St Inode Path\n\
+             0000000000000000: 00000002 00000000 00010000 0001 01 17 @carpd/vhid/3/17\n\
+             0000000000000000: 00000002 00000000 00010000 0001 01 18 /run/@carpd/vhid/3/1\n\
+             0000000000000000: 00000003 00000000 00000000 0001 03 19\n"
+                .to_owned(),
+        );
+        let serves = |vhid| held.serves(3, Vhid::new(vhid).unwrap());
+        assert!(serves(17) && !serves(1) && !serves(7));
     }
 
     #[test]
@@ -270,10 +330,9 @@ mod tests {
         let open = directory.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let refused = acquire_vhid_in(&open, (4, 10), "eth0", vhid(7)).unwrap_err();
+        let refused = prepare(&open).unwrap_err();
         assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
-        let refused =
-            acquire_vhid_in(&directory.path().join("a/b"), (4, 10), "eth0", vhid(7)).unwrap_err();
+        let refused = prepare(&directory.path().join("a/b")).unwrap_err();
         assert!(
             refused.to_string().starts_with("failed to create "),
             "{refused}"

@@ -26,6 +26,7 @@ impl OwnsDescriptor for netlink_sys::Socket {}
 impl OwnsDescriptor for aya::maps::RingBuf<aya::maps::MapData> {}
 impl<L> OwnsDescriptor for aya_log::EbpfLogger<L> {}
 impl OwnsDescriptor for crate::io::timer::Timer {}
+impl OwnsDescriptor for crate::lock::Questions {}
 
 /// Lets the runtime say when `source` is readable.
 ///

@@ -18,6 +18,7 @@ mod hostile;
 mod interop;
 mod keepalived;
 mod lab;
+mod locks;
 mod memory;
 mod options;
 mod privileges;

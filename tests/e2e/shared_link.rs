@@ -80,7 +80,8 @@ fn the_same_vhid_twice_on_one_interface_is_refused_with_the_owners_pid() -> Resu
     let pair = Pair::new(lab!())?;
     let first = pair.carpd(&pair.a, SLOW)?;
     for datapath in ["auto", "socket"] {
-        let ended = Carpd::for_address(ADDRESS, SLOW)?
+        // With the same options it would be left as it is: see `locks`.
+        let ended = Carpd::for_address(ADDRESS, &format!("{SLOW} -k 60"))?
             .datapath(datapath)
             .run(&pair.a)?;
         ensure!(ended.status == 2, "{ended:?}");

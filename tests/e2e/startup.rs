@@ -150,7 +150,7 @@ fn daemonize_reports_an_error_at_start_with_its_status() -> Result<()> {
 fn a_daemonized_second_server_of_a_vhid_is_refused_by_the_parent() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let first = pair.carpd(&pair.a, SLOW)?;
-    let ended = Carpd::for_address(ADDRESS, &format!("{SLOW} -B"))?
+    let ended = Carpd::for_address(ADDRESS, &format!("{SLOW} -k 60 -B"))?
         .datapath("auto")
         .run(&pair.a)?;
     ensure!(ended.status == 2, "{ended:?}");

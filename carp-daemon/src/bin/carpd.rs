@@ -9,6 +9,7 @@ use carp_daemon::cli::{self, Invocation, Request};
 use carp_daemon::daemonize::{self, Process, Readiness};
 use carp_daemon::detach;
 use carp_daemon::engine;
+use carp_daemon::lock;
 use carp_daemon::log::{self, Logger};
 use carp_daemon::privileges::{self, Needs, realtime};
 use tracing::{error, info, warn};
@@ -71,8 +72,10 @@ fn start(mut invocation: Invocation) -> ExitCode {
     match daemonize::daemonize() {
         Ok(Process::Daemon(readiness)) => serve(invocation, Some(readiness)),
         Ok(Process::Parent(report)) => {
-            if !report.message.is_empty() {
-                complain(&format!("error: {}", report.message));
+            match (report.status, report.message.as_str()) {
+                (_, "") => {}
+                (0, message) => complain(message),
+                (_, message) => complain(&format!("error: {message}")),
             }
             report.status.into()
         }
@@ -102,15 +105,23 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let message = format!("{failure:#}");
-    if let Some(readiness) = readiness.take() {
+    let status = match failure.downcast_ref() {
+        Some(engine::Error::Lock(lock::Error::Same { .. })) => 0,
+        Some(_) | None => EXIT_RUN_TIME,
+    };
+    if readiness.is_some() {
         // The parent says it on the console.
         logger.leave_console();
-        error!("{message}");
-        readiness.failed(EXIT_RUN_TIME, &message);
+    }
+    if status == 0 {
+        info!("{message}");
     } else {
         error!("{message}");
     }
-    EXIT_RUN_TIME.into()
+    if let Some(readiness) = readiness.take() {
+        readiness.ended(status, &message);
+    }
+    status.into()
 }
 
 /// Serves, and gives up what that does not take before anybody is told that we are ready.

@@ -389,7 +389,12 @@ fn bad_value_is_refused_naming_option_value_and_what_is_accepted() {
             "IPv6 virtual addresses are not served yet",
         ),
         ("-m", "10.0.0.1", "--mcast", "224.0.0.0 to 239.255.255.255"),
-        ("-i", "much-too-long-a-name", "--interface", "1 to 15 bytes"),
+        (
+            "-i",
+            &"much-too-long-a-name".repeat(7),
+            "--interface",
+            "1 to 127 bytes",
+        ),
         ("-i", "../etc", "--interface", "without '/'"),
         ("-f", "local8", "--facility", "local7"),
         ("--datapath", "ebpf", "--datapath", "xdp-native"),

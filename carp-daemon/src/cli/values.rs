@@ -9,8 +9,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::config::VirtualAddress;
 use crate::log::{Destination, Facility};
 
-/// Longest interface name: IFNAMSIZ with its final NUL is 16 (include/uapi/linux/if.h).
-const INTERFACE_NAME_MAX: usize = 15;
+/// Longest alternative name of an interface: ALTIFNAMSIZ with its final NUL is 128 (include/uapi/linux/if.h).
+const INTERFACE_NAME_MAX: usize = 127;
 
 /// A whole number as `strtoul` with base 0 reads it, but nothing more and nothing less.
 fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {

@@ -126,14 +126,27 @@ impl Engine {
             let mut vhosts = wanted.vhosts.iter();
             vhosts.any(|vhost| self.vhosts[*vhost].config.vhid == *vhid)
         };
-        let strangers: Vec<Fenced> = self
+        let mut strangers: Vec<Fenced> = self
             .datapath
             .fenced(ifindex)
             .into_iter()
             .filter(|fenced| !configured(fenced))
-            // Who holds the lock lives, and knows what to do.
-            .filter(|fenced| is_ours(fenced) || lock::acquire(&wanted.name, fenced.vhid).is_ok())
             .collect();
+        if strangers.is_empty() {
+            return;
+        }
+        // Whoever holds its lock lives, and knows what to do.
+        let held = match lock::Held::look() {
+            Ok(held) => held,
+            Err(error) => {
+                warn!(
+                    "{name}: what other carpd left is not looked at: {}",
+                    datapath::Chain(&error)
+                );
+                return;
+            }
+        };
+        strangers.retain(|fenced| is_ours(fenced) || !held.serves(ifindex, fenced.vhid));
         for Fenced { address, vhid } in strangers {
             let here = self.addresses.get(&ifindex).into_iter().flatten();
             let left: Vec<Address> = here

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::arp_watch::ArpWatch;
-use crate::io::netlink::Address;
+use crate::io::netlink::{Address, Link};
 use crate::io::port::Port;
+use tracing::info;
 
 /// One interface that virtual hosts live on.
 pub struct Interface {
@@ -76,6 +77,24 @@ impl Interface {
             }
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         })
+    }
+}
+
+/// Gives interfaces that are configured by an alternative name their own one, so that two names of one interface are not
+/// taken for two interfaces.
+pub fn take_present_names(vhosts: &mut [VhostConfig], links: &[Link]) {
+    let mut said = BTreeSet::new();
+    for vhost in vhosts {
+        let configured = &mut vhost.interface;
+        if links.iter().any(|link| link.name == *configured) {
+            continue;
+        }
+        if let Some(link) = links.iter().find(|link| link.is_called(configured)) {
+            if said.insert(configured.clone()) {
+                info!("{configured} is another name of {}", link.name);
+            }
+            configured.clone_from(&link.name);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::io::clock;
 use crate::io::datapath::Chain;
 use crate::io::netlink::{Address, Event, Heard, Link};
 use crate::io::port::Port;
+use crate::lock::{self, Wanted};
 
 /// Time between two attempts to open an interface that is there.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -78,7 +79,7 @@ impl Engine {
                 None => changed.iter().any(|index| {
                     self.links
                         .get(index)
-                        .is_some_and(|link| link.name == wanted.name)
+                        .is_some_and(|link| link.is_called(&wanted.name))
                 }),
             };
             if concerned {
@@ -113,7 +114,7 @@ impl Engine {
     /// Finds an interface at the start, where failing is still an option.
     pub(super) fn find_at_start(&mut self, interface: usize) -> Result<(), Error> {
         let name = &self.interfaces[interface].name;
-        match self.links.values().find(|link| link.name == *name).cloned() {
+        match self.link_of(interface) {
             Some(link) => self.arrive(interface, &link),
             None if self.wait_interface => {
                 warn!("interface {name} does not exist: waiting for it");
@@ -123,16 +124,49 @@ impl Engine {
         }
     }
 
+    /// The link that an interface's configured name means now.
+    pub(super) fn link_of(&self, interface: usize) -> Option<Link> {
+        let name = &self.interfaces[interface].name;
+        let mut links = self.links.values();
+        links.find(|link| link.is_called(name)).cloned()
+    }
+
+    /// Makes us the only ones who serve the virtual hosts of an interface. `patient`: waits for an owner that is
+    /// stopping.
+    ///
+    /// # Errors
+    /// Who else serves one of them, or its address.
+    pub(super) fn lock(
+        &mut self,
+        interface: usize,
+        link: &Link,
+        patient: bool,
+    ) -> Result<(), lock::Error> {
+        if self.locks.has(link.index) {
+            return Ok(());
+        }
+        for vhost in &self.interfaces[interface].vhosts {
+            let config = &self.vhosts[*vhost].config;
+            let wanted = Wanted {
+                ifindex: link.index,
+                interface: &link.name,
+                vhid: config.vhid,
+                addresses: config.addresses.iter().map(|it| it.address).collect(),
+            };
+            if let Err(error) = self.locks.acquire(&wanted, patient) {
+                self.locks.release(link.index);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Brings one interface and its virtual hosts up to what is known about the namespace.
     pub(super) fn follow(&mut self, interface: usize, now: Instant) {
         let known = self.interfaces[interface].port.as_ref().map(Port::ifindex);
         let link = match known {
             Some(index) => self.links.get(&index).cloned(),
-            None => self
-                .links
-                .values()
-                .find(|link| link.name == self.interfaces[interface].name)
-                .cloned(),
+            None => self.link_of(interface),
         };
         match (known, link) {
             (Some(index), None) => {
@@ -143,11 +177,7 @@ impl Engine {
                 self.tell(interface, None, now);
                 self.depart(interface, index);
                 // One of the same name may be there already.
-                if self
-                    .links
-                    .values()
-                    .any(|link| link.name == self.interfaces[interface].name)
-                {
+                if self.link_of(interface).is_some() {
                     self.follow(interface, now);
                 }
             }
@@ -176,6 +206,7 @@ impl Engine {
     /// An interface appeared: open its port, join its groups, listen.
     fn arrive(&mut self, interface: usize, link: &Link) -> Result<(), Error> {
         let name = || link.name.clone();
+        self.lock(interface, link, false)?;
         let mut port = Port::open(link).map_err(|source| Error::Interface {
             action: "open a packet socket",
             interface: name(),
@@ -217,6 +248,7 @@ impl Engine {
     /// An interface disappeared, and with it whatever was configured on it.
     fn depart(&mut self, interface: usize, ifindex: u32) {
         self.datapath.forget(ifindex);
+        self.locks.release(ifindex);
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
         self.interfaces[interface].said_sourceless = false;
@@ -373,6 +405,7 @@ mod tests {
         let link = Link {
             index: 5,
             name: "eth0".into(),
+            other_names: Vec::new(),
             mac: [2, 0, 0, 0, 0, 1],
             admin_up: true,
             running: true,

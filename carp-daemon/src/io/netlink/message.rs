@@ -80,6 +80,7 @@ fn link(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         index: u32::from_ne_bytes(header[4..8].try_into().ok()?),
         name: String::new(),
+        other_names: Vec::new(),
         mac: [0; 6],
         admin_up: has(libc::IFF_UP),
         running: has(libc::IFF_RUNNING),
@@ -93,6 +94,7 @@ fn link(payload: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
             libc::IFLA_XDP => link.xdp_program = xdp_program(value),
             libc::IFLA_LINKINFO => link.kind = kind(value),
+            libc::IFLA_PROP_LIST => link.other_names = other_names(value),
             _ => {}
         }
     }
@@ -102,6 +104,15 @@ fn link(payload: &[u8]) -> Option<Link> {
 /// Without its final zero.
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into()
+}
+
+/// Every `IFLA_ALT_IFNAME` out of a nested `IFLA_PROP_LIST`.
+fn other_names(value: &[u8]) -> Vec<String> {
+    NlasIterator::new(value)
+        .map_while(Result::ok)
+        .filter(|property| property.kind() == libc::IFLA_ALT_IFNAME)
+        .map(|property| text(property.value()))
+        .collect()
 }
 
 /// `IFLA_INFO_KIND` out of a nested `IFLA_LINKINFO`.
@@ -208,6 +219,10 @@ mod tests {
                     &attribute(IFLA_XDP_PROG_ID, &99_u32.to_ne_bytes()),
                 ),
                 &attribute(
+                    libc::IFLA_PROP_LIST,
+                    &attribute(libc::IFLA_ALT_IFNAME, b"lan0\0"),
+                ),
+                &attribute(
                     libc::IFLA_LINKINFO,
                     &attribute(libc::IFLA_INFO_KIND, b"veth\0"),
                 ),
@@ -220,6 +235,7 @@ mod tests {
                 Message::Event(Event::Link(Link {
                     index: 42,
                     name: "eth0".into(),
+                    other_names: vec!["lan0".into()],
                     mac: [2, 0, 0, 0, 0, 1],
                     admin_up: true,
                     running: true,

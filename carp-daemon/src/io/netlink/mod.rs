@@ -29,6 +29,8 @@ pub struct Link {
     pub index: u32,
     /// Name.
     pub name: String,
+    /// Alternative names (`ip link property add … altname`), Linux 5.5.
+    pub other_names: Vec<String>,
     /// Ethernet address; zeros when the interface has none.
     pub mac: [u8; 6],
     /// Set up by the administrator.
@@ -42,6 +44,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether it has this name, or has it as well.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.other_names.iter().any(|other| other == name)
+    }
+
     /// Whether it is an end of a virtual cable.
     #[must_use]
     pub fn is_veth(&self) -> bool {

@@ -1,0 +1,248 @@
+//! The locks of a daemon's virtual hosts, and what it tells others that want one of them.
+//!
+//! Whoever connects to a lock is sent the fingerprint of the options that its owner was started with, if it is root or the
+//! owner's user. So a second start can tell that what it was asked for is running already (`ifup` runs hooks again). An
+//! owner that is stopping answers nobody: the next start waits for it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_common::units::Vhid;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use tokio::io::unix::AsyncFd;
+
+use super::{Error, Owner, address_name, bind, vhid_name};
+use crate::io::clock;
+use crate::sys;
+
+/// How long a start waits for an owner that is stopping.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two attempts meanwhile.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Questions that are answered at once; the next ones after [`PAUSE`], so that asking costs the election nothing.
+const AT_ONCE: usize = 16;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of a fingerprint.
+const ANSWER_LEN: usize = size_of::<u64>();
+
+/// What one virtual host needs to itself.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The interface.
+    pub ifindex: u32,
+    /// Its name, for errors.
+    pub interface: &'a str,
+    /// On that interface.
+    pub vhid: Vhid,
+    /// In the whole network namespace.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Every lock of this process's virtual hosts.
+#[derive(Debug)]
+pub struct Locks {
+    /// Each with its interface, by a number that is never used again.
+    held: BTreeMap<u64, (u32, UnixListener)>,
+    next: u64,
+    /// Readable when somebody asks: one epoll instance for all locks, which costs the runtime one registration.
+    questions: AsyncFd<Questions>,
+    fingerprint: u64,
+    /// There may be more questions; not to be looked at before.
+    paused_until: Option<Instant>,
+}
+
+impl Locks {
+    /// None yet. `fingerprint`: of the options that this process was started with.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no descriptor left.
+    pub fn new(fingerprint: u64) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Self {
+            held: BTreeMap::new(),
+            next: 0,
+            questions: sys::watch(Questions(epoll))?,
+            fingerprint,
+            paused_until: None,
+        })
+    }
+
+    /// Takes what a virtual host needs. `patient`: an owner may be stopping, wait for it; this blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Same`] when a process with our fingerprint has it; [`Error::Busy`] when another one has, or this one.
+    pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), Error> {
+        let Wanted {
+            ifindex,
+            interface,
+            vhid,
+            ref addresses,
+        } = *wanted;
+        let patience = if patient { PATIENCE } else { Duration::ZERO };
+        let deadline = clock::now() + patience;
+        let what = format!("vhid {vhid} on {interface}");
+        self.take(ifindex, &vhid_name(ifindex, vhid), &what, deadline)?;
+        for address in addresses {
+            let what = format!("{what}: its address {address}");
+            self.take(ifindex, &address_name(*address), &what, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Whether those of an interface are held.
+    #[must_use]
+    pub fn has(&self, ifindex: u32) -> bool {
+        self.held.values().any(|(on, _)| *on == ifindex)
+    }
+
+    /// Releases those of an interface.
+    pub fn release(&mut self, ifindex: u32) {
+        // Closing takes them out of the epoll instance.
+        self.held.retain(|_, (on, _)| *on != ifindex);
+    }
+
+    /// When there is something to answer that waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Answers those who ask; others wake the task again.
+    ///
+    /// # Errors
+    ///
+    /// What `epoll_wait(2)` answers.
+    pub fn poll_questions(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.paused_until.is_some_and(|until| clock::now() < until) {
+            return Ok(());
+        }
+        self.paused_until = None;
+        while let Poll::Ready(guard) = self.questions.poll_read_ready(context) {
+            let mut guard = guard?;
+            let mut asked = [EpollEvent::empty(); AT_ONCE];
+            let number = self
+                .questions
+                .get_ref()
+                .0
+                .wait(&mut asked, EpollTimeout::ZERO)?;
+            if number == 0 {
+                guard.clear_ready();
+                continue;
+            }
+            for event in &asked[..number] {
+                if let Some((_, listener)) = self.held.get(&event.data()) {
+                    answer(listener, self.fingerprint);
+                }
+            }
+            self.paused_until = Some(clock::now() + PAUSE);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        ifindex: u32,
+        name: &str,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mut owner = Owner::UNKNOWN;
+        loop {
+            if let Some(listener) = bind(name)? {
+                return self.keep(ifindex, name, listener);
+            }
+            let left = deadline.saturating_duration_since(clock::now());
+            let (connection, seen) = super::owner(name);
+            if seen != Owner::UNKNOWN {
+                owner = seen;
+            }
+            let theirs = connection.and_then(|connection| ask(connection, left));
+            match theirs {
+                Some(theirs) if theirs == self.fingerprint && owner.is_trusted() => {
+                    return Err(Error::Same {
+                        what: what.to_owned(),
+                        owner,
+                    });
+                }
+                // It did not answer, so it may be about to end.
+                None if !left.is_zero() => thread::sleep(RETRY.min(left)),
+                Some(_) | None => {
+                    return Err(Error::Busy {
+                        what: what.to_owned(),
+                        owner,
+                    });
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, ifindex: u32, name: &str, listener: UnixListener) -> Result<(), Error> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
+        self.questions
+            .get_ref()
+            .0
+            .add(&listener, event)
+            .map_err(|errno| Error::Socket {
+                action: "watch",
+                name: name.to_owned(),
+                source: errno.into(),
+            })?;
+        self.held.insert(self.next, (ifindex, listener));
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// An epoll instance over all locks, as the runtime watches it: readable when somebody asks at one of them.
+#[derive(Debug)]
+pub struct Questions(Epoll);
+
+impl std::os::fd::AsRawFd for Questions {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.0.as_raw_fd()
+    }
+}
+
+/// One of those who ask. That it went away, or is not to know, is no matter.
+fn answer(listener: &UnixListener, fingerprint: u64) {
+    let Ok((mut connection, _)) = listener.accept() else {
+        return;
+    };
+    let credentials = getsockopt(&connection, PeerCredentials);
+    let may_know = credentials.is_ok_and(|peer| {
+        let credentials = Some((peer.pid(), peer.uid()));
+        Owner { credentials }.is_trusted()
+    });
+    if may_know {
+        // A new connection has room for it.
+        let _ = connection
+            .set_nonblocking(true)
+            .and_then(|()| connection.write_all(&fingerprint.to_ne_bytes()));
+    }
+}
+
+/// The fingerprint that an owner sends within `patience`.
+fn ask(connection: OwnedFd, patience: Duration) -> Option<u64> {
+    if patience.is_zero() {
+        return None;
+    }
+    let mut connection = UnixStream::from(connection);
+    connection.set_nonblocking(false).ok()?;
+    connection.set_read_timeout(Some(patience)).ok()?;
+    let mut bytes = [0; ANSWER_LEN];
+    connection.read_exact(&mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes))
+}
