@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn walked(line: &[&str]) -> (Vec<String>, Vec<(usize, usize)>) {
-        let mut command = super::super::Arguments::command();
+        let mut command = super::super::arguments::Arguments::command();
         command.build();
         let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
         let Words { words, secrets } = walk(&command, &argv);

@@ -1,6 +1,11 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
 use carp_common::proto::Key;
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile};
 
 use super::*;
+use crate::config::{Datapath, Fence, Ownership, VhostConfig};
 
 const REQUIRED: [&str; 8] = [
     "carpd",

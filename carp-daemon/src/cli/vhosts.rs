@@ -9,7 +9,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use super::{Arguments, Error, getopt, virtual_host};
+use super::arguments::Arguments;
+use super::{Error, getopt, virtual_host};
 use crate::config::VhostConfig;
 
 /// Options that concern the whole process; every other one concerns a virtual host.
@@ -115,7 +116,7 @@ fn one(
     let mut arguments = Arguments::from_arg_matches_mut(&mut matches).map_err(refused)?;
     // What concerns several lines alike is said once.
     let (mut new_notes, mut new_warnings) = (Vec::new(), Vec::new());
-    let vhost = virtual_host(
+    let vhost = virtual_host::describe(
         &mut arguments,
         Vec::new(),
         &mut new_notes,

@@ -1,0 +1,257 @@
+//! The options as clap reads them, and what `--help` says.
+
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::units::{DeadRatio, Profile, Vhid};
+use clap::{ArgAction, Parser};
+
+use super::values::{self, Lease};
+use crate::config::{Datapath, Fence, VirtualAddress};
+use crate::log;
+
+const AFTER_HELP: &str = "\
+Example: share 10.1.1.252 on eth0; carpd adds and removes the address itself.
+
+  carpd --interface=eth0 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252/24
+
+With --upscript the scripts own the address, exactly as with ucarp:
+
+  carpd --interface=eth0 --srcip=10.1.1.1 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252 \\
+        --upscript=/etc/vip-up.sh --downscript=/etc/vip-down.sh --shutdown
+
+Numbers are decimal, hexadecimal after 0x, octal after 0. Long options may be abbreviated. Of a repeated option the \
+last one counts.
+
+Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT and HUP stop, handing over at once.
+Exit status: 0 after an ordered stop or where a carpd with these options serves already, 1 for usage and configuration, 2 for what failed at run time.";
+
+/// carpd shares virtual IP addresses between hosts: CARP for Linux, in ucarp's place.
+#[derive(Debug, Parser)]
+#[command(
+    name = "carpd",
+    version,
+    infer_long_args = true,
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = AFTER_HELP,
+    max_term_width = 110
+)]
+pub struct Arguments {
+    /// Interface to share addresses on [default: the first that is up with an IPv4 address, not loopback]
+    #[arg(short, long, value_name = "IF", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::interface)]
+    pub interface: Option<String>,
+
+    /// Our own address, source of advertisements [default: the interface's first]
+    #[arg(short, long, value_name = "IP", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::source)]
+    pub srcip: Option<Ipv4Addr>,
+
+    /// Virtual host id, the same on all hosts that share an address: 1 to 255
+    // The aliases keep ucarp's abbreviations, which --version and --vhosts would make ambiguous.
+    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::vhid)]
+    pub vhid: Option<Vhid>,
+
+    /// Serve several virtual hosts in one process: each line of FILE holds the options of one
+    #[arg(long, value_name = "FILE", help_heading = "Who we are")]
+    pub vhosts: Option<PathBuf>,
+
+    /// Password, at most 19 bytes; other users could read it before it is hidden, so better use --passfile
+    #[arg(
+        short,
+        long,
+        value_name = "PASSWORD",
+        help_heading = "Who we are",
+        allow_hyphen_values = true,
+        overrides_with = "passfile"
+    )]
+    // Which of the passwords that `getopt` found.
+    pub pass: Option<usize>,
+
+    /// File whose first line is the password
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "FILE",
+        help_heading = "Who we are",
+        allow_hyphen_values = true,
+        overrides_with = "pass"
+    )]
+    pub passfile: Option<PathBuf>,
+
+    /// Virtual address, the same on all hosts; carpd assigns it with this prefix length [default prefix: 32]
+    #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
+          value_parser = values::virtual_address)]
+    pub addr: Option<VirtualAddress>,
+
+    /// Seconds between two advertisements: 0 to 255
+    #[arg(short = 'b', long, value_name = "SECONDS", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "1", value_parser = values::byte)]
+    pub advbase: u8,
+
+    /// Added to --advbase, in 1/256 s: 0 to 255; the host that advertises most often is preferred
+    #[arg(short = 'k', long, value_name = "SKEW", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "0", value_parser = values::byte)]
+    pub advskew: u8,
+
+    /// A master is dead after this many times --advbase of silence: 1 to 255
+    #[arg(short = 'r', long, value_name = "RATIO", help_heading = "Election", allow_hyphen_values = true,
+          default_value = "3", value_parser = values::dead_ratio)]
+    pub deadratio: DeadRatio,
+
+    /// Take over from a worse master at once, instead of waiting for its silence
+    // The alias keeps ucarp's abbreviation, which --profile would make ambiguous.
+    #[arg(short = 'P', long, alias = "pr", help_heading = "Election")]
+    pub preempt: bool,
+
+    /// Whose habits to follow on the wire [default: ucarp]
+    #[arg(long, value_name = "PROFILE", help_heading = "Election", value_parser = values::profile(),
+          default_value = "ucarp", hide_default_value = true)]
+    pub profile: Profile,
+
+    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, the password one that no ucarp used
+    #[arg(long, help_heading = "Election")]
+    pub strict_counter: bool,
+
+    /// No peer is an OpenBSD: a counter that was heard before proves nothing, whoever repeats it
+    #[arg(long, help_heading = "Election")]
+    pub no_openbsd: bool,
+
+    /// Run FILE IF ADDR [XPARAM] to become master; without it carpd adds and removes the address itself
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    pub upscript: Option<PathBuf>,
+
+    /// Run FILE IF ADDR [XPARAM] to become backup, also at start
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    pub downscript: Option<PathBuf>,
+
+    /// Third argument of the scripts
+    #[arg(
+        short,
+        long,
+        value_name = "VALUE",
+        help_heading = "Scripts",
+        allow_hyphen_values = true
+    )]
+    pub xparam: Option<OsString>,
+
+    /// Do not run the down script at start
+    #[arg(short, long, help_heading = "Scripts")]
+    pub neutral: bool,
+
+    /// Run the down script at exit, unless backup
+    #[arg(short = 'z', long, help_heading = "Scripts")]
+    pub shutdown: bool,
+
+    /// End a script, with all it started, after this long: 1 to 86400
+    #[arg(long, value_name = "SECONDS", help_heading = "Scripts", allow_hyphen_values = true, default_value = "60",
+          value_parser = values::script_timeout)]
+    pub script_timeout: Duration,
+
+    /// Multicast group of the advertisements
+    #[arg(short, long, visible_alias = "mcastip", value_name = "IP", help_heading = "Network",
+          allow_hyphen_values = true, default_value = "224.0.0.18", value_parser = values::group)]
+    pub mcast: Ipv4Addr,
+
+    /// Send advertisements as Ethernet broadcast and do not join the group
+    // The alias keeps ucarp's abbreviation, which --no-openbsd would make ambiguous.
+    #[arg(short = 'M', long, alias = "no", help_heading = "Network")]
+    pub nomcast: bool,
+
+    /// Ignore the carrier of the interface
+    #[arg(short = 'S', long, help_heading = "Network")]
+    pub ignoreifstate: bool,
+
+    /// Wait for an interface that is not there yet
+    #[arg(long, help_heading = "Network")]
+    pub wait_interface: bool,
+
+    /// How advertisements are received
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PATH",
+        help_heading = "Network",
+        default_value = "auto"
+    )]
+    pub datapath: Datapath,
+
+    /// What the kernel drops while a master's daemon is dead, stopped or starved; not with the datapath socket
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        help_heading = "Guard",
+        default_value = "arp"
+    )]
+    pub fence: Fence,
+
+    /// The addresses carpd adds vanish by themselves this long after a daemon died: 5 to 86400, 0 for never
+    #[arg(long, value_name = "SECONDS", help_heading = "Guard", allow_hyphen_values = true, default_value = "30",
+          value_parser = values::lease)]
+    pub lease: Lease,
+
+    /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
+    #[arg(long, help_heading = "Guard")]
+    pub realtime: bool,
+
+    /// Keep what was heard from peers in DIR over a restart, against replay; makes DIR [default: $STATE_DIRECTORY, else
+    /// /var/lib/carpd where that exists]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help_heading = "Guard",
+        allow_hyphen_values = true
+    )]
+    pub state_dir: Option<PathBuf>,
+
+    /// Remove the kernel program that a killed carpd left on the interface, and exit
+    #[arg(
+        long,
+        value_name = "IF",
+        help_heading = "Guard",
+        allow_hyphen_values = true,
+        value_parser = values::interface
+    )]
+    pub detach: Option<String>,
+
+    /// Run in the background; the exit status tells how the start went
+    // The alias keeps ucarp's abbreviation, which --datapath would make ambiguous.
+    #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
+    pub daemonize: bool,
+
+    /// Syslog facility, `none` for no syslog [default: daemon; none where the output goes to the journal]
+    // The alias keeps ucarp's abbreviation, which --fence would make ambiguous.
+    #[arg(short, long, alias = "f", value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
+          value_parser = values::facility)]
+    pub facility: Option<log::Destination>,
+
+    /// Log what is received and decided in detail
+    #[arg(short = 'D', long, help_heading = "Process")]
+    pub debug: bool,
+
+    /// Print this
+    #[arg(short, long, action = ArgAction::HelpShort, help_heading = "Process")]
+    pub help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Process")]
+    pub version: Option<bool>,
+}
