@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::io::datapath::{FenceTable, Pins, Removal};
+use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs};
 use crate::io::netlink::Requests;
 use crate::lock;
 
@@ -15,6 +15,18 @@ pub enum Error {
     /// Somebody is alive there.
     #[error(transparent)]
     Lock(#[from] lock::Error),
+    /// A program is there whose pin is not.
+    #[error(
+        "{program} is still attached to {interface}, and pinned nowhere that this process can see: its carpd is alive \
+         without a bpffs, or was killed in a container or mount namespace of its own, which goes on; run this there, or \
+         end that container"
+    )]
+    Elsewhere {
+        /// The program's name.
+        program: String,
+        /// Where it is attached.
+        interface: String,
+    },
     /// The interfaces could not be listed.
     #[error("failed to list the interfaces")]
     Links(#[source] io::Error),
@@ -28,9 +40,8 @@ pub enum Error {
 pub fn from(interface: &str) -> Result<Removal, Error> {
     let pins = Pins::existing()?;
     pins.remove_dead();
-    let links = Requests::new()
-        .and_then(|mut requests| requests.links())
-        .map_err(Error::Links)?;
+    let mut requests = Requests::new().map_err(Error::Links)?;
+    let links = requests.links().map_err(Error::Links)?;
     let Some(link) = links.into_iter().find(|link| link.is_called(interface)) else {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
@@ -44,5 +55,13 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
             }
         }
     }
-    Ok(removal)
+    // Asked again: what was removed is listed no more.
+    let now = requests.link(link.index).map_err(Error::Links)?;
+    match attached_programs(&now).into_iter().next() {
+        Some(program) if removal.refused.is_empty() => Err(Error::Elsewhere {
+            program,
+            interface: interface.to_owned(),
+        }),
+        Some(_) | None => Ok(removal),
+    }
 }

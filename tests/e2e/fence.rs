@@ -1,6 +1,7 @@
 //! The MASTER's daemon is killed or stopped: its kernel falls silent before another host takes over.
 
 mod leftovers;
+mod sandbox;
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `kernel` | the kernel program and its maps |
 //! | `hook` | the ways to attach it: XDP in the driver or in the stack, tcx |
+//! | `attached` | carpd's programs as the kernel lists them |
+//! | `bpffs` | the file system of pinned programs, where it outlives us |
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
 //! | `guard` | the maps that it looks virtual hosts up in |
 //! | `fence` | the table of addresses that the host must not answer for |
@@ -14,6 +16,8 @@
 //! All run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
 //! has one rung; different interfaces may have different ones. All but sockets share one object and one ring.
 
+mod attached;
+mod bpffs;
 pub mod error;
 mod fence;
 mod guard;
@@ -34,6 +38,8 @@ use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use tracing::debug;
 
+pub use self::attached::programs as attached_programs;
+pub use self::bpffs::Survival;
 pub use self::fence::{FenceTable, Fenced};
 pub use self::guard::Endpoints;
 use self::hook::{Attachment, Hook};

@@ -4,11 +4,7 @@
 //! place (an interface of a network namespace, and a hook there), and each place a lock: who holds it serves there;
 //! what is pinned at a place whose lock is free is a leftover. The next start takes over what it can use and removes
 //! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lies the table of fenced addresses.
-//!
-//! A mount belongs to a mount namespace, and goes with it: a process that was given one of its own (`ip netns exec`, a
-//! service with private mounts) finds nothing of what an earlier one pinned, unless the bpffs was mounted before.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -16,16 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
-use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::{debug, info, warn};
 
+use super::bpffs::{Bpffs, DIRECTORY, Survival};
 use crate::lock::{self, Lock};
 use crate::sys;
-
-/// Our bpffs, beside the locks.
-const DIRECTORY: &str = "/run/carpd/bpf";
 
 /// The pin of the table of fenced addresses; the number is that of its layout, for versions that come to differ.
 const FENCE_TABLE: &str = "fence-1";
@@ -34,48 +25,68 @@ const FENCE_TABLE: &str = "fence-1";
 /// attach one.
 const TABLE_GRACE: Duration = Duration::from_secs(60);
 
+/// What follows where the pins end with the daemon, and what helps.
+const CONSEQUENCE: &str = "should carpd be killed, its kernel program goes with it, and nothing keeps this host from \
+     answering for addresses that it left behind";
+const REMEDY: &str = "mount one on the host before carpd starts (mkdir -p /run/carpd/bpf; mount -t bpf bpf \
+     /run/carpd/bpf), and bring it in: BindPaths=/run/carpd/bpf in a unit, -v /run/carpd/bpf:/run/carpd/bpf in a container";
+
 /// The pins of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
     /// Identity of the namespace: device and inode.
     namespace: (u64, u64),
-    /// Not there: nothing is pinned, and what runs goes with us.
-    mounted: bool,
+    /// `None`: nothing is pinned, and what runs goes with us.
+    bpffs: Option<Bpffs>,
 }
 
 impl Pins {
     /// Mounts the bpffs unless it is there, and removes what belongs to interfaces that are gone.
     ///
-    /// Mounting takes CAP_SYS_ADMIN. Without it nothing is pinned; that is said once, here.
+    /// Warns where the fence would not outlive a killed daemon, with the way out.
     ///
     /// # Errors
-    /// When the locks' directory cannot be used.
+    /// When the network namespace cannot be told.
     pub fn open() -> Result<Self, lock::Error> {
         let namespace = lock::namespace()?;
-        let mounted = match mount_bpffs() {
-            Ok(()) => true,
+        let bpffs = match Bpffs::open() {
+            Ok(bpffs) => Some(bpffs),
             Err(error) => {
-                warn!(
-                    "no bpffs at {DIRECTORY} ({error}): should carpd be killed, its kernel program goes with it, and \
-                     nothing keeps this host from answering for addresses that it left behind"
-                );
-                false
+                warn!("no bpffs at {DIRECTORY} ({error}): {CONSEQUENCE}; {REMEDY}");
+                None
             }
         };
-        let pins = Self { namespace, mounted };
+        match bpffs.as_ref().map(Bpffs::survival) {
+            Some(Survival::No) => warn!(
+                "the bpffs at {DIRECTORY} is private to the mount namespace of this process (PrivateTmp=, ProtectSystem=, \
+                 unshare -m, a container): {CONSEQUENCE}; {REMEDY}"
+            ),
+            Some(Survival::WithContainer) => info!(
+                "programs are pinned in a bpffs of this container: the fence outlives carpd, not the container; bring \
+                 {DIRECTORY} of the host in for that"
+            ),
+            Some(Survival::Yes) | None => {}
+        }
+        let pins = Self { namespace, bpffs };
         pins.remove_dead();
         Ok(pins)
     }
 
-    /// Those that are there, for somebody who pins nothing.
+    /// Those that are there, for a caller that pins nothing.
     ///
     /// # Errors
     /// When the network namespace cannot be told.
     pub fn existing() -> Result<Self, lock::Error> {
         Ok(Self {
             namespace: lock::namespace()?,
-            mounted: is_bpffs(),
+            bpffs: Bpffs::existing(),
         })
+    }
+
+    /// Whether what is pinned outlives a daemon that is killed.
+    #[must_use]
+    pub fn survival(&self) -> Survival {
+        self.bpffs.as_ref().map_or(Survival::No, Bpffs::survival)
     }
 
     /// Makes us the only one at a place.
@@ -86,7 +97,7 @@ impl Pins {
     /// Busy, with the owner's pid, when another carpd is there.
     pub fn claim(&self, ifindex: u32, interface: &str, hook: &str) -> Result<Place, lock::Error> {
         Ok(Place {
-            directory: self.mounted.then(|| self.directory(ifindex)),
+            directory: self.directory(ifindex),
             _lock: lock::acquire_hook(ifindex, interface, hook)?,
         })
     }
@@ -96,10 +107,9 @@ impl Pins {
     #[must_use]
     pub fn remove_unowned(&self, ifindex: u32, interface: &str) -> Removal {
         let mut removal = Removal::default();
-        if !self.mounted {
+        let Some(directory) = self.directory(ifindex) else {
             return removal;
-        }
-        let directory = self.directory(ifindex);
+        };
         for name in names(&directory) {
             match self.claim(ifindex, interface, hook_of(&name)) {
                 Ok(place) => {
@@ -116,17 +126,17 @@ impl Pins {
 
     /// Removes the pins of interfaces that are gone, in every network namespace.
     pub fn remove_dead(&self) {
-        if self.mounted {
-            let names = names(Path::new(DIRECTORY));
+        if let Some(root) = self.root() {
+            let names = names(root);
             for name in &names {
                 match name.strip_suffix(FENCE_TABLE) {
-                    None => remove_dead_in(&Path::new(DIRECTORY).join(name)),
+                    None => remove_dead_in(&root.join(name)),
                     // Whatever has a program has a directory.
                     Some(namespace)
                         if names
                             .iter()
                             .any(|other| other != name && other.starts_with(namespace)) => {}
-                    Some(_) => remove_old(&Path::new(DIRECTORY).join(name)),
+                    Some(_) => remove_old(&root.join(name)),
                 }
             }
         }
@@ -134,8 +144,8 @@ impl Pins {
 
     /// Removes the pins of an interface that is gone; their links are dead.
     pub fn forget(&self, ifindex: u32) {
-        if self.mounted {
-            remove_dead_in(&self.directory(ifindex));
+        if let Some(directory) = self.directory(ifindex) {
+            remove_dead_in(&directory);
         }
     }
 
@@ -145,12 +155,16 @@ impl Pins {
     pub fn fence_table(&self) -> Option<PathBuf> {
         let (device, inode) = self.namespace;
         let name = format!("{device}:{inode}:{FENCE_TABLE}");
-        self.mounted.then(|| Path::new(DIRECTORY).join(name))
+        Some(self.root()?.join(name))
     }
 
-    fn directory(&self, ifindex: u32) -> PathBuf {
+    fn root(&self) -> Option<&Path> {
+        self.bpffs.as_ref().map(Bpffs::path)
+    }
+
+    fn directory(&self, ifindex: u32) -> Option<PathBuf> {
         let (device, inode) = self.namespace;
-        Path::new(DIRECTORY).join(format!("{device}:{inode}:{ifindex}"))
+        Some(self.root()?.join(format!("{device}:{inode}:{ifindex}")))
     }
 }
 
@@ -272,40 +286,4 @@ fn names(directory: &Path) -> Vec<String> {
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
-}
-
-fn is_bpffs() -> bool {
-    statfs(DIRECTORY).is_ok_and(|file_system| file_system.filesystem_type() == BPF_FS_MAGIC)
-}
-
-fn mount_bpffs() -> io::Result<()> {
-    // Locked, or of two that start together the second would mount over what the first has pinned.
-    let parent = fs::File::open(lock::directory().map_err(io::Error::other)?)?;
-    let _lock = Flock::lock(parent, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    if is_bpffs() {
-        return Ok(());
-    }
-    match fs::create_dir(DIRECTORY) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("carpd"),
-        DIRECTORY,
-        Some(OsStr::new("bpf")),
-        flags,
-        Some("mode=0700"),
-    )?;
-    // Unreadable in some containers, where there is nothing outside to compare with either.
-    let namespace_of = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
-    if let (Ok(ours), Ok(first)) = (namespace_of("self"), namespace_of("1"))
-        && ours != first
-    {
-        warn!(
-            "{DIRECTORY} is mounted in a mount namespace of this process alone (ip netns exec, private mounts of a \
-             service): should carpd be killed, its kernel program goes with it; mount a bpffs there beforehand"
-        );
-    }
-    Ok(())
 }

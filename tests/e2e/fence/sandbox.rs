@@ -1,0 +1,173 @@
+//! A MASTER that is killed inside a sandbox: its pins must not go with its mounts, or it must have said that they do.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::{Carpd, Daemon, Host, eventually, lab};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Scene;
+use crate::support::{ADDRESS, LONG, SLOW};
+
+/// Better than [`SLOW`], and its address stays when it is killed.
+const MASTER: &str = "-b 0 -k 25 --lease 0";
+
+/// Hides what the machine has at `/run/carpd`, so that nothing is mounted there when carpd starts.
+const HIDE_RUN: &str =
+    "mkdir -p /run/carpd && mount -t tmpfs -o mode=700 none /run/carpd && exec \"$@\"";
+
+/// What carpd warns of where its programs go with it.
+const WARNING: &str = "its kernel program goes with it";
+
+/// carpd as MASTER on the tcx rung, started by another program that gets its command line.
+fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
+    let carpd = Carpd::for_address(ADDRESS, MASTER)?
+        .datapath("tcx")
+        .command();
+    let (program, arguments) = wrapper.split_first().context("a wrapper")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg(carpd.get_program())
+        .args(carpd.get_args());
+    let daemon = Daemon::spawn(host, "carpd", &mut command)?;
+    host.wait_for_address(ADDRESS, true, LONG)
+        .with_context(|| daemon.transcript())?;
+    Ok(daemon)
+}
+
+/// Kills carpd on a, and counts a's answers to ten questions asked after b has taken over.
+fn answers_when_killed(scene: &Scene) -> Result<usize> {
+    let _b = Carpd::for_address(ADDRESS, SLOW)?.start(&scene.pair.b)?;
+    let mark = scene.pair.capture.mark();
+    for pid in scene.pair.a.pids()? {
+        if fs::read_to_string(format!("/proc/{pid}/comm"))?.starts_with("carpd") {
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+        }
+    }
+    scene
+        .pair
+        .capture
+        .advertisements_reach(mark, "b", 3, LONG)?;
+    ensure!(scene.pair.a.has_address(ADDRESS)?, "the address stays");
+    let mark = scene.pair.capture.mark();
+    let mut left = 10;
+    scene
+        .pair
+        .capture
+        .wait_after(mark, "ten questions", LONG, |captured| {
+            let asked = captured
+                .arp_from("n")
+                .is_some_and(|arp| !arp.reply && arp.target_address == ADDRESS);
+            left -= usize::from(asked);
+            (left == 0).then_some(())
+        })?;
+    Ok(scene.answers(mark, &scene.pair.a).len())
+}
+
+fn stays_silent(wrapper: &[&str], said: Option<&str>) -> Result<()> {
+    let lab = lab!();
+    // The machine's bpffs is there once a carpd has run outside.
+    let outside = lab.host("o", "10.9.0.8/16")?;
+    let mut first = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("tcx")
+        .start(&outside)?;
+    first.terminate(LONG)?;
+    let scene = Scene::new(lab)?;
+    let a = sandboxed(&scene.pair.a, wrapper)?;
+    ensure!(!a.transcript().contains(WARNING), "nothing to warn of");
+    said.map(|said| a.says_once(said)).transpose()?;
+    let answers = answers_when_killed(&scene)?;
+    ensure!(answers == 0, "{answers} answers in {wrapper:?}");
+    Ok(())
+}
+
+#[test]
+fn a_master_killed_in_mounts_of_its_own_is_silent() -> Result<()> {
+    for propagation in ["private", "slave"] {
+        stays_silent(&["unshare", "--mount", "--propagation", propagation], None)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_master_killed_in_a_container_with_the_machines_bpffs_is_silent() -> Result<()> {
+    stays_silent(&CONTAINER, None)
+}
+
+/// A container whose process 1 has mounts without a bpffs, and starts carpd in others: as a unit with private mounts is
+/// started by systemd.
+fn init(propagation: &str) -> Vec<String> {
+    let script = format!(
+        "mkdir -p /run/carpd && mount -t tmpfs -o mode=700 none /run/carpd && \
+         {{ unshare --mount --propagation {propagation} \"$@\"; sleep 600; }}"
+    );
+    let words = CONTAINER.into_iter().chain(["sh", "-c", &script, "sh"]);
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_bpffs_is_mounted_where_it_outlives_the_daemons_own_mounts() -> Result<()> {
+    for propagation in ["private", "slave"] {
+        let init = init(propagation);
+        let init: Vec<_> = init.iter().map(String::as_str).collect();
+        stays_silent(&init, Some("the fence outlives carpd, not the container"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn detach_does_not_overlook_what_is_pinned_in_a_container() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let init = init("private");
+    let init: Vec<_> = init.iter().map(String::as_str).collect();
+    let _a = sandboxed(&scene.pair.a, &init)?;
+    ensure!(answers_when_killed(&scene)? == 0);
+    let detach = || Carpd::bare()?.args("--detach eth0").run(&scene.pair.a);
+    let ended = detach()?;
+    ensure!(
+        ended.status == 2 && ended.stderr.contains("carpd_tcx is still attached to eth0"),
+        "{ended:?}"
+    );
+    // The container ends, and everything with it.
+    scene.signal_a(Signal::SIGKILL)?;
+    eventually("nothing is left", LONG, || {
+        let ended = detach()?;
+        Ok((ended.status == 0).then_some(()))
+    })
+}
+
+/// Mounts and processes of its own; carpd is its first process.
+const CONTAINER: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+];
+
+#[test]
+fn where_the_pins_go_with_the_daemon_it_warns_and_names_the_way_out() -> Result<()> {
+    let hidden = ["sh", "-c", HIDE_RUN, "sh"];
+    let unprivileged = ["setpriv", "--bounding-set", "-sys_admin"];
+    let private = ["unshare", "--mount"];
+    for wrapper in [
+        [&CONTAINER[..], &hidden].concat(),
+        [&private[..], &hidden, &unprivileged].concat(),
+    ] {
+        let scene = Scene::new(lab!())?;
+        let a = sandboxed(&scene.pair.a, &wrapper)?;
+        a.says_once(WARNING)?;
+        let said = a.transcript();
+        ensure!(
+            said.contains("mount -t bpf bpf /run/carpd/bpf") && said.contains("BindPaths="),
+            "{said}"
+        );
+        // The warning is true.
+        ensure!(answers_when_killed(&scene)? > 0, "{wrapper:?}");
+    }
+    Ok(())
+}
