@@ -259,3 +259,29 @@ fn a_lab_takes_what_a_killed_carpd_left_along() -> Result<()> {
     ensure!(left().is_empty(), "{:?}", left());
     Ok(())
 }
+
+#[test]
+fn of_two_on_one_interface_nothing_stays_when_both_have_stopped() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let start = |vhid: u8| -> Result<Daemon> {
+        let arguments = format!("-v {vhid} -p secret -a 10.9.0.10{vhid} {FAST}");
+        let daemon = Carpd::new(&arguments)?.datapath("tcx").start(&pair.a)?;
+        let address = format!("10.9.0.10{vhid}").parse()?;
+        pair.a.wait_for_address(address, true, LONG)?;
+        Ok(daemon)
+    };
+    for killed in [None, Some(0), Some(1)] {
+        let mut both = [start(7)?, start(8)?];
+        if let Some(killed) = killed {
+            both[killed].kill()?;
+            both[killed] = start([7, 8][killed])?;
+        }
+        ensure!(pins(&pair.a, "eth0")?.len() == 2, "{killed:?}");
+        for daemon in &mut both {
+            ensure!(daemon.terminate(LONG)? == 0);
+        }
+        // A link that is neither pinned nor held by a process is gone.
+        ensure!(pins(&pair.a, "eth0")?.is_empty(), "{killed:?}");
+    }
+    Ok(())
+}

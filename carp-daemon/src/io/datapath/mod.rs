@@ -240,13 +240,16 @@ impl Datapath {
         self.pins.forget(ifindex);
     }
 
-    /// Stops listening everywhere. What is pinned stays where addresses are fenced still, and fences them: somebody
-    /// else's, who died, or what an earlier run left when our start failed.
+    /// Stops listening everywhere. What is pinned stays where addresses are fenced still, and fences them: those of
+    /// another carpd, alive or dead, or what an earlier run left when our start failed. The last to stop removes it.
     pub fn close(&mut self) {
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
             if self.fenced(ifindex).is_empty() {
                 self.detach(ifindex);
+                for name in self.pins.remove_unowned(ifindex, "an interface").removed {
+                    debug!("removed the {name} program that another run left");
+                }
             }
         }
     }
