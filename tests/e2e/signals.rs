@@ -2,19 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use carp_tests::lab;
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::{Daemon, lab};
 use nix::sys::signal::Signal;
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
 /// The MASTER hands over, releases its address and ends with status 0.
 fn stops(signal: Signal) -> Result<()> {
+    stops_by(|_, a| a.signal(signal))
+}
+
+/// Likewise, however it is asked.
+fn stops_by(ask: impl FnOnce(&Pair, &Daemon) -> Result<()>) -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mut a = pair.master(&pair.a, FAST)?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
     let mark = pair.capture.mark();
-    a.signal(signal)?;
+    ask(&pair, &a)?;
     ensure!(a.exit_code(LONG)? == 0);
     ensure!(!pair.a.has_address(ADDRESS)?);
     pair.capture.wait_after(mark, "255/255", LONG, |captured| {
@@ -44,6 +49,31 @@ fn sigquit_hands_over_and_ends_with_status_0() -> Result<()> {
 #[test]
 fn sighup_hands_over_and_ends_with_status_0() -> Result<()> {
     stops(Signal::SIGHUP)
+}
+
+/// By their numbers: ALRM, STKFLT, XCPU, VTALRM, PROF, IO, PWR, and the first and the last real-time signal.
+#[test]
+fn any_other_signal_that_would_end_it_hands_over_as_term_does() -> Result<()> {
+    for number in [14, 16, 24, 26, 27, 29, 30, 34, 64] {
+        stops_by(|pair, a| {
+            let (pid, signal) = (a.pid().to_string(), format!("-{number}"));
+            pair.a.run("kill", &[&signal, &pid]).map(drop)
+        })
+        .with_context(|| format!("signal {number}"))?;
+    }
+    Ok(())
+}
+
+/// SIGPIPE and SIGXFSZ tell of a log that is gone or full, which is no reason to end.
+#[test]
+fn signals_about_the_log_change_nothing() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let mut a = pair.master(&pair.a, FAST)?;
+    a.signal(Signal::SIGPIPE)?;
+    a.signal(Signal::SIGXFSZ)?;
+    pair.stays_the_only_master(&pair.a, 5)?;
+    ensure!(a.is_running()?);
+    Ok(())
 }
 
 #[test]

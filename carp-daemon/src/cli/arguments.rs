@@ -25,7 +25,8 @@ With --upscript the scripts own the address, exactly as with ucarp:
 Numbers are decimal, hexadecimal after 0x, octal after 0. Long options may be abbreviated. Of a repeated option the \
 last one counts.
 
-Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT and HUP stop, handing over at once.
+Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT, HUP and any other that would end \
+the process stop it, handing over at once.
 Exit status: 0 after an ordered stop or where a carpd with these options serves already, 1 for usage and configuration, 2 for what failed at run time.";
 
 /// carpd shares virtual IP addresses between hosts: CARP for Linux, in ucarp's place.
