@@ -93,8 +93,6 @@ pub struct VirtualAddress {
     pub address: IpAddr,
     /// Prefix length, 0..=32 or 0..=128; it does not enter the HMAC.
     pub prefix: u8,
-    /// The text as given: the scripts' second argument.
-    pub text: String,
 }
 
 /// Who adds and removes the virtual addresses.
@@ -109,7 +107,7 @@ pub enum Ownership {
     Scripts,
 }
 
-/// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]`.
+/// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]` with the prefix length in the environment.
 #[derive(Clone, Debug)]
 pub struct Scripts {
     /// On becoming MASTER. Present exactly when the scripts own the addresses.

@@ -18,6 +18,7 @@
 //! | `arp` | others that have our addresses |
 //! | `chores` | when leases, guard and ARP are due |
 //! | `memory` | what was heard, kept over a restart |
+//! | `scripts` | which to run, and what follows from how they ended |
 //! | `stalls` | how late we were |
 //! | `patience` | when silence counts although we were late |
 //! | `report` | log lines for transitions, notices and dumps |
@@ -34,6 +35,7 @@ mod links;
 mod memory;
 mod patience;
 mod report;
+mod scripts;
 mod stalls;
 mod vhost;
 
@@ -51,11 +53,11 @@ use carp_common::units::State;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::{Config, Ownership};
+use crate::config::Config;
 use crate::io::clock;
 use crate::io::datapath::{self, Batch, Datapath, Drained};
 use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
-use crate::io::scripts::{Completion, Outcome, Which};
+use crate::io::scripts::Completion;
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
 use crate::lock::{self, Locks};
@@ -472,16 +474,6 @@ impl Engine {
     fn feed(&mut self, vhost: usize, now: Instant, input: Input<'_>) {
         self.vhosts[vhost].machine.handle_input(now, input);
         self.act(vhost, now);
-    }
-
-    fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
-        // ucarp does not look at the exit status either; a script that did not run changed nothing to announce.
-        let claimed = completion.which == Which::Up
-            && matches!(completion.outcome, Outcome::Succeeded | Outcome::Failed)
-            && self.vhosts[vhost].config.ownership == Ownership::Scripts;
-        if claimed && self.vhosts[vhost].machine.state() == State::Master {
-            self.feed(vhost, now, Input::ClaimCompleted);
-        }
     }
 
     fn step_down(&mut self, now: Instant) {

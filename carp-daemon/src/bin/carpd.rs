@@ -9,6 +9,7 @@ use carp_daemon::cli::{self, Invocation, Request};
 use carp_daemon::daemonize::{self, Process, Readiness};
 use carp_daemon::detach;
 use carp_daemon::engine;
+use carp_daemon::io::scripts::check;
 use carp_daemon::lock;
 use carp_daemon::log::{self, Logger};
 use carp_daemon::privileges::{self, Needs, realtime};
@@ -65,6 +66,13 @@ fn start(mut invocation: Invocation) -> ExitCode {
         invocation.warnings.push(format!(
             "a core dump of this process would hold the password: {cause}"
         ));
+    }
+    match check::check(&invocation.config.vhosts) {
+        Ok(warnings) => invocation.warnings.extend(warnings),
+        Err(refusal) => {
+            complain(&refusal.to_string());
+            return EXIT_USAGE.into();
+        }
     }
     if !invocation.daemonize {
         return serve(invocation, None);

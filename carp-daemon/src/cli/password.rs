@@ -101,6 +101,14 @@ fn first_line(path: &Path, warnings: &mut Vec<String>) -> Result<Password, Passf
             metadata.mode() & 0o777
         ));
     }
+    let uid = nix::unistd::geteuid().as_raw();
+    if metadata.is_file() && metadata.uid() != uid && metadata.uid() != 0 {
+        warnings.push(format!(
+            "Password file {} belongs to user {}, who can replace the password: chown root it",
+            path.display(),
+            metadata.uid()
+        ));
+    }
     // Allocated once, so that no copy is left behind by growing.
     let mut line = Zeroizing::new(Vec::with_capacity(
         usize::try_from(MAX_FILE).unwrap_or_default() + 1,

@@ -157,7 +157,7 @@ fn every_option_works_in_every_spelling() {
             ],
             |run| {
                 let address = &run.config.vhosts[0].addresses[0];
-                address.text == "10.0.0.2/24" && address.prefix == 24
+                address.address == Ipv4Addr::new(10, 0, 0, 2) && address.prefix == 24
             },
         ),
         (&[&["-b", "5"], &["--advbase=5"], &["--advb=5"]], |run| {

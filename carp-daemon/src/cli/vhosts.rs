@@ -203,13 +203,16 @@ mod tests {
                     vhost.interface.as_str(),
                     vhost.vhid.get(),
                     vhost.advskew.0,
-                    vhost.addresses[0].text.as_str(),
+                    vhost.addresses[0].address.to_string(),
                 )
             })
             .collect();
         assert_eq!(
             shown,
-            [("eth0", 7, 10, "10.0.0.7/24"), ("eth1", 7, 0, "10.1.0.7")]
+            [
+                ("eth0", 7, 10, "10.0.0.7".to_owned()),
+                ("eth1", 7, 0, "10.1.0.7".to_owned())
+            ]
         );
     }
 

@@ -224,10 +224,4 @@ impl Engine {
             );
         }
     }
-
-    fn run_script(&self, vhost: usize, which: Which) {
-        if let Some(runner) = &self.vhosts[vhost].runner {
-            runner.request(which);
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! What a virtual host has to do besides the election, each at its time: renew leases, put addresses back, watch ARP.
+//! What a virtual host has to do besides the election, each at its time: renew leases, put addresses back, run a
+//! failed script again, watch ARP.
 //!
 //! An idle BACKUP has none of it and is not woken. A few are done in each turn, so that an advertisement waits for no more
 //! than these.
@@ -29,6 +30,7 @@ impl Engine {
                 served.renew_at = None;
                 served.leased_until = None;
                 served.guard.released();
+                served.script_guard.released();
             }
             (State::Init | State::Backup, State::Init | State::Backup)
             | (State::Master, State::Master) => {}
@@ -43,6 +45,7 @@ impl Engine {
             .renew_at
             .into_iter()
             .chain(served.guard.deadline())
+            .chain(served.script_guard.deadline())
             .chain(served.watch.deadline())
             .min();
         self.chores.set(vhost, next);
@@ -63,6 +66,7 @@ impl Engine {
                 self.renew_leases(vhost, now);
             }
             self.guard_timeout(vhost, now);
+            self.script_timeout(vhost, now);
             self.watch_timeout(vhost, now);
             self.schedule_chores(vhost);
         }

@@ -17,6 +17,7 @@ use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
 use super::patience::Reprieve;
 use super::report::Transitions;
+use super::scripts::ScriptGuard;
 use super::stalls::Stalls;
 use crate::config::VhostConfig;
 use crate::io::clock;
@@ -33,6 +34,8 @@ pub struct Vhost {
     pub label: String,
     /// Only when a script is configured.
     pub runner: Option<Runner>,
+    /// Against an up script that fails.
+    pub script_guard: ScriptGuard,
     /// What the core was last told.
     pub link: LinkState,
     /// What the core was last told.
@@ -100,16 +103,12 @@ impl Vhost {
         config.key.zeroize();
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
         let label = format!("{} id {}", config.interface, config.vhid);
-        let runner = has_script.then(|| {
-            let address = config
-                .addresses
-                .first()
-                .map(|address| address.text.clone())
-                .unwrap_or_default();
+        let address = config.addresses.first().cloned();
+        let runner = address.filter(|_| has_script).map(|address| {
             Runner::new(
                 label.clone(),
                 config.scripts.clone(),
-                config.interface.clone(),
+                config.vhid,
                 address,
                 index,
                 completions.clone(),
@@ -120,6 +119,7 @@ impl Vhost {
             interface,
             label,
             runner,
+            script_guard: ScriptGuard::default(),
             link: LinkState::Down,
             source: None,
             key: None,

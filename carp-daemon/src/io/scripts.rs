@@ -1,12 +1,15 @@
 //! Up and down scripts: ordered, bounded, never in the election's way.
 //!
-//! A script is run as `SCRIPT INTERFACE ADDRESS [XPARAM]`, without a shell, with our whole environment, standard
-//! output and error (as ucarp does), standard input from `/dev/null`, in a process group of its own. It runs with
-//! all of our privileges, so who can write the script is root.
+//! A script is run as `SCRIPT INTERFACE ADDRESS [XPARAM]`, without a shell, with our whole environment and what
+//! [`VARIABLES`] names, standard output and error (as ucarp does), standard input from `/dev/null`, in a process group of
+//! its own. It runs with all of our privileges, so anyone who can write the script is root; [`check`] warns of that.
 //!
 //! At most one script of a virtual host runs at a time. While it does, only the latest wish waits behind it, and none
 //! at all when that wish is what the running script already does: after a storm of changes the last script to run is
 //! the one of the last state.
+
+pub mod check;
+mod spawn;
 
 use std::ffi::OsString;
 use std::io;
@@ -14,6 +17,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use carp_common::units::{State, Vhid};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -22,13 +26,23 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use crate::config::Scripts;
+use crate::config::{Scripts, VirtualAddress};
 
 /// How long a script may take to heed TERM before KILL follows.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to start a script for which there were no descriptors, processes or memory.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What scripts find in their environment: the interface as it is called now, the vhid, the state after the change (`MASTER`,
+/// `BACKUP` or `INIT`), and the address with its prefix length, apart.
+pub const VARIABLES: [&str; 5] = [
+    "CARPD_INTERFACE",
+    "CARPD_VHID",
+    "CARPD_STATE",
+    "CARPD_ADDRESS",
+    "CARPD_PREFIX",
+];
 
 /// Which script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +51,17 @@ pub enum Which {
     Up,
     /// On becoming BACKUP.
     Down,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Which script.
+    pub which: Which,
+    /// The state that asks for it.
+    pub state: State,
+    /// The interface's name now: it may have been renamed.
+    pub interface: String,
 }
 
 /// How a script ended.
@@ -50,7 +75,7 @@ pub enum Outcome {
     Failed,
     /// It could not be started.
     NotStarted,
-    /// It ran longer than its timeout and was ended.
+    /// It ran, or did not even start, longer than its timeout and was ended.
     TimedOut,
 }
 
@@ -84,15 +109,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Wishes {
     running: Option<Which>,
-    waiting: Option<Which>,
+    waiting: Option<Wish>,
     /// No further wish will come: the worker ends when it has nothing left to do.
     closed: bool,
 }
 
 impl Wishes {
     /// The latest wish wins; one that the running script fulfils cancels what waits.
-    fn add(&mut self, which: Which) {
-        self.waiting = (self.running != Some(which)).then_some(which);
+    fn add(&mut self, wish: Wish) {
+        self.waiting = (self.running != Some(wish.which)).then_some(wish);
     }
 
     /// Whether the running script, had it not started yet, need not start any more.
@@ -101,9 +126,10 @@ impl Wishes {
     }
 
     /// Marks the waiting wish as running.
-    fn start(&mut self) -> Option<Which> {
-        self.running = self.waiting.take();
-        self.running
+    fn start(&mut self) -> Option<Wish> {
+        let wish = self.waiting.take();
+        self.running = wish.as_ref().map(|wish| wish.which);
+        wish
     }
 }
 
@@ -117,14 +143,13 @@ impl Shared {
 impl Runner {
     /// Starts the worker, which does nothing until the first [`request`](Self::request).
     ///
-    /// `label` names the virtual host in logs (`eth0 vhid 7`), `vhost` in `completions`; `interface` and `address_text`
-    /// are the scripts' first two arguments. Panics outside a tokio runtime.
+    /// `label` names the virtual host in logs (`eth0 vhid 7`), `vhost` in `completions`. Panics outside a tokio runtime.
     #[must_use]
     pub fn new(
         label: String,
         scripts: Scripts,
-        interface: String,
-        address_text: String,
+        vhid: Vhid,
+        address: VirtualAddress,
         vhost: usize,
         completions: Completions,
     ) -> Self {
@@ -132,8 +157,8 @@ impl Runner {
         let job = Job {
             label,
             scripts,
-            interface,
-            address_text,
+            vhid,
+            address,
             vhost,
             completions,
         };
@@ -145,8 +170,8 @@ impl Runner {
     ///
     /// Every request is followed by a completion of the same [`Which`], its own or a shared one, unless an opposite
     /// request overtakes it.
-    pub fn request(&self, which: Which) {
-        self.shared.wishes().add(which);
+    pub fn request(&self, wish: Wish) {
+        self.shared.wishes().add(wish);
         self.shared.changed.notify_one();
     }
 
@@ -166,8 +191,8 @@ impl Runner {
 struct Job {
     label: String,
     scripts: Scripts,
-    interface: String,
-    address_text: String,
+    vhid: Vhid,
+    address: VirtualAddress,
     vhost: usize,
     completions: Completions,
 }
@@ -175,8 +200,9 @@ struct Job {
 async fn work(job: Job, shared: Arc<Shared>) {
     loop {
         let next = shared.wishes().start();
-        if let Some(which) = next {
-            let outcome = job.run(which, &shared).await;
+        if let Some(wish) = next {
+            let which = wish.which;
+            let outcome = job.run(&wish, &shared).await;
             // The receiver is gone while the last scripts are waited for at exit.
             let _ = job
                 .completions
@@ -190,8 +216,8 @@ async fn work(job: Job, shared: Arc<Shared>) {
 }
 
 impl Job {
-    async fn run(&self, which: Which, shared: &Shared) -> Outcome {
-        let script = match which {
+    async fn run(&self, wish: &Wish, shared: &Shared) -> Outcome {
+        let script = match wish.which {
             Which::Up => &self.scripts.up,
             Which::Down => &self.scripts.down,
         };
@@ -199,8 +225,8 @@ impl Job {
             return Outcome::Absent;
         };
         let mut arguments: Vec<OsString> = vec![
-            self.interface.clone().into(),
-            self.address_text.clone().into(),
+            wish.interface.clone().into(),
+            self.address.address.to_string().into(),
         ];
         arguments.extend(self.scripts.xparam.clone());
         let line = std::iter::once(script.as_os_str())
@@ -209,14 +235,15 @@ impl Job {
             .collect::<Vec<_>>()
             .join(" ");
         warn!("Spawning [{line}]");
-        let mut command = Command::new(script);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .process_group(0);
         let mut complained = false;
         loop {
-            match command.spawn() {
+            let mut command = Command::new(script);
+            command
+                .args(&arguments)
+                .envs(self.environment(wish))
+                .stdin(Stdio::null())
+                .process_group(0);
+            match spawn::start(command, self.scripts.timeout).await {
                 Ok(child) => return self.supervise(child, &line).await,
                 // It may pass, and while it lasts the addresses may be at the wrong host.
                 Err(cause) if is_shortage(&cause) && !shared.wishes().is_superseded() => {
@@ -226,12 +253,30 @@ impl Job {
                     // A new wish, or the end, may make this one void.
                     let _ = timeout(RETRY_INTERVAL, shared.changed.notified()).await;
                 }
+                Err(cause) if cause.kind() == io::ErrorKind::TimedOut => {
+                    error!(
+                        "Unable to exec {line} within {:?}: the file system of the script or of its interpreter does not answer",
+                        self.scripts.timeout
+                    );
+                    return Outcome::TimedOut;
+                }
                 Err(cause) => {
                     error!("Unable to exec {line}: {cause}");
                     return Outcome::NotStarted;
                 }
             }
         }
+    }
+
+    fn environment(&self, wish: &Wish) -> [(&'static str, String); VARIABLES.len()] {
+        let [interface, vhid, state, address, prefix] = VARIABLES;
+        [
+            (interface, wish.interface.clone()),
+            (vhid, self.vhid.to_string()),
+            (state, wish.state.to_string()),
+            (address, self.address.address.to_string()),
+            (prefix, self.address.prefix.to_string()),
+        ]
     }
 
     async fn supervise(&self, mut child: Child, line: &str) -> Outcome {
@@ -299,250 +344,4 @@ fn signal_group(group: Pid, signal: Signal) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Write;
-    use std::path::{Path, PathBuf};
-    use std::time::Instant;
-
-    use super::*;
-
-    /// Far beyond anything a test needs: reaching it is a failure.
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    /// Timeout of a script that hangs on purpose; long enough for a shell to start on a busy machine.
-    const HANG: Duration = Duration::from_secs(3);
-
-    /// Written by another process: were the file open for writing here, a script that another test thread starts at
-    /// this moment would inherit the descriptor, and running ours would fail with ETXTBSY.
-    fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
-        let path = directory.join(name);
-        let mut install = std::process::Command::new("install")
-            .args(["-m", "755", "/dev/stdin"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = install.stdin.take().unwrap();
-        write!(stdin, "#!/bin/sh\ncd '{}'\n{body}\n", directory.display()).unwrap();
-        drop(stdin);
-        assert!(install.wait().unwrap().success());
-        path
-    }
-
-    #[test]
-    fn a_wish_that_could_not_start_is_void_once_another_waits_or_the_end_comes() {
-        let mut wishes = Wishes::default();
-        wishes.add(Which::Up);
-        wishes.start();
-        wishes.add(Which::Up);
-        assert!(!wishes.is_superseded());
-        wishes.add(Which::Down);
-        assert!(wishes.is_superseded());
-        wishes.add(Which::Up);
-        assert!(!wishes.is_superseded());
-        wishes.closed = true;
-        assert!(wishes.is_superseded());
-    }
-
-    #[test]
-    fn a_shortage_passes_and_a_missing_script_stays_missing() {
-        let passes = |errno| is_shortage(&io::Error::from_raw_os_error(errno));
-        assert!(passes(libc::EMFILE) && passes(libc::EAGAIN));
-        assert!(!passes(libc::ENOENT) && !passes(libc::EACCES));
-    }
-
-    /// Those of one runner.
-    type Ended = mpsc::UnboundedReceiver<(usize, Completion)>;
-
-    fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Runner, Ended) {
-        let scripts = Scripts {
-            up,
-            down,
-            xparam: Some("x y".into()),
-            timeout,
-        };
-        let (completions, ended) = mpsc::unbounded_channel();
-        let runner = Runner::new(
-            "eth0 vhid 7".into(),
-            scripts,
-            "eth0".into(),
-            "10.0.0.1/24".into(),
-            5,
-            completions,
-        );
-        (runner, ended)
-    }
-
-    async fn completion(ended: &mut Ended) -> Completion {
-        let (vhost, completion) = timeout(DEADLINE, ended.recv())
-            .await
-            .expect("a script must end")
-            .expect("the runner lives");
-        assert_eq!(vhost, 5);
-        completion
-    }
-
-    async fn appears(path: &Path) {
-        let start = Instant::now();
-        while !path.exists() {
-            assert!(start.elapsed() < DEADLINE, "{} must appear", path.display());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn arguments_arrive_as_given_and_environment_is_inherited() {
-        let directory = tempfile::tempdir().unwrap();
-        let up = script(
-            directory.path(),
-            "up",
-            r#"printf '%s\n' "$#" "$@" "${PATH:+path}" > out; cat >> out"#,
-        );
-        let (runner, mut ended) = runner(Some(up), None, DEADLINE);
-        runner.request(Which::Up);
-        assert_eq!(
-            completion(&mut ended).await,
-            Completion {
-                which: Which::Up,
-                outcome: Outcome::Succeeded
-            }
-        );
-        let out = fs::read_to_string(directory.path().join("out")).unwrap();
-        assert_eq!(out, "3\neth0\n10.0.0.1/24\nx y\npath\n");
-    }
-
-    #[tokio::test]
-    async fn only_the_latest_wish_waits_and_runs_after_the_running_script() {
-        let directory = tempfile::tempdir().unwrap();
-        let body = "echo $0 begins >> out; touch started; while [ ! -e go ]; do sleep 0.01; done; echo ends >> out";
-        let up = script(directory.path(), "up", body);
-        let down = script(directory.path(), "down", "echo down >> out");
-        let (runner, mut ended) = runner(Some(up.clone()), Some(down), DEADLINE);
-        runner.request(Which::Up);
-        appears_while_running(&mut ended, &directory.path().join("started")).await;
-        for which in [Which::Down, Which::Up, Which::Down, Which::Down] {
-            runner.request(which);
-        }
-        fs::write(directory.path().join("go"), "").unwrap();
-        assert_eq!(completion(&mut ended).await.which, Which::Up);
-        assert_eq!(completion(&mut ended).await.which, Which::Down);
-        runner.finish().await;
-        let out = fs::read_to_string(directory.path().join("out")).unwrap();
-        assert_eq!(out, format!("{} begins\nends\ndown\n", up.display()));
-    }
-
-    #[tokio::test]
-    async fn opposite_pair_behind_a_running_script_collapses() {
-        let directory = tempfile::tempdir().unwrap();
-        let up = script(
-            directory.path(),
-            "up",
-            "touch started; while [ ! -e go ]; do sleep 0.01; done; echo up >> out",
-        );
-        let down = script(directory.path(), "down", "echo down >> out");
-        let (runner, mut ended) = runner(Some(up), Some(down), DEADLINE);
-        runner.request(Which::Up);
-        appears_while_running(&mut ended, &directory.path().join("started")).await;
-        runner.request(Which::Down);
-        runner.request(Which::Up);
-        fs::write(directory.path().join("go"), "").unwrap();
-        assert_eq!(completion(&mut ended).await.which, Which::Up);
-        runner.finish().await;
-        assert_eq!(
-            fs::read_to_string(directory.path().join("out")).unwrap(),
-            "up\n"
-        );
-    }
-
-    async fn appears_while_running(ended: &mut Ended, path: &Path) {
-        tokio::select! {
-            () = appears(path) => {}
-            early = ended.recv() => panic!("ended too early: {early:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn hanging_script_is_ended_with_everything_it_started() {
-        let directory = tempfile::tempdir().unwrap();
-        // Both ignore TERM; both hold the FIFO open, whose reader sees its end only when both are gone.
-        let fifo = directory.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let body =
-            "trap '' TERM; exec 9> fifo; (while :; do sleep 1; done) & while :; do sleep 1; done";
-        let up = script(directory.path(), "up", body);
-        let down = script(directory.path(), "down", "touch after");
-        let reader = std::thread::spawn(move || fs::read(fifo));
-        let (runner, mut ended) = runner(Some(up), Some(down), HANG);
-        runner.request(Which::Up);
-        assert_eq!(
-            completion(&mut ended).await,
-            Completion {
-                which: Which::Up,
-                outcome: Outcome::TimedOut
-            }
-        );
-        let start = Instant::now();
-        while !reader.is_finished() {
-            assert!(start.elapsed() < DEADLINE, "the grandchild must be gone");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        runner.request(Which::Down);
-        runner.finish().await;
-        assert!(
-            directory.path().join("after").exists(),
-            "the next script must run"
-        );
-    }
-
-    #[tokio::test]
-    async fn script_that_heeds_term_is_not_killed() {
-        let directory = tempfile::tempdir().unwrap();
-        let body = "trap 'touch cleaned; exit 0' TERM; touch started; while :; do sleep 0.01; done";
-        let up = script(directory.path(), "up", body);
-        let (runner, mut ended) = runner(Some(up), None, HANG);
-        runner.request(Which::Up);
-        assert_eq!(completion(&mut ended).await.outcome, Outcome::TimedOut);
-        assert!(
-            directory.path().join("started").exists(),
-            "the shell must have set its trap within the timeout"
-        );
-        assert!(directory.path().join("cleaned").exists());
-    }
-
-    #[tokio::test]
-    async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let failing = script(directory.path(), "down", "exit 3");
-        let (runner, mut ended) = runner(
-            Some(directory.path().join("missing")),
-            Some(failing.clone()),
-            DEADLINE,
-        );
-        runner.request(Which::Up);
-        assert_eq!(
-            completion(&mut ended).await,
-            Completion {
-                which: Which::Up,
-                outcome: Outcome::NotStarted
-            }
-        );
-        runner.request(Which::Down);
-        assert_eq!(
-            completion(&mut ended).await,
-            Completion {
-                which: Which::Down,
-                outcome: Outcome::Failed
-            }
-        );
-        let (runner, mut ended) = super::tests::runner(None, Some(failing), DEADLINE);
-        runner.request(Which::Up);
-        assert_eq!(
-            completion(&mut ended).await,
-            Completion {
-                which: Which::Up,
-                outcome: Outcome::Absent
-            }
-        );
-    }
-}
+mod tests;
