@@ -5,6 +5,7 @@
 //! this refuses it, naming the option, the value and what is accepted.
 
 mod arguments;
+mod combinations;
 mod error;
 mod getopt;
 mod interface;
@@ -65,9 +66,10 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
     let mut command = Arguments::command();
     command.build();
     if argv.len() <= 1 {
-        return Ok(Request::Print(command.render_help().to_string()));
+        return Err(Error::Nothing(command.render_help().to_string()));
     }
     let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
+    let followers = password::followers(&argv, &secrets);
     let hidden = password::hide(&argv, &secrets);
     let passwords = password::extract(argv, &secrets);
     let matches = command.try_get_matches_from_mut(words);
@@ -75,7 +77,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
         let arguments = Arguments::from_arg_matches_mut(&mut matches.clone())?;
         Ok((matches, arguments))
     });
-    let (matches, arguments) = match parsed {
+    let (matches, mut arguments) = match parsed {
         Ok(parsed) => parsed,
         Err(error)
             if matches!(
@@ -85,15 +87,25 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
         {
             return Ok(Request::Print(error.to_string()));
         }
+        Err(error) if password::may_be_shown_by(&error, &secrets, &followers) => {
+            return Err(Error::Misplaced(
+                "a word too many, which is not shown because it may be part of the password: a password with blanks \
+                 needs quotes (--pass 'two words'), or better a file (--passfile)"
+                    .to_owned(),
+            ));
+        }
         Err(error) => return Err(Error::Usage(Box::new(error))),
     };
     if let Some(interface) = arguments.detach {
+        combinations::nothing_beside_detach(&command, &matches)?;
         return Ok(Request::Detach(interface));
     }
     if arguments.vhosts.is_some() {
         vhosts::refuse_others(&command, &matches)?;
     }
-    let mut invocation = validate(arguments, passwords)?;
+    let mut warnings = Vec::new();
+    combinations::last_password(&matches, &mut arguments, &mut warnings);
+    let mut invocation = validate(arguments, passwords, warnings)?;
     if let Err(error) = hidden {
         invocation.warnings.push(format!(
             "the password stays visible in the process list: {error}"
@@ -103,9 +115,12 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
 }
 
 /// What concerns more than one option, and what needs the system.
-fn validate(mut arguments: Arguments, passwords: Vec<Password>) -> Result<Invocation, Error> {
+fn validate(
+    mut arguments: Arguments,
+    passwords: Vec<Password>,
+    mut warnings: Vec<String>,
+) -> Result<Invocation, Error> {
     let mut notes = Vec::new();
-    let mut warnings = Vec::new();
     let vhosts = match arguments.vhosts.take() {
         Some(file) => vhosts::read(&file, &mut notes, &mut warnings)?,
         None => vec![virtual_host::describe(

@@ -95,6 +95,54 @@ pub struct VirtualAddress {
     pub prefix: u8,
 }
 
+/// An IPv4 subnet, by one of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Any of them.
+    pub address: Ipv4Addr,
+    /// 0..=32.
+    pub prefix: u8,
+}
+
+impl Subnet {
+    fn mask(self) -> u32 {
+        u32::MAX
+            .checked_shl(32 - u32::from(self.prefix.min(32)))
+            .unwrap_or(0)
+    }
+
+    fn network(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.address.to_bits() & self.mask())
+    }
+
+    /// Whether it holds the address.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        (self.address.to_bits() ^ address.to_bits()) & self.mask() == 0
+    }
+
+    /// What the address is in this subnet when no host can have it.
+    #[must_use]
+    pub fn reserved(self, address: Ipv4Addr) -> Option<String> {
+        // A subnet of one or two addresses has no others (RFC 3021).
+        if self.prefix > 30 || !self.contains(address) {
+            return None;
+        }
+        let part = match address.to_bits() & !self.mask() {
+            0 => "network",
+            host if host == !self.mask() => "broadcast",
+            _ => return None,
+        };
+        Some(format!("the {part} address of {self}"))
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network(), self.prefix)
+    }
+}
+
 /// Who adds and removes the virtual addresses.
 ///
 /// An up script decides: who gives one gets exactly ucarp's behaviour. A down script alone leaves the addresses to
@@ -183,5 +231,35 @@ impl VhostConfig {
                 .iter()
                 .map(|virtual_address| virtual_address.address),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_knows_its_members_and_what_is_reserved_in_it() {
+        let subnet = |prefix| Subnet {
+            address: Ipv4Addr::new(10, 77, 1, 9),
+            prefix,
+        };
+        let inside = |prefix| subnet(prefix).contains(Ipv4Addr::new(10, 77, 0, 255));
+        assert_eq!(
+            [0, 16, 23, 24, 32].map(inside),
+            [true, true, true, false, false]
+        );
+        let reserved = |prefix, last| subnet(prefix).reserved(Ipv4Addr::new(10, 77, 1, last));
+        assert_eq!(
+            reserved(24, 255).as_deref(),
+            Some("the broadcast address of 10.77.1.0/24")
+        );
+        assert_eq!(
+            reserved(30, 8).as_deref(),
+            Some("the network address of 10.77.1.8/30")
+        );
+        assert_eq!(reserved(31, 8), None);
+        assert_eq!(reserved(16, 0), None);
+        assert_eq!(reserved(24, 9), None);
     }
 }

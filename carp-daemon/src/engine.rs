@@ -17,6 +17,7 @@
 //! | `address_guard` | puts back what others remove |
 //! | `arp` | others that have our addresses |
 //! | `chores` | when leases, guard and ARP are due |
+//! | `mistakes` | what the configuration cannot, or will hardly, mean on this host |
 //! | `memory` | what was heard, kept over a restart |
 //! | `scripts` | which to run, and what follows from how they ended |
 //! | `stalls` | how late we were |
@@ -33,6 +34,7 @@ mod fence;
 mod interface;
 mod links;
 mod memory;
+mod mistakes;
 mod patience;
 mod report;
 mod scripts;
@@ -106,6 +108,14 @@ pub enum Error {
     /// An interface is not there, and we were not told to wait for it.
     #[error("interface {0} does not exist; give --wait-interface to wait for it")]
     NoSuchInterface(String),
+    /// It has no frames that could be sent or heard.
+    #[error(
+        "{0} is not an Ethernet interface (loopback, tun, WireGuard and PPP are not): name one that is with --interface"
+    )]
+    NotEthernet(String),
+    /// The configuration does not fit this host.
+    #[error("{0}")]
+    Unworkable(String),
     /// Someone else serves one of our virtual hosts.
     #[error(transparent)]
     Lock(#[from] lock::Error),
@@ -279,7 +289,9 @@ impl Engine {
         // All of them before anything is touched.
         for interface in 0..self.interfaces.len() {
             if let Some(link) = self.link_of(interface) {
+                self.refuse_the_impossible(interface, &link)?;
                 self.lock(interface, &link, true)?;
+                self.warn_of_the_unlikely(interface, &link);
             }
         }
         for interface in 0..self.interfaces.len() {

@@ -17,6 +17,12 @@ fn on(rung: &str, arguments: &str) -> Result<Carpd> {
     Ok(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
 }
 
+/// A carpd for another vhid and address.
+fn stranger(rung: &str) -> Result<Carpd> {
+    let arguments = "-v 8 -p secret -a 10.9.0.108 -b 0 -k 60";
+    Ok(Carpd::new(arguments)?.datapath(rung))
+}
+
 /// Where carpd pins what it attaches to an interface of a host.
 fn place(host: &Host, interface: &str) -> Result<PathBuf> {
     host.enter(|| {
@@ -128,7 +134,7 @@ fn native_xdp_that_another_carpd_has_is_refused_with_its_pid() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let first = on("xdp-native", SLOW)?.start(&pair.a)?;
     for rung in ["xdp-native", "xdp-generic"] {
-        let ended = on(rung, &format!("{SLOW} -v 8 -a 10.9.0.108"))?.run(&pair.a)?;
+        let ended = stranger(rung)?.run(&pair.a)?;
         let owner = format!("pid {}", first.pid());
         ensure!(
             ended.status == 2 && ended.stderr.contains(rung) && ended.stderr.contains(&owner),
@@ -144,7 +150,7 @@ fn several_carpd_have_a_tcx_program_each_on_one_interface() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let _b = pair.master(&pair.b, FAST)?;
     let mut first = on("auto", SLOW)?.start(&pair.a)?;
-    let second = on("auto", &format!("{SLOW} -v 8 -a 10.9.0.108 -k 60"))?.start(&pair.a)?;
+    let second = stranger("auto")?.start(&pair.a)?;
     for daemon in [&first, &second] {
         ensure!(daemon.dump()?.status["datapath"] == "tcx");
     }

@@ -126,7 +126,8 @@ fn an_address_that_another_vhid_serves_is_refused_and_stays_there() -> Result<()
     let pair = Pair::new(lab!())?;
     let first = pair.master(&pair.a, SLOW)?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
-    let ended = second(&pair, &format!("{SLOW} -v 8"))?;
+    let arguments = format!("-v 8 -p secret -a {ADDRESS} {SLOW}");
+    let ended = Carpd::new(&arguments)?.run(&pair.a)?;
     let expected = format!(
         "vhid 8 on eth0: its address {ADDRESS} is already served by pid {}",
         first.pid()

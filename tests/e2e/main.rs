@@ -20,6 +20,7 @@ mod keepalived;
 mod lab;
 mod locks;
 mod memory;
+mod mistakes;
 mod options;
 mod privileges;
 mod rungs;

@@ -81,8 +81,8 @@ fn mcast_in_both_spellings() -> Result<()> {
 }
 
 #[test]
-fn vhid_in_both_spellings_decimal_hexadecimal_and_octal() -> Result<()> {
-    for value in ["31", "0x1f", "037"] {
+fn vhid_in_both_spellings_decimal_and_hexadecimal() -> Result<()> {
+    for value in ["31", "0x1f"] {
         shapes("-v", "--vhid", value, |carp| carp.vhid == 31)?;
     }
     Ok(())
@@ -242,7 +242,7 @@ fn without_interface_the_first_usable_one_is_taken_and_named() -> Result<()> {
 #[test]
 fn help_is_printed_on_stdout_with_status_0() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for words in ["-h", "--help", ""] {
+    for words in ["-h", "--help"] {
         let ended = Carpd::bare()?.args(words).run(&pair.a)?;
         ensure!(
             ended.status == 0 && ended.stderr.is_empty(),
@@ -284,6 +284,7 @@ fn every_configuration_error_names_option_value_and_what_is_accepted_with_status
     for (short, words, expected) in [
         ("-v", "-v 0", ["--vhid", "'0'", "1 to 255"]),
         ("-v", "-v 256", ["--vhid", "'256'", "1 to 255"]),
+        ("-v", "-v 010", ["--vhid", "'010'", "write 10"]),
         ("-v", "-v seven", ["--vhid", "'seven'", "1 to 255"]),
         ("-v", "-v -1", ["--vhid", "'-1'", "1 to 255"]),
         ("-v", "", ["--vhid", "-v", "1 to 255"]),
@@ -306,7 +307,11 @@ fn every_configuration_error_names_option_value_and_what_is_accepted_with_status
         ("", "--datapath tape", ["--datapath", "'tape'", "socket"]),
         ("", "--profile vrrp", ["--profile", "'vrrp'", "openbsd"]),
         ("", "--frobnicate", ["--frobnicate", "unexpected", "--help"]),
-        ("", "leftover", ["leftover", "unexpected", "--help"]),
+        (
+            "-o",
+            "-o /dev/null leftover",
+            ["leftover", "unexpected", "--help"],
+        ),
     ] {
         let words = words
             .split_whitespace()

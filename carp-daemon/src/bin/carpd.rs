@@ -115,6 +115,7 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     let message = format!("{failure:#}");
     let status = match failure.downcast_ref() {
         Some(engine::Error::Lock(lock::Error::Same { .. })) => 0,
+        Some(engine::Error::NotEthernet(_) | engine::Error::Unworkable(_)) => EXIT_USAGE,
         Some(_) | None => EXIT_RUN_TIME,
     };
     if readiness.is_some() {

@@ -22,8 +22,8 @@ With --upscript the scripts own the address, exactly as with ucarp:
   carpd --interface=eth0 --srcip=10.1.1.1 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252 \\
         --upscript=/etc/vip-up.sh --downscript=/etc/vip-down.sh --shutdown
 
-Numbers are decimal, hexadecimal after 0x, octal after 0. Long options may be abbreviated. Of a repeated option the \
-last one counts.
+Numbers are decimal, or hexadecimal after 0x. Long options may be abbreviated. Of a repeated option the last one \
+counts; --addr may be there once.
 
 Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT, HUP and any other that would end \
 the process stop it, handing over at once.
@@ -68,8 +68,7 @@ pub struct Arguments {
         long,
         value_name = "PASSWORD",
         help_heading = "Who we are",
-        allow_hyphen_values = true,
-        overrides_with = "passfile"
+        allow_hyphen_values = true
     )]
     // Which of the passwords that `getopt` found.
     pub pass: Option<usize>,
@@ -80,15 +79,15 @@ pub struct Arguments {
         long,
         value_name = "FILE",
         help_heading = "Who we are",
-        allow_hyphen_values = true,
-        overrides_with = "pass"
+        allow_hyphen_values = true
     )]
     pub passfile: Option<PathBuf>,
 
     /// Virtual address, the same on all hosts; carpd assigns it with this prefix length [default prefix: 32]
+    // Every one, because a second is an error and not the only one.
     #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
-          value_parser = values::virtual_address)]
-    pub addr: Option<VirtualAddress>,
+          action = ArgAction::Append, value_parser = values::virtual_address)]
+    pub addr: Vec<VirtualAddress>,
 
     /// Seconds between two advertisements: 0 to 255
     #[arg(short = 'b', long, value_name = "SECONDS", help_heading = "Election", allow_hyphen_values = true,

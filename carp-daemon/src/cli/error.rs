@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
+
 use super::PassfileError;
 
 /// Why the command line was refused. Exit status 1.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// No options at all; this is what there are.
+    #[error("{}", .0.trim_end())]
+    Nothing(String),
     /// An option or a value of its own.
-    #[error("{}", .0.to_string().trim_end())]
+    #[error("{}", plain(.0))]
     Usage(Box<clap::Error>),
     /// Something required is not there.
     #[error("error: You must supply {what} ({options}): {accepted}")]
@@ -68,4 +73,20 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// clap's message without its usage line, which says nothing, and without the way to `--help` where the message itself
+/// says what is right.
+fn plain(error: &clap::Error) -> String {
+    let says_what_is_right = matches!(
+        error.kind(),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue
+    );
+    let text = error.to_string();
+    let is_superfluous = |paragraph: &&str| {
+        paragraph.starts_with("Usage:")
+            || says_what_is_right && paragraph.starts_with("For more information")
+    };
+    let kept = text.split("\n\n").filter(|it| !is_superfluous(it));
+    kept.collect::<Vec<_>>().join("\n\n").trim_end().to_owned()
 }

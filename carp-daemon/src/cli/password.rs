@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use carp_common::proto::Key;
 use carp_common::units::Profile;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Error;
@@ -119,13 +120,50 @@ fn first_line(path: &Path, warnings: &mut Vec<String>) -> Result<Password, Passf
     if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
         line.truncate(end);
     }
-    if line.ends_with(b"\r") {
-        warnings.push(format!(
-            "Password from {} ends with a carriage return, which counts as part of it",
-            path.display()
-        ));
+    for (there, what) in [
+        (line.ends_with(b"\r"), "ends with a carriage return"),
+        (
+            line.ends_with(b" ") || line.ends_with(b"\t"),
+            "ends with a blank",
+        ),
+        (
+            line.starts_with(b" ") || line.starts_with(b"\t"),
+            "begins with a blank",
+        ),
+        (
+            line.starts_with(b"\xef\xbb\xbf"),
+            "begins with a byte order mark",
+        ),
+    ] {
+        if there {
+            warnings.push(format!(
+                "Password from {} {what}, which counts as part of it",
+                path.display()
+            ));
+        }
     }
     Ok(line)
+}
+
+/// The words after passwords that stand in a word of their own: somebody who forgot the quotes gave the rest there.
+pub fn followers(argv: &[OsString], secrets: &[Secret]) -> Vec<Password> {
+    let alone = secrets.iter().filter(|secret| secret.offset == 0);
+    alone
+        .filter_map(|secret| argv.get(secret.word + 1))
+        .map(|word| Zeroizing::new(word.as_bytes().to_vec()))
+        .collect()
+}
+
+/// Whether clap's message would show a word that may belong to a password: one that is no option, or that follows.
+pub fn may_be_shown_by(error: &clap::Error, secrets: &[Secret], followers: &[Password]) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => {
+            let is_operand = !word.starts_with('-') && error.kind() == ErrorKind::UnknownArgument;
+            let follows = |it: &Password| !word.is_empty() && it.starts_with(word.as_bytes());
+            !secrets.is_empty() && (is_operand || followers.iter().any(follows))
+        }
+        Some(_) | None => false,
+    }
 }
 
 /// Overwrites the secrets in the memory that `ps` and `/proc/PID/cmdline` show, each up to the end of its word.
@@ -201,10 +239,12 @@ mod tests {
 
     #[test]
     fn only_the_first_line_counts_and_only_its_newline_goes() {
-        let table: [(&[u8], &[u8], usize); 6] = [
+        let table: [(&[u8], &[u8], usize); 8] = [
             (b"love\n", b"love", 0),
             (b"love", b"love", 0),
-            (b" love \nhate\n", b" love ", 0),
+            (b" love \nhate\n", b" love ", 2),
+            (b"love\t\n", b"love\t", 1),
+            (b"\xef\xbb\xbflove\n", b"\xef\xbb\xbflove", 1),
             (b"love\r\n", b"love\r", 1),
             (b"\nlove\n", b"", 0),
             (b"", b"", 0),

@@ -7,6 +7,8 @@ use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile};
 use super::*;
 use crate::config::{Datapath, Fence, Ownership, VhostConfig};
 
+mod mistakes;
+
 const REQUIRED: [&str; 8] = [
     "carpd",
     "--interface=eth0",
@@ -18,9 +20,15 @@ const REQUIRED: [&str; 8] = [
     "10.0.0.1",
 ];
 
-/// The required options and these; the password is not in this process's memory, which is warned about.
+/// The required options and these, an address among them in place of the required one; the password is not in this
+/// process's memory, which is warned about.
 fn parsed(more: &[&str]) -> Result<Invocation, Error> {
-    let argv = REQUIRED.iter().chain(more).map(OsString::from).collect();
+    let has_address = more
+        .first()
+        .is_some_and(|word| word.starts_with("-a") || word.starts_with("--add"));
+    let required = REQUIRED.len() - if has_address { 2 } else { 0 };
+    let argv = REQUIRED[..required].iter().chain(more);
+    let argv = argv.map(OsString::from).collect();
     parse(argv).map(|request| match request {
         Request::Run(invocation) => *invocation,
         other @ (Request::Print(_) | Request::Detach(_)) => panic!("instead: {other:?}"),
@@ -125,7 +133,7 @@ fn every_option_works_in_every_spelling() {
         (
             &[
                 &["-v", "42"],
-                &["-v052"],
+                &["-v0x2a"],
                 &["--vhid=0x2a"],
                 &["--v=42"],
                 &["--vh", "42"],
@@ -386,7 +394,7 @@ fn bad_value_is_refused_naming_option_value_and_what_is_accepted() {
         ("-s", "eth0", "--srcip", "an IPv4 address"),
         ("-s", "::1", "--srcip", "an IPv4 address"),
         ("-a", "10.0.0", "--addr", "an IPv4 address"),
-        ("-a", "10.0.0.1/33", "--addr", "0 to 32"),
+        ("-a", "10.0.0.1/33", "--addr", "1 to 32"),
         (
             "-a",
             "2001:db8::1",
@@ -470,11 +478,12 @@ fn missing_options_are_asked_for_in_ucarps_words() {
 
 #[test]
 fn words_that_are_no_options_and_unknown_options_are_refused_by_name() {
-    for word in ["secret-word", "--syslog", "-Q"] {
-        let mut line = REQUIRED.to_vec();
-        line.push(word);
-        let text = refused(&line);
-        assert!(text.contains(word), "{text}");
+    for word in ["word", "--syslog", "-Q"] {
+        let text = refused(&["carpd", "--interface=eth0", "-o", "/dev/null", word]);
+        assert!(
+            text.contains(word) && text.contains("--help") && !text.contains("Usage"),
+            "{text}"
+        );
     }
 }
 
@@ -492,13 +501,13 @@ fn errors_never_show_a_password() {
 }
 
 #[test]
-fn help_and_no_arguments_print_the_usage_and_version_prints_the_version() {
+fn help_prints_the_usage_and_version_the_version_and_no_arguments_are_an_error() {
     let printed = |line: &[&str]| match parse(line.iter().map(OsString::from).collect()) {
         Ok(Request::Print(text)) => text,
         other => panic!("{line:?}: {other:?}"),
     };
-    let usage = printed(&["carpd"]);
-    assert_eq!(printed(&["carpd", "-h"]), usage);
+    let usage = printed(&["carpd", "-h"]);
+    assert_eq!(refused(&["carpd"]), usage.trim_end());
     assert_eq!(printed(&["carpd", "-i", "eth0", "--help"]), usage);
     for (name, _) in UCARP_OPTIONS {
         assert!(
@@ -547,4 +556,9 @@ fn detach_needs_nothing_but_an_interface() {
     let request = parse(["carpd", "--detach", "eth0"].map(OsString::from).to_vec());
     assert!(matches!(request, Ok(Request::Detach(interface)) if interface == "eth0"));
     assert!(parse(["carpd", "--detach", "a/b"].map(OsString::from).to_vec()).is_err());
+    let text = refused(&["carpd", "--detach", "eth0", "-i", "eth0", "-v", "7"]);
+    assert!(
+        text.contains("--interface") && text.contains("--detach"),
+        "{text}"
+    );
 }

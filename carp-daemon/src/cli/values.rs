@@ -6,28 +6,34 @@ use std::time::Duration;
 use carp_common::units::{DeadRatio, Profile, Vhid};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::config::VirtualAddress;
+use crate::config::{Subnet, VirtualAddress};
 use crate::log::{Destination, Facility};
 
 /// Longest alternative name of an interface: ALTIFNAMSIZ with its final NUL is 128 (include/uapi/linux/if.h).
 const INTERFACE_NAME_MAX: usize = 127;
 
-/// A whole number as `strtoul` with base 0 reads it, but nothing more and nothing less.
+/// A whole number, decimal or after `0x` hexadecimal. ucarp takes one after `0` for octal: it is refused where that makes a
+/// difference.
 fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     let (digits, radix) =
         if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             (digits, 16)
-        } else if let Some(digits) = text.strip_prefix('0').filter(|digits| !digits.is_empty()) {
-            (digits, 8)
         } else {
             (text, 10)
         };
-    let accepted = || {
-        format!("{least} to {most} are accepted, in decimal, hexadecimal after 0x or octal after 0")
-    };
+    let accepted =
+        || format!("{least} to {most} are accepted, in decimal or in hexadecimal after 0x");
     // from_str_radix would take a sign.
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return Err(format!("not a whole number: {}", accepted()));
+    }
+    let plain = digits.trim_start_matches('0');
+    if radix == 10 && plain.len() < digits.len() && plain.len() > 1 {
+        let octal = u64::from_str_radix(plain, 8);
+        let octal = octal.map_or_else(|_| "nothing".to_owned(), |value| value.to_string());
+        return Err(format!(
+            "ambiguous: write {plain} for the decimal number; ucarp reads the octal one, {octal}"
+        ));
     }
     // All digits, so what is left to go wrong is the size.
     u32::from_str_radix(digits, radix)
@@ -135,10 +141,16 @@ pub fn virtual_address(text: &str) -> Result<VirtualAddress, String> {
         };
     let prefix = match prefix {
         Some(prefix) => {
-            decimal_prefix(prefix).ok_or("Invalid prefix length: 0 to 32 are accepted")?
+            decimal_prefix(prefix).ok_or("Invalid prefix length: 1 to 32 are accepted")?
         }
         None => 32,
     };
+    let subnet = Subnet { address, prefix };
+    if let Some(what) = subnet.reserved(address) {
+        return Err(format!(
+            "{address} is {what}: an address of a host in it is accepted, or another prefix length"
+        ));
+    }
     Ok(VirtualAddress {
         address: IpAddr::V4(address),
         prefix,
@@ -149,11 +161,16 @@ fn decimal_prefix(text: &str) -> Option<u8> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None; // parse() would take a sign
     }
-    text.parse().ok().filter(|&prefix| prefix <= 32)
+    text.parse().ok().filter(|prefix| (1..=32).contains(prefix))
 }
 
 fn host(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
-    if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+    if address.is_loopback() {
+        Err(
+            "a loopback address, which no other host can reach: a unicast IPv4 address is accepted"
+                .into(),
+        )
+    } else if address.octets()[0] == 0 || address.octets()[0] >= 224 {
         Err("not a host's address: a unicast IPv4 address is accepted".into())
     } else {
         Ok(address)
@@ -184,14 +201,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_strtoul_reads_them() {
+    fn numbers_are_decimal_or_hexadecimal() {
         for (text, value) in [
             ("0", 0),
             ("255", 255),
             ("0x2a", 42),
             ("0XfF", 255),
-            ("052", 42),
             ("00", 0),
+            ("007", 7),
             ("1", 1),
         ] {
             assert_eq!(byte(text), Ok(value), "{text}");
@@ -201,7 +218,7 @@ mod tests {
     #[test]
     fn what_strtoul_would_bend_is_refused() {
         for text in [
-            "", " 1", "1 ", "+1", "-1", "1s", "0x", "0x-1", "08", "0b1", "1.5", "٣",
+            "", " 1", "1 ", "+1", "-1", "1s", "0x", "0x-1", "0b1", "1.5", "٣",
         ] {
             let refused = byte(text).unwrap_err();
             assert!(
@@ -209,10 +226,26 @@ mod tests {
                 "{text}: {refused}"
             );
         }
-        for text in ["256", "0x100", "0400", "4294967297", "99999999999999999999"] {
+        for text in ["256", "0x100", "4294967297", "99999999999999999999"] {
             let refused = byte(text).unwrap_err();
             assert!(
                 refused.starts_with("out of range: 0 to 255 are accepted"),
+                "{text}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_ucarp_reads_as_octal_is_refused_with_both_readings() {
+        for (text, decimal, octal) in [
+            ("010", "write 10", "octal one, 8"),
+            ("052", "write 52", "octal one, 42"),
+            ("0400", "write 400", "octal one, 256"),
+            ("089", "write 89", "octal one, nothing"),
+        ] {
+            let refused = byte(text).unwrap_err();
+            assert!(
+                refused.contains(decimal) && refused.contains(octal),
                 "{text}: {refused}"
             );
         }
@@ -245,7 +278,8 @@ mod tests {
         for (text, prefix) in [
             ("10.0.0.1", 32),
             ("10.0.0.1/24", 24),
-            ("10.0.0.1/0", 0),
+            ("10.0.0.1/1", 1),
+            ("10.0.0.1/31", 31),
             ("10.0.0.1/032", 32),
         ] {
             let parsed = virtual_address(text).unwrap();
@@ -263,10 +297,16 @@ mod tests {
             ("10.0.0.256", "Invalid address"),
             ("10.0.0", "Invalid address"),
             ("", "Invalid address"),
-            ("10.0.0.1/33", "0 to 32"),
-            ("10.0.0.1/", "0 to 32"),
-            ("10.0.0.1/+8", "0 to 32"),
-            ("10.0.0.1/255.255.255.0", "0 to 32"),
+            ("10.0.0.1/33", "1 to 32"),
+            ("10.0.0.1/0", "1 to 32"),
+            ("10.0.0.1/", "1 to 32"),
+            ("10.0.0.1/+8", "1 to 32"),
+            ("10.0.0.1/255.255.255.0", "1 to 32"),
+            ("10.77.0.255/24", "the broadcast address of 10.77.0.0/24"),
+            ("10.77.0.0/24", "the network address of 10.77.0.0/24"),
+            ("127.0.0.1", "loopback"),
+            ("0.1.2.3", "unicast"),
+            ("240.0.0.1", "unicast"),
             ("224.0.0.18", "unicast"),
             ("0.0.0.0", "unicast"),
             ("255.255.255.255", "unicast"),

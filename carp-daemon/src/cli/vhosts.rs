@@ -11,7 +11,7 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::arguments::Arguments;
 use super::{Error, getopt, virtual_host};
-use crate::config::VhostConfig;
+use crate::config::{VhostConfig, VirtualAddress};
 
 /// Options that concern the whole process; every other one concerns a virtual host.
 const OF_THE_PROCESS: [&str; 12] = [
@@ -47,6 +47,7 @@ pub fn read(
     command.build();
     let mut vhosts = Vec::new();
     let mut lines = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
     for (line, words) in (1..).zip(text.lines()) {
         let words = words.trim();
         if words.is_empty() || words.starts_with('#') {
@@ -65,6 +66,13 @@ pub fn read(
                 "vhid {} on {} is in line {before} already: one of them needs another --vhid or --interface",
                 vhost.vhid, vhost.interface
             )))));
+        }
+        for VirtualAddress { address, .. } in &vhost.addresses {
+            if let Some(before) = addresses.insert(*address, line) {
+                return Err(at(Box::new(Error::Misplaced(format!(
+                    "the address {address} is in line {before} already: one of them needs another --addr"
+                )))));
+            }
         }
         vhosts.push(vhost);
     }
@@ -147,7 +155,7 @@ pub fn refuse_others(command: &Command, matches: &ArgMatches) -> Result<(), Erro
 }
 
 /// The ids of the options that are there.
-fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = &'a str> {
+pub fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = &'a str> {
     command
         .get_arguments()
         .map(|option| option.get_id().as_str())
@@ -159,7 +167,7 @@ fn of_the_process(option: &str) -> bool {
 }
 
 /// The option as one would type it.
-fn spelled(command: &Command, id: &str) -> String {
+pub fn spelled(command: &Command, id: &str) -> String {
     let long = command
         .get_arguments()
         .find(|option| option.get_id() == id)
@@ -231,6 +239,14 @@ mod tests {
             (
                 "-i eth0 -v 7 -o PASSFILE -a 10.0.0.8",
                 "is in line 1 already",
+            ),
+            (
+                "-i eth1 -v 8 -o PASSFILE -a 10.0.0.7",
+                "the address 10.0.0.7 is in line 1 already",
+            ),
+            (
+                "-i eth1 -v 8 -o PASSFILE -a 10.0.0.8 -a 10.0.0.9",
+                "10.0.0.8/32 and 10.0.0.9/32",
             ),
         ] {
             let message = wrong(line);

@@ -6,7 +6,7 @@ use carp_common::units::{AdvBase, AdvSkew, Priority};
 
 use super::arguments::Arguments;
 use super::password::{self, Password};
-use super::{Error, interface};
+use super::{Error, combinations, interface};
 use crate::config::{Ownership, Scripts, VhostConfig};
 
 /// The virtual host that the options describe; takes its values out of them.
@@ -56,11 +56,7 @@ pub fn describe(
                 .to_owned(),
         );
     }
-    let address = arguments.addr.take().ok_or(Error::Missing {
-        what: "a virtual host address",
-        options: "--addr, -a",
-        accepted: "an IPv4 address, with /PREFIX if you like",
-    })?;
+    let address = combinations::one_address(std::mem::take(&mut arguments.addr))?;
     let ownership = if arguments.upscript.is_some() {
         Ownership::Scripts
     } else {

@@ -206,6 +206,9 @@ impl Engine {
     /// An interface appeared: open its port, join its groups, listen.
     fn arrive(&mut self, interface: usize, link: &Link) -> Result<(), Error> {
         let name = || link.name.clone();
+        if !link.ethernet {
+            return Err(Error::NotEthernet(name()));
+        }
         self.lock(interface, link, false)?;
         let mut port = Port::open(link).map_err(|source| Error::Interface {
             action: "open a packet socket",
@@ -406,6 +409,7 @@ mod tests {
             index: 5,
             name: "eth0".into(),
             other_names: Vec::new(),
+            ethernet: true,
             mac: [2, 0, 0, 0, 0, 1],
             admin_up: true,
             running: true,

@@ -31,6 +31,8 @@ pub struct Link {
     pub name: String,
     /// Alternative names (`ip link property add … altname`), Linux 5.5.
     pub other_names: Vec<String>,
+    /// Has Ethernet frames; loopback and tunnels of IP packets have not.
+    pub ethernet: bool,
     /// Ethernet address; zeros when the interface has none.
     pub mac: [u8; 6],
     /// Set up by the administrator.

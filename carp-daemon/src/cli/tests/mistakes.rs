@@ -1,0 +1,49 @@
+//! What options that do not belong together come to.
+
+use super::*;
+
+#[test]
+fn rest_of_a_password_without_quotes_is_not_shown() {
+    for rest in ["secret", "-Qsecret", "--secret"] {
+        let text = refused(&["carpd", "-i", "eth0", "-p", "my", rest, "-v", "7"]);
+        assert!(
+            !text.contains("secret") && !text.contains("-Q") && text.contains("quotes"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_second_address_is_an_error_that_names_both() {
+    let mut line = REQUIRED.to_vec();
+    line.extend(["--addr", "10.0.0.2/24"]);
+    let text = refused(&line);
+    assert!(text.contains("10.0.0.1/32 and 10.0.0.2/24"), "{text}");
+}
+
+#[test]
+fn both_ways_to_give_a_password_are_warned_of_with_the_one_that_counts() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "filed\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let warned = |more: &[&str], counts: &str| {
+        let warnings = parsed(more).unwrap().warnings;
+        warnings
+            .iter()
+            .any(|it| it.contains("Both") && it.contains(counts))
+    };
+    assert!(warned(&["-o", path], "--passfile counts"));
+    assert!(warned(&["-o", path, "-p", "hate"], "--pass counts"));
+    assert!(!warned(&["-p", "hate"], "counts"));
+}
+
+#[test]
+fn an_error_that_says_what_is_right_sends_nobody_to_the_help() {
+    for line in [["carpd", "-v", "0"], ["carpd", "--datapath", "tape"]] {
+        let text = refused(&line);
+        assert!(
+            !text.contains("Usage") && !text.contains("--help"),
+            "{text}"
+        );
+    }
+}

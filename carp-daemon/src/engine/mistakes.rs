@@ -1,0 +1,105 @@
+//! What the configuration cannot mean on this host, or will hardly mean, looked at once when it starts.
+//!
+//! What never works is refused; what may work, perhaps later or with what a script does, is warned of.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use tracing::warn;
+
+use super::{Engine, Error};
+use crate::config::{ADDRESS_PROTOCOL, Subnet};
+use crate::io::netlink::{Address, Link};
+
+impl Engine {
+    /// # Errors
+    /// What can never work on this interface.
+    pub(super) fn refuse_the_impossible(&self, interface: usize, link: &Link) -> Result<(), Error> {
+        if !link.ethernet {
+            return Err(Error::NotEthernet(link.name.clone()));
+        }
+        let name = &link.name;
+        let own = self.own_addresses(link.index);
+        let wanted = &self.interfaces[interface];
+        for vhost in &wanted.vhosts {
+            let config = &self.vhosts[*vhost].config;
+            let virtual_ones = config.addresses.iter().filter_map(|it| v4(it.address));
+            for address in virtual_ones {
+                if let Some(reserved) = own.iter().find_map(|subnet| subnet.reserved(address)) {
+                    return Err(Error::Unworkable(format!(
+                        "{address} is {reserved}, which {name} is in: give an address of a host with --addr"
+                    )));
+                }
+            }
+            let is_virtual = |subnet: &Subnet| wanted.is_virtual(subnet.address.into());
+            if config.source.is_none() && !own.is_empty() && own.iter().all(is_virtual) {
+                return Err(Error::Unworkable(format!(
+                    "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
+                     its own beside it, or name another one with --addr",
+                    own[0].address
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Warns of what may be a mistake.
+    pub(super) fn warn_of_the_unlikely(&self, interface: usize, link: &Link) {
+        let own = self.own_addresses(link.index);
+        let everywhere = self.addresses.values().flatten();
+        let everywhere: Vec<Ipv4Addr> = everywhere.filter_map(|it| v4(it.address)).collect();
+        let wanted = &self.interfaces[interface];
+        for vhost in &wanted.vhosts {
+            let served = &self.vhosts[*vhost];
+            let label = &served.label;
+            if let Some(source) = served.config.source
+                && !everywhere.contains(&source)
+            {
+                warn!(
+                    "{label}: --srcip {source} is on no interface of this host: advertisements carry it all the same; \
+                     leave --srcip out to send from the first address of {}",
+                    link.name
+                );
+            }
+            let own = || {
+                own.iter()
+                    .filter(|it| !wanted.is_virtual(it.address.into()))
+            };
+            for address in served
+                .config
+                .addresses
+                .iter()
+                .filter_map(|it| v4(it.address))
+            {
+                if own().next().is_some() && !own().any(|subnet| subnet.contains(address)) {
+                    let subnets: Vec<String> = own().map(Subnet::to_string).collect();
+                    warn!(
+                        "{label}: {address} is in no subnet of {} ({}): hosts there do not ask for it, unless they have a \
+                         route to it",
+                        link.name,
+                        subnets.join(", ")
+                    );
+                }
+            }
+        }
+    }
+
+    /// The IPv4 addresses of an interface that no carpd added, each with its subnet.
+    fn own_addresses(&self, ifindex: u32) -> Vec<Subnet> {
+        let here = self.addresses.get(&ifindex).into_iter().flatten();
+        let own = here.filter(|address| address.protocol != ADDRESS_PROTOCOL);
+        let subnet = |address: &Address| {
+            Some(Subnet {
+                address: v4(address.address)?,
+                prefix: address.prefix,
+            })
+        };
+        own.filter_map(subnet).collect()
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
