@@ -22,7 +22,8 @@
 //! | `scripts` | which to run, and what follows from how they ended |
 //! | `stalls` | how late we were |
 //! | `patience` | when silence counts although we were late |
-//! | `report` | log lines for transitions, notices and dumps |
+//! | `report` | log lines for transitions and notices |
+//! | `status` | what SIGUSR1 shows, and what SIGUSR2 costs |
 
 mod actions;
 mod address_guard;
@@ -39,6 +40,7 @@ mod patience;
 mod report;
 mod scripts;
 mod stalls;
+mod status;
 mod vhost;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -48,7 +50,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
-use carp_common::proto::{Command, Input, Origin};
+use carp_common::proto::{Input, Origin};
 use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
@@ -70,9 +72,6 @@ use interface::Interface;
 use memory::Memories;
 use report::UnicastWatch;
 use vhost::Vhost;
-
-/// How long USR2 keeps us away, as in ucarp.
-const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
 /// How long a MASTER that bowed out lets the others take over before it takes its program off, which resets the queues of
 /// some network cards. The last backup's turn comes after 62 ms.
@@ -486,18 +485,6 @@ impl Engine {
     fn feed(&mut self, vhost: usize, now: Instant, input: Input<'_>) {
         self.vhosts[vhost].machine.handle_input(now, input);
         self.act(vhost, now);
-    }
-
-    fn step_down(&mut self, now: Instant) {
-        for vhost in 0..self.vhosts.len() {
-            self.feed(
-                vhost,
-                now,
-                Input::Command(Command::StepDown {
-                    hold: STEP_DOWN_HOLD,
-                }),
-            );
-        }
     }
 
     /// The orderly stop: bow out, release, wait for scripts; a second request to stop ends the waiting.

@@ -87,6 +87,63 @@ fn sigterm_is_heard_without_carrier() -> Result<()> {
 }
 
 #[test]
+fn sigusr1_says_who_is_master_since_when_why_and_what_comes_next() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let b = pair.carpd(&pair.b, SLOW)?;
+    pair.stays_the_only_master(&pair.a, 3)?;
+    let (master, backup) = (a.dump()?, b.dump()?);
+    ensure!(master.status["master"] == "this-host", "{master:?}");
+    ensure!(backup.status["master"] == "10.9.0.1", "{backup:?}");
+    ensure!(backup.status["advertises"] == "0/50", "{backup:?}");
+    let survives = match carp_tests::daemons::datapath().as_str() {
+        "socket" => "no",
+        _ => "yes",
+    };
+    ensure!(
+        backup.status["fence-survives-kill"] == survives,
+        "{backup:?}"
+    );
+    a.wait_for(
+        "the MASTER was silent for the master-down time; no other host was ever heard; next: yields to a MASTER with a \
+         lower advbase/advskew than 0/25; if carpd is killed, its address ends with its lease",
+        LONG,
+    )?;
+    let said = b.wait_for("why on eth0 id 7: BACKUP for ", LONG)?.text;
+    for part in [
+        "link and source address are there; MASTER is 10.9.0.1, heard 0.",
+        "; next: takes over after 0.",
+        "without --preempt",
+    ] {
+        ensure!(said.contains(part), "{part}: {said}");
+    }
+    let counters = b.lines_with("[INFO] counters on ");
+    let any = counters
+        .iter()
+        .any(|line| line.text.ends_with("=0") || line.text.contains("=0 "));
+    ensure!(!counters.is_empty() && !any, "{counters:?}");
+    Ok(())
+}
+
+#[test]
+fn sigusr2_where_nobody_takes_over_says_how_long_the_address_is_gone() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.a.wait_for_address(ADDRESS, true, LONG)?;
+    let start = Instant::now();
+    a.signal(Signal::SIGUSR2)?;
+    let said = a.wait_for("nobody has the address for 3.3 s", LONG)?;
+    ensure!(said.text.contains("no other host was ever heard"));
+    pair.a.wait_for_address(ADDRESS, false, LONG)?;
+    a.wait_for(
+        "nobody took over after SIGUSR2: no host had the address for ",
+        LONG,
+    )?;
+    ensure!(start.elapsed() > Duration::from_secs(3));
+    pair.a.wait_for_address(ADDRESS, true, LONG)
+}
+
+#[test]
 fn sigusr1_logs_state_and_counters() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, FAST)?;

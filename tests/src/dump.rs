@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
+use carp_common::proto::Counters;
+use carp_common::shared::Counter;
+
+/// Those that the engine counts itself.
+const ENGINE_COUNTERS: [&str; 3] = ["addresses-restored", "arp-conflicts", "event-loop-stalls"];
 
 /// One report: the lines `STATE on IF id N`, `status on IF id N: k=v …`, `counters on IF id N: k=v …` and
-/// `counters on IF datapath: k=v …` of one virtual host.
+/// `counters on IF datapath: k=v …` of one virtual host. A counter that is left out is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// INIT, BACKUP or MASTER.
@@ -38,10 +43,12 @@ impl Dump {
                         .collect();
                     parts.1 = true;
                 } else if head.starts_with("counters on ") && head.ends_with(" datapath") {
-                    dump.datapath = numbers(values)?;
+                    let all = Counter::ALL.into_iter().map(Counter::name);
+                    dump.datapath = numbers(values, all)?;
                     parts.2 = true;
                 } else if head.starts_with("counters on ") {
-                    dump.counters = numbers(values)?;
+                    let all = Counters::default().iter().map(|(name, _)| name);
+                    dump.counters = numbers(values, all.chain(ENGINE_COUNTERS))?;
                     parts.3 = true;
                 }
             } else if let Some((state, _)) = message.split_once(" on ")
@@ -103,15 +110,22 @@ fn pairs(values: &str) -> Result<impl Iterator<Item = (&str, &str)>> {
     Ok(pairs?.into_iter())
 }
 
-fn numbers(values: &str) -> Result<BTreeMap<String, u64>> {
-    pairs(values)?
-        .map(|(name, value)| {
-            let value = value
-                .parse()
-                .with_context(|| format!("{name}={value} is not a number"))?;
-            Ok((name.to_owned(), value))
-        })
-        .collect()
+/// What a line shows, and 0 for all others.
+fn numbers(values: &str, all: impl Iterator<Item = &'static str>) -> Result<BTreeMap<String, u64>> {
+    let mut numbers: BTreeMap<String, u64> = all.map(|name| (name.to_owned(), 0)).collect();
+    if values == "all are 0" {
+        return Ok(numbers);
+    }
+    for pair in pairs(values)? {
+        let (name, value) = pair;
+        let known = numbers
+            .get_mut(name)
+            .with_context(|| format!("{name} is no counter"))?;
+        *known = value
+            .parse()
+            .with_context(|| format!("{name}={value} is not a number"))?;
+    }
+    Ok(numbers)
 }
 
 #[cfg(test)]
@@ -124,15 +138,17 @@ mod tests {
             "2026-01-01T00:00:00.000000: [WARNING] Switching to state: MASTER",
             "2026-01-01T00:00:00.000000: [INFO] MASTER on eth0 id 1",
             "2026-01-01T00:00:00.000000: [INFO] status on eth0 id 1: datapath=socket source=10.9.0.1",
-            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 id 1: sent-inet-packets=3 shared=1",
-            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 datapath: dropped-wrong-ttl=2 shared=4",
+            "2026-01-01T00:00:00.000000: [INFO] why on eth0 id 1: MASTER for 3.0 s: started; next: nothing",
+            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 id 1: sent-inet-packets=3 dropped-short-packet=1",
+            "2026-01-01T00:00:00.000000: [INFO] counters on eth0 datapath: dropped-wrong-ttl=2 dropped-short-packet=4",
         ])
         .unwrap();
         assert_eq!(dump.state, "MASTER");
         assert_eq!(dump.status["datapath"], "socket");
         assert_eq!(dump.counter("sent-inet-packets").unwrap(), 3);
         assert_eq!(dump.counter("dropped-wrong-ttl").unwrap(), 2);
-        assert_eq!(dump.counter("shared").unwrap(), 5);
+        assert_eq!(dump.counter("dropped-short-packet").unwrap(), 5);
+        assert_eq!(dump.counter("challenges").unwrap(), 0, "it is left out");
         assert!(dump.counter("unheard-of").is_err());
     }
 

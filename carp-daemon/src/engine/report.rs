@@ -1,19 +1,16 @@
-//! Log lines for transitions, notices and dumps.
+//! Log lines for transitions and notices.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Notice, Reason, Transition};
 use carp_common::shared::Counter;
 use carp_common::time::Instant;
-use carp_common::units::{Profile, State};
+use carp_common::units::Profile;
 use tracing::{error, info, warn};
 
 use super::vhost::Vhost;
 use super::{COUNTER_CHECK_INTERVAL, Engine};
-use crate::io::datapath::Chain;
-use crate::io::port::Port;
 
 /// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
 /// a stranger who captured one advertisement can cause as many as he likes.
@@ -74,6 +71,7 @@ impl UnicastWatch {
 impl Engine {
     /// ucarp's line, which people grep for, and why.
     pub(super) fn report(&mut self, vhost: usize, transition: Transition, now: Instant) {
+        self.note_transition(vhost, transition, now);
         let served = &mut self.vhosts[vhost];
         let Some(suppressed) = served.transitions.admit(now) else {
             return;
@@ -186,81 +184,9 @@ impl Engine {
             _ => String::new(),
         }
     }
-
-    /// USR1: state and every counter, one line each.
-    pub(super) fn dump(&mut self, now: Instant) {
-        for vhost in &self.vhosts {
-            let label = &vhost.label;
-            let state = vhost.machine.state();
-            info!("{state} on {label}");
-            let port = self.interfaces[vhost.interface].port.as_ref();
-            let rung = port.and_then(|port| self.datapath.rung(port.ifindex()));
-            let mut status = format!(
-                "datapath={}",
-                rung.map_or_else(|| "none".to_owned(), |rung| rung.to_string())
-            );
-            if let (State::Backup, Some(deadline)) = (state, vhost.machine.next_deadline()) {
-                add(
-                    &mut status,
-                    "master-down-in-ms",
-                    deadline.saturating_duration_since(now).as_millis(),
-                );
-            }
-            add(
-                &mut status,
-                "source",
-                vhost
-                    .source
-                    .map_or_else(|| "none".to_owned(), |source| source.to_string()),
-            );
-            add(&mut status, "demotion", vhost.machine.demotions().sum().0);
-            add(
-                &mut status,
-                "worst-stall-ms",
-                vhost.stalls.worst.as_millis(),
-            );
-            info!("status on {label}: {status}");
-            let mut counters = String::new();
-            for (name, value) in vhost.machine.counters().iter() {
-                add(&mut counters, name, value);
-            }
-            for (name, value) in [
-                ("addresses-restored", vhost.addresses_restored),
-                ("arp-conflicts", vhost.conflicts.count),
-                ("event-loop-stalls", vhost.stalls.count),
-            ] {
-                add(&mut counters, name, value);
-            }
-            info!("counters on {label}: {}", counters.trim_start());
-        }
-        for interface in &self.interfaces {
-            let Some(ifindex) = interface.port.as_ref().map(Port::ifindex) else {
-                continue;
-            };
-            match self.datapath.counts(ifindex) {
-                Ok(counts) => {
-                    let mut counters = String::new();
-                    for (counter, value) in Counter::ALL.into_iter().zip(counts) {
-                        add(&mut counters, counter.name(), value);
-                    }
-                    info!(
-                        "counters on {} datapath: {}",
-                        interface.name,
-                        counters.trim_start()
-                    );
-                }
-                Err(error) => error!("{}: {}", interface.name, Chain(&error)),
-            }
-        }
-    }
 }
 
-/// Appends ` name=value`.
-fn add(line: &mut String, name: &str, value: impl std::fmt::Display) {
-    write!(line, " {name}={value}").expect("writing to a String cannot fail");
-}
-
-const fn reason(reason: Reason) -> &'static str {
+pub(super) const fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Started => "link and source address are there",
         Reason::MasterTimedOut => "the MASTER was silent for the master-down time",

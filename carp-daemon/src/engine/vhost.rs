@@ -19,6 +19,7 @@ use super::patience::Reprieve;
 use super::report::Transitions;
 use super::scripts::ScriptGuard;
 use super::stalls::Stalls;
+use super::status::Since;
 use crate::config::VhostConfig;
 use crate::io::clock;
 use crate::io::datapath::Endpoints;
@@ -68,6 +69,10 @@ pub struct Vhost {
     pub conflicts: Conflicts,
     /// Which of its transitions are said.
     pub transitions: Transitions,
+    /// Since when it has its state, and why.
+    pub since: Since,
+    /// When an operator last made it step down as MASTER, until that has ended.
+    pub stepped_down: Option<Instant>,
     /// How late we were.
     pub stalls: Stalls,
     /// Time that a silent MASTER has on account of that.
@@ -136,6 +141,8 @@ impl Vhost {
             watch: Watch::Off,
             conflicts: Conflicts::default(),
             transitions: Transitions::default(),
+            since: Since::start(now),
+            stepped_down: None,
             stalls: Stalls::default(),
             reprieve: None,
             followed: State::Init,

@@ -254,6 +254,15 @@ impl Datapath {
         }
     }
 
+    /// Whether the fence outlives a daemon that is killed, on an interface.
+    #[must_use]
+    pub fn survival(&self, ifindex: u32) -> Survival {
+        match self.attachments.contains_key(&ifindex) {
+            true => self.pins.survival(),
+            false => Survival::No,
+        }
+    }
+
     /// The rung of an interface.
     #[must_use]
     pub fn rung(&self, ifindex: u32) -> Option<Rung> {

@@ -1,0 +1,274 @@
+//! What SIGUSR1 shows, and what SIGUSR2 costs.
+//!
+//! A report has four lines for each virtual host and one for each interface: the state, values for programs, the same in
+//! words with what comes next, and the counters that are not 0.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use carp_common::proto::{Command, Input, LinkState, Reason, Transition};
+use carp_common::shared::Counter;
+use carp_common::time::Instant;
+use carp_common::units::State;
+use tracing::{error, info, warn};
+
+use super::Engine;
+use super::report::reason;
+use super::vhost::Vhost;
+use crate::config::Ownership;
+use crate::io::datapath::Chain;
+use crate::io::port::Port;
+
+/// How long USR2 keeps us away, as in ucarp.
+const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
+
+/// Since when a virtual host has its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    at: Instant,
+    /// `None`: since the start.
+    reason: Option<Reason>,
+}
+
+impl Since {
+    /// Of a virtual host that has just been made.
+    pub const fn start(now: Instant) -> Self {
+        Self {
+            at: now,
+            reason: None,
+        }
+    }
+}
+
+impl Engine {
+    /// Remembers why, and warns of an interruption that USR2 caused.
+    pub(super) fn note_transition(&mut self, vhost: usize, transition: Transition, now: Instant) {
+        let vhost = &mut self.vhosts[vhost];
+        vhost.since = Since {
+            at: now,
+            reason: Some(transition.reason),
+        };
+        if transition.to != State::Master {
+            return;
+        }
+        if let Some(left) = vhost.stepped_down.take()
+            && vhost
+                .machine
+                .last_heard()
+                .is_none_or(|heard| heard.arrival < left)
+        {
+            warn!(
+                "{}: nobody took over after SIGUSR2: no host had the address for {:.1} s",
+                vhost.label,
+                now.saturating_duration_since(left).as_secs_f64()
+            );
+        }
+    }
+
+    /// USR2: hands over, and stays away for a while.
+    pub(super) fn step_down(&mut self, now: Instant) {
+        for index in 0..self.vhosts.len() {
+            let vhost = &mut self.vhosts[index];
+            if vhost.machine.state() == State::Master {
+                vhost.stepped_down = Some(now);
+                if vhost.machine.last_heard().is_none() {
+                    warn!(
+                        "{}: stepping down, although no other host was ever heard: unless one takes over, nobody has the \
+                         address for {:.1} s",
+                        vhost.label,
+                        (STEP_DOWN_HOLD + vhost.machine.master_down_time()).as_secs_f64()
+                    );
+                }
+            }
+            let hold = STEP_DOWN_HOLD;
+            self.feed(index, now, Input::Command(Command::StepDown { hold }));
+        }
+    }
+
+    /// USR1: the report.
+    pub(super) fn dump(&mut self, now: Instant) {
+        for vhost in &self.vhosts {
+            let label = &vhost.label;
+            info!("{} on {label}", vhost.machine.state());
+            info!("status on {label}: {}", self.values(vhost, now));
+            info!("why on {label}: {}", self.explanation(vhost, now));
+            let more = [
+                ("addresses-restored", vhost.addresses_restored),
+                ("arp-conflicts", vhost.conflicts.count),
+                ("event-loop-stalls", vhost.stalls.count),
+            ];
+            let all = vhost.machine.counters().iter().chain(more);
+            info!("counters on {label}: {}", counted(all));
+        }
+        for interface in &self.interfaces {
+            let Some(ifindex) = interface.port.as_ref().map(Port::ifindex) else {
+                continue;
+            };
+            match self.datapath.counts(ifindex) {
+                Ok(counts) => {
+                    let all = Counter::ALL.into_iter().zip(counts);
+                    let all = all.map(|(counter, value)| (counter.name(), value));
+                    info!("counters on {} datapath: {}", interface.name, counted(all));
+                }
+                Err(error) => error!("{}: {}", interface.name, Chain(&error)),
+            }
+        }
+    }
+
+    /// For programs: `name=value` each.
+    fn values(&self, vhost: &Vhost, now: Instant) -> String {
+        let ifindex = self.interfaces[vhost.interface]
+            .port
+            .as_ref()
+            .map(Port::ifindex);
+        let machine = &vhost.machine;
+        let state = machine.state();
+        let heard = machine.last_heard();
+        let mut line = String::new();
+        let rung = ifindex.and_then(|ifindex| self.datapath.rung(ifindex));
+        add(&mut line, "datapath", or_none(rung));
+        let survival = ifindex.map(|ifindex| self.datapath.survival(ifindex));
+        add(&mut line, "fence-survives-kill", or_none(survival));
+        add(&mut line, "since", local_time(vhost.since.at, now));
+        let master = match state {
+            State::Master => "this-host".to_owned(),
+            State::Backup => or_none(heard.map(|heard| heard.source)),
+            State::Init => or_none(None::<State>),
+        };
+        add(&mut line, "master", master);
+        if let Some(heard) = heard {
+            add(&mut line, "heard-ms-ago", millis(heard.arrival, now));
+        }
+        match (state, machine.next_deadline()) {
+            (State::Backup, Some(at)) => add(&mut line, "master-down-in-ms", millis(now, at)),
+            (State::Master, Some(at)) => add(&mut line, "next-event-in-ms", millis(now, at)),
+            _ => {}
+        }
+        add(&mut line, "source", or_none(vhost.source));
+        add(&mut line, "advertises", machine.advertised());
+        add(&mut line, "demotion", machine.demotions().sum().0);
+        add(&mut line, "worst-stall-ms", vhost.stalls.worst.as_millis());
+        line
+    }
+
+    /// For people: since when, why, who is MASTER, and what would happen next.
+    fn explanation(&self, vhost: &Vhost, now: Instant) -> String {
+        let machine = &vhost.machine;
+        let state = machine.state();
+        let why = vhost.since.reason.map_or("started", reason);
+        let lasted = seconds(vhost.since.at, now);
+        let mut text = format!("{state} for {lasted} s: {why}; ");
+        let heard = machine.last_heard().map(|heard| {
+            let ago = seconds(heard.arrival, now);
+            format!("{}, heard {ago} s ago", heard.source)
+        });
+        text += &match state {
+            State::Init => {
+                let lacking = match (vhost.link, self.interfaces[vhost.interface].port.is_some()) {
+                    (_, false) => "the interface is there",
+                    (LinkState::Down, true) => "the link is up",
+                    (LinkState::Up, true) if vhost.source.is_none() => {
+                        "the interface has a source address"
+                    }
+                    (LinkState::Up, true) => "the cause is gone",
+                };
+                format!("next: BACKUP when {lacking}")
+            }
+            State::Backup => {
+                let master = heard.map_or("no MASTER was heard".to_owned(), |heard| {
+                    format!("MASTER is {heard}")
+                });
+                let preempts = match vhost.config.preempt {
+                    true => {
+                        let ours = machine.advertised();
+                        format!(", or from a MASTER with a higher advbase/advskew than {ours}")
+                    }
+                    false => " (without --preempt, from no worse MASTER)".to_owned(),
+                };
+                let left = machine
+                    .next_deadline()
+                    .map_or("?".to_owned(), |at| seconds(now, at));
+                format!("{master}; next: takes over after {left} s more of silence{preempts}")
+            }
+            State::Master => {
+                let others = heard.map_or("no other host was ever heard".to_owned(), |heard| {
+                    format!("the last other host was {heard}")
+                });
+                format!(
+                    "{others}; next: yields to a MASTER with a lower advbase/advskew than {}{}",
+                    machine.advertised(),
+                    self.after_a_crash(vhost)
+                )
+            }
+        };
+        text
+    }
+
+    /// What silences a MASTER whose daemon is killed.
+    fn after_a_crash(&self, vhost: &Vhost) -> String {
+        let lease = match (self.lease, vhost.config.ownership) {
+            (Some(lease), Ownership::Native) => {
+                format!("its address ends with its lease of {} s", lease.as_secs())
+            }
+            _ => "its address stays".to_owned(),
+        };
+        format!("; if carpd is killed, {lease}")
+    }
+}
+
+/// All that are not 0.
+fn counted(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let mut line = String::new();
+    for (name, value) in counters.filter(|(_, value)| *value != 0) {
+        add(&mut line, name, value);
+    }
+    if line.is_empty() {
+        line += "all are 0";
+    }
+    line
+}
+
+/// Appends `name=value`, after a blank where there is something before it.
+fn add(line: &mut String, name: &str, value: impl Display) {
+    let blank = if line.is_empty() { "" } else { " " };
+    write!(line, "{blank}{name}={value}").expect("writing to a String cannot fail");
+}
+
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+fn millis(from: Instant, to: Instant) -> u128 {
+    to.saturating_duration_since(from).as_millis()
+}
+
+fn seconds(from: Instant, to: Instant) -> String {
+    format!("{:.2}", to.saturating_duration_since(from).as_secs_f64())
+}
+
+/// The wall clock's time at a moment, as it counts now.
+fn local_time(at: Instant, now: Instant) -> String {
+    let time = chrono::Local::now() - now.saturating_duration_since(at);
+    time.format("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_are_0_are_left_out() {
+        let line = |values: [(&'static str, u64); 3]| counted(values.into_iter());
+        assert_eq!(line([("a", 1), ("b", 0), ("c", 7)]), "a=1 c=7");
+        assert_eq!(line([("a", 0), ("b", 0), ("c", 0)]), "all are 0");
+    }
+
+    #[test]
+    fn the_time_of_a_moment_is_counted_back_from_now() {
+        let now = Instant::from_nanos(90_000_000_000);
+        let at = Instant::from_nanos(30_000_000_000);
+        let read = |text: String| chrono::DateTime::parse_from_rfc3339(&text).unwrap();
+        let apart = read(local_time(now, now)) - read(local_time(at, now));
+        assert!((60..=61).contains(&apart.num_seconds()), "{apart}");
+    }
+}
