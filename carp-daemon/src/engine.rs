@@ -112,6 +112,14 @@ pub enum Error {
         "{0} is not an Ethernet interface (loopback, tun, WireGuard and PPP are not): name one that is with --interface"
     )]
     NotEthernet(String),
+    /// A capability is missing, or what it allows is forbidden all the same.
+    #[error("not permitted to {action}: {way_out}")]
+    NotPermitted {
+        /// What was attempted.
+        action: String,
+        /// What the administrator can do.
+        way_out: String,
+    },
     /// The configuration does not fit this host.
     #[error("{0}")]
     Unworkable(String),
@@ -285,6 +293,7 @@ impl Engine {
             action: "list links and addresses",
             source,
         })?;
+        self.refuse_without_the_right_to_assign()?;
         // All of them before anything is touched.
         for interface in 0..self.interfaces.len() {
             if let Some(link) = self.link_of(interface) {

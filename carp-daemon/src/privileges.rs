@@ -15,6 +15,7 @@
 //!
 //! Core dumps and `ptrace(2)` by others end with [`hide_memory`].
 
+mod lacking;
 pub mod realtime;
 mod syscalls;
 
@@ -26,6 +27,8 @@ use tracing::{debug, warn};
 
 use crate::config::{Config, Datapath, Ownership};
 use crate::sys;
+
+pub use lacking::Lacking;
 
 /// Why privileges could not be given up; going on with them is not an option.
 #[derive(Debug, thiserror::Error)]

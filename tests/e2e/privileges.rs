@@ -155,6 +155,72 @@ fn the_socket_serves_with_two_capabilities_from_the_start() -> Result<()> {
 }
 
 #[test]
+fn a_missing_capability_is_named_at_the_start_with_the_ways_to_grant_it() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    for (bounding_set, datapath, names) in [
+        ("-all,+net_raw", "socket", "CAP_NET_ADMIN"),
+        ("-all,+net_admin", "socket", "CAP_NET_RAW"),
+        ("-all,+net_admin,+net_raw", "tcx", "CAP_BPF and CAP_PERFMON"),
+        ("-all,+net_admin,+net_raw,+bpf", "tcx", "CAP_PERFMON"),
+    ] {
+        let carpd = Carpd::for_address(ADDRESS, FAST)?.datapath(datapath);
+        let mut a = bounded(&pair.a, bounding_set, &carpd)?;
+        let status = a.exit_code(LONG)?;
+        ensure!(status == 2, "{bounding_set}: {status}\n{}", a.transcript());
+        let line = a.says_once("[ERROR]")?.text;
+        let first = names.split(' ').next().unwrap_or(names);
+        let container = first.replacen("CAP_", "--cap-add=", 1);
+        for part in [
+            &format!("grant {names}"),
+            "AmbientCapabilities=",
+            &container,
+        ] {
+            ensure!(
+                line.contains(part),
+                "{bounding_set}: {part} is not in {line}"
+            );
+        }
+        ensure!(
+            line.matches("failed to create map").count() <= 1 && line.len() < 600,
+            "{bounding_set}: {line}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn without_the_right_to_load_a_warning_names_the_capability_and_the_verdict() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let carpd = Carpd::for_address(ADDRESS, FAST)?.datapath("auto");
+    let a = bounded(&pair.a, "-all,+net_admin,+net_raw,+bpf", &carpd)?;
+    let line = a.wait_for("receiving on eth0 through datapath socket", LONG)?;
+    for part in [
+        "grant CAP_PERFMON",
+        "the verifier: R",
+        "prohibited",
+        "nor xdp-native",
+    ] {
+        ensure!(line.text.contains(part), "{part} is not in {}", line.text);
+    }
+    ensure!(line.text.len() < 800, "{} bytes", line.text.len());
+    pair.a.wait_for_address(ADDRESS, true, LONG)
+}
+
+#[test]
+fn scripts_that_own_the_addresses_need_no_right_of_carpd_to_assign_them() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let arguments = format!("{FAST} {}", scripts.up_and_down()?);
+    let carpd = Carpd::for_address(ADDRESS, &arguments)?.datapath("socket");
+    let mut a = bounded(&pair.a, "-all,+net_raw", &carpd)?;
+    pair.capture
+        .advertisement(carp_tests::Mark::default(), "a", LONG)
+        .with_context(|| a.transcript())?;
+    ensure!(a.terminate(LONG)? == 0);
+    Ok(())
+}
+
+#[test]
 fn a_user_of_its_own_with_ambient_capabilities_serves() -> Result<()> {
     let pair = Pair::new(lab!())?;
     // Reachable for that user, wherever the tests were built.

@@ -144,7 +144,8 @@ fn auto_without_the_right_to_load_programs_falls_back_to_the_socket_and_warns_on
         "[WARNING]",
         "cannot fence",
         "not tcx: not permitted to",
-        "not xdp-native: not permitted to",
+        "grant CAP_BPF and CAP_PERFMON",
+        "nor xdp-native, likewise",
     ] {
         ensure!(said.text.contains(part), "{part}: {}", said.text);
     }

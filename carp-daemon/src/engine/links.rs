@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use super::address_guard::Suspects;
 use super::addresses::Holding;
-use super::{Engine, Error};
+use super::{Engine, Error, mistakes};
 use crate::io::arp_watch::ArpWatch;
 use crate::io::clock;
 use crate::io::datapath::Chain;
@@ -205,28 +205,17 @@ impl Engine {
 
     /// An interface appeared: open its port, join its groups, listen.
     fn arrive(&mut self, interface: usize, link: &Link) -> Result<(), Error> {
-        let name = || link.name.clone();
         if !link.ethernet {
-            return Err(Error::NotEthernet(name()));
+            return Err(Error::NotEthernet(link.name.clone()));
         }
+        let failed_to = |action| move |source| mistakes::refused(action, &link.name, source);
         self.lock(interface, link, false)?;
-        let mut port = Port::open(link).map_err(|source| Error::Interface {
-            action: "open a packet socket",
-            interface: name(),
-            source,
-        })?;
+        let mut port = Port::open(link).map_err(failed_to("open a packet socket"))?;
         for group in &self.interfaces[interface].groups {
-            port.join(*group).map_err(|source| Error::Interface {
-                action: "join the multicast group",
-                interface: name(),
-                source,
-            })?;
+            port.join(*group)
+                .map_err(failed_to("join the multicast group"))?;
         }
-        let watch = ArpWatch::open(link).map_err(|source| Error::Interface {
-            action: "watch ARP",
-            interface: name(),
-            source,
-        })?;
+        let watch = ArpWatch::open(link).map_err(failed_to("watch ARP"))?;
         self.interfaces[interface].port = Some(port);
         // Before the fence around them falls, which is part of what we take over.
         let attached = self

@@ -2,15 +2,49 @@
 //!
 //! What never works is refused; what may work, perhaps later or with what a script does, is warned of.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use caps::Capability;
 use tracing::warn;
 
 use super::{Engine, Error};
-use crate::config::{ADDRESS_PROTOCOL, Subnet};
+use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
 use crate::io::netlink::{Address, Link};
+use crate::privileges::Lacking;
 
 impl Engine {
+    /// Whether this process may assign addresses, asked by an order that changes nothing: to delete one from an interface
+    /// that cannot be there. Rights may be missing in spite of the capability, in another user namespace.
+    ///
+    /// # Errors
+    /// It may not, and would become MASTER without its addresses.
+    pub(super) fn refuse_without_the_right_to_assign(&mut self) -> Result<(), Error> {
+        let mut vhosts = self.vhosts.iter();
+        if !vhosts.any(|vhost| vhost.config.ownership == Ownership::Native) {
+            return Ok(());
+        }
+        let nowhere = Address {
+            ifindex: i32::MAX.unsigned_abs(),
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            prefix: 32,
+            protocol: ADDRESS_PROTOCOL,
+        };
+        match self.orders.delete_address(&nowhere) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
+                Err(Error::NotPermitted {
+                    action: "add and remove virtual addresses".to_owned(),
+                    way_out: format!(
+                        "{}; or let scripts that may do it own the addresses (--upscript)",
+                        lacking.way_out()
+                    ),
+                })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// # Errors
     /// What can never work on this interface.
     pub(super) fn refuse_the_impossible(&self, interface: usize, link: &Link) -> Result<(), Error> {
@@ -94,6 +128,21 @@ impl Engine {
             })
         };
         own.filter_map(subnet).collect()
+    }
+}
+
+/// What a socket or its setting on an interface met.
+pub fn refused(action: &'static str, interface: &str, source: io::Error) -> Error {
+    if source.raw_os_error() == Some(libc::EPERM) {
+        return Error::NotPermitted {
+            action: format!("{action} on {interface}"),
+            way_out: Lacking::of(&[Capability::CAP_NET_RAW]).way_out(),
+        };
+    }
+    Error::Interface {
+        action,
+        interface: interface.to_owned(),
+        source,
     }
 }
 

@@ -1,12 +1,17 @@
 //! What stands in the way of the kernel program, and the way out.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
 use aya::maps::MapError;
+use aya::programs::ProgramError;
+use caps::Capability;
+use tracing::debug;
 
 use crate::lock;
+use crate::privileges::Lacking;
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +21,8 @@ pub enum Error {
     NotPermitted {
         /// What was attempted.
         action: &'static str,
+        /// What is missing for it.
+        lacking: Lacking,
         /// The refusal.
         source: Box<dyn StdError + Send + Sync>,
     },
@@ -100,10 +107,10 @@ pub enum Error {
 impl Error {
     /// What an operator can do about it.
     #[must_use]
-    pub const fn way_out(&self) -> &'static str {
-        match self {
-            Self::NotPermitted { .. } => {
-                "grant CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux 5.8) or use --datapath socket"
+    pub fn way_out(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::NotPermitted { lacking, .. } => {
+                return format!("{}; or use --datapath socket", lacking.way_out()).into();
             }
             Self::Taken { .. } => {
                 "detach the other program, or use --datapath tcx or --datapath socket"
@@ -120,7 +127,7 @@ impl Error {
             | Self::Full(_)
             | Self::Processors(_)
             | Self::Look { .. } => "use --datapath socket",
-        }
+        })
     }
 }
 
@@ -145,9 +152,17 @@ pub(super) fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(
 /// Sorts a refusal by its errno into what an operator can do about it.
 pub(super) fn refused(action: &'static str, error: impl StdError + Send + Sync + 'static) -> Error {
     let errno = errno(&error);
-    let source = Box::new(error);
+    let source = Box::new(Brief::of(&error));
     match errno {
-        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { action, source },
+        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted {
+            action,
+            lacking: Lacking::of(&[
+                Capability::CAP_BPF,
+                Capability::CAP_PERFMON,
+                Capability::CAP_NET_ADMIN,
+            ]),
+            source,
+        },
         Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
             let release = nix::sys::utsname::uname().map_or_else(
                 |_| String::new(),
@@ -161,6 +176,73 @@ pub(super) fn refused(action: &'static str, error: impl StdError + Send + Sync +
         }
         _ => Error::Load { action, source },
     }
+}
+
+/// What an error and its causes say, each once; of the verifier's pages the verdict.
+#[derive(Debug)]
+struct Brief(String);
+
+impl Brief {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        let mut messages: Vec<String> = Vec::new();
+        let mut current = Some(error);
+        while let Some(error) = current {
+            if let Some(ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            }) = error.downcast_ref()
+            {
+                let log = verifier_log.to_string();
+                debug!("the verifier said at last: {}", tail(&log));
+                messages.push(match verdict(&log) {
+                    Some(verdict) => format!("the verifier: {verdict}"),
+                    None => String::new(),
+                });
+                messages.push(io_error.to_string());
+                break;
+            }
+            messages.push(error.to_string());
+            current = error.source();
+        }
+        // Many repeat their cause.
+        let mut brief: Vec<&str> = Vec::new();
+        for message in messages.iter().rev().map(String::as_str) {
+            if !message.is_empty() && !brief.last().is_some_and(|cause| message.contains(cause)) {
+                brief.push(message);
+            }
+        }
+        brief.reverse();
+        Self(brief.join(": "))
+    }
+}
+
+impl fmt::Display for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Brief {}
+
+/// The verifier's last word before its statistics.
+fn verdict(log: &str) -> Option<&str> {
+    let is_statistics = |line: &str| {
+        ["processed ", "verification time ", "stack depth "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let mut lines = log.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty() && !is_statistics(line))
+}
+
+/// As much as fits into a line of the log.
+fn tail(log: &str) -> &str {
+    const LENGTH: usize = 2048;
+    let mut start = log.len().saturating_sub(LENGTH);
+    while !log.is_char_boundary(start) {
+        start += 1;
+    }
+    &log[start..]
 }
 
 /// The system call's answer at the bottom of an error.
@@ -178,6 +260,30 @@ pub(super) fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = aya::EbpfError::MapError(MapError::CreateError {
+            name: "VHOSTS".into(),
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+        });
+        let brief = Brief::of(&error).0;
+        assert_eq!(
+            brief,
+            "failed to create map `VHOSTS`: Operation not permitted (os error 1)"
+        );
+    }
+
+    #[test]
+    fn of_the_verifiers_pages_the_verdict_is_kept() {
+        let pages = "0: (bf) r8 = r1\n".repeat(1000);
+        let log = format!(
+            "{pages}R3 pointer comparison prohibited\nverification time 1 usec\nprocessed 9 insns (limit 1000000)\n\n"
+        );
+        assert_eq!(verdict(&log), Some("R3 pointer comparison prohibited"));
+        assert_eq!(verdict(""), None);
+        assert!(tail(&log).len() <= 2048 && tail("é".repeat(2000).as_str()).len() <= 2048);
+    }
 
     #[test]
     fn a_refusal_is_sorted_by_its_errno_however_deep_it_lies() {

@@ -58,6 +58,7 @@ impl Datapath {
         };
         let (last, others) = candidates.split_last().expect("there are candidates");
         let mut refusals = String::new();
+        let mut last_lacking = None;
         let mut expected = true;
         let mut attached = None;
         for rung in others {
@@ -69,8 +70,19 @@ impl Datapath {
                 Err(error) => {
                     let cause = error.cause();
                     expected &= matches!(cause, Some(error::Error::NoDriverSupport { .. }));
+                    let lacking = match cause {
+                        Some(error::Error::NotPermitted { lacking, .. }) => Some(lacking.clone()),
+                        Some(_) | None => None,
+                    };
                     let cause = cause.map_or(&error as &dyn std::error::Error, |cause| cause);
-                    refusals += &format!("; not {rung}: {}", Chain(cause));
+                    refusals += &match &lacking {
+                        Some(_) if lacking == last_lacking => format!("; nor {rung}, likewise"),
+                        Some(lacking) => {
+                            format!("; not {rung}: {} ({})", Chain(cause), lacking.way_out())
+                        }
+                        None => format!("; not {rung}: {}", Chain(cause)),
+                    };
+                    last_lacking = lacking;
                 }
             }
         }

@@ -1,0 +1,69 @@
+//! Capabilities that are not there, and how an administrator grants them.
+
+use std::fmt;
+
+use caps::{CapSet, Capability};
+
+/// The capabilities that something takes and this process does not have; perhaps none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking(Vec<Capability>);
+
+impl Lacking {
+    /// Which of these this process lacks.
+    #[must_use]
+    pub fn of(wanted: &[Capability]) -> Self {
+        let has = |it| caps::has_cap(None, CapSet::Effective, it).unwrap_or(false);
+        // It includes these two (capability(7)).
+        let includes = |it| matches!(it, Capability::CAP_BPF | Capability::CAP_PERFMON);
+        let may = |it| has(it) || includes(it) && has(Capability::CAP_SYS_ADMIN);
+        Self(wanted.iter().copied().filter(|it| !may(*it)).collect())
+    }
+
+    /// What the administrator can do: grants them, or finds out what forbids it although they are there.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        if self.0.is_empty() {
+            return "carpd has the capabilities, but in a user namespace of its own, or a security module or lockdown \
+                    forbids it"
+                .to_owned();
+        }
+        let options = self.0.iter().map(|it| format!("--cap-add={}", short(*it)));
+        format!(
+            "grant {self}: AmbientCapabilities={} in a systemd unit, {} for a container",
+            self.names().join(" "),
+            options.collect::<Vec<_>>().join(" ")
+        )
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().join(" and "))
+    }
+}
+
+/// As container tools spell it.
+fn short(capability: Capability) -> String {
+    let name = capability.to_string();
+    name.strip_prefix("CAP_").unwrap_or(&name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_to_grant_capabilities_has_its_spelling() {
+        let lacking = Lacking(vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
+        assert_eq!(
+            lacking.way_out(),
+            "grant CAP_BPF and CAP_NET_ADMIN: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in a systemd unit, --cap-add=BPF \
+             --cap-add=NET_ADMIN for a container"
+        );
+        assert!(Lacking(Vec::new()).way_out().contains("user namespace"));
+    }
+}
