@@ -144,7 +144,7 @@ fn validate(
             vhosts,
             datapath: arguments.datapath,
             fence: arguments.fence,
-            lease: arguments.lease.0,
+            lease: arguments.lease.unwrap_or_default(),
             wait_interface: arguments.wait_interface,
             realtime: arguments.realtime,
             state_directory,

@@ -22,8 +22,8 @@ pub struct Config {
     pub datapath: Datapath,
     /// What the kernel keeps from a MASTER's addresses when the daemon stops deciding (`--fence`).
     pub fence: Fence,
-    /// Lifetime of the addresses that native mode assigns, renewed while MASTER; `None` is forever (`--lease`).
-    pub lease: Option<Duration>,
+    /// Lifetime of the addresses that native mode assigns, renewed while MASTER (`--lease`).
+    pub lease: Lease,
     /// Wait for an absent interface instead of failing (`--wait-interface`).
     pub wait_interface: bool,
     /// Real-time scheduling and locked memory (`--realtime`).
@@ -111,7 +111,9 @@ impl Subnet {
             .unwrap_or(0)
     }
 
-    fn network(self) -> Ipv4Addr {
+    /// Its first address.
+    #[must_use]
+    pub fn network(self) -> Ipv4Addr {
         Ipv4Addr::from(self.address.to_bits() & self.mask())
     }
 
@@ -166,6 +168,18 @@ pub struct Scripts {
     pub xparam: Option<OsString>,
     /// A script that runs longer is ended: TERM, then KILL.
     pub timeout: Duration,
+}
+
+/// `--lease`: how long the addresses of native mode outlive the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lease {
+    /// As short as the master-down time allows.
+    #[default]
+    Auto,
+    /// So long.
+    Fixed(Duration),
+    /// For good.
+    Off,
 }
 
 /// `--datapath`.

@@ -12,7 +12,11 @@
 //! | `vhost` | one virtual host with what belongs to it |
 //! | `actions` | carries out what the core decided |
 //! | `links` | netlink events to inputs |
-//! | `addresses` | the virtual addresses in native mode, and their lease |
+//! | `changes` | what netlink told, taken into the tables |
+//! | `source` | the address that advertisements come from |
+//! | `addresses` | the virtual addresses in native mode |
+//! | `leases` | how long they outlive us |
+//! | `placement` | where they stand among the host's own |
 //! | `fence` | until when the kernel lets this host answer for them |
 //! | `address_guard` | puts back what others remove |
 //! | `arp` | others that have our addresses |
@@ -29,16 +33,20 @@ mod actions;
 mod address_guard;
 mod addresses;
 mod arp;
+mod changes;
 mod chores;
 mod deadlines;
 mod fence;
 mod interface;
+mod leases;
 mod links;
 mod memory;
 mod mistakes;
 mod patience;
+mod placement;
 mod report;
 mod scripts;
+mod source;
 mod stalls;
 mod status;
 mod vhost;
@@ -57,7 +65,7 @@ use carp_common::units::State;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, Lease};
 use crate::io::clock;
 use crate::io::datapath::{self, Batch, Datapath, Drained};
 use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
@@ -67,6 +75,7 @@ use crate::io::timer::DeadlineTimer;
 use crate::lock::{self, Locks};
 use crate::privileges;
 use crate::sys;
+use changes::Changes;
 use deadlines::Deadlines;
 use interface::Interface;
 use memory::Memories;
@@ -182,13 +191,15 @@ pub async fn run(
 struct Engine {
     wait_interface: bool,
     /// Lifetime of the addresses we assign.
-    lease: Option<Duration>,
+    lease: Lease,
     vhosts: Vec<Vhost>,
     interfaces: Vec<Interface>,
     /// Who an advertisement is for.
     keys: HashMap<VhostKey, usize>,
     /// Of the elections.
     deadlines: Deadlines,
+    /// When leases are to be renewed.
+    renewals: Deadlines,
     /// Of everything else.
     chores: Deadlines,
     timer: DeadlineTimer,
@@ -202,6 +213,10 @@ struct Engine {
     /// Every link and address of the namespace, as netlink tells it.
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, Vec<Address>>,
+    /// An address carried our number: the kernel knows numbers (Linux 5.18).
+    tagged: bool,
+    /// What netlink told and nobody followed yet.
+    changes: Changes,
     /// When the last turn began.
     looked_at: Instant,
     /// Something was left behind in it: do not wait before the next.
@@ -256,6 +271,7 @@ impl Engine {
             keys: HashMap::new(),
             lease: config.lease,
             deadlines: Deadlines::default(),
+            renewals: Deadlines::default(),
             chores: Deadlines::default(),
             timer: DeadlineTimer::new().map_err(system("create a timer"))?,
             datapath,
@@ -266,6 +282,8 @@ impl Engine {
             scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            tagged: false,
+            changes: Changes::default(),
             looked_at: now,
             busy: false,
             stopping: false,
@@ -326,6 +344,7 @@ impl Engine {
                     .deadlines
                     .earliest()
                     .into_iter()
+                    .chain(self.renewals.earliest())
                     .chain(self.chores.earliest())
                     .chain(self.next_arp())
                     .chain(self.retry_at)
@@ -366,7 +385,7 @@ impl Engine {
         self.hear_arp(now);
         self.do_chores(now);
         self.choose_frames();
-        let rest = [self.deadlines.earliest(), self.chores.earliest()];
+        let rest = [&self.deadlines, &self.renewals, &self.chores].map(Deadlines::earliest);
         self.busy |= rest.into_iter().flatten().any(|due| due <= now);
         self.look_for_vrrp(now);
         self.look_for_unicast(now);

@@ -238,7 +238,7 @@ fn without_a_fence_a_killed_master_goes_on_answering() -> Result<()> {
         let on = |arguments: &str| {
             Ok::<_, anyhow::Error>(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
         };
-        let a = on(&format!("{FAST} {more}"))?.start(&pair.a)?;
+        let a = on(&format!("{FAST} --lease 30 {more}"))?.start(&pair.a)?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
         let _b = on(SLOW)?.start(&pair.b)?;
         let (mark, replaced) = scene.replace_a(Signal::SIGKILL, 5)?;
@@ -258,7 +258,8 @@ fn fence_all_silences_the_address_for_those_who_know_its_mac() -> Result<()> {
     for (fence, answers) in [("arp", true), ("all", false)] {
         let scene = Scene::new(lab!())?;
         let pair = &scene.pair;
-        let a = Carpd::for_address(ADDRESS, &format!("{FAST} --fence {fence}"))?.datapath("tcx");
+        let a = Carpd::for_address(ADDRESS, &format!("{FAST} --lease 30 --fence {fence}"))?
+            .datapath("tcx");
         let _a = a.start(&pair.a)?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
         let neighbour = format!(

@@ -1,13 +1,13 @@
 //! Virtual addresses that others remove, claim or had before; leases; and how late carpd was.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
-use carp_tests::{Captured, Daemon, Host, Injector, Mac, Mark, daemons, eventually, lab};
+use carp_tests::{Captured, Daemon, Injector, Mac, Mark, daemons, eventually, lab};
 use nix::sys::signal::Signal;
 
+use crate::addresses::address_monitor;
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW, Scripts};
 
 /// What the kernel adds to the lifetime of an address: it counts whole seconds and is late by design.
@@ -16,22 +16,6 @@ const LEASE_SLACK: Duration = Duration::from_secs(6);
 fn announces(captured: &Captured, host: &str) -> Option<Instant> {
     let arp = captured.arp_from(host)?;
     arp.is_gratuitous_for(ADDRESS).then_some(captured.at)
-}
-
-/// Every change of an address of `host`, a line each, from now on.
-fn address_monitor(host: &Host) -> Result<Daemon> {
-    let monitor = Daemon::spawn(
-        host,
-        "ip-monitor",
-        Command::new("ip").args(["-o", "monitor", "address"]),
-    )?;
-    // It says nothing about itself: it listens once a change of ours shows.
-    eventually("the monitor listens", LONG, || {
-        host.ip("address add 192.0.2.77/32 dev lo")?;
-        host.ip("address del 192.0.2.77/32 dev lo")?;
-        Ok((!monitor.lines_with("192.0.2.77").is_empty()).then_some(()))
-    })?;
-    Ok(monitor)
 }
 
 fn removals(monitor: &Daemon) -> usize {
@@ -321,7 +305,7 @@ fn a_late_master_that_lost_the_election_does_not_renew() -> Result<()> {
 #[test]
 fn what_a_killed_master_left_is_taken_over_without_a_gap() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    let mut a = pair.master(&pair.a, FAST)?;
+    let mut a = pair.master(&pair.a, &format!("{FAST} --lease 30"))?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
     let monitor = address_monitor(&pair.a)?;
     a.kill()?;
@@ -336,7 +320,7 @@ fn what_a_killed_master_left_is_taken_over_without_a_gap() -> Result<()> {
 #[test]
 fn what_a_killed_master_left_is_removed_once_another_master_is_heard() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    let mut a = pair.master(&pair.a, FAST)?;
+    let mut a = pair.master(&pair.a, &format!("{FAST} --lease 30"))?;
     let _b = pair.carpd(&pair.b, SLOW)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     let mark = pair.capture.mark();
@@ -355,7 +339,7 @@ fn what_a_killed_master_left_is_claimed_by_nobody_until_the_election_is_settled(
         return Ok(());
     }
     let pair = Pair::new(lab!())?;
-    let mut a = pair.master(&pair.a, FAST)?;
+    let mut a = pair.master(&pair.a, &format!("{FAST} --lease 30"))?;
     let _b = pair.carpd(&pair.b, SECOND)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     let mark = pair.capture.mark();

@@ -3,6 +3,7 @@
 //! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
+mod addresses;
 mod attachment;
 mod attacks;
 mod bsd;

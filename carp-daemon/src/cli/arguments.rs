@@ -8,8 +8,8 @@ use std::time::Duration;
 use carp_common::units::{DeadRatio, Profile, Vhid};
 use clap::{ArgAction, Parser};
 
-use super::values::{self, Lease};
-use crate::config::{Datapath, Fence, VirtualAddress};
+use super::values;
+use crate::config::{Datapath, Fence, Lease, VirtualAddress};
 use crate::log;
 
 const AFTER_HELP: &str = "\
@@ -83,7 +83,7 @@ pub struct Arguments {
     )]
     pub passfile: Option<PathBuf>,
 
-    /// Virtual address, the same on all hosts; carpd assigns it with this prefix length [default prefix: 32]
+    /// Virtual address, the same on all hosts; the prefix tells its subnet [default prefix: 32]
     // Every one, because a second is an error and not the only one.
     #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
           action = ArgAction::Append, value_parser = values::virtual_address)]
@@ -203,10 +203,11 @@ pub struct Arguments {
     )]
     pub fence: Fence,
 
-    /// The addresses carpd adds vanish by themselves this long after a daemon died: 5 to 86400, 0 for never
-    #[arg(long, value_name = "SECONDS", help_heading = "Guard", allow_hyphen_values = true, default_value = "30",
+    /// The addresses carpd adds vanish by themselves this long after a daemon died: 2 to 86400, 0 for never [default: a
+    /// second more than the master-down time at advskew 0, at least 2]
+    #[arg(long, value_name = "SECONDS", help_heading = "Guard", allow_hyphen_values = true,
           value_parser = values::lease)]
-    pub lease: Lease,
+    pub lease: Option<Lease>,
 
     /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
     #[arg(long, help_heading = "Guard")]

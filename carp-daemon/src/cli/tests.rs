@@ -5,7 +5,7 @@ use carp_common::proto::Key;
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile};
 
 use super::*;
-use crate::config::{Datapath, Fence, Ownership, VhostConfig};
+use crate::config::{Datapath, Fence, Lease, Ownership, VhostConfig};
 
 mod mistakes;
 
@@ -63,7 +63,7 @@ fn required_options_alone_give_ucarps_defaults() {
     assert!(!invocation.daemonize && !invocation.config.wait_interface && !invocation.config.debug);
     assert_eq!(invocation.config.datapath, Datapath::Auto);
     assert_eq!(invocation.config.fence, Fence::Arp);
-    assert_eq!(invocation.config.lease, Some(Duration::from_secs(30)));
+    assert_eq!(invocation.config.lease, Lease::Auto);
     assert!(!invocation.config.realtime && !invocation.config.vhosts[0].strict_counter);
     let vhost = &invocation.config.vhosts[0];
     assert_eq!((vhost.interface.as_str(), vhost.vhid.get()), ("eth0", 7));
@@ -263,9 +263,9 @@ fn every_option_works_in_every_spelling() {
         }),
         (&[&["--fence=off"]], |run| run.config.fence == Fence::Off),
         (&[&["--lease=60"], &["--lease", "0x3c"]], |run| {
-            run.config.lease == Some(Duration::from_secs(60))
+            run.config.lease == Lease::Fixed(Duration::from_secs(60))
         }),
-        (&[&["--lease=0"]], |run| run.config.lease.is_none()),
+        (&[&["--lease=0"]], |run| run.config.lease == Lease::Off),
         (&[&["--realtime"], &["--re"]], |run| run.config.realtime),
         (
             &[&["--script-timeout=5"], &["--script-timeout", "5"]],

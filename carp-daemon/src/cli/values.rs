@@ -6,7 +6,7 @@ use std::time::Duration;
 use carp_common::units::{DeadRatio, Profile, Vhid};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::config::{Subnet, VirtualAddress};
+use crate::config::{Lease, Subnet, VirtualAddress};
 use crate::log::{Destination, Facility};
 
 /// Longest alternative name of an interface: ALTIFNAMSIZ with its final NUL is 128 (include/uapi/linux/if.h).
@@ -66,21 +66,17 @@ pub fn script_timeout(text: &str) -> Result<Duration, String> {
     number(text, 1, 86_400).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// `--lease`. Its own type: clap takes an `Option` as an option that may be absent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease(pub Option<Duration>);
-
-/// Off, or 5 s to a day.
+/// `--lease`: off, or 2 s to a day.
 ///
-/// The kernel counts the lifetime of an address in whole seconds and looks at it up to a second late; renewed at half
-/// of it, 5 s is the least that leaves a busy daemon time to spare.
+/// The kernel counts the lifetime of an address in whole seconds; renewed at half of it, 2 s is the least that leaves
+/// a busy daemon time to spare.
 pub fn lease(text: &str) -> Result<Lease, String> {
     match number(text, 0, 86_400)? {
-        0 => Ok(Lease(None)),
-        1..=4 => Err(
-            "too short to be renewed in time on a busy host: 5 to 86400 are accepted, and 0 for no lease".into(),
+        0 => Ok(Lease::Off),
+        1 => Err(
+            "too short to be renewed in time on a busy host: 2 to 86400 are accepted, and 0 for no lease".into(),
         ),
-        seconds => Ok(Lease(Some(Duration::from_secs(seconds.into())))),
+        seconds => Ok(Lease::Fixed(Duration::from_secs(seconds.into()))),
     }
 }
 
@@ -253,17 +249,12 @@ mod tests {
 
     #[test]
     fn lease_is_off_or_long_enough_to_be_renewed() {
-        let seconds = |seconds| Ok(Lease(Some(Duration::from_secs(seconds))));
-        assert_eq!(lease("0"), Ok(Lease(None)));
-        assert_eq!(lease("5"), seconds(5));
+        let seconds = |seconds| Ok(Lease::Fixed(Duration::from_secs(seconds)));
+        assert_eq!(lease("0"), Ok(Lease::Off));
+        assert_eq!(lease("2"), seconds(2));
         assert_eq!(lease("86400"), seconds(86_400));
-        for text in ["1", "4"] {
-            let refused = lease(text).unwrap_err();
-            assert!(
-                refused.contains("5 to 86400 are accepted"),
-                "{text}: {refused}"
-            );
-        }
+        let refused = lease("1").unwrap_err();
+        assert!(refused.contains("2 to 86400 are accepted"), "{refused}");
         for text in ["86401", "-1", "30s", ""] {
             let refused = lease(text).unwrap_err();
             assert!(

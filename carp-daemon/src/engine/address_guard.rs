@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use super::addresses::Holding;
-use crate::config::{ADDRESS_PROTOCOL, Ownership};
+use crate::config::Ownership;
 use crate::io::netlink::Address;
 
 /// Between a removal and the restoration. `ip address flush` looks again until nothing is left, up to ten times: an
@@ -126,8 +126,8 @@ impl AddressGuard {
 
 /// Which addresses may be missing.
 pub enum Suspects {
-    /// Those that netlink said were deleted.
-    Removed(BTreeSet<(u32, IpAddr, u8)>),
+    /// Those that netlink said were deleted, or that are somebody else's now.
+    Lost(BTreeSet<(u32, IpAddr, u8)>),
     /// Any: notifications were lost.
     Any,
 }
@@ -135,9 +135,7 @@ pub enum Suspects {
 impl Suspects {
     fn include(&self, address: &Address) -> bool {
         match self {
-            Self::Removed(removed) => {
-                removed.contains(&(address.ifindex, address.address, address.prefix))
-            }
+            Self::Lost(lost) => lost.contains(&(address.ifindex, address.address, address.prefix)),
             Self::Any => true,
         }
     }
@@ -145,7 +143,7 @@ impl Suspects {
     /// With any prefix length.
     fn include_ip(&self, ifindex: u32, ip: IpAddr) -> bool {
         match self {
-            Self::Removed(removed) => removed
+            Self::Lost(lost) => lost
                 .iter()
                 .any(|(on, address, _)| (*on, *address) == (ifindex, ip)),
             // With scripts nobody knows which addresses there were.
@@ -177,10 +175,10 @@ impl Engine {
             if !suspects.include(&address) {
                 continue;
             }
-            match self.known(&address).map(|known| known.protocol) {
+            match self.known(&address) {
                 None => missing.push((index, address)),
-                Some(ADDRESS_PROTOCOL) => {}
-                Some(_other) => self.hand_over(vhost, index, &address),
+                Some(known) if self.is_theirs(known) => self.hand_over(vhost, index, &address),
+                Some(_) => {}
             }
         }
         let mut restored = false;

@@ -1,15 +1,16 @@
 //! The virtual addresses in native mode: added and removed by netlink, tagged with our protocol number, and lent to us by
 //! the kernel for a while only.
 //!
-//! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, once its turn has
-//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing.
+//! Each is added as a host address (/32), whatever prefix it was given. The kernel makes the first address of a subnet its
+//! primary and deletes the others with it, so a longer stretch would put other addresses at our mercy, and ours at theirs.
+//! `placement` has what the prefix is for.
 //!
 //! What a run that died left behind stays where it is until the election is settled: the next MASTER of this host
 //! takes it over without a gap, and once another MASTER is heard it is removed. Until then the kernel keeps this host from
 //! claiming it, where there is a fence.
 
 use std::io;
-use std::time::Duration;
+use std::net::IpAddr;
 
 use carp_common::time::Instant;
 use carp_common::units::State;
@@ -17,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Engine, Error};
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
-use crate::io::netlink::Address;
+use crate::io::netlink::{Address, Order};
 use crate::io::port::Port;
 
 /// What we have to do with one virtual address.
@@ -50,9 +51,10 @@ impl Engine {
             prefix,
             ..
         } = *address;
-        let added = self.orders.add_address(address, self.lease);
+        let added = self.orders.give(Order::Add(*address, self.lease(vhost)));
         let known = self.known(address).copied();
         let served = &mut self.vhosts[vhost];
+        let interface = served.interface;
         let label = &served.label;
         let holding = &mut served.holdings[index];
         match added {
@@ -61,20 +63,27 @@ impl Engine {
                 *holding = Holding::Ours;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if known.is_some_and(|known| known.protocol == ADDRESS_PROTOCOL) {
-                    if *holding != Holding::Ours {
-                        info!("{label}: took over {ip}/{prefix}, left by an earlier run");
-                    }
-                    *holding = Holding::Ours;
-                    return self.renew(vhost, address);
+                if known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
+                    self.hand_over(vhost, index, address);
+                    return true;
                 }
-                self.hand_over(vhost, index, address);
+                if *holding != Holding::Ours {
+                    info!("{label}: took over {ip}/{prefix}, left by an earlier run");
+                }
+                *holding = Holding::Ours;
+                // It may have been there before the host's own addresses.
+                self.interfaces[interface].unplaced = true;
+                if !self.renew(vhost, address) {
+                    return false;
+                }
             }
             Err(error) => {
                 error!("{label}: failed to add {ip}/{prefix}: {error}");
                 return false;
             }
         }
+        self.vhosts[vhost].routes[index] = None;
+        self.place(vhost, index);
         true
     }
 
@@ -92,47 +101,24 @@ impl Engine {
 
     /// Removes those virtual addresses that we added.
     pub(super) fn release_addresses(&mut self, vhost: usize) {
+        // What is somebody else's by now stays. An error comes again in the next turn.
+        let _ = self.listen();
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
-            if self.vhosts[vhost].holdings[index] == Holding::Ours {
-                self.vhosts[vhost].holdings[index] = Holding::None;
+            let ours = self.is_ours(vhost, index, &address);
+            if self.vhosts[vhost].holdings[index] != Holding::Ours {
+                continue;
+            }
+            self.vhosts[vhost].holdings[index] = Holding::None;
+            if ours {
+                self.remove_route(vhost, index);
                 let label = self.vhosts[vhost].label.clone();
                 self.delete(&label, &address);
             }
         }
     }
 
-    /// Renews the lease of everything a MASTER holds; when to do so again.
-    pub(super) fn renew_leases(&mut self, vhost: usize, now: Instant) {
-        let Some(lease) = self.lease else { return };
-        let mut renewed = true;
-        for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
-            match self.vhosts[vhost].holdings[index] {
-                Holding::Ours => renewed &= self.renew(vhost, &address),
-                // It could not be added, or someone removed it and we gave way.
-                Holding::None | Holding::Theirs => {}
-            }
-        }
-        self.note_lease(vhost, lease, renewed, now);
-    }
-
-    /// The addresses of a virtual host were given their lease at `now`.
-    pub(super) fn note_lease(
-        &mut self,
-        vhost: usize,
-        lease: Duration,
-        complete: bool,
-        now: Instant,
-    ) {
-        let served = &mut self.vhosts[vhost];
-        if complete {
-            served.leased_until = Some(now + lease);
-        }
-        // Failing, there is time for a few more attempts.
-        served.renew_at = Some(now + if complete { lease / 2 } else { lease / 8 });
-    }
-
     fn renew(&mut self, vhost: usize, address: &Address) -> bool {
-        let renewed = self.orders.renew_address(address, self.lease);
+        let renewed = self.orders.give(Order::Renew(*address, self.lease(vhost)));
         if let Err(error) = &renewed {
             let Address {
                 address: ip,
@@ -143,6 +129,21 @@ impl Engine {
             error!("{label}: failed to renew the lease of {ip}/{prefix}: {error}");
         }
         renewed.is_ok()
+    }
+
+    /// Gives back what an order of ours took from somebody else, because he had put it there at the same moment.
+    pub(super) fn give_back(&mut self, overwritten: &[Address]) {
+        for address in overwritten {
+            let Address {
+                address: ip,
+                prefix,
+                ..
+            } = address;
+            match self.orders.give(Order::Renew(*address, None)) {
+                Ok(()) => info!("{ip}/{prefix} is somebody else's since a moment ago: left there"),
+                Err(error) => error!("failed to leave {ip}/{prefix} to somebody else: {error}"),
+            }
+        }
     }
 
     /// Looks at the virtual addresses that are there before we claim any: an earlier run's are remembered, somebody
@@ -265,7 +266,7 @@ impl Engine {
             prefix,
             ..
         } = address;
-        match self.orders.delete_address(address) {
+        match self.orders.give(Order::Delete(*address)) {
             Ok(()) => debug!("{label}: removed {ip}/{prefix}"),
             // Someone else was faster, or the interface is gone.
             Err(error)
@@ -284,6 +285,11 @@ impl Engine {
             .find(|known| (known.address, known.prefix) == (wanted.address, wanted.prefix))
     }
 
+    /// Whether an address carries somebody else's number, where the kernel tells numbers.
+    pub(super) fn is_theirs(&self, known: &Address) -> bool {
+        self.tagged && known.protocol != ADDRESS_PROTOCOL
+    }
+
     /// What native mode assigns for a virtual host; nothing while its interface is absent.
     pub(super) fn native_addresses(&self, vhost: usize) -> Vec<Address> {
         let served = &self.vhosts[vhost];
@@ -294,9 +300,18 @@ impl Engine {
         let assign = |address: &crate::config::VirtualAddress| Address {
             ifindex,
             address: address.address,
-            prefix: address.prefix,
+            prefix: host_prefix(address.address),
             protocol: ADDRESS_PROTOCOL,
+            primary: true,
         };
         served.config.addresses.iter().map(assign).collect()
+    }
+}
+
+/// That of one address alone.
+pub const fn host_prefix(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
     }
 }

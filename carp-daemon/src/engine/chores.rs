@@ -1,5 +1,5 @@
-//! What a virtual host has to do besides the election, each at its time: renew leases, put addresses back, run a
-//! failed script again, watch ARP.
+//! What a virtual host has to do besides the election, each at its time: put addresses back, run a failed script again,
+//! watch ARP; and, in bunches, renew leases and place addresses.
 //!
 //! An idle BACKUP has none of it and is not woken. A few are done in each turn, so that an advertisement waits for no more
 //! than these.
@@ -18,17 +18,14 @@ impl Engine {
         match (before, state) {
             (State::Init | State::Backup, State::Master) => {
                 self.begin_watch(vhost, now);
-                if let Some(lease) = self.lease
-                    && self.vhosts[vhost].config.ownership == Ownership::Native
-                {
-                    self.note_lease(vhost, lease, true, now);
+                if self.vhosts[vhost].config.ownership == Ownership::Native {
+                    self.note_lease(vhost, true, now);
                 }
             }
             (State::Master, State::Init | State::Backup) => {
                 self.end_watch(vhost);
+                self.end_lease(vhost);
                 let served = &mut self.vhosts[vhost];
-                served.renew_at = None;
-                served.leased_until = None;
                 served.guard.released();
                 served.script_guard.released();
             }
@@ -42,9 +39,9 @@ impl Engine {
     pub(super) fn schedule_chores(&mut self, vhost: usize) {
         let served = &self.vhosts[vhost];
         let next = served
-            .renew_at
+            .guard
+            .deadline()
             .into_iter()
-            .chain(served.guard.deadline())
             .chain(served.script_guard.deadline())
             .chain(served.watch.deadline())
             .min();
@@ -54,17 +51,12 @@ impl Engine {
     /// Does what is due, after the election has been decided: of [`AT_ONCE`] virtual hosts, the others in a turn of
     /// their own.
     pub(super) fn do_chores(&mut self, now: Instant) {
+        self.renew_leases(now);
+        self.place_addresses(now);
         for _ in 0..AT_ONCE {
             let Some((vhost, _)) = self.chores.pop_due(now) else {
                 return;
             };
-            if self.vhosts[vhost]
-                .renew_at
-                .take_if(|at| *at <= now)
-                .is_some()
-            {
-                self.renew_leases(vhost, now);
-            }
             self.guard_timeout(vhost, now);
             self.script_timeout(vhost, now);
             self.watch_timeout(vhost, now);

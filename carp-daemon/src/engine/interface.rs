@@ -25,6 +25,8 @@ pub struct Interface {
     pub vhosts: Vec<usize>,
     /// Groups to join.
     pub groups: BTreeSet<Ipv4Addr>,
+    /// Its virtual addresses may come before its own ones, or lack a route.
+    pub unplaced: bool,
     /// Already logged that the interface exists and cannot be opened.
     pub said_closed: bool,
     /// Already warned that the interface has no address to send from.
@@ -43,6 +45,7 @@ impl Interface {
             watched_changed: false,
             vhosts: Vec::new(),
             groups: BTreeSet::new(),
+            unplaced: false,
             said_closed: false,
             said_sourceless: false,
             virtual_addresses: HashSet::new(),
@@ -108,6 +111,7 @@ mod tests {
             address: address.parse().unwrap(),
             prefix: 24,
             protocol,
+            primary: true,
         }
     }
 

@@ -3,7 +3,6 @@
 //! Events only change what we know about the namespace; what follows from it is worked out by comparing that with what
 //! was done and said before. So a lost notification, made up for by listing everything again, needs no other path.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -15,10 +14,11 @@ use tracing::{error, warn};
 use super::address_guard::Suspects;
 use super::addresses::Holding;
 use super::{Engine, Error, mistakes};
+use crate::config::ADDRESS_PROTOCOL;
 use crate::io::arp_watch::ArpWatch;
 use crate::io::clock;
 use crate::io::datapath::Chain;
-use crate::io::netlink::{Address, Event, Heard, Link};
+use crate::io::netlink::Link;
 use crate::io::port::Port;
 use crate::lock::{self, Wanted};
 
@@ -33,6 +33,7 @@ impl Engine {
         self.links = links.into_iter().map(|link| (link.index, link)).collect();
         self.addresses.clear();
         for address in addresses {
+            self.tagged |= address.protocol == ADDRESS_PROTOCOL;
             self.addresses
                 .entry(address.ifindex)
                 .or_default()
@@ -41,55 +42,45 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what netlink said since the last turn.
+    /// Follows what netlink told since the last turn.
     pub(super) fn follow_links(&mut self, now: Instant) -> Result<(), Error> {
-        let Self {
-            monitor,
-            links,
-            addresses,
-            ..
-        } = self;
-        let mut changed = BTreeSet::new();
-        let mut removed = BTreeSet::new();
-        let heard = monitor
-            .drain(|event| {
-                if let Event::AddressGone(address) = &event {
-                    removed.insert((address.ifindex, address.address, address.prefix));
-                }
-                changed.extend(note(links, addresses, event));
-            })
-            .map_err(|source| Error::System {
-                action: "watch links and addresses",
-                source,
-            })?;
-        if heard == Heard::Overrun {
+        self.listen().map_err(|source| Error::System {
+            action: "watch links and addresses",
+            source,
+        })?;
+        let changes = std::mem::take(&mut self.changes);
+        if changes.overrun {
             warn!("netlink notifications were lost: listing links and addresses again");
             self.resync().map_err(|source| Error::System {
                 action: "list links and addresses",
                 source,
             })?;
-        } else if changed.is_empty() {
+        } else if changes.interfaces.is_empty() {
             return Ok(());
         }
+        self.give_back(&changes.overwritten);
         for interface in 0..self.interfaces.len() {
-            let wanted = &self.interfaces[interface];
-            let concerned = match &wanted.port {
-                _ if heard == Heard::Overrun => true,
-                Some(port) => changed.contains(&port.ifindex()),
-                None => changed.iter().any(|index| {
+            let wanted = &mut self.interfaces[interface];
+            let index = wanted.port.as_ref().map(Port::ifindex);
+            wanted.unplaced |=
+                changes.overrun || index.is_some_and(|index| changes.own.contains(&index));
+            let concerned = match index {
+                _ if changes.overrun => true,
+                Some(index) => changes.interfaces.contains(&index),
+                None => changes.interfaces.iter().any(|index| {
                     self.links
                         .get(index)
                         .is_some_and(|link| link.is_called(&wanted.name))
                 }),
             };
-            if concerned {
+            if concerned || self.sends_from_any(interface, &changes.addresses) {
                 self.follow(interface, now);
             }
         }
-        let suspects = match heard {
-            Heard::All if removed.is_empty() => return Ok(()),
-            Heard::All => Suspects::Removed(removed),
-            Heard::Overrun => Suspects::Any,
+        let suspects = match changes.overrun {
+            false if changes.lost.is_empty() => return Ok(()),
+            false => Suspects::Lost(changes.lost),
+            true => Suspects::Any,
         };
         for interface in 0..self.interfaces.len() {
             self.keep_addresses(interface, &suspects, now);
@@ -281,11 +272,11 @@ impl Engine {
             } else {
                 LinkState::Down
             };
-            // A fixed source stays when the interface goes.
-            let source = served.config.source.or(match link {
-                Some(_) => source,
-                None => served.source,
-            });
+            let source = match (served.config.source, link) {
+                (Some(fixed), _) => self.fixed_source(vhost, fixed),
+                (None, Some(_)) => source,
+                (None, None) => served.source,
+            };
             // A source that is there before the link comes up, and until after it goes down, makes one transition of it.
             if state == LinkState::Down {
                 self.tell_link(vhost, state, now);
@@ -325,105 +316,5 @@ impl Engine {
             self.vhosts[vhost].link = state;
             self.feed(vhost, now, Input::LinkChanged(state));
         }
-    }
-
-    /// Says once, until it changes, that nothing can be sent for lack of an address.
-    fn complain_about_source(&mut self, interface: usize, has_source: bool) {
-        let needs_one = self.interfaces[interface]
-            .vhosts
-            .iter()
-            .any(|vhost| self.vhosts[*vhost].config.source.is_none());
-        let missing = needs_one && !has_source;
-        let wanted = &mut self.interfaces[interface];
-        if missing && !wanted.said_sourceless {
-            warn!(
-                "{} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
-                 --srcip",
-                wanted.name
-            );
-        }
-        wanted.said_sourceless = missing;
-    }
-}
-
-/// Takes one event into the tables; answers which interface something changed on. A renewed lease changes nothing.
-fn note(
-    links: &mut std::collections::BTreeMap<u32, Link>,
-    addresses: &mut std::collections::BTreeMap<u32, Vec<Address>>,
-    event: Event,
-) -> Option<u32> {
-    let ifindex = match event {
-        Event::Link(link) => {
-            let index = link.index;
-            links.insert(index, link);
-            index
-        }
-        Event::LinkGone { ifindex } => {
-            links.remove(&ifindex);
-            addresses.remove(&ifindex);
-            ifindex
-        }
-        Event::Address(address) => {
-            let here = addresses.entry(address.ifindex).or_default();
-            match here
-                .iter_mut()
-                .find(|old| old.address == address.address && old.prefix == address.prefix)
-            {
-                Some(old) if *old == address => return None,
-                Some(old) => *old = address,
-                None => here.push(address),
-            }
-            address.ifindex
-        }
-        Event::AddressGone(address) => {
-            if let Some(here) = addresses.get_mut(&address.ifindex) {
-                here.retain(|old| old.address != address.address || old.prefix != address.prefix);
-            }
-            address.ifindex
-        }
-    };
-    Some(ifindex)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    #[test]
-    fn tables_follow_the_events() {
-        let (mut links, mut addresses) = (BTreeMap::new(), BTreeMap::new());
-        let link = Link {
-            index: 5,
-            name: "eth0".into(),
-            other_names: Vec::new(),
-            ethernet: true,
-            mac: [2, 0, 0, 0, 0, 1],
-            admin_up: true,
-            running: true,
-            xdp_program: 0,
-            kind: String::new(),
-        };
-        let first = Address {
-            ifindex: 5,
-            address: [10, 0, 0, 1].into(),
-            prefix: 24,
-            protocol: 0,
-        };
-        let second = Address {
-            address: [10, 0, 0, 2].into(),
-            ..first
-        };
-        let mut apply = |event| note(&mut links, &mut addresses, event);
-        assert_eq!(apply(Event::Link(link)), Some(5));
-        assert_eq!(apply(Event::Address(first)), Some(5));
-        assert_eq!(apply(Event::Address(second)), Some(5));
-        assert_eq!(apply(Event::Address(first)), None);
-        assert_eq!(addresses[&5], [first, second]);
-        note(&mut links, &mut addresses, Event::AddressGone(first));
-        assert_eq!(addresses[&5], [second]);
-        note(&mut links, &mut addresses, Event::LinkGone { ifindex: 5 });
-        assert!(links.is_empty() && addresses.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{Engine, Error};
 use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
-use crate::io::netlink::{Address, Link};
+use crate::io::netlink::{Address, Link, Order};
 use crate::privileges::Lacking;
 
 impl Engine {
@@ -29,8 +29,9 @@ impl Engine {
             address: Ipv4Addr::UNSPECIFIED.into(),
             prefix: 32,
             protocol: ADDRESS_PROTOCOL,
+            primary: false,
         };
-        match self.orders.delete_address(&nowhere) {
+        match self.orders.give(Order::Delete(nowhere)) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
                 Err(Error::NotPermitted {

@@ -206,7 +206,7 @@ impl Engine {
 
     /// What silences a MASTER whose daemon is killed.
     fn after_a_crash(&self, vhost: &Vhost) -> String {
-        let lease = match (self.lease, vhost.config.ownership) {
+        let lease = match (self.lease_of(&vhost.config), vhost.config.ownership) {
             (Some(lease), Ownership::Native) => {
                 format!("its address ends with its lease of {} s", lease.as_secs())
             }

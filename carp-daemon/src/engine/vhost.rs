@@ -55,8 +55,14 @@ pub struct Vhost {
     pub has_leftovers: bool,
     /// When the addresses vanish unless renewed.
     pub leased_until: Option<Instant>,
-    /// When to renew.
-    pub renew_at: Option<Instant>,
+    /// For each virtual address whether the route to its subnet is there, as far as we know.
+    pub routes: Vec<Option<bool>>,
+    /// Already warned of what its prefix does to other traffic of this host.
+    pub said_placement: bool,
+    /// Its fixed source was seen on this host.
+    pub source_was_here: bool,
+    /// Already warned that it is gone.
+    pub said_source_gone: bool,
     /// Against removal by others.
     pub guard: AddressGuard,
     /// How often one was put back.
@@ -134,7 +140,10 @@ impl Vhost {
             holdings: vec![Holding::None; config.addresses.len()],
             has_leftovers: false,
             leased_until: None,
-            renew_at: None,
+            routes: vec![None; config.addresses.len()],
+            said_placement: false,
+            source_was_here: false,
+            said_source_gone: false,
             guard: AddressGuard::new(config.addresses.len()),
             addresses_restored: 0,
             removal_limit: RateLimit::default(),

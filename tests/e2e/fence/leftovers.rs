@@ -185,17 +185,17 @@ fn a_foreign_address_with_another_prefix_is_left_and_ours_is_removed() -> Result
     scene
         .pair
         .a
-        .ip(&format!("address add {ADDRESS}/32 dev eth0"))?;
+        .ip(&format!("address add {ADDRESS}/24 dev eth0"))?;
     let a = Carpd::new(&format!("-v 7 -p secret -a {ADDRESS}/24 {SLOW}"))?;
     let _a = a.start(&scene.pair.a)?;
     let lines = || -> Result<String> { scene.pair.a.ip("-o -4 address show dev eth0") };
     carp_tests::eventually("both are there", LONG, || {
-        Ok(lines()?.contains("10.9.0.100/24").then_some(()))
+        Ok(lines()?.contains("10.9.0.100/32").then_some(()))
     })?;
     let _b = Carpd::for_address(ADDRESS, &format!("{FAST} -P"))?.start(&scene.pair.b)?;
     carp_tests::eventually("ours is gone", LONG, || {
-        Ok((!lines()?.contains("10.9.0.100/24")).then_some(()))
+        Ok((!lines()?.contains("10.9.0.100/32")).then_some(()))
     })?;
-    ensure!(lines()?.contains("10.9.0.100/32"), "{}", lines()?);
+    ensure!(lines()?.contains("10.9.0.100/24"), "{}", lines()?);
     Ok(())
 }

@@ -157,6 +157,8 @@ fn address(payload: &[u8]) -> Option<Address> {
         address: local.or(peer)?,
         prefix: header[1],
         protocol,
+        primary: u32::from(header[2]) & libc::IFA_F_SECONDARY == 0
+            && header[3] == libc::RT_SCOPE_UNIVERSE,
     })
 }
 
@@ -275,6 +277,7 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 0, 1).into(),
             prefix: 32,
             protocol: 112,
+            primary: true,
         };
         assert_eq!(all(&added), [Message::Event(Event::Address(address))]);
     }

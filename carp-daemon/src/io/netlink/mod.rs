@@ -19,7 +19,7 @@ mod requests;
 use std::net::IpAddr;
 
 pub use monitor::{Heard, Monitor};
-pub use orders::Orders;
+pub use orders::{Order, Orders, Route};
 pub use requests::Requests;
 
 /// A network interface.
@@ -70,6 +70,17 @@ pub struct Address {
     pub prefix: u8,
     /// Who added it (`IFA_PROTO`, kernel 5.18); 0 when not said.
     pub protocol: u8,
+    /// Neither secondary nor of a narrow scope: the kernel may choose it as the source of packets to anywhere.
+    pub primary: bool,
+}
+
+impl Address {
+    /// Whether the kernel takes the two for one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |it: &Self| (it.ifindex, it.address, it.prefix);
+        identity(self) == identity(other)
+    }
 }
 
 /// One message from the kernel.

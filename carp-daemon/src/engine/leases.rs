@@ -1,0 +1,120 @@
+//! How long the addresses of native mode outlive us.
+//!
+//! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, once its turn has
+//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing.
+
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_common::units::{AdvSkew, Priority};
+use tracing::error;
+
+use super::addresses::Holding;
+use super::{AT_ONCE, Engine};
+use crate::config::{Lease, VhostConfig};
+use crate::io::netlink::{Address, Order};
+
+/// Leases are renewed so much earlier than they need to be when others are due: one bunch instead of many.
+const AHEAD: Duration = Duration::from_millis(200);
+/// The kernel counts ticks and may end an address so much before its time.
+const EARLY: Duration = Duration::from_millis(100);
+/// The kernel counts whole seconds: with less there would be no time for a second attempt.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Lifetime of the addresses of a virtual host; `None` is for good.
+    pub(super) fn lease(&self, vhost: usize) -> Option<Duration> {
+        self.lease_of(&self.vhosts[vhost].config)
+    }
+
+    pub(super) fn lease_of(&self, config: &VhostConfig) -> Option<Duration> {
+        match self.lease {
+            Lease::Auto => Some(shortest(config)),
+            Lease::Fixed(lease) => Some(lease),
+            Lease::Off => None,
+        }
+    }
+
+    /// The addresses of a virtual host were given their lease at `now`; `complete`: all of them.
+    pub(super) fn note_lease(&mut self, vhost: usize, complete: bool, now: Instant) {
+        let Some(lease) = self.lease(vhost) else {
+            return;
+        };
+        if complete {
+            self.vhosts[vhost].leased_until = Some(now + lease.saturating_sub(EARLY));
+        }
+        // Failing, there is time for a few more attempts.
+        let next = if complete { lease / 2 } else { lease / 8 };
+        self.renewals.set(vhost, Some(now + next));
+    }
+
+    /// No longer MASTER.
+    pub(super) fn end_lease(&mut self, vhost: usize) {
+        self.vhosts[vhost].leased_until = None;
+        self.renewals.set(vhost, None);
+    }
+
+    /// Renews what is due, in one bunch, and what is due soon along with it.
+    pub(super) fn renew_leases(&mut self, now: Instant) {
+        if self.renewals.earliest().is_none_or(|due| due > now) {
+            return;
+        }
+        // What is somebody else's by now must not become ours. An error comes again in the next turn.
+        let _ = self.listen();
+        let mut orders = Vec::with_capacity(AT_ONCE);
+        let mut renewed = Vec::with_capacity(AT_ONCE);
+        while orders.len() < AT_ONCE
+            && let Some((vhost, _)) = self.renewals.pop_due(now + AHEAD)
+        {
+            let lease = self.lease(vhost);
+            let before = orders.len();
+            let mut complete = true;
+            for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
+                if !self.is_ours(vhost, index, &address) {
+                    continue;
+                }
+                // A renewal would add one that is gone; whether and when that is to be is for the guard to say.
+                match self.known(&address) {
+                    Some(_) => orders.push(Order::Renew(address, lease)),
+                    None => complete = false,
+                }
+            }
+            renewed.push((vhost, orders.len() - before, complete));
+        }
+        let mut outcomes = self.orders.give_all(&orders).into_iter().zip(&orders);
+        let mut complaint = None;
+        for (vhost, count, mut complete) in renewed {
+            for (outcome, order) in outcomes.by_ref().take(count) {
+                if let (Err(error), Order::Renew(Address { address, .. }, _)) = (outcome, order) {
+                    complete = false;
+                    complaint.get_or_insert((vhost, *address, error));
+                }
+            }
+            self.note_lease(vhost, complete, now);
+        }
+        if let Some((vhost, address, error)) = complaint {
+            let label = &self.vhosts[vhost].label;
+            error!("{label}: failed to renew the lease of {address}: {error}");
+        }
+    }
+
+    /// Whether an address is there because of us, as far as netlink told.
+    pub(super) fn is_ours(&self, vhost: usize, index: usize, address: &Address) -> bool {
+        self.vhosts[vhost].holdings[index] == Holding::Ours
+            && self
+                .known(address)
+                .is_none_or(|known| !self.is_theirs(known))
+    }
+}
+
+/// A second more than an equal peer with advskew 0 waits before it takes over: a MASTER that is late for less keeps its
+/// addresses, and those of a dead one go a moment after the takeover.
+fn shortest(config: &VhostConfig) -> Duration {
+    let fastest_peer = Priority {
+        advbase: config.advbase,
+        advskew: AdvSkew(0),
+    };
+    let takeover = fastest_peer.master_down_time(config.deadratio);
+    let seconds = takeover.as_secs() + u64::from(takeover.subsec_nanos() > 0) + 1;
+    Duration::from_secs(seconds).max(SHORTEST)
+}
