@@ -2,6 +2,7 @@
 
 mod leftovers;
 mod sandbox;
+mod units;
 
 use std::time::{Duration, Instant};
 

@@ -30,13 +30,15 @@ pub struct Args {
 }
 
 /// Programs that the tests run, and the Debian package of each.
-const TEST_PROGRAMS: [(&str, Package); 6] = [
+const TEST_PROGRAMS: [(&str, Package); 7] = [
     ("ucarp", Package::any("ucarp")),
     ("keepalived", Package::any("keepalived")),
     ("tcpdump", Package::any("tcpdump")),
     ("ip", Package::any("iproute2")),
     // Detaches programs and looks at maps from outside, as an operator would.
     ("bpftool", Package::any("bpftool")),
+    // Booted in namespaces, to run carpd in a real unit.
+    ("systemctl", Package::any("systemd")),
     // The fuzz targets have libFuzzer inside, which is C++.
     ("c++", Package::any("g++")),
 ];

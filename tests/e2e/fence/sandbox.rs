@@ -19,7 +19,7 @@ const HIDE_RUN: &str =
     "mkdir -p /run/carpd && mount -t tmpfs -o mode=700 none /run/carpd && exec \"$@\"";
 
 /// What carpd warns of where its programs go with it.
-const WARNING: &str = "its kernel program goes with it";
+pub const WARNING: &str = "its kernel program goes with it";
 
 /// carpd as MASTER on the tcx rung, started by another program that gets its command line.
 fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
@@ -39,7 +39,7 @@ fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
 }
 
 /// Kills carpd on a, and counts a's answers to ten questions asked after b has taken over.
-fn answers_when_killed(scene: &Scene) -> Result<usize> {
+pub fn answers_when_killed(scene: &Scene) -> Result<usize> {
     let _b = Carpd::for_address(ADDRESS, SLOW)?.start(&scene.pair.b)?;
     let mark = scene.pair.capture.mark();
     for pid in scene.pair.a.pids()? {
