@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::Ended;
 use carp_tests::residue::Network;
-use carp_tests::{Carpd, Daemon, Host, lab};
+use carp_tests::{Carpd, Daemon, Host, Mac, Mark, lab};
 use nix::sys::signal::Signal;
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW, Scripts};
@@ -200,6 +200,42 @@ fn an_alternative_name_means_the_interface() -> Result<()> {
         .args("--detach the-network-of-the-laboratory")
         .run(&pair.a)?;
     ensure!(!detached.stderr.contains("does not exist"), "{detached:?}");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_comes_later_has_one_owner_too_and_the_other_takes_over_from_it() -> Result<()>
+{
+    let pair = Pair::new(lab!())?;
+    let waiting = |arguments: &str| {
+        Carpd::for_address(
+            ADDRESS,
+            &format!("{arguments} -i eth7 -s 10.9.0.7 --wait-interface"),
+        )?
+        .spawn(&pair.a)
+    };
+    let mut daemons = [waiting(SLOW)?, waiting(OTHER)?];
+    for daemon in &daemons {
+        daemon.wait_for("interface eth7 does not exist: waiting for it", LONG)?;
+    }
+    pair.a.add_link("eth7", Mac([2, 0, 0, 0, 7, 7]))?;
+    pair.capture
+        .advertisement(Mark::default(), "a-eth7", LONG)?;
+    let refused = "cannot serve eth7 yet, trying again: vhid 7 on eth7 is already served by pid";
+    let second = carp_tests::eventually("one of them is refused", LONG, || {
+        let mut refused = (0..2).filter(|it| !daemons[*it].lines_with(refused).is_empty());
+        Ok(refused.next())
+    })?;
+    let first = 1 - second;
+    let owner = format!("{refused} {}", daemons[first].pid());
+    daemons[second].says_once(&owner)?;
+    ensure!(daemons[first].terminate(LONG)? == 0);
+    let mark = pair.capture.mark();
+    pair.capture
+        .wait_after(mark, "the other one advertises", LONG, |captured| {
+            let carp = captured.carp_from("a-eth7")?;
+            (!carp.is_bow_out()).then_some(())
+        })?;
     Ok(())
 }
 

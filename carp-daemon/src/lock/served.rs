@@ -246,3 +246,67 @@ fn ask(connection: OwnedFd, patience: Duration) -> Option<u64> {
     connection.read_exact(&mut bytes).ok()?;
     Some(u64::from_ne_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::Held;
+    use super::*;
+
+    /// No interface has it, so no carpd of this machine is in the way.
+    const NO_INTERFACE: u32 = u32::MAX - 7;
+
+    fn wanted(vhid: u8, last: u8) -> Wanted<'static> {
+        Wanted {
+            ifindex: NO_INTERFACE,
+            interface: "eth0",
+            vhid: Vhid::new(vhid).unwrap(),
+            // Of a range for documentation.
+            addresses: vec![Ipv4Addr::new(192, 0, 2, last).into()],
+        }
+    }
+
+    /// Locks of two daemons with these fingerprints.
+    fn two(first: u64, second: u64, test: impl FnOnce(&mut Locks, &mut Locks)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _entered = runtime.enter();
+        test(
+            &mut Locks::new(first).unwrap(),
+            &mut Locks::new(second).unwrap(),
+        );
+    }
+
+    #[test]
+    fn a_vhid_and_an_address_have_one_owner_and_looking_takes_nothing() {
+        two(1, 2, |first, second| {
+            let serves = |vhid| {
+                let held = Held::look().unwrap();
+                held.serves(NO_INTERFACE, Vhid::new(vhid).unwrap())
+            };
+            assert!(!serves(7));
+            first.acquire(&wanted(7, 1), false).unwrap();
+            assert!(serves(7) && !serves(8));
+            let pid = std::process::id();
+            let same_vhid = second.acquire(&wanted(7, 2), false).unwrap_err();
+            assert_eq!(
+                same_vhid.to_string(),
+                format!("vhid 7 on eth0 is already served by pid {pid}")
+            );
+            let same_address = second.acquire(&wanted(8, 1), false).unwrap_err();
+            assert_eq!(
+                same_address.to_string(),
+                format!("vhid 8 on eth0: its address 192.0.2.1 is already served by pid {pid}")
+            );
+            second.release(NO_INTERFACE);
+            second.acquire(&wanted(8, 2), false).unwrap();
+            assert!(first.has(NO_INTERFACE));
+            first.release(NO_INTERFACE);
+            assert!(!first.has(NO_INTERFACE) && !serves(7));
+            second.acquire(&wanted(7, 1), false).unwrap();
+        });
+    }
+}
