@@ -24,6 +24,7 @@
 //! | `mistakes` | what the configuration cannot, or will hardly, mean on this host |
 //! | `memory` | what was heard, kept over a restart |
 //! | `scripts` | which to run, and what follows from how they ended |
+//! | `health` | whether we still hear |
 //! | `stalls` | how late we were |
 //! | `patience` | when silence counts although we were late |
 //! | `report` | log lines for transitions and notices |
@@ -37,6 +38,7 @@ mod changes;
 mod chores;
 mod deadlines;
 mod fence;
+mod health;
 mod interface;
 mod leases;
 mod links;
@@ -181,10 +183,10 @@ pub async fn run(
         engine.datapath.close();
         return Err(error.into());
     }
-    // When this fails, what is pinned stays and fences the addresses that stay with it.
-    engine.serve(&mut signals).await?;
+    let outcome = engine.serve(&mut signals).await;
+    // Whatever ended it: the others hear of it, and the addresses go.
     engine.stop(&mut signals).await;
-    Ok(())
+    outcome
 }
 
 /// Everything that is served. A virtual host or interface is known by its index.
@@ -205,7 +207,8 @@ struct Engine {
     timer: DeadlineTimer,
     datapath: Datapath,
     batch: Batch,
-    monitor: Monitor,
+    /// `None` when it failed: opened anew with the next list.
+    monitor: Option<Monitor>,
     requests: Requests,
     orders: Orders,
     /// Scripts that ended, each with its virtual host.
@@ -222,8 +225,14 @@ struct Engine {
     /// Something was left behind in it: do not wait before the next.
     busy: bool,
     stopping: bool,
-    /// An interface could not be opened: when to try again.
+    /// Something could not be opened, attached or programmed: when to try again.
     retry_at: Option<Instant>,
+    /// Links and addresses could not be listed, or not be watched: when to try again.
+    resync_at: Option<Instant>,
+    /// Of lines about that.
+    resync_limit: RateLimit,
+    /// When the interfaces were last looked at, whether everything is still attached.
+    looked_after_at: Instant,
     /// When to look next at what did not fit into the buffers.
     loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
@@ -276,7 +285,7 @@ impl Engine {
             timer: DeadlineTimer::new().map_err(system("create a timer"))?,
             datapath,
             batch: Batch::new(),
-            monitor: Monitor::new().map_err(system("watch links and addresses"))?,
+            monitor: Some(Monitor::new().map_err(system("watch links and addresses"))?),
             requests,
             orders: Orders::new().map_err(system("open a netlink socket"))?,
             scripts,
@@ -288,6 +297,9 @@ impl Engine {
             busy: false,
             stopping: false,
             retry_at: None,
+            resync_at: None,
+            resync_limit: RateLimit::default(),
+            looked_after_at: now,
             loss_check_at: now,
             vrrp_check_at: Some(now),
             unicast: UnicastWatch::default(),
@@ -349,6 +361,8 @@ impl Engine {
                     .chain(self.next_arp())
                     .chain(self.retry_at)
                     .chain(self.locks.due())
+                    .chain(self.resync_at)
+                    .chain(self.next_look())
                     .min();
                 self.timer.set(earliest).map_err(|source| Error::System {
                     action: "set the timer",
@@ -362,7 +376,7 @@ impl Engine {
                     source,
                 })?;
             let now = clock::now();
-            self.turn(now)?;
+            self.turn(now);
             match wake {
                 Wake::Work => {}
                 Wake::Script(vhost, completion) => self.script_ended(vhost, completion, now),
@@ -374,12 +388,13 @@ impl Engine {
     }
 
     /// What there is to do at `now`, in the order that keeps the election right.
-    fn turn(&mut self, now: Instant) -> Result<(), Error> {
+    fn turn(&mut self, now: Instant) {
         let looked_at = std::mem::replace(&mut self.looked_at, now);
         let due = self.deadlines.earliest();
-        let oldest = self.hear(now)?;
+        let oldest = self.hear(now);
         self.look_for_losses(now, due.into_iter().chain(oldest).min());
-        self.follow_links(now)?;
+        self.follow_links(now);
+        self.look_after_datapath(now);
         self.retry(now);
         self.judge_timers(looked_at, now);
         self.hear_arp(now);
@@ -390,7 +405,6 @@ impl Engine {
         self.look_for_vrrp(now);
         self.look_for_unicast(now);
         self.keep_memories(now);
-        Ok(())
     }
 
     fn poll_wake(
@@ -403,7 +417,9 @@ impl Engine {
             result?;
             work = true;
         }
-        if let Poll::Ready(result) = self.monitor.poll_readable(context) {
+        if let Some(monitor) = &self.monitor
+            && let Poll::Ready(result) = monitor.poll_readable(context)
+        {
             result?;
             work = true;
         }
@@ -438,16 +454,10 @@ impl Engine {
     }
 
     /// Feeds every advertisement that arrived up to `now`; when the first of them did.
-    fn hear(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+    fn hear(&mut self, now: Instant) -> Option<Instant> {
         let mut oldest: Option<Instant> = None;
         loop {
-            let drained = self
-                .datapath
-                .drain(now, &mut self.batch)
-                .map_err(|source| Error::System {
-                    action: "receive advertisements",
-                    source,
-                })?;
+            let drained = self.datapath.drain(now, &mut self.batch);
             let mut batch = std::mem::take(&mut self.batch);
             for event in batch.take() {
                 let arrival = Instant::from_nanos(event.arrival_ns);
@@ -459,9 +469,9 @@ impl Engine {
                 Drained::Full => {}
                 Drained::Later => {
                     self.busy = true;
-                    return Ok(oldest);
+                    return oldest;
                 }
-                Drained::Empty => return Ok(oldest),
+                Drained::Empty => return oldest,
             }
         }
     }

@@ -178,15 +178,62 @@ pub fn detach_bpf_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &link.as_raw_fd()).map(drop)
 }
 
+/// Where the program of a `bpf_link` is, and which program that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Id of the program.
+    pub program: u32,
+    /// The interface of an XDP or tcx link; 0 once it is detached.
+    pub ifindex: u32,
+}
+
+/// Looks at an XDP or tcx link.
+///
+/// # Errors
+/// What `bpf(2)` answers.
+pub fn bpf_link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads (linux/bpf.h).
+    #[repr(C)]
+    struct Attributes {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    /// `struct bpf_link_info` up to the first member of its union, which both kinds share.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        _pad: u32,
+        ifindex: u32,
+        _attach_type: u32,
+    }
+    let mut info = Info::default();
+    let attributes = Attributes {
+        bpf_fd: link.as_raw_fd().cast_unsigned(),
+        #[expect(clippy::cast_possible_truncation, reason = "two dozen bytes")]
+        info_len: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
+    Ok(LinkInfo {
+        program: info.program,
+        ifindex: info.ifindex,
+    })
+}
+
 /// Commands of `bpf(2)` (linux/bpf.h).
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `attributes`: a prefix of `union bpf_attr`; the kernel takes what is missing for zeros.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     let pointer: *const T = attributes;
-    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the two commands above read: a
-    // C string that lives during the call, or a descriptor.
+    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the three commands above use: a C
+    // string or a structure of the length said there, both of which live during the call, or a descriptor.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     let result = libc::c_int::try_from(Errno::result(result)?);
     result.map_err(|_| io::ErrorKind::InvalidData.into())

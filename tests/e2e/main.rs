@@ -15,6 +15,7 @@ mod floods;
 mod footprint;
 mod groups;
 mod guard;
+mod health;
 mod hostile;
 mod interop;
 mod keepalived;

@@ -38,7 +38,7 @@ fn passing_program() -> Result<Vec<u8>> {
 }
 
 /// Attaches such a program in the given mode, and gives its id.
-fn attach(host: &Host, interface: &str, mode: &str) -> Result<u32> {
+pub fn attach(host: &Host, interface: &str, mode: &str) -> Result<u32> {
     let directory = tempfile::tempdir()?;
     let object = directory.path().join("pass.o");
     std::fs::write(&object, passing_program()?)?;

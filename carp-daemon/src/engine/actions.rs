@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use carp_common::proto::{Action, Input, SendOutcome};
-use carp_common::shared::VhostKey;
+use carp_common::proto::{Action, Input, LinkState, SendOutcome};
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
@@ -72,7 +71,7 @@ impl Engine {
     /// One action; what became of it, where the core wants to know.
     fn carry_out(&mut self, vhost: usize, action: Action, now: Instant) -> Option<Input<'static>> {
         match action {
-            Action::ProgramDatapath(state) => self.program_datapath(vhost, state, now),
+            Action::ProgramDatapath(state) => return self.program_datapath(vhost, state, now),
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.send_advertisement(vhost, family, &payload);
                 if outcome == SendOutcome::Sent {
@@ -91,39 +90,34 @@ impl Engine {
     }
 
     /// In INIT advertisements are nobody's business of ours and pass; a MASTER's addresses are fenced.
-    fn program_datapath(&mut self, vhost: usize, state: State, now: Instant) {
+    ///
+    /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of a link that
+    /// is down.
+    pub(super) fn program_datapath(
+        &mut self,
+        vhost: usize,
+        state: State,
+        now: Instant,
+    ) -> Option<Input<'static>> {
         self.fence(vhost, state, now);
-        let served = &mut self.vhosts[vhost];
-        let key = match (state, &self.interfaces[served.interface].port) {
-            (State::Init, _) | (_, None) => None,
-            (State::Backup | State::Master, Some(port)) => Some(VhostKey::new(
-                port.ifindex(),
-                0,
-                Family::Inet,
-                served.config.vhid,
-            )),
+        let key = match state {
+            State::Init => None,
+            State::Backup | State::Master => self.key_of(vhost),
         };
+        let served = &mut self.vhosts[vhost];
         if key == served.key {
-            return;
+            return None;
         }
         if let Some(old) = std::mem::replace(&mut served.key, key) {
             self.keys.remove(&old);
             let removed = self.datapath.remove(old);
             self.check_datapath(vhost, removed);
         }
-        if let Some(key) = key {
-            self.keys.insert(key, vhost);
-            let served = &mut self.vhosts[vhost];
-            served.datapath_refused = false;
-            served.alive_until = now + served.life_sign_validity();
-            let configured = self.datapath.configure(
-                key,
-                served.endpoints(&self.interfaces[served.interface]),
-                served.machine.kernel_keys(),
-                served.alive_until,
-            );
-            self.check_datapath(vhost, configured);
+        if self.program(vhost, key?, now) {
+            return None;
         }
+        self.vhosts[vhost].link = LinkState::Down;
+        Some(Input::LinkChanged(LinkState::Down))
     }
 
     fn send_advertisement(

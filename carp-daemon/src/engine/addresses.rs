@@ -102,7 +102,7 @@ impl Engine {
     /// Removes those virtual addresses that we added.
     pub(super) fn release_addresses(&mut self, vhost: usize) {
         // What is somebody else's by now stays. An error comes again in the next turn.
-        let _ = self.listen();
+        self.listen();
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
             let ours = self.is_ours(vhost, index, &address);
             if self.vhosts[vhost].holdings[index] != Holding::Ours {

@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
+use carp_common::time::Instant;
+use tracing::error;
+
 use super::Engine;
+use super::health::REPORT_INTERVAL;
+use super::links::RETRY_INTERVAL;
 use crate::config::ADDRESS_PROTOCOL;
-use crate::io::netlink::{Address, Event, Heard, Link};
+use crate::io::netlink::{Address, Event, Heard, Link, Monitor};
 
 /// What is to be followed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,7 +37,7 @@ type Addresses = BTreeMap<u32, Vec<Address>>;
 
 impl Engine {
     /// Takes what netlink told so far into the tables. [`Engine::follow_links`] follows it.
-    pub(super) fn listen(&mut self) -> io::Result<()> {
+    pub(super) fn listen(&mut self) {
         let Self {
             monitor,
             links,
@@ -40,10 +45,49 @@ impl Engine {
             changes,
             ..
         } = self;
-        let heard = monitor.drain(|event| changes.note(links, addresses, event))?;
-        changes.overrun |= heard == Heard::Overrun;
+        let drained = monitor
+            .as_mut()
+            .map(|monitor| monitor.drain(|event| changes.note(links, addresses, event)));
         self.tagged |= changes.tagged;
-        Ok(())
+        match drained {
+            None | Some(Ok(Heard::All)) => {}
+            Some(Ok(Heard::More)) => self.busy = true,
+            Some(Ok(Heard::Overrun)) => {
+                changes.overrun = true;
+                self.busy = true;
+            }
+            Some(Err(error)) => {
+                changes.overrun = true;
+                self.monitor = None;
+                self.complain_about_netlink("watch", &error, self.looked_at);
+            }
+        }
+    }
+
+    /// Lists everything, because notifications are missing; when that fails, again a little later. Returns whether
+    /// everything is known anew.
+    pub(super) fn list_again(&mut self, now: Instant) -> bool {
+        self.resync_at = None;
+        // Watched before it is listed, so that no change falls between the two.
+        let watched = match &self.monitor {
+            Some(_) => Ok(()),
+            None => Monitor::new().map(|monitor| self.monitor = Some(monitor)),
+        };
+        let listed = watched.and_then(|()| self.resync());
+        if let Err(error) = &listed {
+            self.complain_about_netlink("list", error, now);
+            self.resync_at = Some(now + RETRY_INTERVAL);
+        }
+        listed.is_ok()
+    }
+
+    fn complain_about_netlink(&mut self, action: &str, error: &io::Error, now: Instant) {
+        if let Some(suppressed) = self.resync_limit.admit(now, REPORT_INTERVAL) {
+            error!(
+                suppressed,
+                "failed to {action} links and addresses: {error}: going on with what was known, trying again"
+            );
+        }
     }
 }
 

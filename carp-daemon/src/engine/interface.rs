@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::health::Hearing;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::arp_watch::ArpWatch;
 use crate::io::netlink::{Address, Link};
@@ -27,6 +28,8 @@ pub struct Interface {
     pub groups: BTreeSet<Ipv4Addr>,
     /// Its virtual addresses may come before its own ones, or lack a route.
     pub unplaced: bool,
+    /// Whether advertisements can be received.
+    pub hearing: Hearing,
     /// Already logged that the interface exists and cannot be opened.
     pub said_closed: bool,
     /// Already warned that the interface has no address to send from.
@@ -46,6 +49,7 @@ impl Interface {
             vhosts: Vec::new(),
             groups: BTreeSet::new(),
             unplaced: false,
+            hearing: Hearing::default(),
             said_closed: false,
             said_sourceless: false,
             virtual_addresses: HashSet::new(),

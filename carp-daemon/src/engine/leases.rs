@@ -60,7 +60,7 @@ impl Engine {
             return;
         }
         // What is somebody else's by now must not become ours. An error comes again in the next turn.
-        let _ = self.listen();
+        self.listen();
         let mut orders = Vec::with_capacity(AT_ONCE);
         let mut renewed = Vec::with_capacity(AT_ONCE);
         while orders.len() < AT_ONCE

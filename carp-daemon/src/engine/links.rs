@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use super::address_guard::Suspects;
 use super::addresses::Holding;
+use super::health::Hearing;
 use super::{Engine, Error, mistakes};
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::arp_watch::ArpWatch;
@@ -22,8 +23,8 @@ use crate::io::netlink::Link;
 use crate::io::port::Port;
 use crate::lock::{self, Wanted};
 
-/// Time between two attempts to open an interface that is there.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two attempts at what failed: to open or attach what is there, to list what there is.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Lists every link and address anew.
@@ -43,20 +44,17 @@ impl Engine {
     }
 
     /// Follows what netlink told since the last turn.
-    pub(super) fn follow_links(&mut self, now: Instant) -> Result<(), Error> {
-        self.listen().map_err(|source| Error::System {
-            action: "watch links and addresses",
-            source,
-        })?;
-        let changes = std::mem::take(&mut self.changes);
+    pub(super) fn follow_links(&mut self, now: Instant) {
+        self.listen();
+        let mut changes = std::mem::take(&mut self.changes);
         if changes.overrun {
             warn!("netlink notifications were lost: listing links and addresses again");
-            self.resync().map_err(|source| Error::System {
-                action: "list links and addresses",
-                source,
-            })?;
-        } else if changes.interfaces.is_empty() {
-            return Ok(());
+        }
+        if changes.overrun || self.resync_at.is_some_and(|at| at <= now) {
+            changes.overrun = self.list_again(now);
+        }
+        if !changes.overrun && changes.interfaces.is_empty() {
+            return;
         }
         self.give_back(&changes.overwritten);
         for interface in 0..self.interfaces.len() {
@@ -78,7 +76,7 @@ impl Engine {
             }
         }
         let suspects = match changes.overrun {
-            false if changes.lost.is_empty() => return Ok(()),
+            false if changes.lost.is_empty() => return,
             false => Suspects::Lost(changes.lost),
             true => Suspects::Any,
         };
@@ -86,10 +84,9 @@ impl Engine {
             self.keep_addresses(interface, &suspects, now);
         }
         self.lift_fences();
-        Ok(())
     }
 
-    /// Tries again to open the interfaces that are there and could not be opened.
+    /// Tries again what failed: interfaces that could not be opened or listened to, virtual hosts that were refused.
     pub(super) fn retry(&mut self, now: Instant) {
         if self.retry_at.is_none_or(|at| at > now) {
             return;
@@ -98,6 +95,13 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             if self.interfaces[interface].port.is_none() {
                 self.follow(interface, now);
+            } else if self.interfaces[interface].hearing.lost {
+                self.attach_again(interface, false, now);
+            }
+        }
+        for vhost in 0..self.vhosts.len() {
+            if self.vhosts[vhost].deaf {
+                self.program_again(vhost, now);
             }
         }
     }
@@ -161,10 +165,9 @@ impl Engine {
         };
         match (known, link) {
             (Some(index), None) => {
-                warn!(
-                    "interface {} is gone: waiting for it",
-                    self.interfaces[interface].name
-                );
+                let served = &self.interfaces[interface];
+                let (name, gone) = (&served.name, &served.current_name);
+                warn!("interface {gone} is gone: waiting for {name}");
                 self.tell(interface, None, now);
                 self.depart(interface, index);
                 // One of the same name may be there already.
@@ -214,24 +217,37 @@ impl Engine {
             .and_then(|()| self.inherit_fences(interface))
             .map(|()| self.settle_strangers(interface))
             .and_then(|()| Ok(self.datapath.attach(link)?));
-        if let Err(error) = attached {
-            self.interfaces[interface].port = None;
-            return Err(error);
+        match attached {
+            Ok(choice) => choice.log(),
+            Err(error) => {
+                self.interfaces[interface].port = None;
+                return Err(error);
+            }
         }
+        self.interfaces[interface].hearing = Hearing::default();
         self.interfaces[interface].watch = Some(watch);
         if !link.admin_up || !link.running {
             warn!("{} is down: in INIT until it comes up", link.name);
         }
-        self.interfaces[interface]
-            .current_name
-            .clone_from(&link.name);
+        self.call(interface, &link.name);
         Ok(())
+    }
+
+    /// Log lines name the interface as it is called now.
+    fn call(&mut self, interface: usize, name: &str) {
+        let served = &mut self.interfaces[interface];
+        name.clone_into(&mut served.current_name);
+        for vhost in served.vhosts.clone() {
+            self.vhosts[vhost].call(name);
+        }
     }
 
     /// An interface disappeared, and with it whatever was configured on it.
     fn depart(&mut self, interface: usize, ifindex: u32) {
         self.datapath.forget(ifindex);
         self.locks.release(ifindex);
+        let name = self.interfaces[interface].name.clone();
+        self.call(interface, &name);
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
         self.interfaces[interface].said_sourceless = false;
@@ -259,7 +275,7 @@ impl Engine {
                     "interface {} was renamed to {}: still served",
                     wanted.current_name, link.name
                 );
-                wanted.current_name.clone_from(&link.name);
+                self.call(interface, &link.name);
             }
             self.complain_about_source(interface, source.is_some());
         }
@@ -267,7 +283,7 @@ impl Engine {
             let served = &self.vhosts[vhost];
             let usable =
                 |link: &Link| link.admin_up && (link.running || served.config.ignore_carrier);
-            let state = if link.is_some_and(usable) {
+            let state = if link.is_some_and(usable) && !self.is_deaf(served) {
                 LinkState::Up
             } else {
                 LinkState::Down

@@ -54,6 +54,12 @@ impl Engine {
                 self.deadlines.set(vhost, Some(until));
                 continue;
             }
+            // Silence counts only where something could be heard.
+            if self.vhosts[vhost].machine.master_down_at().is_some() && !self.hears(vhost, now) {
+                let next = self.vhosts[vhost].machine.next_deadline();
+                self.deadlines.set(vhost, next);
+                continue;
+            }
             self.vhosts[vhost].machine.handle_timeout(now);
             self.act(vhost, now);
         }

@@ -44,6 +44,9 @@ impl Transitions {
 /// Least time between two warnings of peers that send by unicast.
 const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
+/// Why a virtual host is in INIT although its link is up.
+pub const DEAF: &str = "advertisements cannot be received";
+
 /// When to look for peers that send by unicast, and when to warn of them.
 #[derive(Debug, Default)]
 pub struct UnicastWatch {
@@ -72,15 +75,25 @@ impl Engine {
     /// ucarp's line, which people grep for, and why.
     pub(super) fn report(&mut self, vhost: usize, transition: Transition, now: Instant) {
         self.note_transition(vhost, transition, now);
+        let reason = self.reason(&self.vhosts[vhost], transition.reason);
         let served = &mut self.vhosts[vhost];
         let Some(suppressed) = served.transitions.admit(now) else {
             return;
         };
         let config = &served.config;
-        let reason = reason(transition.reason);
+        let interface = &self.interfaces[served.interface].current_name;
         let suppressed = (suppressed > 0).then_some(suppressed);
-        warn!(interface = %config.interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
+        warn!(%interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
             "Switching to state: {}", transition.to);
+    }
+
+    /// Why a virtual host is in the state that it is in. Where it is deaf, the core heard of a link that is down.
+    pub(super) fn reason(&self, vhost: &Vhost, reason: Reason) -> &'static str {
+        if reason == Reason::LinkDown && self.is_deaf(vhost) {
+            DEAF
+        } else {
+            self::reason(reason)
+        }
     }
 
     /// Something that is not a transition; rate-limited by the core.
@@ -186,7 +199,7 @@ impl Engine {
     }
 }
 
-pub(super) const fn reason(reason: Reason) -> &'static str {
+const fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Started => "link and source address are there",
         Reason::MasterTimedOut => "the MASTER was silent for the master-down time",

@@ -56,7 +56,7 @@ impl Engine {
             warn!(
                 "{} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
                  --srcip",
-                wanted.name
+                wanted.current_name
             );
         }
         wanted.said_sourceless = missing;

@@ -13,7 +13,6 @@ use carp_common::units::State;
 use tracing::{error, info, warn};
 
 use super::Engine;
-use super::report::reason;
 use super::vhost::Vhost;
 use crate::config::Ownership;
 use crate::io::datapath::Chain;
@@ -155,7 +154,10 @@ impl Engine {
     fn explanation(&self, vhost: &Vhost, now: Instant) -> String {
         let machine = &vhost.machine;
         let state = machine.state();
-        let why = vhost.since.reason.map_or("started", reason);
+        let why = vhost
+            .since
+            .reason
+            .map_or("started", |reason| self.reason(vhost, reason));
         let lasted = seconds(vhost.since.at, now);
         let mut text = format!("{state} for {lasted} s: {why}; ");
         let heard = machine.last_heard().map(|heard| {
@@ -166,6 +168,9 @@ impl Engine {
             State::Init => {
                 let lacking = match (vhost.link, self.interfaces[vhost.interface].port.is_some()) {
                     (_, false) => "the interface is there",
+                    (LinkState::Down, true) if self.is_deaf(vhost) => {
+                        "advertisements can be received"
+                    }
                     (LinkState::Down, true) => "the link is up",
                     (LinkState::Up, true) if vhost.source.is_none() => {
                         "the interface has a source address"

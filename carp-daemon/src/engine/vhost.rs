@@ -49,6 +49,8 @@ pub struct Vhost {
     pub fenced: bool,
     /// The datapath refused something, which was said.
     pub datapath_refused: bool,
+    /// The datapath refused its entry, so it would hear nothing: in INIT until there is one.
+    pub deaf: bool,
     /// For each virtual address.
     pub holdings: Vec<Holding>,
     /// An earlier run's addresses are still there, until the election is settled.
@@ -113,7 +115,7 @@ impl Vhost {
         // The machine keeps what it derived from it.
         config.key.zeroize();
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
-        let label = format!("{} id {}", config.interface, config.vhid);
+        let label = label(&config.interface, &config);
         let address = config.addresses.first().cloned();
         let runner = address.filter(|_| has_script).map(|address| {
             Runner::new(
@@ -137,6 +139,7 @@ impl Vhost {
             alive_until: Instant::ZERO,
             fenced: false,
             datapath_refused: false,
+            deaf: false,
             holdings: vec![Holding::None; config.addresses.len()],
             has_leftovers: false,
             leased_until: None,
@@ -160,6 +163,11 @@ impl Vhost {
         }
     }
 
+    /// The interface is called so now.
+    pub fn call(&mut self, interface: &str) {
+        self.label = label(interface, &self.config);
+    }
+
     /// The address that only we send from: none while there is none, or while it is a virtual address of `interface`,
     /// which a peer may send from as well.
     pub fn own_source(&self, interface: &Interface) -> Option<IpAddr> {
@@ -180,6 +188,10 @@ impl Vhost {
         let interval = self.machine.advertised().interval();
         2 * self.machine.master_down_time().max(interval)
     }
+}
+
+fn label(interface: &str, config: &VhostConfig) -> String {
+    format!("{interface} id {}", config.vhid)
 }
 
 /// Sorts the configured virtual hosts by interface.

@@ -179,6 +179,7 @@ fn a_renamed_interface_is_served_on_under_its_new_name() -> Result<()> {
     let (mark, renamed) = (scene.capture.mark(), Instant::now());
     scene.a.ip("link set eth0 name wan0")?;
     scene.stays_the_only_master(&scene.a, 10)?;
+    a.wait_for("interface eth0 was renamed to wan0", LONG)?;
     scene.b.ip("link set eth0 name wan0")?;
     scene.stays_the_only_master(&scene.a, 10)?;
     scene.only_master_since(mark, &scene.a)?;
@@ -186,8 +187,11 @@ fn a_renamed_interface_is_served_on_under_its_new_name() -> Result<()> {
     scene.never_two_owners_since(mark)?;
     // Both still hear and speak: the MASTER steps down, the BACKUP takes the address, and gives it back when it stops.
     let mark = scene.capture.mark();
+    let lines = a.mark();
     a.signal(Signal::SIGUSR2)?;
     scene.capture.advertisement(mark, "b", LONG)?;
+    // Log lines name the interface as it is called now.
+    a.wait_for_after(lines, "interface=wan0", LONG)?;
     scene.a.wait_for_address(ADDRESS, false, LONG)?;
     scene.comes_to_be_owned_by(&scene.b, LONG)?;
     let mark = scene.capture.mark();

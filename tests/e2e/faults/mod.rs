@@ -10,6 +10,7 @@
 //! | [`peers`] | the others: odd sources, other groups, three of them |
 //! | [`clock`] | the wall clock |
 //! | [`resources`] | scripts, descriptors, the ring, netlink, the sending queue |
+//! | [`errors`] | system calls that fail |
 //! | [`yardstick`] | the same for ucarp and keepalived, measured |
 //! | [`scene`] | what these tests share |
 //!
@@ -17,6 +18,7 @@
 //! address works from a client's probes; carpd's own log counts for nothing here.
 
 mod clock;
+mod errors;
 mod healing;
 mod link;
 mod loss;

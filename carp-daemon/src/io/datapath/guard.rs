@@ -93,8 +93,23 @@ impl Guard {
             alive_until_ns: alive_until.as_nanos(),
             ..endpoints.value(slot)
         };
-        // Remembered first: should a step fail, `remove` undoes what was done.
         self.entries.insert(key, value);
+        let published = self.publish(key, value, keys);
+        if published.is_err() {
+            // What is half there must not be found by `keep_alive`. That it cannot be undone either is no news.
+            let _ = self.remove(key);
+        }
+        published
+    }
+
+    /// The keys are there before the entry is.
+    fn publish(
+        &mut self,
+        key: VhostKey,
+        value: VhostValue,
+        keys: &KernelKeys,
+    ) -> Result<(), Error> {
+        let slot = value.slot;
         let empty = PerCpuValues::try_from(vec![History::EMPTY; self.processors])
             .map_err(Error::Processors)?;
         self.history
@@ -148,11 +163,9 @@ impl Guard {
         };
         let removed = absent_or(self.vhosts.remove(&key)).map_err(map_error("write", VHOSTS_MAP));
         // Whether or not that worked: without keys nothing is authentic.
-        self.keys
-            .set(slot, KernelKeys::NONE, 0)
-            .map_err(map_error("wipe", KEYS_MAP))?;
+        let wiped = self.keys.set(slot, KernelKeys::NONE, 0);
         self.free.push(slot);
-        removed
+        removed.and(wiped.map_err(map_error("wipe", KEYS_MAP)))
     }
 }
 

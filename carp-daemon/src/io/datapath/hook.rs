@@ -6,7 +6,9 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs};
+use aya::programs::{
+    LinkOrder, MultiProgLink as _, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs,
+};
 use carp_common::shared::{TCX_PROGRAM, XDP_PROGRAM};
 use tracing::{debug, info};
 
@@ -14,6 +16,7 @@ use super::error::{Error, errno, refused};
 use super::pins::{Pins, Place};
 use crate::io::netlink::{Link, Requests};
 use crate::lock;
+use crate::sys;
 
 /// How many carpd may have a tcx program on one interface.
 const TCX_PLACES: u32 = 64;
@@ -53,13 +56,72 @@ impl Hook {
 /// A program on an interface. Dropped, it stays there if it is pinned.
 #[derive(Debug)]
 pub struct Attachment {
-    _link: FdLink,
+    link: Attached,
+    /// Id of our program.
+    program: u32,
     pin: String,
     // Dropped last: while it is held nobody takes the link for a leftover.
     place: Place,
 }
 
+/// A link, as it can be looked at.
+#[derive(Debug)]
+enum Attached {
+    /// netlink tells whose program an interface has, for an XDP hook has one only.
+    Xdp {
+        _link: FdLink,
+        ifindex: u32,
+    },
+    Tcx(SchedClassifierLink),
+}
+
+/// What others did to an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// They took the program off.
+    Detached,
+    /// They put theirs in its place.
+    Replaced,
+}
+
 impl Attachment {
+    fn new(
+        attached: FdLink,
+        link: &Link,
+        hook: Hook,
+        pin: String,
+        place: Place,
+    ) -> Result<Self, Error> {
+        let failed = |error| refused("look at the attached program", error);
+        Ok(Self {
+            program: attached.info().map_err(failed)?.program_id(),
+            link: match hook {
+                Hook::XdpNative | Hook::XdpGeneric => Attached::Xdp {
+                    _link: attached,
+                    ifindex: link.index,
+                },
+                Hook::Tcx => Attached::Tcx(attached.try_into().map_err(failed)?),
+            },
+            pin,
+            place,
+        })
+    }
+
+    /// What others did to it; `None` when it is as we left it, or cannot be looked at.
+    pub fn loss(&self, requests: &mut Requests) -> Option<Loss> {
+        let there = match &self.link {
+            Attached::Xdp { ifindex, .. } => requests.link(*ifindex).ok()?.xdp_program,
+            Attached::Tcx(link) => {
+                let info = sys::bpf_link_info(link.fd().ok()?).ok()?;
+                if info.ifindex == 0 { 0 } else { info.program }
+            }
+        };
+        match there {
+            0 => Some(Loss::Detached),
+            program => (program != self.program).then_some(Loss::Replaced),
+        }
+    }
+
     /// Takes the program off.
     pub fn detach(self) {
         self.place.remove(&self.pin);
@@ -106,11 +168,7 @@ pub fn attach(
                     link.name,
                     hook.name()
                 );
-                return Ok(Attachment {
-                    _link: taken_over,
-                    pin,
-                    place,
-                });
+                return Attachment::new(taken_over, link, hook, pin, place);
             }
             Err(error) => {
                 debug!(
@@ -130,11 +188,7 @@ pub fn attach(
         Some(pinned) => pinned,
         None => attach()?,
     };
-    Ok(Attachment {
-        _link: attached,
-        pin,
-        place,
-    })
+    Attachment::new(attached, link, hook, pin, place)
 }
 
 /// The first place that nobody else has; a leftover's, when there is one.

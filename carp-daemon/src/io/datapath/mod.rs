@@ -42,10 +42,11 @@ pub use self::attached::programs as attached_programs;
 pub use self::bpffs::Survival;
 pub use self::fence::{FenceTable, Fenced};
 pub use self::guard::Endpoints;
+pub use self::hook::Loss;
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
 pub use self::pins::{Pins, Removal};
-pub use self::rungs::Rung;
+pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;
 use crate::config::{self, Config, Fence};
 use crate::lock;
@@ -150,6 +151,8 @@ pub struct Datapath {
     pins: Pins,
     attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
+    /// Interfaces whose socket failed, and why; it is closed.
+    failures: Vec<(u32, io::Error)>,
     rungs: BTreeMap<u32, Rung>,
     /// What the sockets look up; the kernel program has its own copy.
     vhosts: HashMap<VhostKey, VhostValue>,
@@ -173,6 +176,7 @@ impl Datapath {
             pins,
             attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
+            failures: Vec::new(),
             rungs: BTreeMap::new(),
             vhosts: HashMap::new(),
         })
@@ -397,25 +401,38 @@ impl Datapath {
     ///
     /// What arrives while this runs may stay behind, so that a flood cannot hold the engine here.
     ///
-    /// # Errors
-    /// What `recvmsg(2)` answers, except for a link that is down or gone: netlink tells about that.
-    pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> io::Result<Drained> {
+    /// A socket that fails is closed, see [`Datapath::take_failures`]. A link that is down or gone is no failure: netlink
+    /// tells about that.
+    pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
         let mut drained = Drained::Empty;
         if let Some(kernel) = &mut self.kernel {
             match kernel.drain(now, batch) {
                 Drained::Empty => {}
                 Drained::Later => drained = Drained::Later,
-                Drained::Full => return Ok(Drained::Full),
+                Drained::Full => return Drained::Full,
             }
         }
-        for receiver in self.receivers.values_mut() {
-            match receiver.drain(now, &self.vhosts, batch)? {
-                Drained::Empty => {}
-                Drained::Later => drained = Drained::Later,
-                Drained::Full => return Ok(Drained::Full),
+        let failed_before = self.failures.len();
+        for (ifindex, receiver) in &mut self.receivers {
+            match receiver.drain(now, &self.vhosts, batch) {
+                Ok(Drained::Empty) => {}
+                Ok(Drained::Later) => drained = Drained::Later,
+                Ok(Drained::Full) => {
+                    drained = Drained::Full;
+                    break;
+                }
+                Err(error) => self.failures.push((*ifindex, error)),
             }
         }
-        Ok(drained)
+        for (ifindex, _) in &self.failures[failed_before..] {
+            self.receivers.remove(ifindex);
+        }
+        drained
+    }
+
+    /// The interfaces whose sockets failed since this was last asked, and why.
+    pub fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
+        std::mem::take(&mut self.failures)
     }
 
     /// How many advertisements did not fit into the buffers since this was last asked.

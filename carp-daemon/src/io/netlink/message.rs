@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{ErrorBuffer, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{
+    ErrorBuffer, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
+};
 
 use super::{Address, Event, Link};
 
@@ -15,16 +17,22 @@ const ADDRESS_HEADER_LEN: usize = 8;
 
 /// One netlink message, as far as we care.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub struct Message {
+    /// The request that it answers; of a notification, that of whoever caused it.
+    pub sequence: u32,
+    /// What is listed has changed meanwhile: the list is not to be relied on.
+    pub interrupted: bool,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
     /// Something about a link or address.
     Event(Event),
-    /// End of a dump, or the answer to a request: 0 or a positive errno.
-    Done {
-        /// Which request it answers.
-        sequence: u32,
-        /// 0 for success.
-        errno: i32,
-    },
+    /// End of a dump, or the answer to a request: 0 for success or a positive errno.
+    Done(i32),
     /// Anything else.
     Other,
 }
@@ -34,7 +42,11 @@ pub fn for_each(datagram: &[u8], mut visit: impl FnMut(Message)) {
     let mut rest = datagram;
     while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
         let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
-        visit(parse(&buffer));
+        visit(Message {
+            sequence: buffer.sequence_number(),
+            interrupted: buffer.flags() & NLM_F_DUMP_INTR != 0,
+            body: parse(&buffer),
+        });
         // Messages start at multiples of four.
         match rest.get(length.next_multiple_of(4)..) {
             Some(tail) if !tail.is_empty() && length > 0 => rest = tail,
@@ -43,18 +55,14 @@ pub fn for_each(datagram: &[u8], mut visit: impl FnMut(Message)) {
     }
 }
 
-fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Message {
+fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Body {
     let payload = buffer.payload();
     let event = match buffer.message_type() {
         NLMSG_DONE | NLMSG_ERROR => {
             let code = ErrorBuffer::new_checked(payload)
                 .ok()
                 .and_then(|error| error.code());
-            let errno = code.map_or(0, |code| code.get().saturating_abs());
-            return Message::Done {
-                sequence: buffer.sequence_number(),
-                errno,
-            };
+            return Body::Done(code.map_or(0, |code| code.get().saturating_abs()));
         }
         libc::RTM_NEWLINK => link(payload).map(Event::Link),
         libc::RTM_DELLINK => link(payload).map(|link| Event::LinkGone {
@@ -64,7 +72,7 @@ fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Message {
         libc::RTM_DELADDR => address(payload).map(Event::AddressGone),
         _ => None,
     };
-    event.map_or(Message::Other, Message::Event)
+    event.map_or(Body::Other, Body::Event)
 }
 
 /// `struct ifinfomsg` (family, type, index, flags, change) and attributes.
@@ -124,17 +132,22 @@ fn kind(value: &[u8]) -> String {
         .map_or_else(String::new, |attribute| text(attribute.value()))
 }
 
-/// `IFLA_XDP_PROG_ID` out of a nested `IFLA_XDP`.
+/// `IFLA_XDP_PROG_ID` out of a nested `IFLA_XDP`; where a network card has a program of its own as well, the kernel says
+/// which has which instead.
 fn xdp_program(value: &[u8]) -> u32 {
-    NlasIterator::new(value)
-        .map_while(Result::ok)
-        .find(|attribute| attribute.kind() == IFLA_XDP_PROG_ID)
-        .and_then(|attribute| attribute.value().try_into().ok())
-        .map_or(0, u32::from_ne_bytes)
+    let id = |kind| {
+        let mut attributes = NlasIterator::new(value).map_while(Result::ok);
+        let attribute = attributes.find(|attribute| attribute.kind() == kind)?;
+        attribute.value().try_into().ok().map(u32::from_ne_bytes)
+    };
+    let places = [IFLA_XDP_PROG_ID, IFLA_XDP_DRV_PROG_ID, IFLA_XDP_SKB_PROG_ID];
+    places.into_iter().find_map(id).unwrap_or(0)
 }
 
 /// include/uapi/linux/if_link.h; not in `libc`.
 const IFLA_XDP_PROG_ID: u16 = 4;
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 /// include/uapi/linux/if_addr.h; not in `libc`.
 const IFA_PROTO: u16 = 11;
 
@@ -184,21 +197,29 @@ mod tests {
     }
 
     fn message(kind: u16, parts: &[&[u8]]) -> Vec<u8> {
+        flagged(kind, 0, parts)
+    }
+
+    fn flagged(kind: u16, flags: u16, parts: &[&[u8]]) -> Vec<u8> {
         let payload = parts.concat();
         let length = u32::try_from(16 + payload.len()).unwrap();
         let mut bytes = length.to_ne_bytes().to_vec();
         bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&flags.to_ne_bytes());
         bytes.extend_from_slice(&7_u32.to_ne_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&payload);
         bytes
     }
 
-    fn all(datagram: &[u8]) -> Vec<Message> {
-        let mut messages = Vec::new();
-        for_each(datagram, |message| messages.push(message));
-        messages
+    /// What the messages say; all have the sequence number that [`flagged`] gives them.
+    fn all(datagram: &[u8]) -> Vec<Body> {
+        let mut bodies = Vec::new();
+        for_each(datagram, |message| {
+            assert_eq!(message.sequence, 7);
+            bodies.push(message.body);
+        });
+        bodies
     }
 
     fn link_header(family: u8, flags: libc::c_int) -> Vec<u8> {
@@ -235,7 +256,7 @@ mod tests {
         assert_eq!(
             all(&[link, done].concat()),
             [
-                Message::Event(Event::Link(Link {
+                Body::Event(Event::Link(Link {
                     index: 42,
                     name: "eth0".into(),
                     other_names: vec!["lan0".into()],
@@ -246,10 +267,7 @@ mod tests {
                     xdp_program: 99,
                     kind: "veth".into(),
                 })),
-                Message::Done {
-                    sequence: 7,
-                    errno: 0
-                },
+                Body::Done(0),
             ]
         );
     }
@@ -257,7 +275,7 @@ mod tests {
     #[test]
     fn a_bridge_port_message_is_not_a_link() {
         let port = message(libc::RTM_NEWLINK, &[&link_header(7, libc::IFF_UP)]);
-        assert_eq!(all(&port), [Message::Other]);
+        assert_eq!(all(&port), [Body::Other]);
     }
 
     #[test]
@@ -279,19 +297,26 @@ mod tests {
             protocol: 112,
             primary: true,
         };
-        assert_eq!(all(&added), [Message::Event(Event::Address(address))]);
+        assert_eq!(all(&added), [Body::Event(Event::Address(address))]);
     }
 
     #[test]
     fn a_refusal_carries_its_errno() {
         let refused = message(NLMSG_ERROR, &[&(-libc::EEXIST).to_ne_bytes(), &[0; 16]]);
-        assert_eq!(
-            all(&refused),
-            [Message::Done {
-                sequence: 7,
-                errno: libc::EEXIST
-            }]
-        );
+        assert_eq!(all(&refused), [Body::Done(libc::EEXIST)]);
+    }
+
+    #[test]
+    fn a_dump_that_was_interrupted_says_so_wherever_the_flag_is() {
+        let part = message(libc::RTM_NEWLINK, &[&link_header(0, 0)]);
+        for flags in [0, NLM_F_DUMP_INTR] {
+            let mut interrupted = Vec::new();
+            let end = flagged(NLMSG_DONE, flags, &[&[0; 4]]);
+            for_each(&[part.clone(), end].concat(), |message| {
+                interrupted.push(message.interrupted);
+            });
+            assert_eq!(interrupted, [false, flags != 0]);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Event;
-use super::message::{self, Message};
+use super::message::{self, Body};
 use crate::sys;
 
 /// Larger than any single notification; the kernel never sends more at once than it can read back.
@@ -18,6 +18,9 @@ const BUFFER_LEN: usize = 32 * 1024;
 /// Bytes of memory for notifications that wait, of which the kernel takes about 1 KiB for each. Listing everything anew,
 /// after there was no room, costs more the more there is.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Datagrams that are read before the caller may do something else.
+const AT_ONCE: usize = 1024;
 
 /// Listens for changes of links and addresses.
 #[derive(Debug)]
@@ -32,7 +35,9 @@ pub struct Monitor {
 pub enum Heard {
     /// Everything there was.
     All,
-    /// The socket overran and notifications are lost: ask for everything again.
+    /// There may be more: look again soon.
+    More,
+    /// Notifications are lost, because the socket overran or one was too long: ask for everything again.
     Overrun,
 }
 
@@ -65,29 +70,33 @@ impl Monitor {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls `visit` for every notification received so far.
+    /// Calls `visit` for the notifications received so far, [`AT_ONCE`] at the most.
     ///
     /// # Errors
     /// What `recv(2)` answers, except for an overrun, which is a result.
     pub fn drain(&mut self, mut visit: impl FnMut(Event)) -> io::Result<Heard> {
-        let mut heard = Heard::All;
-        loop {
+        let mut overrun = false;
+        for _ in 0..AT_ONCE {
             self.buffer.clear();
             let buffer = &mut self.buffer;
-            let received = self
-                .socket
-                .try_io(Interest::READABLE, |socket| socket.recv(buffer, 0));
+            let received = self.socket.try_io(Interest::READABLE, |socket| {
+                socket.recv(buffer, libc::MSG_TRUNC)
+            });
             match received {
+                Ok(length) if length > self.buffer.len() => overrun = true,
                 Ok(_length) => message::for_each(&self.buffer, |message| {
-                    if let Message::Event(event) = message {
+                    if let Body::Event(event) = message.body {
                         visit(event);
                     }
                 }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(if overrun { Heard::Overrun } else { Heard::All });
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = Heard::Overrun,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
                 Err(error) => return Err(error),
             }
         }
+        Ok(if overrun { Heard::Overrun } else { Heard::More })
     }
 }

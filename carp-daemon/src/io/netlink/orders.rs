@@ -22,7 +22,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::Address;
-use super::message::{self, Message};
+use super::message::{self, Body};
 
 /// Orders in one datagram. So many refusals fit into the socket's buffer at its default size.
 const BUNCH: usize = 64;
@@ -141,9 +141,9 @@ impl Orders {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, 0) {
                 Ok(_length) => message::for_each(&self.buffer, |message| {
-                    if let Message::Done { sequence, errno } = message
+                    if let Body::Done(errno) = message.body
                         && errno != 0
-                        && let Ok(index) = usize::try_from(sequence.wrapping_sub(first))
+                        && let Ok(index) = usize::try_from(message.sequence.wrapping_sub(first))
                         && let Some(refusal) = refusals.get_mut(index)
                     {
                         *refusal = Some(errno);

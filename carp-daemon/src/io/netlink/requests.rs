@@ -1,6 +1,10 @@
 //! Questions to the kernel, each answered before the call returns.
+//!
+//! An answer that is not whole is asked for again: the kernel flags a list that changed while it was made, a datagram
+//! that is larger than the buffer is cut, and a full socket loses some.
 
 use std::io;
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -9,12 +13,21 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::message::{self, Message};
+use super::message::{self, Body};
 use super::{Address, Event, Link};
 
 /// The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
 const BUFFER_LEN: usize = 32 * 1024;
+
+/// How long an answer may take. The kernel has it ready when the request has been sent, so this only keeps a surprise from
+/// holding the whole daemon.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a question is asked until the answer is whole. Each try takes a moment, in which nothing may change.
+const TRIES: u32 = 10;
 
 /// A socket for requests.
 #[derive(Debug)]
@@ -30,13 +43,20 @@ impl Requests {
     /// # Errors
     /// What `socket(2)` and `connect(2)` answer.
     pub fn new() -> io::Result<Self> {
+        Self::with_buffer(BUFFER_LEN)
+    }
+
+    fn with_buffer(length: usize) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        let patience =
+            TimeVal::microseconds(i64::try_from(PATIENCE.as_micros()).unwrap_or(i64::MAX));
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
         Ok(Self {
             socket,
             sequence: 0,
-            buffer: Vec::with_capacity(BUFFER_LEN),
+            buffer: Vec::with_capacity(length),
         })
     }
 
@@ -50,13 +70,8 @@ impl Requests {
         request
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let mut links = Vec::new();
-        self.request(RouteNetlinkMessage::GetLink(request), NLM_F_DUMP, |event| {
-            if let Event::Link(link) = event {
-                links.push(link);
-            }
-        })?;
-        Ok(links)
+        let events = self.ask(RouteNetlinkMessage::GetLink(request), NLM_F_DUMP)?;
+        Ok(links_of(events).collect())
     }
 
     /// One interface as it is now; its XDP hook is not part of every notification.
@@ -69,12 +84,8 @@ impl Requests {
         request
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let mut found = None;
-        self.request(RouteNetlinkMessage::GetLink(request), NLM_F_ACK, |event| {
-            if let Event::Link(link) = event {
-                found = Some(link);
-            }
-        })?;
+        let events = self.ask(RouteNetlinkMessage::GetLink(request), NLM_F_ACK)?;
+        let found = links_of(events).last();
         found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
@@ -83,58 +94,109 @@ impl Requests {
     /// # Errors
     /// What the kernel answers.
     pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
-        let mut addresses = Vec::new();
-        self.request(
-            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-            NLM_F_DUMP,
-            |event| {
-                if let Event::Address(address) = event {
-                    addresses.push(address);
-                }
-            },
-        )?;
-        Ok(addresses)
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let events = self.ask(request, NLM_F_DUMP)?;
+        let addresses = events.into_iter().filter_map(|event| match event {
+            Event::Address(address) => Some(address),
+            Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone(_) => None,
+        });
+        Ok(addresses.collect())
+    }
+
+    /// Asks until the answer is whole.
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Event>> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        let mut reason = "";
+        for _ in 0..TRIES {
+            self.sequence = self.sequence.wrapping_add(1);
+            message.header.sequence_number = self.sequence;
+            match self.ask_once(&mut message)? {
+                Answer::Whole(events) => return Ok(events),
+                Answer::Torn(why) => reason = why,
+            }
+        }
+        let problem = format!("{TRIES} answers in a row were not whole: {reason}");
+        Err(io::Error::other(problem))
     }
 
     /// Sends one request and reads its answer to the end.
-    fn request(
+    fn ask_once(
         &mut self,
-        request: RouteNetlinkMessage,
-        flags: u16,
-        mut visit: impl FnMut(Event),
-    ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message: &mut NetlinkMessage<RouteNetlinkMessage>,
+    ) -> io::Result<Answer> {
         message.finalize();
         self.buffer.clear();
         self.buffer.resize(message.buffer_len(), 0);
         message.serialize(&mut self.buffer);
         self.socket.send(&self.buffer, 0)?;
+        let mut torn = None;
+        let mut events = Vec::new();
+        // With this flag it returns the datagram's whole length, however much of it there was room for.
+        let mut flags = libc::MSG_TRUNC;
         loop {
             self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_length) => {}
+            let lost = match self.socket.recv(&mut self.buffer, flags) {
+                Ok(length) if length > self.buffer.len() => {
+                    self.buffer.reserve(length);
+                    Some("one was longer than expected")
+                }
+                Ok(_length) => None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return match torn {
+                        Some(reason) => Ok(Answer::Torn(reason)),
+                        None => Err(io::ErrorKind::TimedOut.into()),
+                    };
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    Some("there was no room")
+                }
                 Err(error) => return Err(error),
+            };
+            if lost.is_some() {
+                // The end may have been in it. The rest is read all the same: until then the kernel begins no other list.
+                torn = lost;
+                flags |= libc::MSG_DONTWAIT;
+                continue;
             }
             let mut outcome = None;
-            message::for_each(&self.buffer, |message| match message {
-                Message::Event(event) => visit(event),
-                Message::Done { sequence, errno } if sequence == self.sequence => {
-                    outcome = Some(errno)
+            message::for_each(&self.buffer, |message| {
+                // What is left of an earlier answer.
+                if message.sequence != self.sequence {
+                    return;
                 }
-                Message::Done { .. } | Message::Other => {}
+                if message.interrupted {
+                    torn = Some("what they list went on changing");
+                }
+                match message.body {
+                    Body::Event(event) => events.push(event),
+                    Body::Done(errno) => outcome = Some(errno),
+                    Body::Other => {}
+                }
             });
             match outcome {
                 None => {}
-                Some(0) => return Ok(()),
+                Some(0) => return Ok(torn.map_or(Answer::Whole(events), Answer::Torn)),
                 Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
     }
+}
+
+/// What came back.
+enum Answer {
+    Whole(Vec<Event>),
+    /// Some of it is missing, for this reason.
+    Torn(&'static str),
+}
+
+fn links_of(events: Vec<Event>) -> impl Iterator<Item = Link> {
+    events.into_iter().filter_map(|event| match event {
+        Event::Link(link) => Some(link),
+        Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone(_) => None,
+    })
 }
 
 #[cfg(test)]
@@ -150,6 +212,18 @@ mod tests {
             .find(|link| link.name == "lo")
             .expect("every namespace has one");
         assert_eq!(requests.link(loopback.index).unwrap().name, "lo");
+    }
+
+    #[test]
+    fn a_list_that_is_cut_is_taken_again_with_room_for_it() {
+        let mut cut = Requests::with_buffer(64).unwrap();
+        let (short, whole) = (cut.links(), Requests::new().unwrap().links());
+        let names = |links: io::Result<Vec<Link>>| -> Vec<String> {
+            links.unwrap().into_iter().map(|link| link.name).collect()
+        };
+        assert_eq!(names(short), names(whole));
+        assert!(cut.buffer.capacity() > 64, "nothing was cut");
+        assert!(cut.addresses().is_ok());
     }
 
     #[test]

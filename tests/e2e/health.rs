@@ -1,0 +1,258 @@
+//! What others do to carpd's program and maps while it serves: it notices before it trusts a silence.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use carp_tests::lab::note;
+use carp_tests::{Carpd, Daemon, eventually, lab};
+
+use crate::rungs;
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+/// Interval 1.04 s, master-down time 3.04 s: slow enough to tell what is noticed from what is heard.
+const ORDINARY: &str = "-b 1 -k 10";
+
+fn bpftool(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("bpftool")
+        .args(arguments)
+        .output()
+        .context("is bpftool installed?")?;
+    ensure!(
+        output.status.success(),
+        "bpftool {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The ids behind the descriptors of a process, of this kind: `link_id` or `map_id`.
+fn ids(daemon: &Daemon, kind: &str) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
+        // A descriptor that is closed meanwhile is none of those looked for.
+        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = info.lines().find_map(|line| line.strip_prefix(kind));
+        ids.extend(id.map(|id| id.trim_start_matches(':').trim().to_owned()));
+    }
+    Ok(ids)
+}
+
+/// The id of one of a carpd's maps, by its name, of which the kernel keeps 15 bytes.
+fn map(daemon: &Daemon, name: &str) -> Result<String> {
+    for id in ids(daemon, "map_id")? {
+        if bpftool(&["map", "show", "id", &id])?.contains(&format!("name {name} ")) {
+            return Ok(id);
+        }
+    }
+    anyhow::bail!("no map {name}")
+}
+
+/// Takes a carpd's program off its interface, as `bpftool` does for anybody.
+fn detach(daemon: &Daemon) -> Result<()> {
+    let links = ids(daemon, "link_id")?;
+    ensure!(links.len() == 1, "{links:?}");
+    bpftool(&["link", "detach", "id", &links[0]]).map(drop)
+}
+
+/// Advertisements that the carpd has been delivered so far.
+fn delivered(daemon: &Daemon) -> Result<u64> {
+    daemon.dump()?.counter("delivered")
+}
+
+fn a_detached_program(rung: &str) -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, "-b 1 -k 0")?;
+    let b = Carpd::for_address(ADDRESS, ORDINARY)?
+        .datapath(rung)
+        .start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 2)?;
+    let (mark, detached) = (pair.capture.mark(), Instant::now());
+    detach(&b)?;
+    let said = b.wait_for("took carpd's off the interface", LONG)?;
+    let noticed = said.at.saturating_duration_since(detached);
+    note(&format!("{rung}: noticed after {noticed:?}"));
+    // A second, and what a busy machine takes.
+    ensure!(noticed < Duration::from_millis(1700), "{noticed:?}");
+    let before = delivered(&b)?;
+    eventually("it hears again", LONG, || {
+        Ok((delivered(&b)? > before).then_some(()))
+    })?;
+    // For longer than its master-down time it did not think the MASTER dead.
+    pair.stays_the_only_master(&pair.a, 5)?;
+    pair.only_master_since(mark, &pair.a)?;
+    ensure!(b.dump()?.status["datapath"] == rung);
+    b.says_once("took carpd's off the interface")?;
+    Ok(())
+}
+
+#[test]
+fn a_tcx_program_that_is_detached_is_noticed_within_a_second_and_attached_again() -> Result<()> {
+    a_detached_program("tcx")
+}
+
+#[test]
+fn an_xdp_program_that_is_detached_is_noticed_within_a_second_and_attached_again() -> Result<()> {
+    a_detached_program("xdp-native")
+}
+
+/// The master-down time is shorter than the second between two looks.
+#[test]
+fn a_backup_whose_program_is_detached_looks_before_it_takes_over() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let b = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("tcx")
+        .start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 5)?;
+    let mark = pair.capture.mark();
+    for _ in 0..3 {
+        detach(&b)?;
+        let before = delivered(&b)?;
+        eventually("it hears again", LONG, || {
+            Ok((delivered(&b)? > before).then_some(()))
+        })?;
+        pair.stays_the_only_master(&pair.a, 10)?;
+    }
+    pair.only_master_since(mark, &pair.a)
+}
+
+#[test]
+fn a_master_whose_program_is_detached_stays_master() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = Carpd::for_address(ADDRESS, FAST)?
+        .datapath("tcx")
+        .start(&pair.a)?;
+    pair.capture
+        .advertisements_reach(pair.capture.mark(), "a", 3, LONG)?;
+    detach(&a)?;
+    a.wait_for("took carpd's off the interface", LONG)?;
+    a.wait_for_after(a.mark() - 1, "receiving on eth0", LONG)?;
+    pair.stays_the_only_master(&pair.a, 10)?;
+    a.says_once("Switching to state: MASTER")?;
+    ensure!(ids(&a, "link_id")?.len() == 1);
+    Ok(())
+}
+
+/// Another program takes the hook: with a rung by name there is no other way, so the host is in INIT until it goes.
+#[test]
+fn a_hook_that_another_program_took_is_given_up_and_taken_again_when_it_is_free() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let b = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("xdp-generic")
+        .start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 5)?;
+    let mark = pair.capture.mark();
+    // Again, should carpd be faster.
+    eventually("another program has the hook", LONG, || {
+        detach(&b).ok();
+        Ok(rungs::attach(&pair.b, "eth0", "xdpgeneric").ok())
+    })?;
+    let said = b.wait_for("in INIT until it can be listened to", LONG)?;
+    ensure!(said.text.contains("taken by program"), "{}", said.text);
+    b.wait_for("Switching to state: INIT", LONG)?;
+    pair.stays_the_only_master(&pair.a, 20)?;
+    b.says_once("in INIT until it can be listened to")?;
+    let lines = b.mark();
+    pair.b.ip("link set dev eth0 xdpgeneric off")?;
+    b.wait_for_after(lines, "receiving on eth0", LONG)?;
+    b.wait_for_after(lines, "Switching to state: BACKUP", LONG)?;
+    pair.stays_the_only_master(&pair.a, 10)?;
+    pair.only_master_since(mark, &pair.a)
+}
+
+#[test]
+fn a_hook_that_another_program_took_makes_auto_take_the_next_rung() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    // Not a veth, so native XDP comes first.
+    pair.b.ip("tuntap add tap7 mode tap")?;
+    pair.b.ip("link set tap7 up")?;
+    let b = Carpd::for_address(ADDRESS, &format!("{SLOW} -i tap7 -s 10.9.0.7"))?
+        .datapath("auto")
+        .spawn(&pair.b)?;
+    b.wait_for("receiving on tap7 through datapath xdp-native", LONG)?;
+    b.wait_for("is down: in INIT", LONG)?;
+    let lines = b.mark();
+    eventually("another program has the hook", LONG, || {
+        detach(&b).ok();
+        Ok(rungs::attach(&pair.b, "tap7", "xdpdrv").ok())
+    })?;
+    let said = b.wait_for_after(lines, "receiving on tap7 through datapath tcx", LONG)?;
+    ensure!(said.text.contains("not xdp-native: "), "{}", said.text);
+    ensure!(b.dump()?.status["datapath"] == "tcx");
+    Ok(())
+}
+
+/// What somebody puts into the map of virtual hosts: there is room for one only.
+fn fill(id: &str, on: bool) -> Result<()> {
+    let shown = bpftool(&["map", "show", "id", id])?;
+    let size = |name: &str| -> Result<usize> {
+        let (_, rest) = shown.split_once(&format!("{name} ")).context("a size")?;
+        let (size, _) = rest.split_once('B').context("in bytes")?;
+        Ok(size.parse()?)
+    };
+    let zeros = |length| vec!["0"; length];
+    let (key, value) = (zeros(size("key")?), zeros(size("value")?));
+    let mut arguments = vec!["map", if on { "update" } else { "delete" }, "id", id, "key"];
+    arguments.extend(key);
+    if on {
+        arguments.push("value");
+        arguments.extend(value);
+    }
+    bpftool(&arguments).map(drop)
+}
+
+#[test]
+fn a_virtual_host_without_room_in_the_map_is_in_init_and_not_a_second_master() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    pair.b.ip("link set eth0 down")?;
+    let b = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("tcx")
+        .spawn(&pair.b)?;
+    b.wait_for("is down: in INIT until it comes up", LONG)?;
+    b.wait_for("receiving on eth0", LONG)?;
+    let vhosts = map(&b, "VHOSTS")?;
+    fill(&vhosts, true)?;
+    let mark = pair.capture.mark();
+    pair.b.ip("link set eth0 up")?;
+    pair.b.plug_in()?;
+    b.wait_for("Switching to state: INIT", LONG)?;
+    // Several master-down times and several tries.
+    pair.stays_the_only_master(&pair.a, 30)?;
+    b.says_once("failed to write eBPF map VHOSTS")?;
+    ensure!(b.dump()?.state == "INIT");
+    let lines = b.mark();
+    fill(&vhosts, false)?;
+    b.wait_for_after(lines, "Switching to state: BACKUP", LONG)?;
+    pair.stays_the_only_master(&pair.a, 10)?;
+    ensure!(delivered(&b)? > 0);
+    pair.only_master_since(mark, &pair.a)
+}
+
+#[test]
+fn an_entry_whose_keys_cannot_be_written_is_not_published() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    pair.b.ip("link set eth0 down")?;
+    let b = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("tcx")
+        .spawn(&pair.b)?;
+    b.wait_for("receiving on eth0", LONG)?;
+    bpftool(&["map", "freeze", "id", &map(&b, "KEYS")?])?;
+    let vhosts = map(&b, "VHOSTS")?;
+    pair.b.ip("link set eth0 up")?;
+    pair.b.plug_in()?;
+    let said = b.wait_for("failed to write eBPF map KEYS", LONG)?;
+    ensure!(said.text.contains("[ERROR]"), "{}", said.text);
+    b.wait_for("Switching to state: INIT", LONG)?;
+    for _ in 0..10 {
+        pair.stays_the_only_master(&pair.a, 2)?;
+        let entries = bpftool(&["map", "dump", "id", &vhosts])?;
+        ensure!(entries.contains("Found 0 elements"), "{entries}");
+    }
+    ensure!(b.dump()?.state == "INIT");
+    Ok(())
+}
