@@ -101,7 +101,7 @@ impl Engine {
 
     /// Removes those virtual addresses that we added.
     pub(super) fn release_addresses(&mut self, vhost: usize) {
-        // What is somebody else's by now stays. An error comes again in the next turn.
+        // What is somebody else's by now stays.
         self.listen();
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
             let ours = self.is_ours(vhost, index, &address);
@@ -131,15 +131,25 @@ impl Engine {
         renewed.is_ok()
     }
 
-    /// Gives back what an order of ours took from somebody else, because he had put it there at the same moment.
-    pub(super) fn give_back(&mut self, overwritten: &[Address]) {
-        for address in overwritten {
+    /// Looks what the orders just given met, and gives back what was not ours.
+    pub(super) fn look_back(&mut self) {
+        self.listen();
+        self.give_back();
+    }
+
+    /// Gives back what an order of ours took from somebody else, because he put it there at the same moment.
+    pub(super) fn give_back(&mut self) {
+        let taken = std::mem::take(&mut self.changes.taken);
+        if !self.tagged {
+            return;
+        }
+        for address in taken {
             let Address {
                 address: ip,
                 prefix,
                 ..
             } = address;
-            match self.orders.give(Order::Renew(*address, None)) {
+            match self.orders.give(Order::Renew(address, None)) {
                 Ok(()) => info!("{ip}/{prefix} is somebody else's since a moment ago: left there"),
                 Err(error) => error!("failed to leave {ip}/{prefix} to somebody else: {error}"),
             }
@@ -267,7 +277,10 @@ impl Engine {
             ..
         } = address;
         match self.orders.give(Order::Delete(*address)) {
-            Ok(()) => debug!("{label}: removed {ip}/{prefix}"),
+            Ok(()) => {
+                debug!("{label}: removed {ip}/{prefix}");
+                self.look_back();
+            }
             // Someone else was faster, or the interface is gone.
             Err(error)
                 if matches!(

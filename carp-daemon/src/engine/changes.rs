@@ -24,8 +24,9 @@ pub struct Changes {
     pub addresses: BTreeSet<IpAddr>,
     /// Addresses that went, or are somebody else's now.
     pub lost: BTreeSet<(u32, IpAddr, u8)>,
-    /// Addresses of somebody else that carry our number now: an order of ours met them by accident. As they were.
-    pub overwritten: Vec<Address>,
+    /// Addresses of somebody else that an order of ours changed or deleted, because he put them there at the same moment.
+    /// As they were.
+    pub taken: Vec<Address>,
     /// An address carried our number: the kernel knows numbers (Linux 5.18).
     pub tagged: bool,
     /// Notifications were lost: anything may have changed.
@@ -43,11 +44,13 @@ impl Engine {
             links,
             addresses,
             changes,
+            orders,
             ..
         } = self;
+        let ours = orders.port();
         let drained = monitor
             .as_mut()
-            .map(|monitor| monitor.drain(|event| changes.note(links, addresses, event)));
+            .map(|monitor| monitor.drain(|event| changes.note(links, addresses, ours, event)));
         self.tagged |= changes.tagged;
         match drained {
             None | Some(Ok(Heard::All)) => {}
@@ -92,8 +95,8 @@ impl Engine {
 }
 
 impl Changes {
-    /// Takes one event into the tables. A renewed lease changes nothing.
-    fn note(&mut self, links: &mut Links, addresses: &mut Addresses, event: Event) {
+    /// Takes one event into the tables; our orders come from port `ours`. A renewed lease changes nothing.
+    fn note(&mut self, links: &mut Links, addresses: &mut Addresses, ours: u32, event: Event) {
         match event {
             Event::Link(link) => {
                 self.interfaces.insert(link.index);
@@ -122,12 +125,15 @@ impl Changes {
                     Some(before) if before.protocol == address.protocol => {}
                     Some(before) if before.protocol == ADDRESS_PROTOCOL => self.note_loss(&address),
                     Some(before) if address.protocol == ADDRESS_PROTOCOL => {
-                        self.overwritten.push(before);
+                        self.taken.push(before);
                     }
                     Some(_) | None => {}
                 }
             }
-            Event::AddressGone(address) => {
+            Event::AddressGone { address, by } => {
+                if by == ours && address.protocol != ADDRESS_PROTOCOL {
+                    self.taken.push(address);
+                }
                 if let Some(here) = addresses.get_mut(&address.ifindex) {
                     here.retain(|known| !known.is_same(&address));
                 }
@@ -166,6 +172,13 @@ mod tests {
         }
     }
 
+    const OURS: u32 = 77;
+    const SOMEBODY: u32 = 78;
+
+    fn gone(address: Address, by: u32) -> Event {
+        Event::AddressGone { address, by }
+    }
+
     #[derive(Default)]
     struct Namespace {
         links: Links,
@@ -176,7 +189,7 @@ mod tests {
         fn after(&mut self, events: impl IntoIterator<Item = Event>) -> Changes {
             let mut changes = Changes::default();
             for event in events {
-                changes.note(&mut self.links, &mut self.addresses, event);
+                changes.note(&mut self.links, &mut self.addresses, OURS, event);
             }
             changes
         }
@@ -206,11 +219,11 @@ mod tests {
         }
         assert_eq!(namespace.after([Event::Address(first)]), Changes::default());
         assert_eq!(namespace.addresses[&5], [first, second]);
-        let gone = namespace.after([Event::AddressGone(first)]);
-        assert_eq!(gone.lost, [(5, first.address, 24)].into());
+        let changes = namespace.after([gone(first, SOMEBODY)]);
+        assert_eq!(changes.lost, [(5, first.address, 24)].into());
         assert_eq!(namespace.addresses[&5], [second]);
-        let gone = namespace.after([Event::LinkGone { ifindex: 5 }]);
-        assert_eq!(gone.addresses, [second.address].into());
+        let changes = namespace.after([Event::LinkGone { ifindex: 5 }]);
+        assert_eq!(changes.addresses, [second.address].into());
         assert!(namespace.links.is_empty() && namespace.addresses.is_empty());
     }
 
@@ -223,21 +236,29 @@ mod tests {
         let replaced = namespace.after([Event::Address(theirs)]);
         assert_eq!(replaced.lost, [(5, ours.address, 24)].into());
         assert_eq!(replaced.own, [5].into());
-        assert!(replaced.overwritten.is_empty());
+        assert!(replaced.taken.is_empty());
     }
 
     #[test]
-    fn an_address_of_somebody_else_that_gets_our_number_was_overwritten() {
+    fn an_address_of_somebody_else_that_an_order_of_ours_met_was_taken() {
         let mut namespace = Namespace::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let renewed_too_late = [
             Event::Address(ours),
-            Event::AddressGone(ours),
+            gone(ours, SOMEBODY),
             Event::Address(theirs),
             Event::Address(ours),
         ];
-        assert_eq!(namespace.after(renewed_too_late).overwritten, [theirs]);
-        let added_anew = [Event::AddressGone(ours), Event::Address(ours)];
-        assert!(namespace.after(added_anew).overwritten.is_empty());
+        assert_eq!(namespace.after(renewed_too_late).taken, [theirs]);
+        let deleted_too_late = [
+            Event::Address(ours),
+            Event::Address(theirs),
+            gone(theirs, OURS),
+        ];
+        assert_eq!(namespace.after(deleted_too_late).taken, [theirs]);
+        let deleted_by_himself = [Event::Address(theirs), gone(theirs, SOMEBODY)];
+        assert!(namespace.after(deleted_by_himself).taken.is_empty());
+        let added_anew = [Event::Address(ours), gone(ours, OURS), Event::Address(ours)];
+        assert!(namespace.after(added_anew).taken.is_empty());
     }
 }

@@ -59,7 +59,7 @@ impl Engine {
         if self.renewals.earliest().is_none_or(|due| due > now) {
             return;
         }
-        // What is somebody else's by now must not become ours. An error comes again in the next turn.
+        // What is somebody else's by now must not become ours.
         self.listen();
         let mut orders = Vec::with_capacity(AT_ONCE);
         let mut renewed = Vec::with_capacity(AT_ONCE);
@@ -81,7 +81,9 @@ impl Engine {
             }
             renewed.push((vhost, orders.len() - before, complete));
         }
-        let mut outcomes = self.orders.give_all(&orders).into_iter().zip(&orders);
+        let outcomes = self.orders.give_all(&orders);
+        let mut outcomes = outcomes.into_iter().zip(&orders);
+        self.look_back();
         let mut complaint = None;
         for (vhost, count, mut complete) in renewed {
             for (outcome, order) in outcomes.by_ref().take(count) {

@@ -46,6 +46,7 @@ impl Engine {
     /// Follows what netlink told since the last turn.
     pub(super) fn follow_links(&mut self, now: Instant) {
         self.listen();
+        self.give_back();
         let mut changes = std::mem::take(&mut self.changes);
         if changes.overrun {
             warn!("netlink notifications were lost: listing links and addresses again");
@@ -56,7 +57,6 @@ impl Engine {
         if !changes.overrun && changes.interfaces.is_empty() {
             return;
         }
-        self.give_back(&changes.overwritten);
         for interface in 0..self.interfaces.len() {
             let wanted = &mut self.interfaces[interface];
             let index = wanted.port.as_ref().map(Port::ifindex);

@@ -83,6 +83,7 @@ impl Engine {
             }
         }
         let outcomes = self.orders.give_all(&orders);
+        self.look_back();
         for ((vhost, index, address), outcome) in moved.into_iter().zip(outcomes.chunks(2)) {
             let served = &mut self.vhosts[vhost];
             let label = &served.label;

@@ -241,20 +241,30 @@ impl Sequence<'_> {
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         self.tell(signal.as_str());
-        self.started()?.signal(signal)
+        match self.started()? {
+            Some(carpd) => carpd.signal(signal),
+            None => Ok(()),
+        }
     }
 
-    /// It handles signals.
-    fn started(&mut self) -> Result<&mut Daemon> {
+    /// Waits until it handles signals. `None`: it refused to start, because the host has nothing but the virtual address.
+    fn started(&mut self) -> Result<Option<&mut Daemon>> {
         let carpd = self.carpd.as_mut().context("it runs")?;
-        carpd.wait_for("receiving on eth0", LONG)?;
-        Ok(carpd)
+        if let Err(error) = carpd.wait_for("receiving on eth0", LONG) {
+            carpd
+                .wait_for("is the only address of eth0", LONG)
+                .map_err(|_| error)?;
+            return Ok(None);
+        }
+        Ok(Some(carpd))
     }
 
     fn terminate(&mut self) -> Result<()> {
         self.tell("TERM");
-        let code = self.started()?.terminate(LONG)?;
-        ensure!(code == 0, "carpd ended with {code}");
+        if let Some(carpd) = self.started()? {
+            let code = carpd.terminate(LONG)?;
+            ensure!(code == 0, "carpd ended with {code}");
+        }
         Ok(())
     }
 

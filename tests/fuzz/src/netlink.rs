@@ -19,7 +19,7 @@ pub fn target(data: &[u8]) {
                 assert!(link.name.len() <= 3 * data.len());
             }
             Message::Done { errno, .. } => assert!(*errno >= 0),
-            Message::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone(_))
+            Message::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. })
             | Message::Other => {}
         }
     }

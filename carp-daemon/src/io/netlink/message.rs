@@ -69,7 +69,10 @@ fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Body {
             ifindex: link.index,
         }),
         libc::RTM_NEWADDR => address(payload).map(Event::Address),
-        libc::RTM_DELADDR => address(payload).map(Event::AddressGone),
+        libc::RTM_DELADDR => address(payload).map(|address| Event::AddressGone {
+            address,
+            by: buffer.port_number(),
+        }),
         _ => None,
     };
     event.map_or(Body::Other, Body::Event)

@@ -96,5 +96,10 @@ pub enum Event {
     /// Added, or changed in any way.
     Address(Address),
     /// Deleted.
-    AddressGone(Address),
+    AddressGone {
+        /// As it was.
+        address: Address,
+        /// The port of the socket that the order came from; 0 when it was the kernel's own doing.
+        by: u32,
+    },
 }

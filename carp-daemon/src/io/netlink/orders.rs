@@ -68,6 +68,7 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Orders {
     socket: Socket,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -80,13 +81,20 @@ impl Orders {
     pub fn new() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self {
             socket,
+            port,
             sequence: 0,
             buffer: Vec::with_capacity(BUFFER_LEN),
         })
+    }
+
+    /// What tells notifications of these orders' effects from those of others.
+    #[must_use]
+    pub const fn port(&self) -> u32 {
+        self.port
     }
 
     /// Carries out one order.
@@ -265,29 +273,50 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{setsockopt, sockopt};
+
     use super::*;
+
+    /// On an interface that cannot be there.
+    const NOWHERE: Address = Address {
+        ifindex: 0x7fff_fff0,
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        prefix: 32,
+        protocol: 112,
+        primary: true,
+    };
+
+    #[test]
+    fn where_a_refusal_finds_no_room_the_order_has_failed_and_the_next_is_answered_right() {
+        let mut orders = Orders::new().unwrap();
+        // The kernel makes it as small as it allows.
+        setsockopt(&orders.socket, sockopt::RcvBuf, &0).unwrap();
+        let lost = |outcome: &io::Result<()>| {
+            let refusal = outcome.as_ref().unwrap_err();
+            refusal.raw_os_error() == Some(libc::ENOBUFS)
+        };
+        for _ in 0..3 {
+            let outcomes = orders.give_all(&[Order::Delete(NOWHERE); BUNCH]);
+            assert!(outcomes.iter().filter(|outcome| lost(outcome)).count() > BUNCH / 2);
+            assert!(!lost(&outcomes[0]));
+            assert!(!lost(&orders.give(Order::Delete(NOWHERE))));
+        }
+    }
 
     #[test]
     fn each_refused_order_says_why_and_the_next_is_carried_out_too() {
         let mut orders = Orders::new().unwrap();
-        let nowhere = Address {
-            ifindex: 0x7fff_fff0,
-            address: [192, 0, 2, 1].into(),
-            prefix: 32,
-            protocol: 112,
-            primary: true,
-        };
         let route = Route {
-            ifindex: nowhere.ifindex,
+            ifindex: NOWHERE.ifindex,
             subnet: [192, 0, 2, 0].into(),
             prefix: 24,
             source: [192, 0, 2, 1].into(),
             protocol: 112,
         };
         let all = [
-            Order::Delete(nowhere),
-            Order::Add(nowhere, None),
-            Order::Renew(nowhere, Some(Duration::from_secs(2))),
+            Order::Delete(NOWHERE),
+            Order::Add(NOWHERE, None),
+            Order::Renew(NOWHERE, Some(Duration::from_secs(2))),
             Order::AddRoute(route),
             Order::DeleteRoute(route),
         ];

@@ -98,7 +98,7 @@ impl Requests {
         let events = self.ask(request, NLM_F_DUMP)?;
         let addresses = events.into_iter().filter_map(|event| match event {
             Event::Address(address) => Some(address),
-            Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone(_) => None,
+            Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone { .. } => None,
         });
         Ok(addresses.collect())
     }
@@ -195,7 +195,7 @@ enum Answer {
 fn links_of(events: Vec<Event>) -> impl Iterator<Item = Link> {
     events.into_iter().filter_map(|event| match event {
         Event::Link(link) => Some(link),
-        Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone(_) => None,
+        Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. } => None,
     })
 }
 
