@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::Engine;
 use super::vhost::Vhost;
 use crate::config::Ownership;
-use crate::io::datapath::Chain;
+use crate::io::datapath::{Chain, Survival};
 use crate::io::port::Port;
 
 /// How long USR2 keeps us away, as in ucarp.
@@ -209,7 +209,7 @@ impl Engine {
         text
     }
 
-    /// What silences a MASTER whose daemon is killed.
+    /// What silences a MASTER whose daemon is killed, in words.
     fn after_a_crash(&self, vhost: &Vhost) -> String {
         let lease = match (self.lease_of(&vhost.config), vhost.config.ownership) {
             (Some(lease), Ownership::Native) => {
@@ -217,7 +217,13 @@ impl Engine {
             }
             _ => "its address stays".to_owned(),
         };
-        format!("; if carpd is killed, {lease}")
+        let port = self.interfaces[vhost.interface].port.as_ref();
+        let survival = port.map(|port| self.datapath.survival(port.ifindex()));
+        let kernel = match survival {
+            Some(Survival::Yes | Survival::WithContainer) => "the kernel stops answering for it",
+            Some(Survival::No) | None => "this host goes on answering",
+        };
+        format!("; if carpd is killed, {kernel} and {lease}")
     }
 }
 

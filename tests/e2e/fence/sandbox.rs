@@ -79,6 +79,11 @@ fn stays_silent(wrapper: &[&str], said: Option<&str>) -> Result<()> {
     let a = sandboxed(&scene.pair.a, wrapper)?;
     ensure!(!a.transcript().contains(WARNING), "nothing to warn of");
     said.map(|said| a.says_once(said)).transpose()?;
+    // Elsewhere the process that can be signalled is not carpd.
+    if !wrapper.contains(&"--fork") {
+        let survives = &a.dump()?.status["fence-survives-kill"];
+        ensure!(survives != "no", "{survives}");
+    }
     let answers = answers_when_killed(&scene)?;
     ensure!(answers == 0, "{answers} answers in {wrapper:?}");
     Ok(())
@@ -166,6 +171,10 @@ fn where_the_pins_go_with_the_daemon_it_warns_and_names_the_way_out() -> Result<
             said.contains("mount -t bpf bpf /run/carpd/bpf") && said.contains("BindPaths="),
             "{said}"
         );
+        if !wrapper.contains(&"--fork") {
+            let survives = &a.dump()?.status["fence-survives-kill"];
+            ensure!(survives == "no", "{survives}");
+        }
         // The warning is true.
         ensure!(answers_when_killed(&scene)? > 0, "{wrapper:?}");
     }

@@ -122,6 +122,11 @@ impl Attachment {
         }
     }
 
+    /// Whether it outlives us.
+    pub fn is_pinned(&self) -> bool {
+        self.place.has(&self.pin)
+    }
+
     /// Takes the program off.
     pub fn detach(self) {
         self.place.remove(&self.pin);

@@ -258,10 +258,11 @@ impl Datapath {
         }
     }
 
-    /// Whether the fence outlives a daemon that is killed, on an interface.
+    /// Whether the fence outlives a daemon that is killed, on an interface: `No` also where there is none.
     #[must_use]
     pub fn survival(&self, ifindex: u32) -> Survival {
-        match self.attachments.contains_key(&ifindex) {
+        let attachment = self.attachments.get(&ifindex);
+        match attachment.is_some_and(Attachment::is_pinned) && self.fence != Fence::Off {
             true => self.pins.survival(),
             false => Survival::No,
         }

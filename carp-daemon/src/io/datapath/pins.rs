@@ -186,6 +186,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether something is pinned here under a name.
+    pub fn has(&self, name: &str) -> bool {
+        let path = self.directory.as_ref().map(|it| it.join(name));
+        path.is_some_and(|path| fs::exists(path).unwrap_or(false))
+    }
+
     /// What an earlier run left here under a name, still attached.
     #[must_use]
     pub fn leftover(&self, name: &str) -> Option<FdLink> {
