@@ -3,6 +3,8 @@
 //! A value of these types is complete and in range; what is left to go wrong needs the system (an interface that is
 //! not there, a hook that is taken) and is a run-time error.
 
+mod summary;
+
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,27 +1,42 @@
-//! Logging in ucarp's line shape, to the console and to syslog, without ever waiting for either.
+//! Logging in ucarp's line shape, to the console and to syslog, without the engine ever waiting for either.
 //!
-//! Console: `YYYY-MM-DDTHH:MM:SS.uuuuuu: [LEVEL] text`, local time, one write per line; WARNING and ERROR go to
-//! standard error, the rest to standard output. Syslog: `[LEVEL] text` from `carpd[pid]`. The fields of an event
+//! Console: `YYYY-MM-DDTHH:MM:SS.uuuuuu+HH:MM: [LEVEL] text`, local time, one write per line; WARNING and ERROR go to
+//! standard error, the rest to standard output. Syslog: `text` from `carpd[pid]`, with its severity. The fields of an event
 //! follow its message as ` name=value`.
 //!
-//! Under systemd a stream that is the journal gets `<PRIORITY>[LEVEL] text`: the journal has its own clock and reads
-//! the prefix (sd-daemon(3)). Syslog would only bring the same line to the same place again, so it stays silent then
-//! unless a facility was asked for.
+//! Under systemd a stream that is the journal gets `<PRIORITY>text`: the journal has its own clock and reads the prefix
+//! (sd-daemon(3)). Syslog would only bring the same line to the same place again, so it stays silent then unless a facility was
+//! asked for, or the console will be left.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | `line` | the text of a line, and how much it matters |
+//! | `limit` | a bound on the lines of the whole process |
+//! | `background` | a thread for each destination |
+//! | `console`, `syslog` | the destinations |
 
+mod background;
 mod console;
+mod limit;
 mod line;
 mod syslog;
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use background::Output;
 use console::Console;
+use limit::Limit;
+pub(crate) use line::NOTICE;
+use line::{Line, Severity};
 use syslog::Syslog;
 pub use syslog::{Facility, UnknownFacility};
 
@@ -61,30 +76,73 @@ pub struct Logger {
     sink: Arc<Sink>,
 }
 
+/// How long the end waits for what was not written yet.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 impl Logger {
     /// From now on only syslog hears us: the console belongs to somebody else, or nobody.
     pub fn leave_console(&self) {
-        self.sink.lock().console = None;
+        let console = self.sink.lock().console.take();
+        if let Some(console) = console {
+            console.flush(LAST_LINES);
+        }
     }
+
+    /// Waits until the last lines are written, for a bounded time.
+    pub fn finish(&self) {
+        let outputs = self.sink.lock();
+        if let Some(console) = &outputs.console {
+            console.flush(LAST_LINES);
+        }
+        if let Some(syslog) = &outputs.syslog {
+            syslog.flush(LAST_LINES);
+        }
+    }
+}
+
+/// Why a daemon that leaves the console would log nowhere, and what to do about it.
+#[must_use]
+pub fn silence_in_background(settings: Settings) -> Option<String> {
+    let why = match settings.syslog {
+        Destination::None => "--facility none turns syslog off".to_owned(),
+        Destination::Default | Destination::Facility(_) => match syslog::look() {
+            Ok(()) => return None,
+            Err(cause) => format!("no log daemon listens at /dev/log ({cause})"),
+        },
+    };
+    Some(format!(
+        "warning: with --daemonize (-B) the log goes to syslog alone, and {why}: nothing will be logged; start a log \
+         daemon, or run carpd in the foreground under a service manager"
+    ))
 }
 
 /// Installs the logger for `tracing` and for crates that use `log`, for the whole process.
 ///
-/// Call once, after the last `fork`: syslog lines carry the process id of this moment.
+/// Call once, after the last `fork`: syslog lines carry the process id of this moment. With `leaves_console` syslog is what
+/// remains, so it is used from the beginning.
+///
+/// # Errors
+///
+/// When there is no thread to be had for a destination.
 ///
 /// # Panics
 ///
 /// When called twice.
-pub fn init(settings: Settings) -> Logger {
+pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
     let console = Console::new();
     let facility = match settings.syslog {
-        Destination::Default => (!console.is_journal()).then_some(Facility::DAEMON),
+        Destination::Default => {
+            (leaves_console || !console.is_journal()).then_some(Facility::DAEMON)
+        }
         Destination::Facility(facility) => Some(facility),
         Destination::None => None,
     };
     let outputs = Outputs {
-        console: Some(console),
-        syslog: facility.map(Syslog::new),
+        console: Some(Output::start(console)?),
+        syslog: facility
+            .map(|facility| Output::start(Syslog::new(facility)))
+            .transpose()?,
+        limit: Limit::default(),
     };
     let sink = Arc::new(Sink {
         outputs: Mutex::new(outputs),
@@ -112,7 +170,7 @@ pub fn init(settings: Settings) -> Logger {
         reports: Mutex::default(),
     };
     log::set_boxed_logger(Box::new(records)).expect("logging is set up once");
-    Logger { sink }
+    Ok(Logger { sink })
 }
 
 /// Where lines end; whatever a destination does, the caller goes on.
@@ -124,8 +182,9 @@ struct Sink {
 
 #[derive(Debug)]
 struct Outputs {
-    console: Option<Console>,
-    syslog: Option<Syslog>,
+    console: Option<Output>,
+    syslog: Option<Output>,
+    limit: Limit,
 }
 
 impl Sink {
@@ -133,15 +192,27 @@ impl Sink {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, level: Level, text: &str) {
-        let text = line::printable(text);
-        let now = chrono::Local::now();
+    fn write(&self, severity: Severity, text: &str) {
+        let line = Line::new(severity, text);
         let mut outputs = self.lock();
-        if let Some(console) = &mut outputs.console {
-            console.write(level, &now, &text);
+        match outputs.limit.admit(line.at.timestamp()) {
+            None => return,
+            Some(0) => {}
+            Some(held_back) => {
+                outputs.write(&Line::new(Severity::Warning, &limit::about(held_back)));
+            }
         }
-        if let Some(syslog) = &mut outputs.syslog {
-            syslog.write(level, &now, &text);
+        outputs.write(&line);
+    }
+}
+
+impl Outputs {
+    fn write(&self, line: &Line) {
+        if let Some(console) = &self.console {
+            console.write(line);
+        }
+        if let Some(syslog) = &self.syslog {
+            syslog.write(line);
         }
     }
 }
@@ -151,7 +222,8 @@ struct Lines(Arc<Sink>);
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.0.write(*event.metadata().level(), &line::text(event));
+        self.0
+            .write(Severity::of(event.metadata()), &line::text(event));
     }
 }
 
@@ -202,18 +274,12 @@ impl log::Log for Records {
                     Some(0) => {}
                     Some(left_out) => {
                         let text = format!("{left_out} reports about packets were left out");
-                        self.sink.write(Level::DEBUG, &text);
+                        self.sink.write(Severity::Debug, &text);
                     }
                 }
             }
-            let level = match record.level() {
-                log::Level::Error => Level::ERROR,
-                log::Level::Warn => Level::WARN,
-                log::Level::Info => Level::INFO,
-                log::Level::Debug => Level::DEBUG,
-                log::Level::Trace => Level::TRACE,
-            };
-            self.sink.write(level, &record.args().to_string());
+            let severity = Severity::of_record(record.level());
+            self.sink.write(severity, &record.args().to_string());
         }
     }
 

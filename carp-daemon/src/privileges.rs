@@ -19,6 +19,8 @@ mod lacking;
 pub mod realtime;
 mod syscalls;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
@@ -88,20 +90,25 @@ impl Needs {
         kept
     }
 
-    /// Gives up everything else, for good. To be called when the start is complete and while there is one thread;
-    /// later ones inherit from it.
+    /// Gives up everything else, for good. To be called when the start is complete, and while there is one thread besides those
+    /// that have nothing left ([`give_up_everything`]); later ones inherit from it.
     ///
     /// # Errors
     ///
     /// What was not possible. Capabilities that the process does not have, or the kernel does not know (CAP_BPF came
     /// with Linux 5.8, as did the ring buffer), are no error here: whatever needs them says so.
     pub fn give_up_the_rest(self) -> Result<(), Error> {
+        let powerless = POWERLESS_THREADS.load(Ordering::Acquire);
         match sys::thread_count().map_err(Error::Proc)? {
-            1 => {}
+            threads if threads == powerless + 1 => {}
             threads => return Err(Error::Threads(threads)),
         }
         if !self.scripts {
             close_the_way_back()?;
+            // The other locks hold without this one, which some containers and kernels do not have.
+            if let Err(cause) = syscalls::refuse_what_is_never_needed() {
+                warn!("system calls that are never needed stay possible: {cause}");
+            }
         }
         let held = caps::read(None, CapSet::Permitted).map_err(failed_to("read capabilities"))?;
         let kept: CapsHashSet = self.capabilities().intersection(&held).copied().collect();
@@ -114,7 +121,7 @@ impl Needs {
     }
 }
 
-/// Nothing executed from here on has more than we have.
+/// Nothing that this thread executes from here on has more than it has.
 fn close_the_way_back() -> Result<(), Error> {
     nix::sys::prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
     caps::clear(None, CapSet::Ambient).map_err(failed_to("clear the ambient capabilities"))?;
@@ -125,11 +132,34 @@ fn close_the_way_back() -> Result<(), Error> {
     if may_unbind {
         caps::clear(None, CapSet::Bounding).map_err(failed_to("clear the bounding set"))?;
     }
-    // The other locks hold without this one, which some containers and kernels do not have.
-    if let Err(cause) = syscalls::refuse_what_is_never_needed() {
-        warn!("system calls that are never needed stay possible: {cause}");
-    }
     Ok(())
+}
+
+/// How many threads have no privileges and get none back.
+static POWERLESS_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread without privileges, until it ends.
+#[derive(Debug)]
+pub struct Powerless(());
+
+impl Drop for Powerless {
+    fn drop(&mut self) {
+        POWERLESS_THREADS.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Gives up every privilege of the calling thread alone, for good.
+///
+/// # Errors
+///
+/// What was not possible.
+pub fn give_up_everything() -> Result<Powerless, Error> {
+    close_the_way_back()?;
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(failed_to("drop capabilities"))?;
+    }
+    POWERLESS_THREADS.fetch_add(1, Ordering::Release);
+    Ok(Powerless(()))
 }
 
 fn failed_to(action: &'static str) -> impl FnOnce(CapsError) -> Error {

@@ -21,6 +21,7 @@ mod interop;
 mod keepalived;
 mod lab;
 mod locks;
+mod logs;
 mod memory;
 mod mistakes;
 mod options;

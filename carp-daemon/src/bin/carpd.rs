@@ -77,6 +77,9 @@ fn start(mut invocation: Invocation) -> ExitCode {
     if !invocation.daemonize {
         return serve(invocation, None);
     }
+    if let Some(warning) = log::silence_in_background(invocation.log) {
+        complain(&warning);
+    }
     match daemonize::daemonize() {
         Ok(Process::Daemon(readiness)) => serve(invocation, Some(readiness)),
         Ok(Process::Parent(report)) => {
@@ -96,7 +99,24 @@ fn start(mut invocation: Invocation) -> ExitCode {
 
 /// Runs until told to stop. `readiness` is there when a parent waits to hear how the start went.
 fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
-    let logger = log::init(invocation.log);
+    let logger = match log::init(invocation.log, readiness.is_some()) {
+        Ok(logger) => logger,
+        Err(cause) => {
+            let message = format!("failed to start a thread that writes the log: {cause}");
+            match readiness {
+                Some(readiness) => readiness.ended(EXIT_RUN_TIME, &message),
+                None => complain(&format!("error: {message}")),
+            }
+            return EXIT_RUN_TIME.into();
+        }
+    };
+    let status = serve_logged(invocation, readiness, &logger);
+    logger.finish();
+    status.into()
+}
+
+fn serve_logged(invocation: Invocation, readiness: Option<Readiness>, logger: &Logger) -> u8 {
+    invocation.config.log_summary();
     for note in &invocation.notes {
         info!("{note}");
     }
@@ -106,11 +126,11 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     let mut readiness = readiness;
     let result = run(invocation, || {
         if let Some(readiness) = readiness.take() {
-            leave(&logger, readiness);
+            leave(logger, readiness);
         }
     });
     let Err(failure) = result else {
-        return ExitCode::SUCCESS;
+        return 0;
     };
     let message = format!("{failure:#}");
     let status = match failure.downcast_ref() {
@@ -130,7 +150,7 @@ fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     if let Some(readiness) = readiness.take() {
         readiness.ended(status, &message);
     }
-    status.into()
+    status
 }
 
 /// Serves, and gives up what that does not take before anybody is told that we are ready.

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::vhost::Vhost;
 use super::{COUNTER_CHECK_INTERVAL, Engine};
+use crate::log;
 
 /// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
 /// a stranger who captured one advertisement can cause as many as he likes.
@@ -83,7 +84,7 @@ impl Engine {
         let config = &served.config;
         let interface = &self.interfaces[served.interface].current_name;
         let suppressed = (suppressed > 0).then_some(suppressed);
-        warn!(%interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
+        info!(target: log::NOTICE, %interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
             "Switching to state: {}", transition.to);
     }
 

@@ -24,9 +24,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::{Scripts, VirtualAddress};
+use crate::log::NOTICE;
 
 /// How long a script may take to heed TERM before KILL follows.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
@@ -234,7 +235,7 @@ impl Job {
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
-        warn!("Spawning [{line}]");
+        info!(target: NOTICE, "Spawning [{line}]");
         let mut complained = false;
         loop {
             let mut command = Command::new(script);

@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use chrono::{DateTime, Local};
+use chrono::Local;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
-use tracing::Level;
 
-use super::line;
+use super::background::Destination;
+use super::line::{self, Line, Severity};
 
 /// The two streams.
 #[derive(Debug)]
@@ -44,45 +44,70 @@ impl Console {
     pub fn is_journal(&self) -> bool {
         self.output.journal && self.error.journal
     }
+}
 
-    /// Writes one line, or drops it when the stream would block or is gone.
-    pub fn write(&mut self, level: Level, now: &DateTime<Local>, text: &str) {
-        if level <= Level::WARN {
-            self.error.write(io::stderr().as_fd(), level, now, text);
+impl Destination for Console {
+    fn write(&mut self, line: &Line, patience: PollTimeout) {
+        if line.severity <= Severity::Warning {
+            self.error.write(io::stderr().as_fd(), line, patience);
         } else {
-            self.output.write(io::stdout().as_fd(), level, now, text);
+            self.output.write(io::stdout().as_fd(), line, patience);
         }
+    }
+
+    fn settle(&mut self) -> bool {
+        // Both, whatever the first one says.
+        let owes = [
+            self.output.settle(io::stdout().as_fd()),
+            self.error.settle(io::stderr().as_fd()),
+        ];
+        owes.contains(&true)
     }
 }
 
 impl Stream {
-    fn write(&mut self, fd: BorrowedFd<'_>, level: Level, now: &DateTime<Local>, text: &str) {
-        if self.lost > 0 {
-            let report = format!(
-                "{} log lines were lost here: the reader was too slow",
-                self.lost
-            );
-            if try_write(fd, &self.line(Level::WARN, now, &report)) == Written::Yes {
-                self.lost = 0;
-            }
-        }
-        if try_write(fd, &self.line(level, now, text)) == Written::WouldBlock {
+    /// Writes one line, or drops it when there is no room for so long, or the stream is gone.
+    fn write(&mut self, fd: BorrowedFd<'_>, line: &Line, patience: PollTimeout) {
+        // Once a line was lost, the next one does not wait: that would only lose more.
+        let patience = match self.lost {
+            0 => patience,
+            _ => PollTimeout::ZERO,
+        };
+        if self.settle(fd) || try_write(fd, &self.shape(line), patience) == Written::WouldBlock {
             self.lost += 1;
         }
     }
 
-    fn line(&self, level: Level, now: &DateTime<Local>, text: &str) -> String {
-        let mut line = String::with_capacity(text.len() + 48);
+    /// Says how many lines were lost, if any were. Whether that could not be said yet.
+    fn settle(&mut self, fd: BorrowedFd<'_>) -> bool {
+        if self.lost > 0 {
+            let about = self.shape(&Line::about_losses(self.lost));
+            match try_write(fd, &about, PollTimeout::ZERO) {
+                Written::Yes | Written::Gone => self.lost = 0,
+                Written::WouldBlock => return true,
+            }
+        }
+        false
+    }
+
+    fn shape(&self, line: &Line) -> String {
+        let mut shaped = String::with_capacity(line.text.len() + 48);
         // Writing to a String cannot fail.
         let _ = if self.journal {
-            write!(line, "<{}>", line::severity(level))
+            write!(shaped, "<{}>", line.severity as u8)
         } else {
-            write!(line, "{}: ", now.format("%Y-%m-%dT%H:%M:%S%.6f"))
+            let at = line.at.with_timezone(&Local);
+            write!(
+                shaped,
+                "{}: [{}] ",
+                at.format("%Y-%m-%dT%H:%M:%S%.6f%:z"),
+                line.severity.name()
+            )
         };
-        let _ = write!(line, "[{}] {text}", line::level_name(level));
-        line::cut(&mut line, line::MAX_LINE - 1);
-        line.push('\n');
-        line
+        shaped.push_str(&line.text);
+        line::cut(&mut shaped, line::MAX_LINE - 1);
+        shaped.push('\n');
+        shaped
     }
 }
 
@@ -94,13 +119,14 @@ enum Written {
     Gone,
 }
 
-/// One `write(2)` that does not block.
+/// One `write(2)` that hardly ever blocks.
 ///
 /// O_NONBLOCK would change the descriptor for everybody who shares it, the shell included, so the room is asked for
-/// first: a pipe that polls writable takes [`line::MAX_LINE`] bytes.
-fn try_write(fd: BorrowedFd<'_>, line: &str) -> Written {
+/// first: a pipe that polls writable takes [`line::MAX_LINE`] bytes, unless somebody who shares it is faster. A terminal may
+/// take fewer.
+fn try_write(fd: BorrowedFd<'_>, line: &str, patience: PollTimeout) -> Written {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-    match poll(&mut fds, PollTimeout::ZERO) {
+    match poll(&mut fds, patience) {
         Ok(0) => return Written::WouldBlock,
         Ok(_) => {}
         Err(_) => return Written::Gone,
@@ -128,44 +154,50 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
-    use chrono::TimeZone;
+    use chrono::{TimeZone as _, Utc};
 
     use super::*;
 
-    fn noon() -> DateTime<Local> {
-        Local.with_ymd_and_hms(2026, 1, 2, 12, 3, 4).unwrap()
-    }
-
-    #[test]
-    fn lines_have_ucarps_shape() {
-        let stream = Stream::default();
-        for (level, name) in [
-            (Level::ERROR, "ERROR"),
-            (Level::WARN, "WARNING"),
-            (Level::INFO, "INFO"),
-            (Level::DEBUG, "DEBUG"),
-        ] {
-            assert_eq!(
-                stream.line(level, &noon(), "text"),
-                format!("2026-01-02T12:03:04.000000: [{name}] text\n")
-            );
+    fn line(severity: Severity, text: &str) -> Line {
+        Line {
+            severity,
+            at: Utc.with_ymd_and_hms(2026, 1, 2, 12, 3, 4).unwrap(),
+            text: text.to_owned(),
         }
     }
 
     #[test]
-    fn journal_lines_carry_the_severity_instead_of_the_time() {
+    fn lines_have_ucarps_shape_with_a_time_that_is_the_same_everywhere() {
+        let stream = Stream::default();
+        for (severity, name) in [
+            (Severity::Error, "ERROR"),
+            (Severity::Warning, "WARNING"),
+            (Severity::Notice, "NOTICE"),
+            (Severity::Info, "INFO"),
+            (Severity::Debug, "DEBUG"),
+        ] {
+            let shaped = stream.shape(&line(severity, "text"));
+            let (at, rest) = shaped.split_once(": ").unwrap();
+            assert_eq!(rest, format!("[{name}] text\n"));
+            assert_eq!(at.len(), "2026-01-02T12:03:04.000000+00:00".len());
+            let at = chrono::DateTime::parse_from_rfc3339(at).unwrap();
+            assert_eq!(at, line(severity, "").at);
+        }
+    }
+
+    #[test]
+    fn journal_lines_carry_the_severity_once_and_no_time() {
         let stream = Stream {
             journal: true,
             lost: 0,
         };
-        assert_eq!(
-            stream.line(Level::WARN, &noon(), "text"),
-            "<4>[WARNING] text\n"
-        );
-        assert_eq!(
-            stream.line(Level::INFO, &noon(), "text"),
-            "<6>[INFO] text\n"
-        );
+        for (severity, expected) in [
+            (Severity::Warning, "<4>text\n"),
+            (Severity::Notice, "<5>text\n"),
+            (Severity::Info, "<6>text\n"),
+        ] {
+            assert_eq!(stream.shape(&line(severity, "text")), expected);
+        }
     }
 
     #[test]
@@ -188,13 +220,19 @@ mod tests {
     fn full_pipe_loses_lines_counts_them_and_says_so_when_there_is_room_again() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut stream = Stream::default();
-        let long = "x".repeat(1000);
+        let long = line(Severity::Info, &"x".repeat(1000));
         while stream.lost < 3 {
-            stream.write(writer.as_fd(), Level::INFO, &noon(), &long);
+            stream.write(writer.as_fd(), &long, PollTimeout::ZERO);
         }
+        assert!(stream.settle(writer.as_fd()), "there is no room yet");
         let mut drained = vec![0; 64 * 1024];
         assert!(reader.read(&mut drained).unwrap() > 0);
-        stream.write(writer.as_fd(), Level::INFO, &noon(), "last");
+        assert!(!stream.settle(writer.as_fd()));
+        stream.write(
+            writer.as_fd(),
+            &line(Severity::Info, "last"),
+            PollTimeout::ZERO,
+        );
         drop(writer);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
@@ -210,7 +248,8 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut stream = Stream::default();
-        stream.write(writer.as_fd(), Level::INFO, &noon(), "nobody reads this");
+        let text = line(Severity::Info, "nobody reads this");
+        stream.write(writer.as_fd(), &text, PollTimeout::ZERO);
         assert_eq!(stream.lost, 0);
     }
 }

@@ -4,31 +4,96 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write};
 
+use chrono::{DateTime, Utc};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level};
+use tracing::{Event, Level, Metadata};
 
 /// Longest line, in bytes and with its newline, on any destination.
 ///
 /// ucarp's own limit, and `PIPE_BUF`: a write of no more than this to a pipe is whole or does not happen.
 pub const MAX_LINE: usize = 4096;
 
-/// The level as ucarp prints it.
-pub fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARNING",
-        Level::INFO => "INFO",
-        Level::DEBUG | Level::TRACE => "DEBUG",
+/// Target of the events that are [`Severity::Notice`]: `tracing` has no such level.
+pub const NOTICE: &str = "carp_daemon::notice";
+
+/// How much a line matters; its number is syslog's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// We cannot do our job.
+    Error = 3,
+    /// Someone should look.
+    Warning = 4,
+    /// Normal, and worth knowing: changes of state.
+    Notice = 5,
+    /// Start and stop, and what was asked for.
+    Info = 6,
+    /// Everything.
+    Debug = 7,
+}
+
+impl Severity {
+    /// Of an event.
+    pub fn of(metadata: &Metadata<'_>) -> Self {
+        match *metadata.level() {
+            Level::ERROR => Self::Error,
+            Level::WARN => Self::Warning,
+            Level::INFO if metadata.target() == NOTICE => Self::Notice,
+            Level::INFO => Self::Info,
+            Level::DEBUG | Level::TRACE => Self::Debug,
+        }
+    }
+
+    /// Of a record of the crate `log`.
+    pub fn of_record(level: log::Level) -> Self {
+        match level {
+            log::Level::Error => Self::Error,
+            log::Level::Warn => Self::Warning,
+            log::Level::Info => Self::Info,
+            log::Level::Debug | log::Level::Trace => Self::Debug,
+        }
+    }
+
+    /// As ucarp prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Warning => "WARNING",
+            Self::Notice => "NOTICE",
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+        }
     }
 }
 
-/// syslog's severity, 3 (err) to 7 (debug).
-pub fn severity(level: Level) -> u8 {
-    match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        Level::DEBUG | Level::TRACE => 7,
+/// One line, before a destination gives it its shape.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// How much it matters.
+    pub severity: Severity,
+    /// When it was written, which may be long before it is read.
+    pub at: DateTime<Utc>,
+    /// Printable, and at most [`MAX_LINE`] bytes long.
+    pub text: String,
+}
+
+impl Line {
+    /// Of this moment.
+    pub fn new(severity: Severity, text: &str) -> Self {
+        let mut text = printable(text).into_owned();
+        cut(&mut text, MAX_LINE);
+        Self {
+            severity,
+            at: Utc::now(),
+            text,
+        }
+    }
+
+    /// What a destination writes when it has room again.
+    pub fn about_losses(lost: u64) -> Self {
+        Self::new(
+            Severity::Warning,
+            &format!("{lost} log lines were lost here: the reader of the log did not keep up"),
+        )
     }
 }
 

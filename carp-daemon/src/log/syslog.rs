@@ -1,15 +1,17 @@
-//! Syslog, as `syslog(3)` sends it (RFC 3164 datagrams to `/dev/log`), but without waiting: the C library's function
-//! blocks while the log daemon is stopped, and with it the election.
+//! Syslog, as `syslog(3)` sends it (RFC 3164 datagrams to `/dev/log`), but without waiting for ever: the C library's function
+//! blocks while the log daemon is stopped.
 
-use std::fmt;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::{fmt, io};
 
-use chrono::{DateTime, Local};
-use tracing::Level;
+use chrono::Local;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::line;
+use super::background::Destination;
+use super::line::{self, Line};
 
 /// A syslog facility. Range: 0..=23, LOG_KERN to LOG_LOCAL7 without their shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,9 @@ impl FromStr for Facility {
     }
 }
 
+/// Where the log daemon listens.
+const PATH: &str = "/dev/log";
+
 /// A connection that is renewed when the log daemon restarts.
 #[derive(Debug)]
 pub struct Syslog {
@@ -80,6 +85,8 @@ pub struct Syslog {
     pid: u32,
     path: PathBuf,
     socket: Option<UnixDatagram>,
+    /// Lines for which there was no room since the last one that was sent.
+    lost: u64,
 }
 
 impl Syslog {
@@ -88,53 +95,105 @@ impl Syslog {
         Self {
             facility,
             pid: std::process::id(),
-            path: "/dev/log".into(),
+            path: PATH.into(),
             socket: None,
+            lost: 0,
         }
     }
 
-    /// Sends one line; drops it when nobody listens or the queue is full.
-    pub fn write(&mut self, level: Level, now: &DateTime<Local>, text: &str) {
-        let priority = self.facility.0 * 8 + line::severity(level);
+    fn shape(&self, line: &Line) -> String {
+        let priority = self.facility.0 * 8 + line.severity as u8;
+        let at = line.at.with_timezone(&Local);
         let mut datagram = format!(
-            "<{priority}>{} carpd[{}]: [{}] {text}",
-            now.format("%b %e %H:%M:%S"),
+            "<{priority}>{} carpd[{}]: {}",
+            at.format("%b %e %H:%M:%S"),
             self.pid,
-            line::level_name(level)
+            line.text
         );
         line::cut(&mut datagram, line::MAX_LINE);
-        if self
-            .send(&datagram)
-            .is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-        {
-            // The log daemon was restarted: its old socket refuses, the new one is at the same path.
-            self.socket = None;
-            let _ = self.send(&datagram);
+        datagram
+    }
+
+    /// Whether there is no room for it. Where nobody listens it is dropped.
+    fn is_refused(&mut self, line: &Line, patience: PollTimeout) -> bool {
+        let datagram = self.shape(line);
+        let sent = self.send(&datagram, patience);
+        let Err(error) = sent else { return false };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return true;
+        }
+        // The log daemon was restarted: its old socket refuses, the new one is at the same path.
+        self.socket = None;
+        let _ = self.send(&datagram, PollTimeout::ZERO);
+        false
+    }
+
+    fn send(&mut self, datagram: &str, patience: PollTimeout) -> io::Result<usize> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => connect(&self.path)?,
+        };
+        let socket = self.socket.insert(socket);
+        // Without room the attempt says so, and so does one on a socket that is gone.
+        let _ = poll(
+            &mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)],
+            patience,
+        );
+        socket.send(datagram.as_bytes())
+    }
+}
+
+impl Destination for Syslog {
+    fn write(&mut self, line: &Line, patience: PollTimeout) {
+        let patience = match self.lost {
+            0 => patience,
+            _ => PollTimeout::ZERO,
+        };
+        if self.settle() || self.is_refused(line, patience) {
+            self.lost += 1;
         }
     }
 
-    fn send(&mut self, datagram: &str) -> std::io::Result<usize> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => {
-                let socket = UnixDatagram::unbound()?;
-                socket.set_nonblocking(true)?;
-                socket.connect(&self.path)?;
-                socket
+    fn settle(&mut self) -> bool {
+        if self.lost > 0 {
+            if self.is_refused(&Line::about_losses(self.lost), PollTimeout::ZERO) {
+                return true;
             }
-        };
-        self.socket.insert(socket).send(datagram.as_bytes())
+            self.lost = 0;
+        }
+        false
     }
+}
+
+/// Whether a log daemon listens.
+///
+/// # Errors
+/// Why none does.
+pub fn look() -> io::Result<()> {
+    connect(Path::new(PATH)).map(drop)
+}
+
+fn connect(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(path)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeZone;
+    use chrono::TimeZone as _;
 
+    use super::super::line::Severity;
     use super::*;
 
-    fn early() -> DateTime<Local> {
-        Local.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap()
+    fn early(severity: Severity, text: &str) -> Line {
+        let at = Local.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap();
+        Line {
+            severity,
+            at: at.to_utc(),
+            text: text.to_owned(),
+        }
     }
 
     fn receive(socket: &UnixDatagram) -> String {
@@ -149,23 +208,25 @@ mod tests {
         let path = directory.path().join("log");
         let mut syslog = Syslog::new("local3".parse().unwrap());
         syslog.path.clone_from(&path);
-        syslog.write(Level::INFO, &early(), "nobody listens yet");
-        for level in [
-            (Level::WARN, "<156>", "WARNING"),
-            (Level::DEBUG, "<159>", "DEBUG"),
+        let mut write = |severity, text| {
+            syslog.write(&early(severity, text), PollTimeout::ZERO);
+        };
+        write(Severity::Info, "nobody listens yet");
+        for (severity, priority) in [
+            (Severity::Warning, "<156>"),
+            (Severity::Notice, "<157>"),
+            (Severity::Debug, "<159>"),
         ] {
             let daemon = UnixDatagram::bind(&path).unwrap();
             daemon
                 .set_read_timeout(Some(std::time::Duration::from_secs(10)))
                 .unwrap();
-            syslog.write(level.0, &early(), "text");
+            write(severity, "text");
             assert_eq!(
                 receive(&daemon),
                 format!(
-                    "{}Jan  2 03:04:05 carpd[{}]: [{}] text",
-                    level.1,
-                    std::process::id(),
-                    level.2
+                    "{priority}Jan  2 03:04:05 carpd[{}]: text",
+                    std::process::id()
                 )
             );
             drop(daemon);
@@ -174,16 +235,25 @@ mod tests {
     }
 
     #[test]
-    fn stopped_log_daemon_does_not_stop_us() {
+    fn stopped_log_daemon_does_not_stop_us_and_hears_later_how_much_it_missed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let _never_read = UnixDatagram::bind(&path).unwrap();
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        daemon.set_nonblocking(true).unwrap();
         let mut syslog = Syslog::new(Facility::DAEMON);
         syslog.path = path;
         // More than net.unix.max_dgram_qlen (10 by default, 512 under systemd) and any send buffer can take.
+        let long = early(Severity::Info, &"x".repeat(4000));
         for _ in 0..10_000 {
-            syslog.write(Level::INFO, &early(), &"x".repeat(4000));
+            syslog.write(&long, PollTimeout::ZERO);
         }
+        let lost = syslog.lost;
+        assert!(lost > 0 && syslog.settle());
+        let mut buffer = [0; 8192];
+        while daemon.recv(&mut buffer).is_ok() {}
+        assert!(!syslog.settle());
+        let expected = format!("{lost} log lines were lost here");
+        assert!(receive(&daemon).contains(&expected));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! The first lines of a log: which version runs, and with what options.
+
+use std::fmt::{Display, Write as _};
+
+use carp_common::units::Profile;
+use clap::ValueEnum;
+use tracing::{debug, info};
+
+use super::{Config, Lease, Ownership, VhostConfig};
+use crate::log::NOTICE;
+
+/// With more virtual hosts than this only `--debug` shows the options of each.
+const SHOWN_MAX: usize = 16;
+
+impl Config {
+    /// Logs the version and the options in effect. The password is not among them.
+    pub fn log_summary(&self) {
+        info!(target: NOTICE, "{}", self.summary());
+        for vhost in &self.vhosts {
+            if self.vhosts.len() <= SHOWN_MAX {
+                info!("{}", vhost.summary());
+            } else {
+                debug!("{}", vhost.summary());
+            }
+        }
+    }
+
+    fn summary(&self) -> String {
+        let mut line = format!("carpd {} starts", env!("CARGO_PKG_VERSION"));
+        match self.vhosts.len() {
+            1 => add(&mut line, " with 1 virtual host"),
+            count => add(&mut line, format_args!(" with {count} virtual hosts")),
+        }
+        add(
+            &mut line,
+            format_args!(": datapath {}", name(self.datapath)),
+        );
+        add(&mut line, format_args!(", fence {}", name(self.fence)));
+        match self.lease {
+            Lease::Auto => add(&mut line, ", lease auto"),
+            Lease::Fixed(lease) => add(&mut line, format_args!(", lease {} s", lease.as_secs())),
+            Lease::Off => add(&mut line, ", no lease"),
+        }
+        let flags = [
+            (self.wait_interface, "wait-interface"),
+            (self.realtime, "realtime"),
+            (self.debug, "debug"),
+        ];
+        add_flags(&mut line, &flags);
+        line
+    }
+}
+
+impl VhostConfig {
+    fn summary(&self) -> String {
+        let mut line = format!("{} id {}:", self.interface, self.vhid);
+        for address in &self.addresses {
+            let (ip, prefix) = (address.address, address.prefix);
+            add(&mut line, format_args!(" {ip}/{prefix},"));
+        }
+        let (advbase, advskew, deadratio) = (self.advbase.0, self.advskew.0, self.deadratio.get());
+        let (profile, group) = (profile(self.profile), self.group);
+        add(
+            &mut line,
+            format_args!(
+                " advbase {advbase}, advskew {advskew}, deadratio {deadratio}, profile {profile}, group {group}"
+            ),
+        );
+        if let Some(source) = self.source {
+            add(&mut line, format_args!(", source {source}"));
+        }
+        let flags = [
+            (self.preempt, "preempt"),
+            (self.strict_counter, "strict-counter"),
+            (self.no_openbsd, "no-openbsd"),
+            (self.broadcast, "nomcast"),
+            (self.ignore_carrier, "ignoreifstate"),
+            (self.neutral, "neutral"),
+            (self.release_at_exit, "shutdown"),
+            (
+                self.ownership == Ownership::Native,
+                "carpd owns the address",
+            ),
+            (
+                self.ownership == Ownership::Scripts,
+                "the scripts own the address",
+            ),
+        ];
+        add_flags(&mut line, &flags);
+        let scripts = [
+            ("upscript", &self.scripts.up),
+            ("downscript", &self.scripts.down),
+        ];
+        for (option, script) in scripts {
+            if let Some(script) = script {
+                add(&mut line, format_args!(", {option} {}", script.display()));
+            }
+        }
+        line
+    }
+}
+
+/// As it is spelled on the command line.
+fn name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+const fn profile(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Ucarp => "ucarp",
+        Profile::FreeBsd => "freebsd",
+        Profile::OpenBsd => "openbsd",
+    }
+}
+
+/// Those that are given.
+fn add_flags(line: &mut String, flags: &[(bool, &str)]) {
+    for (_, flag) in flags.iter().filter(|(given, _)| *given) {
+        add(line, format_args!(", {flag}"));
+    }
+}
+
+fn add(line: &mut String, text: impl Display) {
+    write!(line, "{text}").expect("writing to a String cannot fail");
+}

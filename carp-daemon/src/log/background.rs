@@ -1,0 +1,257 @@
+//! A destination of lines, written to by a thread of its own, so that nothing waits for it but that thread.
+//!
+//! A pipe whose reader stopped, a terminal that was halted, a log daemon that hangs: where the thread cannot go on, lines
+//! queue up to a bound, are counted beyond it, and the count is written once there is room again.
+//!
+//! The thread lasts as long as the destination is used, and gives up every privilege before its first line.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+
+use super::line::Line;
+use crate::privileges;
+
+/// Text that may wait for one destination. Unit: bytes. Ten thousand ordinary lines.
+const QUEUE_MAX: usize = 2 * 1024 * 1024;
+
+/// How long the thread waits for room before it gives a line up.
+const PATIENCE: u16 = 1000;
+
+/// Time between two attempts to write that lines were lost, while there is nothing else to write.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Of the thread. Unit: bytes.
+const STACK: usize = 128 * 1024;
+
+/// Where lines end.
+pub trait Destination: Send + 'static {
+    /// Writes one line; drops and counts it when there is no room within `patience`.
+    fn write(&mut self, line: &Line, patience: PollTimeout);
+
+    /// Says how many lines were lost, if any were. Whether that could not be said yet.
+    fn settle(&mut self) -> bool;
+}
+
+/// The calling side of a destination.
+#[derive(Debug)]
+pub struct Output {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Locked for a few instructions only.
+    queue: Mutex<Queue>,
+    /// There are lines.
+    filled: Condvar,
+    /// There are none left.
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Line>,
+    /// Of their texts.
+    bytes: usize,
+    /// Lines for which there was no room.
+    lost: u64,
+    /// The thread is at work.
+    is_busy: bool,
+    /// Nothing more will come.
+    is_closed: bool,
+}
+
+impl Output {
+    /// Starts the thread that writes to `destination`.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or it could not give up its privileges.
+    pub fn start(mut destination: impl Destination) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let with = Arc::clone(&shared);
+        let (given_up, outcome) = mpsc::channel();
+        thread::Builder::new()
+            .name("carpd-log".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                let (outcome, may_write) = match privileges::give_up_everything() {
+                    Ok(powerless) => (Ok(()), Some(powerless)),
+                    Err(error) => (Err(error), None),
+                };
+                // Whoever started us waits for it.
+                let _ = given_up.send(outcome);
+                if may_write.is_some() {
+                    with.work(&mut destination);
+                }
+            })?;
+        match outcome.recv() {
+            Ok(outcome) => outcome.map_err(io::Error::other)?,
+            Err(gone) => return Err(io::Error::other(gone)),
+        }
+        Ok(Self { shared })
+    }
+
+    /// Has one line written, soon.
+    pub fn write(&self, line: &Line) {
+        self.shared.push(line.clone());
+    }
+
+    /// Waits until everything is written, but no longer than this.
+    pub fn flush(&self, limit: Duration) {
+        let is_at_work =
+            |queue: &mut Queue| queue.is_busy || !queue.lines.is_empty() || queue.lost > 0;
+        let queue = self.shared.lock();
+        // Timed out or not, there is nothing more to do.
+        let _ = self
+            .shared
+            .emptied
+            .wait_timeout_while(queue, limit, is_at_work);
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.filled.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No code that can panic runs under the lock, so the value is whole even when poisoned.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: Line) {
+        let mut queue = self.lock();
+        if queue.lost > 0 || queue.bytes + line.text.len() > QUEUE_MAX {
+            queue.lost += 1;
+        } else {
+            queue.bytes += line.text.len();
+            queue.lines.push_back(line);
+        }
+        self.filled.notify_one();
+    }
+
+    fn work(&self, destination: &mut impl Destination) {
+        let patience = PollTimeout::from(PATIENCE);
+        let mut owes = false;
+        while let Some((lines, lost)) = self.next(owes) {
+            for line in &lines {
+                destination.write(line, patience);
+            }
+            if lost > 0 {
+                destination.write(&Line::about_losses(lost), patience);
+            }
+            owes = destination.settle();
+        }
+    }
+
+    /// Everything that waits, with the number of lines that were lost after it; nothing when the destination `owes` something
+    /// and it is time to try that. `None` at the end.
+    fn next(&self, owes: bool) -> Option<(VecDeque<Line>, u64)> {
+        let mut queue = self.lock();
+        queue.is_busy = false;
+        self.emptied.notify_all();
+        let is_idle =
+            |queue: &mut Queue| queue.lines.is_empty() && queue.lost == 0 && !queue.is_closed;
+        queue = if owes {
+            let waited = self
+                .filled
+                .wait_timeout_while(queue, SETTLE_INTERVAL, is_idle);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = self.filled.wait_while(queue, is_idle);
+            waited.unwrap_or_else(PoisonError::into_inner)
+        };
+        if queue.is_closed && queue.lines.is_empty() && queue.lost == 0 {
+            return None;
+        }
+        queue.is_busy = true;
+        queue.bytes = 0;
+        Some((
+            std::mem::take(&mut queue.lines),
+            std::mem::take(&mut queue.lost),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Instant;
+
+    use super::super::line::Severity;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Writes a line only when it is allowed to.
+    struct Gate {
+        allowed: Receiver<()>,
+        written: Sender<String>,
+    }
+
+    impl Destination for Gate {
+        fn write(&mut self, line: &Line, _: PollTimeout) {
+            // The test may have ended.
+            let _ = self.allowed.recv();
+            let _ = self.written.send(line.text.clone());
+        }
+
+        fn settle(&mut self) -> bool {
+            false
+        }
+    }
+
+    fn line(text: &str) -> Line {
+        Line::new(Severity::Info, text)
+    }
+
+    #[test]
+    fn a_destination_that_blocks_holds_up_nobody_and_hears_later_what_it_missed() {
+        let ((allow, allowed), (written, lines)) = (channel(), channel());
+        let output = Output::start(Gate { allowed, written }).unwrap();
+        let long = line(&"x".repeat(4000));
+        let many = QUEUE_MAX / 4000;
+        let start = Instant::now();
+        for _ in 0..many * 3 {
+            output.write(&long);
+        }
+        output.flush(Duration::from_millis(10));
+        assert!(start.elapsed() < LONG, "the caller waited");
+        drop(allow);
+        let mut about = None;
+        let mut whole = 0;
+        while about.is_none() {
+            let text = lines.recv_timeout(LONG).unwrap();
+            match text.split_once(" log lines were lost here") {
+                Some((lost, _)) => about = Some(lost.parse::<usize>().unwrap()),
+                None => whole += 1,
+            }
+        }
+        assert_eq!(about.map(|lost| lost + whole), Some(many * 3));
+        // What the thread had taken when the rest began to wait, and the rest.
+        assert!(whole >= many && whole <= 2 * many + 1, "{whole}");
+        output.write(&line("last"));
+        output.flush(LONG);
+        assert_eq!(lines.try_recv().as_deref(), Ok("last"));
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_is_written() {
+        let ((allow, allowed), (written, lines)) = (channel(), channel());
+        let output = Output::start(Gate { allowed, written }).unwrap();
+        output.write(&line("last"));
+        drop(output);
+        drop(allow);
+        assert_eq!(lines.recv_timeout(LONG).as_deref(), Ok("last"));
+        // The thread has ended.
+        assert!(lines.recv_timeout(LONG).is_err());
+    }
+}
