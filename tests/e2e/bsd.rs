@@ -67,11 +67,7 @@ fn longest_silence(pair: &Pair, mark: Mark, begin: Instant) -> Duration {
 fn changes(daemon: &Daemon, line: usize) -> Result<usize> {
     // What it says now comes after what it said before, which may still be on its way.
     daemon.dump()?;
-    let lines = daemon.lines();
-    let new = lines.iter().skip(line);
-    Ok(new
-        .filter(|line| line.text.contains("Switching to state"))
-        .count())
+    Ok(daemon.transitions_since(line))
 }
 
 /// Both are MASTER, apart; they meet, and from then on one of them is MASTER all the time.

@@ -110,12 +110,22 @@ impl Carpd {
         let daemon = self.spawn(host)?;
         daemon.wait_for("Switching to state: BACKUP", Duration::from_secs(10))?;
         let waits_in = format!("/proc/{}/wchan", daemon.pid());
+        let mut function = String::new();
         let outcome = eventually("carpd waits for events", Duration::from_secs(10), || {
             // `ep_poll`, or what it is inlined into (`do_epoll_wait`).
-            let function = fs::read_to_string(&waits_in)?;
+            function = fs::read_to_string(&waits_in)?;
             Ok((function.contains("ep_poll") || function.contains("epoll_wait")).then_some(()))
         });
-        outcome.with_context(|| daemon.transcript())?;
+        outcome.with_context(|| {
+            let seen = match function.as_str() {
+                "" | "0" => format!(
+                    "{waits_in} shows nothing: either carpd never waits, or this kernel hides where a process waits \
+                     (it shows it to who may trace the process, and has CONFIG_KALLSYMS)"
+                ),
+                other => format!("{waits_in} shows {other}"),
+            };
+            format!("{seen}\n{}", daemon.transcript())
+        })?;
         Ok(daemon)
     }
 

@@ -257,6 +257,15 @@ impl Daemon {
         lines
     }
 
+    /// State changes from `mark` on, of a carpd or a ucarp by its own word.
+    #[must_use]
+    pub fn transitions_since(&self, mark: usize) -> usize {
+        let lines = self.lines();
+        let new = lines.iter().skip(mark);
+        new.filter(|line| line.text.contains("Switching to state"))
+            .count()
+    }
+
     /// All output so far, readable.
     #[must_use]
     pub fn transcript(&self) -> String {

@@ -72,12 +72,10 @@ impl Watch {
     ) -> Result<Toll> {
         let sightings = witness.sightings(capture, self.mark);
         ensure!(sightings.len() > 1, "the witness has seen nothing");
-        let changes = daemons.iter().zip(&self.lines).map(|(daemon, line)| {
-            let lines = daemon.lines();
-            let new = lines.iter().skip(*line);
-            new.filter(|line| line.text.contains("Switching to state"))
-                .count()
-        });
+        let changes = daemons
+            .iter()
+            .zip(&self.lines)
+            .map(|(daemon, line)| daemon.transitions_since(*line));
         let outages = client.outages(self.begin);
         Ok(Toll {
             outage: client.longest_outage(self.begin),
