@@ -19,6 +19,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use carp_common::units::Vhid;
 use nix::sys::socket::{
@@ -34,6 +35,9 @@ pub const DIRECTORY: &str = "/run/carpd";
 /// Connections that may wait for an answer at one lock. They are memory that any local user can have us hold.
 const BACKLOG: i32 = 16;
 
+/// How long a start waits for an owner that is stopping.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The names of the sockets of this network namespace; those of abstract ones begin with `@`.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 
@@ -44,6 +48,17 @@ pub enum Error {
     #[error("{what} is already served by {owner}")]
     Busy {
         /// Which virtual host, address or hook, and of which interface.
+        what: String,
+        /// Who that is.
+        owner: Owner,
+    },
+    /// Somebody else serves it, or did, and answers nobody.
+    #[error(
+        "{what} is already served by {owner}, which did not answer within {} s: it is stopping, or hangs",
+        PATIENCE.as_secs()
+    )]
+    Silent {
+        /// Which virtual host or address.
         what: String,
         /// Who that is.
         owner: Owner,
@@ -309,6 +324,24 @@ mod tests {
             last.ends_with("a process that does not say which"),
             "{last}"
         );
+    }
+
+    #[test]
+    fn a_strangers_process_is_named_with_its_user_and_not_believed() {
+        let owner = |pid, uid| Owner {
+            credentials: Some((pid, uid)),
+        };
+        let us = nix::unistd::geteuid().as_raw();
+        let stranger = owner(4711, us + 1);
+        assert!(!stranger.is_trusted() && !Owner::UNKNOWN.is_trusted());
+        assert!(
+            stranger
+                .to_string()
+                .starts_with(&format!("pid 4711 of uid {}", us + 1))
+        );
+        assert!(owner(4711, 0).is_trusted() && owner(4711, us).is_trusted());
+        assert_eq!(owner(4711, us).to_string(), "pid 4711");
+        assert!(owner(0, 0).to_string().contains("container"));
     }
 
     #[test]

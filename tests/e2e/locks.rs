@@ -170,7 +170,10 @@ fn somebody_else_who_has_the_name_is_named() -> Result<()> {
         .enter(|| UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?))??;
     let begun = Instant::now();
     let ended = second(&pair, SLOW)?;
-    let expected = format!("is already served by pid {}", std::process::id());
+    let expected = format!(
+        "is already served by pid {}, which did not answer within 2 s",
+        std::process::id()
+    );
     ensure!(
         ended.status == 2 && ended.stderr.contains(&expected),
         "{ended:?}"

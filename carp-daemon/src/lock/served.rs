@@ -19,12 +19,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, Owner, address_name, bind, vhid_name};
+use super::{Error, Owner, PATIENCE, address_name, bind, vhid_name};
 use crate::io::clock;
 use crate::sys;
 
-/// How long a start waits for an owner that is stopping.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two attempts meanwhile.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -82,7 +80,8 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// [`Error::Same`] when a process with our fingerprint has it; [`Error::Busy`] when another one has, or this one.
+    /// [`Error::Same`] when a process with our fingerprint has it; [`Error::Busy`] when another one has, or this one;
+    /// [`Error::Silent`] when it did not answer a patient one.
     pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), Error> {
         let Wanted {
             ifindex,
@@ -160,6 +159,7 @@ impl Locks {
         deadline: Instant,
     ) -> Result<(), Error> {
         let mut owner = Owner::UNKNOWN;
+        let mut waited = false;
         loop {
             if let Some(listener) = bind(name)? {
                 return self.keep(ifindex, name, listener);
@@ -178,7 +178,16 @@ impl Locks {
                     });
                 }
                 // It did not answer, so it may be about to end.
-                None if !left.is_zero() => thread::sleep(RETRY.min(left)),
+                None if !left.is_zero() => {
+                    waited = true;
+                    thread::sleep(RETRY.min(left));
+                }
+                None if waited => {
+                    return Err(Error::Silent {
+                        what: what.to_owned(),
+                        owner,
+                    });
+                }
                 Some(_) | None => {
                     return Err(Error::Busy {
                         what: what.to_owned(),
