@@ -3,23 +3,23 @@
 //! The kernel carries out a route request inside `sendmsg` and has queued its refusal, if it has one, by the time that
 //! returns. So orders ask for no acknowledgement and never wait: an address is there before the next advertisement
 //! leaves, and a bunch of orders costs one system call and one look for refusals. That keeps thousands of renewals cheap.
+//! rtnetlink's builders write the messages; its connection, made for a task beside the caller, is not needed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::Address;
 use super::message::{self, Body};
@@ -207,17 +207,23 @@ impl Order {
 
 /// Which address it is.
 fn identity(address: &Address) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = match address.address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
+    let &Address {
+        ifindex, prefix, ..
+    } = address;
+    let mut message = match address.address {
+        IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(ifindex)
+            .address(v4, prefix)
+            .build(),
+        IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(ifindex)
+            .address(v6, prefix)
+            .build(),
     };
-    message.header.prefix_len = address.prefix;
-    message.header.index = address.ifindex;
-    message.attributes = vec![
-        AddressAttribute::Local(address.address),
-        AddressAttribute::Address(address.address),
-    ];
+    // A shorter prefix brings one: an earlier run's may still have it.
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
     message
 }
 
@@ -251,23 +257,14 @@ fn lifetime(lease: Option<Duration>) -> CacheInfo {
 
 impl Route {
     fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: AddressFamily::Inet,
-            destination_prefix_length: self.prefix,
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Other(self.protocol),
-            scope: RouteScope::Link,
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![
-            RouteAttribute::Destination(RouteAddress::Inet(self.subnet)),
-            RouteAttribute::Oif(self.ifindex),
-            RouteAttribute::PrefSource(RouteAddress::Inet(self.source)),
-            RouteAttribute::Priority(LAST_METRIC),
-        ];
-        message
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.subnet, self.prefix)
+            .output_interface(self.ifindex)
+            .pref_source(self.source)
+            .priority(LAST_METRIC)
+            .scope(RouteScope::Link)
+            .protocol(RouteProtocol::Other(self.protocol))
+            .build()
     }
 }
 
