@@ -47,10 +47,12 @@ impl Engine {
             at: now,
             reason: Some(transition.reason),
         };
-        if transition.to != State::Master {
+        if transition.to == State::Backup {
             return;
         }
+        // In INIT there is another cause for the interruption.
         if let Some(left) = vhost.stepped_down.take()
+            && transition.to == State::Master
             && vhost
                 .machine
                 .last_heard()
