@@ -8,7 +8,7 @@
 //! them, authentication first, is [`crate::guard`]'s.
 //!
 //! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
-//! [`Carried::claimed_address`] says which.
+//! [`Carried::claimed_address`] says which; [`spoken_address`] says for which address a packet speaks that the host sends.
 //!
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
@@ -561,5 +561,7 @@ pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 }
 
 mod fence;
+
+pub use fence::{Claim, spoken_address};
 #[cfg(test)]
 mod tests;

@@ -43,8 +43,10 @@ pub const FENCE_MAP: &str = "FENCE";
 pub const SUSPECTS_MAP: &str = "SUSPECTS";
 /// Name of the XDP program.
 pub const XDP_PROGRAM: &str = "carpd_xdp";
-/// Name of the tcx program.
+/// Name of the tcx program at ingress.
 pub const TCX_PROGRAM: &str = "carpd_tcx";
+/// Name of the tcx program at egress.
+pub const EGRESS_PROGRAM: &str = "carpd_egress";
 /// Name of the read-only `u32` global that switches the program's log on: anything but 0 does.
 pub const DEBUG_GLOBAL: &str = "DEBUG";
 /// Name of the read-only `u32` global that makes the fence cover every packet to a fenced address: anything but 0 does.
@@ -154,15 +156,11 @@ impl KernelKeys {
 }
 
 /// `FENCE` key: an address that the host answers for while it is MASTER.
+///
+/// The address alone: a host answers for its addresses on every interface and in every VLAN, so it must be silent there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FenceKey {
-    /// Interface the question arrives on.
-    pub ifindex: u32,
-    /// VLAN id, as in [`VhostKey::vlan`].
-    pub vlan: u16,
-    /// Second VLAN id, as in [`VhostKey::inner_vlan`].
-    pub inner_vlan: u16,
     /// The address, IPv4 in the first four bytes and zeros after it.
     pub address: [u8; 16],
     /// [`FAMILY_INET`] or [`FAMILY_INET6`].
@@ -172,29 +170,30 @@ pub struct FenceKey {
 }
 
 impl FenceKey {
-    /// The address.
+    /// The key of an address.
     #[must_use]
-    pub fn address(&self) -> IpAddr {
-        address(self.family, self.address)
-    }
-
-    /// The key of an address on a link: `vlan` 0 for the untagged traffic of the interface.
-    #[must_use]
-    pub const fn new(ifindex: u32, vlan: u16, address: IpAddr) -> Self {
+    pub const fn new(address: IpAddr) -> Self {
         let (family, address) = match address {
             IpAddr::V4(address) => (FAMILY_INET, crate::classify::widen(address.octets())),
             IpAddr::V6(address) => (FAMILY_INET6, address.octets()),
         };
         Self {
-            ifindex,
-            vlan,
-            inner_vlan: 0,
             address,
             family,
             _pad: [0; 3],
         }
     }
+
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        address(self.family, self.address)
+    }
 }
+
+/// How many addresses can be fenced. One map for every carpd of a network namespace, so made large; its memory is only
+/// taken when it is used.
+pub const FENCE_ENTRIES_MAX: u32 = 16 * 1024;
 
 /// `FENCE` value. An entry is there while the host is MASTER, and afterwards until the address is gone.
 #[repr(C)]
@@ -203,10 +202,15 @@ pub struct FenceValue {
     /// From when on the host no longer answers for the address, unless the daemon moved it forward in time: another host
     /// may have taken over. On the clock of [`crate::time`].
     pub deadline_ns: u64,
-    /// Whose address it is: for a later start, which finds out whether that one's daemon lives. The program does not look.
-    pub vhid: u32,
+    /// Interface of the virtual host that the address belongs to. With the vhid it tells a later start whose entry this
+    /// is, and so whether that daemon lives. The program does not look.
+    pub ifindex: u32,
+    /// Its vhid.
+    pub vhid: u8,
+    /// Not 0: the fence covers every IP packet to and from the address (`--fence all`).
+    pub every_packet: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: [u8; 2],
 }
 
 /// One advertisement that passed every check the kernel side makes; the ring buffer's record.
@@ -311,7 +315,7 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 const _: () = assert!(size_of::<VhostKey>() == 12);
 const _: () = assert!(size_of::<VhostValue>() == 48);
 const _: () = assert!(size_of::<KernelKeys>() == 4 * 304);
-const _: () = assert!(size_of::<FenceKey>() == 28);
+const _: () = assert!(size_of::<FenceKey>() == 20);
 const _: () = assert!(size_of::<FenceValue>() == 16);
 const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
 
@@ -345,7 +349,8 @@ pub enum Counter {
     DroppedDuplicate,
     /// Authentic and no duplicate, but more than the daemon wants to hear: replays of a collection of captured ones.
     DroppedRateLimited,
-    /// A question for an address, or with `--fence all` a packet to it, that the host may no longer answer for.
+    /// A question for an address that the host may no longer answer for, or something it would say in its name; with
+    /// `--fence all` any packet to or from it.
     DroppedFenced,
     /// From our own address, or no accepted digest matches, but the daemon was given it, once in a while, to warn of it. The
     /// daemon counts it by what it finds.

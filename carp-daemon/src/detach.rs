@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs};
+use carp_common::shared::EGRESS_PROGRAM;
+
+use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
 use crate::io::netlink::Requests;
 use crate::lock;
 
@@ -38,26 +40,34 @@ pub enum Error {
 /// # Errors
 /// When the interface does not exist, or the system refuses.
 pub fn from(interface: &str) -> Result<Removal, Error> {
-    let pins = Pins::existing()?;
+    let pins = Pins::existing();
     pins.remove_dead();
     let mut requests = Requests::new().map_err(Error::Links)?;
     let links = requests.links().map_err(Error::Links)?;
     let Some(link) = links.into_iter().find(|link| link.is_called(interface)) else {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
-    let removal = pins.remove_unowned(link.index, interface);
+    let mut removal = pins.remove_unowned(link.index, interface);
     if let Some(mut fences) = pins.fence_table().as_deref().and_then(FenceTable::pinned) {
         let held = lock::Held::look()?;
         for fenced in fences.on(link.index) {
-            if !held.serves(link.index, fenced.vhid) {
+            if !held.serves(link.index, fenced.owner.vhid) {
                 // What cannot be removed goes with the last program.
-                let _ = fences.clear(link.index, fenced.address);
+                let _ = fences.clear(fenced);
             }
+        }
+        if fences.all().is_empty() && pins.egress().is_some_and(|it| remove_unused_egress(&it)) {
+            removal.removed.push("egress".to_owned());
         }
     }
     // Asked again: what was removed is listed no more.
     let now = requests.link(link.index).map_err(Error::Links)?;
-    match attached_programs(&now).into_iter().next() {
+    let mut attached = attached_programs(&now);
+    // A living carpd elsewhere in the network namespace covers this interface too.
+    if pins.egress().is_some_and(|it| it.is_dir()) {
+        attached.retain(|name| name != EGRESS_PROGRAM);
+    }
+    match attached.into_iter().next() {
         Some(program) if removal.refused.is_empty() => Err(Error::Elsewhere {
             program,
             interface: interface.to_owned(),

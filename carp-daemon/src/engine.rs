@@ -180,7 +180,7 @@ pub async fn run(
     })?;
     let mut engine = Engine::start(config)?;
     if let Err(error) = on_ready() {
-        engine.datapath.close();
+        engine.close_datapath();
         return Err(error.into());
     }
     let outcome = engine.serve(&mut signals).await;
@@ -269,7 +269,7 @@ impl Engine {
         let links = requests.links().map_err(system("list links"))?;
         let locks = Locks::new(config.fingerprint()).map_err(system("watch its locks"))?;
         interface::take_present_names(&mut config.vhosts, &links);
-        let datapath = Datapath::new(&config)?;
+        let datapath = Datapath::new(&config);
         let (completions, scripts) = mpsc::unbounded_channel();
         let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);
         let memories = Memories::open(config.state_directory.as_ref(), &vhosts, now);
@@ -311,7 +311,7 @@ impl Engine {
         match engine.open() {
             Ok(()) => Ok(engine),
             Err(error) => {
-                engine.datapath.close();
+                engine.close_datapath();
                 Err(error)
             }
         }
@@ -336,6 +336,7 @@ impl Engine {
             self.find_at_start(interface)?;
         }
         self.datapath.prepare()?;
+        self.datapath.cover(&self.links);
         // Loading and attaching took a while; listening begins now.
         let now = clock::now();
         for interface in 0..self.interfaces.len() {
@@ -558,7 +559,7 @@ impl Engine {
         for vhost in 0..self.vhosts.len() {
             self.remove_fence(vhost);
         }
-        self.datapath.close();
+        self.close_datapath();
         // Dropping the engine leaves the groups and releases the locks.
     }
 }

@@ -237,19 +237,6 @@ fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
     })
 }
 
-/// Which network namespace the calling thread is in: a pair that is unique on the machine. An interface's name or index
-/// means something only inside it.
-///
-/// # Errors
-///
-/// When `/proc` is not there.
-pub fn namespace() -> Result<(u64, u64), Error> {
-    const NAMESPACE: &str = "/proc/thread-self/ns/net";
-    let namespace = fs::metadata(NAMESPACE)
-        .map_err(|source| file_error("identify", Path::new(NAMESPACE), source))?;
-    Ok((namespace.dev(), namespace.ino()))
-}
-
 /// [`DIRECTORY`], which is there now and ours; or, for root, that of the user whom carpd runs as here.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -145,6 +146,27 @@ impl PacketAuxdata {
             vlan_tci: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan_tci),
         })
     }
+}
+
+/// The network namespace of the calling thread: a number that the kernel never gives a second time. Kernel 5.14.
+///
+/// # Errors
+/// What `socket(2)` or `getsockopt(2)` answers, ENOPROTOOPT on older kernels.
+pub fn network_cookie() -> io::Result<u64> {
+    let socket = UnixDatagram::unbound()?;
+    let mut cookie = 0_u64;
+    let mut length = length_of::<u64>();
+    // SAFETY: both pointers are valid for writes of their sizes, and any bytes make a valid `u64`.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    check(status).map(|()| cookie)
 }
 
 /// Opens what is pinned in a bpffs.

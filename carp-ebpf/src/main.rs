@@ -17,12 +17,12 @@ mod refuse;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use carp_common::classify::{Carried, Frame, Ingress, Place, Rejection, Verdict};
+use carp_common::classify::{Carried, Frame, Ingress, Place, Rejection, Verdict, spoken_address};
 use carp_common::guard::Repetition;
 use carp_common::shared::Counter;
 use carp_common::units::Family;
 
-use packet::{Packet, Skb};
+use packet::{NetworkPacket, Packet, Skb};
 use refuse::carpd_refuse;
 
 /// On to the next tcx program, and to the stack after the last (linux/bpf.h, `enum tcx_action_base`).
@@ -68,7 +68,24 @@ fn carpd_tcx(context: TcContext) -> i32 {
     }
 }
 
-/// Counts, publishes and decides: the same for every hook.
+/// tcx, at egress, on every interface: what the host itself says.
+///
+/// What it forwards or bridges for others passes: the new MASTER's ARP may come through here.
+#[classifier]
+fn carpd_egress(context: TcContext) -> i32 {
+    let skb = Skb(&context);
+    let packet = NetworkPacket(&context);
+    let Some(claim) = spoken_address(&packet, skb.protocol(), maps::FENCE_ALL.load() != 0) else {
+        return TCX_NEXT;
+    };
+    if skb.was_received() || !maps::is_fenced(&claim) {
+        return TCX_NEXT;
+    }
+    maps::count(Counter::DroppedFenced);
+    TCX_DROP
+}
+
+/// Counts, publishes and decides: the same for every hook at ingress.
 ///
 /// `sight` is for a look at any frame; `frame` brings one of protocol 112 where all of it can be read at once.
 #[inline(always)]
@@ -76,9 +93,10 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
     let Some(carried) = Carried::find(sight, ingress) else {
         return Fate::Pass;
     };
-    if let Some(key) = carried.claimed_address(sight, maps::FENCE_ALL.load() != 0)
-        && maps::is_fenced(&key)
-    {
+    if carried.has_more_tags() {
+        return handle_many_tags(carried, sight);
+    }
+    if asks_for_a_fenced_address(&carried, sight) {
         maps::count(Counter::DroppedFenced);
         return Fate::Drop;
     }
@@ -129,6 +147,26 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             }
         }
     }
+}
+
+/// Whether the host must not hear it.
+#[inline(always)]
+fn asks_for_a_fenced_address(carried: &Carried, sight: &impl Frame) -> bool {
+    let claim = carried.claimed_address(sight, maps::FENCE_ALL.load() != 0);
+    claim.is_some_and(|claim| maps::is_fenced(&claim))
+}
+
+/// Behind more tags than an advertisement has. More than can be looked behind nobody sends but to get past the fence.
+#[inline(always)]
+fn handle_many_tags(carried: Carried, sight: &impl Frame) -> Fate {
+    let Some(carried) = carried.behind_more_tags(sight) else {
+        return Fate::Pass;
+    };
+    if carried.has_more_tags() || asks_for_a_fenced_address(&carried, sight) {
+        maps::count(Counter::DroppedFenced);
+        return Fate::Drop;
+    }
+    Fate::Pass
 }
 
 /// Lets the guard judge a well-formed advertisement, unless it is from our own address, and hands it to the daemon; how

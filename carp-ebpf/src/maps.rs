@@ -5,10 +5,11 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use carp_common::classify::Claim;
 use carp_common::guard::{History, is_authentic};
 use carp_common::shared::{
-    AdvertisementEvent, Counter, FenceKey, FenceValue, KernelKeys, VHOST_CONFIGURED, VhostKey,
-    VhostValue,
+    AdvertisementEvent, Counter, FENCE_ENTRIES_MAX, FenceKey, FenceValue, KernelKeys,
+    VHOST_CONFIGURED, VhostKey, VhostValue,
 };
 
 /// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.
@@ -26,11 +27,10 @@ static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
 #[map]
 static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
 
-/// Addresses that this host answers for only until a deadline. One map for every carpd of a network namespace, so made
-/// large, and its memory is only taken when it is used.
+/// Addresses that this host answers for only until a deadline.
 #[map]
 static FENCE: HashMap<FenceKey, FenceValue> =
-    HashMap::with_max_entries(16 * 1024, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(FENCE_ENTRIES_MAX, BPF_F_NO_PREALLOC);
 
 /// One advertisement at a time.
 #[map]
@@ -55,8 +55,8 @@ static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[unsafe(no_mangle)]
 pub static DEBUG: Global<u32> = Global::new(0);
 
-/// Whether the fence is about every packet to a fenced address, not only about questions for it. Set before loading,
-/// likewise.
+/// Whether the fence is about every packet to and from a fenced address, not only about ARP and neighbour discovery. Set
+/// before loading, likewise.
 #[unsafe(no_mangle)]
 pub static FENCE_ALL: Global<u32> = Global::new(0);
 
@@ -74,11 +74,13 @@ pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
     (value.flags & VHOST_CONFIGURED != 0).then_some(value)
 }
 
-/// Whether the time to answer for an address is over.
+/// Whether the time to answer for an address, or to speak in its name, is over.
 #[inline(always)]
-pub fn is_fenced(key: &FenceKey) -> bool {
+pub fn is_fenced(claim: &Claim) -> bool {
     // SAFETY: as above.
-    unsafe { FENCE.get(key) }.is_some_and(|fence| now_ns() > fence.deadline_ns)
+    unsafe { FENCE.get(&claim.key) }.is_some_and(|fence| {
+        now_ns() > fence.deadline_ns && (claim.resolves || fence.every_packet != 0)
+    })
 }
 
 /// Adds one to a counter of this CPU.

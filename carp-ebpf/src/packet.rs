@@ -1,5 +1,7 @@
 //! Bounds-checked packet access; the only pointer arithmetic.
 
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_NET;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use carp_common::classify::Frame;
 
@@ -82,11 +84,50 @@ impl Skb<'_> {
         (present != 0).then_some(tag as u16)
     }
 
+    /// The EtherType behind all tags, as the kernel knows it: right on devices without an Ethernet header too.
+    #[inline(always)]
+    pub fn protocol(&self) -> u16 {
+        // SAFETY: as above.
+        let protocol = unsafe { (*self.0.skb.skb).protocol };
+        #[expect(clippy::cast_possible_truncation, reason = "16 bits in a field of 32")]
+        u16::from_be(protocol as u16)
+    }
+
+    /// Whether it came in from an interface, and is forwarded or bridged; otherwise the host itself made it.
+    #[inline(always)]
+    pub fn was_received(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0.skb.skb).ingress_ifindex != 0 }
+    }
+
     /// The device that is receiving.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.0.skb.skb).ifindex }
+    }
+}
+
+/// A packet buffer from its network header on, whatever stands before.
+pub struct NetworkPacket<'a>(pub &'a TcContext);
+
+impl Frame for NetworkPacket<'_> {
+    #[inline(always)]
+    fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let skb = self.0.skb.skb.cast_const().cast();
+        #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
+        // SAFETY: the context of a running program, and `N` bytes of ours for the `N` asked for.
+        let status = unsafe {
+            bpf_skb_load_bytes_relative(
+                skb,
+                offset as u32,
+                (&raw mut bytes).cast(),
+                N as u32,
+                BPF_HDR_START_NET,
+            )
+        };
+        (status == 0).then_some(bytes)
     }
 }
 

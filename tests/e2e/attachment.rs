@@ -1,7 +1,6 @@
 //! Where the kernel program is attached, and how long it stays there.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,10 +25,8 @@ fn stranger(rung: &str) -> Result<Carpd> {
 /// Where carpd pins what it attaches to an interface of a host.
 fn place(host: &Host, interface: &str) -> Result<PathBuf> {
     host.enter(|| {
-        let namespace = fs::metadata("/proc/thread-self/ns/net")?;
         let index = nix::net::if_::if_nametoindex(interface)?;
-        let name = format!("{}:{}:{index}", namespace.dev(), namespace.ino());
-        Ok(PathBuf::from("/run/carpd/bpf").join(name))
+        Ok(Network::current()?.pin(&index.to_string()))
     })?
 }
 

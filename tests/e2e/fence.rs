@@ -1,6 +1,8 @@
 //! The MASTER's daemon is killed or stopped: its kernel falls silent before another host takes over.
 
+mod holes;
 mod leftovers;
+mod oracle;
 mod sandbox;
 mod units;
 

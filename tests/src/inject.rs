@@ -42,7 +42,15 @@ impl Injector {
     /// # Errors
     /// When a packet socket cannot be had.
     pub fn towards(host: &Host) -> Result<Self> {
-        let port = host.port("eth0");
+        Self::towards_interface(host, "eth0")
+    }
+
+    /// The same towards another of its interfaces.
+    ///
+    /// # Errors
+    /// As [`Injector::towards`].
+    pub fn towards_interface(host: &Host, interface: &str) -> Result<Self> {
+        let port = host.port(interface);
         let socket = host.switch().enter(|| packet_socket(&port))??;
         Ok(Self { socket })
     }

@@ -177,6 +177,14 @@ impl Lab {
         Capture::open(&self.switch)
     }
 
+    /// `ip ARGUMENTS` beside the hosts, split at blanks.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn switch_ip(&self, arguments: &str) -> Result<String> {
+        self.switch.ip(arguments)
+    }
+
     /// The namespaces made so far, for whoever has to clean up after a lab that cannot be dropped (a signal
     /// handler): hand them to [`cleanup`].
     #[must_use]
@@ -480,6 +488,12 @@ fn port_name(host: &str, interface: &str) -> String {
 }
 
 impl Namespace {
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+        }
+    }
+
     pub(crate) fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(move || {

@@ -11,6 +11,7 @@
 //! | [`inject`] | raw frames out of a host |
 //! | [`attacker`] | somebody who records advertisements and sends them again |
 //! | [`attack`] | what he can do with them |
+//! | [`oracle`] | what makes a kernel speak in an address's name |
 //! | [`bsd`] | a model of a BSD kernel's CARP, on real frames |
 //! | [`flood`] | as many of them as a core can send |
 //! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
@@ -40,6 +41,7 @@ pub mod flood;
 pub mod inject;
 pub mod lab;
 pub mod machine;
+pub mod oracle;
 pub mod packet;
 pub mod process;
 pub mod residue;

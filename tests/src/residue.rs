@@ -1,4 +1,4 @@
-//! What a carpd that was killed leaves under `/run/carpd`: its locks, and the programs it pinned.
+//! What a carpd that was killed leaves under `/run/carpd`: the programs it pinned.
 //!
 //! On a router the next start takes that over. Here there is none: the network namespace goes, its number may be given to
 //! another one, and what is left would be that one's.
@@ -6,20 +6,34 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::NETNS_DIR;
+use nix::libc;
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, sockopt_impl};
 
-/// The locks, and the bpffs with the pins.
-const DIRECTORIES: [&str; 2] = ["/run/carpd", "/run/carpd/bpf"];
+use crate::lab::Namespace;
 
-/// A network namespace as carpd names it in files: device and inode. Unique while the namespace lives.
+/// The bpffs with the pins.
+const DIRECTORY: &str = "/run/carpd/bpf";
+
+sockopt_impl!(
+    /// The number that the kernel gives a network namespace, and never a second time.
+    Cookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// A network namespace, which carpd names by its cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
-    device: u64,
     inode: u64,
+    cookie: u64,
 }
 
 impl Network {
@@ -28,19 +42,38 @@ impl Network {
     /// # Errors
     /// When there is none of that name.
     pub fn named(name: &str) -> io::Result<Self> {
-        let namespace = fs::metadata(Path::new(NETNS_DIR).join(name))?;
+        Namespace::named(name).enter(Self::current)?
+    }
+
+    /// Of the calling thread.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn current() -> io::Result<Self> {
+        let namespace = fs::metadata("/proc/thread-self/ns/net")?;
         Ok(Self {
-            device: namespace.dev(),
             inode: namespace.ino(),
+            cookie: getsockopt(&UnixDatagram::unbound()?, Cookie)?,
         })
+    }
+
+    /// Its inode, which a later namespace may get as well.
+    #[must_use]
+    pub const fn inode(self) -> u64 {
+        self.inode
+    }
+
+    /// Where carpd pins something of a namespace: what belongs to an interface by its index, `egress`, `fence-2`.
+    #[must_use]
+    pub fn pin(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{DIRECTORY}/{}:{name}", self.cookie))
     }
 
     /// What carpd has left, or still has, there.
     #[must_use]
     pub fn residue(self) -> Vec<PathBuf> {
-        let entries = DIRECTORIES.iter().filter_map(|it| fs::read_dir(it).ok());
+        let entries = fs::read_dir(DIRECTORY).into_iter().flatten();
         entries
-            .flatten()
             .filter_map(Result::ok)
             .filter(|entry| self.is_in(&entry.file_name().to_string_lossy()))
             .map(|entry| entry.path())
@@ -69,11 +102,10 @@ impl Network {
         Ok(())
     }
 
-    /// Whether a file's name, parts between colons, has our two numbers side by side.
+    /// Whether a file's name begins with our cookie, before a colon.
     fn is_in(self, name: &str) -> bool {
-        let parts: Vec<_> = name.split(':').map(str::parse).collect();
-        let ours = [Ok(self.device), Ok(self.inode)];
-        parts.windows(2).any(|pair| pair == ours)
+        let owner = name.split_once(':').map(|(owner, _)| owner.parse());
+        owner == Some(Ok(self.cookie))
     }
 }
 
@@ -82,26 +114,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_ours_by_both_numbers() {
+    fn a_name_is_ours_by_its_cookie() {
         let network = Network {
-            device: 4,
             inode: 4026532177,
+            cookie: 12289,
         };
-        for ours in [
-            "4:4026532177:2",
-            "lock:4:4026532177:2:xdp",
-            "4:4026532177",
-            "lock:4:4026532177:eth0:7",
-        ] {
+        for ours in ["12289:2", "12289:egress", "12289:fence-2"] {
             assert!(network.is_in(ours), "{ours}");
         }
-        for other in [
-            "4:4026532178:2",
-            "lock:4:40265321770:2:xdp",
-            "lock:5:4026532177:eth0:7",
-            "bpf",
-            "lock:4:7:4026532177",
-        ] {
+        for other in ["12288:2", "122890:2", "4026532177:2", "bpf", "12289"] {
             assert!(!network.is_in(other), "{other}");
         }
     }

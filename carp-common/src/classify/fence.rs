@@ -1,24 +1,80 @@
-//! Which address a frame asks for: what the fence is about.
+//! Which address a frame asks for or speaks for: what the fence is about.
 //!
 //! Neighbours find a host by ARP requests (probes and announcements are requests too) and by IPv6 neighbour solicitations.
-//! A host that no longer hears them answers none, and is forgotten.
+//! A host that does not hear them answers none, and is forgotten. What it says itself counts as much: the sender of its own
+//! ARP requests is believed by everyone who hears them.
 
 use super::{Carried, Frame, widen};
 use crate::shared::{FAMILY_INET, FAMILY_INET6, FenceKey};
 use crate::wire::arp;
 use crate::wire::ether;
 use crate::wire::ip::{
-    IPV4_DESTINATION_OFFSET, IPV6_DESTINATION_OFFSET, IPV6_HEADER_LEN, IPV6_NEXT_HEADER_OFFSET,
+    IPV4_DESTINATION_OFFSET, IPV4_SOURCE_OFFSET, IPV6_DESTINATION_OFFSET, IPV6_HEADER_LEN,
+    IPV6_NEXT_HEADER_OFFSET, IPV6_SOURCE_OFFSET,
 };
 
 /// IPv6 next header of ICMPv6 (RFC 4443).
 const ICMPV6: u8 = 58;
 /// ICMPv6 type of a neighbour solicitation (RFC 4861, section 4.3).
 const NEIGHBOUR_SOLICITATION: u8 = 135;
-/// Where its target address is, from the ICMPv6 header on.
-const SOLICITED_TARGET_OFFSET: usize = 8;
+/// ICMPv6 type of a neighbour advertisement (RFC 4861, section 4.4).
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// Where the target address of either is, from the ICMPv6 header on.
+const TARGET_OFFSET: usize = 8;
+
+/// The address that a frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The address.
+    pub key: FenceKey,
+    /// By ARP or neighbour discovery, which every fence covers; otherwise it is an IP packet.
+    pub resolves: bool,
+}
+
+impl Claim {
+    #[inline(always)]
+    const fn new(family: u8, address: [u8; 16], resolves: bool) -> Self {
+        Self {
+            key: FenceKey {
+                address,
+                family,
+                _pad: [0; 3],
+            },
+            resolves,
+        }
+    }
+}
 
 impl Carried {
+    /// Tags that are looked behind for a question. Linux answers behind any number of them, as long as each only carries a
+    /// priority.
+    pub const TAGS_MAX: usize = 8;
+
+    /// Whether there is another tag behind those that [`Carried::find`] looks behind.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_more_tags(&self) -> bool {
+        ether::is_tag(self.ether_type)
+    }
+
+    /// Behind up to [`Carried::TAGS_MAX`] tags. `None` when the frame ends before.
+    #[inline(always)]
+    #[must_use]
+    pub fn behind_more_tags<F: Frame + ?Sized>(mut self, frame: &F) -> Option<Self> {
+        // Not a loop, as in `find`.
+        macro_rules! step {
+            ($($number:literal)*) => {$(
+                let _: u8 = $number;
+                if !self.has_more_tags() {
+                    return Some(self);
+                }
+                self.enter_tag(frame)?;
+            )*};
+        }
+        step!(3 4 5 6 7 8);
+        Some(self)
+    }
+
     /// The address that the frame asks the link for; with `every_packet` also the one that an IP packet is sent to. `None`
     /// for everything else, without a look beyond the EtherType of an IPv4 packet and the next header of an IPv6 one.
     ///
@@ -29,45 +85,86 @@ impl Carried {
         &self,
         frame: &F,
         every_packet: bool,
-    ) -> Option<FenceKey> {
-        let (family, address) = match self.ether_type {
+    ) -> Option<Claim> {
+        match self.ether_type {
             ether::TYPE_ARP => {
-                if frame.bytes_at(self.offset) != Some(arp::REQUEST) {
+                let start = frame.bytes_at(self.offset)?;
+                if start != arp::REQUEST && start != arp::REQUEST_IEEE802 {
                     return None;
                 }
                 let target = frame.bytes_at(self.offset + arp::TARGET_IP_OFFSET)?;
-                (FAMILY_INET, widen(target))
+                Some(Claim::new(FAMILY_INET, widen(target), true))
             }
             ether::TYPE_IPV4 if every_packet => {
                 let destination = frame.bytes_at(self.offset + IPV4_DESTINATION_OFFSET)?;
-                (FAMILY_INET, widen(destination))
+                Some(Claim::new(FAMILY_INET, widen(destination), false))
             }
             ether::TYPE_IPV6 => {
-                let offset = if self.is_solicitation(frame) {
-                    IPV6_HEADER_LEN + SOLICITED_TARGET_OFFSET
+                let (offset, resolves) = if self.is_solicitation(frame) {
+                    (IPV6_HEADER_LEN + TARGET_OFFSET, true)
                 } else if every_packet {
-                    IPV6_DESTINATION_OFFSET
+                    (IPV6_DESTINATION_OFFSET, false)
                 } else {
                     return None;
                 };
-                (FAMILY_INET6, frame.bytes_at(self.offset + offset)?)
+                let address = frame.bytes_at(self.offset + offset)?;
+                Some(Claim::new(FAMILY_INET6, address, resolves))
             }
-            _ => return None,
-        };
-        Some(FenceKey {
-            ifindex: self.ingress.ifindex,
-            vlan: self.tags.outer,
-            inner_vlan: self.tags.inner,
-            address,
-            family,
-            _pad: [0; 3],
-        })
+            _ => None,
+        }
     }
 
     #[inline(always)]
     fn is_solicitation<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         frame.bytes_at(self.offset + IPV6_NEXT_HEADER_OFFSET) == Some([ICMPV6])
             && frame.bytes_at(self.offset + IPV6_HEADER_LEN) == Some([NEIGHBOUR_SOLICITATION])
+    }
+}
+
+/// The address in whose name a host speaks with a packet that it sends: as the sender of ARP, of any operation, as the source
+/// of a neighbour solicitation, as the target of an advertisement or of a solicitation without a source; with
+/// `every_packet` also as the source of an IP packet.
+///
+/// `packet` begins with its network header, behind all tags, as the kernel knows it; `ether_type` is the kernel's too.
+/// `None` for everything else, for IPv4 without a look at the packet.
+#[inline(always)]
+#[must_use]
+pub fn spoken_address<F: Frame + ?Sized>(
+    packet: &F,
+    ether_type: u16,
+    every_packet: bool,
+) -> Option<Claim> {
+    match ether_type {
+        ether::TYPE_ARP => {
+            // The kernel uses each device's own hardware type and address length.
+            let [_, _, 0x08, 0x00, hardware_len, 4, _, _] = packet.bytes_at(0)? else {
+                return None;
+            };
+            let sender = packet.bytes_at(arp::ADDRESSES_OFFSET + usize::from(hardware_len))?;
+            Some(Claim::new(FAMILY_INET, widen(sender), true))
+        }
+        ether::TYPE_IPV4 if every_packet => {
+            let source = packet.bytes_at(IPV4_SOURCE_OFFSET)?;
+            Some(Claim::new(FAMILY_INET, widen(source), false))
+        }
+        ether::TYPE_IPV6 => {
+            let discovery = match packet.bytes_at(IPV6_NEXT_HEADER_OFFSET)? {
+                [ICMPV6] => packet.bytes_at(IPV6_HEADER_LEN).map(|[kind]| kind),
+                _ => None,
+            };
+            let is_solicitation = discovery == Some(NEIGHBOUR_SOLICITATION);
+            let is_advertisement = discovery == Some(NEIGHBOUR_ADVERTISEMENT);
+            let resolves = is_solicitation || is_advertisement;
+            if !resolves && !every_packet {
+                return None;
+            }
+            let mut address: [u8; 16] = packet.bytes_at(IPV6_SOURCE_OFFSET)?;
+            if is_advertisement || is_solicitation && address == [0; 16] {
+                address = packet.bytes_at(IPV6_HEADER_LEN + TARGET_OFFSET)?;
+            }
+            Some(Claim::new(FAMILY_INET6, address, resolves))
+        }
+        _ => None,
     }
 }
 
@@ -83,16 +180,40 @@ mod tests {
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
     const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 
-    fn claimed(frame: &[u8], every_packet: bool) -> Option<FenceKey> {
+    fn claimed(frame: &[u8], every_packet: bool) -> Option<Claim> {
         let ingress = Ingress {
             ifindex: 3,
             stripped_tag: None,
         };
-        Carried::find(frame, ingress)?.claimed_address(frame, every_packet)
+        let carried = Carried::find(frame, ingress)?.behind_more_tags(frame)?;
+        carried.claimed_address(frame, every_packet)
     }
 
-    fn key(vlan: u16, address: impl Into<IpAddr>) -> Option<FenceKey> {
-        Some(FenceKey::new(3, vlan, address.into()))
+    /// Of ARP or neighbour discovery.
+    fn resolving(address: impl Into<IpAddr>) -> Option<Claim> {
+        let key = FenceKey::new(address.into());
+        Some(Claim {
+            key,
+            resolves: true,
+        })
+    }
+
+    /// Of an IP packet.
+    fn packet(address: impl Into<IpAddr>) -> Option<Claim> {
+        let key = FenceKey::new(address.into());
+        Some(Claim {
+            key,
+            resolves: false,
+        })
+    }
+
+    /// Behind this many priority tags of either kind.
+    fn tagged(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
+        for number in 0..tags {
+            let tag = [[0x81, 0, 0xe0, 0], [0x88, 0xa8, 0, 0]][number % 2];
+            frame.splice(12..12, tag);
+        }
+        frame
     }
 
     fn request() -> Vec<u8> {
@@ -111,26 +232,54 @@ mod tests {
 
     #[test]
     fn questions_name_their_target() {
-        assert_eq!(claimed(&request(), false), key(0, ADDRESS));
-        assert_eq!(claimed(&solicitation(), false), key(0, ADDRESS6));
+        assert_eq!(claimed(&request(), false), resolving(ADDRESS));
+        assert_eq!(claimed(&solicitation(), false), resolving(ADDRESS6));
         // The target counts, wherever the solicitation is sent to.
-        assert_eq!(claimed(&solicitation(), true), key(0, ADDRESS6));
+        assert_eq!(claimed(&solicitation(), true), resolving(ADDRESS6));
         let mut in_vlan = request();
         in_vlan.splice(12..12, [0x81, 0, 0, 5]);
-        assert_eq!(claimed(&in_vlan, false), key(5, ADDRESS));
+        assert_eq!(
+            claimed(&in_vlan, false),
+            resolving(ADDRESS),
+            "answered there too"
+        );
+        let mut ieee802 = request();
+        ieee802[15] = 6;
+        assert_eq!(claimed(&ieee802, false), resolving(ADDRESS));
+    }
+
+    #[test]
+    fn questions_are_found_behind_eight_tags_and_not_behind_nine() {
+        for (question, claim) in [
+            (request(), resolving(ADDRESS)),
+            (solicitation(), resolving(ADDRESS6)),
+        ] {
+            for tags in 0..=Carried::TAGS_MAX {
+                let frame = tagged(question.clone(), tags);
+                assert_eq!(claimed(&frame, false), claim, "{tags} tags");
+            }
+            let frame = tagged(question, Carried::TAGS_MAX + 1);
+            let ingress = Ingress {
+                ifindex: 3,
+                stripped_tag: None,
+            };
+            let carried = Carried::find(frame.as_slice(), ingress).unwrap();
+            let carried = carried.behind_more_tags(frame.as_slice()).unwrap();
+            assert!(carried.has_more_tags());
+        }
     }
 
     #[test]
     fn packets_name_their_destination_only_when_all_are_asked_about() {
-        let mut packet = solicitation();
-        packet[20] = 6;
-        assert_eq!(claimed(&packet, false), None);
-        assert_eq!(claimed(&packet, true), key(0, Ipv6Addr::from([0xff; 16])));
-        let mut packet = std::vec![0; 14 + 20];
-        packet[12] = 8;
-        packet[30..34].copy_from_slice(&ADDRESS.octets());
-        assert_eq!(claimed(&packet, false), None);
-        assert_eq!(claimed(&packet, true), key(0, ADDRESS));
+        let mut tcp = solicitation();
+        tcp[20] = 6;
+        assert_eq!(claimed(&tcp, false), None);
+        assert_eq!(claimed(&tcp, true), packet(Ipv6Addr::from([0xff; 16])));
+        let mut inet = std::vec![0; 14 + 20];
+        inet[12] = 8;
+        inet[30..34].copy_from_slice(&ADDRESS.octets());
+        assert_eq!(claimed(&inet, false), None);
+        assert_eq!(claimed(&inet, true), packet(ADDRESS));
     }
 
     #[test]
@@ -148,6 +297,66 @@ mod tests {
             let mut frame = request();
             frame[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(claimed(&frame, true), None, "bit {bit}");
+        }
+    }
+
+    /// From the network header on.
+    fn spoken(frame: &[u8], every_packet: bool) -> Option<Claim> {
+        let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
+        spoken_address(&frame[14..], ether_type, every_packet)
+    }
+
+    #[test]
+    fn arp_of_every_operation_and_hardware_speaks_for_its_sender() {
+        for operation in 0..=255 {
+            let mut frame = request();
+            frame[21] = operation;
+            // The target is somebody else.
+            frame[38..42].copy_from_slice(&[192, 0, 2, 1]);
+            assert_eq!(spoken(&frame, false), resolving(ADDRESS), "{operation}");
+        }
+        let mut infiniband = request();
+        infiniband[15] = 32;
+        infiniband[18] = 20;
+        infiniband.splice(22..22, [0; 14]);
+        assert_eq!(spoken(&infiniband, false), resolving(ADDRESS));
+        let mut other_protocol = request();
+        other_protocol[16] = 9;
+        assert_eq!(spoken(&other_protocol, true), None);
+    }
+
+    #[test]
+    fn neighbour_discovery_speaks_for_its_source_or_its_target() {
+        let source = Ipv6Addr::from([0xfe; 16]);
+        assert_eq!(spoken(&solicitation(), false), resolving(source));
+        let mut probe = solicitation();
+        probe[22..38].fill(0);
+        assert_eq!(spoken(&probe, false), resolving(ADDRESS6));
+        let mut advertisement = solicitation();
+        advertisement[54] = NEIGHBOUR_ADVERTISEMENT;
+        assert_eq!(spoken(&advertisement, false), resolving(ADDRESS6));
+        let mut echo = solicitation();
+        echo[54] = 128;
+        assert_eq!(spoken(&echo, false), None);
+        assert_eq!(spoken(&echo, true), packet(source));
+    }
+
+    #[test]
+    fn packets_speak_for_their_source_only_when_all_are_asked_about() {
+        let mut inet = std::vec![0; 14 + 20];
+        inet[12] = 8;
+        inet[26..30].copy_from_slice(&ADDRESS.octets());
+        assert_eq!(spoken(&inet, false), None);
+        assert_eq!(spoken(&inet, true), packet(ADDRESS));
+    }
+
+    #[test]
+    fn truncated_packets_speak_for_nobody() {
+        for length in 14..14 + 18 {
+            assert_eq!(spoken(&request()[..length], false), None, "{length} bytes");
+        }
+        for length in 14..14 + 38 {
+            assert_eq!(spoken(&solicitation()[..length], false), None, "{length}");
         }
     }
 }

@@ -14,6 +14,10 @@ const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 
 /// How a request begins: these, and the operation.
 pub const REQUEST: [u8; 8] = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
+/// The same with the hardware type of IEEE 802 networks, which Linux answers on Ethernet too (`arp_process`).
+pub const REQUEST_IEEE802: [u8; 8] = [0, 6, 0x08, 0x00, 6, 4, 0, 1];
+/// Where the addresses begin: the sender's hardware address.
+pub const ADDRESSES_OFFSET: usize = 8;
 /// Where the target's address is.
 pub const TARGET_IP_OFFSET: usize = 24;
 

@@ -193,7 +193,8 @@ pub struct Arguments {
     )]
     pub datapath: Datapath,
 
-    /// What the kernel drops while a master's daemon is dead, stopped or starved; not with the datapath socket
+    /// What the kernel drops for the addresses while a master's daemon is dead, stopped or starved: ARP and neighbour
+    /// discovery, or every packet; not with the datapath socket
     #[arg(
         long,
         value_enum,

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{Engine, Error};
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
-use crate::io::datapath::{self, Datapath, Fenced};
+use crate::io::datapath::{self, Datapath, Fenced, Owner};
 use crate::io::netlink::Address;
 use crate::io::port::Port;
 use crate::lock;
@@ -55,7 +55,7 @@ impl Engine {
             }
         };
         if stays {
-            self.set_fence(vhost, Instant::ZERO);
+            self.tell_fence(vhost, Datapath::silence);
         } else {
             self.remove_fence(vhost);
         }
@@ -73,7 +73,7 @@ impl Engine {
     /// What an earlier run left stays fenced until the election says whose it is.
     pub(super) fn fence_leftovers(&mut self, vhost: usize) {
         self.vhosts[vhost].fenced = true;
-        self.set_fence(vhost, Instant::ZERO);
+        self.tell_fence(vhost, Datapath::silence);
     }
 
     /// What is fenced already, by an earlier run, stays so until the election says otherwise; and so does what scripts
@@ -112,26 +112,18 @@ impl Engine {
             return;
         };
         let name = wanted.current_name.clone();
-        let configured = |Fenced { address, vhid }: &Fenced| {
+        let configured = |fenced: &Fenced| {
             wanted.vhosts.iter().any(|vhost| {
                 let config = &self.vhosts[*vhost].config;
-                config.vhid == *vhid
+                config.vhid == fenced.owner.vhid
                     && config
                         .addresses
                         .iter()
-                        .any(|known| known.address == *address)
+                        .any(|known| known.address == fenced.address)
             })
         };
-        let is_ours = |Fenced { vhid, .. }: &Fenced| {
-            let mut vhosts = wanted.vhosts.iter();
-            vhosts.any(|vhost| self.vhosts[*vhost].config.vhid == *vhid)
-        };
-        let mut strangers: Vec<Fenced> = self
-            .datapath
-            .fenced(ifindex)
-            .into_iter()
-            .filter(|fenced| !configured(fenced))
-            .collect();
+        let mut strangers = self.datapath.fenced(ifindex);
+        strangers.retain(|fenced| !configured(fenced));
         if strangers.is_empty() {
             return;
         }
@@ -146,8 +138,10 @@ impl Engine {
                 return;
             }
         };
-        strangers.retain(|fenced| is_ours(fenced) || !held.serves(ifindex, fenced.vhid));
-        for Fenced { address, vhid } in strangers {
+        strangers.retain(|fenced| self.is_orphan(fenced, &held));
+        for fenced in strangers {
+            let address = fenced.address;
+            let vhid = fenced.owner.vhid;
             let here = self.addresses.get(&ifindex).into_iter().flatten();
             let left: Vec<Address> = here
                 .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
@@ -173,9 +167,30 @@ impl Engine {
                 );
             } else {
                 // It can be told again with the next address that goes.
-                let _ = self.datapath.unfence(ifindex, address);
+                let _ = self.datapath.unfence(fenced);
             }
         }
+    }
+
+    /// Whether no other process lives that would see to a fenced address: it is ours, or its carpd died.
+    fn is_orphan(&self, fenced: &Fenced, held: &lock::Held) -> bool {
+        let owner = fenced.owner;
+        let is_ours = self.vhosts.iter().any(|vhost| {
+            let port = self.interfaces[vhost.interface].port.as_ref();
+            vhost.config.vhid == owner.vhid
+                && port.is_some_and(|port| port.ifindex() == owner.ifindex)
+        });
+        is_ours || !held.serves(owner.ifindex, owner.vhid)
+    }
+
+    /// Stops listening; what is pinned stays where it still fences an address that nobody sees to.
+    pub(super) fn close_datapath(&mut self) {
+        let mut orphans = self.datapath.all_fenced();
+        // Where it cannot be told who lives, everything stays.
+        if let Ok(held) = lock::Held::look() {
+            orphans.retain(|fenced| self.is_orphan(fenced, &held));
+        }
+        self.datapath.close(&orphans);
     }
 
     fn is_here(&self, address: IpAddr) -> bool {
@@ -184,10 +199,7 @@ impl Engine {
     }
 
     fn set_fence(&mut self, vhost: usize, deadline: Instant) {
-        let vhid = self.vhosts[vhost].config.vhid;
-        self.tell_fence(vhost, |datapath, ifindex, address| {
-            datapath.fence(ifindex, address, vhid, deadline)
-        });
+        self.tell_fence(vhost, |datapath, fenced| datapath.fence(fenced, deadline));
     }
 
     pub(super) fn remove_fence(&mut self, vhost: usize) {
@@ -200,15 +212,20 @@ impl Engine {
     fn tell_fence(
         &mut self,
         vhost: usize,
-        mut tell: impl FnMut(&mut Datapath, u32, IpAddr) -> Result<(), datapath::error::Error>,
+        mut tell: impl FnMut(&mut Datapath, Fenced) -> Result<(), datapath::error::Error>,
     ) {
         let served = &self.vhosts[vhost];
         let Some(port) = &self.interfaces[served.interface].port else {
             return;
         };
+        let owner = Owner {
+            ifindex: port.ifindex(),
+            vhid: served.config.vhid,
+        };
         let mut outcome = Ok(());
-        for address in &served.config.addresses {
-            outcome = outcome.and(tell(&mut self.datapath, port.ifindex(), address.address));
+        for wanted in &served.config.addresses {
+            let address = wanted.address;
+            outcome = outcome.and(tell(&mut self.datapath, Fenced { address, owner }));
         }
         self.check_datapath(vhost, outcome);
     }

@@ -75,6 +75,7 @@ impl Engine {
                 self.follow(interface, now);
             }
         }
+        self.datapath.cover(&self.links);
         let suspects = match changes.overrun {
             false if changes.lost.is_empty() => return,
             false => Suspects::Lost(changes.lost),

@@ -45,7 +45,7 @@ pub fn load_pass(hook: Hook, cycles: usize) -> OwnedFd {
     const EXIT: u64 = 0x95;
     let (program_type, answer) = match hook {
         Hook::Xdp => (BPF_PROG_TYPE_XDP, 0x0000_0002_0000_00b7),
-        Hook::Tcx => (BPF_PROG_TYPE_SCHED_CLS, 0xffff_ffff_0000_00b7),
+        Hook::Tcx | Hook::Egress => (BPF_PROG_TYPE_SCHED_CLS, 0xffff_ffff_0000_00b7),
     };
     let mut instructions = Vec::new();
     if cycles > 0 {

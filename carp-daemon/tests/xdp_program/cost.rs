@@ -107,6 +107,22 @@ fn wide_fence_costs_one_look_into_a_map() {
     assert!(percent <= 1000, "{percent} %");
 }
 
+/// What leaves is most of what a server does: an IPv4 packet is looked at for no longer than its EtherType.
+#[test]
+fn sending_costs_next_to_nothing() {
+    let Some(datapath) = Datapath::load(Hook::Egress) else {
+        return;
+    };
+    let frames = [("IPv4", tcp(), 125), ("IPv6", tcp6(), 250)];
+    for (name, frame, budget) in frames {
+        let percent = percent_of_trivial(&datapath, Hook::Egress, name, &frame, Fate::Pass, budget);
+        assert!(
+            percent <= budget,
+            "sending a TCP packet over {name} costs {percent} %; the budget is {budget} %"
+        );
+    }
+}
+
 /// Medians of interleaved rounds; the best of a few attempts, until one is within the budget: a busy machine makes either
 /// side slower for a while, but never makes ours faster.
 fn percent_of_trivial(
@@ -204,6 +220,7 @@ fn print_price(hook: Hook, frame: &str, side: &str, picos: &[u64]) {
     let hook = match hook {
         Hook::Xdp => "XDP",
         Hook::Tcx => "tcx",
+        Hook::Egress => "egress",
     };
     println!("price: {hook} | {frame} | {side} | {}", samples.join(" "));
 }

@@ -11,9 +11,9 @@ use aya::{Ebpf, EbpfLoader};
 use carp_common::classify::widen;
 use carp_common::guard::History;
 use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, FENCE_MAP, FenceKey, FenceValue,
-    HISTORY_MAP, KEYS_MAP, KernelKeys, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
-    XDP_PROGRAM,
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, EGRESS_PROGRAM, FENCE_MAP,
+    FenceKey, FenceValue, HISTORY_MAP, KEYS_MAP, KernelKeys, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP,
+    VhostKey, VhostValue, XDP_PROGRAM,
 };
 use carp_common::units::{Family, Vhid};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -28,8 +28,11 @@ pub const LOOPBACK: u32 = 1;
 pub enum Hook {
     Xdp,
     Tcx,
+    /// tcx, but for what leaves.
+    Egress,
 }
 
+/// Those for what comes in.
 pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tcx];
 
 /// What became of a frame.
@@ -40,12 +43,23 @@ pub enum Fate {
 }
 
 impl Hook {
+    /// The name of its program.
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => XDP_PROGRAM,
+            Self::Tcx => TCX_PROGRAM,
+            Self::Egress => EGRESS_PROGRAM,
+        }
+    }
+
     /// What the program's answer means there (linux/bpf.h, `enum xdp_action` and `enum tcx_action_base`).
     pub fn fate(self, answer: u32) -> Fate {
         match (self, answer) {
-            (Self::Xdp, 2) | (Self::Tcx, u32::MAX) => Fate::Pass,
-            (Self::Xdp, 1) | (Self::Tcx, 2) => Fate::Drop,
-            (Self::Xdp | Self::Tcx, _) => panic!("{self:?} program answered {answer}"),
+            (Self::Xdp, 2) | (Self::Tcx | Self::Egress, u32::MAX) => Fate::Pass,
+            (Self::Xdp, 1) | (Self::Tcx | Self::Egress, 2) => Fate::Drop,
+            (Self::Xdp | Self::Tcx | Self::Egress, _) => {
+                panic!("{self:?} program answered {answer}")
+            }
         }
     }
 }
@@ -110,8 +124,8 @@ impl Datapath {
                 let xdp: &mut Xdp = found(program.program_mut(XDP_PROGRAM));
                 xdp.load().unwrap();
             }
-            Hook::Tcx => {
-                let tcx: &mut SchedClassifier = found(program.program_mut(TCX_PROGRAM));
+            Hook::Tcx | Hook::Egress => {
+                let tcx: &mut SchedClassifier = found(program.program_mut(hook.program()));
                 tcx.load().unwrap();
             }
         }
@@ -138,18 +152,16 @@ impl Datapath {
     }
 
     pub fn info(&self) -> ProgramInfo {
-        let program = match self.hook {
-            Hook::Xdp => self.program.program(XDP_PROGRAM),
-            Hook::Tcx => self.program.program(TCX_PROGRAM),
-        };
+        let program = self.program.program(self.hook.program());
         program.unwrap().info().unwrap()
     }
 
     /// The program.
     pub fn fd(&self) -> &ProgramFd {
+        let program = self.program.program(self.hook.program());
         match self.hook {
-            Hook::Xdp => found::<&Xdp, _>(self.program.program(XDP_PROGRAM)).fd(),
-            Hook::Tcx => found::<&SchedClassifier, _>(self.program.program(TCX_PROGRAM)).fd(),
+            Hook::Xdp => found::<&Xdp, _>(program).fd(),
+            Hook::Tcx | Hook::Egress => found::<&SchedClassifier, _>(program).fd(),
         }
         .unwrap()
     }
@@ -161,11 +173,10 @@ impl Datapath {
             repeat,
             ..TestRunOptions::new()
         };
+        let program = self.program.program(self.hook.program());
         let result = match self.hook {
-            Hook::Xdp => found::<&Xdp, _>(self.program.program(XDP_PROGRAM)).test_run(options),
-            Hook::Tcx => {
-                found::<&SchedClassifier, _>(self.program.program(TCX_PROGRAM)).test_run(options)
-            }
+            Hook::Xdp => found::<&Xdp, _>(program).test_run(options),
+            Hook::Tcx | Hook::Egress => found::<&SchedClassifier, _>(program).test_run(options),
         }
         .unwrap();
         (self.hook.fate(result.return_value), result.duration)

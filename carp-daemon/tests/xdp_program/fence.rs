@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use carp_common::shared::{FENCE_ALL_GLOBAL, FenceKey, FenceValue};
 use carp_common::wire::arp::Operation;
 
-use crate::datapath::{Datapath, Fate, HOOKS, LOOPBACK};
+use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
 use crate::frames::*;
 use crate::monotonic_ns;
 
@@ -40,15 +40,26 @@ fn icmp6(kind: u8, target: Ipv6Addr) -> Vec<u8> {
 }
 
 fn set(datapath: &mut Datapath, address: impl Into<IpAddr>, deadline_ns: u64) {
-    let key = FenceKey::new(LOOPBACK, 0, address.into());
+    set_for(datapath, address, deadline_ns, false);
+}
+
+fn set_for(
+    datapath: &mut Datapath,
+    address: impl Into<IpAddr>,
+    deadline_ns: u64,
+    every_packet: bool,
+) {
+    let key = FenceKey::new(address.into());
     datapath
         .fence
         .insert(
             key,
             FenceValue {
                 deadline_ns,
+                ifindex: LOOPBACK,
                 vhid: 7,
-                _pad: 0,
+                every_packet: every_packet.into(),
+                _pad: [0; 2],
             },
             0,
         )
@@ -62,6 +73,26 @@ fn questions() -> Vec<(&'static str, Vec<u8>)> {
         ("probe", arp(Operation::Request, unspecified, VIRTUAL)),
         ("announcement", arp(Operation::Request, VIRTUAL, VIRTUAL)),
         ("solicitation", icmp6(135, VIRTUAL6)),
+        ("other hardware", {
+            let mut frame = arp(Operation::Request, SOURCE, VIRTUAL);
+            frame[15] = 6;
+            frame
+        }),
+        (
+            "in a VLAN",
+            tagged(arp(Operation::Request, SOURCE, VIRTUAL), &[[0x81, 0, 0, 5]]),
+        ),
+        (
+            "behind three priority tags",
+            tagged(
+                arp(Operation::Request, SOURCE, VIRTUAL),
+                &[[0x81, 0, 0, 0]; 3],
+            ),
+        ),
+        (
+            "solicitation behind eight priority tags",
+            tagged(icmp6(135, VIRTUAL6), &[[0x88, 0xa8, 0xe0, 0]; 8]),
+        ),
     ]
 }
 
@@ -78,14 +109,17 @@ fn others() -> Vec<(&'static str, Vec<u8>)> {
     let mut cut = arp(Operation::Request, SOURCE, VIRTUAL);
     cut.truncate(14 + 27);
     let mut other_hardware = arp(Operation::Request, SOURCE, VIRTUAL);
-    other_hardware[15] = 6;
-    let in_vlan = tagged(arp(Operation::Request, SOURCE, VIRTUAL), &[[0x81, 0, 0, 5]]);
+    other_hardware[15] = 7;
+    let many_tags = tagged(
+        arp(Operation::Request, VIRTUAL, SOURCE),
+        &[[0x81, 0, 0, 0]; 8],
+    );
     vec![
         ("reply", arp(Operation::Reply, SOURCE, VIRTUAL)),
         ("for another", arp(Operation::Request, VIRTUAL, SOURCE)),
         ("cut short", cut),
         ("other hardware", other_hardware),
-        ("in a VLAN", in_vlan),
+        ("for another, behind eight tags", many_tags),
         ("advertisement", icmp6(136, VIRTUAL6)),
         ("for another, IPv6", icmp6(135, Ipv6Addr::LOCALHOST)),
         (
@@ -130,8 +164,8 @@ fn wide_fence_covers_every_packet_to_the_address() {
             return;
         };
         for (deadline, fate) in [(monotonic_ns() + HOUR_NS, Fate::Pass), (1, Fate::Drop)] {
-            set(&mut datapath, VIRTUAL, deadline);
-            set(&mut datapath, VIRTUAL6, deadline);
+            set_for(&mut datapath, VIRTUAL, deadline, true);
+            set_for(&mut datapath, VIRTUAL6, deadline, true);
             for (name, frame) in questions().into_iter().chain(packets()) {
                 assert_eq!(datapath.run(&frame).0, fate, "{name} on {hook:?}");
             }
@@ -139,6 +173,106 @@ fn wide_fence_covers_every_packet_to_the_address() {
                 assert_eq!(datapath.run(&frame).0, Fate::Pass, "{name} on {hook:?}");
             }
             assert_eq!(datapath.run_afresh(&genuine()).1[1], ("delivered", 1));
+        }
+    }
+}
+
+/// Another carpd's entry, which asks for less.
+#[test]
+fn wide_fence_covers_only_the_addresses_that_want_it() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load_with(hook, &[FENCE_ALL_GLOBAL]) else {
+            return;
+        };
+        set(&mut datapath, VIRTUAL, 1);
+        set(&mut datapath, VIRTUAL6, 1);
+        for (name, frame) in questions() {
+            assert_eq!(datapath.run(&frame).0, Fate::Drop, "{name} on {hook:?}");
+        }
+        for (name, frame) in packets() {
+            assert_eq!(datapath.run(&frame).0, Fate::Pass, "{name} on {hook:?}");
+        }
+    }
+}
+
+#[test]
+fn more_tags_than_can_be_looked_behind_are_dropped() {
+    for hook in HOOKS {
+        let Some(datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let fenced = (Fate::Drop, vec![("dropped-fenced", 1)]);
+        // A test run takes no tag out of the frame, as the kernel does before tcx.
+        let frame = tagged(tcp(), &[[0x81, 0, 0, 0]; 9]);
+        assert_eq!(datapath.run(&frame), fenced, "{hook:?}");
+        let frame = tagged(tcp(), &[[0x81, 0, 0, 0]; 8]);
+        assert_eq!(datapath.run(&frame).0, Fate::Pass, "{hook:?}");
+    }
+}
+
+/// What the host itself would say in the addresses' name.
+fn spoken() -> Vec<(&'static str, Vec<u8>)> {
+    let mut advertisement = icmp6(136, Ipv6Addr::LOCALHOST);
+    advertisement[IP + 40 + 8..][..16].copy_from_slice(&VIRTUAL6.octets());
+    let mut probe = icmp6(135, VIRTUAL6);
+    probe[IP + 8..][..16].fill(0);
+    let mut asks = icmp6(135, Ipv6Addr::LOCALHOST);
+    asks[IP + 8..][..16].copy_from_slice(&VIRTUAL6.octets());
+    let mut inverse = arp(Operation::Reply, VIRTUAL, SOURCE);
+    inverse[21] = 9;
+    vec![
+        ("reply", arp(Operation::Reply, VIRTUAL, SOURCE)),
+        ("request", arp(Operation::Request, VIRTUAL, SOURCE)),
+        ("announcement", arp(Operation::Request, VIRTUAL, VIRTUAL)),
+        ("inverse reply", inverse),
+        ("neighbour advertisement", advertisement),
+        ("duplicate address detection", probe),
+        ("solicitation", asks),
+    ]
+}
+
+fn packets_from() -> Vec<(&'static str, Vec<u8>)> {
+    let mut from_virtual = tcp();
+    from_virtual[IP + 12..][..4].copy_from_slice(&VIRTUAL.octets());
+    resum_ip(&mut from_virtual);
+    let mut tcp6 = ipv6(6, Ipv6Addr::LOCALHOST, &[0; 20]);
+    tcp6[IP + 8..][..16].copy_from_slice(&VIRTUAL6.octets());
+    vec![("tcp", from_virtual), ("tcp6", tcp6)]
+}
+
+#[test]
+fn egress_silences_what_is_said_in_a_fenced_addresss_name() {
+    for wide in [false, true] {
+        let globals: &[&str] = if wide { &[FENCE_ALL_GLOBAL] } else { &[] };
+        let Some(mut datapath) = Datapath::load_with(Hook::Egress, globals) else {
+            return;
+        };
+        let passed = (Fate::Pass, vec![]);
+        let fenced = (Fate::Drop, vec![("dropped-fenced", 1)]);
+        for (deadline, outcome) in [
+            (monotonic_ns() + HOUR_NS, &passed),
+            (monotonic_ns(), &fenced),
+        ] {
+            set_for(&mut datapath, VIRTUAL, deadline, wide);
+            set_for(&mut datapath, VIRTUAL6, deadline, wide);
+            for (name, frame) in spoken() {
+                assert_eq!(datapath.run(&frame), *outcome, "{name}");
+            }
+            for (name, frame) in packets_from() {
+                let outcome = if wide { outcome } else { &passed };
+                assert_eq!(datapath.run(&frame), *outcome, "{name}");
+            }
+            for (name, frame) in [
+                (
+                    "asks for the new MASTER",
+                    arp(Operation::Request, SOURCE, VIRTUAL),
+                ),
+                ("solicits the new MASTER", icmp6(135, VIRTUAL6)),
+                ("tcp", tcp()),
+                ("tcp6", tcp6()),
+            ] {
+                assert_eq!(datapath.run(&frame), passed, "{name}");
+            }
         }
     }
 }

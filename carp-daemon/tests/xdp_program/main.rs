@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use carp_common::shared::{DEBUG_GLOBAL, FENCE_ALL_GLOBAL};
 
-use datapath::{Datapath, HOOKS};
+use datapath::{Datapath, HOOKS, Hook};
 
 #[test]
 fn verifier_accepts_every_program_within_its_budget() {
-    for hook in HOOKS {
+    for hook in HOOKS.into_iter().chain([Hook::Egress]) {
         for globals in [&[][..], &[DEBUG_GLOBAL], &[DEBUG_GLOBAL, FENCE_ALL_GLOBAL]] {
             let Some(datapath) = Datapath::load_with(hook, globals) else {
                 return;

@@ -3,8 +3,11 @@
 //! Input: 8 bytes of [`Setting`], then a frame.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 
-use carp_common::classify::{Carried, Ingress, Rejection, Verdict, classify, widen};
+use carp_common::classify::{
+    Carried, Claim, Ingress, Rejection, Verdict, classify, spoken_address, widen,
+};
 use carp_common::guard;
 use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
 use carp_common::shared::{Counter, FenceKey, VhostKey, VhostValue};
@@ -335,7 +338,7 @@ impl Setting {
         assert_eq!(for_us, expected.is_some(), "{verdict:?}, {expected:?}");
     }
 
-    /// What the fence is asked about.
+    /// What the fence is asked about: the address that the frame asks for, and the one that it would speak for.
     fn claim(&self, frame: &[u8]) {
         let every_packet = self.has(FENCE_ALL);
         let carried = Carried::find(frame, self.ingress());
@@ -344,31 +347,100 @@ impl Setting {
         let (Some(carried), Some(packet)) = (carried, packet) else {
             return;
         };
-        let solicitation = packet.ether_type == 0x86dd
-            && packet.bytes.get(6) == Some(&58)
-            && packet.bytes.get(40) == Some(&135);
-        let address = match packet.ether_type {
-            0x0806 => Arp::parse(packet.bytes)
-                .filter(|arp| arp.operation == Operation::Request)
-                .map(|arp| arp.target_ip.into()),
-            0x0800 if every_packet => packet
-                .bytes
-                .get(16..20)
-                .map(|bytes| <[u8; 4]>::try_from(bytes).expect("4 bytes").into()),
-            0x86dd if solicitation => inet6_at(packet.bytes, 48),
-            0x86dd if every_packet => inet6_at(packet.bytes, 24),
-            _ => None,
-        };
-        let expected = address.map(|address| {
-            let mut key = FenceKey::new(IFINDEX, packet.tags[0], address);
-            key.inner_vlan = packet.tags[1];
-            key
-        });
-        assert_eq!(carried.claimed_address(frame, every_packet), expected);
+        assert_eq!(
+            carried.claimed_address(frame, every_packet),
+            asked_for(&packet, every_packet)
+        );
+        assert_eq!(
+            spoken_address(packet.bytes, packet.ether_type, every_packet),
+            spoken_for(&packet, every_packet)
+        );
+        self.claim_behind_more_tags(carried, packet, frame);
+    }
+
+    /// The same behind all the tags that are looked behind.
+    fn claim_behind_more_tags(&self, carried: Carried, mut packet: Packet<'_>, frame: &[u8]) {
+        let mut left = Carried::TAGS_MAX - 2;
+        let inside = carried.behind_more_tags(frame);
+        while is_tag(packet.ether_type) && left > 0 {
+            let Some(([_, _, high, low], bytes)) = packet.bytes.split_first_chunk() else {
+                assert!(inside.is_none());
+                return;
+            };
+            packet.ether_type = u16::from_be_bytes([*high, *low]);
+            packet.bytes = bytes;
+            left -= 1;
+        }
+        let inside = inside.expect("the frame goes on");
+        assert_eq!(inside.has_more_tags(), is_tag(packet.ether_type));
+        let every_packet = self.has(FENCE_ALL);
+        assert_eq!(
+            inside.claimed_address(frame, every_packet),
+            asked_for(&packet, every_packet)
+        );
     }
 }
 
-fn inet6_at(packet: &[u8], offset: usize) -> Option<std::net::IpAddr> {
+fn asked_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
+    match packet.ether_type {
+        0x0806 => {
+            let mut ethernet = packet.bytes.get(..28)?.to_vec();
+            // Linux answers the hardware type of IEEE 802 as well.
+            if ethernet[..2] == [0, 6] {
+                ethernet[1] = 1;
+            }
+            Arp::parse(&ethernet)
+                .filter(|arp| arp.operation == Operation::Request)
+                .map(|arp| claim(arp.target_ip, true))
+        }
+        0x0800 if every_packet => inet_at(packet.bytes, 16).map(|it| claim(it, false)),
+        0x86dd if is_icmp6(packet, 135) => inet6_at(packet.bytes, 48).map(|it| claim(it, true)),
+        0x86dd if every_packet => inet6_at(packet.bytes, 24).map(|it| claim(it, false)),
+        _ => None,
+    }
+}
+
+fn spoken_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
+    let bytes = packet.bytes;
+    match packet.ether_type {
+        0x0806 => {
+            let is_inet = bytes.get(2..4)? == [8, 0] && bytes.get(5) == Some(&4);
+            let sender = 8 + usize::from(*bytes.get(4)?);
+            (is_inet && bytes.len() >= 8)
+                .then(|| inet_at(bytes, sender).map(|it| claim(it, true)))
+                .flatten()
+        }
+        0x0800 if every_packet => inet_at(bytes, 12).map(|it| claim(it, false)),
+        0x86dd => {
+            let asks = is_icmp6(packet, 135);
+            let tells = is_icmp6(packet, 136);
+            if !asks && !tells && !every_packet {
+                return None;
+            }
+            let source = inet6_at(bytes, 8)?;
+            let target = tells || asks && source.is_unspecified();
+            let address = if target { inet6_at(bytes, 48)? } else { source };
+            Some(claim(address, asks || tells))
+        }
+        _ => None,
+    }
+}
+
+fn claim(address: impl Into<IpAddr>, resolves: bool) -> Claim {
+    let key = FenceKey::new(address.into());
+    Claim { key, resolves }
+}
+
+fn is_icmp6(packet: &Packet<'_>, kind: u8) -> bool {
+    packet.bytes.get(6) == Some(&58) && packet.bytes.get(40) == Some(&kind)
+}
+
+fn inet_at(packet: &[u8], offset: usize) -> Option<IpAddr> {
+    let bytes: [u8; 4] = packet.get(offset..offset + 4)?.try_into().ok()?;
+    Some(bytes.into())
+}
+
+fn inet6_at(packet: &[u8], offset: usize) -> Option<IpAddr> {
     let bytes: [u8; 16] = packet.get(offset..offset + 16)?.try_into().ok()?;
     Some(bytes.into())
 }

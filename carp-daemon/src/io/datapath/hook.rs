@@ -9,7 +9,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{
     LinkOrder, MultiProgLink as _, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs,
 };
-use carp_common::shared::{TCX_PROGRAM, XDP_PROGRAM};
+use carp_common::shared::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
 use tracing::{debug, info};
 
 use super::error::{Error, errno, refused};
@@ -137,8 +137,17 @@ impl Attachment {
 pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), Error> {
     let loaded = match hook {
         Hook::XdpNative | Hook::XdpGeneric => xdp(object)?.load(),
-        Hook::Tcx => tcx(object)?.load(),
+        Hook::Tcx => tcx(object, TCX_PROGRAM)?.load(),
     };
+    loaded_once(loaded)
+}
+
+/// Loads the program for egress, likewise.
+pub fn load_egress(object: &mut Ebpf) -> Result<(), Error> {
+    loaded_once(tcx(object, EGRESS_PROGRAM)?.load())
+}
+
+fn loaded_once(loaded: Result<(), ProgramError>) -> Result<(), Error> {
     match loaded {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(refused("load the kernel program", error)),
@@ -187,7 +196,7 @@ pub fn attach(
     let mut attach = || match hook {
         Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver),
         Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb),
-        Hook::Tcx => attach_tcx(object, link),
+        Hook::Tcx => attach_tcx(object, link, TCX_PROGRAM, TcAttachType::Ingress),
     };
     let attached = match place.pin(attach()?, &pin) {
         Some(pinned) => pinned,
@@ -218,12 +227,19 @@ fn replace(object: &mut Ebpf, leftover: FdLink, hook: Hook) -> Result<FdLink, Bo
             let id = program.attach_to_link(XdpLink::try_from(leftover)?)?;
             program.take_link(id)?.try_into()?
         }
-        Hook::Tcx => {
-            let program = tcx(object)?;
-            let id = program.attach_to_link(SchedClassifierLink::try_from(leftover)?)?;
-            program.take_link(id)?.try_into()?
-        }
+        Hook::Tcx => replace_tcx(object, leftover, TCX_PROGRAM)?,
     })
+}
+
+/// The same at either end of the tcx hook.
+pub(super) fn replace_tcx(
+    object: &mut Ebpf,
+    leftover: FdLink,
+    program: &str,
+) -> Result<FdLink, Box<dyn StdError>> {
+    let program = tcx(object, program)?;
+    let id = program.attach_to_link(SchedClassifierLink::try_from(leftover)?)?;
+    Ok(program.take_link(id)?.try_into()?)
 }
 
 fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, Error> {
@@ -261,11 +277,16 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, E
 }
 
 /// Before all others, so that none of them lets pass what the fence is about.
-fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<FdLink, Error> {
-    let program = tcx(object)?;
+pub(super) fn attach_tcx(
+    object: &mut Ebpf,
+    link: &Link,
+    program: &str,
+    end: TcAttachType,
+) -> Result<FdLink, Error> {
+    let program = tcx(object, program)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(&link.name, TcAttachType::Ingress, order)
+        .attach_with_options(&link.name, end, order)
         .map_err(|error| refused("attach the tcx program", error))?;
     let failed = |source: Box<dyn StdError + Send + Sync>| Error::Attach {
         interface: link.name.clone(),
@@ -285,11 +306,11 @@ fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .ok_or(Error::Missing("the XDP program"))
 }
 
-fn tcx(object: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier, Error> {
     object
-        .program_mut(TCX_PROGRAM)
+        .program_mut(program)
         .and_then(|program| program.try_into().ok())
-        .ok_or(Error::Missing("the tcx program"))
+        .ok_or(Error::Missing("a tcx program"))
 }
 
 /// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.

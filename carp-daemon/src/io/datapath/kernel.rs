@@ -2,6 +2,7 @@
 //!
 //! One object with a program for each kind of hook, over the same maps.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -14,8 +15,9 @@ use carp_common::shared::{
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
+use super::egress::Egress;
 use super::error::{Error, map_error, refused};
-use super::fence::FenceTable;
+use super::fence::{FenceTable, check_pin};
 use super::guard::Guard;
 use super::hook::{self, Attachment, Hook};
 use super::pins::Pins;
@@ -86,6 +88,7 @@ impl Kernel {
     pub fn load(debug: bool, fence: Fence, sizes: Sizes, pins: &Pins) -> Result<Self, Error> {
         let mut loader = EbpfLoader::new();
         if let Some(table) = pins.fence_table() {
+            check_pin(&table)?;
             // Opened when it is there.
             loader.map_pin_path(FENCE_MAP, table);
         }
@@ -137,6 +140,19 @@ impl Kernel {
     pub fn attach(&mut self, link: &Link, hook: Hook, pins: &Pins) -> Result<Attachment, Error> {
         self.prepare(hook)?;
         hook::attach(&mut self.object, link, hook, pins)
+    }
+
+    /// Loads the program for egress, unless it is.
+    ///
+    /// # Errors
+    /// What stands in the way, and the way out.
+    pub fn prepare_egress(&mut self) -> Result<(), Error> {
+        hook::load_egress(&mut self.object)
+    }
+
+    /// Brings the program for egress to these interfaces, which are all there are.
+    pub fn cover(&mut self, egress: &mut Egress, links: &BTreeMap<u32, Link>) {
+        egress.cover(&mut self.object, links);
     }
 
     /// The fenced addresses that its programs know.

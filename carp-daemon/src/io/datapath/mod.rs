@@ -8,6 +8,7 @@
 //! | `bpffs` | the file system of pinned programs, where it outlives us |
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
 //! | `guard` | the maps that it looks virtual hosts up in |
+//! | `egress` | the program that keeps the host from speaking for them |
 //! | `fence` | the table of addresses that the host must not answer for |
 //! | `rungs` | which of the ways serves an interface |
 //! | [`error`] | what stands in the way, and the way out |
@@ -18,6 +19,7 @@
 
 mod attached;
 mod bpffs;
+mod egress;
 pub mod error;
 mod fence;
 mod guard;
@@ -35,12 +37,13 @@ use std::task::{Context, Poll};
 
 use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::time::Instant;
-use carp_common::units::Vhid;
 use tracing::debug;
 
 pub use self::attached::programs as attached_programs;
 pub use self::bpffs::Survival;
-pub use self::fence::{FenceTable, Fenced};
+use self::egress::Egress;
+pub use self::egress::remove_unused as remove_unused_egress;
+pub use self::fence::{FenceTable, Fenced, Owner};
 pub use self::guard::Endpoints;
 pub use self::hook::Loss;
 use self::hook::{Attachment, Hook};
@@ -49,7 +52,6 @@ pub use self::pins::{Pins, Removal};
 pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;
 use crate::config::{self, Config, Fence};
-use crate::lock;
 
 /// Why an interface cannot be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +150,7 @@ pub struct Datapath {
     kernel: Option<Kernel>,
     /// That of the kernel programs, or one that others pinned.
     fences: Option<FenceTable>,
+    egress: Option<Egress>,
     pins: Pins,
     attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
@@ -160,12 +163,10 @@ pub struct Datapath {
 
 impl Datapath {
     /// Nothing is opened or loaded yet.
-    ///
-    /// # Errors
-    /// When the network namespace cannot be told.
-    pub fn new(config: &Config) -> Result<Self, lock::Error> {
-        let pins = Pins::existing()?;
-        Ok(Self {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let pins = Pins::existing();
+        Self {
             wanted: config.datapath,
             fence: config.fence,
             sizes: Sizes::of(config),
@@ -173,13 +174,14 @@ impl Datapath {
             ring_losses: 0,
             kernel: None,
             fences: pins.fence_table().as_deref().and_then(FenceTable::pinned),
+            egress: None,
             pins,
             attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
             failures: Vec::new(),
             rungs: BTreeMap::new(),
             vhosts: HashMap::new(),
-        })
+        }
     }
 
     /// The kernel program, loaded now at the latest, and where it is pinned.
@@ -187,7 +189,7 @@ impl Datapath {
         let kernel = match &mut self.kernel {
             Some(kernel) => kernel,
             none => {
-                self.pins = Pins::open()?;
+                self.pins = Pins::open();
                 let mut kernel = Kernel::load(self.debug, self.fence, self.sizes, &self.pins)?;
                 self.fences = Some(kernel.take_fence_table()?);
                 none.insert(kernel)
@@ -213,7 +215,7 @@ impl Datapath {
         };
         for hook in hooks {
             match self.kernel().and_then(|(kernel, _)| kernel.prepare(*hook)) {
-                Ok(()) => {}
+                Ok(()) => self.prepare_egress(),
                 Err(error) if self.wanted == config::Datapath::Auto => {
                     debug!("there will be no {}: {}", hook.name(), Chain(&error));
                 }
@@ -244,17 +246,21 @@ impl Datapath {
         self.pins.forget(ifindex);
     }
 
-    /// Stops listening everywhere. What is pinned stays where addresses are fenced still, and fences them: those of
-    /// another carpd, alive or dead, or what an earlier run left when our start failed. The last to stop removes it.
-    pub fn close(&mut self) {
+    /// Stops listening everywhere. What is pinned stays for the `orphans`, and fences them: addresses that another carpd
+    /// left which died, or an earlier run when our start failed. A living carpd has programs of its own. The last to stop
+    /// removes the rest.
+    pub fn close(&mut self, orphans: &[Fenced]) {
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
-            if self.fenced(ifindex).is_empty() {
+            if !orphans.iter().any(|fenced| fenced.owner.ifindex == ifindex) {
                 self.detach(ifindex);
                 for name in self.pins.remove_unowned(ifindex, "an interface").removed {
                     debug!("removed the {name} program that another run left");
                 }
             }
+        }
+        if let Some(egress) = self.egress.take() {
+            egress.close(!orphans.is_empty());
         }
     }
 
@@ -310,44 +316,6 @@ impl Datapath {
             Some(kernel) => kernel.guard().set_own_source(key, own),
             None => Ok(()),
         }
-    }
-
-    /// From `deadline` on this host no longer answers for an address of this virtual host, unless told otherwise before.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn fence(
-        &mut self,
-        ifindex: u32,
-        address: IpAddr,
-        vhid: Vhid,
-        deadline: Instant,
-    ) -> Result<(), error::Error> {
-        match &mut self.fences {
-            Some(fences) if self.fence != Fence::Off => {
-                fences.set(ifindex, address, vhid, deadline)
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// From now on this host answers for the address if it has it.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn unfence(&mut self, ifindex: u32, address: IpAddr) -> Result<(), error::Error> {
-        match &mut self.fences {
-            Some(fences) => fences.clear(ifindex, address),
-            None => Ok(()),
-        }
-    }
-
-    /// What is fenced on an interface, whoever did it.
-    #[must_use]
-    pub fn fenced(&self, ifindex: u32) -> Vec<Fenced> {
-        self.fences
-            .as_ref()
-            .map_or_else(Vec::new, |fences| fences.on(ifindex))
     }
 
     /// Until then the kernel program is not taken for a leftover and may drop.

@@ -3,7 +3,8 @@
 //! A pinned link outlives its process, and with it the fence around what a dead MASTER left behind. Each link has a
 //! place (an interface of a network namespace, and a hook there), and each place a lock: who holds it serves there;
 //! what is pinned at a place whose lock is free is a leftover. The next start takes over what it can use and removes
-//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lies the table of fenced addresses.
+//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lie the table of fenced addresses and
+//! the directory of the links at egress (`egress`), which have no places.
 
 use std::fs;
 use std::io;
@@ -15,11 +16,15 @@ use aya::programs::links::{FdLink, PinnedLink};
 use tracing::{debug, info, warn};
 
 use super::bpffs::{Bpffs, DIRECTORY, Survival};
+use super::egress;
 use crate::lock::{self, Lock};
 use crate::sys;
 
 /// The pin of the table of fenced addresses; the number is that of its layout, for versions that come to differ.
-const FENCE_TABLE: &str = "fence-1";
+const FENCE_TABLE: &str = "fence-2";
+
+/// The directory of the links at egress.
+const EGRESS: &str = "egress";
 
 /// How old a table without a program must be before another network namespace's is removed: its owner may be about to
 /// attach one.
@@ -34,29 +39,36 @@ const REMEDY: &str = "mount one on the host before carpd starts (mkdir -p /run/c
 /// The pins of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
-    /// Identity of the namespace: device and inode.
-    namespace: (u64, u64),
+    /// Cookie of the namespace: its inode would not do, because a later namespace may get the same one, and would inherit
+    /// the fence.
+    namespace: u64,
     /// `None`: nothing is pinned, and what runs goes with us.
     bpffs: Option<Bpffs>,
 }
 
 impl Pins {
+    const NONE: Self = Self {
+        namespace: 0,
+        bpffs: None,
+    };
+
     /// Mounts the bpffs unless it is there, and removes what belongs to interfaces that are gone.
     ///
     /// Warns where the fence would not outlive a killed daemon, with the way out.
-    ///
-    /// # Errors
-    /// When the network namespace cannot be told.
-    pub fn open() -> Result<Self, lock::Error> {
-        let namespace = lock::namespace()?;
-        let bpffs = match Bpffs::open() {
-            Ok(bpffs) => Some(bpffs),
+    #[must_use]
+    pub fn open() -> Self {
+        let opened = sys::network_cookie().and_then(|namespace| Ok((namespace, Bpffs::open()?)));
+        let pins = match opened {
+            Ok((namespace, bpffs)) => Self {
+                namespace,
+                bpffs: Some(bpffs),
+            },
             Err(error) => {
                 warn!("no bpffs at {DIRECTORY} ({error}): {CONSEQUENCE}; {REMEDY}");
-                None
+                Self::NONE
             }
         };
-        match bpffs.as_ref().map(Bpffs::survival) {
+        match pins.bpffs.as_ref().map(Bpffs::survival) {
             Some(Survival::No) => warn!(
                 "the bpffs at {DIRECTORY} is private to the mount namespace of this process (PrivateTmp=, ProtectSystem=, \
                  unshare -m, a container): {CONSEQUENCE}; {REMEDY}"
@@ -67,18 +79,16 @@ impl Pins {
             ),
             Some(Survival::Yes) | None => {}
         }
-        let pins = Self { namespace, bpffs };
         pins.remove_dead();
-        Ok(pins)
+        pins
     }
 
     /// Those that are there, for a caller that pins nothing.
-    ///
-    /// # Errors
-    /// When the network namespace cannot be told.
-    pub fn existing() -> Result<Self, lock::Error> {
-        Ok(Self {
-            namespace: lock::namespace()?,
+    #[must_use]
+    pub fn existing() -> Self {
+        // Kernels without the cookie, before 5.14, do not run the program either.
+        sys::network_cookie().map_or(Self::NONE, |namespace| Self {
+            namespace,
             bpffs: Bpffs::existing(),
         })
     }
@@ -153,9 +163,13 @@ impl Pins {
     /// nothing is pinned.
     #[must_use]
     pub fn fence_table(&self) -> Option<PathBuf> {
-        let (device, inode) = self.namespace;
-        let name = format!("{device}:{inode}:{FENCE_TABLE}");
-        Some(self.root()?.join(name))
+        self.path(FENCE_TABLE)
+    }
+
+    /// Where the links at egress are pinned, which every carpd of this network namespace shares, likewise.
+    #[must_use]
+    pub fn egress(&self) -> Option<PathBuf> {
+        self.path(EGRESS)
     }
 
     fn root(&self) -> Option<&Path> {
@@ -163,8 +177,11 @@ impl Pins {
     }
 
     fn directory(&self, ifindex: u32) -> Option<PathBuf> {
-        let (device, inode) = self.namespace;
-        Some(self.root()?.join(format!("{device}:{inode}:{ifindex}")))
+        self.path(&ifindex.to_string())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.root()?.join(format!("{}:{name}", self.namespace)))
     }
 }
 
@@ -249,7 +266,7 @@ fn hook_of(name: &str) -> &str {
 }
 
 /// Detaches first: a pin's link goes only some time after the pin.
-fn remove(path: &Path) {
+pub(super) fn remove(path: &Path) {
     let detached = sys::open_bpf_object(path).and_then(|link| sys::detach_bpf_link(link.as_fd()));
     match detached {
         Ok(()) => {}
@@ -271,13 +288,26 @@ fn remove_old(table: &Path) {
 fn remove_dead_in(directory: &Path) {
     for name in names(directory) {
         let path = directory.join(&name);
-        if sys::open_bpf_object(&path).is_ok_and(|link| is_dead(&link)) {
+        if is_dead_pin(&path) {
             remove(&path);
             info!("removed {}: its interface is gone", path.display());
         }
     }
-    // Only succeeds when it is empty.
-    let _ = fs::remove_dir(directory);
+    // Only succeeds when it is empty. The directory of the links at egress is left to those who hold its lock.
+    if !directory
+        .as_os_str()
+        .as_encoded_bytes()
+        .ends_with(EGRESS.as_bytes())
+    {
+        let _ = fs::remove_dir(directory);
+    } else if names(directory).is_empty() {
+        let _ = egress::remove_unused(directory);
+    }
+}
+
+/// The same for a pin; not for one that cannot be opened.
+pub(super) fn is_dead_pin(path: &Path) -> bool {
+    sys::open_bpf_object(path).is_ok_and(|link| is_dead(&link))
 }
 
 /// Whether a link's interface is gone: the kernel tells by its index, which is then 0.
@@ -286,7 +316,7 @@ fn is_dead(link: &OwnedFd) -> bool {
     info.is_ok_and(|info| info.lines().any(|line| line == "ifindex:\t0"))
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries
         .filter_map(Result::ok)

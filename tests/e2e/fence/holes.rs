@@ -1,0 +1,291 @@
+//! Ways past the fence that were open once: each in a situation as it was met.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use carp_tests::lab::note;
+use carp_tests::oracle::{Voice, must_include, provoke};
+use carp_tests::residue::Network;
+use carp_tests::{Carpd, Client, Host, Lab, Mac, eventually, lab};
+use nix::sys::signal::Signal;
+
+use super::Scene;
+use crate::support::{ADDRESS, FAST, LONG, SLOW};
+
+fn on(rung: &str, arguments: &str) -> Result<Carpd> {
+    Ok(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
+}
+
+fn network(host: &Host) -> Result<Network> {
+    Ok(host.enter(Network::current)??)
+}
+
+/// What is pinned at egress in the host's network namespace.
+fn egress_pins(host: &Host) -> Result<Vec<String>> {
+    let Ok(entries) = fs::read_dir(network(host)?.pin("egress")) else {
+        return Ok(Vec::new());
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<_> = names.collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn index(host: &Host, interface: &str) -> Result<u32> {
+    Ok(host.enter(|| nix::net::if_::if_nametoindex(interface))??)
+}
+
+/// The programs of the killed MASTER's host use the address that is still there: their kernel asks for every receiver in its
+/// name, and everybody who hears that would believe that the address is there.
+#[test]
+fn what_a_dead_masters_host_sends_from_the_address_does_not_take_it_back() -> Result<()> {
+    for rung in ["tcx", "xdp-native"] {
+        let scene = Scene::new(lab!())?;
+        let pair = &scene.pair;
+        let _a = on(rung, &format!("{FAST} --lease 0"))?.start(&pair.a)?;
+        pair.a.wait_for_address(ADDRESS, true, LONG)?;
+        let _b = on(rung, SLOW)?.start(&pair.b)?;
+        let client = Client::start(&pair.c, ADDRESS, Duration::from_millis(10))?;
+        client.wait_for_answer(LONG)?;
+        scene.replace_a(Signal::SIGKILL, 5)?;
+        let socket = pair
+            .a
+            .enter(|| UdpSocket::bind(SocketAddrV4::new(ADDRESS, 0)))??;
+        let [mut right, mut wrong] = [0, 0];
+        for number in 0..200 {
+            let nobody = Ipv4Addr::new(10, 9, 7, number);
+            // Refused once the kernel found nobody there.
+            let _ = socket.send_to(b"?", SocketAddrV4::new(nobody, 9));
+            let neighbour = pair.c.ip(&format!("neigh show {ADDRESS}"))?;
+            // The kernel keeps an entry for a second before it believes somebody else.
+            std::thread::sleep(Duration::from_millis(15));
+            right += usize::from(neighbour.contains(&pair.b.mac().to_string()));
+            wrong += usize::from(neighbour.contains(&pair.a.mac().to_string()));
+        }
+        ensure!(pair.a.has_address(ADDRESS)?, "it was not put to the test");
+        note(&format!(
+            "{rung}: of 200 looks at the client's neighbours the address was {wrong} times at the dead MASTER"
+        ));
+        ensure!(wrong == 0 && right > 0, "{rung}: {wrong} {right}");
+    }
+    Ok(())
+}
+
+/// A port that comes after carpd is covered too; and all of them by the next carpd, whichever way the first one went.
+#[test]
+fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    let killed = format!("{FAST} --lease 0");
+    let mut first = on("tcx", &killed)?.start(&host)?;
+    host.wait_for_address(ADDRESS, true, LONG)?;
+    host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
+    let pins = |interfaces: &[&str]| -> Result<Vec<String>> {
+        let mut pins = interfaces
+            .iter()
+            .map(|it| Ok(format!("{}-arp", index(&host, it)?)))
+            .collect::<Result<Vec<_>>>()?;
+        pins.sort();
+        Ok(pins)
+    };
+    let both = pins(&["eth0", "eth1"])?;
+    eventually("the new port is covered", LONG, || {
+        Ok((egress_pins(&host)? == both).then_some(()))
+    })?;
+    first.kill()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let spoken = provoke(&host, &["eth0", "eth1"], ADDRESS)?;
+    ensure!(
+        !spoken.keys().any(|(_, voice)| *voice == Voice::Arp),
+        "{spoken:?}"
+    );
+    ensure!(egress_pins(&host)? == both, "the dead one's stays");
+
+    // Two more share it. The one that goes first leaves it.
+    let mut second = on("tcx", &killed)?.start(&host)?;
+    let third = "-v 8 -p secret -a 10.9.0.108 -b 1 -k 200";
+    let mut third = Carpd::new(third)?.datapath("tcx").start(&host)?;
+    ensure!(egress_pins(&host)? == both, "taken over");
+    ensure!(second.terminate(LONG)? == 0);
+    ensure!(egress_pins(&host)? == both, "the third uses it");
+    host.ip("link delete eth1")?;
+    let one = pins(&["eth0"])?;
+    eventually("the port that went is forgotten", LONG, || {
+        Ok((egress_pins(&host)? == one).then_some(()))
+    })?;
+    ensure!(third.terminate(LONG)? == 0);
+    ensure!(!network(&host)?.pin("egress").exists(), "nothing stays");
+    ensure!(network(&host)?.residue().len() <= 1, "but the empty table");
+    Ok(())
+}
+
+#[test]
+fn detach_lifts_the_fence_at_egress_too() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    let mut killed = on("tcx", &format!("{FAST} --lease 0 --fence all"))?.start(&host)?;
+    host.wait_for_address(ADDRESS, true, LONG)?;
+    killed.kill()?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(provoke(&host, &["eth0"], ADDRESS)?.is_empty());
+    let ended = Carpd::bare()?.args("--detach eth0").run(&host)?;
+    ensure!(
+        ended.status == 0 && ended.stdout.contains("removed the egress program"),
+        "{ended:?}"
+    );
+    ensure!(egress_pins(&host)?.is_empty());
+    let spoken = provoke(&host, &["eth0"], ADDRESS)?;
+    must_include(&spoken, Voice::Arp, &["datagram of its own on eth0"])?;
+    must_include(&spoken, Voice::Ip, &["ping unicast 0 tags on eth0"])
+}
+
+/// A hypervisor: what its bridge carries for others is theirs, the new MASTER's answers to the machines behind it first of
+/// all.
+#[test]
+fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
+    let scene = Scene::new(lab!())?;
+    let pair = &scene.pair;
+    let (a, machine) = (&pair.a, &pair.c);
+    a.wire(machine, "v0", "10.8.0.1/24", "10.8.0.3/24")?;
+    for command in [
+        "address flush dev eth0",
+        "address flush dev v0",
+        "link add br7 type bridge mcast_snooping 0",
+        "link set br7 address 02:00:00:00:07:07",
+        "link set eth0 master br7",
+        "link set v0 master br7",
+        "link set br7 up",
+        "address add 10.9.0.1/16 dev br7",
+    ] {
+        a.ip(command)?;
+    }
+    // The machine is on the link through the bridge alone.
+    machine.ip("address flush dev eth0")?;
+    machine.ip("address add 10.9.0.3/16 dev v0")?;
+    let carpd = Carpd::bare()?.args("-i br7 -f none -v 7 -p secret --lease 0");
+    let carpd = carpd.args(&format!("-a {ADDRESS} {FAST} --fence all"));
+    let mut killed = carpd.datapath("tcx").start(a)?;
+    a.wait_for_address(ADDRESS, true, LONG)?;
+    let b = on("tcx", SLOW)?.start(&pair.b)?;
+    killed.kill()?;
+    b.wait_for("Switching to state: MASTER", LONG)?;
+    ensure!(a.has_address(ADDRESS)?, "it was not put to the test");
+    // As one that was just started: it has to ask.
+    machine.ip("neigh flush dev v0")?;
+    let client = Client::start(machine, ADDRESS, Duration::from_millis(10))?;
+    client.wait_for_answer(LONG)?;
+    let neighbour = machine.ip(&format!("neigh show {ADDRESS}"))?;
+    let mac = pair.b.mac().to_string();
+    ensure!(neighbour.contains(&mac), "{neighbour} is not at {mac}");
+    Ok(())
+}
+
+/// The kernel gives the inode number of a namespace that went to a later one.
+#[test]
+fn a_later_namespace_with_the_same_number_inherits_no_fence() -> Result<()> {
+    // Free numbers are given lowest first, to whoever asks: others on this machine may be faster.
+    for _ in 0..30 {
+        let lab = lab!();
+        if let Some(host) = successor_of_a_killed_masters_host(&lab)? {
+            return speaks_for_its_own_address(&host);
+        }
+    }
+    bail!("no namespace got the number of an earlier one")
+}
+
+/// A host whose namespace has the number of one in which a MASTER was killed, whose fence is still there.
+fn successor_of_a_killed_masters_host(lab: &Lab) -> Result<Option<Host>> {
+    let first = lab.host("a", "10.9.0.1/16")?;
+    let before = network(&first)?;
+    let mut killed = on("tcx", &format!("{FAST} --lease 0"))?.start(&first)?;
+    first.wait_for_address(ADDRESS, true, LONG)?;
+    killed.kill()?;
+    // Its administrator deletes it, and knows nothing of pins.
+    let name = lab.names().pop().context("it was just made")?;
+    lab.switch_ip(&format!("netns delete {name}"))?;
+    for number in 0..8 {
+        let host = lab.host(&format!("b{number}"), "10.9.0.2/16")?;
+        let after = network(&host)?;
+        if after.inode() == before.inode() {
+            ensure!(after != before, "a cookie is never given again");
+            return Ok(Some(host));
+        }
+    }
+    Ok(None)
+}
+
+/// An address that carpd has nothing to do with, beside a carpd that has another one.
+fn speaks_for_its_own_address(host: &Host) -> Result<()> {
+    host.ip(&format!("address add {ADDRESS}/16 dev eth0"))?;
+    let other = "-v 9 -p secret -a 10.9.0.109 -b 1 -k 200";
+    let _other = Carpd::new(other)?.datapath("tcx").start(host)?;
+    let spoken = provoke(host, &["eth0"], ADDRESS)?;
+    let both = [
+        "ARP hardware 1 operation 1 on eth0",
+        "datagram of its own on eth0",
+    ];
+    must_include(&spoken, Voice::Arp, &both)
+}
+
+/// Whatever is pinned where the table belongs is refused by what it is, and left alone.
+#[test]
+fn a_pin_that_is_no_fence_table_is_refused_by_name() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    let table = network(&host)?.pin("fence-2");
+    // The bpffs is there once a carpd has run.
+    let mut carpd = on("tcx", SLOW)?.start(&host)?;
+    ensure!(carpd.terminate(LONG)? == 0);
+    let map = |kind: &str, key: u32, value: u32, entries: u32| -> Result<()> {
+        let path = table.display().to_string();
+        let all =
+            format!("map create {path} type {kind} key {key} value {value} entries {entries}");
+        let _ = fs::remove_file(&table);
+        host.run(
+            "bpftool",
+            &all.split(' ').chain(["name", "other"]).collect::<Vec<_>>(),
+        )?;
+        Ok(())
+    };
+    let refused = |what: &str| -> Result<()> {
+        let ended = on("tcx", SLOW)?.run(&host)?;
+        let said = &ended.stderr;
+        ensure!(ended.status == 2, "{ended:?}");
+        for part in [
+            &*table.to_string_lossy(),
+            what,
+            "remove what is pinned there",
+        ] {
+            ensure!(said.contains(part), "{part}: {said}");
+        }
+        ensure!(table.exists(), "it was removed");
+        Ok(())
+    };
+    for (kind, key, value, entries, what) in [
+        (
+            "array",
+            4,
+            16,
+            16384,
+            "a map of type 2 with keys of 4 bytes",
+        ),
+        ("hash", 28, 16, 16384, "keys of 28 bytes"),
+        ("hash", 20, 8, 16384, "values of 8"),
+        ("hash", 20, 16, 16, "16 entries"),
+    ] {
+        map(kind, key, value, entries)?;
+        refused(what)?;
+    }
+    fs::remove_file(&table)?;
+    // A program's link.
+    let mut killed = on("tcx", SLOW)?.start(&host)?;
+    killed.kill()?;
+    fs::remove_file(&table)?;
+    let link = network(&host)?.pin(&index(&host, "eth0")?.to_string());
+    fs::hard_link(link.join("tcx-0"), &table)?;
+    refused("no map")?;
+    fs::remove_file(&table)?;
+    Ok(())
+}
