@@ -25,6 +25,7 @@ mod logs;
 mod memory;
 mod mistakes;
 mod options;
+mod ports;
 mod privileges;
 mod rungs;
 mod scripts;

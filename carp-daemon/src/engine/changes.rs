@@ -206,6 +206,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             admin_up: true,
             running: true,
+            upper: None,
             xdp_program: 0,
             kind: String::new(),
         };

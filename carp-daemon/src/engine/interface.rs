@@ -34,6 +34,8 @@ pub struct Interface {
     pub said_closed: bool,
     /// Already warned that the interface has no address to send from.
     pub said_sourceless: bool,
+    /// The interface that it is a port of, as it was last warned of.
+    pub upper: Option<u32>,
     virtual_addresses: HashSet<IpAddr>,
 }
 
@@ -52,6 +54,7 @@ impl Interface {
             hearing: Hearing::default(),
             said_closed: false,
             said_sourceless: false,
+            upper: None,
             virtual_addresses: HashSet::new(),
         }
     }

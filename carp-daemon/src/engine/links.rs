@@ -9,7 +9,7 @@ use std::time::Duration;
 use carp_common::proto::{Input, LinkState};
 use carp_common::time::Instant;
 use carp_common::units::Family;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::address_guard::Suspects;
 use super::addresses::Holding;
@@ -252,6 +252,7 @@ impl Engine {
         self.interfaces[interface].port = None;
         self.interfaces[interface].watch = None;
         self.interfaces[interface].said_sourceless = false;
+        self.interfaces[interface].upper = None;
         for vhost in self.interfaces[interface].vhosts.clone() {
             self.vhosts[vhost].holdings.fill(Holding::None);
             self.vhosts[vhost].fenced = false;
@@ -279,11 +280,14 @@ impl Engine {
                 self.call(interface, &link.name);
             }
             self.complain_about_source(interface, source.is_some());
+            self.complain_about_upper(interface, link);
         }
         for vhost in self.interfaces[interface].vhosts.clone() {
             let served = &self.vhosts[vhost];
-            let usable =
-                |link: &Link| link.admin_up && (link.running || served.config.ignore_carrier);
+            let usable = |link: &Link| {
+                let has_carrier = link.running || served.config.ignore_carrier;
+                link.admin_up && has_carrier && link.upper.is_none()
+            };
             let state = if link.is_some_and(usable) && !self.is_deaf(served) {
                 LinkState::Up
             } else {
@@ -333,5 +337,25 @@ impl Engine {
             self.vhosts[vhost].link = state;
             self.feed(vhost, now, Input::LinkChanged(state));
         }
+    }
+
+    /// Warns, once until it changes, that the interface is a port of another one, which takes all that arrives.
+    fn complain_about_upper(&mut self, interface: usize, link: &Link) {
+        if std::mem::replace(&mut self.interfaces[interface].upper, link.upper) == link.upper {
+            return;
+        }
+        let name = &link.name;
+        let Some(upper) = link.upper else {
+            info!("{name} is no longer a port of another interface: served again");
+            return;
+        };
+        let (kind, upper) = match self.links.get(&upper) {
+            Some(upper) => (upper.kind.as_str(), upper.name.clone()),
+            None => ("interface", format!("number {upper}")),
+        };
+        warn!(
+            "{name} is a port of {kind} {upper}, which takes all that arrives there: in INIT until it leaves; run \
+             carpd on {upper} instead"
+        );
     }
 }

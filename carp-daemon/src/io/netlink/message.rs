@@ -96,22 +96,33 @@ fn link(payload: &[u8]) -> Option<Link> {
         mac: [0; 6],
         admin_up: has(libc::IFF_UP),
         running: has(libc::IFF_RUNNING),
+        upper: None,
         xdp_program: 0,
         kind: String::new(),
     };
+    let (mut master, mut role) = (None, String::new());
     for attribute in NlasIterator::new(&payload[LINK_HEADER_LEN..]).map_while(Result::ok) {
         let value = attribute.value();
         match attribute.kind() {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
             libc::IFLA_XDP => link.xdp_program = xdp_program(value),
-            libc::IFLA_LINKINFO => link.kind = kind(value),
+            libc::IFLA_MASTER => master = value.try_into().ok().map(u32::from_ne_bytes),
+            libc::IFLA_LINKINFO => {
+                link.kind = info(value, libc::IFLA_INFO_KIND);
+                role = info(value, libc::IFLA_INFO_SLAVE_KIND);
+            }
             libc::IFLA_PROP_LIST => link.other_names = other_names(value),
             _ => {}
         }
     }
+    // An interface can also be in a VRF, which leaves it what arrives.
+    link.upper = master.filter(|_| TAKES_FRAMES.contains(&role.as_str()));
     Some(link)
 }
+
+/// Kinds of interface that take all that arrives at their ports.
+const TAKES_FRAMES: [&str; 4] = ["bridge", "bond", "team", "openvswitch"];
 
 /// Without its final zero.
 fn text(value: &[u8]) -> String {
@@ -127,11 +138,11 @@ fn other_names(value: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// `IFLA_INFO_KIND` out of a nested `IFLA_LINKINFO`.
-fn kind(value: &[u8]) -> String {
+/// A text out of a nested `IFLA_LINKINFO`.
+fn info(value: &[u8], kind: u16) -> String {
     NlasIterator::new(value)
         .map_while(Result::ok)
-        .find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND)
+        .find(|attribute| attribute.kind() == kind)
         .map_or_else(String::new, |attribute| text(attribute.value()))
 }
 
@@ -267,12 +278,38 @@ mod tests {
                     mac: [2, 0, 0, 0, 0, 1],
                     admin_up: true,
                     running: true,
+                    upper: None,
                     xdp_program: 99,
                     kind: "veth".into(),
                 })),
                 Body::Done(0),
             ]
         );
+    }
+
+    #[test]
+    fn the_port_of_a_bridge_has_it_above_and_a_member_of_a_vrf_has_nothing() {
+        for (role, upper) in [("bridge", Some(9)), ("bond", Some(9)), ("vrf", None)] {
+            let member = message(
+                libc::RTM_NEWLINK,
+                &[
+                    &link_header(0, libc::IFF_UP),
+                    &attribute(libc::IFLA_MASTER, &9_u32.to_ne_bytes()),
+                    &attribute(
+                        libc::IFLA_LINKINFO,
+                        &[
+                            attribute(libc::IFLA_INFO_KIND, b"veth\0"),
+                            attribute(libc::IFLA_INFO_SLAVE_KIND, format!("{role}\0").as_bytes()),
+                        ]
+                        .concat(),
+                    ),
+                ],
+            );
+            let Body::Event(Event::Link(link)) = all(&member).remove(0) else {
+                panic!("a link");
+            };
+            assert_eq!((link.upper, link.kind.as_str()), (upper, "veth"), "{role}");
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Link {
     pub admin_up: bool,
     /// Has a carrier and may be used (`IFF_RUNNING`: operational state up or unknown).
     pub running: bool,
+    /// The interface that takes what arrives here: the bridge, bond or team that this one is a port of.
+    pub upper: Option<u32>,
     /// Program that holds the XDP hook, 0 when it is free.
     pub xdp_program: u32,
     /// The kind of virtual interface, as in `ip link add type`; empty for hardware.
