@@ -74,6 +74,8 @@ pub struct VhostConfig {
     pub group: Ipv4Addr,
     /// Advertisements travel as Ethernet broadcast and the group is not joined (`-M`).
     pub broadcast: bool,
+    /// Time between two announcements while MASTER, after those of the takeover; `None` for no more (`--announce-refresh`).
+    pub announce_refresh: Option<Duration>,
     /// Carrier does not matter (`-S`).
     pub ignore_carrier: bool,
     /// The virtual addresses with their prefix lengths, as native mode assigns them.

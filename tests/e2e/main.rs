@@ -4,6 +4,7 @@
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
 mod addresses;
+mod announcements;
 mod attachment;
 mod attacks;
 mod bsd;

@@ -114,8 +114,8 @@ struct Pace {
     advertisements: [u32; 2],
 }
 
-/// Most announcements of one family in one interval: of a takeover, of a claim, and in answer, at both its ends.
-const ANNOUNCEMENTS_MAX: u32 = 8;
+/// Most announcements of one family in one interval: of a takeover and late after it, of a claim, and in answer, at both its ends.
+const ANNOUNCEMENTS_MAX: u32 = 9;
 /// Most advertisements: those of a takeover and of leaving, and at both ends the periodic one and ten answers.
 const ADVERTISEMENTS_MAX: u32 = 24;
 

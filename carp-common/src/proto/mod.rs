@@ -78,6 +78,8 @@ pub struct Settings {
     pub strict_counter: bool,
     /// No peer is an OpenBSD, whose counter never changes: a counter that was heard before proves nothing.
     pub no_openbsd: bool,
+    /// Time between two announcements of a MASTER after those of its takeover; `None`: there are no more.
+    pub announce_refresh: Option<crate::time::Duration>,
 }
 
 /// What happened.
@@ -102,6 +104,8 @@ pub enum Input<'a> {
         /// The address, of that family.
         source: Option<IpAddr>,
     },
+    /// The interface has another Ethernet address: a MASTER's clients and switches must learn it.
+    StationChanged,
     /// One cause of demotion changed to this amount; zero undoes it.
     DemotionChanged {
         /// Why.

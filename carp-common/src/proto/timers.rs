@@ -10,13 +10,15 @@ pub(super) enum Timer {
     Advertise,
     /// MASTER: announce the addresses again.
     Reannounce,
+    /// MASTER: announce the addresses late after the takeover, and then at the operator's pace.
+    Refresh,
     /// BACKUP: take over on account of an advertisement that was heard.
     TakeOver,
     /// BACKUP: the MASTER has been silent for too long.
     MasterDown(Family),
 }
 
-const SLOTS: usize = 5;
+const SLOTS: usize = 6;
 
 /// The deadlines that are set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,7 @@ impl Timers {
             Timer::TakeOver => 2,
             Timer::MasterDown(Family::Inet) => 3,
             Timer::MasterDown(Family::Inet6) => 4,
+            Timer::Refresh => 5,
         }
     }
 
@@ -71,17 +74,18 @@ mod tests {
         let all = [
             Timer::Advertise,
             Timer::Reannounce,
+            Timer::Refresh,
             Timer::TakeOver,
             Timer::MasterDown(Family::Inet),
             Timer::MasterDown(Family::Inet6),
         ];
         let mut timers = Timers::default();
         assert_eq!(timers.next(), None);
-        for (timer, nanos) in all.into_iter().zip([50, 40, 30, 20, 10]) {
+        for (timer, nanos) in all.into_iter().zip([60, 50, 40, 30, 20, 10]) {
             timers.set(timer, AT(nanos));
             assert_eq!(timers.next(), Some(AT(nanos)));
         }
-        for (timer, nanos) in all.into_iter().zip([50, 40, 30, 20, 10]) {
+        for (timer, nanos) in all.into_iter().zip([60, 50, 40, 30, 20, 10]) {
             assert_eq!(timers.get(timer), Some(AT(nanos)));
         }
         timers.clear(Timer::MasterDown(Family::Inet6));

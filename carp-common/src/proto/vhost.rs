@@ -195,6 +195,11 @@ impl VirtualHost {
             } => self.receive(family, origin, payload),
             Input::LinkChanged(link) => self.link_changed(link),
             Input::SourceChanged { family, source } => self.source_changed(family, source),
+            Input::StationChanged => {
+                if self.state == State::Master {
+                    self.announce_in_series();
+                }
+            }
             Input::DemotionChanged { cause, amount } => self.demote(cause, amount),
             Input::SendCompleted { family, outcome } => self.send_completed(family, outcome),
             Input::ClaimCompleted => {
@@ -451,11 +456,8 @@ impl VirtualHost {
         self.program_datapath();
         self.actions.push(Action::ClaimAddresses);
         self.advertise();
-        self.announce();
         self.reasserted_at = None;
-        self.announcements_left = 1;
-        self.timers
-            .set(Timer::Reannounce, self.two_advertisements_later());
+        self.announce_in_series();
     }
 
     fn backup_timeout(&mut self) {
@@ -490,18 +492,7 @@ impl VirtualHost {
                 self.timers.set(Timer::Advertise, in_rhythm);
             }
         }
-        if self.timers.take_due(Timer::Reannounce, self.now).is_some() {
-            self.announce();
-            self.announcements_left = self.announcements_left.saturating_sub(1);
-            if self.announcements_left > 0 {
-                self.timers
-                    .set(Timer::Reannounce, self.two_advertisements_later());
-            }
-        }
-    }
-
-    fn two_advertisements_later(&self) -> Instant {
-        self.now + self.interval() * 2
+        self.announce_if_due();
     }
 
     /// (Re)starts the master-down timer of every family, whatever it was.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use carp_common::units::{DeadRatio, Profile, Vhid};
 use clap::{ArgAction, Parser};
 
-use super::values;
+use super::values::{self, Refresh};
 use crate::config::{Datapath, Fence, Lease, VirtualAddress};
 use crate::log;
 
@@ -174,6 +174,11 @@ pub struct Arguments {
     // The alias keeps ucarp's abbreviation, which --no-openbsd would make ambiguous.
     #[arg(short = 'M', long, alias = "no", help_heading = "Network")]
     pub nomcast: bool,
+
+    /// While master, announce the address again every so often: 1 to 86400, 0 for not
+    #[arg(long, value_name = "SECONDS", help_heading = "Network", allow_hyphen_values = true, default_value = "0",
+          value_parser = values::announce_refresh)]
+    pub announce_refresh: Refresh,
 
     /// Ignore the carrier of the interface
     #[arg(short = 'S', long, help_heading = "Network")]

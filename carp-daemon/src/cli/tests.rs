@@ -101,7 +101,7 @@ type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 
 #[test]
 fn every_option_works_in_every_spelling() {
-    let table: [Spelling; 33] = [
+    let table: [Spelling; 34] = [
         (
             &[
                 &["-i", "eth1"],
@@ -245,6 +245,10 @@ fn every_option_works_in_every_spelling() {
         (&[&["--no-openbsd"], &["--no-o"]], |run| {
             run.config.vhosts[0].no_openbsd
         }),
+        (
+            &[&["--announce-refresh=60"], &["--announce-refresh", "60"]],
+            |run| run.config.vhosts[0].announce_refresh == Some(Duration::from_secs(60)),
+        ),
         (
             &[
                 &["--state-dir=/tmp/heard"],

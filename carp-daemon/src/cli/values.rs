@@ -80,6 +80,18 @@ pub fn lease(text: &str) -> Result<Lease, String> {
     }
 }
 
+/// `--announce-refresh`. Its own type, as [`Lease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refresh(pub Option<Duration>);
+
+/// Off, or 1 s to a day.
+pub fn announce_refresh(text: &str) -> Result<Refresh, String> {
+    let seconds = number(text, 0, 86_400)?;
+    Ok(Refresh(
+        (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+    ))
+}
+
 /// A name the kernel could know. Source: `dev_valid_name`, net/core/dev.c.
 pub fn interface(text: &str) -> Result<String, String> {
     let possible = !text.is_empty()

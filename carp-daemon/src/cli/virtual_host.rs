@@ -84,6 +84,7 @@ pub fn describe(
         source: arguments.srcip,
         group: arguments.mcast,
         broadcast: arguments.nomcast,
+        announce_refresh: arguments.announce_refresh.0,
         ignore_carrier: arguments.ignoreifstate,
         addresses: vec![address],
         ownership,

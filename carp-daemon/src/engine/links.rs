@@ -9,6 +9,7 @@ use std::time::Duration;
 use carp_common::proto::{Input, LinkState};
 use carp_common::time::Instant;
 use carp_common::units::Family;
+use carp_common::wire::ether::MacAddress;
 use tracing::{error, info, warn};
 
 use super::address_guard::Suspects;
@@ -261,7 +262,7 @@ impl Engine {
 
     /// Tells the virtual hosts of an interface what changed for them; `None`: it is gone.
     fn tell(&mut self, interface: usize, link: Option<&Link>, now: Instant) {
-        let mut source = None;
+        let (mut source, mut moved) = (None, false);
         if let Some(link) = link {
             let here = self
                 .addresses
@@ -269,7 +270,14 @@ impl Engine {
                 .map_or(&[][..], Vec::as_slice);
             source = self.interfaces[interface].source(here);
             if let Some(port) = &mut self.interfaces[interface].port {
-                port.set_mac(link.mac);
+                moved = port.set_mac(link.mac);
+            }
+            if moved {
+                info!(
+                    "{} has another MAC address: {}",
+                    link.name,
+                    MacAddress(link.mac)
+                );
             }
             let wanted = &mut self.interfaces[interface];
             if wanted.current_name != link.name {
@@ -317,6 +325,9 @@ impl Engine {
                 );
             }
             self.tell_link(vhost, state, now);
+            if moved {
+                self.feed(vhost, now, Input::StationChanged);
+            }
             self.settle_leftovers(vhost, now);
         }
     }

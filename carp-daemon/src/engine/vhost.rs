@@ -111,6 +111,7 @@ impl Vhost {
             initial_counter: clock::wall_clock_nanos(),
             strict_counter: config.strict_counter,
             no_openbsd: config.no_openbsd,
+            announce_refresh: config.announce_refresh,
         };
         // The machine keeps what it derived from it.
         config.key.zeroize();

@@ -78,9 +78,9 @@ impl Port {
         self.ifindex
     }
 
-    /// The interface's own address changed.
-    pub fn set_mac(&mut self, mac: [u8; 6]) {
-        self.mac = MacAddress(mac);
+    /// Takes in the interface's own address; returns whether it changed.
+    pub fn set_mac(&mut self, mac: [u8; 6]) -> bool {
+        std::mem::replace(&mut self.mac, MacAddress(mac)) != MacAddress(mac)
     }
 
     /// Receives a group's packets from now on: the interface's filter lets them in and switches hear of it.

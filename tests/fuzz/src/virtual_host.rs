@@ -102,6 +102,7 @@ impl Play {
             initial_counter: *input.choose(&[1000, 0, u64::MAX - 3])?,
             strict_counter: input.arbitrary()?,
             no_openbsd: input.arbitrary()?,
+            announce_refresh: *input.choose(&[None, Some(Duration::from_secs(1)), Some(YEAR)])?,
         };
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut play = Self {
@@ -190,7 +191,8 @@ impl Play {
                 let outcome = *input.choose(&outcomes)?;
                 self.feed(Input::SendCompleted { family, outcome });
             }
-            27 | 28 => self.feed(Input::ClaimCompleted),
+            27 => self.feed(Input::ClaimCompleted),
+            28 => self.feed(Input::StationChanged),
             29 => self.feed(Input::AdvertisementsLost),
             30 => {
                 let hold =

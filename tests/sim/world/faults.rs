@@ -350,5 +350,6 @@ fn settings(scenario: &Scenario, number: usize, now: Instant) -> Settings {
         initial_counter: WALL_CLOCK_AT_ORIGIN + now.as_nanos(),
         strict_counter: scenario.theme == Theme::Strict,
         no_openbsd: false,
+        announce_refresh: None,
     }
 }

@@ -9,7 +9,12 @@ use super::{
 use crate::proto::SendOutcome;
 use crate::proto::heard::LAST_LEAVES_OUT;
 use crate::proto::send_errors::Change;
+use crate::time::{Duration, Instant};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
+
+/// When the last announcement of a takeover comes. A switch that blocks a port for a moment (spanning tree's proposals, LACP)
+/// is done by then, and a client does not wait for its own ARP entry to expire.
+const LATE: Duration = Duration::from_secs(5);
 
 impl VirtualHost {
     /// Advertises in every family we take part in, and again one interval later.
@@ -45,6 +50,38 @@ impl VirtualHost {
                 self.actions.push(Action::Announce(family));
             }
         }
+    }
+
+    /// Announces at once, two advertisements later, and late: the port of a client or of ours may be blocked at first.
+    pub(super) fn announce_in_series(&mut self) {
+        self.announce();
+        self.announcements_left = 1;
+        self.timers
+            .set(Timer::Reannounce, self.two_advertisements_later());
+        self.timers.set(Timer::Refresh, self.now + LATE);
+    }
+
+    /// The announcements that are due, once for all of them.
+    pub(super) fn announce_if_due(&mut self) {
+        let again = self.timers.take_due(Timer::Reannounce, self.now).is_some();
+        let refresh = self.timers.take_due(Timer::Refresh, self.now).is_some();
+        if again || refresh {
+            self.announce();
+        }
+        if again {
+            self.announcements_left = self.announcements_left.saturating_sub(1);
+            if self.announcements_left > 0 {
+                self.timers
+                    .set(Timer::Reannounce, self.two_advertisements_later());
+            }
+        }
+        if refresh && let Some(pace) = self.settings.announce_refresh {
+            self.timers.set(Timer::Refresh, self.now + pace);
+        }
+    }
+
+    fn two_advertisements_later(&self) -> Instant {
+        self.now + self.interval() * 2
     }
 
     fn send(&mut self, priority: Priority) {

@@ -56,6 +56,7 @@ fn settings(profile: Profile) -> Settings {
         initial_counter: 1000,
         strict_counter: false,
         no_openbsd: false,
+        announce_refresh: None,
     }
 }
 
@@ -116,14 +117,15 @@ impl Host {
         host
     }
 
-    /// MASTER by timeout, its second announcement made.
+    /// MASTER by timeout, its last announcement made, and just advertised.
     fn master(settings: Settings) -> Self {
         let mut host = Self::started(settings);
-        while host.machine.timers.get(Timer::Reannounce).is_some()
+        while host.machine.timers.get(Timer::Refresh).is_some()
             || host.machine.state() != State::Master
         {
             host.next_timeout();
         }
+        host.next_timeout();
         host
     }
 

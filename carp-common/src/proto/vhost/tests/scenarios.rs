@@ -64,17 +64,60 @@ fn after_a_shutdown_nothing_starts_again() {
 }
 
 #[test]
-fn a_new_master_announces_again_two_advertisements_later_and_then_no_more() {
+fn a_new_master_announces_two_advertisements_and_five_seconds_later_and_then_no_more() {
     let mut host = Host::started(settings(UCARP));
     assert_eq!(
         host.next_timeout(),
         std::format!("BACKUP to MASTER: MasterTimedOut, {TAKE_OVER}")
     );
+    let since = host.now;
     assert_eq!(host.next_timeout(), "send inet 1/100");
     assert_eq!(host.next_timeout(), REASSERT);
-    for _ in 0..5 {
+    assert_eq!(host.next_timeout(), "send inet 1/100");
+    assert_eq!(host.next_timeout(), "announce inet");
+    assert_eq!(host.now, since + millis(5000));
+    for _ in 0..9 {
         assert_eq!(host.next_timeout(), "send inet 1/100");
     }
+}
+
+#[test]
+fn a_refresh_announces_at_its_pace_as_long_as_the_host_is_master() {
+    let mut host = Host::started(Settings {
+        announce_refresh: Some(millis(30_000)),
+        ..settings(UCARP)
+    });
+    host.next_timeout();
+    let (since, mut announced) = (host.now, Vec::new());
+    while host.now < since + millis(100_000) {
+        if host.next_timeout().contains("announce inet") {
+            announced.push(host.now.saturating_duration_since(since));
+        }
+    }
+    let two_intervals = host.machine.interval() * 2;
+    let seconds = [5, 35, 65, 95].map(|second| millis(second * 1000));
+    assert_eq!(announced[0], two_intervals);
+    assert_eq!(announced[1..], seconds);
+    host.input(Input::Command(Command::StepDown {
+        hold: millis(100_000),
+    }));
+    host.wait(millis(90_000));
+    assert_eq!(host.timeout(), "");
+}
+
+#[test]
+fn a_new_ethernet_address_is_announced_as_a_takeover_is() {
+    let mut host = Host::master(settings(UCARP));
+    let since = host.now;
+    assert_eq!(host.input(Input::StationChanged), "announce inet");
+    let mut announced = Vec::new();
+    while host.now < since + millis(20_000) {
+        if host.next_timeout().contains("announce inet") {
+            announced.push(host.now.saturating_duration_since(since));
+        }
+    }
+    let two_intervals = host.machine.interval() * 2;
+    assert_eq!(announced, [two_intervals, millis(5000)]);
 }
 
 #[test]

@@ -125,6 +125,7 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
             host.input(source(family, Some(stack.ours())))
         }
         SourceOfWrongFamily => host.input(source(family, Some(stack.pick("fe80::5", "10.9.0.5")))),
+        StationChanged => host.input(Input::StationChanged),
         DemotionRises => host.input(demote(5)),
         DemotionFalls => {
             host.input(demote(5));

@@ -38,6 +38,7 @@ events! {
     SourceFoundWithoutLink,
     /// An address of the other family is given as this one's: that is none.
     SourceOfWrongFamily,
+    StationChanged,
     DemotionRises,
     DemotionFalls,
     Sent,
@@ -180,6 +181,7 @@ fn events_of(input: Input<'_>) -> &'static [Event] {
             SourceFoundWithoutLink,
             SourceOfWrongFamily,
         ],
+        Input::StationChanged => &[StationChanged],
         Input::DemotionChanged { .. } => &[DemotionRises, DemotionFalls],
         Input::SendCompleted { outcome, .. } => match outcome {
             SendOutcome::Sent => &[Sent, ThirdSuccessAfterErrors],
@@ -218,7 +220,8 @@ fn input_after(input: Option<Input<'static>>) -> Option<Input<'static>> {
         Input::SourceChanged { source: None, .. } => source_changed(Some(source)),
         Input::SourceChanged {
             source: Some(_), ..
-        } => Input::DemotionChanged {
+        } => Input::StationChanged,
+        Input::StationChanged => Input::DemotionChanged {
             cause: DemotionCause::Administrator,
             amount: Demotion::NONE,
         },
