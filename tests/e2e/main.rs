@@ -5,6 +5,7 @@
 
 mod addresses;
 mod announcements;
+mod arp;
 mod attachment;
 mod attacks;
 mod bsd;

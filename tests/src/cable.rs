@@ -18,6 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::inject::link_address;
 use crate::lab::{Host, Namespace};
+use crate::packet::PROTOCOL;
 
 /// What a cable does to the frames of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum Quality {
     Late(Duration),
     /// Each arrives, and comes back to its sender as well.
     Mirrored,
+    /// All but IP protocol 112 arrive.
+    WithoutCarp,
 }
 
 /// A cable of this process's own making between a host's `eth0` and the switch: frames go through two packet sockets
@@ -193,6 +196,11 @@ fn relay(direction: &Direction, input: &End, output: &End) {
                     None => held = Some(frame.to_vec()),
                 },
                 Quality::Late(by) => waiting.push_back((Instant::now() + by, frame.to_vec())),
+                Quality::WithoutCarp => {
+                    if frame.get(12..14) != Some(&[8, 0][..]) || frame.get(23) != Some(&PROTOCOL) {
+                        output.send(frame);
+                    }
+                }
                 Quality::Mirrored => {
                     output.send(frame);
                     input.send(frame);

@@ -11,6 +11,13 @@ pub const FRAME_LEN: usize = ether::HEADER_LEN + PACKET_LEN;
 
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
+/// The same with hardware type IEEE 802, which hosts on Ethernet believe as well (Linux: `arp_process`, net/ipv4/arp.c).
+const IEEE802_IPV4: [u8; 6] = [0, 6, 0x08, 0x00, 6, 4];
+
+/// Follows the packet in announcements of carpd, where others have padding: the sender is a CARP MASTER.
+pub const MARK: [u8; 4] = *b"CARP";
+/// An announcement, padded to what Ethernet wants. Unit: bytes.
+pub const ANNOUNCEMENT_LEN: usize = 60;
 
 /// How a request begins: these, and the operation.
 pub const REQUEST: [u8; 8] = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
@@ -28,6 +35,8 @@ pub enum Operation {
     Request,
     /// The sender has it.
     Reply,
+    /// Anything else. Linux ignores it; the BSDs learn the sender from it all the same.
+    Other([u8; 2]),
 }
 
 /// One ARP packet.
@@ -46,7 +55,7 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// Decodes an Ethernet payload; padding after it is ignored. `None` for other address types and operations.
+    /// Decodes an Ethernet payload; padding after it is ignored. `None` for address types that no host on Ethernet believes.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (types, rest) = bytes
@@ -57,14 +66,14 @@ impl Arp {
         let (sender_ip, rest) = rest.split_first_chunk::<4>()?;
         let (target_mac, rest) = rest.split_first_chunk::<6>()?;
         let (target_ip, _) = rest.split_first_chunk::<4>()?;
-        if *types != ETHERNET_IPV4 {
+        if *types != ETHERNET_IPV4 && *types != IEEE802_IPV4 {
             return None;
         }
         Some(Self {
             operation: match operation {
                 [0, 1] => Operation::Request,
                 [0, 2] => Operation::Reply,
-                _ => return None,
+                other => Operation::Other(*other),
             },
             sender_mac: MacAddress(*sender_mac),
             sender_ip: Ipv4Addr::from(*sender_ip),
@@ -73,14 +82,14 @@ impl Arp {
         })
     }
 
-    /// Writes every byte of the packet.
+    /// Writes every byte of the packet, with hardware type Ethernet.
     pub fn emit(&self, buffer: &mut [u8; PACKET_LEN]) {
         buffer[..6].copy_from_slice(&ETHERNET_IPV4);
-        buffer[6] = 0;
-        buffer[7] = match self.operation {
-            Operation::Request => 1,
-            Operation::Reply => 2,
-        };
+        buffer[6..8].copy_from_slice(&match self.operation {
+            Operation::Request => [0, 1],
+            Operation::Reply => [0, 2],
+            Operation::Other(operation) => operation,
+        });
         buffer[8..14].copy_from_slice(&self.sender_mac.0);
         buffer[14..18].copy_from_slice(&self.sender_ip.octets());
         buffer[18..24].copy_from_slice(&self.target_mac.0);
@@ -102,6 +111,17 @@ pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_
         target_mac: interface,
         target_ip: address,
     })
+}
+
+/// [`gratuitous_frame`] with carpd's [`MARK`].
+#[must_use]
+pub fn announcement_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; ANNOUNCEMENT_LEN] {
+    let mut frame = [0; ANNOUNCEMENT_LEN];
+    let bytes = gratuitous_frame(interface, address);
+    for (to, from) in frame.iter_mut().zip(bytes.into_iter().chain(MARK)) {
+        *to = from;
+    }
+    frame
 }
 
 /// The broadcast frame that asks who has `address` and changes nobody's tables, since it names no sender (RFC 5227,
@@ -173,8 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn an_announcement_is_a_padded_gratuitous_frame_with_a_mark() {
+        let frame = announcement_frame(MAC, ADDRESS);
+        assert_eq!(frame[..FRAME_LEN], gratuitous_frame(MAC, ADDRESS));
+        assert_eq!(frame[FRAME_LEN..FRAME_LEN + 4], *b"CARP");
+        assert_eq!(frame[FRAME_LEN + 4..], [0; 14]);
+    }
+
+    #[test]
     fn packets_round_trip_and_ignore_padding() {
-        for operation in [Operation::Request, Operation::Reply] {
+        for operation in [
+            Operation::Request,
+            Operation::Reply,
+            Operation::Other([0, 9]),
+        ] {
             let arp = Arp {
                 operation,
                 sender_mac: MAC,
@@ -189,13 +221,24 @@ mod tests {
     }
 
     #[test]
-    fn other_types_operations_and_lengths_are_refused() {
+    fn what_a_host_on_ethernet_believes_is_parsed() {
+        let frame = gratuitous_frame(MAC, ADDRESS);
+        let mut packet: [u8; PACKET_LEN] = *frame.last_chunk().unwrap();
+        let ethernet = Arp::parse(&packet).unwrap();
+        packet[1] = 6;
+        assert_eq!(Arp::parse(&packet), Some(ethernet));
+        packet[1] = 7;
+        assert_eq!(Arp::parse(&packet), None);
+    }
+
+    #[test]
+    fn other_types_and_lengths_are_refused() {
         let frame = gratuitous_frame(MAC, ADDRESS);
         let packet = &frame[ether::HEADER_LEN..];
         for length in 0..PACKET_LEN {
             assert_eq!(Arp::parse(&packet[..length]), None, "{length} bytes");
         }
-        for offset in 0..8 {
+        for offset in 0..6 {
             let mut bytes = [0; PACKET_LEN];
             bytes.copy_from_slice(packet);
             bytes[offset] ^= 0x40;

@@ -1,7 +1,7 @@
 //! ARP packets whose sender has an address that is ours.
 //!
-//! A filter in the kernel lets only those through, so ordinary ARP wakes nobody. After some were taken, the next look
-//! is a second later: whoever floods us with them costs one wake-up a second and a small buffer.
+//! A filter in the kernel lets only those through that a host on Ethernet believes, so ordinary and broken ARP wakes
+//! nobody. After anything was read, the next look is a second later: a flood costs one wake-up a second and a small buffer.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use carp_common::time::Instant;
-use carp_common::wire::arp::{Arp, FRAME_LEN};
+use carp_common::wire::arp::{ANNOUNCEMENT_LEN, Arp, FRAME_LEN, MARK};
 use carp_common::wire::ether;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
@@ -40,11 +40,30 @@ pub struct ArpWatch {
     paused_until: Option<Instant>,
 }
 
+/// An ARP packet whose sender has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The packet.
+    pub arp: Arp,
+    /// It is marked as an announcement of a carpd.
+    pub is_marked: bool,
+}
+
+impl Claim {
+    /// `None` for what no host on Ethernet believes.
+    fn parse(frame: &[u8]) -> Option<Self> {
+        Some(Self {
+            arp: Arp::parse(frame.get(ether::HEADER_LEN..)?)?,
+            is_marked: frame.get(FRAME_LEN..)?.starts_with(&MARK),
+        })
+    }
+}
+
 /// What was seen in one look.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// ARP packets; their sender addresses may be others when there are more than `EXACT_MAX`.
-    pub packets: Vec<Arp>,
+    pub claims: Vec<Claim>,
     /// How many more there were, for which there was no room.
     pub lost: u64,
 }
@@ -108,34 +127,40 @@ impl ArpWatch {
         if !std::mem::take(&mut self.readable) && !rested {
             return Ok(seen);
         }
-        let mut frame = [0; FRAME_LEN];
+        let mut frame = [0; ANNOUNCEMENT_LEN];
         let socket = self.socket.get_ref();
         for _ in 0..FRAMES_AT_ONCE {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(_length) => seen.packets.extend(Arp::parse(&frame[ether::HEADER_LEN..])),
+                Ok(length) => seen.claims.extend(Claim::parse(&frame[..length])),
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR | Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    self.paused_until = Some(now + PAUSE);
+                    return Err(errno.into());
+                }
             }
-        }
-        seen.lost = sys::take_drops(socket.as_fd())?.into();
-        if !seen.packets.is_empty() {
             self.paused_until = Some(now + PAUSE);
         }
+        seen.lost = sys::take_drops(socket.as_fd())?.into();
         Ok(seen)
     }
 }
 
-/// Offset of the sender's IP address in a frame. The kernel has taken a VLAN tag out of it.
+/// Offsets in a frame. The kernel has taken VLAN tags out of it.
+const HARDWARE_TYPE: u32 = 14;
+const PROTOCOL_TYPE: u32 = 14 + 2;
+const LENGTHS: u32 = 14 + 4;
 const SENDER_IP: u32 = 14 + 14;
+const TARGET_IP: u32 = 14 + 24;
 /// Ancillary data: for whom the frame is (`SKF_AD_OFF` + `SKF_AD_PKTTYPE`).
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 /// Another station's, or that of a VLAN nobody has here.
 const OTHER_HOST: u32 = 3;
 
-/// `arp src host A or arp src host B …`, for this host or for everyone.
+/// `arp src host A or arp src host B …`, whole and of the types that [`Arp::parse`] knows, for this host or for everyone.
 fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_EQUAL: u16 = 0x15;
     const JUMP_GREATER: u16 = 0x25;
@@ -146,6 +171,18 @@ fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     let mut program = vec![
         SockFilter::new(LOAD_BYTE, 0, 0, PACKET_TYPE),
         SockFilter::new(JUMP_EQUAL, 0, 1, OTHER_HOST),
+        reject(),
+        // A load beyond the end of the frame rejects it.
+        SockFilter::new(LOAD_WORD, 0, 0, TARGET_IP),
+        SockFilter::new(LOAD_HALF, 0, 0, HARDWARE_TYPE),
+        SockFilter::new(JUMP_EQUAL, 2, 0, 1),
+        SockFilter::new(JUMP_EQUAL, 1, 0, 6),
+        reject(),
+        SockFilter::new(LOAD_HALF, 0, 0, PROTOCOL_TYPE),
+        SockFilter::new(JUMP_EQUAL, 1, 0, 0x0800),
+        reject(),
+        SockFilter::new(LOAD_HALF, 0, 0, LENGTHS),
+        SockFilter::new(JUMP_EQUAL, 1, 0, 0x0604),
         reject(),
         SockFilter::new(LOAD_WORD, 0, 0, SENDER_IP),
     ];
@@ -170,7 +207,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
 
-    use carp_common::wire::arp::{gratuitous_frame, probe_frame};
+    use carp_common::wire::arp::{announcement_frame, gratuitous_frame, probe_frame};
     use carp_common::wire::ether::MacAddress;
 
     use super::*;
@@ -216,6 +253,35 @@ mod tests {
                 "after {count}"
             );
         }
+    }
+
+    #[test]
+    fn what_passes_is_what_parses() {
+        let address = addresses(1)[0];
+        let frame = gratuitous_frame(MAC, address);
+        for length in 0..=FRAME_LEN {
+            let passes = passes(&[address], &frame[..length]);
+            assert_eq!(passes, length == FRAME_LEN, "{length} bytes");
+        }
+        // Types, lengths and operation, each bit changed.
+        for offset in ether::HEADER_LEN..ether::HEADER_LEN + 8 {
+            for value in (0..8).map(|bit| frame[offset] ^ (1 << bit)).chain([6]) {
+                let mut changed = frame;
+                changed[offset] = value;
+                let parses = Arp::parse(&changed[ether::HEADER_LEN..]).is_some();
+                assert_eq!(passes(&[address], &changed), parses, "{value} at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_announcement_of_a_carpd_is_told_from_others() {
+        let address = addresses(1)[0];
+        let marked = |frame: &[u8]| Claim::parse(frame).unwrap().is_marked;
+        assert!(marked(&announcement_frame(MAC, address)));
+        let mut padded = [0; ANNOUNCEMENT_LEN];
+        padded[..FRAME_LEN].copy_from_slice(&gratuitous_frame(MAC, address));
+        assert!(!marked(&padded) && !marked(&padded[..FRAME_LEN]));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Port {
     /// What `send(2)` answers. IPv6 has no announcement here.
     pub fn announce(&self, address: IpAddr) -> io::Result<()> {
         match address {
-            IpAddr::V4(address) => self.send(&arp::gratuitous_frame(self.mac, address)),
+            IpAddr::V4(address) => self.send(&arp::announcement_frame(self.mac, address)),
             IpAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }

@@ -77,7 +77,8 @@ fn arp(data: &[u8]) {
     };
     let mut written = [0xa5; arp::PACKET_LEN];
     parsed.emit(&mut written);
-    assert_eq!(Some(&written), data.first_chunk());
+    assert!(data[1] == 1 || data[1] == 6, "hardware type");
+    assert_eq!(written[2..], data[2..arp::PACKET_LEN]);
     assert_eq!(
         written.starts_with(&arp::REQUEST),
         parsed.operation == Operation::Request

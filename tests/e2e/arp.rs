@@ -1,0 +1,141 @@
+//! Others that claim the address by ARP, in every form that a client believes, and ARP that nobody believes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use carp_tests::flood::Flood;
+use carp_tests::lab::note;
+use carp_tests::{Cable, Host, Injector, Mac, Mark, Quality, eventually, lab, usage};
+
+use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
+
+const THIEF: Mac = Mac([2, 0, 0, 0, 0x66, 0x66]);
+
+/// A claim of the address, with something about it changed.
+fn claim(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut frame = carp_tests::client::arp_request(THIEF, ADDRESS, ADDRESS);
+    change(&mut frame[14..]);
+    frame
+}
+
+/// How often `host` announced the address after `mark`.
+fn announcements(pair: &Pair, mark: Mark, host: &Host) -> usize {
+    let all = pair.capture.after(mark);
+    let announced = all.iter().filter(|captured| {
+        let arp = captured.arp_from(host.name());
+        arp.is_some_and(|arp| arp.is_gratuitous_for(ADDRESS))
+    });
+    announced.count()
+}
+
+#[test]
+fn a_claim_with_hardware_type_6_is_seen_named_and_answered() -> Result<()> {
+    const CLAIMS: u64 = 4;
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.capture
+        .advertisements_reach(Mark::default(), "a", 12, LONG)?;
+    let client = pair.client()?;
+    let (start, injector) = (Instant::now(), Injector::open(&pair.b)?);
+    for _ in 0..CLAIMS {
+        injector.send(&claim(|arp| arp[1] = 6))?;
+        std::thread::sleep(Duration::from_millis(2500));
+    }
+    let lost: Duration = client.outages(start).iter().map(|it| it.duration()).sum();
+    note(&format!(
+        "{CLAIMS} claims with hardware type 6 in {:?}: the client missed {lost:?}",
+        start.elapsed()
+    ));
+    a.wait_for(&format!("{ADDRESS} is also at {THIEF}"), LONG)?;
+    ensure!(a.dump()?.counter("arp-conflicts")? >= CLAIMS);
+    ensure!(lost < Duration::from_secs(3), "{lost:?}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_arp_that_nobody_believes_costs_nothing() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.capture
+        .advertisements_reach(Mark::default(), "a", 12, LONG)?;
+    let frames = vec![
+        claim(|arp| arp[1] = 7),
+        claim(|arp| arp[2] = 0x86),
+        claim(|arp| arp[4] = 8),
+        claim(|arp| arp[5] = 16),
+        claim(|arp| arp[7] = 9),
+    ];
+    let pids = pair.a.pids()?;
+    let (before, start) = (usage::cpu_time(&pids)?, Instant::now());
+    let flood = Flood::towards(&pair.a, frames, Some(1))?;
+    // Nothing to wait for: enduring is the point.
+    std::thread::sleep(Duration::from_secs(5));
+    let offered = flood.finish();
+    let spent = usage::cpu_time(&pids)? - before;
+    let permille = spent.as_nanos() * 1000 / start.elapsed().as_nanos();
+    note(&format!(
+        "ARP that nobody believes, {} packets/s: {}.{} % of a core",
+        offered.rate(),
+        permille / 10,
+        permille % 10
+    ));
+    ensure!(
+        offered.rate() >= 20_000,
+        "{} packets/s are no flood",
+        offered.rate()
+    );
+    ensure!(permille < 50, "{permille} ‰ of a core");
+    ensure!(a.dump()?.state == "MASTER");
+    Ok(())
+}
+
+#[test]
+fn two_carp_masters_that_do_not_hear_each_other_defend_once_in_10_s() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let cable = Cable::splice(&pair.b)?;
+    cable.from_host(Quality::WithoutCarp);
+    cable.to_host(Quality::WithoutCarp);
+    let a = pair.master(&pair.a, FAST)?;
+    let b = pair.master(&pair.b, SLOW)?;
+    for daemon in [&a, &b] {
+        daemon.wait_for("another CARP MASTER answers ARP for it", LONG)?;
+    }
+    // The announcements of the takeovers are over.
+    std::thread::sleep(Duration::from_secs(6));
+    let (mark, window) = (pair.capture.mark(), Duration::from_secs(12));
+    std::thread::sleep(window);
+    let defences = [&pair.a, &pair.b].map(|host| announcements(&pair, mark, host));
+    note(&format!(
+        "two MASTERs that do not hear each other announced {defences:?} times in {window:?}"
+    ));
+    ensure!(
+        defences.iter().all(|count| (1..=3).contains(count)),
+        "{defences:?} announcements in {window:?}"
+    );
+    ensure!(a.dump()?.state == "MASTER" && b.dump()?.state == "MASTER");
+    Ok(())
+}
+
+#[test]
+fn an_ordinary_host_that_claims_beside_a_carp_master_is_answered_every_second() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.capture
+        .advertisements_reach(Mark::default(), "a", 12, LONG)?;
+    // The mark of a carpd, from another station.
+    let mut marked = claim(|arp| arp[13] = 0x77);
+    marked[11] = 0x77;
+    marked.extend(*b"CARP");
+    marked.resize(60, 0);
+    let injector = Injector::open(&pair.c)?;
+    let (mark, start) = (pair.capture.mark(), Instant::now());
+    eventually("four answers", LONG, || {
+        injector.send(&marked)?;
+        injector.send(&claim(|_| {}))?;
+        Ok((announcements(&pair, mark, &pair.a) >= 4).then_some(()))
+    })?;
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(7), "four answers took {took:?}");
+    a.wait_for(&format!("{ADDRESS} is also at {THIEF}"), LONG)?;
+    Ok(())
+}
