@@ -74,6 +74,8 @@ pub struct VhostConfig {
     pub group: Ipv4Addr,
     /// Advertisements travel as Ethernet broadcast and the group is not joined (`-M`).
     pub broadcast: bool,
+    /// Advertisements come from the interface's own MAC address instead of the virtual one (`--own-mac`).
+    pub own_mac: bool,
     /// Time between two announcements while MASTER, after those of the takeover; `None` for no more (`--announce-refresh`).
     pub announce_refresh: Option<Duration>,
     /// Carrier does not matter (`-S`).

@@ -27,6 +27,7 @@ mod logs;
 mod memory;
 mod mistakes;
 mod options;
+mod own_mac;
 mod ports;
 mod privileges;
 mod rungs;

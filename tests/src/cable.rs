@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::inject::link_address;
 use crate::lab::{Host, Namespace};
-use crate::packet::PROTOCOL;
+use crate::packet::{Mac, PROTOCOL};
 
 /// What a cable does to the frames of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Quality {
     Late(Duration),
     /// Each arrives, and comes back to its sender as well.
     Mirrored,
+    /// Only frames from this station arrive, as at a hypervisor's port that lets no other address pass.
+    OnlyFrom(Mac),
     /// All but IP protocol 112 arrive.
     WithoutCarp,
 }
@@ -196,6 +198,11 @@ fn relay(direction: &Direction, input: &End, output: &End) {
                     None => held = Some(frame.to_vec()),
                 },
                 Quality::Late(by) => waiting.push_back((Instant::now() + by, frame.to_vec())),
+                Quality::OnlyFrom(station) => {
+                    if frame.get(6..12) == Some(&station.0[..]) {
+                        output.send(frame);
+                    }
+                }
                 Quality::WithoutCarp => {
                     if frame.get(12..14) != Some(&[8, 0][..]) || frame.get(23) != Some(&PROTOCOL) {
                         output.send(frame);

@@ -175,6 +175,11 @@ pub struct Arguments {
     #[arg(short = 'M', long, alias = "no", help_heading = "Network")]
     pub nomcast: bool,
 
+    /// Send advertisements from the interface's own MAC address: for ports that let no other pass (VMware, Proxmox, Hyper-V,
+    /// OpenStack)
+    #[arg(long, help_heading = "Network")]
+    pub own_mac: bool,
+
     /// While master, announce the address again every so often: 1 to 86400, 0 for not
     #[arg(long, value_name = "SECONDS", help_heading = "Network", allow_hyphen_values = true, default_value = "0",
           value_parser = values::announce_refresh)]

@@ -101,7 +101,7 @@ type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 
 #[test]
 fn every_option_works_in_every_spelling() {
-    let table: [Spelling; 34] = [
+    let table: [Spelling; 35] = [
         (
             &[
                 &["-i", "eth1"],
@@ -244,6 +244,9 @@ fn every_option_works_in_every_spelling() {
         }),
         (&[&["--no-openbsd"], &["--no-o"]], |run| {
             run.config.vhosts[0].no_openbsd
+        }),
+        (&[&["--own-mac"], &["--ow"]], |run| {
+            run.config.vhosts[0].own_mac
         }),
         (
             &[&["--announce-refresh=60"], &["--announce-refresh", "60"]],

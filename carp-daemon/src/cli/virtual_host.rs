@@ -84,6 +84,7 @@ pub fn describe(
         source: arguments.srcip,
         group: arguments.mcast,
         broadcast: arguments.nomcast,
+        own_mac: arguments.own_mac,
         announce_refresh: arguments.announce_refresh.0,
         ignore_carrier: arguments.ignoreifstate,
         addresses: vec![address],

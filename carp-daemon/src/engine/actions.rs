@@ -135,6 +135,7 @@ impl Engine {
             (Family::Inet, Some(source), Some(port)) => {
                 let envelope = Envelope {
                     vhid: served.config.vhid,
+                    own_mac: served.config.own_mac,
                     profile: served.config.profile,
                     source,
                     group: served.config.group,

@@ -32,6 +32,13 @@ const CARP_MEMORY: Duration = Duration::from_secs(60);
 /// Least time between two log lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What may be the matter where somebody has our address and no advertisement was ever heard.
+const UNHEARD: &str = ", and no valid advertisement was ever heard here: if it runs CARP, a port on the way lets only the \
+     network card's own MAC address pass, as VMware, Proxmox, Hyper-V and OpenStack do: give every host --own-mac, or allow \
+     forged MAC addresses on its port";
+const UNHEARD_WITH_OWN_MAC: &str = ", and no valid advertisement was ever heard here: if it runs CARP, give it --own-mac too, \
+     and see whether the port or a firewall drops IP protocol 112";
+
 /// What a virtual host wants to know from ARP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Watch {
@@ -213,9 +220,14 @@ impl Engine {
                 true => "another CARP MASTER",
                 false => "another host",
             };
+            let why = match (served.machine.last_heard(), served.config.own_mac) {
+                (Some(_), _) => "",
+                (None, false) => UNHEARD,
+                (None, true) => UNHEARD_WITH_OWN_MAC,
+            };
             warn!(
                 suppressed,
-                "{}: {address} is also at {}: {who} answers ARP for it",
+                "{}: {address} is also at {}: {who} answers ARP for it{why}",
                 served.label,
                 claim.arp.sender_mac
             );

@@ -25,6 +25,8 @@ const SEND_BUFFER: usize = 1 << 20;
 pub struct Envelope {
     /// Chooses the Ethernet source, with the profile.
     pub vhid: Vhid,
+    /// The Ethernet source is the interface's own address instead.
+    pub own_mac: bool,
     /// Chooses the Ethernet source and the type of service.
     pub profile: Profile,
     /// IP source.
@@ -115,7 +117,7 @@ impl Port {
         payload: &[u8; advertisement::HEADER_LEN],
     ) -> io::Result<()> {
         self.identification = self.identification.wrapping_add(1);
-        let frame = advertisement_frame(envelope, self.identification, payload);
+        let frame = advertisement_frame(envelope, self.mac, self.identification, payload);
         self.send(&frame)
     }
 
@@ -146,13 +148,17 @@ impl Port {
 
 fn advertisement_frame(
     envelope: &Envelope,
+    interface: MacAddress,
     identification: u16,
     payload: &[u8; advertisement::HEADER_LEN],
 ) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     InetFrame {
         profile: envelope.profile,
-        ethernet_source: MacAddress::virtual_host(envelope.profile, envelope.vhid),
+        ethernet_source: match envelope.own_mac {
+            true => interface,
+            false => MacAddress::virtual_host(envelope.profile, envelope.vhid),
+        },
         ethernet_destination: ethernet_destination(envelope.group, envelope.broadcast),
         source: envelope.source,
         destination: envelope.group,
@@ -166,9 +172,12 @@ fn advertisement_frame(
 mod tests {
     use super::*;
 
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
+
     fn envelope() -> Envelope {
         Envelope {
             vhid: Vhid::new(7).unwrap(),
+            own_mac: false,
             profile: Profile::Ucarp,
             source: Ipv4Addr::new(10, 0, 0, 1),
             group: Ipv4Addr::new(224, 0, 0, 18),
@@ -178,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_the_virtual_source_the_group_and_the_payload() {
-        let frame = advertisement_frame(&envelope(), 0x1234, &[0xa5; 36]);
+        let frame = advertisement_frame(&envelope(), MAC, 0x1234, &[0xa5; 36]);
         assert_eq!(
             frame[..14],
             [1, 0, 0x5e, 0, 0, 0x12, 0, 0, 0x5e, 0, 0, 7, 8, 0]
@@ -192,12 +201,25 @@ mod tests {
     }
 
     #[test]
+    fn with_the_own_mac_only_the_ethernet_source_is_another() {
+        let own = Envelope {
+            own_mac: true,
+            ..envelope()
+        };
+        let mut frame = advertisement_frame(&own, MAC, 1, &[0; 36]);
+        assert_eq!(frame[6..12], MAC.0);
+        frame[6..12].copy_from_slice(&[0, 0, 0x5e, 0, 0, 7]);
+        assert_eq!(frame, advertisement_frame(&envelope(), MAC, 1, &[0; 36]));
+    }
+
+    #[test]
     fn broadcast_changes_the_frame_but_not_the_packet() {
         let frame = advertisement_frame(
             &Envelope {
                 broadcast: true,
                 ..envelope()
             },
+            MAC,
             1,
             &[0; 36],
         );
@@ -212,6 +234,7 @@ mod tests {
                 profile: Profile::FreeBsd,
                 ..envelope()
             },
+            MAC,
             1,
             &[0; 36],
         );

@@ -329,3 +329,17 @@ fn what_the_status_shows_is_what_happened() {
     assert_eq!(host.machine.counters().transitions_to_master, 1);
     assert_eq!(host.machine.counters().received_inet_packets, 1);
 }
+
+#[test]
+fn an_equal_that_sends_from_its_own_mac_is_told_of_the_tie_as_a_ucarp_is() {
+    let yields_to = |ethernet_source| {
+        let mut host = Host::master(settings(UCARP));
+        host.counter = host.last_sent();
+        host.ethernet_source = ethernet_source;
+        let heard = host.hear("10.8.0.1", 1, 100);
+        assert!(heard.contains("TieLost"), "{heard}");
+        heard.contains("send inet 1/100")
+    };
+    assert!(yields_to(UCARP_MAC) && yields_to([2, 0, 0, 0, 0, 9]));
+    assert!(!yields_to(BSD_MAC));
+}
