@@ -144,6 +144,8 @@ fn what_is_kept_is_enough_for_an_interface_that_comes_back() -> Result<()> {
         a.wait_for("interface eth0 is gone", LONG)?;
         let mark = pair.capture.mark();
         pair.a.add_link("eth0", Mac([2, 0, 0, 0, 7, 1]))?;
+        // Its source went with the interface.
+        pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
         pair.capture.advertisement(mark, "a", LONG)?;
         ensure!(a.dump()?.status["datapath"] == datapath);

@@ -42,7 +42,7 @@ Exit status: 0 after an ordered stop or where a carpd with these options serves 
     max_term_width = 110
 )]
 pub struct Arguments {
-    /// Interface to share addresses on [default: the first that is up with an IPv4 address, not loopback]
+    /// Interface to share addresses on, by any of its names [default: the first that is up with an IPv4 address, not loopback]
     #[arg(short, long, value_name = "IF", help_heading = "Who we are", allow_hyphen_values = true,
           value_parser = values::interface)]
     pub interface: Option<String>,
