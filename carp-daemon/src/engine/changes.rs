@@ -18,6 +18,8 @@ use crate::io::netlink::{Address, Event, Heard, Link, Monitor};
 pub struct Changes {
     /// Interfaces with a change of any kind.
     pub interfaces: BTreeSet<u32>,
+    /// Interfaces that went up or down, perhaps both, or changed otherwise.
+    pub links: BTreeSet<u32>,
     /// Interfaces on which an IPv4 address that carries another number than ours came, changed or went.
     pub own: BTreeSet<u32>,
     /// Addresses that came or went anywhere.
@@ -100,6 +102,7 @@ impl Changes {
         match event {
             Event::Link(link) => {
                 self.interfaces.insert(link.index);
+                self.links.insert(link.index);
                 links.insert(link.index, link);
             }
             Event::LinkGone { ifindex } => {

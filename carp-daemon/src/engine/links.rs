@@ -3,6 +3,7 @@
 //! Events only change what we know about the namespace; what follows from it is worked out by comparing that with what
 //! was done and said before. So a lost notification, made up for by listing everything again, needs no other path.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -61,8 +62,12 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             let wanted = &mut self.interfaces[interface];
             let index = wanted.port.as_ref().map(Port::ifindex);
-            wanted.unplaced |=
-                changes.overrun || index.is_some_and(|index| changes.own.contains(&index));
+            let among = |set: &BTreeSet<u32>| index.is_some_and(|index| set.contains(&index));
+            wanted.unplaced |= changes.overrun || among(&changes.own);
+            if changes.overrun || among(&changes.links) {
+                self.doubt_routes(interface);
+            }
+            let wanted = &self.interfaces[interface];
             let concerned = match index {
                 _ if changes.overrun => true,
                 Some(index) => changes.interfaces.contains(&index),

@@ -46,15 +46,10 @@ impl Engine {
             return;
         }
         // The order that counts is the kernel's.
-        let listed = match self.requests.addresses() {
-            Ok(listed) => listed,
-            Err(error) => {
-                warn!(
-                    "{}: failed to list addresses: {error}",
-                    self.interfaces[interface].name
-                );
-                return;
-            }
+        let Ok(listed) = self.requests.addresses() else {
+            // As if notifications were lost: everything is listed again, as often as it takes, and this comes after it.
+            self.changes.overrun = true;
+            return;
         };
         let here: Vec<&Address> = listed
             .iter()
@@ -159,6 +154,16 @@ impl Engine {
         let said = std::mem::replace(&mut served.said_placement, complaint.is_some());
         if let Some(complaint) = complaint.filter(|_| !said) {
             warn!("{}: {complaint}", served.label);
+        }
+    }
+
+    /// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
+    pub(super) fn doubt_routes(&mut self, interface: usize) {
+        let wanted = &mut self.interfaces[interface];
+        for &vhost in &wanted.vhosts {
+            for route in &mut self.vhosts[vhost].routes {
+                wanted.unplaced |= route.take_if(|is_there| *is_there).is_some();
+            }
         }
     }
 

@@ -259,13 +259,15 @@ impl Sequence<'_> {
         Ok(Some(carpd))
     }
 
-    fn terminate(&mut self) -> Result<()> {
+    /// Whether it was there to be ended.
+    fn terminate(&mut self) -> Result<bool> {
         self.tell("TERM");
-        if let Some(carpd) = self.started()? {
-            let code = carpd.terminate(LONG)?;
-            ensure!(code == 0, "carpd ended with {code}");
-        }
-        Ok(())
+        let Some(carpd) = self.started()? else {
+            return Ok(false);
+        };
+        let code = carpd.terminate(LONG)?;
+        ensure!(code == 0, "carpd ended with {code}");
+        Ok(true)
     }
 
     fn kill(&mut self) -> Result<()> {
@@ -303,8 +305,7 @@ impl Sequence<'_> {
     }
 
     fn end(&mut self) -> Result<()> {
-        if self.random.chance(500) {
-            self.terminate()?;
+        if self.random.chance(500) && self.terminate()? {
             let here = self.here()?;
             let left: Vec<&Entry> = here
                 .iter()

@@ -93,6 +93,13 @@ fn without_an_own_address_the_subnet_is_reached_from_the_virtual_one_which_is_sa
         // The client reaches it, and is reached.
         pair.is_owned_by(&pair.a)?;
         pair.a.ip("route get 10.9.0.3")?;
+        // The kernel drops it with the link, and carpd may see the link only when it is up again.
+        pair.a
+            .run("sh", &["-c", "ip link set eth0 down; ip link set eth0 up"])?;
+        pair.a.wait_for_address(ADDRESS, true, LONG)?;
+        eventually("the route is there again", LONG, || {
+            Ok(route()?.contains("10.9.0.0/16").then_some(()))
+        })?;
         // An own address makes the route needless, and its going makes it needed again.
         pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
         eventually("the route goes", LONG, || {
