@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use carp_tests::oracle::{Voice, provoke};
 use carp_tests::{Carpd, Daemon, Host, eventually, lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,7 +65,14 @@ pub fn answers_when_killed(scene: &Scene) -> Result<usize> {
             left -= usize::from(asked);
             (left == 0).then_some(())
         })?;
-    Ok(scene.answers(mark, &scene.pair.a).len())
+    let answers = scene.answers(mark, &scene.pair.a).len();
+    if answers == 0 {
+        // Nor does it speak for the address in any other way.
+        let spoken = provoke(&scene.pair.a, &["eth0"], ADDRESS)?;
+        let mut ways = spoken.keys().filter(|(_, voice)| *voice == Voice::Arp);
+        ensure!(ways.next().is_none(), "{spoken:#?}");
+    }
+    Ok(answers)
 }
 
 fn stays_silent(wrapper: &[&str], said: Option<&str>) -> Result<()> {
