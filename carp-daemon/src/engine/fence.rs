@@ -190,6 +190,10 @@ impl Engine {
         if let Ok(held) = lock::Held::look() {
             orphans.retain(|fenced| self.is_orphan(fenced, &held));
         }
+        // Nor where it is not known yet which addresses are there. One that is gone, as with its lease, needs no fence.
+        if !self.addresses.is_empty() {
+            orphans.retain(|fenced| self.is_here(fenced.address));
+        }
         self.datapath.close(&orphans);
     }
 

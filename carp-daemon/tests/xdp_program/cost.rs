@@ -213,6 +213,41 @@ fn prices() {
         );
         print_price(hook, "CARP, genuine", "ours", &first);
     }
+    prices_of_sending(rounds);
+}
+
+/// The same for what a host sends.
+fn prices_of_sending(rounds: usize) {
+    let hook = Hook::Egress;
+    let (Some(datapath), Some(wide)) = (
+        Datapath::load(hook),
+        Datapath::load_with(hook, &[FENCE_ALL_GLOBAL]),
+    ) else {
+        return;
+    };
+    let trivial = bpf::load_pass(hook, 0);
+    let request = arp(Operation::Request, OURS, SOURCE);
+    let sent = [
+        (
+            "every frame, a program that only passes",
+            "limit",
+            trivial.as_fd(),
+            tcp(),
+        ),
+        ("TCP", "ours", datapath.fd().as_fd(), tcp()),
+        ("TCP, --fence all", "ours", wide.fd().as_fd(), tcp()),
+        ("TCP over IPv6", "ours", datapath.fd().as_fd(), tcp6()),
+        ("ARP", "ours", datapath.fd().as_fd(), request),
+    ];
+    let mut samples = vec![Vec::new(); sent.len()];
+    for _ in 0..rounds {
+        for ((_, _, program, frame), samples) in sent.iter().zip(&mut samples) {
+            samples.push(cost(*program, hook, frame, Fate::Pass));
+        }
+    }
+    for ((name, side, ..), samples) in sent.iter().zip(&samples) {
+        print_price(hook, name, side, samples);
+    }
 }
 
 fn print_price(hook: Hook, frame: &str, side: &str, picos: &[u64]) {

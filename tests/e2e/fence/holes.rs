@@ -121,6 +121,26 @@ fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
     Ok(())
 }
 
+/// What a carpd on another interface left does not keep it, once its address went with the lease.
+#[test]
+fn egress_goes_with_the_last_carpd_when_nothing_is_left_to_fence() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
+    host.ip("address add 10.8.0.1/24 dev eth1")?;
+    let killed = format!("-i eth1 -f none -v 7 -p secret -a 10.8.0.100 {FAST}");
+    let mut killed = Carpd::bare()?.args(&killed).datapath("tcx").start(&host)?;
+    let address = Ipv4Addr::new(10, 8, 0, 100);
+    host.wait_for_address(address, true, LONG)?;
+    let mut living = on("tcx", SLOW)?.start(&host)?;
+    killed.kill()?;
+    host.wait_for_address(address, false, LONG)?;
+    ensure!(egress_pins(&host)?.len() == 2);
+    ensure!(living.terminate(LONG)? == 0);
+    ensure!(egress_pins(&host)?.is_empty(), "nothing is fenced");
+    Ok(())
+}
+
 #[test]
 fn detach_lifts_the_fence_at_egress_too() -> Result<()> {
     let lab = lab!();
