@@ -183,7 +183,8 @@ fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second
         .iter()
         .filter(|captured| announces(captured, "a").is_some())
         .count();
-    let most = usize::try_from(start.elapsed().as_secs())? + 2;
+    // One each second, at both ends, and the late one of the takeover.
+    let most = usize::try_from(start.elapsed().as_secs())? + 3;
     ensure!(
         (2..=most).contains(&announcements),
         "{announcements} announcements, {most} at most"

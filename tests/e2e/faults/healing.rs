@@ -40,6 +40,8 @@ fn after_a_partition_the_better_master_remains_and_the_client_is_at_it_at_once()
     let scene = Scene::new(lab!())?;
     let _daemons = scene.master_and_backup()?;
     let client = scene.client()?;
+    // What comes later would move the client during the partition.
+    scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
     scene.capture.advertisements_reach(mark, "b", 3, LONG)?;
@@ -93,6 +95,8 @@ fn winner_that_is_heard_first(profile: &str) -> Result<()> {
     let _a = scene.master(&scene.a, &format!("{FAST} --profile {profile}"))?;
     let _b = scene.carpd(&scene.b, &format!("-b 2 -k 0 -r 1 --profile {profile}"))?;
     let client = scene.client()?;
+    // What comes later would move the client during the partition.
+    scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
     scene.capture.advertisement(mark, "b", LONG)?;
@@ -142,6 +146,8 @@ fn after_a_partition_ucarp_yields_to_carpd_and_the_client_is_at_it_at_once() -> 
     let arguments = format!("-b 1 -k 100 -u {} -d {}", up.display(), down.display());
     let _b = Ucarp::new(&scene.b, ADDRESS, &arguments).start(&scene.b)?;
     let _client = scene.client()?;
+    // What comes later would move the client during the partition.
+    scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
     scene.capture.advertisement(mark, "b", LONG)?;

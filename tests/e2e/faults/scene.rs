@@ -121,6 +121,20 @@ impl Scene {
         Ok(captured)
     }
 
+    /// Waits until `host` has made the last announcement of its first takeover, which comes five seconds after it.
+    pub fn announced_late(&self, host: &Host) -> Result<()> {
+        let (first, _) = self
+            .capture
+            .advertisement(Mark::default(), host.name(), LONG)?;
+        let late = first.at + Duration::from_secs(4);
+        eventually("the last announcement of the takeover", LONG, || {
+            let all = self.capture.after(Mark::default());
+            let announced = all.iter().filter(|captured| captured.at >= late);
+            let mut arps = announced.filter_map(|captured| captured.arp_from(host.name()));
+            Ok(arps.any(|arp| arp.is_gratuitous_for(ADDRESS)).then_some(()))
+        })
+    }
+
     /// How often `host` has announced the address since `mark`.
     pub fn announcements(&self, mark: Mark, host: &Host) -> usize {
         let all = self.capture.after(mark);
