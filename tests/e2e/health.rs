@@ -233,6 +233,32 @@ fn a_virtual_host_without_room_in_the_map_is_in_init_and_not_a_second_master() -
 }
 
 #[test]
+fn a_backup_whose_entry_is_removed_looks_before_it_takes_over() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let _a = pair.master(&pair.a, FAST)?;
+    let b = Carpd::for_address(ADDRESS, SLOW)?
+        .datapath("tcx")
+        .start(&pair.b)?;
+    pair.stays_the_only_master(&pair.a, 5)?;
+    let vhosts = map(&b, "VHOSTS")?;
+    let mark = pair.capture.mark();
+    let entry = bpftool(&["-j", "map", "dump", "id", &vhosts])?;
+    let (_, rest) = entry.split_once("\"key\":[").context("an entry")?;
+    let (key, _) = rest.split_once(']').context("a key")?;
+    let bytes: Vec<&str> = key.split(',').map(|byte| byte.trim_matches('"')).collect();
+    let mut delete = vec!["map", "delete", "id", &vhosts, "key"];
+    delete.extend(bytes);
+    bpftool(&delete)?;
+    b.wait_for("removed or changed its entry", LONG)?;
+    let before = delivered(&b)?;
+    eventually("it hears again", LONG, || {
+        Ok((delivered(&b)? > before).then_some(()))
+    })?;
+    pair.stays_the_only_master(&pair.a, 20)?;
+    pair.only_master_since(mark, &pair.a)
+}
+
+#[test]
 fn an_entry_whose_keys_cannot_be_written_is_not_published() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let _a = pair.master(&pair.a, FAST)?;

@@ -66,9 +66,33 @@ impl Engine {
         }
     }
 
-    /// Whether a virtual host's interface is as we left it. Where it is not, what follows has been seen to.
+    /// Whether a virtual host's interface, and its entry, are as we left them. Where they are not, what follows has been
+    /// seen to.
     pub(super) fn hears(&mut self, vhost: usize, now: Instant) -> bool {
-        !self.look_at(self.vhosts[vhost].interface, now)
+        let interface = self.vhosts[vhost].interface;
+        if self.look_at(interface, now) {
+            return false;
+        }
+        let Some(key) = self.vhosts[vhost].key else {
+            return true;
+        };
+        if self.datapath.is_intact(key) {
+            return true;
+        }
+        let limit = &mut self.interfaces[interface].hearing.limit;
+        if let Some(suppressed) = limit.admit(now, REPORT_INTERVAL) {
+            warn!(
+                suppressed,
+                "{}: another program removed or changed its entry in the kernel's map: writing it anew",
+                self.vhosts[vhost].label
+            );
+        }
+        if self.program(vhost, key, now) {
+            self.feed(vhost, now, Input::AdvertisementsLost);
+        } else {
+            self.follow(interface, now);
+        }
+        false
     }
 
     fn interface_of(&self, ifindex: u32) -> Option<usize> {

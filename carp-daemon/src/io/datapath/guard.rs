@@ -147,6 +147,16 @@ impl Guard {
         self.write(key, value)
     }
 
+    /// Whether the kernel has the entry as it was written; also when it cannot be asked.
+    #[must_use]
+    pub fn is_intact(&self, key: VhostKey) -> bool {
+        match (self.entries.get(&key), self.vhosts.get(&key, 0)) {
+            (Some(written), Ok(there)) => *written == there,
+            (Some(_), Err(MapError::KeyNotFound)) => false,
+            (Some(_), Err(_)) | (None, _) => true,
+        }
+    }
+
     fn write(&mut self, key: VhostKey, value: VhostValue) -> Result<(), Error> {
         self.vhosts
             .insert(key, value, 0)

@@ -341,6 +341,13 @@ impl Datapath {
         }
     }
 
+    /// Whether nobody has removed or changed what was configured for `key`.
+    #[must_use]
+    pub fn is_intact(&mut self, key: VhostKey) -> bool {
+        let kernel = self.kernel.as_mut();
+        kernel.is_none_or(|kernel| kernel.guard().is_intact(key))
+    }
+
     /// Ready when there may be something to [`drain`](Self::drain).
     ///
     /// # Errors
