@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use carp_tests::{Carpd, Daemon, lab};
 use nix::sys::signal::Signal;
 
@@ -335,6 +335,32 @@ fn a_master_whose_up_script_fails_demotes_itself_until_it_works() -> Result<()> 
                 .filter(|arp| arp.is_gratuitous_for(ADDRESS))
                 .map(drop)
         })?;
+    Ok(())
+}
+
+/// Not only by its status.
+#[test]
+fn an_up_script_that_hangs_or_vanished_demotes_too() -> Result<()> {
+    for (body, vanishes) in [("exec sleep 1000", false), ("", true)] {
+        let pair = Pair::new(lab!())?;
+        let scripts = Scripts::new()?;
+        let up = scripts.script("up", body)?;
+        let options = format!("{SECOND} -n --script-timeout 1 -u {}", up.display());
+        let a = pair.carpd(&pair.a, &options)?;
+        let mark = pair.capture.mark();
+        if vanishes {
+            fs::remove_file(&up)?;
+        }
+        pair.capture
+            .wait_after(mark, "a demoted advertisement", LONG, |captured| {
+                captured
+                    .carp_from("a")
+                    .filter(|carp| carp.advskew == 240)
+                    .map(drop)
+            })
+            .with_context(|| a.transcript())?;
+        a.says_once("its up script failed")?;
+    }
     Ok(())
 }
 

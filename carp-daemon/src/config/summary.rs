@@ -69,11 +69,18 @@ impl VhostConfig {
         if let Some(source) = self.source {
             add(&mut line, format_args!(", source {source}"));
         }
+        if let Some(refresh) = self.announce_refresh {
+            add(
+                &mut line,
+                format_args!(", announce-refresh {} s", refresh.as_secs()),
+            );
+        }
         let flags = [
             (self.preempt, "preempt"),
             (self.strict_counter, "strict-counter"),
             (self.no_openbsd, "no-openbsd"),
             (self.broadcast, "nomcast"),
+            (self.own_mac, "own-mac"),
             (self.ignore_carrier, "ignoreifstate"),
             (self.neutral, "neutral"),
             (self.release_at_exit, "shutdown"),
