@@ -126,7 +126,8 @@ fn carpd(lab: Lab, rung: &str, a: &str, b: &str, signal: Signal) -> Result<usize
     let on = |arguments: &str| {
         Ok::<_, anyhow::Error>(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
     };
-    let _a = on(a)?.start(&pair.a)?;
+    // Without a lease the address stays, so silence is the fence's.
+    let _a = on(&format!("{a} --lease 0"))?.start(&pair.a)?;
     pair.capture.advertisement(mark, "a", LONG)?;
     let _b = on(b)?.start(&pair.b)?;
     pair.stays_the_only_master(&pair.a, 5)?;

@@ -89,7 +89,8 @@ fn a_living_master_speaks_on_every_port() -> Result<()> {
     for rung in ["tcx", "xdp-native"] {
         let lab = lab!();
         let host = host(&lab)?;
-        let arguments = format!("{FAST} --fence all");
+        // Without a lease: while it is stopped, the address must stay.
+        let arguments = format!("{FAST} --lease 0 --fence all");
         let master = Carpd::for_address(ADDRESS, &arguments)?.datapath(rung);
         let master = master.start(&host)?;
         host.wait_for_address(ADDRESS, true, LONG)?;
