@@ -3,7 +3,7 @@
 //! Input: a datagram.
 
 use carp_daemon::io::netlink::Event;
-use carp_daemon::io::netlink::message::{Message, for_each};
+use carp_daemon::io::netlink::message::{Body, Message, for_each};
 
 /// Bytes of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
@@ -13,14 +13,14 @@ pub fn target(data: &[u8]) {
     let whole = messages(data);
     assert!(whole.len() * HEADER_LEN <= data.len());
     for message in &whole {
-        match message {
-            Message::Event(Event::Link(link)) => {
+        match &message.body {
+            Body::Event(Event::Link(link)) => {
                 // A byte that is no UTF-8 becomes three.
                 assert!(link.name.len() <= 3 * data.len());
             }
-            Message::Done { errno, .. } => assert!(*errno >= 0),
-            Message::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. })
-            | Message::Other => {}
+            Body::Done(errno) => assert!(*errno >= 0),
+            Body::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. })
+            | Body::Other => {}
         }
     }
     // Cut anywhere, a datagram says the same up to there.
