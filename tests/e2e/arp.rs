@@ -32,9 +32,10 @@ fn announcements(pair: &Pair, mark: Mark, host: &Host) -> usize {
 fn a_claim_with_hardware_type_6_is_seen_named_and_answered() -> Result<()> {
     const CLAIMS: u64 = 4;
     let pair = Pair::new(lab!())?;
-    let a = pair.master(&pair.a, FAST)?;
+    // Slow timers: while a MASTER is late its fence drops questions for the address, which these claims are as well.
+    let a = pair.master(&pair.a, "-b 1 -k 0 -r 2")?;
     pair.capture
-        .advertisements_reach(Mark::default(), "a", 12, LONG)?;
+        .advertisements_reach(Mark::default(), "a", 3, LONG)?;
     let client = pair.client()?;
     let (start, injector) = (Instant::now(), Injector::open(&pair.b)?);
     for _ in 0..CLAIMS {
