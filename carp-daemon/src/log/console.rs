@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use chrono::Local;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
@@ -73,7 +74,7 @@ impl Stream {
             0 => patience,
             _ => PollTimeout::ZERO,
         };
-        if self.settle(fd) || try_write(fd, &self.shape(line), patience) == Written::WouldBlock {
+        if self.settle(fd) || try_write(fd, &self.shape(line), patience) == Written::NoRoom {
             self.lost += 1;
         }
     }
@@ -84,7 +85,7 @@ impl Stream {
             let about = self.shape(&Line::about_losses(self.lost));
             match try_write(fd, &about, PollTimeout::ZERO) {
                 Written::Yes | Written::Gone => self.lost = 0,
-                Written::WouldBlock => return true,
+                Written::NoRoom => return true,
             }
         }
         false
@@ -114,7 +115,8 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
-    WouldBlock,
+    /// The reader does not keep up, or the file or its file system is full.
+    NoRoom,
     /// Nobody will ever read it (EPIPE, EIO): not worth counting.
     Gone,
 }
@@ -127,13 +129,13 @@ enum Written {
 fn try_write(fd: BorrowedFd<'_>, line: &str, patience: PollTimeout) -> Written {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
     match poll(&mut fds, patience) {
-        Ok(0) => return Written::WouldBlock,
+        Ok(0) => return Written::NoRoom,
         Ok(_) => {}
         Err(_) => return Written::Gone,
     }
     match nix::unistd::write(fd, line.as_bytes()) {
         Ok(_) => Written::Yes,
-        Err(nix::errno::Errno::EAGAIN) => Written::WouldBlock,
+        Err(Errno::EAGAIN | Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG) => Written::NoRoom,
         Err(_) => Written::Gone,
     }
 }
@@ -241,6 +243,21 @@ mod tests {
             "{rest}"
         );
         assert!(rest.ends_with("[INFO] last\n"), "{rest}");
+    }
+
+    #[test]
+    fn a_full_file_system_loses_lines_and_counts_them() {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut stream = Stream::default();
+        for lost in 1..=3 {
+            let text = line(Severity::Info, "text");
+            stream.write(full.as_fd(), &text, PollTimeout::ZERO);
+            assert_eq!(stream.lost, lost);
+        }
+        assert!(stream.settle(full.as_fd()));
     }
 
     #[test]
