@@ -65,7 +65,7 @@ use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{Config, Lease};
 use crate::io::clock;
@@ -75,6 +75,7 @@ use crate::io::scripts::Completion;
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
 use crate::lock::{self, Locks};
+use crate::log;
 use crate::privileges;
 use crate::sys;
 use changes::Changes;
@@ -339,6 +340,7 @@ impl Engine {
         self.datapath.cover(&self.links);
         // Loading and attaching took a while; listening begins now.
         let now = clock::now();
+        self.place_addresses(now);
         for interface in 0..self.interfaces.len() {
             self.follow(interface, now);
         }
@@ -560,6 +562,7 @@ impl Engine {
             self.remove_fence(vhost);
         }
         self.close_datapath();
+        info!(target: log::NOTICE, "carpd has stopped");
         // Dropping the engine leaves the groups and releases the locks.
     }
 }

@@ -181,7 +181,7 @@ fn a_log_file_that_is_full_does_not_end_it() -> Result<()> {
 fn the_first_lines_name_version_and_options_and_not_the_password() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let options = format!("-v 7 -p swordfish -a {ADDRESS}/24 {FAST} -P --lease 20");
-    let a = Carpd::new(&options)?.start(&pair.a)?;
+    let mut a = Carpd::new(&options)?.start(&pair.a)?;
     let version = env!("CARGO_PKG_VERSION");
     let first = a.lines().first().context("a line")?.text.clone();
     ensure!(
@@ -198,6 +198,10 @@ fn the_first_lines_name_version_and_options_and_not_the_password() -> Result<()>
         "{second}"
     );
     ensure!(a.lines_with("swordfish").is_empty());
+    // And the last one names the end.
+    ensure!(a.terminate(LONG)? == 0);
+    let last = a.lines().last().context("a line")?.text.clone();
+    ensure!(last.ends_with("[NOTICE] carpd has stopped"), "{last}");
     Ok(())
 }
 

@@ -130,7 +130,7 @@ fn what_may_be_a_mistake_is_warned_of_and_served() -> Result<()> {
         (
             &b"secret"[..],
             "-a 10.77.0.100",
-            "10.77.0.100 is in no subnet of eth0 (10.9.0.0/16)",
+            "this host has no address of its own in the subnet of 10.77.0.100, only in 10.9.0.0/16: ",
         ),
         (
             b"secret",
@@ -155,6 +155,29 @@ fn what_may_be_a_mistake_is_warned_of_and_served() -> Result<()> {
     let mut warnings = a.lines_with("[WARN");
     warnings.retain(|line| !line.text.contains("Switching to state"));
     ensure!(warnings.is_empty(), "{warnings:?}");
+    Ok(())
+}
+
+#[test]
+fn an_address_of_another_subnet_is_warned_of_once_before_the_takeover() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    for (address, does) in [
+        ("10.77.0.100/24", "as MASTER it sends from 10.77.0.100"),
+        ("10.77.0.100", "hosts on eth0 do not ask for 10.77.0.100"),
+    ] {
+        let mut a = Carpd::new(&format!("-v 7 -p secret -a {address} {FAST}"))?.start(&pair.a)?;
+        let master = a.wait_for("Switching to state: MASTER", LONG)?;
+        pair.a
+            .wait_for_address("10.77.0.100".parse()?, true, LONG)?;
+        ensure!(a.terminate(LONG)? == 0);
+        let warned = a.says_once("this host has no address of its own in ")?;
+        ensure!(
+            warned.text.contains(", only in 10.9.0.0/16: ") && warned.text.contains(does),
+            "{}",
+            warned.text
+        );
+        ensure!(warned.at < master.at, "it came with the takeover");
+    }
     Ok(())
 }
 

@@ -233,6 +233,7 @@ impl Engine {
         }
         self.interfaces[interface].hearing = Hearing::default();
         self.interfaces[interface].watch = Some(watch);
+        self.interfaces[interface].unplaced = true;
         if !link.admin_up || !link.running {
             warn!("{} is down: in INIT until it comes up", link.name);
         }

@@ -79,7 +79,6 @@ impl Engine {
 
     /// Warns of what may be a mistake.
     pub(super) fn warn_of_the_unlikely(&self, interface: usize, link: &Link) {
-        let own = self.own_addresses(link.index);
         let everywhere = self.addresses.values().flatten();
         let everywhere: Vec<Ipv4Addr> = everywhere.filter_map(|it| v4(it.address)).collect();
         let wanted = &self.interfaces[interface];
@@ -94,26 +93,6 @@ impl Engine {
                      leave --srcip out to send from the first address of {}",
                     link.name
                 );
-            }
-            let own = || {
-                own.iter()
-                    .filter(|it| !wanted.is_virtual(it.address.into()))
-            };
-            for address in served
-                .config
-                .addresses
-                .iter()
-                .filter_map(|it| v4(it.address))
-            {
-                if own().next().is_some() && !own().any(|subnet| subnet.contains(address)) {
-                    let subnets: Vec<String> = own().map(Subnet::to_string).collect();
-                    warn!(
-                        "{label}: {address} is in no subnet of {} ({}): hosts there do not ask for it, unless they have a \
-                         route to it",
-                        link.name,
-                        subnets.join(", ")
-                    );
-                }
             }
         }
     }

@@ -8,7 +8,7 @@
 //! route to it. Without one, carpd adds the route, with the virtual address as its source, because there is no other; it
 //! has the last of all metrics, so that any other goes first, and goes with the address, also when a lease ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::time::Instant;
@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use super::addresses::Holding;
 use super::{AT_ONCE, Engine};
-use crate::config::{ADDRESS_PROTOCOL, Subnet};
+use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
 use crate::io::netlink::{Address, Order, Route};
 use crate::io::port::Port;
 
@@ -111,24 +111,24 @@ impl Engine {
         held
     }
 
-    /// Sees to the route to the subnet of an address that we hold, and says where its prefix does not fit the host's own
-    /// addresses.
+    /// Sees to the route to the subnet of an address that we hold. Warns, held or not, once until it changes, where an
+    /// address does not fit the host's own ones.
     pub(super) fn place(&mut self, vhost: usize, index: usize) {
         let served = &self.vhosts[vhost];
         let address = &served.config.addresses[index];
         let IpAddr::V4(ip) = address.address else {
             return;
         };
-        if served.holdings[index] != Holding::Ours {
-            return;
-        }
+        let is_held = served.holdings[index] == Holding::Ours;
         let (prefix, interface) = (address.prefix, served.interface);
         let own = self.host_addresses(interface);
         let neighbours = own.iter().filter(|own| meets(own, ip, prefix));
         let neighbour = neighbours.min_by_key(|own| own.prefix);
         let route = self.route(vhost, index);
+        let name = self.interfaces[interface].current_name.clone();
         let wanted = neighbour.is_none();
         if let Some(route) = route
+            && is_held
             && served.routes[index] != Some(wanted)
         {
             self.set_route(vhost, index, route, wanted);
@@ -139,16 +139,23 @@ impl Engine {
                  should be the same",
                 route.subnet, own.address, own.prefix
             )),
+            // They may be on their way; until then there is another warning.
+            (None, _) if own.is_empty() && !is_held => None,
             (None, Some(route)) => Some(format!(
-                "this host has no address of its own in {}/{prefix}: as MASTER it sends from {ip} what goes there; add an \
-                 address of that subnet to the interface, or leave out the prefix",
-                route.subnet
+                "this host has no address of its own in {}/{prefix}{}: as MASTER it sends from {ip} what goes there; add an \
+                 address of that subnet to {name}, or correct --addr",
+                route.subnet,
+                listed(&own)
             )),
             (None, None) if own.is_empty() => Some(format!(
-                "this host has no address of its own on {}: as MASTER it sends from {ip} what leaves there; add one",
-                self.interfaces[interface].name
+                "this host has no address of its own on {name}: as MASTER it sends from {ip} what leaves there; add one"
             )),
-            (_, _) => None,
+            (None, None) => Some(format!(
+                "this host has no address of its own in the subnet of {ip}{}: hosts on {name} do not ask for {ip}, unless \
+                 they have a route to it; add an address of that subnet to {name}, or correct --addr",
+                listed(&own)
+            )),
+            (Some(_), _) => None,
         };
         let served = &mut self.vhosts[vhost];
         let said = std::mem::replace(&mut served.said_placement, complaint.is_some());
@@ -198,9 +205,12 @@ impl Engine {
         served.routes[index] = Some(wanted);
     }
 
-    /// The route to the subnet that the prefix of an address tells.
+    /// The route to the subnet that the prefix of an address tells, where addresses are ours to add.
     fn route(&self, vhost: usize, index: usize) -> Option<Route> {
         let served = &self.vhosts[vhost];
+        if served.config.ownership != Ownership::Native {
+            return None;
+        }
         let port = self.interfaces[served.interface].port.as_ref()?;
         let address = &served.config.addresses[index];
         let IpAddr::V4(source) = address.address else {
@@ -243,6 +253,22 @@ fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
         prefix: own.prefix.min(prefix),
     };
     matches!(own.address, IpAddr::V4(address) if wider.contains(address))
+}
+
+/// The subnets that the host's own addresses are in, as the rest of a sentence.
+fn listed(own: &[Address]) -> String {
+    let subnets = own.iter().filter_map(|own| match own.address {
+        IpAddr::V4(address) => Some(Subnet {
+            address,
+            prefix: own.prefix,
+        }),
+        IpAddr::V6(_) => None,
+    });
+    let subnets: BTreeSet<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    match subnets.is_empty() {
+        true => String::new(),
+        false => format!(", only in {}", Vec::from_iter(subnets).join(" and ")),
+    }
 }
 
 #[cfg(test)]
