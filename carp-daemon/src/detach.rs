@@ -14,9 +14,12 @@ pub enum Error {
     /// What was attached to it went with it.
     #[error("interface {0} does not exist, nothing is attached to it any more")]
     NoSuchInterface(String),
-    /// Somebody is alive there.
+    /// A carpd is alive there.
+    #[error("{0}: stop that one, and it removes its programs itself")]
+    Alive(lock::Error),
+    /// Whether one is could not be found out.
     #[error(transparent)]
-    Lock(#[from] lock::Error),
+    Lock(lock::Error),
     /// A program is there whose pin is not.
     #[error(
         "{program} is still attached to {interface}, and pinned nowhere that this process can see: its carpd is alive \
@@ -32,6 +35,16 @@ pub enum Error {
     /// The interfaces could not be listed.
     #[error("failed to list the interfaces")]
     Links(#[source] io::Error),
+}
+
+impl From<lock::Error> for Error {
+    fn from(error: lock::Error) -> Self {
+        if matches!(error, lock::Error::Busy { .. }) {
+            Self::Alive(error)
+        } else {
+            Self::Lock(error)
+        }
+    }
 }
 
 /// Removes every kernel program of a carpd that is not alive from an interface of this network namespace, and whatever

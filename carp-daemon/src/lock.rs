@@ -52,6 +52,14 @@ pub enum Error {
         /// Who that is.
         owner: Owner,
     },
+    /// A carpd serves it that was started with other options.
+    #[error("{what} is already served by {owner}, with other options: stop that one first")]
+    Other {
+        /// Which virtual host or address.
+        what: String,
+        /// Who that is.
+        owner: Owner,
+    },
     /// Somebody else serves it, or did, and answers nobody.
     #[error(
         "{what} is already served by {owner}, which did not answer within {} s: it is stopping, or hangs",

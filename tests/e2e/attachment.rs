@@ -231,7 +231,10 @@ fn detach_removes_what_was_left_and_refuses_a_living_owner() -> Result<()> {
         let mut a = on(rung, SLOW)?.start(&pair.a)?;
         let (status, said) = detach(&pair.a)?;
         let owner = format!("pid {}", a.pid());
-        ensure!(status == 2 && said.contains(&owner), "{status} {said}");
+        ensure!(
+            status == 2 && said.contains(&owner) && said.contains("stop that one"),
+            "{status} {said}"
+        );
         ensure!(pins(&pair.a, "eth0")?.len() == 1, "{rung}");
         a.kill()?;
         let (status, said) = detach(&pair.a)?;

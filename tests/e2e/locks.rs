@@ -48,7 +48,10 @@ fn a_second_start_with_the_same_options_leaves_the_first_as_it_is() -> Result<()
                 first.pid()
             )
         } else {
-            format!("vhid 7 on eth0 is already served by pid {}", first.pid())
+            format!(
+                "vhid 7 on eth0 is already served by pid {}, with other options: stop that one first",
+                first.pid()
+            )
         };
         let said = format!("{}{}", ended.stdout, ended.stderr);
         ensure!(said.contains(&expected), "with {more:?}: {ended:?}");

@@ -346,7 +346,7 @@ fn an_up_script_that_hangs_or_vanished_demotes_too() -> Result<()> {
         let scripts = Scripts::new()?;
         let up = scripts.script("up", body)?;
         let options = format!("{SECOND} -n --script-timeout 1 -u {}", up.display());
-        let a = pair.carpd(&pair.a, &options)?;
+        let mut a = pair.carpd(&pair.a, &options)?;
         let mark = pair.capture.mark();
         if vanishes {
             fs::remove_file(&up)?;
@@ -360,6 +360,10 @@ fn an_up_script_that_hangs_or_vanished_demotes_too() -> Result<()> {
             })
             .with_context(|| a.transcript())?;
         a.says_once("its up script failed")?;
+        // No address of its that would stay.
+        ensure!(a.terminate(LONG)? == 0);
+        let stays = a.lines_with("the address stays on this host");
+        ensure!(stays.is_empty(), "{}", a.transcript());
     }
     Ok(())
 }

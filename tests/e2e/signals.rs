@@ -109,7 +109,7 @@ fn sigusr1_says_who_is_master_since_when_why_and_what_comes_next() -> Result<()>
         _ => "the kernel stops answering for it",
     };
     let expected = format!(
-        "the MASTER was silent for the master-down time; no other host was ever heard; next: yields to a MASTER with a \
+        "no MASTER was heard for the master-down time; no other host was ever heard; next: yields to a MASTER with a \
          lower advbase/advskew than 0/25; if carpd is killed, {kernel} and its address ends with its lease"
     );
     a.wait_for(&expected, LONG)?;

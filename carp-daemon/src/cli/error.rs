@@ -75,8 +75,8 @@ pub enum Error {
     },
 }
 
-/// clap's message without its usage line, which says nothing, and without the way to `--help` where the message itself
-/// says what is right.
+/// clap's message without its usage line, which says nothing, without the way to `--help` where the message itself
+/// says what is right, and without the hint at a hidden alias, of which none has more than two letters.
 fn plain(error: &clap::Error) -> String {
     let says_what_is_right = matches!(
         error.kind(),
@@ -86,7 +86,17 @@ fn plain(error: &clap::Error) -> String {
     let is_superfluous = |paragraph: &&str| {
         paragraph.starts_with("Usage:")
             || says_what_is_right && paragraph.starts_with("For more information")
+            || hint(paragraph).is_some_and(|option| option.len() <= "--xx".len())
     };
     let kept = text.split("\n\n").filter(|it| !is_superfluous(it));
     kept.collect::<Vec<_>>().join("\n\n").trim_end().to_owned()
+}
+
+/// The option that a paragraph of clap's proposes.
+fn hint(paragraph: &str) -> Option<&str> {
+    let (_, rest) = paragraph
+        .trim_start()
+        .strip_prefix("tip: ")?
+        .split_once('\'')?;
+    Some(rest.split_once('\'')?.0)
 }

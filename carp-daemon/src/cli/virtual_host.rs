@@ -64,10 +64,10 @@ pub fn describe(
     };
     match (&arguments.upscript, &arguments.downscript) {
         (None, Some(_)) => warnings.push(format!(
-            "Warning: no script called when going up: carpd adds and removes {} itself",
+            "no script called when going up: carpd adds and removes {} itself",
             address.address
         )),
-        (Some(_), None) => warnings.push("Warning: no script called when going down".to_owned()),
+        (Some(_), None) => warnings.push("no script called when going down".to_owned()),
         (None, None) | (Some(_), Some(_)) => {}
     }
     Ok(VhostConfig {

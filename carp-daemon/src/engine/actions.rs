@@ -208,14 +208,18 @@ impl Engine {
             self.release_addresses(vhost);
             self.remove_leftovers(vhost, false);
         }
-        let config = &self.vhosts[vhost].config;
+        let served = &self.vhosts[vhost];
+        let config = &served.config;
         if config.release_at_exit && before != State::Backup {
             self.run_script(vhost, Which::Down);
-        } else if config.ownership == Ownership::Scripts && before == State::Master {
+        } else if config.ownership == Ownership::Scripts
+            && before == State::Master
+            && !served.script_guard.has_failed()
+        {
             warn!(
                 "{}: the address stays on this host, although another one takes over now: nothing removes it without \
                  --shutdown (-z)",
-                self.vhosts[vhost].label
+                served.label
             );
         }
     }

@@ -203,13 +203,13 @@ impl Engine {
 const fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Started => "link and source address are there",
-        Reason::MasterTimedOut => "the MASTER was silent for the master-down time",
+        Reason::MasterTimedOut => "no MASTER was heard for the master-down time",
         Reason::PreemptingWorseMaster => "preempting a worse MASTER",
         Reason::PreemptingMoreDemotedMaster => "preempting a more demoted MASTER",
         Reason::MasterWillTimeOut => "the MASTER bowed out or advertises too rarely",
         Reason::BetterMasterAdvertised => "a better MASTER advertised",
         Reason::TieLost => "an equal MASTER advertised and won the tie",
-        Reason::Requested => "requested",
+        Reason::Requested => "SIGUSR2 asked for it",
         Reason::LinkDown => "link down",
         Reason::NoSourceAddress => "no source address",
         Reason::Shutdown => "shutting down",

@@ -47,6 +47,11 @@ impl ScriptGuard {
         self.retry_at = None;
     }
 
+    /// Whether the up script failed and has not worked since: the address is not on this host.
+    pub fn has_failed(&self) -> bool {
+        self.demoted_until.is_some()
+    }
+
     /// When something is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.retry_at.into_iter().chain(self.demoted_until).min()

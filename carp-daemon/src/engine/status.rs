@@ -188,9 +188,11 @@ impl Engine {
                 let preempts = match vhost.config.preempt {
                     true => {
                         let ours = machine.advertised();
-                        format!(", or from a MASTER with a higher advbase/advskew than {ours}")
+                        format!(
+                            ", or at once from a MASTER with a higher advbase/advskew than {ours}"
+                        )
                     }
-                    false => " (without --preempt, from no worse MASTER)".to_owned(),
+                    false => "; without --preempt a worse MASTER keeps the address".to_owned(),
                 };
                 let left = machine
                     .next_deadline()

@@ -80,8 +80,8 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// [`Error::Same`] when a process with our fingerprint has it; [`Error::Busy`] when another one has, or this one;
-    /// [`Error::Silent`] when it did not answer a patient one.
+    /// When another process has it, or this one. A patient one learns whether that has our fingerprint ([`Error::Same`]),
+    /// another ([`Error::Other`]), or did not answer ([`Error::Silent`]).
     pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), Error> {
         let Wanted {
             ifindex,
@@ -173,6 +173,12 @@ impl Locks {
             match theirs {
                 Some(theirs) if theirs == self.fingerprint && owner.is_trusted() => {
                     return Err(Error::Same {
+                        what: what.to_owned(),
+                        owner,
+                    });
+                }
+                Some(_) if owner.is_trusted() => {
+                    return Err(Error::Other {
                         what: what.to_owned(),
                         owner,
                     });

@@ -47,3 +47,15 @@ fn an_error_that_says_what_is_right_sends_nobody_to_the_help() {
         );
     }
 }
+
+#[test]
+fn a_hint_at_another_option_names_one_that_help_shows() {
+    let text = refused(&["carpd", "--vhidd", "7"]);
+    assert!(text.contains("'--vhid'"), "{text}");
+    for unknown in ["--frob", "--dx", "--nope", "--prx"] {
+        let text = refused(&["carpd", unknown]);
+        for hidden in ["--v'", "--vh'", "--pr'", "--no'", "--da'", "--f'"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+    }
+}
