@@ -10,6 +10,7 @@
 
 mod served;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -62,7 +63,7 @@ pub enum Error {
     },
     /// Somebody else serves it, or did, and answers nobody.
     #[error(
-        "{what} is already served by {owner}, which did not answer within {} s: it is stopping, or hangs",
+        "{what} is already served by {owner}, which did not answer within {} s: it is starting or stopping, or hangs",
         PATIENCE.as_secs()
     )]
     Silent {
@@ -169,7 +170,7 @@ pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, E
 
 /// Which locks of this network namespace are held at the moment, by any process. Looking takes none.
 #[derive(Debug)]
-pub struct Held(String);
+pub struct Held(HashSet<String>);
 
 impl Held {
     /// Looks.
@@ -179,7 +180,7 @@ impl Held {
     /// When `/proc` is not there.
     pub fn look() -> Result<Self, Error> {
         fs::read_to_string(SOCKETS)
-            .map(Self)
+            .map(|sockets| Self::among(&sockets))
             .map_err(|source| file_error("read", Path::new(SOCKETS), source))
     }
 
@@ -190,8 +191,12 @@ impl Held {
     }
 
     fn has(&self, name: &str) -> bool {
-        let named = |line: &str| line.rsplit_once(" @").is_some_and(|(_, it)| it == name);
-        self.0.lines().any(named)
+        self.0.contains(name)
+    }
+
+    fn among(sockets: &str) -> Self {
+        let names = sockets.lines().filter_map(|line| line.rsplit_once(" @"));
+        Self(names.map(|(_, name)| name.to_owned()).collect())
     }
 }
 
@@ -341,12 +346,11 @@ mod tests {
 
     #[test]
     fn whole_names_are_looked_for() {
-        let held = Held(
+        let held = Held::among(
             "Num       RefCount Protocol Flags    Type St Inode Path\n\
              0000000000000000: 00000002 00000000 00010000 0001 01 17 @carpd/vhid/3/17\n\
              0000000000000000: 00000002 00000000 00010000 0001 01 18 /run/@carpd/vhid/3/1\n\
-             0000000000000000: 00000003 00000000 00000000 0001 03 19\n"
-                .to_owned(),
+             0000000000000000: 00000003 00000000 00000000 0001 03 19\n",
         );
         let serves = |vhid| held.serves(3, Vhid::new(vhid).unwrap());
         assert!(serves(17) && !serves(1) && !serves(7));

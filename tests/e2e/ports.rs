@@ -23,6 +23,13 @@ fn a_master_whose_interface_becomes_a_port_of_a_bridge_makes_way_until_it_leaves
     pair.capture.advertisements_reach(mark, "b", 3, LONG)?;
     pair.is_owned_by(&pair.b)?;
     ensure!(a.dump()?.state == "INIT");
+    let why = a.says_once("why on eth0 id 7: INIT for ")?.text;
+    for part in [
+        "the interface is a port of another one",
+        "when the interface is no port",
+    ] {
+        ensure!(why.contains(part), "{why}");
+    }
     let line = a.mark();
     pair.a.ip("link set eth0 nomaster")?;
     a.wait_for_after(line, "no longer a port", LONG)?;

@@ -83,15 +83,21 @@ impl Engine {
         };
         let config = &served.config;
         let interface = &self.interfaces[served.interface].current_name;
-        let suppressed = (suppressed > 0).then_some(suppressed);
         info!(target: log::NOTICE, %interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
             "Switching to state: {}", transition.to);
     }
 
-    /// Why a virtual host is in the state that it is in. Where it is deaf, the core heard of a link that is down.
+    /// Why a virtual host is in the state that it is in. Where its interface is a port, or it is deaf, the core heard of a link
+    /// that is down.
     pub(super) fn reason(&self, vhost: &Vhost, reason: Reason) -> &'static str {
-        if reason == Reason::LinkDown && self.is_deaf(vhost) {
+        let is_port = self.interfaces[vhost.interface].upper.is_some();
+        let is_link = reason == Reason::LinkDown;
+        if is_link && is_port {
+            "the interface is a port of another one"
+        } else if is_link && self.is_deaf(vhost) {
             DEAF
+        } else if reason == Reason::NoSourceAddress && vhost.said_source_gone {
+            "the --srcip address is gone"
         } else {
             self::reason(reason)
         }
@@ -194,7 +200,7 @@ impl Engine {
     /// The interface, for what the counters of all of them tell: known only where there is one.
     fn only_place(&self) -> String {
         match &self.interfaces[..] {
-            [only] => format!("{}: ", only.name),
+            [only] => format!("{}: ", only.current_name),
             _ => String::new(),
         }
     }

@@ -105,13 +105,14 @@ impl Engine {
             let Some(ifindex) = interface.port.as_ref().map(Port::ifindex) else {
                 continue;
             };
+            let name = &interface.current_name;
             match self.datapath.counts(ifindex) {
                 Ok(counts) => {
                     let all = Counter::ALL.into_iter().zip(counts);
                     let all = all.map(|(counter, value)| (counter.name(), value));
-                    info!("counters on {} datapath: {}", interface.name, counted(all));
+                    info!("counters on {name} datapath: {}", counted(all));
                 }
-                Err(error) => error!("{}: {}", interface.name, Chain(&error)),
+                Err(error) => error!("{name}: {}", Chain(&error)),
             }
         }
     }
@@ -168,12 +169,19 @@ impl Engine {
         });
         text += &match state {
             State::Init => {
-                let lacking = match (vhost.link, self.interfaces[vhost.interface].port.is_some()) {
+                let interface = &self.interfaces[vhost.interface];
+                let lacking = match (vhost.link, interface.port.is_some()) {
                     (_, false) => "the interface is there",
+                    (LinkState::Down, true) if interface.upper.is_some() => {
+                        "the interface is no port of another one"
+                    }
                     (LinkState::Down, true) if self.is_deaf(vhost) => {
                         "advertisements can be received"
                     }
                     (LinkState::Down, true) => "the link is up",
+                    (LinkState::Up, true) if vhost.said_source_gone => {
+                        "the --srcip address is back"
+                    }
                     (LinkState::Up, true) if vhost.source.is_none() => {
                         "the interface has a source address"
                     }

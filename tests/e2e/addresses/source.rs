@@ -135,6 +135,13 @@ fn a_fixed_source_that_goes_away_ends_the_mastership_until_it_is_back() -> Resul
     a.says_once("10.9.7.7, given with --srcip, is no longer on this host")?;
     pair.stays_the_only_master(&pair.b, 5)?;
     ensure!(a.dump()?.state == "INIT");
+    let why = a.says_once("why on eth0 id 7: INIT for ")?.text;
+    for part in [
+        "the --srcip address is gone",
+        "when the --srcip address is back",
+    ] {
+        ensure!(why.contains(part), "{why}");
+    }
     pair.a.ip("address add 10.9.7.7/32 dev lo")?;
     pair.settles_on(&pair.a, std::time::Duration::from_secs(1))?;
     pair.is_owned_by(&pair.a)
