@@ -405,8 +405,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "says a last word to a BSD that won a tie",
         file: RECEIVE,
-        find: "true => self.settings.profile == Profile::Ucarp && is_ucarp,",
-        replace: "true => self.settings.profile == Profile::Ucarp || is_ucarp,",
+        find: "true => self.settings.profile == Profile::Ucarp && !is_bsd,",
+        replace: "true => self.settings.profile == Profile::Ucarp || !is_bsd,",
         caught_by: &["bsds::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
     },
     Mutant {

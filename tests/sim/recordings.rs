@@ -396,7 +396,7 @@ fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
 #[test]
 fn a_worse_master_asks_a_far_faster_one_at_once() {
     // Host 1 hears host 0, five times in each of its own intervals, and is not heard until that is mended.
-    for seed in 0..10 {
+    for seed in 0..30 {
         let mut members = hosts(Profile::Ucarp, &[20, 100]);
         for member in &mut members {
             member.advbase = 0;
@@ -417,7 +417,7 @@ fn a_worse_master_asks_a_far_faster_one_at_once() {
         let within = yielded.saturating_duration_since(START + mended);
         assert_eq!(*who, 1);
         assert!(
-            ms(1) < within && within < ms(200),
+            ms(1) < within && within < ms(100),
             "chance {seed}: {within:?}"
         );
     }

@@ -317,8 +317,8 @@ impl VirtualHost {
         self.release();
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to
         // announce the addresses again. A BSD yields to an equal, so a tie with one must end in silence, or both would;
-        // a ucarp stays, and so does a carpd that sends from its own MAC address. And every OpenBSD takes over from whoever says that it is more demoted, whether a better one
-        // lives or not.
+        // a ucarp stays, and so does a carpd that sends from its own MAC address. And every OpenBSD takes over from
+        // whoever says that it is more demoted, whether a better one lives or not.
         let is_bsd = winner == [0, 0, 0x5e, 0, 1, self.settings.vhid.get()];
         let speaks = match reason == Reason::TieLost {
             true => self.settings.profile == Profile::Ucarp && !is_bsd,
