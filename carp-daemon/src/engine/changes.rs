@@ -60,6 +60,8 @@ impl Engine {
             Some(Ok(Heard::Overrun)) => {
                 changes.overrun = true;
                 self.busy = true;
+                // What still waits there is older than what was lost: after a new list it would be taken for news.
+                self.monitor = None;
             }
             Some(Err(error)) => {
                 changes.overrun = true;

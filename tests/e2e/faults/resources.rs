@@ -251,14 +251,17 @@ fn after_a_netlink_overrun_carpd_lists_everything_again() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let (a, _b) = scene.master_and_backup()?;
     a.signal(Signal::SIGSTOP)?;
-    // Far more notifications than its socket holds; then the two that matter are lost.
+    // Far more notifications than its socket holds; then the two that matter are lost. Among those that are not is one
+    // that is no longer true.
     let batch = tempfile::NamedTempFile::new()?;
-    let lines: String = (0..4_000)
-        .map(|number| {
-            let (high, low) = (number / 250, number % 250 + 1);
-            format!("address add 127.1.{high}.{low}/32 dev lo\n")
-        })
-        .collect();
+    let mut lines = String::from("address add 10.9.0.77/24 dev eth0\n");
+    for number in 0..4_000 {
+        let (high, low) = (number / 250, number % 250 + 1);
+        lines += &format!("address add 127.1.{high}.{low}/32 dev lo\n");
+        if number == 1_200 {
+            lines += "address del 10.9.0.77/24 dev eth0\n";
+        }
+    }
     std::fs::write(batch.path(), lines)?;
     let path = batch.path().to_string_lossy().into_owned();
     scene.a.run("ip", &["-batch", &path])?;
