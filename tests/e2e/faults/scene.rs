@@ -52,8 +52,13 @@ impl Scene {
 
     /// a is MASTER and fast, b is a slower BACKUP; both are known to work.
     pub fn master_and_backup(&self) -> Result<(Daemon, Daemon)> {
-        let a = self.master(&self.a, FAST)?;
-        let b = self.carpd(&self.b, SLOW)?;
+        self.master_and_backup_at(FAST, SLOW)
+    }
+
+    /// The same at other paces, a's the faster one.
+    pub fn master_and_backup_at(&self, fast: &str, slow: &str) -> Result<(Daemon, Daemon)> {
+        let a = self.master(&self.a, fast)?;
+        let b = self.carpd(&self.b, slow)?;
         self.stays_the_only_master(&self.a, 5)?;
         Ok((a, b))
     }
