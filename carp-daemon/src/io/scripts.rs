@@ -162,6 +162,7 @@ impl Runner {
             address,
             vhost,
             completions,
+            starter: spawn::Starter::default(),
         };
         let worker = tokio::spawn(work(job, Arc::clone(&shared)));
         Self { shared, worker }
@@ -196,6 +197,7 @@ struct Job {
     address: VirtualAddress,
     vhost: usize,
     completions: Completions,
+    starter: spawn::Starter,
 }
 
 async fn work(job: Job, shared: Arc<Shared>) {
@@ -244,7 +246,7 @@ impl Job {
                 .envs(self.environment(wish))
                 .stdin(Stdio::null())
                 .process_group(0);
-            match spawn::start(command, self.scripts.timeout).await {
+            match self.starter.start(command, self.scripts.timeout).await {
                 Ok(child) => return self.supervise(child, &line).await,
                 // It may pass, and while it lasts the addresses may be at the wrong host.
                 Err(cause) if is_shortage(&cause) && !shared.wishes().is_superseded() => {

@@ -13,7 +13,7 @@ const HANG: Duration = Duration::from_secs(3);
 
 /// Written by another process: were the file open for writing here, a script that another test thread starts at
 /// this moment would inherit the descriptor, and running ours would fail with ETXTBSY.
-fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
+pub(super) fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
     let path = directory.join(name);
     let mut install = std::process::Command::new("install")
         .args(["-m", "755", "/dev/stdin"])
