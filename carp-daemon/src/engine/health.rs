@@ -128,10 +128,11 @@ impl Engine {
         let Some(ifindex) = served.port.as_ref().map(Port::ifindex) else {
             return;
         };
-        // With the interface goes what was attached to it; netlink has the news.
+        // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
         if let Err(error) = self.requests.link(ifindex)
             && error.raw_os_error() == Some(libc::ENODEV)
         {
+            self.lose(interface, now);
             return;
         }
         let name = &served.current_name;
