@@ -22,7 +22,7 @@ fn behind_ports_that_pass_the_own_mac_alone_both_are_master_and_name_the_option(
     let a = pair.master(&pair.a, FAST)?;
     let b = pair.master(&pair.b, SLOW)?;
     for daemon in [&a, &b] {
-        let line = daemon.wait_for("no valid advertisement was ever heard", LONG)?;
+        let line = daemon.wait_for("no advertisement was ever heard", LONG)?;
         ensure!(
             line.text.contains("own MAC address") && line.text.contains("--own-mac"),
             "{}",
@@ -30,6 +30,17 @@ fn behind_ports_that_pass_the_own_mac_alone_both_are_master_and_name_the_option(
         );
     }
     ensure!(a.dump()?.state == "MASTER" && b.dump()?.state == "MASTER");
+    Ok(())
+}
+
+#[test]
+fn a_peer_with_another_password_is_not_blamed_on_a_port() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let _b = pair.master(&pair.b, &format!("{SLOW} -p another"))?;
+    let conflict = a.wait_for("another CARP MASTER answers ARP for it", LONG)?;
+    a.wait_for("Bad digest", LONG)?;
+    ensure!(!conflict.text.contains("--own-mac"), "{}", conflict.text);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
+use carp_common::shared::Counter;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::ether::MacAddress;
@@ -33,10 +34,10 @@ const CARP_MEMORY: Duration = Duration::from_secs(60);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What may be the matter where somebody has our address and no advertisement was ever heard.
-const UNHEARD: &str = ", and no valid advertisement was ever heard here: if it runs CARP, a port on the way lets only the \
+const UNHEARD: &str = ", and no advertisement was ever heard here: if it runs CARP, a port on the way lets only the \
      network card's own MAC address pass, as VMware, Proxmox, Hyper-V and OpenStack do: give every host --own-mac, or allow \
      forged MAC addresses on its port";
-const UNHEARD_WITH_OWN_MAC: &str = ", and no valid advertisement was ever heard here: if it runs CARP, give it --own-mac too, \
+const UNHEARD_WITH_OWN_MAC: &str = ", and no advertisement was ever heard here: if it runs CARP, give it --own-mac too, \
      and see whether the port or a firewall drops IP protocol 112";
 
 /// What a virtual host wants to know from ARP.
@@ -220,10 +221,13 @@ impl Engine {
                 true => "another CARP MASTER",
                 false => "another host",
             };
-            let why = match (served.machine.last_heard(), served.config.own_mac) {
-                (Some(_), _) => "",
-                (None, false) => UNHEARD,
-                (None, true) => UNHEARD_WITH_OWN_MAC,
+            // Those that are not valid, or come by unicast, have warnings of their own.
+            let heard = served.machine.counters().received_inet_packets;
+            let by_unicast = self.datapath.count(Counter::PassedUnicast);
+            let why = match served.config.own_mac {
+                _ if heard > 0 || by_unicast.is_ok_and(|heard| heard > 0) => "",
+                false => UNHEARD,
+                true => UNHEARD_WITH_OWN_MAC,
             };
             warn!(
                 suppressed,
