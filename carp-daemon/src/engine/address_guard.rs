@@ -176,6 +176,8 @@ impl Engine {
                 continue;
             }
             match self.known(&address) {
+                // One that could not be added is tried again at its time.
+                None if self.vhosts[vhost].holdings[index] == Holding::None => {}
                 None => missing.push((index, address)),
                 Some(known) if self.is_theirs(known) => self.hand_over(vhost, index, &address),
                 Some(_) => {}
@@ -193,7 +195,11 @@ impl Engine {
             served.holdings[index] = Holding::None;
             if served.leased_until.is_some_and(|until| until <= now) {
                 warn!("{label}: the lease of {ip}/{prefix} ran out while carpd was stopped");
-                restored |= self.hold(vhost, index, &address);
+                let held = self.hold(vhost, index, &address);
+                if !held {
+                    self.vhosts[vhost].guard.incomplete(now);
+                }
+                restored |= held;
                 continue;
             }
             match served.guard.removed(index, now) {
