@@ -370,9 +370,14 @@ impl Engine {
             Some(upper) => (upper.kind.as_str(), upper.name.clone()),
             None => ("interface", format!("number {upper}")),
         };
+        let place = match kind {
+            // What it lists its ports under carries nothing.
+            "openvswitch" => "an internal port of the switch",
+            _ => &upper,
+        };
         warn!(
             "{name} is a port of {kind} {upper}, which takes all that arrives there: in INIT until it leaves; run \
-             carpd on {upper} instead"
+             carpd on {place} instead"
         );
     }
 }
