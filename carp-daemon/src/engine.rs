@@ -270,6 +270,7 @@ impl Engine {
         let links = requests.links().map_err(system("list links"))?;
         let locks = Locks::new(config.fingerprint()).map_err(system("watch its locks"))?;
         interface::take_present_names(&mut config.vhosts, &links);
+        mistakes::refuse_twins(&config.vhosts)?;
         let datapath = Datapath::new(&config);
         let (completions, scripts) = mpsc::unbounded_channel();
         let (interfaces, vhosts) = vhost::arrange(config.vhosts, &completions, now);

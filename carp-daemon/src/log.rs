@@ -23,7 +23,7 @@ mod syslog;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -90,12 +90,10 @@ impl Logger {
 
     /// Waits until the last lines are written, for a bounded time.
     pub fn finish(&self) {
+        let begun = Instant::now();
         let outputs = self.sink.lock();
-        if let Some(console) = &outputs.console {
-            console.flush(LAST_LINES);
-        }
-        if let Some(syslog) = &outputs.syslog {
-            syslog.flush(LAST_LINES);
+        for output in outputs.console.iter().chain(&outputs.syslog) {
+            output.flush(LAST_LINES.saturating_sub(begun.elapsed()));
         }
     }
 }

@@ -196,7 +196,22 @@ fn an_alternative_name_means_the_interface() -> Result<()> {
     let first = pair.master(&pair.a, &format!("{SLOW} {name}"))?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
     ensure!(first.dump()?.state == "MASTER");
-    // Both names are one interface.
+    // Both names are one interface, also in one process.
+    let directory = tempfile::tempdir()?;
+    let [file, password] = ["vhosts", "password"].map(|name| directory.path().join(name));
+    std::fs::write(&password, "secret\n")?;
+    let password = password.display();
+    let lines = format!(
+        "-i eth0 -v 8 -o {password} -a 10.9.0.108\n{name} -v 8 -o {password} -a 10.9.0.109\n"
+    );
+    std::fs::write(&file, lines)?;
+    let twins = Carpd::bare()?
+        .args(&format!("-f none --vhosts {}", file.display()))
+        .run(&pair.a)?;
+    ensure!(
+        twins.status == 1 && twins.stderr.contains("vhid 8 on eth0 is given twice"),
+        "{twins:?}"
+    );
     let ended = second(&pair, OTHER)?;
     ensure!(
         ended.status == 2 && ended.stderr.contains("already served"),

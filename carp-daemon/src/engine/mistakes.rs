@@ -2,6 +2,7 @@
 //!
 //! What never works is refused; what may work, perhaps later or with what a script does, is warned of.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,9 +10,27 @@ use caps::Capability;
 use tracing::warn;
 
 use super::{Engine, Error};
-use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
+use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet, VhostConfig};
 use crate::io::netlink::{Address, Link, Order};
 use crate::privileges::Lacking;
+
+/// # Errors
+/// Two virtual hosts are one, by two names of an interface. With one name the command line is refused before.
+pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    match vhosts
+        .iter()
+        .find(|it| !seen.insert((&it.interface, it.vhid.get())))
+    {
+        None => Ok(()),
+        Some(VhostConfig {
+            interface, vhid, ..
+        }) => Err(Error::Unworkable(format!(
+            "vhid {vhid} on {interface} is given twice, by two names of that interface: one of them needs another --vhid or \
+             --interface"
+        ))),
+    }
+}
 
 impl Engine {
     /// Whether this process may assign addresses, asked by an order that changes nothing: to delete one from an interface
