@@ -232,6 +232,8 @@ struct Engine {
     resync_at: Option<Instant>,
     /// Of lines about that.
     resync_limit: RateLimit,
+    /// Of lines about notifications that were lost.
+    overrun_limit: RateLimit,
     /// When the interfaces were last looked at, whether everything is still attached.
     looked_after_at: Instant,
     /// When to look next at what did not fit into the buffers.
@@ -301,6 +303,7 @@ impl Engine {
             retry_at: None,
             resync_at: None,
             resync_limit: RateLimit::default(),
+            overrun_limit: RateLimit::default(),
             looked_after_at: now,
             loss_check_at: now,
             vrrp_check_at: Some(now),

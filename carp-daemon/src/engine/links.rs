@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::address_guard::Suspects;
 use super::addresses::Holding;
-use super::health::Hearing;
+use super::health::{Hearing, REPORT_INTERVAL};
 use super::{Engine, Error, mistakes};
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::arp_watch::ArpWatch;
@@ -50,8 +50,13 @@ impl Engine {
         self.listen();
         self.give_back();
         let mut changes = std::mem::take(&mut self.changes);
-        if changes.overrun {
-            warn!("netlink notifications were lost: listing links and addresses again");
+        if changes.overrun
+            && let Some(suppressed) = self.overrun_limit.admit(now, REPORT_INTERVAL)
+        {
+            warn!(
+                suppressed,
+                "netlink notifications were lost: listing links and addresses again"
+            );
         }
         if changes.overrun || self.resync_at.is_some_and(|at| at <= now) {
             changes.overrun = self.list_again(now);
