@@ -130,6 +130,21 @@ fn sigusr1_says_who_is_master_since_when_why_and_what_comes_next() -> Result<()>
 }
 
 #[test]
+fn sigusr1_says_that_the_interface_is_gone() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    pair.a.ip("link delete eth0")?;
+    a.wait_for("interface eth0 is gone", LONG)?;
+    a.signal(Signal::SIGUSR1)?;
+    let said = a.says_once("why on eth0 id 7: INIT for ")?.text;
+    ensure!(
+        said.ends_with("the interface is gone; next: BACKUP when the interface is there"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
 fn sigusr2_where_nobody_takes_over_says_how_long_the_address_is_gone() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, FAST)?;

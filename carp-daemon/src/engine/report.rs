@@ -87,12 +87,14 @@ impl Engine {
             "Switching to state: {}", transition.to);
     }
 
-    /// Why a virtual host is in the state that it is in. Where its interface is a port, or it is deaf, the core heard of a link
-    /// that is down.
+    /// Why a virtual host is in the state that it is in. Where its interface is gone or a port, or it is deaf, the core heard of
+    /// a link that is down.
     pub(super) fn reason(&self, vhost: &Vhost, reason: Reason) -> &'static str {
-        let is_port = self.interfaces[vhost.interface].upper.is_some();
+        let interface = &self.interfaces[vhost.interface];
         let is_link = reason == Reason::LinkDown;
-        if is_link && is_port {
+        if is_link && interface.port.is_none() {
+            "the interface is gone"
+        } else if is_link && interface.upper.is_some() {
             "the interface is a port of another one"
         } else if is_link && self.is_deaf(vhost) {
             DEAF
