@@ -1,12 +1,18 @@
 //! `carpd --detach`: removes by hand what a killed carpd left attached.
 
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use carp_common::shared::EGRESS_PROGRAM;
 
 use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
 use crate::io::netlink::Requests;
 use crate::lock;
+
+/// How long a program that a carpd left at its stop may still be listed, and the pause between two looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE_RETRY: Duration = Duration::from_millis(20);
 
 /// Why nothing could be removed, or not all.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +79,20 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
             removal.removed.push("egress".to_owned());
         }
     }
-    // Asked again: what was removed is listed no more.
-    let now = requests.link(link.index).map_err(Error::Links)?;
-    let mut attached = attached_programs(&now);
-    // A living carpd elsewhere in the network namespace covers this interface too.
-    if pins.egress().is_some_and(|it| it.is_dir()) {
-        attached.retain(|name| name != EGRESS_PROGRAM);
-    }
+    let give_up_at = Instant::now() + PATIENCE;
+    let attached = loop {
+        // Asked again: what was removed is listed no more.
+        let now = requests.link(link.index).map_err(Error::Links)?;
+        let mut attached = attached_programs(&now);
+        // A living carpd elsewhere in the network namespace covers this interface too.
+        if pins.egress().is_some_and(|it| it.is_dir()) {
+            attached.retain(|name| name != EGRESS_PROGRAM);
+        }
+        if attached.is_empty() || !removal.refused.is_empty() || Instant::now() >= give_up_at {
+            break attached;
+        }
+        thread::sleep(PATIENCE_RETRY);
+    };
     match attached.into_iter().next() {
         Some(program) if removal.refused.is_empty() => Err(Error::Elsewhere {
             program,

@@ -106,6 +106,8 @@ const AT_ONCE: usize = 64;
 const DESCRIPTORS_OF_A_VHOST: usize = 3;
 /// Its sockets, and its attachment with a lock.
 const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
+/// The program at the egress of any interface, where it is not pinned; and as many interfaces again that may come.
+const DESCRIPTORS_OF_A_LINK: usize = 2;
 /// Maps, programs, netlink, the timer, and what comes and goes.
 const OTHER_DESCRIPTORS: usize = 128;
 
@@ -181,7 +183,7 @@ pub async fn run(
     })?;
     let mut engine = Engine::start(config)?;
     if let Err(error) = on_ready() {
-        engine.close_datapath();
+        engine.close();
         return Err(error.into());
     }
     let outcome = engine.serve(&mut signals).await;
@@ -262,14 +264,15 @@ impl Engine {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
         let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
+        let mut requests = Requests::new().map_err(system("open a netlink socket"))?;
+        let links = requests.links().map_err(system("list links"))?;
         privileges::allow_descriptors(
             config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
                 + interfaces.len() * DESCRIPTORS_OF_AN_INTERFACE
+                + links.len() * DESCRIPTORS_OF_A_LINK
                 + OTHER_DESCRIPTORS,
         )
         .map_err(|errno| system("allow more open files")(errno.into()))?;
-        let mut requests = Requests::new().map_err(system("open a netlink socket"))?;
-        let links = requests.links().map_err(system("list links"))?;
         let locks = Locks::new(config.fingerprint()).map_err(system("watch its locks"))?;
         interface::take_present_names(&mut config.vhosts, &links);
         mistakes::refuse_twins(&config.vhosts)?;
@@ -316,7 +319,7 @@ impl Engine {
         match engine.open() {
             Ok(()) => Ok(engine),
             Err(error) => {
-                engine.close_datapath();
+                engine.close();
                 Err(error)
             }
         }
@@ -565,8 +568,7 @@ impl Engine {
         for vhost in 0..self.vhosts.len() {
             self.remove_fence(vhost);
         }
-        self.close_datapath();
+        self.close();
         info!(target: log::NOTICE, "carpd has stopped");
-        // Dropping the engine leaves the groups and releases the locks.
     }
 }

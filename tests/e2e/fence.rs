@@ -1,5 +1,6 @@
 //! The MASTER's daemon is killed or stopped: its kernel falls silent before another host takes over.
 
+mod egress;
 mod holes;
 mod leftovers;
 mod oracle;

@@ -14,7 +14,8 @@ use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 /// Interval 1.04 s, master-down time 3.04 s: slow enough to tell what is noticed from what is heard.
 const ORDINARY: &str = "-b 1 -k 10";
 
-fn bpftool(arguments: &[&str]) -> Result<String> {
+/// Runs it, and gives what it prints.
+pub fn bpftool(arguments: &[&str]) -> Result<String> {
     let output = Command::new("bpftool")
         .args(arguments)
         .output()
@@ -28,7 +29,7 @@ fn bpftool(arguments: &[&str]) -> Result<String> {
 }
 
 /// The ids behind the descriptors of a process, of this kind: `link_id` or `map_id`.
-fn ids(daemon: &Daemon, kind: &str) -> Result<Vec<String>> {
+pub fn ids(daemon: &Daemon, kind: &str) -> Result<Vec<String>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
         // A descriptor that is closed meanwhile is none of those looked for.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{Engine, Error};
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
-use crate::io::datapath::{self, Datapath, Fenced, Owner};
+use crate::io::datapath::{self, Datapath, Fenced, Leaving, Owner};
 use crate::io::netlink::Address;
 use crate::io::port::Port;
 use crate::lock;
@@ -183,8 +183,17 @@ impl Engine {
         is_ours || !held.serves(owner.ifindex, owner.vhid)
     }
 
-    /// Stops listening; what is pinned stays where it still fences an address that nobody sees to.
-    pub(super) fn close_datapath(&mut self) {
+    /// Closes everything; what is pinned stays where it still fences an address that nobody sees to.
+    pub(super) fn close(mut self) {
+        let leaving = self.close_datapath();
+        // Leaves the groups and releases the locks.
+        drop(self);
+        if let Some(leaving) = leaving {
+            leaving.leave();
+        }
+    }
+
+    fn close_datapath(&mut self) -> Option<Leaving> {
         let mut orphans = self.datapath.all_fenced();
         // Where it cannot be told who lives, everything stays.
         if let Ok(held) = lock::Held::look() {
@@ -194,7 +203,7 @@ impl Engine {
         if !self.addresses.is_empty() {
             orphans.retain(|fenced| self.is_here(fenced.address));
         }
-        self.datapath.close(&orphans);
+        self.datapath.close(&orphans)
     }
 
     fn is_here(&self, address: IpAddr) -> bool {

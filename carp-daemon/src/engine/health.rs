@@ -46,7 +46,8 @@ impl Engine {
     /// When to look at the interfaces, at the latest. Nobody can take a socket away.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let has_programs = self.datapath.has_programs();
-        has_programs.then_some(self.looked_after_at + LOOK_INTERVAL)
+        let look = has_programs.then_some(self.looked_after_at + LOOK_INTERVAL);
+        look.into_iter().chain(self.datapath.covers_at()).min()
     }
 
     /// Looks at the interfaces, when it is time, and at the sockets that failed in this turn.
@@ -57,6 +58,9 @@ impl Engine {
                 self.mend(interface, &problem, now);
             }
         }
+        if self.datapath.covers_at().is_some_and(|at| at <= now) {
+            self.datapath.cover(&self.links);
+        }
         if now < self.looked_after_at + LOOK_INTERVAL / 2 {
             return;
         }
@@ -64,6 +68,8 @@ impl Engine {
         for interface in 0..self.interfaces.len() {
             self.look_at(interface, now);
         }
+        self.datapath
+            .look_at_cover(&self.links, &mut self.requests, now);
     }
 
     /// Whether a virtual host's interface, and its entry, are as we left them. Where they are not, what follows has been

@@ -14,16 +14,16 @@ use nix::sys::signal::Signal;
 use super::Scene;
 use crate::support::{ADDRESS, FAST, LONG, SLOW};
 
-fn on(rung: &str, arguments: &str) -> Result<Carpd> {
+pub(super) fn on(rung: &str, arguments: &str) -> Result<Carpd> {
     Ok(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
 }
 
-fn network(host: &Host) -> Result<Network> {
+pub(super) fn network(host: &Host) -> Result<Network> {
     Ok(host.enter(Network::current)??)
 }
 
 /// What is pinned at egress in the host's network namespace.
-fn egress_pins(host: &Host) -> Result<Vec<String>> {
+pub(super) fn egress_pins(host: &Host) -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(network(host)?.pin("egress")) else {
         return Ok(Vec::new());
     };
@@ -33,7 +33,7 @@ fn egress_pins(host: &Host) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn index(host: &Host, interface: &str) -> Result<u32> {
+pub(super) fn index(host: &Host, interface: &str) -> Result<u32> {
     Ok(host.enter(|| nix::net::if_::if_nametoindex(interface))??)
 }
 

@@ -22,8 +22,21 @@ const HIDE_RUN: &str =
 /// What carpd warns of where its programs go with it.
 pub const WARNING: &str = "its kernel program goes with it";
 
+/// Where nothing can be pinned.
+pub const UNPINNED: [&str; 9] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    HIDE_RUN,
+    "sh",
+    "setpriv",
+    "--bounding-set",
+    "-sys_admin",
+];
+
 /// carpd as MASTER on the tcx rung, started by another program that gets its command line.
-fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
+pub fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
     let carpd = Carpd::for_address(ADDRESS, MASTER)?
         .datapath("tcx")
         .command();
@@ -165,12 +178,7 @@ const CONTAINER: [&str; 6] = [
 #[test]
 fn where_the_pins_go_with_the_daemon_it_warns_and_names_the_way_out() -> Result<()> {
     let hidden = ["sh", "-c", HIDE_RUN, "sh"];
-    let unprivileged = ["setpriv", "--bounding-set", "-sys_admin"];
-    let private = ["unshare", "--mount"];
-    for wrapper in [
-        [&CONTAINER[..], &hidden].concat(),
-        [&private[..], &hidden, &unprivileged].concat(),
-    ] {
+    for wrapper in [[&CONTAINER[..], &hidden].concat(), UNPINNED.to_vec()] {
         let scene = Scene::new(lab!())?;
         let a = sandboxed(&scene.pair.a, &wrapper)?;
         a.says_once(WARNING)?;

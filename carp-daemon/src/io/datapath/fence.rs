@@ -24,7 +24,7 @@ use super::guard::absent_or;
 use super::{Chain, Datapath, Egress, error};
 use crate::config::Fence;
 use crate::io::clock;
-use crate::io::netlink::Link;
+use crate::io::netlink::{Link, Requests};
 use crate::sys;
 
 /// The table.
@@ -179,14 +179,26 @@ impl Datapath {
     /// Follows the interfaces of the network namespace, of which these are all: the fence covers what leaves on each.
     pub fn cover(&mut self, links: &BTreeMap<u32, Link>) {
         if let (Some(kernel), Some(egress)) = (&mut self.kernel, &mut self.egress) {
-            // A packet socket has no fence.
-            let none = BTreeMap::new();
-            let links = if self.attachments.is_empty() {
-                &none
-            } else {
-                links
-            };
-            kernel.cover(egress, links);
+            kernel.cover(egress, links, &self.attachments);
+        }
+    }
+
+    /// When interfaces are left to be covered.
+    #[must_use]
+    pub fn covers_at(&self) -> Option<Instant> {
+        self.egress.as_ref().and_then(Egress::due)
+    }
+
+    /// Covers anew what others uncovered.
+    pub fn look_at_cover(
+        &mut self,
+        links: &BTreeMap<u32, Link>,
+        requests: &mut Requests,
+        now: Instant,
+    ) {
+        let egress = self.egress.as_mut();
+        if egress.is_some_and(|egress| egress.look(links, requests, now)) {
+            self.cover(links);
         }
     }
 

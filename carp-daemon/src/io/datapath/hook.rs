@@ -1,6 +1,7 @@
 //! The ways to attach the kernel program to an interface, and to take over what an earlier run left attached.
 
 use std::error::Error as StdError;
+use std::io;
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -196,7 +197,8 @@ pub fn attach(
     let mut attach = || match hook {
         Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver),
         Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb),
-        Hook::Tcx => attach_tcx(object, link, TCX_PROGRAM, TcAttachType::Ingress),
+        Hook::Tcx => attach_tcx(object, link, TCX_PROGRAM, TcAttachType::Ingress)
+            .and_then(|attached| attached.try_into().map_err(failed_on(link))),
     };
     let attached = match place.pin(attach()?, &pin) {
         Some(pinned) => pinned,
@@ -282,21 +284,29 @@ pub(super) fn attach_tcx(
     link: &Link,
     program: &str,
     end: TcAttachType,
-) -> Result<FdLink, Error> {
+) -> Result<SchedClassifierLink, Error> {
     let program = tcx(object, program)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
         .attach_with_options(&link.name, end, order)
         .map_err(|error| refused("attach the tcx program", error))?;
-    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Attach {
+    let attached = program.take_link(id).map_err(failed_on(link))?;
+    // aya goes by the name, which another interface may have meanwhile.
+    let info = sys::bpf_link_info(attached.fd().map_err(failed_on(link))?);
+    match info.map_err(failed_on(link))?.ifindex == link.index {
+        true => Ok(attached),
+        false => Err(failed_on(link)(io::Error::from_raw_os_error(libc::ENODEV))),
+    }
+}
+
+fn failed_on<E>(link: &Link) -> impl Fn(E) -> Error
+where
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    |source| Error::Attach {
         interface: link.name.clone(),
-        source,
-    };
-    program
-        .take_link(id)
-        .map_err(|error| failed(error.into()))?
-        .try_into()
-        .map_err(|error: aya::programs::links::LinkError| failed(error.into()))
+        source: source.into(),
+    }
 }
 
 fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, Error> {

@@ -150,9 +150,14 @@ impl Kernel {
         hook::load_egress(&mut self.object)
     }
 
-    /// Brings the program for egress to these interfaces, which are all there are.
-    pub fn cover(&mut self, egress: &mut Egress, links: &BTreeMap<u32, Link>) {
-        egress.cover(&mut self.object, links);
+    /// See [`Egress::cover`].
+    pub fn cover(
+        &mut self,
+        egress: &mut Egress,
+        links: &BTreeMap<u32, Link>,
+        served: &BTreeMap<u32, Attachment>,
+    ) {
+        egress.cover(&mut self.object, links, served);
     }
 
     /// The fenced addresses that its programs know.

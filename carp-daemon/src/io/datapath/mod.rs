@@ -42,7 +42,7 @@ use tracing::debug;
 pub use self::attached::programs as attached_programs;
 pub use self::bpffs::Survival;
 use self::egress::Egress;
-pub use self::egress::remove_unused as remove_unused_egress;
+pub use self::egress::{Leaving, remove_unused as remove_unused_egress};
 pub use self::fence::{FenceTable, Fenced, Owner};
 pub use self::guard::Endpoints;
 pub use self::hook::Loss;
@@ -248,8 +248,8 @@ impl Datapath {
 
     /// Stops listening everywhere. What is pinned stays for the `orphans`, and fences them: addresses that another carpd
     /// left which died, or an earlier run when our start failed. A living carpd has programs of its own. The last to stop
-    /// removes the rest.
-    pub fn close(&mut self, orphans: &[Fenced]) {
+    /// removes the rest, when everything else is closed.
+    pub fn close(&mut self, orphans: &[Fenced]) -> Option<Leaving> {
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
             if !orphans.iter().any(|fenced| fenced.owner.ifindex == ifindex) {
@@ -259,9 +259,8 @@ impl Datapath {
                 }
             }
         }
-        if let Some(egress) = self.egress.take() {
-            egress.close(!orphans.is_empty());
-        }
+        let egress = self.egress.take()?;
+        Some(egress.close(!orphans.is_empty()))
     }
 
     /// Whether the fence outlives a daemon that is killed, on an interface: `No` also where there is none.
