@@ -81,6 +81,7 @@ use crate::sys;
 use changes::Changes;
 use deadlines::Deadlines;
 use interface::Interface;
+use leases::Renewing;
 use memory::Memories;
 use report::UnicastWatch;
 use vhost::Vhost;
@@ -205,6 +206,7 @@ struct Engine {
     deadlines: Deadlines,
     /// When leases are to be renewed.
     renewals: Deadlines,
+    renewing: Option<Renewing>,
     /// Of everything else.
     chores: Deadlines,
     timer: DeadlineTimer,
@@ -288,6 +290,7 @@ impl Engine {
             lease: config.lease,
             deadlines: Deadlines::default(),
             renewals: Deadlines::default(),
+            renewing: None,
             chores: Deadlines::default(),
             timer: DeadlineTimer::new().map_err(system("create a timer"))?,
             datapath,
@@ -366,7 +369,7 @@ impl Engine {
                     .deadlines
                     .earliest()
                     .into_iter()
-                    .chain(self.renewals.earliest())
+                    .chain(self.next_renewal())
                     .chain(self.chores.earliest())
                     .chain(self.next_arp())
                     .chain(self.retry_at)
@@ -410,7 +413,11 @@ impl Engine {
         self.hear_arp(now);
         self.do_chores(now);
         self.choose_frames();
-        let rest = [&self.deadlines, &self.renewals, &self.chores].map(Deadlines::earliest);
+        let rest = [
+            self.deadlines.earliest(),
+            self.next_renewal(),
+            self.chores.earliest(),
+        ];
         self.busy |= rest.into_iter().flatten().any(|due| due <= now);
         self.look_for_vrrp(now);
         self.look_for_unicast(now);
@@ -445,6 +452,12 @@ impl Engine {
         }
         if let Poll::Ready(result) = self.timer.poll_expired(context) {
             result?;
+            work = true;
+        }
+        if let Some(renewing) = &mut self.renewing
+            && let Poll::Ready(outcomes) = self.orders.poll_outcomes(context)
+        {
+            renewing.outcomes = Some(outcomes);
             work = true;
         }
         if let Poll::Ready(request) = signals.poll_request(context) {

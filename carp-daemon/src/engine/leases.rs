@@ -1,8 +1,10 @@
 //! How long the addresses of native mode outlive us.
 //!
 //! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, once its turn has
-//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing.
+//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing. A thread gives the
+//! orders, because the kernel may have others to serve first, and advertisements must not wait.
 
+use std::io;
 use std::time::Duration;
 
 use carp_common::time::Instant;
@@ -20,6 +22,15 @@ const AHEAD: Duration = Duration::from_millis(200);
 const EARLY: Duration = Duration::from_millis(100);
 /// The kernel counts whole seconds: with less there would be no time for a second attempt.
 const SHORTEST: Duration = Duration::from_secs(2);
+
+/// A renewal under way.
+pub struct Renewing {
+    /// Whose addresses, how many orders each, and whether these are all.
+    vhosts: Vec<(usize, usize, bool)>,
+    begun: Instant,
+    /// What became of the orders.
+    pub outcomes: Option<Vec<io::Result<()>>>,
+}
 
 impl Engine {
     /// Lifetime of the addresses of a virtual host; `None` is for good.
@@ -54,15 +65,22 @@ impl Engine {
         self.renewals.set(vhost, None);
     }
 
-    /// Renews what is due, in one bunch, and what is due soon along with it.
+    /// When to renew next, unless that is under way.
+    pub(super) fn next_renewal(&self) -> Option<Instant> {
+        let idle = self.renewing.is_none();
+        idle.then(|| self.renewals.earliest()).flatten()
+    }
+
+    /// Begins to renew what is due, in one bunch, and what is due soon along with it.
     pub(super) fn renew_leases(&mut self, now: Instant) {
-        if self.renewals.earliest().is_none_or(|due| due > now) {
+        self.end_renewal();
+        if self.next_renewal().is_none_or(|due| due > now) {
             return;
         }
         // What is somebody else's by now must not become ours.
         self.listen();
         let mut orders = Vec::with_capacity(AT_ONCE);
-        let mut renewed = Vec::with_capacity(AT_ONCE);
+        let mut vhosts = Vec::with_capacity(AT_ONCE);
         while orders.len() < AT_ONCE
             && let Some((vhost, _)) = self.renewals.pop_due(now + AHEAD)
         {
@@ -79,24 +97,48 @@ impl Engine {
                     None => complete = false,
                 }
             }
-            renewed.push((vhost, orders.len() - before, complete));
+            vhosts.push((vhost, orders.len() - before, complete));
         }
-        let outcomes = self.orders.give_all(&orders);
-        let mut outcomes = outcomes.into_iter().zip(&orders);
+        self.renewing = Some(Renewing {
+            vhosts,
+            begun: now,
+            outcomes: None,
+        });
+        self.orders.give_later(orders);
+    }
+
+    /// Notes what became of the latest renewal, once that is known.
+    fn end_renewal(&mut self) {
+        let ended = self.renewing.take_if(|it| it.outcomes.is_some());
+        let Some(Renewing {
+            vhosts,
+            begun,
+            outcomes: Some(outcomes),
+        }) = ended
+        else {
+            return;
+        };
         self.look_back();
+        let mut outcomes = outcomes.into_iter();
         let mut complaint = None;
-        for (vhost, count, mut complete) in renewed {
-            for (outcome, order) in outcomes.by_ref().take(count) {
-                if let (Err(error), Order::Renew(Address { address, .. }, _)) = (outcome, order) {
+        for (vhost, count, mut complete) in vhosts {
+            for _ in 0..count {
+                let outcome = outcomes
+                    .next()
+                    .unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()));
+                if let Err(error) = outcome {
                     complete = false;
-                    complaint.get_or_insert((vhost, *address, error));
+                    complaint.get_or_insert((vhost, error));
                 }
             }
-            self.note_lease(vhost, complete, now);
+            // Otherwise it is no longer MASTER.
+            if self.vhosts[vhost].leased_until.is_some() {
+                self.note_lease(vhost, complete, begun);
+            }
         }
-        if let Some((vhost, address, error)) = complaint {
+        if let Some((vhost, error)) = complaint {
             let label = &self.vhosts[vhost].label;
-            error!("{label}: failed to renew the lease of {address}: {error}");
+            error!("{label}: failed to renew the lease of its address: {error}");
         }
     }
 

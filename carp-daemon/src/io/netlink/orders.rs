@@ -5,8 +5,13 @@
 //! leaves, and a bunch of orders costs one system call and one look for refusals. That keeps thousands of renewals cheap.
 //! rtnetlink's builders write the messages; its connection, made for a task beside the caller, is not needed.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -20,12 +25,16 @@ use netlink_packet_route::address::{
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
+use tokio::sync::oneshot;
 
 use super::Address;
 use super::message::{self, Body};
 
 /// Orders in one datagram. So many refusals fit into the socket's buffer at its default size.
 const BUNCH: usize = 64;
+
+/// A thread makes a few system calls; with locked memory its whole stack is resident.
+const THREAD_STACK: usize = 128 * 1024;
 
 /// A refusal repeats the order.
 const BUFFER_LEN: usize = 8 * 1024;
@@ -64,11 +73,23 @@ pub struct Route {
     pub protocol: u8,
 }
 
-/// A socket for orders.
+/// Gives orders, each after those before it.
+///
+/// The kernel carries them out under a lock of the whole machine (rtnl), which others hold for seconds at times: while a
+/// driver resets, or many namespaces end. Who cannot wait has them given by a thread.
 #[derive(Debug)]
 pub struct Orders {
-    socket: Socket,
     port: u32,
+    line: Arc<Mutex<Line>>,
+    /// Gives the latest of [`Orders::give_later`].
+    thread: Option<JoinHandle<()>>,
+    outcomes: Option<oneshot::Receiver<Vec<io::Result<()>>>>,
+}
+
+/// A socket for orders.
+#[derive(Debug)]
+struct Line {
+    socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -83,11 +104,16 @@ impl Orders {
         socket.set_non_blocking(true)?;
         let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self {
+        let line = Line {
             socket,
-            port,
             sequence: 0,
             buffer: Vec::with_capacity(BUFFER_LEN),
+        };
+        Ok(Self {
+            port,
+            line: Arc::new(Mutex::new(line)),
+            thread: None,
+            outcomes: None,
         })
     }
 
@@ -108,6 +134,67 @@ impl Orders {
     /// Carries out orders one after the other; what became of each. One that is refused does not keep the next from being
     /// carried out. `ENOBUFS`: nobody knows, because the answer found no room.
     pub fn give_all(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
+        if let Some(thread) = self.thread.take() {
+            // A panic there left nothing behind, and was printed.
+            let _ = thread.join();
+        }
+        lock(&self.line).give_all(orders)
+    }
+
+    /// Has orders carried out by a thread, in the order of all that are given. [`Orders::poll_outcomes`] has what became of
+    /// them.
+    pub fn give_later(&mut self, orders: Vec<Order>) {
+        let (done, outcomes) = oneshot::channel();
+        self.outcomes = Some(outcomes);
+        let before = self.thread.take();
+        let line = Arc::clone(&self.line);
+        let orders = Arc::new(orders);
+        let given = Arc::clone(&orders);
+        let thread = thread::Builder::new()
+            .name("carpd-orders".to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(move || {
+                if let Some(before) = before {
+                    let _ = before.join();
+                }
+                // Nobody waits for it where the engine has ended.
+                let _ = done.send(lock(&line).give_all(&given));
+            });
+        match thread {
+            Ok(thread) => self.thread = Some(thread),
+            // No thread is to be had: right here then.
+            Err(_) => {
+                let (done, outcomes) = oneshot::channel();
+                self.outcomes = Some(outcomes);
+                let _ = done.send(self.give_all(&orders));
+            }
+        }
+    }
+
+    /// Whether orders of [`Orders::give_later`] are under way, or what became of them was not asked for.
+    #[must_use]
+    pub const fn is_giving(&self) -> bool {
+        self.outcomes.is_some()
+    }
+
+    /// What became of the orders of [`Orders::give_later`], once.
+    pub fn poll_outcomes(&mut self, context: &mut Context<'_>) -> Poll<Vec<io::Result<()>>> {
+        let Some(outcomes) = &mut self.outcomes else {
+            return Poll::Pending;
+        };
+        let ended = ready!(Pin::new(outcomes).poll(context));
+        self.outcomes = None;
+        // Dropped by a thread that panicked.
+        Poll::Ready(ended.unwrap_or_default())
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    fn give_all(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
         let mut outcomes = Vec::with_capacity(orders.len());
         for bunch in orders.chunks(BUNCH) {
             outcomes.extend(self.give_bunch(bunch));
@@ -287,7 +374,7 @@ mod tests {
     fn where_a_refusal_finds_no_room_the_order_has_failed_and_the_next_is_answered_right() {
         let mut orders = Orders::new().unwrap();
         // The kernel makes it as small as it allows.
-        setsockopt(&orders.socket, sockopt::RcvBuf, &0).unwrap();
+        setsockopt(&lock(&orders.line).socket, sockopt::RcvBuf, &0).unwrap();
         let lost = |outcome: &io::Result<()>| {
             let refusal = outcome.as_ref().unwrap_err();
             refusal.raw_os_error() == Some(libc::ENOBUFS)
