@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
 use carp_tests::oracle::{Voice, provoke};
 use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
+use nix::sys::signal::Signal;
 
 use super::holes::{egress_pins, index, network, on};
 use super::sandbox::{UNPINNED, sandboxed};
@@ -140,6 +141,53 @@ fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> 
     std::thread::sleep(Duration::from_secs(1));
     ensure!(links()? == before, "{before:?}");
     is_silent(&host)
+}
+
+/// Killed while they start, serve or stop, which is when the set is half made or half removed.
+#[test]
+fn carpd_that_start_stop_and_die_together_leave_nothing_in_the_end() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
+    let carpd = |vhid: u64| -> Result<Carpd> {
+        // Never MASTER, so that there is nothing to fence.
+        let arguments = format!("-v {vhid} -p secret -a 10.9.0.10{vhid} -b 2 -k 240");
+        Ok(Carpd::new(&arguments)?.datapath("tcx"))
+    };
+    for round in 0..8 {
+        let mut all = (1..=6)
+            .map(|vhid| carpd(vhid)?.spawn(&host))
+            .collect::<Result<Vec<_>>>()?;
+        std::thread::sleep(Duration::from_millis(70 * round));
+        // Every second one is killed while the others stop.
+        let (killed, stopped): (Vec<_>, Vec<_>) = all
+            .iter()
+            .enumerate()
+            .partition(|(number, _)| number % 2 == 0);
+        for ((_, stopped), (_, killed)) in stopped.iter().zip(&killed) {
+            for (daemon, signal) in [(stopped, Signal::SIGTERM), (killed, Signal::SIGKILL)] {
+                daemon.signal(signal)?;
+            }
+        }
+        for daemon in &mut all {
+            eventually("it has ended", LONG, || {
+                Ok((!daemon.is_running()?).then_some(()))
+            })?;
+        }
+        // It finds its way whatever they left.
+        let mut last = carpd(7)?.start(&host)?;
+        eventually("both are covered", LONG, || {
+            let both = [pinned_link(&host, "eth0"), pinned_link(&host, "eth1")];
+            Ok(both.iter().all(Result::is_ok).then_some(()))
+        })?;
+        ensure!(!last.transcript().contains("going on unpinned"));
+        ensure!(last.terminate(LONG)? == 0);
+        ensure!(!network(&host)?.pin("egress").exists(), "round {round}");
+        // What killed ones left at ingress stays fenced until one starts, or `--detach`.
+        ensure!(Carpd::bare()?.args("--detach eth0").run(&host)?.status == 0);
+        ensure!(network(&host)?.residue().len() <= 1, "but the empty table");
+    }
+    Ok(())
 }
 
 /// A host with hundreds of interfaces, as one that runs containers: covering them takes seconds, which nobody waits for.

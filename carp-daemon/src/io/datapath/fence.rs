@@ -164,15 +164,18 @@ impl Datapath {
         let Some(kernel) = &mut self.kernel else {
             return;
         };
-        if self.fence == Fence::Off || self.egress.is_some() {
+        if self.fence == Fence::Off || self.egress.is_some() || self.egress_refused {
             return;
         }
         match kernel.prepare_egress() {
             Ok(()) => self.egress = Some(Egress::open(&self.pins, self.fence)),
-            Err(error) => warn!(
-                "the fence covers what comes in, not what this host says: {}",
-                Chain(&error)
-            ),
+            Err(error) => {
+                self.egress_refused = true;
+                warn!(
+                    "the fence covers what comes in, not what this host says: {}",
+                    Chain(&error)
+                );
+            }
         }
     }
 

@@ -151,6 +151,8 @@ pub struct Datapath {
     /// That of the kernel programs, or one that others pinned.
     fences: Option<FenceTable>,
     egress: Option<Egress>,
+    /// Its program was refused, which was warned of.
+    egress_refused: bool,
     pins: Pins,
     attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
@@ -175,6 +177,7 @@ impl Datapath {
             kernel: None,
             fences: pins.fence_table().as_deref().and_then(FenceTable::pinned),
             egress: None,
+            egress_refused: false,
             pins,
             attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
@@ -215,7 +218,7 @@ impl Datapath {
         };
         for hook in hooks {
             match self.kernel().and_then(|(kernel, _)| kernel.prepare(*hook)) {
-                Ok(()) => self.prepare_egress(),
+                Ok(()) => {}
                 Err(error) if self.wanted == config::Datapath::Auto => {
                     debug!("there will be no {}: {}", hook.name(), Chain(&error));
                 }
@@ -225,6 +228,7 @@ impl Datapath {
                 }
             }
         }
+        self.prepare_egress();
         Ok(())
     }
 
