@@ -1,5 +1,6 @@
 //! The programs at egress, which every carpd of a host shares: what others do to them, and what many interfaces cost.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -141,6 +142,40 @@ fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> 
     std::thread::sleep(Duration::from_secs(1));
     ensure!(links()? == before, "{before:?}");
     is_silent(&host)
+}
+
+/// The link goes with the interface, and goes on fencing the first namespace's addresses there.
+#[test]
+fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
+    for dies in [false, true] {
+        let lab = lab!();
+        let host = lab.host("a", "10.9.0.1/16")?;
+        host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
+        let other = lab.host("b", "10.9.0.2/16")?;
+        let mut carpd = on("tcx", &format!("{FAST} --lease 0"))?.start(&host)?;
+        host.wait_for_address(ADDRESS, true, LONG)?;
+        let both = eventually("both are covered", LONG, || {
+            Ok(Some(egress_pins(&host)?).filter(|pins| pins.len() == 2))
+        })?;
+        let mut holder = other.spawn(Command::new("sleep").arg("60"))?;
+        if dies {
+            carpd.kill()?;
+        }
+        host.ip(&format!("link set eth1 netns {}", holder.id()))?;
+        holder.kill()?;
+        holder.wait()?;
+        // The next one, where the first one is dead.
+        let next = match dies {
+            true => Some(on("tcx", SLOW)?.start(&host)?),
+            false => None,
+        };
+        eventually("it is let go", LONG, || {
+            let pins = egress_pins(&host)?;
+            Ok((pins.len() == 1 && both.contains(&pins[0])).then_some(()))
+        })?;
+        drop(next);
+    }
+    Ok(())
 }
 
 /// Killed while they start, serve or stop, which is when the set is half made or half removed.
