@@ -1,5 +1,6 @@
 //! The programs at egress, which every carpd of a host shares: what others do to them, and what many interfaces cost.
 
+use std::fs::{self, File};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
 use carp_tests::oracle::{Voice, provoke};
 use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use super::holes::{egress_pins, index, network, on};
@@ -142,6 +144,25 @@ fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> 
     std::thread::sleep(Duration::from_secs(1));
     ensure!(links()? == before, "{before:?}");
     is_silent(&host)
+}
+
+/// As one that was stopped while it took the set over.
+#[test]
+fn a_start_goes_on_unpinned_where_another_hangs_over_the_set() -> Result<()> {
+    let lab = lab!();
+    let host = lab.host("a", "10.9.0.1/16")?;
+    // The bpffs is there once a carpd has run.
+    ensure!(on("tcx", SLOW)?.start(&host)?.terminate(LONG)? == 0);
+    let directory = network(&host)?.pin("egress");
+    fs::create_dir(&directory)?;
+    let lock = Flock::lock(File::open(&directory)?, FlockArg::LockExclusiveNonblock);
+    let lock = lock.map_err(|(_, errno)| errno)?;
+    let carpd = on("tcx", SLOW)?.start(&host)?;
+    carpd.says_once("egress, going on unpinned")?;
+    ensure!(carpd.dump()?.status["fence-survives-kill"] == "no");
+    drop(lock);
+    fs::remove_dir(&directory)?;
+    Ok(())
 }
 
 /// The link goes with the interface, and goes on fencing the first namespace's addresses there.

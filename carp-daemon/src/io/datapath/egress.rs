@@ -167,6 +167,12 @@ impl Egress {
         self.due = (!is_last).then_some(ended + took * SHARE_OF_OTHERS);
     }
 
+    /// Whether what covers the interfaces outlives us.
+    #[must_use]
+    pub const fn is_pinned(&self) -> bool {
+        self.set.is_some()
+    }
+
     /// When the next interface is to be covered; `None` when none is left.
     #[must_use]
     pub const fn due(&self) -> Option<Instant> {

@@ -271,7 +271,9 @@ impl Datapath {
     #[must_use]
     pub fn survival(&self, ifindex: u32) -> Survival {
         let attachment = self.attachments.get(&ifindex);
-        match attachment.is_some_and(Attachment::is_pinned) && self.fence != Fence::Off {
+        let is_pinned = attachment.is_some_and(Attachment::is_pinned)
+            && self.egress.as_ref().is_none_or(Egress::is_pinned);
+        match is_pinned && self.fence != Fence::Off {
             true => self.pins.survival(),
             false => Survival::No,
         }
