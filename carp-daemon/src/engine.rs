@@ -69,7 +69,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Lease};
 use crate::io::clock;
-use crate::io::datapath::{self, Batch, Datapath, Drained};
+use crate::io::datapath::{self, Batch, Datapath, Drained, Lookout};
 use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
 use crate::io::scripts::Completion;
 use crate::io::signals::{Request, Signals};
@@ -240,6 +240,9 @@ struct Engine {
     overrun_limit: RateLimit,
     /// When the interfaces were last looked at, whether everything is still attached.
     looked_after_at: Instant,
+    lookout: Lookout,
+    /// It found something gone.
+    suspects_loss: bool,
     /// When to look next at what did not fit into the buffers.
     loss_check_at: Instant,
     /// VRRP with the VRID of a vhid of ours: when to look for it next; `None` once it was said.
@@ -311,6 +314,8 @@ impl Engine {
             resync_limit: RateLimit::default(),
             overrun_limit: RateLimit::default(),
             looked_after_at: now,
+            lookout: Lookout::default(),
+            suspects_loss: false,
             loss_check_at: now,
             vrrp_check_at: Some(now),
             unicast: UnicastWatch::default(),
@@ -449,6 +454,10 @@ impl Engine {
                 result?;
                 work = true;
             }
+        }
+        if let Poll::Ready(()) = self.lookout.poll_suspicion(context) {
+            self.suspects_loss = true;
+            work = true;
         }
         if let Poll::Ready(result) = self.timer.poll_expired(context) {
             result?;

@@ -1,7 +1,9 @@
 //! What others do to carpd's program and maps while it serves: it notices before it trusts a silence.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,16 +30,22 @@ pub fn bpftool(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The ids behind the descriptors of a process, of this kind: `link_id` or `map_id`.
-pub fn ids(daemon: &Daemon, kind: &str) -> Result<Vec<String>> {
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
-        // A descriptor that is closed meanwhile is none of those looked for.
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let id = info.lines().find_map(|line| line.strip_prefix(kind));
-        ids.extend(id.map(|id| id.trim_start_matches(':').trim().to_owned()));
-    }
-    Ok(ids)
+/// The ids behind the descriptors that a process keeps, of this kind: `link_id` or `map_id`.
+pub fn ids(daemon: &Daemon, kind: &str) -> Result<BTreeSet<String>> {
+    let look = || -> Result<BTreeSet<String>> {
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
+            // A descriptor that is closed meanwhile is none of those looked for.
+            let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+            let id = info.lines().find_map(|line| line.strip_prefix(kind));
+            ids.extend(id.map(|id| id.trim_start_matches(':').trim().to_owned()));
+        }
+        Ok(ids)
+    };
+    // The thread that looks after the programs has some for a moment, once a second.
+    let before = look()?;
+    thread::sleep(Duration::from_millis(300));
+    Ok(before.intersection(&look()?).cloned().collect())
 }
 
 /// The id of one of a carpd's maps, by its name, of which the kernel keeps 15 bytes.
@@ -53,8 +61,10 @@ fn map(daemon: &Daemon, name: &str) -> Result<String> {
 /// Takes a carpd's program off its interface, as `bpftool` does for anybody.
 fn detach(daemon: &Daemon) -> Result<()> {
     let links = ids(daemon, "link_id")?;
-    ensure!(links.len() == 1, "{links:?}");
-    bpftool(&["link", "detach", "id", &links[0]]).map(drop)
+    let [link] = &Vec::from_iter(links)[..] else {
+        anyhow::bail!("not one link");
+    };
+    bpftool(&["link", "detach", "id", link]).map(drop)
 }
 
 /// Advertisements that the carpd has been delivered so far.
@@ -69,8 +79,9 @@ fn a_detached_program(rung: &str) -> Result<()> {
         .datapath(rung)
         .start(&pair.b)?;
     pair.stays_the_only_master(&pair.a, 2)?;
-    let (mark, detached) = (pair.capture.mark(), Instant::now());
+    let mark = pair.capture.mark();
     detach(&b)?;
+    let detached = Instant::now();
     let said = b.wait_for("took carpd's off the interface", LONG)?;
     let noticed = said.at.saturating_duration_since(detached);
     note(&format!("{rung}: noticed after {noticed:?}"));

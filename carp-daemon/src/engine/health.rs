@@ -1,8 +1,8 @@
 //! Whether we still hear, and what follows when we do not.
 //!
 //! Others may take our program off an interface or put theirs in its place, a socket may fail, and a map may have no room.
-//! Silence proves nothing then: a BACKUP that is deaf would become a second MASTER. So each interface is looked at once a
-//! second, and again before a silence counts. What is lost is attached anew, on whichever rung works now; where none does,
+//! Silence proves nothing then: a BACKUP that is deaf would become a second MASTER. So a thread looks at each interface once a
+//! second, and the engine itself before a silence counts. What is lost is attached anew, on whichever rung works now; where none does,
 //! the virtual hosts are in INIT until one works.
 
 use std::time::Duration;
@@ -61,10 +61,20 @@ impl Engine {
         if self.datapath.covers_at().is_some_and(|at| at <= now) {
             self.datapath.cover(&self.links);
         }
+        if std::mem::take(&mut self.suspects_loss) {
+            self.look_at_everything(now);
+        }
         if now < self.looked_after_at + LOOK_INTERVAL / 2 {
             return;
         }
         self.looked_after_at = now;
+        self.lookout.begin(self.datapath.sights());
+        if self.datapath.is_cover_refused() {
+            self.look_at_everything(now);
+        }
+    }
+
+    fn look_at_everything(&mut self, now: Instant) {
         for interface in 0..self.interfaces.len() {
             self.look_at(interface, now);
         }

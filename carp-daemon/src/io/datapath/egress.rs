@@ -31,6 +31,7 @@ use tracing::{debug, info, warn};
 
 use super::error::{Error, errno};
 use super::hook::Attachment;
+use super::lookout::Sight;
 use super::pins::{self, Pins};
 use super::{Chain, hook};
 use crate::config::Fence;
@@ -227,6 +228,25 @@ impl Egress {
         let tried_again = !self.refused.is_empty();
         self.refused.clear();
         !lost.is_empty() || tried_again
+    }
+
+    /// What a thread looks at.
+    pub fn sights(&self) -> impl Iterator<Item = Sight> {
+        let set = self.set.as_ref();
+        self.covered
+            .iter()
+            .filter_map(move |(index, cover)| match cover {
+                Cover::Link(link) => Some(Sight::Link {
+                    link: link.fd().ok()?.try_clone_to_owned().ok()?,
+                    program: None,
+                }),
+                Cover::Pin => Some(Sight::Pin(set?.pin(*index, self.fence))),
+            })
+    }
+
+    /// Whether the kernel refused the program on an interface.
+    pub fn is_refused_somewhere(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     fn lacks(&self, link: &Link) -> bool {

@@ -192,6 +192,14 @@ impl Datapath {
         self.egress.as_ref().and_then(Egress::due)
     }
 
+    /// Whether an interface is to be covered that the kernel refused before.
+    #[must_use]
+    pub fn is_cover_refused(&self) -> bool {
+        self.egress
+            .as_ref()
+            .is_some_and(Egress::is_refused_somewhere)
+    }
+
     /// Covers anew what others uncovered.
     pub fn look_at_cover(
         &mut self,

@@ -14,6 +14,7 @@ use carp_common::shared::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
 use tracing::{debug, info};
 
 use super::error::{Error, errno, refused};
+use super::lookout::Sight;
 use super::pins::{Pins, Place};
 use crate::io::netlink::{Link, Requests};
 use crate::lock;
@@ -121,6 +122,20 @@ impl Attachment {
             0 => Some(Loss::Detached),
             program => (program != self.program).then_some(Loss::Replaced),
         }
+    }
+
+    /// What a thread looks at.
+    pub fn sight(&self) -> Option<Sight> {
+        Some(match &self.link {
+            Attached::Xdp { ifindex, .. } => Sight::Xdp {
+                ifindex: *ifindex,
+                program: self.program,
+            },
+            Attached::Tcx(link) => Sight::Link {
+                link: link.fd().ok()?.try_clone_to_owned().ok()?,
+                program: Some(self.program),
+            },
+        })
     }
 
     /// Whether it outlives us.

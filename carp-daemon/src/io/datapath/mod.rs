@@ -10,6 +10,7 @@
 //! | `guard` | the maps that it looks virtual hosts up in |
 //! | `egress` | the program that keeps the host from speaking for them |
 //! | `fence` | the table of addresses that the host must not answer for |
+//! | `lookout` | a thread that looks whether programs are still where they should be |
 //! | `rungs` | which of the ways serves an interface |
 //! | [`error`] | what stands in the way, and the way out |
 //! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
@@ -25,6 +26,7 @@ mod fence;
 mod guard;
 mod hook;
 mod kernel;
+mod lookout;
 mod pins;
 mod rungs;
 pub mod socket;
@@ -48,6 +50,7 @@ pub use self::guard::Endpoints;
 pub use self::hook::Loss;
 use self::hook::{Attachment, Hook};
 use self::kernel::{Kernel, Sizes};
+pub use self::lookout::Lookout;
 pub use self::pins::{Pins, Removal};
 pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;

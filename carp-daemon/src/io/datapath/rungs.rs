@@ -10,7 +10,9 @@ use std::fmt;
 
 use tracing::{info, warn};
 
-use super::hook::{Hook, Loss};
+use super::egress::Egress;
+use super::hook::{Attachment, Hook, Loss};
+use super::lookout::Sight;
 use super::socket::Receiver;
 use super::{Chain, Datapath, Error, error};
 use crate::config::{self, Fence};
@@ -157,6 +159,14 @@ impl Datapath {
     #[must_use]
     pub fn loss(&self, ifindex: u32, requests: &mut Requests) -> Option<Loss> {
         self.attachments.get(&ifindex)?.loss(requests)
+    }
+
+    /// Every program that others can take off.
+    #[must_use]
+    pub fn sights(&self) -> Vec<Sight> {
+        let served = self.attachments.values().filter_map(Attachment::sight);
+        let covered = self.egress.iter().flat_map(Egress::sights);
+        served.chain(covered).collect()
     }
 
     /// Programs that nobody owns any more.
