@@ -348,6 +348,7 @@ impl Engine {
                 self.warn_of_the_unlikely(interface, &link);
             }
         }
+        self.settle_gone();
         for interface in 0..self.interfaces.len() {
             self.find_at_start(interface)?;
         }

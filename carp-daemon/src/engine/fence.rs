@@ -172,6 +172,19 @@ impl Engine {
         }
     }
 
+    /// Lets go what dead runs left on interfaces that are not here any more: deleted ones, and those that were moved to another
+    /// network namespace.
+    pub(super) fn settle_gone(&mut self) {
+        self.datapath.remove_unowned_but(&self.links);
+        for fenced in self.datapath.all_fenced() {
+            let is_gone = !self.links.contains_key(&fenced.owner.ifindex);
+            if is_gone && !self.is_here(fenced.address) {
+                // What cannot be removed goes with the last program.
+                let _ = self.datapath.unfence(fenced);
+            }
+        }
+    }
+
     /// Whether no other process lives that would see to a fenced address: it is ours, or its carpd died.
     fn is_orphan(&self, fenced: &Fenced, held: &lock::Held) -> bool {
         let owner = fenced.owner;

@@ -1,10 +1,14 @@
 //! What a killed MASTER left is claimed by nobody, whatever is started next on that interface.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
-use carp_tests::{Carpd, Daemon, Host, lab};
+use carp_tests::oracle::{Voice, must_include, provoke};
+use carp_tests::{Carpd, Daemon, Host, Mac, lab};
 use nix::sys::signal::Signal;
 
 use super::Scene;
+use super::holes::{index, network};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, Scripts};
 
 /// Never MASTER while somebody else is.
@@ -104,6 +108,38 @@ fn a_down_script_in_native_mode_does_not_lift_the_fence() -> Result<()> {
     let _again = on_tcx(&format!("{PATIENT} -d /bin/true"))?.start(&scene.pair.a)?;
     scene.pair.a.wait_for_address(ADDRESS, false, LONG)?;
     ensure!(scene.answers(mark, &scene.pair.a).is_empty());
+    Ok(())
+}
+
+/// The address goes with the interface, and is an ordinary one of another interface later.
+#[test]
+fn what_a_dead_one_left_on_an_interface_that_is_gone_silences_nobody() -> Result<()> {
+    for moved in [false, true] {
+        let lab = lab!();
+        let host = lab.host("a", "10.9.0.1/16")?;
+        host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
+        host.ip("address add 10.8.0.1/24 dev eth1")?;
+        let place = network(&host)?.pin(&index(&host, "eth1")?.to_string());
+        let killed = format!("-i eth1 -f none -v 7 -p secret -a {ADDRESS} --lease 0 {FAST}");
+        let mut killed = Carpd::bare()?.args(&killed).datapath("tcx").start(&host)?;
+        host.wait_for_address(ADDRESS, true, LONG)?;
+        killed.kill()?;
+        ensure!(place.exists(), "it was pinned");
+        if moved {
+            let other = lab.host("b", "10.9.0.2/16")?;
+            let mut holder = other.spawn(Command::new("sleep").arg("60"))?;
+            host.ip(&format!("link set eth1 netns {}", holder.id()))?;
+            holder.kill()?;
+            holder.wait()?;
+        } else {
+            host.ip("link delete eth1")?;
+        }
+        let _stranger = stranger("")?.start(&host)?;
+        ensure!(!place.exists(), "moved: {moved}");
+        host.ip(&format!("address add {ADDRESS}/16 dev eth0"))?;
+        let spoken = provoke(&host, &["eth0"], ADDRESS)?;
+        must_include(&spoken, Voice::Arp, &["datagram of its own on eth0"])?;
+    }
     Ok(())
 }
 

@@ -152,6 +152,15 @@ impl Pins {
         }
     }
 
+    /// The indices of the interfaces that something is pinned for.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<u32> {
+        let prefix = format!("{}:", self.namespace);
+        let names = self.root().map(names).unwrap_or_default();
+        let of_ours = names.iter().filter_map(|name| name.strip_prefix(&prefix));
+        of_ours.filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// Removes the pins of an interface that is gone; their links are dead.
     pub fn forget(&self, ifindex: u32) {
         if let Some(directory) = self.directory(ifindex) {

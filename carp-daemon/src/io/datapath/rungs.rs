@@ -6,6 +6,7 @@
 //! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
 //! likewise on every device and is never chosen unasked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tracing::{info, warn};
@@ -167,6 +168,16 @@ impl Datapath {
         let served = self.attachments.values().filter_map(Attachment::sight);
         let covered = self.egress.iter().flat_map(Egress::sights);
         served.chain(covered).collect()
+    }
+
+    /// Removes the programs that nobody owns any more on interfaces other than these.
+    pub fn remove_unowned_but(&self, links: &BTreeMap<u32, Link>) {
+        for ifindex in self.pins.interfaces() {
+            if !links.contains_key(&ifindex) {
+                // What has an owner is that one's to remove.
+                let _ = self.pins.remove_unowned(ifindex, "an interface");
+            }
+        }
     }
 
     /// Programs that nobody owns any more.
