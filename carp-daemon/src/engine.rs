@@ -107,8 +107,9 @@ const AT_ONCE: usize = 64;
 const DESCRIPTORS_OF_A_VHOST: usize = 3;
 /// Its sockets, and its attachment with a lock.
 const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
-/// The program at the egress of any interface, where it is not pinned; and as many interfaces again that may come.
-const DESCRIPTORS_OF_A_LINK: usize = 2;
+/// The program at the egress of any interface, where it is not pinned, and again for the thread that looks at it; and as much
+/// for as many interfaces again, which may come.
+const DESCRIPTORS_OF_A_LINK: usize = 4;
 /// Maps, programs, netlink, the timer, and what comes and goes.
 const OTHER_DESCRIPTORS: usize = 128;
 
