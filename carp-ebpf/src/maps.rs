@@ -78,7 +78,7 @@ pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
 #[inline(always)]
 pub fn is_fenced(claim: &Claim) -> bool {
     // SAFETY: as above.
-    unsafe { FENCE.get(&claim.key) }.is_some_and(|fence| {
+    unsafe { FENCE.get(claim.key) }.is_some_and(|fence| {
         now_ns() > fence.deadline_ns && (claim.resolves || fence.every_packet != 0)
     })
 }

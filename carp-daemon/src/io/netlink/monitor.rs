@@ -70,7 +70,7 @@ impl Monitor {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls `visit` for the notifications received so far, [`AT_ONCE`] at the most.
+    /// Calls `visit` for the notifications received so far, a bounded number at a time.
     ///
     /// # Errors
     /// What `recv(2)` answers, except for an overrun, which is a result.

@@ -171,12 +171,6 @@ impl Orders {
         }
     }
 
-    /// Whether orders of [`Orders::give_later`] are under way, or what became of them was not asked for.
-    #[must_use]
-    pub const fn is_giving(&self) -> bool {
-        self.outcomes.is_some()
-    }
-
     /// What became of the orders of [`Orders::give_later`], once.
     pub fn poll_outcomes(&mut self, context: &mut Context<'_>) -> Poll<Vec<io::Result<()>>> {
         let Some(outcomes) = &mut self.outcomes else {
@@ -357,6 +351,8 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use nix::sys::socket::{setsockopt, sockopt};
 
     use super::*;
@@ -385,6 +381,24 @@ mod tests {
             assert!(!lost(&outcomes[0]));
             assert!(!lost(&orders.give(Order::Delete(NOWHERE))));
         }
+    }
+
+    #[test]
+    fn orders_for_later_keep_nobody_waiting_and_the_next_one_comes_after_them() {
+        let mut orders = Orders::new().unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let line = Arc::clone(&orders.line);
+        // The thread waits for this as it would for the kernel.
+        let busy = lock(&line);
+        orders.give_later(vec![Order::Delete(NOWHERE); 2]);
+        assert!(orders.poll_outcomes(&mut context).is_pending());
+        drop(busy);
+        orders.give(Order::Delete(NOWHERE)).unwrap_err();
+        let Poll::Ready(outcomes) = orders.poll_outcomes(&mut context) else {
+            panic!("they were to be carried out first");
+        };
+        assert!(outcomes.len() == 2 && outcomes.iter().all(Result::is_err));
+        assert!(orders.poll_outcomes(&mut context).is_pending());
     }
 
     #[test]
