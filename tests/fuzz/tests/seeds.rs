@@ -43,14 +43,14 @@ const PLAIN: Settings = Settings {
 struct Story(Vec<u8>);
 
 impl Story {
-    /// Settings with advbase 1 and deadratio 3, on a link that is up and has addresses.
+    /// Settings with advbase 1, deadratio 3 and no refresh of the announcement, on a link that is up and has addresses.
     fn of(settings: &Settings) -> Self {
         let mut bytes = vec![settings.addresses];
         bytes.extend(number(1));
         bytes.extend(number(settings.advskew));
         bytes.extend(number(3));
         bytes.extend([settings.preempt.into(), settings.profile, 0]);
-        bytes.extend([settings.strict.into(), 0, 1]);
+        bytes.extend([settings.strict.into(), 0, 0, 1]);
         Self(bytes)
     }
 
