@@ -142,12 +142,12 @@ fn history(bytes: &[u8]) {
             heard.push((now, payload));
         }
         highest = highest.max(Some(counter));
-        // Windows are not aligned with ours, so two of them may meet here.
+        // Windows are not aligned with ours, so two of them may meet here; versions of one counter have a budget of their own.
         let crowd = admitted
             .iter()
             .rev()
             .take_while(|at| **at + WINDOW_NS > now);
-        assert!(crowd.count() <= 2 * ADMITTED_MAX);
+        assert!(crowd.count() <= 4 * ADMITTED_MAX);
         if history.takes_sample(now) {
             assert!(sampled.is_none_or(|at| now - at >= 1_000_000_000));
             sampled = Some(now);
