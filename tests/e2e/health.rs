@@ -72,6 +72,13 @@ fn delivered(daemon: &Daemon) -> Result<u64> {
     daemon.dump()?.counter("delivered")
 }
 
+fn hears_again(daemon: &Daemon) -> Result<()> {
+    let before = delivered(daemon)?;
+    eventually("it hears again", LONG, || {
+        Ok((delivered(daemon)? > before).then_some(()))
+    })
+}
+
 fn a_detached_program(rung: &str) -> Result<()> {
     let pair = Pair::new(lab!())?;
     let _a = pair.master(&pair.a, "-b 1 -k 0")?;
@@ -87,10 +94,7 @@ fn a_detached_program(rung: &str) -> Result<()> {
     note(&format!("{rung}: noticed after {noticed:?}"));
     // A second, and what a busy machine takes.
     ensure!(noticed < Duration::from_millis(1700), "{noticed:?}");
-    let before = delivered(&b)?;
-    eventually("it hears again", LONG, || {
-        Ok((delivered(&b)? > before).then_some(()))
-    })?;
+    hears_again(&b)?;
     // For longer than its master-down time it did not think the MASTER dead.
     pair.stays_the_only_master(&pair.a, 5)?;
     pair.only_master_since(mark, &pair.a)?;
@@ -121,10 +125,7 @@ fn a_backup_whose_program_is_detached_looks_before_it_takes_over() -> Result<()>
     let mark = pair.capture.mark();
     for _ in 0..3 {
         detach(&b)?;
-        let before = delivered(&b)?;
-        eventually("it hears again", LONG, || {
-            Ok((delivered(&b)? > before).then_some(()))
-        })?;
+        hears_again(&b)?;
         pair.stays_the_only_master(&pair.a, 10)?;
     }
     pair.only_master_since(mark, &pair.a)
@@ -262,10 +263,7 @@ fn a_backup_whose_entry_is_removed_looks_before_it_takes_over() -> Result<()> {
     delete.extend(bytes);
     bpftool(&delete)?;
     b.wait_for("removed or changed its entry", LONG)?;
-    let before = delivered(&b)?;
-    eventually("it hears again", LONG, || {
-        Ok((delivered(&b)? > before).then_some(()))
-    })?;
+    hears_again(&b)?;
     pair.stays_the_only_master(&pair.a, 20)?;
     pair.only_master_since(mark, &pair.a)
 }

@@ -42,7 +42,7 @@ impl Halted {
         )?)
     }
 
-    /// Asks for so many reports that more is said than a terminal holds (64 KiB).
+    /// Asks for so many reports that more is logged than a terminal holds (64 KiB).
     fn fill(&self) -> Result<()> {
         for _ in 0..300 {
             self.signal(Signal::SIGUSR1)?;

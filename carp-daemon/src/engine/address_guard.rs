@@ -215,7 +215,7 @@ impl Engine {
                         QUIET.as_secs(),
                         WINDOW.as_secs(),
                     );
-                    self.demote_for_lost_addresses(vhost, true, now);
+                    self.demote(vhost, DemotionCause::LostAddresses, true, now);
                 }
                 Verdict::Wait => {}
             }
@@ -276,7 +276,7 @@ impl Engine {
                 self.vhosts[vhost].label,
                 QUIET.as_secs()
             );
-            self.demote_for_lost_addresses(vhost, false, now);
+            self.demote(vhost, DemotionCause::LostAddresses, false, now);
         }
     }
 
@@ -288,18 +288,24 @@ impl Engine {
                 self.vhosts[vhost].label,
                 FAILED_RETRY.as_secs()
             );
-            self.demote_for_lost_addresses(vhost, true, now);
+            self.demote(vhost, DemotionCause::LostAddresses, true, now);
         }
         self.schedule_chores(vhost);
     }
 
-    fn demote_for_lost_addresses(&mut self, vhost: usize, demoted: bool, now: Instant) {
+    /// Advertises the priority of a host that lacks its addresses, or no longer for this cause.
+    pub(super) fn demote(
+        &mut self,
+        vhost: usize,
+        cause: DemotionCause,
+        demoted: bool,
+        now: Instant,
+    ) {
         let amount = if demoted {
             lost_addresses_demotion(self.vhosts[vhost].config.profile)
         } else {
             Demotion::NONE
         };
-        let cause = DemotionCause::LostAddresses;
         self.feed(vhost, now, Input::DemotionChanged { cause, amount });
     }
 }

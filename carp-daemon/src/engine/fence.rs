@@ -219,7 +219,7 @@ impl Engine {
         self.datapath.close(&orphans)
     }
 
-    fn is_here(&self, address: IpAddr) -> bool {
+    pub(super) fn is_here(&self, address: IpAddr) -> bool {
         let mut all = self.addresses.values().flatten();
         all.any(|known| known.address == address)
     }

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use carp_common::proto::demotion::lost_addresses_demotion;
-use carp_common::proto::{Demotion, DemotionCause, Input};
+use carp_common::proto::{DemotionCause, Input};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tracing::{error, info};
@@ -86,7 +85,7 @@ impl Engine {
                     "{}: its up script has worked: the configured priority again",
                     self.vhosts[vhost].label
                 );
-                self.demote_for_script(vhost, false, now);
+                self.demote(vhost, DemotionCause::Script, false, now);
             }
             self.feed(vhost, now, Input::ClaimCompleted);
         } else if self.vhosts[vhost].script_guard.failed(now) {
@@ -96,7 +95,7 @@ impl Engine {
                 self.vhosts[vhost].label,
                 RETRY.as_secs()
             );
-            self.demote_for_script(vhost, true, now);
+            self.demote(vhost, DemotionCause::Script, true, now);
         }
         self.schedule_chores(vhost);
     }
@@ -117,7 +116,7 @@ impl Engine {
                 self.vhosts[vhost].label,
                 QUIET.as_secs()
             );
-            self.demote_for_script(vhost, false, now);
+            self.demote(vhost, DemotionCause::Script, false, now);
         }
         if retry && is_master {
             self.run_script(vhost, Which::Up);
@@ -126,21 +125,8 @@ impl Engine {
 
     /// Whether every address of the virtual host is on this host, on whatever interface the script chose.
     fn is_address_here(&self, vhost: usize) -> bool {
-        let here = |address| {
-            let mut all = self.addresses.values().flatten();
-            all.any(|known| known.address == address)
-        };
         let mut addresses = self.vhosts[vhost].config.addresses.iter();
-        addresses.all(|address| here(address.address))
-    }
-
-    fn demote_for_script(&mut self, vhost: usize, demoted: bool, now: Instant) {
-        let amount = match demoted {
-            true => lost_addresses_demotion(self.vhosts[vhost].config.profile),
-            false => Demotion::NONE,
-        };
-        let cause = DemotionCause::Script;
-        self.feed(vhost, now, Input::DemotionChanged { cause, amount });
+        addresses.all(|address| self.is_here(address.address))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Syslog, as `syslog(3)` sends it (RFC 3164 datagrams to `/dev/log`), but without waiting for ever: the C library's function
-//! blocks while the log daemon is stopped.
+//! Syslog, as `syslog(3)` sends it (RFC 3164 datagrams to `/dev/log`), but it waits for nobody: the C library's function blocks
+//! while the log daemon is stopped.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
