@@ -69,9 +69,7 @@ impl Engine {
         }
         self.looked_after_at = now;
         self.lookout.begin(self.datapath.sights());
-        if self.datapath.is_cover_refused() {
-            self.look_at_everything(now);
-        }
+        self.datapath.cover_refused(&self.links);
     }
 
     fn look_at_everything(&mut self, now: Instant) {

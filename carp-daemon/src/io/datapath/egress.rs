@@ -180,8 +180,7 @@ impl Egress {
         self.due
     }
 
-    /// Whether others took programs off, which then are to be attached anew; also those that were refused before. What a
-    /// look has no time for is the next one's.
+    /// Whether others took programs off, which then are to be attached anew. What a look has no time for is the next one's.
     pub fn look(
         &mut self,
         links: &BTreeMap<u32, Link>,
@@ -225,9 +224,7 @@ impl Egress {
                 first.name
             );
         }
-        let tried_again = !self.refused.is_empty();
-        self.refused.clear();
-        !lost.is_empty() || tried_again
+        !lost.is_empty()
     }
 
     /// What a thread looks at.
@@ -244,9 +241,9 @@ impl Egress {
             })
     }
 
-    /// Whether the kernel refused the program on an interface.
-    pub fn is_refused_somewhere(&self) -> bool {
-        !self.refused.is_empty()
+    /// Interfaces that the kernel refused the program on are to be tried again. Returns whether there are any.
+    pub fn forget_refusals(&mut self) -> bool {
+        !std::mem::take(&mut self.refused).is_empty()
     }
 
     fn lacks(&self, link: &Link) -> bool {

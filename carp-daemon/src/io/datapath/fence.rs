@@ -192,12 +192,11 @@ impl Datapath {
         self.egress.as_ref().and_then(Egress::due)
     }
 
-    /// Whether an interface is to be covered that the kernel refused before.
-    #[must_use]
-    pub fn is_cover_refused(&self) -> bool {
-        self.egress
-            .as_ref()
-            .is_some_and(Egress::is_refused_somewhere)
+    /// Tries again to cover what the kernel refused before.
+    pub fn cover_refused(&mut self, links: &BTreeMap<u32, Link>) {
+        if self.egress.as_mut().is_some_and(Egress::forget_refusals) {
+            self.cover(links);
+        }
     }
 
     /// Covers anew what others uncovered.
