@@ -194,7 +194,7 @@ impl<'a> Pair<'a> {
             usage::softirq_times()?,
             Instant::now(),
         );
-        let running = Flood::towards(&self.b, frames, Some(GENERATOR))?;
+        let running = Flood::towards(&self.b, frames, Some(GENERATOR), None)?;
         std::thread::sleep(length);
         let volume = running.finish();
         let spent = (usage::cpu_time(&pids)? - cpu).as_secs_f64();

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use carp_tests::{
     Cable, Capture, Captured, Client, Daemon, Host, Lab, Mark, Quality, Witness, witness,
 };
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
+use carp_tests::process::signal_each;
 use carp_tests::switch::Unplugging;
 
 use crate::systems::{ADDRESS, Launch, Pace, Role, System};
@@ -306,10 +306,7 @@ impl<'a> Scene<'a> {
 
 /// To all in one go, children first: a parent that dies first would have its children stop in an orderly way.
 fn signal_all(pids: &[u32], signal: Signal) -> Result<()> {
-    for pid in pids.iter().rev() {
-        kill(Pid::from_raw(i32::try_from(*pid)?), signal)?;
-    }
-    Ok(())
+    signal_each(pids.iter().rev(), signal)
 }
 
 /// Waits for `count` advertisements of a host.

@@ -68,7 +68,7 @@ fn a_flood_of_arp_that_nobody_believes_costs_nothing() -> Result<()> {
     ];
     let pids = pair.a.pids()?;
     let (before, start) = (usage::cpu_time(&pids)?, Instant::now());
-    let flood = Flood::towards(&pair.a, frames, Some(1))?;
+    let flood = Flood::towards(&pair.a, frames, Some(1), None)?;
     // Nothing to wait for: enduring is the point.
     std::thread::sleep(Duration::from_secs(5));
     let offered = flood.finish();

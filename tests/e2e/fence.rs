@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::lab::note;
+use carp_tests::process::signal_each;
 use carp_tests::{
     Captured, Carpd, Client, Daemon, Host, Keepalived, Lab, Mark, Packet, Ucarp, Witness,
     eventually, lab,
 };
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW, Scripts};
 
@@ -99,17 +99,11 @@ impl Scene {
 
     fn signal_a(&self, signal: Signal) -> Result<()> {
         let pids = self.pair.a.pids()?;
-        let all = |signal| -> Result<()> {
-            for pid in &pids {
-                kill(Pid::from_raw(i32::try_from(*pid)?), signal)?;
-            }
-            Ok(())
-        };
         if signal == Signal::SIGKILL {
             // keepalived's child would see its parent die, and clean up.
-            all(Signal::SIGSTOP)?;
+            signal_each(&pids, Signal::SIGSTOP)?;
         }
-        all(signal)
+        signal_each(&pids, signal)
     }
 
     /// How often a answered after `since`.

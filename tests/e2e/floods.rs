@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::datapath;
-use carp_tests::flood::{Flood, Kind, Volume};
+use carp_tests::flood::{Flood, Kind, Volume, overflows};
 use carp_tests::lab::note;
 use carp_tests::{Daemon, Dump, Forgery, Host, Mark, Ucarp, lab, usage};
 
@@ -14,11 +14,17 @@ const LENGTH: Duration = Duration::from_secs(5);
 /// The generator's processor; the BACKUP runs where it is let.
 const CPU: usize = 1;
 
+/// What a queue of 256 frames has room for while the machine does something else for 2 ms. As much as a core can send
+/// fills the queue again and again, and what is lost there no program can believe; a benchmark measures that.
+const RATE: u32 = 100_000;
+
 /// What the BACKUP under a flood did and spent.
 struct Endured {
     offered: Volume,
     /// Advertisements that the MASTER sent meanwhile.
     genuine: usize,
+    /// Frames of the flood or of the MASTER that found its queue full.
+    lost: u64,
     /// Its processor time, as a part of the flood's. Unit: per mille.
     permille: u128,
     mark: Mark,
@@ -29,7 +35,8 @@ fn endure(pair: &Pair, backup: &Host, kind: Kind, captured: Option<&Forgery>) ->
     let frames = kind.frames(pair.c.address(), 7, captured);
     let pids = backup.pids()?;
     let (mark, before, start) = (pair.capture.mark(), usage::cpu_time(&pids)?, Instant::now());
-    let flood = Flood::towards(backup, frames, Some(CPU))?;
+    let lost = overflows(backup)?;
+    let flood = Flood::towards(backup, frames, Some(CPU), Some(RATE))?;
     // Nothing to wait for: enduring is the point.
     std::thread::sleep(LENGTH);
     let offered = flood.finish();
@@ -37,6 +44,7 @@ fn endure(pair: &Pair, backup: &Host, kind: Kind, captured: Option<&Forgery>) ->
     Ok(Endured {
         offered,
         genuine: pair.capture.advertisements(mark, "a").len(),
+        lost: overflows(backup)? - lost,
         permille: spent.as_nanos() * 1000 / start.elapsed().as_nanos(),
         mark,
     })
@@ -45,11 +53,12 @@ fn endure(pair: &Pair, backup: &Host, kind: Kind, captured: Option<&Forgery>) ->
 impl Endured {
     fn note(&self, who: &str, kind: Kind) {
         note(&format!(
-            "{who}, {kind:?} at {} packets/s: {}.{} % of a core, {} genuine advertisements on the wire",
+            "{who}, {kind:?} at {} packets/s: {}.{} % of a core, {} genuine advertisements on the wire, {} lost",
             self.offered.rate(),
             self.permille / 10,
             self.permille % 10,
-            self.genuine
+            self.genuine,
+            self.lost
         ));
     }
 }
@@ -98,10 +107,11 @@ fn stays_backup(
         // The reports were asked for before the flood and after it, however long that took; at either end one may be
         // under way.
         let most = pair.capture.advertisements(begin, "a").len() as u64 + 1;
-        let least = (endured.genuine as u64).saturating_sub(1);
+        let genuine = endured.genuine as u64;
+        // On a noisy machine the queue may still overflow, which is not carpd's; then most are still heard.
+        let least = genuine.saturating_sub(1 + endured.lost.min(genuine / 2));
         note(&format!(
-            "genuine advertisements believed: {heard}, of at least {} sent",
-            endured.genuine
+            "genuine advertisements believed: {heard}, of at least {genuine} sent"
         ));
         ensure!(
             (least..=most).contains(&heard),

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use carp_tests::process::signal_each;
 use carp_tests::{Carpd, Daemon, Host, daemons, eventually, lab};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
@@ -270,9 +271,7 @@ fn in_the_background_without_a_log_daemon_the_silence_is_warned_of() -> Result<(
         ensure!(parent.exit_code(LONG)? == 0, "{}", parent.transcript());
         let said = parent.wait_for("nothing will be logged", LONG)?.text;
         ensure!(said.contains(reason), "{said}");
-        for pid in pair.a.pids()? {
-            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-        }
+        signal_each(&pair.a.pids()?, Signal::SIGTERM)?;
         eventually("it ends", LONG, || {
             Ok(pair.a.pids()?.is_empty().then_some(()))
         })?;

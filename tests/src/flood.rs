@@ -179,17 +179,25 @@ impl Volume {
 }
 
 /// Frames handed to the kernel in one call.
-const BATCH: usize = 64;
+const BATCH: u16 = 64;
 
 impl Flood {
-    /// Starts sending `frames` in turn to `host`, on processor `cpu` when one is given.
+    /// Starts sending `frames` in turn to `host`, on processor `cpu` when one is given, and at `rate` frames a second
+    /// when one is given.
+    ///
+    /// Without a rate the receiver's queue (256 frames on a veth) overflows now and then, and loses others' frames too.
     ///
     /// # Errors
     /// When a packet socket cannot be had.
     ///
     /// # Panics
     /// When there are no frames.
-    pub fn towards(host: &Host, frames: Vec<Vec<u8>>, cpu: Option<usize>) -> Result<Self> {
+    pub fn towards(
+        host: &Host,
+        frames: Vec<Vec<u8>>,
+        cpu: Option<usize>,
+        rate: Option<u32>,
+    ) -> Result<Self> {
         assert!(!frames.is_empty(), "a flood of nothing");
         let port = host.port("eth0");
         let socket = host.switch().enter(|| bypassing_socket(&port))??;
@@ -200,7 +208,7 @@ impl Flood {
                 if let Some(cpu) = cpu {
                     pin(cpu);
                 }
-                send_all(&socket, &frames, &shared);
+                send_all(&socket, &frames, rate, &shared);
             }
         });
         Ok(Self {
@@ -236,6 +244,24 @@ impl Drop for Flood {
     }
 }
 
+/// Frames to a host's `eth0` that its queue had no room for so far: lost before any program saw them.
+///
+/// # Errors
+/// When the system refuses.
+pub fn overflows(host: &Host) -> Result<u64> {
+    let port = host.port("eth0");
+    let shown = host.switch().ip(&format!("-s -o link show {port}"))?;
+    // TX: bytes packets errors dropped …, and their values behind the next backslash.
+    let values = shown
+        .split("TX:")
+        .nth(1)
+        .and_then(|sent| sent.split('\\').nth(1));
+    let dropped = values.and_then(|values| values.split_whitespace().nth(3));
+    dropped
+        .and_then(|dropped| dropped.parse().ok())
+        .with_context(|| format!("no statistics of a port in {shown}"))
+}
+
 /// Keeps the calling thread on one processor, if there is that one.
 fn pin(cpu: usize) {
     let mut set = CpuSet::new();
@@ -259,19 +285,26 @@ fn bypassing_socket(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn send_all(socket: &OwnedFd, frames: &[Vec<u8>], shared: &Shared) {
-    let addresses = [None::<LinkAddr>; BATCH];
-    let mut headers = MultiHeaders::preallocate(BATCH, None);
+fn send_all(socket: &OwnedFd, frames: &[Vec<u8>], rate: Option<u32>, shared: &Shared) {
+    let addresses = [None::<LinkAddr>; BATCH as usize];
+    let mut headers = MultiHeaders::preallocate(BATCH.into(), None);
     // A whole number of batches, each frame as often as any other.
     let slices: Vec<[IoSlice<'_>; 1]> = frames
         .iter()
         .cycle()
-        .take(frames.len() * BATCH)
+        .take(frames.len() * usize::from(BATCH))
         .map(|frame| [IoSlice::new(frame)])
         .collect();
-    for batch in slices.chunks(BATCH).cycle() {
+    let pause = rate.map(|rate| Duration::from_secs(1) * u32::from(BATCH) / rate);
+    let mut due = Instant::now();
+    for batch in slices.chunks(BATCH.into()).cycle() {
         if shared.stop.load(Ordering::Relaxed) {
             return;
+        }
+        if let Some(pause) = pause {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            // A batch that came late makes no later one come early: that would be a burst.
+            due = due.max(Instant::now() - pause) + pause;
         }
         let sent = sendmmsg(
             socket.as_raw_fd(),

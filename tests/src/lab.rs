@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
 use crate::capture::Capture;
 use crate::packet::Mac;
+use crate::process::signal_each;
 use crate::residue::Network;
 use crate::wait::eventually;
 
@@ -261,10 +262,7 @@ fn remove_namespace(name: &str) -> Result<()> {
         Duration::from_secs(10),
         || {
             let pids = pids_in(name)?;
-            for pid in &pids {
-                // Gone in the meantime is as good as killed.
-                let _ = kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL);
-            }
+            signal_each(&pids, Signal::SIGKILL)?;
             Ok(pids.is_empty().then_some(()))
         },
     )?;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -404,4 +405,20 @@ fn collect(output: &Output, mut sources: Vec<Source>) {
         drop(state);
         output.changed.notify_all();
     }
+}
+
+/// Sends a signal to all of them; one that has gone in the meantime, by the end of another for one, needs none.
+///
+/// # Errors
+/// When the system refuses.
+pub fn signal_each<'a>(pids: impl IntoIterator<Item = &'a u32>, signal: Signal) -> Result<()> {
+    for pid in pids {
+        match kill(Pid::from_raw(i32::try_from(*pid)?), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to send {signal} to {pid}"));
+            }
+        }
+    }
+    Ok(())
 }

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::oracle::{Voice, provoke};
+use carp_tests::process::signal_each;
 use carp_tests::{Carpd, Daemon, Host, eventually, lab};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::Scene;
 use crate::support::{ADDRESS, LONG, SLOW};
@@ -56,11 +56,13 @@ pub fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
 pub fn answers_when_killed(scene: &Scene) -> Result<usize> {
     let _b = Carpd::for_address(ADDRESS, SLOW)?.start(&scene.pair.b)?;
     let mark = scene.pair.capture.mark();
-    for pid in scene.pair.a.pids()? {
-        if fs::read_to_string(format!("/proc/{pid}/comm"))?.starts_with("carpd") {
-            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
-        }
-    }
+    let is_carpd = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("carpd"))
+    };
+    let pids = scene.pair.a.pids()?;
+    let pids: Vec<_> = pids.iter().filter(|pid| is_carpd(pid)).collect();
+    ensure!(!pids.is_empty(), "there is no carpd to kill");
+    signal_each(pids, Signal::SIGKILL)?;
     scene
         .pair
         .capture
