@@ -354,7 +354,7 @@ impl Engine {
             self.find_at_start(interface)?;
         }
         self.datapath.prepare()?;
-        self.datapath.cover(&self.links);
+        self.datapath.start_cover(&self.links);
         // Loading and attaching took a while; listening begins now.
         let now = clock::now();
         self.place_addresses(now);

@@ -174,20 +174,69 @@ pub fn network_cookie() -> io::Result<u64> {
 /// # Errors
 /// What `bpf(2)` answers, ENOENT when there is nothing.
 pub fn open_bpf_object(path: &Path) -> io::Result<OwnedFd> {
-    /// The part of `union bpf_attr` that BPF_OBJ_GET reads (linux/bpf.h).
-    #[repr(C)]
-    struct Attributes {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = Attributes {
+    let attributes = PinAttributes {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
     let descriptor = bpf(BPF_OBJ_GET, &attributes)?;
+    // SAFETY: the kernel has just opened it for us, close-on-exec, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Pins a program, a map or a link in a bpffs.
+///
+/// # Errors
+/// What `bpf(2)` answers, EEXIST when something is pinned there.
+pub fn pin_bpf_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = PinAttributes {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd().cast_unsigned(),
+        file_flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &attributes).map(drop)
+}
+
+/// The part of `union bpf_attr` that BPF_OBJ_PIN and BPF_OBJ_GET read (linux/bpf.h).
+#[repr(C)]
+struct PinAttributes {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Attaches a tcx program at an interface's egress, before all that are there. As long as nothing else holds the link, it
+/// goes with the result. Kernel 6.6.
+///
+/// aya can do that too, but not in a thread beside the one that has its object.
+///
+/// # Errors
+/// What `bpf(2)` answers: ENODEV when the interface is gone, EINVAL on an older kernel.
+pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that BPF_LINK_CREATE reads for tcx (linux/bpf.h).
+    #[repr(C)]
+    struct Attributes {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        relative_fd: u32,
+        _pad: u32,
+        expected_revision: u64,
+    }
+    let attributes = Attributes {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_EGRESS,
+        flags: BPF_F_BEFORE,
+        // Before none in particular, whatever was attached in the meantime.
+        relative_fd: 0,
+        _pad: 0,
+        expected_revision: 0,
+    };
+    let descriptor = bpf(BPF_LINK_CREATE, &attributes)?;
     // SAFETY: the kernel has just opened it for us, close-on-exec, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
@@ -246,16 +295,20 @@ pub fn bpf_link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
-/// Commands of `bpf(2)` (linux/bpf.h).
+/// Commands of `bpf(2)`, and values of its attributes (linux/bpf.h).
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_DETACH: libc::c_int = 34;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// `attributes`: a prefix of `union bpf_attr`; the kernel takes what is missing for zeros.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     let pointer: *const T = attributes;
-    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the three commands above use: a C
-    // string or a structure of the length said there, both of which live during the call, or a descriptor.
+    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the commands above use: C
+    // strings and structures of the length said there, all of which live during the call, and descriptors.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     let result = libc::c_int::try_from(Errno::result(result)?);
     result.map_err(|_| io::ErrorKind::InvalidData.into())

@@ -7,33 +7,31 @@
 //! carpd holds shared: whoever gets it exclusively is alone, so it takes over at its start what dead ones left, and removes
 //! the set at its end unless addresses stay fenced. An unpinned set is its process's own, and ends with it.
 //!
-//! The kernel takes ten milliseconds and more to attach one (it waits for all processors), and a host may have hundreds of
-//! interfaces. So only those that are served are covered at once; the others follow one by one, with time between them.
+//! The kernel takes ten milliseconds and more to attach one, and a host may have hundreds of interfaces. So only those that
+//! are served are covered at the start; a thread follows with the others one by one, and with time between them.
+
+mod set;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::SchedClassifierLink;
-use aya::programs::{MultiProgLink as _, TcAttachType};
 use carp_common::proto::rate_limit::RateLimit;
-use carp_common::shared::EGRESS_PROGRAM;
 use carp_common::time::Instant;
-use nix::fcntl::{Flock, FlockArg};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::error::{Error, errno};
+use self::set::Set;
+pub use self::set::remove_unused;
+use self::worker::{Job, Outcome, Worker};
+use super::Chain;
+use super::error::{Error, errno, refused};
 use super::hook::Attachment;
 use super::lookout::Sight;
-use super::pins::{self, Pins};
-use super::{Chain, hook};
+use super::pins::Pins;
 use crate::config::Fence;
 use crate::io::clock;
 use crate::io::netlink::{Link, Requests};
@@ -52,11 +50,6 @@ const LOOK_BUDGET: Duration = Duration::from_millis(5);
 /// Least time between two log lines about programs that were taken off.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a start waits for another one that takes over what dead ones left, or for a stop, and the pause between two
-/// looks.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_RETRY: Duration = Duration::from_millis(5);
-
 /// The links of one process, or its share in those that are pinned.
 pub struct Egress {
     /// The end of its pins' names: programs of different fences look at different packets.
@@ -64,14 +57,20 @@ pub struct Egress {
     set: Option<Set>,
     /// The interfaces that have the program.
     covered: BTreeMap<u32, Cover>,
+    program: OwnedFd,
+    worker: Worker,
+    /// What the worker told last.
+    outcome: Option<Outcome>,
     /// Those that the kernel refused it on: tried again after the next look.
     refused: BTreeSet<u32>,
     /// Those among them, and of earlier times, that were warned of.
     complained: BTreeSet<u32>,
     /// The kernel has no tcx.
     unavailable: bool,
-    /// Interfaces are left to be covered, not before then.
+    /// Interfaces are left to be covered: the next one at this time.
     due: Option<Instant>,
+    /// Until then only those that are served are.
+    rests_until: Instant,
     /// Where the next look begins.
     look_from: u32,
     /// Of lines about programs that others took off.
@@ -79,25 +78,18 @@ pub struct Egress {
 }
 
 /// What holds a program where it is.
+#[derive(Debug)]
 enum Cover {
     /// The pinned set.
     Pin,
     /// This process.
-    Link(SchedClassifierLink),
-}
-
-/// The pinned set.
-struct Set {
-    directory: PathBuf,
-    lock: Flock<File>,
-    /// Nobody else uses it: what is there was left by the dead.
-    alone: bool,
+    Link(OwnedFd),
 }
 
 impl Egress {
-    /// Joins those who use the pinned set.
+    /// Joins those who use the pinned set. `program` is the one to attach.
     #[must_use]
-    pub fn open(pins: &Pins, fence: Fence) -> Self {
+    pub fn open(program: OwnedFd, pins: &Pins, fence: Fence) -> Self {
         let set = pins
             .egress()
             .and_then(|directory| match Set::join(&directory) {
@@ -117,55 +109,92 @@ impl Egress {
             },
             set,
             covered: BTreeMap::new(),
+            program,
+            worker: Worker::default(),
+            outcome: None,
             refused: BTreeSet::new(),
             complained: BTreeSet::new(),
             unavailable: false,
-            due: None,
+            // In the first turn: privileges are given up before, which takes a process with one thread.
+            due: Some(clock::now()),
+            rests_until: Instant::default(),
             look_from: 0,
             limit: RateLimit::default(),
         }
     }
 
-    /// Follows the interfaces of the network namespace, of which these are all.
-    ///
-    /// Those that are served by a program are covered at once, of the others one at a time: see [`Egress::due`]. Where none
-    /// is, nothing more is: a packet socket has no fence.
-    pub fn cover(
+    /// Takes over what dead ones left, at the start, in a network namespace with these interfaces, and covers those that are
+    /// served: a MASTER could be killed soon.
+    pub fn start(
         &mut self,
         object: &mut Ebpf,
         links: &BTreeMap<u32, Link>,
         served: &BTreeMap<u32, Attachment>,
     ) {
-        self.forget_all_but(links);
         if let Some(set) = &mut self.set
             && std::mem::take(&mut set.alone)
         {
             set.take_over(object, self.fence, links);
             set.share();
         }
-        if served.is_empty() {
-            self.due = None;
-            return;
-        }
-        for link in links.values() {
-            if served.contains_key(&link.index) && self.lacks(link) {
-                self.cover_one(object, link);
+        for link in served.keys().filter_map(|index| links.get(index)) {
+            if !self.lacks(link) {
+                continue;
+            }
+            match self.job(link) {
+                Ok(job) => self.take_outcome(job.run(), links),
+                Err(error) => self.refuse(link, &refused("hold the tcx program", error)),
             }
         }
-        let mut rest = links.values().filter(|link| self.lacks(link));
-        let Some(next) = rest.next() else {
-            self.due = None;
-            return;
-        };
-        let begun = clock::now();
-        if self.due.is_some_and(|due| begun < due) {
+    }
+
+    /// Follows the interfaces of the network namespace, of which these are all.
+    ///
+    /// One at a time is covered, one that is served by a program first: see [`Egress::due`]. Where none is served, nothing
+    /// more is covered: a packet socket has no fence.
+    pub fn cover(&mut self, links: &BTreeMap<u32, Link>, served: &BTreeMap<u32, Attachment>) {
+        self.forget_all_but(links);
+        if let Some(outcome) = self.outcome.take() {
+            self.rests_until = clock::now() + outcome.took * SHARE_OF_OTHERS;
+            self.take_outcome(outcome, links);
+        }
+        self.due = None;
+        if served.is_empty() || self.worker.is_busy() {
             return;
         }
-        let is_last = rest.next().is_none();
-        self.cover_one(object, next);
-        let ended = clock::now();
-        let took = ended.saturating_duration_since(begun);
-        self.due = (!is_last).then_some(ended + took * SHARE_OF_OTHERS);
+        let is_served = |link: &&Link| served.contains_key(&link.index);
+        let lacking = links.values().filter(|link| self.lacks(link));
+        let Some(next) = lacking.max_by_key(is_served) else {
+            return;
+        };
+        if !is_served(&next) && clock::now() < self.rests_until {
+            self.due = Some(self.rests_until);
+            return;
+        }
+        self.begin(next);
+    }
+
+    fn begin(&mut self, link: &Link) {
+        let begun = self.job(link).and_then(|job| self.worker.begin(job));
+        if let Err(error) = begun {
+            self.refuse(link, &refused("start a thread", error));
+        }
+    }
+
+    fn job(&self, link: &Link) -> io::Result<Job> {
+        let set = self.set.as_ref();
+        Ok(Job {
+            program: self.program.try_clone()?,
+            ifindex: link.index,
+            pin: set.map(|set| set.pin(link.index, self.fence)),
+        })
+    }
+
+    /// Ready when there is something to be told to [`Egress::cover`].
+    pub fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.worker
+            .poll_outcome(context)
+            .map(|outcome| self.outcome = Some(outcome))
     }
 
     /// Whether what covers the interfaces outlives us.
@@ -174,10 +203,13 @@ impl Egress {
         self.set.is_some()
     }
 
-    /// When the next interface is to be covered; `None` when none is left.
+    /// When to call [`Egress::cover`] again, unless interfaces come or go before; `None` when there is nothing to do.
     #[must_use]
-    pub const fn due(&self) -> Option<Instant> {
-        self.due
+    pub fn due(&self) -> Option<Instant> {
+        match self.outcome {
+            Some(_) => Some(Instant::default()),
+            None => self.due,
+        }
     }
 
     /// Whether others took programs off, which then are to be attached anew. What a look has no time for is the next one's.
@@ -197,8 +229,10 @@ impl Egress {
                 break;
             }
             let is_there = match (cover, &self.set) {
-                (Cover::Link(link), _) => is_attached(link),
-                (Cover::Pin, Some(set)) => set.has(*index, self.fence),
+                (Cover::Link(link), _) => {
+                    sys::bpf_link_info(link.as_fd()).map_or(true, |info| info.ifindex != 0)
+                }
+                (Cover::Pin, Some(set)) => set::is_attached(&set.pin(*index, self.fence)),
                 (Cover::Pin, None) => false,
             };
             if !is_there {
@@ -234,16 +268,16 @@ impl Egress {
             .iter()
             .filter_map(move |(index, cover)| match cover {
                 Cover::Link(link) => Some(Sight::Link {
-                    link: link.fd().ok()?.try_clone_to_owned().ok()?,
+                    link: link.try_clone().ok()?,
                     program: None,
                 }),
                 Cover::Pin => Some(Sight::Pin(set?.pin(*index, self.fence))),
             })
     }
 
-    /// Interfaces that the kernel refused the program on are to be tried again. Returns whether there are any.
-    pub fn forget_refusals(&mut self) -> bool {
-        !std::mem::take(&mut self.refused).is_empty()
+    /// Interfaces that the kernel refused the program on are to be tried again.
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
     }
 
     fn lacks(&self, link: &Link) -> bool {
@@ -267,62 +301,46 @@ impl Egress {
         self.complained.retain(|index| links.contains_key(index));
     }
 
-    fn cover_one(&mut self, object: &mut Ebpf, link: &Link) {
-        match self.attach(object, link) {
-            Ok(cover) => {
-                self.covered.insert(link.index, cover);
-                self.complained.remove(&link.index);
+    fn take_outcome(&mut self, outcome: Outcome, links: &BTreeMap<u32, Link>) {
+        let ifindex = outcome.ifindex;
+        match (outcome.attached, links.get(&ifindex)) {
+            (Ok(cover), Some(_)) => {
+                self.covered.insert(ifindex, cover);
+                self.complained.remove(&ifindex);
             }
-            Err(Error::KernelTooOld { .. })
-                if self.covered.is_empty() && self.refused.is_empty() =>
-            {
-                self.unavailable = true;
-                info!(
-                    "the fence covers what comes in, not what this host says: tcx at egress needs Linux 6.6"
-                );
-            }
-            Err(error) => {
-                self.refused.insert(link.index);
-                // One that is gone, or was renamed, is netlink's news.
-                let is_gone = errno(&error) == Some(libc::ENODEV);
-                if !is_gone && self.complained.insert(link.index) {
-                    warn!(
-                        "{}: the fence does not cover what leaves there, trying again: {}",
-                        link.name,
-                        Chain(&error)
-                    );
+            // It went, or moved to another network namespace, meanwhile.
+            (Ok(Cover::Pin), None) => {
+                if let Some(set) = &self.set {
+                    set.forget(ifindex);
                 }
             }
+            (Err(error), Some(link)) => {
+                self.refuse(link, &refused("attach the tcx program", error));
+            }
+            (Ok(Cover::Link(_)) | Err(_), None) => {}
         }
     }
 
-    fn attach(&self, object: &mut Ebpf, link: &Link) -> Result<Cover, Error> {
-        let attach = |object: &mut Ebpf| {
-            hook::attach_tcx(object, link, EGRESS_PROGRAM, TcAttachType::Egress)
-        };
-        let Some(set) = &self.set else {
-            return attach(object).map(Cover::Link);
-        };
-        if set.has(link.index, self.fence) {
-            return Ok(Cover::Pin);
+    fn refuse(&mut self, link: &Link, error: &Error) {
+        if matches!(error, Error::KernelTooOld { .. })
+            && self.covered.is_empty()
+            && self.refused.is_empty()
+        {
+            self.unavailable = true;
+            info!(
+                "the fence covers what comes in, not what this host says: tcx at egress needs Linux 6.6"
+            );
+            return;
         }
-        let pin = set.pin(link.index, self.fence);
-        unlink(&pin);
-        let attached = FdLink::try_from(attach(object)?).map_err(|source| Error::Attach {
-            interface: link.name.clone(),
-            source: source.into(),
-        })?;
-        match attached.pin(&pin) {
-            Ok(_) => Ok(Cover::Pin),
-            // Another carpd saw the interface come and was faster.
-            Err(_) if set.has(link.index, self.fence) => Ok(Cover::Pin),
-            Err(error) => {
-                warn!(
-                    "failed to pin {}, going on unpinned: {error}",
-                    pin.display()
-                );
-                attach(object).map(Cover::Link)
-            }
+        self.refused.insert(link.index);
+        // One that is gone is netlink's news.
+        let is_gone = errno(error) == Some(libc::ENODEV);
+        if !is_gone && self.complained.insert(link.index) {
+            warn!(
+                "{}: the fence does not cover what leaves there, trying again: {}",
+                link.name,
+                Chain(error)
+            );
         }
     }
 
@@ -345,146 +363,13 @@ pub struct Leaving {
 impl Leaving {
     /// Leaves the set, and removes it when nobody else uses it.
     pub fn leave(self) {
+        // What it pins afterwards nobody would remove.
+        self.egress.worker.finish();
         if let Some(set) = self.egress.set
             && !self.keep
         {
             // Nobody waits until the links are gone.
-            set.remove(unlink);
+            set.remove(set::unlink);
         }
-    }
-}
-
-/// Removes the pinned set unless a living carpd uses it, and detaches its links at once. Returns whether there was one.
-#[must_use]
-pub fn remove_unused(directory: &Path) -> bool {
-    let Ok(opened) = File::open(directory) else {
-        return false;
-    };
-    Flock::lock(opened, FlockArg::LockExclusiveNonblock).is_ok_and(|lock| {
-        let set = Set {
-            directory: directory.to_owned(),
-            lock,
-            alone: true,
-        };
-        set.remove(pins::remove)
-    })
-}
-
-impl Set {
-    /// # Errors
-    /// What the system answers; EAGAIN when another carpd is alone with the set for too long.
-    fn join(directory: &Path) -> io::Result<Self> {
-        let give_up_at = clock::now() + PATIENCE;
-        loop {
-            match fs::create_dir(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let opened = match File::open(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                outcome => outcome?,
-            };
-            let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock)
-                .map(|lock| (lock, true))
-                .or_else(|(opened, _)| {
-                    Flock::lock(opened, FlockArg::LockSharedNonblock).map(|lock| (lock, false))
-                });
-            let (lock, alone) = match locked {
-                Ok(locked) => locked,
-                // Exclusive for no longer than a start or a stop takes, unless it was stopped then.
-                Err((_, errno)) if clock::now() >= give_up_at => return Err(errno.into()),
-                Err(_) => {
-                    thread::sleep(PATIENCE_RETRY);
-                    continue;
-                }
-            };
-            // The last one to leave may have removed it meanwhile.
-            let is_there = fs::metadata(directory).map(|it| it.ino()).ok();
-            if is_there == Some(lock.metadata()?.ino()) {
-                return Ok(Self {
-                    directory: directory.to_owned(),
-                    lock,
-                    alone,
-                });
-            }
-        }
-    }
-
-    /// Puts our program in the place of a dead one's, and removes what is of no use: of interfaces that are gone, or were
-    /// moved to another network namespace and took the program along.
-    fn take_over(&self, object: &mut Ebpf, fence: &str, links: &BTreeMap<u32, Link>) {
-        for name in pins::names(&self.directory) {
-            let pin = self.directory.join(&name);
-            let (index, of) = name.split_once('-').unwrap_or_default();
-            let is_here = index.parse().is_ok_and(|index| links.contains_key(&index));
-            let replaced = match PinnedLink::from_pin(&pin) {
-                // One of the other fence serves as it is.
-                Ok(_) if is_here && of != fence => continue,
-                Ok(leftover) if is_here && !pins::is_dead_pin(&pin) => {
-                    hook::replace_tcx(object, leftover.into(), EGRESS_PROGRAM).map(drop)
-                }
-                Ok(_) => Err("its interface is gone".into()),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = replaced {
-                debug!("{} is of no use: {error}", pin.display());
-                unlink(&pin);
-            }
-        }
-    }
-
-    /// Lets others in, once what the dead left is taken over.
-    fn share(&self) {
-        if let Err(errno) = self.lock.relock(FlockArg::LockShared) {
-            warn!("{}: {errno}", self.directory.display());
-        }
-    }
-
-    fn pin(&self, ifindex: u32, fence: &str) -> PathBuf {
-        self.directory.join(format!("{ifindex}-{fence}"))
-    }
-
-    /// Whether the program of this fence is on an interface; also when that cannot be told.
-    fn has(&self, ifindex: u32, fence: &str) -> bool {
-        let link = sys::open_bpf_object(&self.pin(ifindex, fence));
-        match link.and_then(|link| sys::bpf_link_info(link.as_fd())) {
-            Ok(info) => info.ifindex != 0,
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }
-    }
-
-    /// The interface is gone, or in another network namespace.
-    fn forget(&self, ifindex: u32) {
-        for fence in ["arp", "all"] {
-            unlink(&self.pin(ifindex, fence));
-        }
-    }
-
-    /// Removes everything, unless others use it. Returns whether there was anything.
-    fn remove(self, remove: impl Fn(&Path)) -> bool {
-        if self.lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
-            return false;
-        }
-        let names = pins::names(&self.directory);
-        for name in &names {
-            remove(&self.directory.join(name));
-        }
-        let _ = fs::remove_dir(&self.directory);
-        !names.is_empty()
-    }
-}
-
-/// Whether a link of ours is still on an interface; also when that cannot be told.
-fn is_attached(link: &SchedClassifierLink) -> bool {
-    let info = link.fd().ok().and_then(|fd| sys::bpf_link_info(fd).ok());
-    info.is_none_or(|info| info.ifindex != 0)
-}
-
-/// Removes a pin. Its link goes a moment later.
-fn unlink(pin: &Path) {
-    if let Err(error) = fs::remove_file(pin)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        debug!("{}: {error}", pin.display());
     }
 }

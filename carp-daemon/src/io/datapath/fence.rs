@@ -168,7 +168,7 @@ impl Datapath {
             return;
         }
         match kernel.prepare_egress() {
-            Ok(()) => self.egress = Some(Egress::open(&self.pins, self.fence)),
+            Ok(program) => self.egress = Some(Egress::open(program, &self.pins, self.fence)),
             Err(error) => {
                 self.egress_refused = true;
                 warn!(
@@ -179,10 +179,18 @@ impl Datapath {
         }
     }
 
+    /// Takes over the programs at egress that dead ones left, of a network namespace with these interfaces, and covers
+    /// those that are served.
+    pub fn start_cover(&mut self, links: &BTreeMap<u32, Link>) {
+        if let (Some(kernel), Some(egress)) = (&mut self.kernel, &mut self.egress) {
+            kernel.start_egress(egress, links, &self.attachments);
+        }
+    }
+
     /// Follows the interfaces of the network namespace, of which these are all: the fence covers what leaves on each.
     pub fn cover(&mut self, links: &BTreeMap<u32, Link>) {
-        if let (Some(kernel), Some(egress)) = (&mut self.kernel, &mut self.egress) {
-            kernel.cover(egress, links, &self.attachments);
+        if let Some(egress) = &mut self.egress {
+            egress.cover(links, &self.attachments);
         }
     }
 
@@ -192,11 +200,12 @@ impl Datapath {
         self.egress.as_ref().and_then(Egress::due)
     }
 
-    /// Tries again to cover what the kernel refused before.
+    /// The same, and tries again what the kernel refused before.
     pub fn cover_refused(&mut self, links: &BTreeMap<u32, Link>) {
-        if self.egress.as_mut().is_some_and(Egress::forget_refusals) {
-            self.cover(links);
+        if let Some(egress) = &mut self.egress {
+            egress.forget_refusals();
         }
+        self.cover(links);
     }
 
     /// Covers anew what others uncovered.

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -158,9 +159,16 @@ pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), Error> {
     loaded_once(loaded)
 }
 
-/// Loads the program for egress, likewise.
-pub fn load_egress(object: &mut Ebpf) -> Result<(), Error> {
-    loaded_once(tcx(object, EGRESS_PROGRAM)?.load())
+/// Loads the program for egress, likewise. The result is it.
+pub fn load_egress(object: &mut Ebpf) -> Result<OwnedFd, Error> {
+    let program = tcx(object, EGRESS_PROGRAM)?;
+    loaded_once(program.load())?;
+    let failed = |error| refused("hold the tcx program", error);
+    let program = program.fd().map_err(failed)?;
+    program
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| refused("hold the tcx program", error))
 }
 
 fn loaded_once(loaded: Result<(), ProgramError>) -> Result<(), Error> {
@@ -212,7 +220,7 @@ pub fn attach(
     let mut attach = || match hook {
         Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver),
         Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb),
-        Hook::Tcx => attach_tcx(object, link, TCX_PROGRAM, TcAttachType::Ingress)
+        Hook::Tcx => attach_tcx(object, link)
             .and_then(|attached| attached.try_into().map_err(failed_on(link))),
     };
     let attached = match place.pin(attach()?, &pin) {
@@ -294,16 +302,11 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, E
 }
 
 /// Before all others, so that none of them lets pass what the fence is about.
-pub(super) fn attach_tcx(
-    object: &mut Ebpf,
-    link: &Link,
-    program: &str,
-    end: TcAttachType,
-) -> Result<SchedClassifierLink, Error> {
-    let program = tcx(object, program)?;
+fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, Error> {
+    let program = tcx(object, TCX_PROGRAM)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(&link.name, end, order)
+        .attach_with_options(&link.name, TcAttachType::Ingress, order)
         .map_err(|error| refused("attach the tcx program", error))?;
     let attached = program.take_link(id).map_err(failed_on(link))?;
     // aya goes by the name, which another interface may have meanwhile.

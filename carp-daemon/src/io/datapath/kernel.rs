@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
@@ -142,22 +143,22 @@ impl Kernel {
         hook::attach(&mut self.object, link, hook, pins)
     }
 
-    /// Loads the program for egress, unless it is.
+    /// Loads the program for egress, unless it is. The result is it.
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn prepare_egress(&mut self) -> Result<(), Error> {
+    pub fn prepare_egress(&mut self) -> Result<OwnedFd, Error> {
         hook::load_egress(&mut self.object)
     }
 
-    /// See [`Egress::cover`].
-    pub fn cover(
+    /// See [`Egress::start`].
+    pub fn start_egress(
         &mut self,
         egress: &mut Egress,
         links: &BTreeMap<u32, Link>,
         served: &BTreeMap<u32, Attachment>,
     ) {
-        egress.cover(&mut self.object, links, served);
+        egress.start(&mut self.object, links, served);
     }
 
     /// The fenced addresses that its programs know.

@@ -368,6 +368,11 @@ impl Datapath {
             result?;
             ready = true;
         }
+        if let Some(egress) = &mut self.egress
+            && let Poll::Ready(()) = egress.poll_news(context)
+        {
+            ready = true;
+        }
         for receiver in self.receivers.values() {
             if let Poll::Ready(result) = receiver.poll_readable(context) {
                 result?;

@@ -1,0 +1,164 @@
+//! The pinned links of a network namespace, in a directory that every carpd of it holds a lock of.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::programs::links::PinnedLink;
+use carp_common::shared::EGRESS_PROGRAM;
+use nix::fcntl::{Flock, FlockArg};
+use tracing::{debug, warn};
+
+use super::super::{hook, pins};
+use crate::io::clock;
+use crate::io::netlink::Link;
+use crate::sys;
+
+/// How long a start waits for another one that takes over what dead ones left, or for a stop, and the pause between two
+/// looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_RETRY: Duration = Duration::from_millis(5);
+
+/// The pinned set.
+#[derive(Debug)]
+pub struct Set {
+    directory: PathBuf,
+    lock: Flock<File>,
+    /// Nobody else uses it: what is there was left by the dead.
+    pub alone: bool,
+}
+
+/// Removes the pinned set unless a living carpd uses it, and detaches its links at once. Returns whether there was one.
+#[must_use]
+pub fn remove_unused(directory: &Path) -> bool {
+    let Ok(opened) = File::open(directory) else {
+        return false;
+    };
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock).is_ok_and(|lock| {
+        let set = Set {
+            directory: directory.to_owned(),
+            lock,
+            alone: true,
+        };
+        set.remove(pins::remove)
+    })
+}
+
+impl Set {
+    /// # Errors
+    /// What the system answers; EAGAIN when another carpd is alone with the set for too long.
+    pub fn join(directory: &Path) -> io::Result<Self> {
+        let give_up_at = clock::now() + PATIENCE;
+        loop {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let opened = match File::open(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                outcome => outcome?,
+            };
+            let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock)
+                .map(|lock| (lock, true))
+                .or_else(|(opened, _)| {
+                    Flock::lock(opened, FlockArg::LockSharedNonblock).map(|lock| (lock, false))
+                });
+            let (lock, alone) = match locked {
+                Ok(locked) => locked,
+                // Exclusive for no longer than a start or a stop takes, unless it was stopped then.
+                Err((_, errno)) if clock::now() >= give_up_at => return Err(errno.into()),
+                Err(_) => {
+                    thread::sleep(PATIENCE_RETRY);
+                    continue;
+                }
+            };
+            // The last one to leave may have removed it meanwhile.
+            let is_there = fs::metadata(directory).map(|it| it.ino()).ok();
+            if is_there == Some(lock.metadata()?.ino()) {
+                return Ok(Self {
+                    directory: directory.to_owned(),
+                    lock,
+                    alone,
+                });
+            }
+        }
+    }
+
+    /// Puts our program in the place of a dead one's, and removes what is of no use: of interfaces that are gone, or were
+    /// moved to another network namespace and took the program along.
+    pub fn take_over(&self, object: &mut Ebpf, fence: &str, links: &BTreeMap<u32, Link>) {
+        for name in pins::names(&self.directory) {
+            let pin = self.directory.join(&name);
+            let (index, of) = name.split_once('-').unwrap_or_default();
+            let is_here = index.parse().is_ok_and(|index| links.contains_key(&index));
+            let replaced = match PinnedLink::from_pin(&pin) {
+                // One of the other fence serves as it is.
+                Ok(_) if is_here && of != fence => continue,
+                Ok(leftover) if is_here && !pins::is_dead_pin(&pin) => {
+                    hook::replace_tcx(object, leftover.into(), EGRESS_PROGRAM).map(drop)
+                }
+                Ok(_) => Err("its interface is gone".into()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = replaced {
+                debug!("{} is of no use: {error}", pin.display());
+                unlink(&pin);
+            }
+        }
+    }
+
+    /// Lets others in, once what the dead left is taken over.
+    pub fn share(&self) {
+        if let Err(errno) = self.lock.relock(FlockArg::LockShared) {
+            warn!("{}: {errno}", self.directory.display());
+        }
+    }
+
+    pub fn pin(&self, ifindex: u32, fence: &str) -> PathBuf {
+        self.directory.join(format!("{ifindex}-{fence}"))
+    }
+
+    /// The interface is gone, or in another network namespace.
+    pub fn forget(&self, ifindex: u32) {
+        for fence in ["arp", "all"] {
+            unlink(&self.pin(ifindex, fence));
+        }
+    }
+
+    /// Removes everything, unless others use it. Returns whether there was anything.
+    pub fn remove(self, remove: impl Fn(&Path)) -> bool {
+        if self.lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
+            return false;
+        }
+        let names = pins::names(&self.directory);
+        for name in &names {
+            remove(&self.directory.join(name));
+        }
+        let _ = fs::remove_dir(&self.directory);
+        !names.is_empty()
+    }
+}
+
+/// Whether what is pinned there is on an interface; also when that cannot be told.
+pub fn is_attached(pin: &Path) -> bool {
+    let link = sys::open_bpf_object(pin);
+    match link.and_then(|link| sys::bpf_link_info(link.as_fd())) {
+        Ok(info) => info.ifindex != 0,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Removes a pin. Its link goes a moment later.
+pub fn unlink(pin: &Path) {
+    if let Err(error) = fs::remove_file(pin)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        debug!("{}: {error}", pin.display());
+    }
+}
