@@ -1,5 +1,6 @@
 //! Where the kernel program is attached, and how long it stays there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use carp_tests::residue::Network;
 use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
 
+use crate::health::ids;
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
 /// Those that put a program into the kernel.
@@ -39,16 +41,9 @@ fn pins(host: &Host, interface: &str) -> Result<Vec<String>> {
     names.collect()
 }
 
-/// The ids of the `bpf_link`s that a process holds.
-fn links(daemon: &Daemon) -> Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
-        // A descriptor that is closed meanwhile is none of those looked for.
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let id = info.lines().find_map(|line| line.strip_prefix("link_id:"));
-        ids.extend(id.map(|id| id.trim().parse::<u32>()).transpose()?);
-    }
-    Ok(ids)
+/// The ids of the `bpf_link`s that a process keeps.
+fn links(daemon: &Daemon) -> Result<BTreeSet<String>> {
+    ids(daemon, "link_id")
 }
 
 /// `carpd --detach eth0` on a host: exit status, and everything it says.
