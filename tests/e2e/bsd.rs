@@ -410,9 +410,10 @@ fn of_two_equal_backups_in_a_bsd_profile_one_follows_a_bow_out() -> Result<()> {
         a.dump()?.counters,
         b.dump()?.counters
     );
-    // A machine that lets one of them wait for longer than their turns differ makes two of them once in a while.
+    // A machine that lets one of them wait for longer than their turns differ makes two of them once in a while; without
+    // turns it would be each time.
     let double = followed.iter().filter(|count| **count > 1).count();
-    ensure!(double <= 1, "both followed: {followed:?}");
+    ensure!(double <= ROUNDS / 2, "both followed: {followed:?}");
     Ok(())
 }
 
