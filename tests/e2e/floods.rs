@@ -100,7 +100,7 @@ fn stays_backup(
     if datapath() == "socket" && lost > number("delivered") / 4 {
         // Everything comes to the daemon there. Where it has no time for that, its buffer loses genuine ones too, and a
         // takeover is no mistake then.
-        note(&format!("the socket's buffer was full: {risen:?}"));
+        note(&format!("skipped, the socket's buffer was full: {risen:?}"));
         return Ok(());
     }
     unmoved(&pair, &b, line, endured.mark)?;

@@ -25,7 +25,7 @@ use carp_common::time::Instant;
 use tracing::{info, warn};
 
 use self::set::Set;
-pub use self::set::remove_unused;
+pub use self::set::{is_attached, remove_unused};
 use self::worker::{Job, Outcome, Worker};
 use super::Chain;
 use super::error::{Error, errno, refused};
@@ -67,9 +67,9 @@ pub struct Egress {
     complained: BTreeSet<u32>,
     /// The kernel has no tcx.
     unavailable: bool,
-    /// Interfaces are left to be covered: the next one at this time.
+    /// When there is something to do.
     due: Option<Instant>,
-    /// Until then only those that are served are.
+    /// Until then only interfaces that are served are covered.
     rests_until: Instant,
     /// Where the next look begins.
     look_from: u32,
@@ -192,9 +192,10 @@ impl Egress {
 
     /// Ready when there is something to be told to [`Egress::cover`].
     pub fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.worker
-            .poll_outcome(context)
-            .map(|outcome| self.outcome = Some(outcome))
+        self.worker.poll_outcome(context).map(|outcome| {
+            self.outcome = Some(outcome);
+            self.due = Some(clock::now());
+        })
     }
 
     /// Whether what covers the interfaces outlives us.
@@ -205,11 +206,8 @@ impl Egress {
 
     /// When to call [`Egress::cover`] again, unless interfaces come or go before; `None` when there is nothing to do.
     #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        match self.outcome {
-            Some(_) => Some(Instant::default()),
-            None => self.due,
-        }
+    pub const fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Whether others took programs off, which then are to be attached anew. What a look has no time for is the next one's.
@@ -232,7 +230,7 @@ impl Egress {
                 (Cover::Link(link), _) => {
                     sys::bpf_link_info(link.as_fd()).map_or(true, |info| info.ifindex != 0)
                 }
-                (Cover::Pin, Some(set)) => set::is_attached(&set.pin(*index, self.fence)),
+                (Cover::Pin, Some(set)) => is_attached(&set.pin(*index, self.fence)),
                 (Cover::Pin, None) => false,
             };
             if !is_there {

@@ -3,7 +3,6 @@
 //! The kernel tells that under a lock of the whole machine (rtnl), which others hold for seconds at times, and a MASTER
 //! has to go on advertising meanwhile. What the thread suspects, the engine looks at itself.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
 
+use super::egress;
 use crate::io::netlink::Requests;
 use crate::sys;
 
@@ -48,13 +48,7 @@ impl Sight {
             Self::Link { link, program } => sys::bpf_link_info(link.as_fd()).is_ok_and(|info| {
                 info.ifindex == 0 || program.is_some_and(|program| info.program != program)
             }),
-            Self::Pin(path) => {
-                let link = sys::open_bpf_object(path);
-                match link.and_then(|link| sys::bpf_link_info(link.as_fd())) {
-                    Ok(info) => info.ifindex == 0,
-                    Err(error) => error.kind() == io::ErrorKind::NotFound,
-                }
-            }
+            Self::Pin(path) => !egress::is_attached(path),
         }
     }
 }

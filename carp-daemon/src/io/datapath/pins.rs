@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -314,15 +314,10 @@ fn remove_dead_in(directory: &Path) {
     }
 }
 
-/// The same for a pin; not for one that cannot be opened.
+/// Whether the interface of a pinned link is gone; not where that cannot be told.
 pub(super) fn is_dead_pin(path: &Path) -> bool {
-    sys::open_bpf_object(path).is_ok_and(|link| is_dead(&link))
-}
-
-/// Whether a link's interface is gone: the kernel tells by its index, which is then 0.
-fn is_dead(link: &OwnedFd) -> bool {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()));
-    info.is_ok_and(|info| info.lines().any(|line| line == "ifindex:\t0"))
+    let link = sys::open_bpf_object(path).and_then(|link| sys::bpf_link_info(link.as_fd()));
+    link.is_ok_and(|info| info.ifindex == 0)
 }
 
 pub(super) fn names(directory: &Path) -> Vec<String> {
