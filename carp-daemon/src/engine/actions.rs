@@ -83,7 +83,12 @@ impl Engine {
             Action::ClaimAddresses => return self.claim(vhost, now),
             Action::ReleaseAddresses => self.release(vhost),
             Action::Announce(family) => self.announce(vhost, family),
-            Action::Report(transition) => self.report(vhost, transition, now),
+            Action::Report(transition) => {
+                if transition.from == State::Master {
+                    self.fall_silent(vhost);
+                }
+                self.report(vhost, transition, now);
+            }
             Action::Notify(notice) => self.notify(vhost, notice),
         }
         None

@@ -41,6 +41,14 @@ impl Engine {
         }
     }
 
+    /// No longer MASTER, and about to say so: another one may take over while the kernel lets us wait before it removes the
+    /// address.
+    pub(super) fn fall_silent(&mut self, vhost: usize) {
+        if self.vhosts[vhost].fenced {
+            self.tell_fence(vhost, Datapath::silence);
+        }
+    }
+
     /// Not MASTER: silent as long as what we or our scripts added is there, or what an earlier run left.
     pub(super) fn keep_fence(&mut self, vhost: usize) {
         let served = &self.vhosts[vhost];
