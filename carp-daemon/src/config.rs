@@ -12,11 +12,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use carp_common::proto::{AddressSet, Key};
-use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile, Vhid};
+use carp_common::proto::Settings;
 
 /// Everything one process serves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The virtual hosts, each on its interface; several may share one.
     pub vhosts: Vec<VhostConfig>,
@@ -46,28 +45,12 @@ pub struct StateDirectory {
 }
 
 /// One (interface, vhid).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VhostConfig {
     /// Interface name; resolved (the first usable one) before this value exists.
     pub interface: String,
-    /// Virtual host id.
-    pub vhid: Vhid,
-    /// Whole seconds of the advertisement interval.
-    pub advbase: AdvBase,
-    /// Fraction of the advertisement interval.
-    pub advskew: AdvSkew,
-    /// Silence factor.
-    pub deadratio: DeadRatio,
-    /// Take over from a worse MASTER.
-    pub preempt: bool,
-    /// Whose habits we follow.
-    pub profile: Profile,
-    /// The password.
-    pub key: Key,
-    /// Accept only counters that rise: every peer is carpd (`--strict-counter`).
-    pub strict_counter: bool,
-    /// A counter that was heard before proves nothing: no peer is an OpenBSD (`--no-openbsd`).
-    pub no_openbsd: bool,
+    /// What the core is given, as it is. Its addresses are those of `addresses`.
+    pub election: Settings,
     /// Fixed source address (`-s`); the interface's first address when absent.
     pub source: Option<Ipv4Addr>,
     /// IPv4 group (`--mcast`), 224.0.0.18 by default.
@@ -76,8 +59,6 @@ pub struct VhostConfig {
     pub broadcast: bool,
     /// Advertisements come from the interface's own MAC address instead of the virtual one (`--own-mac`).
     pub own_mac: bool,
-    /// Time between two announcements while MASTER, after those of the takeover; `None` for no more (`--announce-refresh`).
-    pub announce_refresh: Option<Duration>,
     /// Carrier does not matter (`-S`).
     pub ignore_carrier: bool,
     /// The virtual addresses with their prefix lengths, as native mode assigns them.
@@ -164,7 +145,7 @@ pub enum Ownership {
 }
 
 /// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]` with the prefix length in the environment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scripts {
     /// On becoming MASTER. Present exactly when the scripts own the addresses.
     pub up: Option<PathBuf>,
@@ -236,21 +217,9 @@ impl Config {
         write!(text, "{self:?}").expect("hashing never fails");
         for vhost in &self.vhosts {
             // Prints as `***`.
-            vhost.key.as_bytes().hash(&mut text.0);
+            vhost.election.key.fingerprint().hash(&mut text.0);
         }
         text.0.finish()
-    }
-}
-
-impl VhostConfig {
-    /// The addresses as the HMAC sees them.
-    #[must_use]
-    pub fn address_set(&self) -> AddressSet {
-        AddressSet::new(
-            self.addresses
-                .iter()
-                .map(|virtual_address| virtual_address.address),
-        )
     }
 }
 

@@ -94,6 +94,8 @@ pub struct Start {
     pub name: String,
     /// The core's settings.
     pub settings: Settings,
+    /// The first counter it sends.
+    pub initial_counter: u64,
     /// The group as its peers know it.
     pub group: Group,
     /// Source addresses, by family.
@@ -135,6 +137,7 @@ impl Host {
         let Start {
             name,
             settings,
+            initial_counter,
             group,
             sources,
             script_time,
@@ -154,7 +157,7 @@ impl Host {
             ],
             script_time,
             watch: Watch::new(&settings, &group, sources, sent, now),
-            core: VirtualHost::new(settings, now),
+            core: VirtualHost::new(settings, initial_counter, now),
             ring: VecDeque::new(),
             ring_size: ring,
             lost: 0,

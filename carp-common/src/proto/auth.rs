@@ -52,6 +52,7 @@ impl Authenticator {
         profile: Profile,
         custom_mac: Option<[u8; 6]>,
     ) -> Self {
+        debug_assert!(!key.is_wiped(), "peers would reject every digest");
         let mut base: Vec<u8> = [VERSION, TYPE_ADVERTISEMENT].into();
         base.extend(custom_mac.iter().flatten());
         base.push(vhid.get());

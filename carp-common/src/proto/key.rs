@@ -1,25 +1,40 @@
-//! The password, padded and wiped.
+//! The password, padded and wiped, and its fingerprint.
 
 use core::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha1::Sha1;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of the HMAC key. Unit: bytes.
 pub const KEY_LEN: usize = 20;
 /// Longest password: every implementation keeps room for a final NUL. Unit: bytes.
 pub const PASSWORD_MAX: usize = KEY_LEN - 1;
 
+/// What a fingerprint is the HMAC of. No advertisement's digest covers it: theirs begin with a 2.
+const FINGERPRINT_TEXT: &[u8] = b"carpd key fingerprint";
+
 /// The HMAC key: a password's bytes, zero-padded to 20.
 ///
-/// Prints as `***` and is wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Key([u8; KEY_LEN]);
+/// Prints as `***`. Its bytes are wiped when it is dropped, and by [`Zeroize`] as soon as everything was derived from
+/// them. Its fingerprint stays, so that a running daemon can compare its key with the one of a new configuration without
+/// keeping the password: the fingerprint is an HMAC of a constant text under this key and so tells no more about the
+/// password than any advertisement that was sent with it.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Key {
+    bytes: [u8; KEY_LEN],
+    #[zeroize(skip)]
+    fingerprint: [u8; KEY_LEN],
+}
 
 impl Key {
     /// A whole key. The BSD kernels take all 20 bytes; it is their `ifconfig` that cuts a password at 19.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self {
+            fingerprint: fingerprint(&bytes),
+            bytes,
+        }
     }
 
     /// ucarp's rule: at most [`PASSWORD_MAX`] bytes.
@@ -46,16 +61,44 @@ impl Key {
 
     /// At most [`KEY_LEN`] bytes.
     fn padded(bytes: &[u8]) -> Self {
-        let mut key = Self([0; KEY_LEN]);
-        key.0[..bytes.len()].copy_from_slice(bytes);
-        key
+        let mut padded = Zeroizing::new([0; KEY_LEN]);
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Self::from_bytes(*padded)
     }
 
-    /// The padded bytes.
+    /// The padded bytes; zeros once they were wiped.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
-        &self.0
+        &self.bytes
     }
+
+    /// The same for equal keys, wiped or not.
+    #[must_use]
+    pub const fn fingerprint(&self) -> &[u8; KEY_LEN] {
+        &self.fingerprint
+    }
+
+    /// Whether nothing can be derived from it any more.
+    #[must_use]
+    pub fn is_wiped(&self) -> bool {
+        fingerprint(&self.bytes) != self.fingerprint
+    }
+}
+
+/// Both are compared by their fingerprints, so that a key equals itself after it was wiped.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for Key {}
+
+fn fingerprint(bytes: &[u8; KEY_LEN]) -> [u8; KEY_LEN] {
+    let mut state: Hmac<Sha1> =
+        Hmac::new_from_slice(bytes).expect("HMAC takes a key of any length");
+    state.update(FINGERPRINT_TEXT);
+    state.finalize().into_bytes().into()
 }
 
 impl fmt::Debug for Key {
@@ -130,9 +173,26 @@ mod tests {
     }
 
     #[test]
-    fn wiping_leaves_zeros() {
-        let mut key = Key::new(b"secret").unwrap();
-        key.zeroize();
-        assert_eq!(key.as_bytes(), &[0; KEY_LEN]);
+    fn wiping_leaves_zeros_and_what_to_compare_by() {
+        let key = Key::new(b"secret").unwrap();
+        let mut wiped = key.clone();
+        wiped.zeroize();
+        assert_eq!(wiped.as_bytes(), &[0; KEY_LEN]);
+        assert!(wiped.is_wiped() && !key.is_wiped());
+        assert_eq!(wiped, key);
+        assert_ne!(wiped, Key::new(b"Secret").unwrap());
+        assert_ne!(wiped, Key::new(b"").unwrap());
+    }
+
+    #[test]
+    fn a_fingerprint_shows_nothing_of_the_password() {
+        let key = Key::new(b"a password of 19 by").unwrap();
+        let shown = key.fingerprint().windows(2);
+        assert_eq!(
+            shown
+                .filter(|pair| key.as_bytes().windows(2).any(|of_key| of_key == *pair))
+                .count(),
+            0
+        );
     }
 }

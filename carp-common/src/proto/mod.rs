@@ -8,7 +8,7 @@
 //! | [`vhost`] | states, transitions, deadlines |
 //! | [`election`] | pure comparison of two advertisers |
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
-//! | [`key`] | the password, padded and wiped |
+//! | [`key`] | the password, padded and wiped, and its fingerprint |
 //! | [`addresses`] | the virtual addresses in the digest's order |
 //! | [`evidence`] | what an authentic advertisement proves |
 //! | [`heard`] | the counters that were heard before |
@@ -54,7 +54,10 @@ pub use key::{Key, PasswordTooLong};
 pub use vhost::VirtualHost;
 
 /// What one election is about. Everything here is fixed at start; what changes at run time arrives as an [`Input`].
-#[derive(Clone, Debug)]
+///
+/// The configuration holds this very value, so comparing two configurations compares what the core was given. A key
+/// that was wiped still equals itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Virtual host id.
     pub vhid: Vhid,
@@ -72,8 +75,6 @@ pub struct Settings {
     pub addresses: AddressSet,
     /// The password, padded.
     pub key: Key,
-    /// First replay counter we send; from the wall clock, so that it rises across restarts.
-    pub initial_counter: u64,
     /// All peers are carpd: reject every counter that does not rise.
     pub strict_counter: bool,
     /// No peer is an OpenBSD, whose counter never changes: a counter that was heard before proves nothing.

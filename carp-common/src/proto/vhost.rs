@@ -137,8 +137,10 @@ struct Limits {
 
 impl VirtualHost {
     /// In INIT, with the link down and no source address until inputs say otherwise.
+    ///
+    /// `initial_counter` is the first replay counter we send; from the wall clock, so that it rises across restarts.
     #[must_use]
-    pub fn new(mut settings: Settings, now: Instant) -> Self {
+    pub fn new(mut settings: Settings, initial_counter: u64, now: Instant) -> Self {
         let Settings { vhid, profile, .. } = settings;
         let authenticator =
             Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
@@ -160,7 +162,7 @@ impl VirtualHost {
             last_heard: None,
             demotions: Demotions::default(),
             send_errors: SendErrors::default(),
-            sequence: CounterSequence::new(settings.initial_counter),
+            sequence: CounterSequence::new(initial_counter),
             memory: Memory::default(),
             doubt: Doubt::default(),
             bsd_patience: PerFamily::default(),

@@ -64,21 +64,28 @@ fn required_options_alone_give_ucarps_defaults() {
     assert_eq!(invocation.config.datapath, Datapath::Auto);
     assert_eq!(invocation.config.fence, Fence::Arp);
     assert_eq!(invocation.config.lease, Lease::Auto);
-    assert!(!invocation.config.realtime && !invocation.config.vhosts[0].strict_counter);
+    assert!(!invocation.config.realtime && !invocation.config.vhosts[0].election.strict_counter);
     let vhost = &invocation.config.vhosts[0];
-    assert_eq!((vhost.interface.as_str(), vhost.vhid.get()), ("eth0", 7));
     assert_eq!(
-        (vhost.advbase.0, vhost.advskew.0, vhost.deadratio.get()),
+        (vhost.interface.as_str(), vhost.election.vhid.get()),
+        ("eth0", 7)
+    );
+    assert_eq!(
+        (
+            vhost.election.advbase.0,
+            vhost.election.advskew.0,
+            vhost.election.deadratio.get()
+        ),
         (1, 0, 3)
     );
     assert_eq!(
         (vhost.source, vhost.group),
         (None, Ipv4Addr::new(224, 0, 0, 18))
     );
-    assert_eq!(vhost.key, Key::new(b"love").unwrap());
-    assert_eq!(vhost.profile, Profile::Ucarp);
+    assert_eq!(vhost.election.key, Key::new(b"love").unwrap());
+    assert_eq!(vhost.election.profile, Profile::Ucarp);
     assert!(
-        !vhost.preempt
+        !vhost.election.preempt
             && !vhost.neutral
             && !vhost.release_at_exit
             && !vhost.broadcast
@@ -138,7 +145,7 @@ fn every_option_works_in_every_spelling() {
                 &["--v=42"],
                 &["--vh", "42"],
             ],
-            |run| run.config.vhosts[0].vhid.get() == 42,
+            |run| run.config.vhosts[0].election.vhid.get() == 42,
         ),
         (
             &[
@@ -148,11 +155,11 @@ fn every_option_works_in_every_spelling() {
                 &["--pass", "hate"],
                 &["-Pp", "hate"],
             ],
-            |run| run.config.vhosts[0].key == Key::new(b"hate").unwrap(),
+            |run| run.config.vhosts[0].election.key == Key::new(b"hate").unwrap(),
         ),
         (
             &[&["-P"], &["--preempt"], &["--pre"], &["--pr"], &["-PP"]],
-            |run| run.config.vhosts[0].preempt,
+            |run| run.config.vhosts[0].election.preempt,
         ),
         (&[&["-n"], &["--neutral"], &["--ne"]], |run| {
             run.config.vhosts[0].neutral
@@ -169,13 +176,13 @@ fn every_option_works_in_every_spelling() {
             },
         ),
         (&[&["-b", "5"], &["--advbase=5"], &["--advb=5"]], |run| {
-            run.config.vhosts[0].advbase == AdvBase(5)
+            run.config.vhosts[0].election.advbase == AdvBase(5)
         }),
         (&[&["-k", "5"], &["--advskew=5"], &["--advs=5"]], |run| {
-            run.config.vhosts[0].advskew == AdvSkew(5)
+            run.config.vhosts[0].election.advskew == AdvSkew(5)
         }),
         (&[&["-r", "5"], &["--deadratio=5"], &["--dea=5"]], |run| {
-            run.config.vhosts[0].deadratio == DeadRatio::new(5).unwrap()
+            run.config.vhosts[0].election.deadratio == DeadRatio::new(5).unwrap()
         }),
         (
             &[&["-u", "/up"], &["--upscript=/up"], &["--u", "/up"]],
@@ -237,20 +244,20 @@ fn every_option_works_in_every_spelling() {
         ),
         (
             &[&["--profile=openbsd"], &["--profile", "openbsd"]],
-            |run| run.config.vhosts[0].profile == Profile::OpenBsd,
+            |run| run.config.vhosts[0].election.profile == Profile::OpenBsd,
         ),
         (&[&["--strict-counter"], &["--str"]], |run| {
-            run.config.vhosts[0].strict_counter
+            run.config.vhosts[0].election.strict_counter
         }),
         (&[&["--no-openbsd"], &["--no-o"]], |run| {
-            run.config.vhosts[0].no_openbsd
+            run.config.vhosts[0].election.no_openbsd
         }),
         (&[&["--own-mac"], &["--ow"]], |run| {
             run.config.vhosts[0].own_mac
         }),
         (
             &[&["--announce-refresh=60"], &["--announce-refresh", "60"]],
-            |run| run.config.vhosts[0].announce_refresh == Some(Duration::from_secs(60)),
+            |run| run.config.vhosts[0].election.announce_refresh == Some(Duration::from_secs(60)),
         ),
         (
             &[
@@ -361,29 +368,40 @@ fn every_abbreviation_that_ucarp_understands_means_the_same() {
 
 #[test]
 fn last_of_a_repeated_option_counts_and_of_pass_and_passfile_too() {
-    assert_eq!(vhost(&["-v", "8", "--vhid=9"]).vhid.get(), 9);
+    assert_eq!(vhost(&["-v", "8", "--vhid=9"]).election.vhid.get(), 9);
     assert_eq!(
-        vhost(&["-p", "hate", "--pass=envy"]).key,
+        vhost(&["-p", "hate", "--pass=envy"]).election.key,
         Key::new(b"envy").unwrap()
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "filed\n").unwrap();
     let path = file.path().to_str().unwrap();
-    assert_eq!(vhost(&["-o", path]).key, Key::new(b"filed").unwrap());
     assert_eq!(
-        vhost(&["-o", path, "-p", "hate"]).key,
+        vhost(&["-o", path]).election.key,
+        Key::new(b"filed").unwrap()
+    );
+    assert_eq!(
+        vhost(&["-o", path, "-p", "hate"]).election.key,
         Key::new(b"hate").unwrap()
     );
     assert_eq!(
-        vhost(&["-o", "/nowhere", "-p", "hate", "-o", path]).key,
+        vhost(&["-o", "/nowhere", "-p", "hate", "-o", path])
+            .election
+            .key,
         Key::new(b"filed").unwrap()
     );
 }
 
 #[test]
 fn equals_sign_in_a_password_is_kept_as_getopt_keeps_it() {
-    assert_eq!(vhost(&["-p=love"]).key, Key::new(b"=love").unwrap());
-    assert_eq!(vhost(&["--pass==love"]).key, Key::new(b"=love").unwrap());
+    assert_eq!(
+        vhost(&["-p=love"]).election.key,
+        Key::new(b"=love").unwrap()
+    );
+    assert_eq!(
+        vhost(&["--pass==love"]).election.key,
+        Key::new(b"=love").unwrap()
+    );
 }
 
 #[test]

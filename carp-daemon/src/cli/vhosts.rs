@@ -60,11 +60,11 @@ pub fn read(
         };
         let vhost =
             one(&mut command, words, notes, warnings).map_err(|reason| at(Box::new(reason)))?;
-        let identity = (vhost.interface.clone(), vhost.vhid.get());
+        let identity = (vhost.interface.clone(), vhost.election.vhid.get());
         if let Some(before) = lines.insert(identity, line) {
             return Err(at(Box::new(Error::Misplaced(format!(
                 "vhid {} on {} is in line {before} already: one of them needs another --vhid or --interface",
-                vhost.vhid, vhost.interface
+                vhost.election.vhid, vhost.interface
             )))));
         }
         for VirtualAddress { address, .. } in &vhost.addresses {
@@ -209,8 +209,8 @@ mod tests {
             .map(|vhost| {
                 (
                     vhost.interface.as_str(),
-                    vhost.vhid.get(),
-                    vhost.advskew.0,
+                    vhost.election.vhid.get(),
+                    vhost.election.advskew.0,
                     vhost.addresses[0].address.to_string(),
                 )
             })

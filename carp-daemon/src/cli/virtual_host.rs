@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use carp_common::proto::{AddressSet, Settings};
 use carp_common::units::{AdvBase, AdvSkew, Priority};
 
 use super::arguments::Arguments;
@@ -72,20 +73,23 @@ pub fn describe(
     }
     Ok(VhostConfig {
         interface,
-        vhid,
-        advbase: priority.advbase,
-        advskew: priority.advskew,
-        deadratio: arguments.deadratio,
-        preempt: arguments.preempt,
-        profile: arguments.profile,
-        key,
-        strict_counter: arguments.strict_counter,
-        no_openbsd: arguments.no_openbsd,
+        election: Settings {
+            vhid,
+            advbase: priority.advbase,
+            advskew: priority.advskew,
+            deadratio: arguments.deadratio,
+            preempt: arguments.preempt,
+            profile: arguments.profile,
+            addresses: AddressSet::new([address.address]),
+            key,
+            strict_counter: arguments.strict_counter,
+            no_openbsd: arguments.no_openbsd,
+            announce_refresh: arguments.announce_refresh.0,
+        },
         source: arguments.srcip,
         group: arguments.mcast,
         broadcast: arguments.nomcast,
         own_mac: arguments.own_mac,
-        announce_refresh: arguments.announce_refresh.0,
         ignore_carrier: arguments.ignoreifstate,
         addresses: vec![address],
         ownership,

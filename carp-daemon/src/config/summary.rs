@@ -53,13 +53,18 @@ impl Config {
 
 impl VhostConfig {
     fn summary(&self) -> String {
-        let mut line = format!("{} id {}:", self.interface, self.vhid);
+        let election = &self.election;
+        let mut line = format!("{} id {}:", self.interface, election.vhid);
         for address in &self.addresses {
             let (ip, prefix) = (address.address, address.prefix);
             add(&mut line, format_args!(" {ip}/{prefix},"));
         }
-        let (advbase, advskew, deadratio) = (self.advbase.0, self.advskew.0, self.deadratio.get());
-        let (profile, group) = (profile(self.profile), self.group);
+        let (advbase, advskew, deadratio) = (
+            election.advbase.0,
+            election.advskew.0,
+            election.deadratio.get(),
+        );
+        let (profile, group) = (profile(election.profile), self.group);
         add(
             &mut line,
             format_args!(
@@ -69,16 +74,16 @@ impl VhostConfig {
         if let Some(source) = self.source {
             add(&mut line, format_args!(", source {source}"));
         }
-        if let Some(refresh) = self.announce_refresh {
+        if let Some(refresh) = election.announce_refresh {
             add(
                 &mut line,
                 format_args!(", announce-refresh {} s", refresh.as_secs()),
             );
         }
         let flags = [
-            (self.preempt, "preempt"),
-            (self.strict_counter, "strict-counter"),
-            (self.no_openbsd, "no-openbsd"),
+            (election.preempt, "preempt"),
+            (election.strict_counter, "strict-counter"),
+            (election.no_openbsd, "no-openbsd"),
             (self.broadcast, "nomcast"),
             (self.own_mac, "own-mac"),
             (self.ignore_carrier, "ignoreifstate"),

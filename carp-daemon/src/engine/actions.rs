@@ -139,9 +139,9 @@ impl Engine {
         ) {
             (Family::Inet, Some(source), Some(port)) => {
                 let envelope = Envelope {
-                    vhid: served.config.vhid,
+                    vhid: served.config.election.vhid,
                     own_mac: served.config.own_mac,
-                    profile: served.config.profile,
+                    profile: served.config.election.profile,
                     source,
                     group: served.config.group,
                     broadcast: served.config.broadcast,

@@ -302,7 +302,7 @@ impl Engine {
         now: Instant,
     ) {
         let amount = if demoted {
-            lost_addresses_demotion(self.vhosts[vhost].config.profile)
+            lost_addresses_demotion(self.vhosts[vhost].config.election.profile)
         } else {
             Demotion::NONE
         };

@@ -180,7 +180,7 @@ impl Engine {
                     continue;
                 }
                 let served = &mut self.vhosts[vhost];
-                let vhid = served.config.vhid;
+                let vhid = served.config.election.vhid;
                 let is_carp = served.conflicts.is_of_carp_master(claim, vhid, now);
                 let (last, count) = claims.entry(vhost).or_insert(((*claim, is_carp), 0));
                 if last.1 || !is_carp {

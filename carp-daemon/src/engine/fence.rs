@@ -36,7 +36,10 @@ impl Engine {
     pub(super) fn move_fence(&mut self, vhost: usize, now: Instant) {
         let served = &self.vhosts[vhost];
         if served.fenced && served.machine.state() == State::Master {
-            let lasts = advertisement_lasts(served.machine.advertised(), served.config.deadratio);
+            let lasts = advertisement_lasts(
+                served.machine.advertised(),
+                served.config.election.deadratio,
+            );
             self.set_fence(vhost, now + lasts);
         }
     }
@@ -123,7 +126,7 @@ impl Engine {
         let configured = |fenced: &Fenced| {
             wanted.vhosts.iter().any(|vhost| {
                 let config = &self.vhosts[*vhost].config;
-                config.vhid == fenced.owner.vhid
+                config.election.vhid == fenced.owner.vhid
                     && config
                         .addresses
                         .iter()
@@ -198,7 +201,7 @@ impl Engine {
         let owner = fenced.owner;
         let is_ours = self.vhosts.iter().any(|vhost| {
             let port = self.interfaces[vhost.interface].port.as_ref();
-            vhost.config.vhid == owner.vhid
+            vhost.config.election.vhid == owner.vhid
                 && port.is_some_and(|port| port.ifindex() == owner.ifindex)
         });
         is_ours || !held.serves(owner.ifindex, owner.vhid)
@@ -254,7 +257,7 @@ impl Engine {
         };
         let owner = Owner {
             ifindex: port.ifindex(),
-            vhid: served.config.vhid,
+            vhid: served.config.election.vhid,
         };
         let mut outcome = Ok(());
         for wanted in &served.config.addresses {

@@ -215,7 +215,7 @@ impl Engine {
     pub(super) fn key_of(&self, vhost: usize) -> Option<VhostKey> {
         let served = &self.vhosts[vhost];
         let port = self.interfaces[served.interface].port.as_ref()?;
-        let vhid = served.config.vhid;
+        let vhid = served.config.election.vhid;
         Some(VhostKey::new(port.ifindex(), 0, Family::Inet, vhid))
     }
 

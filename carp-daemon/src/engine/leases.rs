@@ -155,10 +155,10 @@ impl Engine {
 /// addresses, and those of a dead one go a moment after the takeover.
 fn shortest(config: &VhostConfig) -> Duration {
     let fastest_peer = Priority {
-        advbase: config.advbase,
+        advbase: config.election.advbase,
         advskew: AdvSkew(0),
     };
-    let takeover = fastest_peer.master_down_time(config.deadratio);
+    let takeover = fastest_peer.master_down_time(config.election.deadratio);
     let seconds = takeover.as_secs() + u64::from(takeover.subsec_nanos() > 0) + 1;
     Duration::from_secs(seconds).max(SHORTEST)
 }

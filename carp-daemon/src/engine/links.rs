@@ -157,7 +157,7 @@ impl Engine {
             let wanted = Wanted {
                 ifindex: link.index,
                 interface: &link.name,
-                vhid: config.vhid,
+                vhid: config.election.vhid,
                 addresses: config.addresses.iter().map(|it| it.address).collect(),
             };
             if let Err(error) = self.locks.acquire(&wanted, patient) {

@@ -100,7 +100,7 @@ impl Memories {
             }
         };
         let file = |vhost: &Vhost| File {
-            name: FileName::new(&vhost.config.interface, vhost.config.vhid),
+            name: FileName::new(&vhost.config.interface, vhost.config.election.vhid),
             outdated: false,
         };
         Self {

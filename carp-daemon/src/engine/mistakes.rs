@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use caps::Capability;
+use carp_common::proto::Settings;
 use tracing::warn;
 
 use super::{Engine, Error};
@@ -20,11 +21,13 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     match vhosts
         .iter()
-        .find(|it| !seen.insert((&it.interface, it.vhid.get())))
+        .find(|it| !seen.insert((&it.interface, it.election.vhid.get())))
     {
         None => Ok(()),
         Some(VhostConfig {
-            interface, vhid, ..
+            interface,
+            election: Settings { vhid, .. },
+            ..
         }) => Err(Error::Unworkable(format!(
             "vhid {vhid} on {interface} is given twice, by two names of that interface: one of them needs another --vhid or \
              --interface"

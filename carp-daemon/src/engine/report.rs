@@ -83,7 +83,7 @@ impl Engine {
         };
         let config = &served.config;
         let interface = &self.interfaces[served.interface].current_name;
-        info!(target: log::NOTICE, %interface, vhid = %config.vhid, from = %transition.from, reason, suppressed,
+        info!(target: log::NOTICE, %interface, vhid = %config.election.vhid, from = %transition.from, reason, suppressed,
             "Switching to state: {}", transition.to);
     }
 
@@ -168,7 +168,7 @@ impl Engine {
         if heard.is_ok_and(|count| count > 0) {
             self.vrrp_check_at = None;
             let place = self.only_place();
-            let of_bsd = |vhost: &Vhost| vhost.config.profile != Profile::Ucarp;
+            let of_bsd = |vhost: &Vhost| vhost.config.election.profile != Profile::Ucarp;
             let shared_mac = match self.vhosts.iter().any(of_bsd) {
                 true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
                 false => "",

@@ -193,7 +193,7 @@ impl Engine {
                 let master = heard.map_or("no MASTER was heard".to_owned(), |heard| {
                     format!("MASTER is {heard}")
                 });
-                let preempts = match vhost.config.preempt {
+                let preempts = match vhost.config.election.preempt {
                     true => {
                         let ours = machine.advertised();
                         format!(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
-use carp_common::proto::{LinkState, Settings, VirtualHost};
+use carp_common::proto::{LinkState, VirtualHost};
 use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::State;
@@ -99,22 +99,9 @@ impl Vhost {
         completions: &Completions,
         now: Instant,
     ) -> Self {
-        let settings = Settings {
-            vhid: config.vhid,
-            advbase: config.advbase,
-            advskew: config.advskew,
-            deadratio: config.deadratio,
-            preempt: config.preempt,
-            profile: config.profile,
-            addresses: config.address_set(),
-            key: config.key.clone(),
-            initial_counter: clock::wall_clock_nanos(),
-            strict_counter: config.strict_counter,
-            no_openbsd: config.no_openbsd,
-            announce_refresh: config.announce_refresh,
-        };
+        let machine = VirtualHost::new(config.election.clone(), clock::wall_clock_nanos(), now);
         // The machine keeps what it derived from it.
-        config.key.zeroize();
+        config.election.key.zeroize();
         let has_script = config.scripts.up.is_some() || config.scripts.down.is_some();
         let label = label(&config.interface, &config);
         let address = config.addresses.first().cloned();
@@ -122,14 +109,14 @@ impl Vhost {
             Runner::new(
                 label.clone(),
                 config.scripts.clone(),
-                config.vhid,
+                config.election.vhid,
                 address,
                 index,
                 completions.clone(),
             )
         });
         Self {
-            machine: VirtualHost::new(settings, now),
+            machine,
             interface,
             label,
             runner,
@@ -192,7 +179,7 @@ impl Vhost {
 }
 
 fn label(interface: &str, config: &VhostConfig) -> String {
-    format!("{interface} id {}", config.vhid)
+    format!("{interface} id {}", config.election.vhid)
 }
 
 /// Sorts the configured virtual hosts by interface.

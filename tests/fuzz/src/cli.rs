@@ -97,14 +97,14 @@ fn check(invocation: &Invocation) {
     let vhosts = &invocation.config.vhosts;
     assert!(!vhosts.is_empty());
     for (index, vhost) in vhosts.iter().enumerate() {
-        let identity = |index: usize| (&vhosts[index].interface, vhosts[index].vhid);
+        let identity = |index: usize| (&vhosts[index].interface, vhosts[index].election.vhid);
         assert!(
             (0..index).all(|before| identity(before) != identity(index)),
             "twice"
         );
         assert!((1..128).contains(&vhost.interface.len()));
-        assert_ne!((vhost.advbase.0, vhost.advskew.0), (0, 0));
-        assert_ne!(vhost.key, Key::new(b"").expect("short enough"));
+        assert_ne!((vhost.election.advbase.0, vhost.election.advskew.0), (0, 0));
+        assert_ne!(vhost.election.key, Key::new(b"").expect("short enough"));
         assert!(vhost.group.is_multicast());
         assert!(vhost.source.is_none_or(|source| !source.is_multicast()));
         let [address] = &vhost.addresses[..] else {
@@ -118,7 +118,7 @@ fn check(invocation: &Invocation) {
                 .flatten()
                 .all(|script| script.is_absolute())
         );
-        assert!(!vhost.address_set().inet().is_empty());
+        assert!(!vhost.election.addresses.inet().is_empty());
     }
 }
 

@@ -90,7 +90,7 @@ impl Play {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
         let all = ["10.9.0.100", "2001:db8::100", "fe80::100"];
         let addresses = *input.choose(&[&all[..1], &all[1..], &all, &all[..0]])?;
-        let settings = Settings {
+        let election = Settings {
             vhid: Vhid::new(42).expect("not 0"),
             advbase: AdvBase(number(input)?),
             advskew: AdvSkew(number(input)?),
@@ -99,14 +99,21 @@ impl Play {
             profile: *input.choose(&[Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd])?,
             addresses: AddressSet::new(addresses.iter().map(|text| ip(text))),
             key: Key::new(b"love").expect("short enough"),
-            initial_counter: *input.choose(&[1000, 0, u64::MAX - 3])?,
+            strict_counter: false,
+            no_openbsd: false,
+            announce_refresh: None,
+        };
+        // Read in this order by the corpus.
+        let initial_counter = *input.choose(&[1000, 0, u64::MAX - 3])?;
+        let settings = Settings {
             strict_counter: input.arbitrary()?,
             no_openbsd: input.arbitrary()?,
             announce_refresh: *input.choose(&[None, Some(Duration::from_secs(1)), Some(YEAR)])?,
+            ..election
         };
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut play = Self {
-            host: VirtualHost::new(settings.clone(), now),
+            host: VirtualHost::new(settings.clone(), initial_counter, now),
             authenticator: Authenticator::new(
                 &settings.key,
                 settings.vhid,

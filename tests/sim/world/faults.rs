@@ -226,7 +226,8 @@ impl World<'_> {
             Program::Carpd(_) => {
                 let start = Start {
                     name: station.name.clone(),
-                    settings: settings(self.scenario, number, self.now),
+                    settings: settings(self.scenario, number),
+                    initial_counter: WALL_CLOCK_AT_ORIGIN + self.now.as_nanos(),
                     group: self.scenario.group.clone(),
                     sources: member.sources,
                     script_time: member.script,
@@ -330,8 +331,8 @@ impl World<'_> {
     }
 }
 
-/// The core's settings for one member, as the daemon would make them at this moment.
-fn settings(scenario: &Scenario, number: usize, now: Instant) -> Settings {
+/// The core's settings for one member, as the daemon would make them.
+fn settings(scenario: &Scenario, number: usize) -> Settings {
     let (member, group) = (&scenario.members[number], &scenario.group);
     let Program::Carpd(profile) = member.program else {
         unreachable!("only carpd runs the core")
@@ -347,7 +348,6 @@ fn settings(scenario: &Scenario, number: usize, now: Instant) -> Settings {
         profile,
         addresses: AddressSet::new(inet.chain(inet6)),
         key: Key::new(group.password).expect("drawn short enough"),
-        initial_counter: WALL_CLOCK_AT_ORIGIN + now.as_nanos(),
         strict_counter: scenario.theme == Theme::Strict,
         no_openbsd: false,
         announce_refresh: None,

@@ -53,7 +53,6 @@ fn settings(profile: Profile) -> Settings {
         profile,
         addresses: addresses(&["10.9.0.100"]),
         key: Key::new(b"love").unwrap(),
-        initial_counter: 1000,
         strict_counter: false,
         no_openbsd: false,
         announce_refresh: None,
@@ -89,11 +88,15 @@ fn millis(millis: u64) -> Duration {
 impl Host {
     /// In INIT: no link, no source.
     fn new(settings: Settings) -> Self {
+        Self::with_counter(settings, 1000)
+    }
+
+    fn with_counter(settings: Settings, initial_counter: u64) -> Self {
         let Settings { vhid, profile, .. } = settings;
         let now = Instant::from_nanos(1_000_000_000_000);
         let authenticator =
             Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
-        let machine = VirtualHost::new(settings, now);
+        let machine = VirtualHost::new(settings, initial_counter, now);
         Self {
             machine,
             now,
