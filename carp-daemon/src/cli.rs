@@ -30,7 +30,7 @@ pub use password::PassfileError;
 use password::Password;
 
 /// What the command line asks for.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Request {
     /// Print this on standard output and exit 0.
     Print(String),
@@ -41,7 +41,7 @@ pub enum Request {
 }
 
 /// A run of the daemon.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Invocation {
     /// What to serve.
     pub config: Config,
