@@ -73,9 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
         "--quiet",
         "--locked",
         "--profile=bench",
-        "--package=carp-tests",
-        "--features=bench",
-        "--bin=bench",
+        "--package=carp-bench",
         "--",
     ]);
     bench.args(args.names.iter().filter_map(|name| {

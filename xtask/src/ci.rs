@@ -95,8 +95,6 @@ fn lint() -> Result<()> {
     shell::run(
         clippy()
             .args(["--workspace", "--exclude", "carp-ebpf"])
-            // Benchmarks run by hand; here at least they compile.
-            .args(["--features", "carp-tests/bench"])
             .args(warnings),
     )?;
     shell::run(
