@@ -4,7 +4,6 @@
 //! open directory with the engine. The bytes are the core's, which alone understands them.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use carp_common::time::Instant;
@@ -15,6 +14,7 @@ use super::vhost::Vhost;
 use super::{AT_ONCE, Engine};
 use crate::config::StateDirectory;
 use crate::io::datapath::Chain;
+use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
 
 /// Least time between two writes of one virtual host's memory.
@@ -23,9 +23,6 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an orderly stop waits for the disk; four thousand files take about a second. The addresses are released before.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The writer makes a few system calls and formats an error at most; with locked memory its whole stack is resident.
-const WRITER_STACK: usize = 128 * 1024;
-
 /// The files of the virtual hosts, and when they are due.
 pub struct Memories {
     /// `None`: nothing is kept.
@@ -33,8 +30,8 @@ pub struct Memories {
     /// By virtual host.
     files: Vec<File>,
     turns: Turns,
-    /// The latest write, which may have ended.
-    writer: Option<JoinHandle<()>>,
+    /// Writes the files.
+    writer: Errands<()>,
 }
 
 /// The file of one virtual host.
@@ -107,7 +104,7 @@ impl Memories {
             directory,
             files: vhosts.iter().map(file).collect(),
             turns: Turns::new(vhosts.len(), now),
-            writer: None,
+            writer: Errands::new("carpd-memory"),
         }
     }
 
@@ -125,35 +122,28 @@ impl Memories {
     }
 
     /// Whether the latest write is still under way.
-    fn is_writing(&self) -> bool {
-        self.writer
-            .as_ref()
-            .is_some_and(|writer| !writer.is_finished())
+    fn is_writing(&mut self) -> bool {
+        // A write that panicked is the only outcome, and has been logged: the virtual host writes again when it has its
+        // next turn.
+        while self.writer.take_outcome().is_some() {}
+        self.writer.is_working()
     }
 
-    /// Starts a thread that writes some files, after those before them. It drops `done` at the end.
+    /// Has some files written, after those before them. `done` is dropped at the end.
     fn write(&mut self, files: Vec<(FileName, Vec<u8>)>, done: Option<oneshot::Sender<()>>) {
         let Some(directory) = self.directory.clone() else {
             return;
         };
-        let before = self.writer.take();
         let with = Arc::clone(&directory);
-        let writer = thread::Builder::new()
-            .name("carpd-memory".to_owned())
-            .stack_size(WRITER_STACK)
-            .spawn(move || {
-                if let Some(before) = before {
-                    // It ended in either case.
-                    let _ = before.join();
-                }
-                for (name, bytes) in files {
-                    with.keep(&name, &bytes);
-                }
-                drop(done);
-            });
-        match writer {
-            Ok(writer) => self.writer = Some(writer),
-            Err(error) => directory.complain(&error),
+        let begun = self.writer.begin(move || {
+            for (name, bytes) in files {
+                with.keep(&name, &bytes);
+            }
+            drop(done);
+            None
+        });
+        if let Err(error) = begun {
+            directory.complain(&error);
         }
     }
 }

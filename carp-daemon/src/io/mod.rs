@@ -7,6 +7,7 @@
 //! | [`clock`] | the one reader of clocks |
 //! | [`timer`] | one timerfd for the earliest deadline |
 //! | [`datapath`] | where advertisements come from: XDP, or a packet socket |
+//! | [`errand`] | a thread for what may wait for the kernel or a disk |
 //! | [`port`] | what leaves through an interface, and its multicast groups |
 //! | [`netlink`] | links, addresses |
 //! | [`scripts`] | up and down scripts |
@@ -16,6 +17,7 @@
 pub mod arp_watch;
 pub mod clock;
 pub mod datapath;
+pub mod errand;
 pub mod netlink;
 pub mod port;
 pub mod scripts;

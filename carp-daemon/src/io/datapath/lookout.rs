@@ -6,16 +6,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
-
-use tokio::sync::mpsc;
 
 use super::egress;
+use crate::io::errand::Errands;
 use crate::io::netlink::Requests;
 use crate::sys;
-
-/// It makes a few system calls; with locked memory its whole stack is resident.
-const STACK: usize = 128 * 1024;
 
 /// A program, and where it should be.
 #[derive(Debug)]
@@ -56,18 +51,16 @@ impl Sight {
 /// One look at a time. Nobody is woken when everything is in its place.
 #[derive(Debug)]
 pub struct Lookout {
-    thread: Option<JoinHandle<()>>,
-    suspicion: mpsc::UnboundedSender<()>,
-    suspicions: mpsc::UnboundedReceiver<()>,
+    errands: Errands<()>,
+    /// There was no thread to be had for the last look.
+    is_blind: bool,
 }
 
 impl Default for Lookout {
     fn default() -> Self {
-        let (suspicion, suspicions) = mpsc::unbounded_channel();
         Self {
-            thread: None,
-            suspicion,
-            suspicions,
+            errands: Errands::new("carpd-lookout"),
+            is_blind: false,
         }
     }
 }
@@ -75,33 +68,19 @@ impl Default for Lookout {
 impl Lookout {
     /// Begins to look, unless an earlier look still waits for the kernel.
     pub fn begin(&mut self, sights: Vec<Sight>) {
-        let is_looking = self
-            .thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished());
-        if is_looking || sights.is_empty() {
+        if self.errands.is_working() || sights.is_empty() {
             return;
         }
-        let suspicion = self.suspicion.clone();
-        let thread = thread::Builder::new()
-            .name("carpd-lookout".to_owned())
-            .stack_size(STACK)
-            .spawn(move || {
-                if is_any_lost(&sights) {
-                    // Nobody waits for it where the engine has ended.
-                    let _ = suspicion.send(());
-                }
-            });
-        if thread.is_err() {
-            // No thread is to be had: the engine has to look.
-            let _ = self.suspicion.send(());
-        }
-        self.thread = thread.ok();
+        let look = move || is_any_lost(&sights).then_some(());
+        self.is_blind = self.errands.begin(look).is_err();
     }
 
-    /// A look found something gone.
+    /// Ready when a look found something gone, or could not be taken: the engine has to look itself then.
     pub fn poll_suspicion(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.suspicions.poll_recv(context).map(|_| ())
+        if std::mem::take(&mut self.is_blind) {
+            return Poll::Ready(());
+        }
+        self.errands.poll_outcome(context).map(drop)
     }
 }
 

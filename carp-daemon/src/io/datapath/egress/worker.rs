@@ -7,19 +7,15 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Cover;
 use super::set::{is_attached, unlink};
 use crate::io::clock;
+use crate::io::errand::Errands;
 use crate::sys;
-
-/// It makes a few system calls and may log; with locked memory its whole stack is resident.
-const STACK: usize = 128 * 1024;
 
 /// An interface to be covered.
 #[derive(Debug)]
@@ -41,29 +37,24 @@ pub struct Outcome {
 /// One interface at a time.
 #[derive(Debug)]
 pub struct Worker {
-    thread: Option<JoinHandle<()>>,
-    /// An outcome was not fetched yet.
-    is_busy: bool,
-    outcome: mpsc::UnboundedSender<Outcome>,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    errands: Errands<Outcome>,
+    /// The interface that was begun last.
+    ifindex: u32,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        let (outcome, outcomes) = mpsc::unbounded_channel();
         Self {
-            thread: None,
-            is_busy: false,
-            outcome,
-            outcomes,
+            errands: Errands::new("carpd-egress"),
+            ifindex: 0,
         }
     }
 }
 
 impl Worker {
     /// Whether it has to finish first.
-    pub const fn is_busy(&self) -> bool {
-        self.is_busy
+    pub fn is_busy(&self) -> bool {
+        self.errands.is_busy()
     }
 
     /// Begins with an interface.
@@ -71,35 +62,23 @@ impl Worker {
     /// # Errors
     /// No thread is to be had.
     pub fn begin(&mut self, job: Job) -> io::Result<()> {
-        let sender = self.outcome.clone();
-        let thread = thread::Builder::new()
-            .name("carpd-egress".to_owned())
-            .stack_size(STACK)
-            .spawn(move || {
-                // Nobody waits for it where the engine has ended.
-                let _ = sender.send(job.run());
-            })?;
-        self.thread = Some(thread);
-        self.is_busy = true;
-        Ok(())
+        self.ifindex = job.ifindex;
+        self.errands.begin(move || Some(job.run()))
     }
 
     /// What became of the interface.
     pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        // We hold a sender, so the channel is open.
-        let Some(outcome) = ready!(self.outcomes.poll_recv(context)) else {
-            return Poll::Pending;
-        };
-        self.is_busy = false;
-        Poll::Ready(outcome)
+        let outcome = ready!(self.errands.poll_outcome(context));
+        Poll::Ready(outcome.unwrap_or_else(|panicked| Outcome {
+            ifindex: self.ifindex,
+            attached: Err(io::Error::other(panicked)),
+            took: Duration::ZERO,
+        }))
     }
 
     /// Waits until nothing is under way.
-    pub fn finish(self) {
-        if let Some(thread) = self.thread {
-            // Its panic has been printed.
-            let _ = thread.join();
-        }
+    pub fn finish(mut self) {
+        self.errands.finish();
     }
 }
 

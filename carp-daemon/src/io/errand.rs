@@ -1,0 +1,307 @@
+//! A thread that runs errands for the event loop: work that may wait for the kernel or for a disk.
+//!
+//! Some calls wait for a lock of the whole machine (rtnl), for every processor or for a file system, for seconds at worst,
+//! and a MASTER has to go on advertising meanwhile. The event loop hands such a call to [`Errands`] and fetches its outcome
+//! in a later turn. Errands of one `Errands` run one after the other, in the order in which they were begun.
+//!
+//! The thread starts with the first errand and ends when it has nothing left to do, so an idle carpd has none. It inherits
+//! the capabilities that the event loop has at that moment.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+/// Bytes of stack. An errand makes a few system calls and may log; with locked memory the whole stack is resident.
+const STACK: usize = 128 * 1024;
+
+/// Errands that may wait for their turn. More would only collect memory while the kernel or the disk stands still.
+const WAITING_MAX: usize = 8192;
+
+/// An errand panicked. A log line has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the thread panicked")]
+pub struct Panicked;
+
+/// Runs errands in one thread, and keeps the outcomes of type `T` that the event loop has not fetched yet.
+pub struct Errands<T> {
+    /// Name of the thread.
+    name: &'static str,
+    /// How long the thread waits for another errand before it ends.
+    linger: Duration,
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+    outcome: mpsc::UnboundedSender<Result<T, Panicked>>,
+    outcomes: mpsc::UnboundedReceiver<Result<T, Panicked>>,
+}
+
+/// What the event loop and the thread share.
+#[derive(Default)]
+struct Desk {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    is_running: bool,
+    has_thread: bool,
+    is_closing: bool,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl<T: Send + 'static> Errands<T> {
+    /// Nothing to do yet. The thread gets this name, of which the kernel shows 15 bytes.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self::with_linger(name, Duration::ZERO)
+    }
+
+    /// The same, with a thread that waits so long for another errand before it ends. Starting a thread takes longer than
+    /// many a short errand.
+    #[must_use]
+    pub fn with_linger(name: &'static str, linger: Duration) -> Self {
+        let (outcome, outcomes) = mpsc::unbounded_channel();
+        Self {
+            name,
+            linger,
+            desk: Arc::default(),
+            thread: None,
+            outcome,
+            outcomes,
+        }
+    }
+
+    /// Begins an errand, or lets it wait for those before it. An outcome wakes the event loop; `None` wakes nobody.
+    ///
+    /// # Errors
+    /// No thread could be started, or (`WouldBlock`) too many errands wait already. The errand will not run then.
+    pub fn begin(&mut self, errand: impl FnOnce() -> Option<T> + Send + 'static) -> io::Result<()> {
+        let (name, outcome) = (self.name, self.outcome.clone());
+        let job = move || match catch_unwind(AssertUnwindSafe(errand)) {
+            Ok(None) => {}
+            // Nobody fetches it where the engine has ended.
+            Ok(Some(value)) => drop(outcome.send(Ok(value))),
+            Err(panic) => {
+                error!(
+                    "thread {name} panicked, going on without what it did: {}",
+                    message(&*panic)
+                );
+                let _ = outcome.send(Err(Panicked));
+            }
+        };
+        let mut state = self.desk.lock();
+        if state.waiting.len() >= WAITING_MAX {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        state.waiting.push_back(Box::new(job));
+        if state.has_thread {
+            self.desk.changed.notify_one();
+            return Ok(());
+        }
+        let (desk, linger) = (Arc::clone(&self.desk), self.linger);
+        let started = thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK)
+            .spawn(move || desk.work(linger));
+        match started {
+            Ok(thread) => {
+                state.has_thread = true;
+                self.thread = Some(thread);
+                Ok(())
+            }
+            Err(error) => {
+                state.waiting.pop_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether an errand waits or runs, or its outcome was not fetched yet.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        // In this order: an errand leaves its outcome before it ends.
+        self.is_working() || !self.outcomes.is_empty()
+    }
+
+    /// Whether an errand waits or runs.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        let state = self.desk.lock();
+        state.is_running || !state.waiting.is_empty()
+    }
+
+    /// Ready with the next outcome.
+    pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Panicked>> {
+        match ready!(self.outcomes.poll_recv(context)) {
+            Some(outcome) => Poll::Ready(outcome),
+            // Never: we hold a sender, so the channel is open.
+            None => Poll::Pending,
+        }
+    }
+
+    /// Returns the next outcome, if there is one already.
+    pub fn take_outcome(&mut self) -> Option<Result<T, Panicked>> {
+        self.outcomes.try_recv().ok()
+    }
+
+    /// Waits until every errand that was begun has ended, and the thread with it.
+    pub fn finish(&mut self) {
+        self.desk.lock().is_closing = true;
+        self.desk.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // Errands that panic are caught, so it always returns.
+            let _ = thread.join();
+        }
+        self.desk.lock().is_closing = false;
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No errand runs under this lock, and what does leaves the state whole at every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out errands until there is none left.
+    fn work(&self, linger: Duration) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.waiting.pop_front() {
+                state.is_running = true;
+                drop(state);
+                job();
+                state = self.lock();
+                state.is_running = false;
+                continue;
+            }
+            let is_idle = |state: &mut State| state.waiting.is_empty() && !state.is_closing;
+            let waited = self.changed.wait_timeout_while(state, linger, is_idle);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.waiting.is_empty() {
+                state.has_thread = false;
+                return;
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+impl<T> Debug for Errands<T> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Errands")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::task::Waker;
+
+    use super::*;
+
+    /// More than any errand of these tests takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// An errand that waits for the test, and what lets it go on.
+    fn held() -> (impl FnOnce() -> Option<u32> + Send + 'static, Sender<u32>) {
+        let (release, released): (Sender<u32>, Receiver<u32>) = channel();
+        (move || released.recv().ok(), release)
+    }
+
+    #[test]
+    fn errands_run_in_their_order_and_nobody_waits_for_them() {
+        let mut errands = Errands::new("test");
+        assert!(!errands.is_busy());
+        let (first, release) = held();
+        errands.begin(first).unwrap();
+        errands.begin(|| Some(2)).unwrap();
+        assert!(errands.is_busy() && errands.take_outcome().is_none());
+        release.send(1).unwrap();
+        errands.finish();
+        // Not fetched yet.
+        assert!(errands.is_busy() && !errands.is_working());
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(errands.poll_outcome(&mut context), Poll::Ready(Ok(1)));
+        assert_eq!(errands.take_outcome(), Some(Ok(2)));
+        assert!(errands.poll_outcome(&mut context).is_pending());
+        assert!(!errands.is_busy());
+    }
+
+    #[test]
+    fn an_errand_without_an_outcome_leaves_nothing_to_fetch() {
+        let mut errands: Errands<u32> = Errands::new("test");
+        errands.begin(|| None).unwrap();
+        errands.finish();
+        assert!(!errands.is_busy() && errands.take_outcome().is_none());
+    }
+
+    #[test]
+    fn a_panic_is_an_outcome_and_the_next_errand_runs() {
+        let mut errands = Errands::new("test");
+        for linger in [Duration::ZERO, LONG] {
+            errands.linger = linger;
+            errands.begin(|| panic!("on purpose")).unwrap();
+            errands.begin(|| Some(2)).unwrap();
+            errands.finish();
+            assert_eq!(errands.take_outcome(), Some(Err(Panicked)));
+            assert_eq!(errands.take_outcome(), Some(Ok(2)));
+        }
+    }
+
+    #[test]
+    fn a_lingering_thread_serves_the_next_errand_and_ends_when_asked_to() {
+        let mut errands = Errands::with_linger("test", LONG);
+        let mut threads = Vec::new();
+        for _ in 0..2 {
+            errands.begin(|| Some(thread::current().id())).unwrap();
+            while errands.is_working() {
+                thread::yield_now();
+            }
+            threads.push(errands.take_outcome().unwrap().unwrap());
+        }
+        assert_eq!(threads[0], threads[1]);
+        errands.finish();
+        assert!(!errands.desk.lock().has_thread);
+        errands.begin(|| None).unwrap();
+        errands.finish();
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut errands = Errands::new("test");
+        let (first, release) = held();
+        errands.begin(first).unwrap();
+        while !errands.desk.lock().is_running {
+            thread::yield_now();
+        }
+        for _ in 0..WAITING_MAX {
+            errands.begin(|| None).unwrap();
+        }
+        let refused = errands.begin(|| None).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        release.send(1).unwrap();
+        errands.finish();
+        errands.begin(|| None).unwrap();
+    }
+}
