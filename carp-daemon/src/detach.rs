@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carp_common::shared::EGRESS_PROGRAM;
+use carp_common::abi::layout::EGRESS_PROGRAM;
 
 use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
 use crate::io::netlink::Requests;

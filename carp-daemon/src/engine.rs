@@ -59,9 +59,9 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use carp_common::abi::layout::{AdvertisementEvent, VhostKey};
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Input, Origin};
-use carp_common::shared::{AdvertisementEvent, VhostKey};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tokio::sync::mpsc;

@@ -1,5 +1,5 @@
-//! The kernel side of carpd: an entry point over `carp_common::classify`, which judges frames, and `carp_common::guard`,
-//! which judges advertisements.
+//! The kernel side of carpd: an entry point for each hook over `carp_common::abi::classify`, which judges frames, and
+//! `carp_common::abi::admission`, which judges advertisements.
 //!
 //! Built by `cargo xtask build-ebpf` for `bpfel-unknown-none`, with `-Ctarget-cpu=v3` (32-bit instructions, kernel 5.1),
 //! `-Cdebuginfo=2 -Clink-arg=--btf` (map and program types) and `-Zbuild-std=core`.
@@ -17,9 +17,8 @@ mod refuse;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use carp_common::classify::{Carried, Frame, Ingress, Place, Rejection, Verdict, spoken_address};
-use carp_common::guard::Repetition;
-use carp_common::shared::Counter;
+use carp_common::abi::classify::{Carried, Frame, Ingress, Place, Verdict, spoken_address};
+use carp_common::abi::counters::Counter;
 use carp_common::units::Family;
 
 use packet::{NetworkPacket, Packet, Skb};
@@ -169,10 +168,10 @@ fn handle_many_tags(carried: Carried, sight: &impl Frame) -> Fate {
     Fate::Pass
 }
 
-/// Lets the guard judge a well-formed advertisement, unless it is from our own address, and hands it to the daemon; how
+/// Judges a well-formed advertisement, unless it is from our own address, and hands it to the daemon; how
 /// that went. `None` never happens.
 #[inline(always)]
-fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter, Rejection>> {
+fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter, Counter>> {
     let scratch = maps::scratch()?;
     scratch.slot = place.slot;
     place.describe(frame, &mut scratch.event)?;
@@ -184,9 +183,9 @@ fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter,
     if !believable {
         let shown = history.takes_sample(now_ns) && maps::report(event);
         return Some(Err(match (shown, own) {
-            (true, _) => Rejection::Suspect,
-            (false, true) => Rejection::OwnSource,
-            (false, false) => Rejection::BadAuthentication,
+            (true, _) => Counter::SuspectsDelivered,
+            (false, true) => Counter::DroppedOwnSource,
+            (false, false) => Counter::DroppedBadAuthentication,
         }));
     }
     Some(match history.judge(&event.payload, now_ns) {
@@ -194,15 +193,14 @@ fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter,
             true => Counter::Delivered,
             false => Counter::DatapathEventsLost,
         }),
-        Err(Repetition::Duplicate) => Err(Rejection::Duplicate),
-        Err(Repetition::RateLimited) => Err(Rejection::RateLimited),
+        Err(reason) => Err(reason),
     })
 }
 
 /// Drops what the daemon would not hear.
 #[inline(always)]
-fn refuse(place: &Place, reason: Rejection) -> Fate {
-    match carpd_refuse(reason.counter().index(), place.alive_until_ns) {
+fn refuse(place: &Place, reason: Counter) -> Fate {
+    match carpd_refuse(reason.index(), place.alive_until_ns) {
         0 => Fate::Pass,
         _ => Fate::Drop,
     }

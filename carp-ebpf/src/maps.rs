@@ -1,15 +1,17 @@
-//! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::shared`.
+//! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::abi::layout`.
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use carp_common::classify::Claim;
-use carp_common::guard::{History, is_authentic};
-use carp_common::shared::{
-    AdvertisementEvent, Counter, FENCE_ENTRIES_MAX, FenceKey, FenceValue, KernelKeys,
-    VHOST_CONFIGURED, VhostKey, VhostValue,
+use carp_common::abi::admission::History;
+use carp_common::abi::classify::Claim;
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::{KernelKeys, is_authentic};
+use carp_common::abi::layout::{
+    AdvertisementEvent, FENCE_ENTRIES_MAX, FenceKey, FenceValue, VHOST_CONFIGURED, VhostKey,
+    VhostValue,
 };
 
 /// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_NET;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use carp_common::classify::Frame;
+use carp_common::abi::classify::Frame;
 
 /// The directly readable part of a frame. For XDP that is all of it up to about a page, or the first buffer of a jumbo
 /// frame; every header that the classifier asks for is in it.

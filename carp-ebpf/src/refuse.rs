@@ -1,7 +1,8 @@
 //! What becomes of an advertisement that the daemon should not hear.
 
 use aya_log_ebpf::debug;
-use carp_common::shared::Counter;
+use carp_common::abi::counters::Counter;
+use carp_common::for_each_counter;
 
 use crate::maps;
 
@@ -50,7 +51,11 @@ fn explain(counter: u32) {
     let key = &scratch.event.key;
     let source = scratch.event.source;
     macro_rules! say {
-        ($($counter:ident $name:literal)*) => {$(
+        (
+            $received:ident $_received:tt
+            dropped { $(($counter:ident, $name:literal, $help:literal))* }
+            $($group:ident $_group:tt)*
+        ) => {$(
             if counter == Counter::$counter.index() {
                 debug!(
                     (),
@@ -64,14 +69,5 @@ fn explain(counter: u32) {
             }
         )*};
     }
-    say! {
-        DroppedWrongTtl "dropped-wrong-ttl"
-        DroppedShortPacket "dropped-short-packet"
-        DroppedBadChecksum "dropped-bad-checksum"
-        DroppedBadVersion "dropped-bad-version"
-        DroppedOwnSource "dropped-own-source"
-        DroppedBadAuthentication "dropped-bad-authentication"
-        DroppedDuplicate "dropped-duplicate"
-        DroppedRateLimited "dropped-rate-limited"
-    }
+    for_each_counter!(say);
 }

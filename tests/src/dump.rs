@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
+use carp_common::abi::counters::Counter;
 use carp_common::proto::Counters;
-use carp_common::shared::Counter;
 
 /// Those that the engine counts itself.
 const ENGINE_COUNTERS: [&str; 3] = ["addresses-restored", "arp-conflicts", "event-loop-stalls"];

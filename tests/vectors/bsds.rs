@@ -4,9 +4,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::classify::{Ingress, Verdict, classify};
+use carp_common::abi::classify::{Ingress, Verdict, classify};
+use carp_common::abi::layout::{FAMILY_INET, VhostKey, VhostValue};
 use carp_common::proto::{AddressSet, Authenticator, Key};
-use carp_common::shared::{FAMILY_INET, VhostKey, VhostValue};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::classify::{Ingress, Verdict, classify};
+use carp_common::abi::classify::{Ingress, Verdict, classify};
+use carp_common::abi::layout::{AdvertisementEvent, FAMILY_INET, VhostKey, VhostValue};
 use carp_common::proto::{AddressSet, Authenticator, Key};
-use carp_common::shared::{AdvertisementEvent, FAMILY_INET, VhostKey, VhostValue};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 use carp_common::wire::arp::gratuitous_frame;

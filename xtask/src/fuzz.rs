@@ -18,7 +18,7 @@ use crate::{build_ebpf, setup};
     after_help = "Examples:\n  cargo xtask fuzz --seconds 600\n  cargo xtask fuzz virtual_host"
 )]
 pub struct Args {
-    /// Only this one (wire, classify, guard, virtual_host, cli, netlink)
+    /// Only this one (wire, classify, admission, virtual_host, cli, netlink)
     pub target: Option<String>,
 
     /// How long for each; 0 tries the corpus and stops

@@ -16,7 +16,7 @@ const MAX_LINES: usize = 600;
 
 /// The only files that may hold unsafe code, and why they must.
 const UNSAFE_FILES: [&str; 5] = [
-    "carp-common/src/shared.rs",            // Pod, for aya
+    "carp-common/src/abi/layout.rs",        // Pod, for aya
     "carp-daemon/src/sys.rs",               // raw system calls
     "carp-daemon/tests/xdp_program/bpf.rs", // calls of bpf(2) that aya does not have
     "carp-ebpf/src/maps.rs",                // kernel helpers

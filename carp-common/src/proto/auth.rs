@@ -6,7 +6,6 @@
 //! Source: OpenBSD `ip_carp.c` r1.370, `carp_hmac_prepare_ctx` and `carp_hmac_verify`; FreeBSD 14 `ip_carp.c`,
 //! `carp_hmac_prepare`.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -15,8 +14,7 @@ use sha1::Sha1;
 use zeroize::Zeroizing;
 
 use super::{AddressSet, Key};
-use crate::sha1::KernelKey;
-use crate::shared::KernelKeys;
+use crate::digest::PreparedDigest;
 use crate::units::{Profile, Vhid};
 use crate::wire::advertisement::DIGEST_LEN;
 
@@ -35,8 +33,8 @@ pub struct Authenticator {
     without_link_local: Option<Hmac<Sha1>>,
     /// Which of the two we send.
     sends_link_local: bool,
-    /// The same two for the kernel side, wiped when dropped.
-    kernel_keys: Box<Zeroizing<KernelKeys>>,
+    /// The same ones prepared for a kernel program, the one that we send first; wiped when dropped.
+    digests: Zeroizing<Vec<PreparedDigest>>,
 }
 
 impl Authenticator {
@@ -76,14 +74,14 @@ impl Authenticator {
                 .as_deref()
                 .map(|prefix| keyed(key, prefix)),
             sends_link_local,
-            kernel_keys: kernel_keys(key, &full, without_link_local.as_deref(), sends_link_local),
+            digests: prepared(key, &full, without_link_local.as_deref(), sends_link_local),
         }
     }
 
-    /// Every accepted form of the digest, ours first, as the kernel side takes them.
+    /// Every accepted form of the digest, ours first, prepared so that a counter finishes it.
     #[must_use]
-    pub fn kernel_keys(&self) -> &KernelKeys {
-        &self.kernel_keys
+    pub fn digests(&self) -> &[PreparedDigest] {
+        &self.digests
     }
 
     /// The digest we send with this counter, in the profile's form.
@@ -122,21 +120,21 @@ fn keyed(key: &Key, prefix: &[u8]) -> Hmac<Sha1> {
     state.chain_update(prefix)
 }
 
-fn kernel_keys(
+fn prepared(
     key: &Key,
     full: &[u8],
     without_link_local: Option<&[u8]>,
     sends_link_local: bool,
-) -> Box<Zeroizing<KernelKeys>> {
-    let mut keys = Box::new(Zeroizing::new(KernelKeys::NONE));
+) -> Zeroizing<Vec<PreparedDigest>> {
     let mut forms = [Some(full), without_link_local];
     if !sends_link_local {
         forms.reverse();
     }
-    for (slot, prefix) in keys.0.iter_mut().zip(forms.into_iter().flatten()) {
-        *slot = KernelKey::new(key.as_bytes(), prefix);
-    }
-    keys
+    // All of the room at once: what a vector outgrows is not wiped.
+    let mut digests = Zeroizing::new(Vec::with_capacity(forms.len()));
+    let forms = forms.into_iter().flatten();
+    digests.extend(forms.map(|prefix| PreparedDigest::new(key.as_bytes(), prefix)));
+    digests
 }
 
 fn over(state: &Hmac<Sha1>, counter: u64) -> Hmac<Sha1> {
@@ -214,21 +212,24 @@ mod tests {
     }
 
     #[test]
-    fn kernel_keys_accept_what_we_accept_and_our_own_form_first() {
-        use crate::wire::advertisement::HEADER_LEN;
-
-        for addresses in [&["192.0.2.1"][..], &["192.0.2.1", "fe80::1", "2001:db8::1"]] {
+    fn prepared_digests_are_those_that_we_accept_and_our_own_form_comes_first() {
+        let counter = 0x0102_0304_0506_0708_u64;
+        let ours = |addresses, profile| authenticator(addresses, profile);
+        for (addresses, forms) in [
+            (&["192.0.2.1"][..], 1),
+            (&["192.0.2.1", "fe80::1", "2001:db8::1"], 2),
+        ] {
             for profile in [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd] {
-                let ours = authenticator(addresses, profile);
-                let counter = 0x0102_0304_0506_0708_u64;
-                assert!(ours.kernel_keys().0[0].verify(counter.to_be_bytes(), &ours.sign(counter)));
+                let receiver = ours(addresses, profile);
+                assert_eq!(receiver.digests().len(), forms);
+                let accepts = |form: usize, sender: Profile| {
+                    let digest = ours(addresses, sender).sign(counter);
+                    assert!(receiver.verify(counter, &digest));
+                    receiver.digests()[form].verify(counter.to_be_bytes(), &digest)
+                };
+                assert!(accepts(0, profile));
                 for sender in [Profile::FreeBsd, Profile::OpenBsd] {
-                    let mut payload = [0; HEADER_LEN];
-                    payload[8..16].copy_from_slice(&counter.to_be_bytes());
-                    payload[16..].copy_from_slice(&authenticator(addresses, sender).sign(counter));
-                    assert!(crate::guard::is_authentic(ours.kernel_keys(), &payload));
-                    payload[35] ^= 1;
-                    assert!(!crate::guard::is_authentic(ours.kernel_keys(), &payload));
+                    assert!((0..forms).any(|form| accepts(form, sender)));
                 }
             }
         }

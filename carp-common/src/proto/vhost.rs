@@ -30,7 +30,7 @@ use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
 };
-use crate::shared::KernelKeys;
+use crate::digest::PreparedDigest;
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family, Priority, Profile, State};
 use challenge::{Answers, Doubtful};
@@ -265,10 +265,10 @@ impl VirtualHost {
         Priority { advbase, advskew }
     }
 
-    /// What the kernel side needs to tell authentic advertisements from others.
+    /// The digests that it accepts, for whatever tells authentic advertisements from others before it hears of them.
     #[must_use]
-    pub fn kernel_keys(&self) -> &KernelKeys {
-        self.authenticator.kernel_keys()
+    pub fn digests(&self) -> &[PreparedDigest] {
+        self.authenticator.digests()
     }
 
     /// What demotes us at present.

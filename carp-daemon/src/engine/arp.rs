@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use carp_common::abi::counters::Counter;
 use carp_common::proto::rate_limit::RateLimit;
-use carp_common::shared::Counter;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::ether::MacAddress;

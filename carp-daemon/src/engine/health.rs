@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
+use carp_common::abi::layout::VhostKey;
 use carp_common::proto::Input;
 use carp_common::proto::rate_limit::RateLimit;
-use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 use tracing::{error, warn};
@@ -226,7 +226,7 @@ impl Engine {
         let configured = self.datapath.configure(
             key,
             served.endpoints(&self.interfaces[served.interface]),
-            served.machine.kernel_keys(),
+            served.machine.digests(),
             served.alive_until,
         );
         served.deaf = configured.is_err();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use carp_common::abi::counters::Counter;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Notice, Reason, Transition};
-use carp_common::shared::Counter;
 use carp_common::time::Instant;
 use carp_common::units::Profile;
 use tracing::{error, info, warn};

@@ -6,8 +6,8 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
+use carp_common::abi::counters::Counter;
 use carp_common::proto::{Command, Input, LinkState, Reason, Transition};
-use carp_common::shared::Counter;
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tracing::{error, info, warn};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use carp_common::abi::layout::VhostKey;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{LinkState, VirtualHost};
-use carp_common::shared::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::State;
 use zeroize::Zeroize as _;

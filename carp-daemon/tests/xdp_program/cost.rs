@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use carp_common::shared::{FENCE_ALL_GLOBAL, KernelKeys};
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::FENCE_ALL_GLOBAL;
 use carp_common::wire::advertisement::Advertisement;
 use carp_common::wire::arp::Operation;
 
@@ -53,7 +54,7 @@ fn forged_advertisement_costs_at_most_the_two_hashes() {
 /// What a group without IPv6 link-local addresses accepts.
 fn one_form() -> KernelKeys {
     let mut keys = KernelKeys::NONE;
-    keys.0[0] = authenticator(VHID, &ADDRESSES).kernel_keys().0[0];
+    keys.0[0] = authenticator(VHID, &ADDRESSES).digests()[0];
     keys
 }
 
@@ -183,7 +184,7 @@ fn prices() {
         let mut passing = Vec::new();
         let mut ours = vec![Vec::new(); frames.len()];
         let (mut single_form, mut first) = (Vec::new(), Vec::new());
-        let two_forms = *authenticator(VHID, &ADDRESSES).kernel_keys();
+        let two_forms = KernelKeys::new(authenticator(VHID, &ADDRESSES).digests());
         for _ in 0..rounds {
             let alone = cost(trivial.as_fd(), hook, &tcp(), Fate::Pass);
             passing.push(alone);

@@ -8,12 +8,14 @@ use aya::programs::{
     ProgramError, ProgramFd, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
 };
 use aya::{Ebpf, EbpfLoader};
-use carp_common::classify::widen;
-use carp_common::guard::History;
-use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, EGRESS_PROGRAM, FENCE_MAP,
-    FenceKey, FenceValue, HISTORY_MAP, KEYS_MAP, KernelKeys, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP,
-    VhostKey, VhostValue, XDP_PROGRAM,
+use carp_common::abi::admission::History;
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::widen;
+use carp_common::abi::layout::{
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, EGRESS_PROGRAM, FENCE_MAP, FenceKey,
+    FenceValue, HISTORY_MAP, KEYS_MAP, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
+    XDP_PROGRAM,
 };
 use carp_common::units::{Family, Vhid};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -116,7 +118,8 @@ impl Datapath {
         let mut keys: Array<_, KernelKeys> = take(&mut program, KEYS_MAP);
         for (slot, (key, group)) in (0..).zip(configured(ifindex)) {
             let accepted = authenticator(key.vhid, &ADDRESSES);
-            keys.set(slot, accepted.kernel_keys(), 0).unwrap();
+            keys.set(slot, KernelKeys::new(accepted.digests()), 0)
+                .unwrap();
             vhosts.insert(key, VhostValue::new(group, slot), 0).unwrap();
         }
         match hook {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use carp_common::shared::{FENCE_ALL_GLOBAL, FenceKey, FenceValue};
+use carp_common::abi::layout::{FENCE_ALL_GLOBAL, FenceKey, FenceValue};
 use carp_common::wire::arp::Operation;
 
 use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};

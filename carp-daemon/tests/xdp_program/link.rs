@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use carp_common::shared::{AdvertisementEvent, TCX_PROGRAM};
+use carp_common::abi::layout::{AdvertisementEvent, TCX_PROGRAM};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::bpf::FrameSocket;

@@ -7,7 +7,7 @@
 //! | Module | What it tries |
 //! |---|---|
 //! | [`verdicts`] | what becomes of a frame, and what the daemon hears of it |
-//! | [`guard`] | authentic or dropped, each once, and not too many |
+//! | [`admission`] | authentic or dropped, each once, and not too many |
 //! | [`fence`] | what a host without a living daemon no longer hears |
 //! | [`link`] | tcx on a real link: tags that the kernel took out, headers outside of the linear part |
 //! | [`cost`] | what a frame costs |
@@ -15,18 +15,18 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod admission;
 mod bpf;
 mod cost;
 mod datapath;
 mod fence;
 mod frames;
-mod guard;
 mod link;
 mod verdicts;
 
 use std::time::Duration;
 
-use carp_common::shared::{DEBUG_GLOBAL, FENCE_ALL_GLOBAL};
+use carp_common::abi::layout::{DEBUG_GLOBAL, FENCE_ALL_GLOBAL};
 
 use datapath::{Datapath, HOOKS, Hook};
 

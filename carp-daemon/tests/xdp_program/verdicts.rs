@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use aya::maps::{MapData, RingBuf};
-use carp_common::classify::widen;
-use carp_common::shared::{AdvertisementEvent, Counter, DEBUG_GLOBAL, VhostKey};
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::widen;
+use carp_common::abi::layout::{AdvertisementEvent, DEBUG_GLOBAL, VhostKey};
 use carp_common::units::{Family, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 

@@ -5,12 +5,11 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 
-use carp_common::classify::{
-    Carried, Claim, Ingress, Rejection, Verdict, classify, spoken_address, widen,
-};
-use carp_common::guard;
+use carp_common::abi::classify::{Carried, Claim, Ingress, Verdict, classify, spoken_address};
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::{KernelKeys, is_authentic};
+use carp_common::abi::layout::{FenceKey, VhostKey, VhostValue, widen};
 use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
-use carp_common::shared::{Counter, FenceKey, VhostKey, VhostValue};
 use carp_common::units::{Family, Vhid};
 use carp_common::wire::advertisement::{Advertisement, DropReason, HEADER_LEN};
 use carp_common::wire::arp::{Arp, Operation};
@@ -221,7 +220,7 @@ impl Setting {
     }
 
     /// The rules: nothing for what is to pass, else whether it is whole.
-    fn expected(&self, frame: &[u8], group: &[u8; 16]) -> Option<Result<(), Rejection>> {
+    fn expected(&self, frame: &[u8], group: &[u8; 16]) -> Option<Result<(), Counter>> {
         let packet = self.unwrap(frame)?;
         let (start, said) = packet.payload()?;
         let payload = packet.bytes.get(start..).filter(|rest| rest.len() >= 4)?;
@@ -240,13 +239,13 @@ impl Setting {
             return None;
         }
         Some(if packet.ttl() != 255 {
-            Err(Rejection::WrongTtl)
+            Err(Counter::DroppedWrongTtl)
         } else {
             match Advertisement::parse(payload) {
                 Ok(_) => Ok(()),
-                Err(DropReason::ShortPacket) => Err(Rejection::ShortPacket),
-                Err(DropReason::BadChecksum) => Err(Rejection::BadChecksum),
-                Err(DropReason::BadVersion) => Err(Rejection::BadVersion),
+                Err(DropReason::ShortPacket) => Err(Counter::DroppedShortPacket),
+                Err(DropReason::BadChecksum) => Err(Counter::DroppedBadChecksum),
+                Err(DropReason::BadVersion) => Err(Counter::DroppedBadVersion),
                 Err(reason @ (DropReason::BadAuthLen | DropReason::BadVhid)) => {
                     panic!("{reason:?} was excluded before")
                 }
@@ -329,7 +328,7 @@ impl Setting {
                 assert_eq!(advertisement.vhid.get(), event.key.vhid);
                 let ours = self.authenticator(0);
                 assert_eq!(
-                    guard::is_authentic(ours.kernel_keys(), &event.payload),
+                    is_authentic(&KernelKeys::new(ours.digests()), &event.payload),
                     ours.verify(advertisement.counter, &advertisement.digest)
                 );
             }

@@ -8,14 +8,14 @@
 //! |---|---|
 //! | [`wire`] | the parsers of CARP, Ethernet, IP and ARP, and of the ring buffer's records |
 //! | [`classify`] | the frame classifier, with a configuration and a link that are part of the input |
-//! | [`guard`] | the kernel side's HMAC beside the `hmac` crate, and what it lets the daemon hear |
+//! | [`admission`] | the kernel side's HMAC beside the `hmac` crate, and what it lets the daemon hear |
 //! | [`virtual_host`] | the protocol core: a configuration and a sequence of inputs with times |
 //! | [`cli`] | the command line with password file and file of virtual hosts |
 //! | [`netlink`] | datagrams from rtnetlink |
 
+pub mod admission;
 pub mod classify;
 pub mod cli;
-pub mod guard;
 pub mod netlink;
 pub mod virtual_host;
 pub mod wire;
@@ -27,7 +27,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: [Target; 6] = [
     ("wire", wire::target),
     ("classify", classify::target),
-    ("guard", guard::target),
+    ("admission", admission::target),
     ("virtual_host", virtual_host::target),
     ("cli", cli::target),
     ("netlink", netlink::target),

@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use carp_common::shared::{AdvertisementEvent, FAMILY_INET6};
+use carp_common::abi::layout::{AdvertisementEvent, FAMILY_INET6};
 use carp_common::units::Profile;
 use carp_common::wire::advertisement::{self, Advertisement, DropReason, HEADER_LEN};
 use carp_common::wire::arp::{self, Arp, Operation};

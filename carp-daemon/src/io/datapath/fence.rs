@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData};
-use carp_common::shared::{FENCE_ENTRIES_MAX, FENCE_MAP, FenceKey, FenceValue};
+use carp_common::abi::layout::{FENCE_ENTRIES_MAX, FENCE_MAP, FenceKey, FenceValue};
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use tracing::{debug, warn};

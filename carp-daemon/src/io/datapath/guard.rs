@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
-use carp_common::classify::widen;
-use carp_common::guard::History;
-use carp_common::shared::{HISTORY_MAP, KEYS_MAP, KernelKeys, VHOSTS_MAP, VhostKey, VhostValue};
+use carp_common::abi::admission::History;
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::widen;
+use carp_common::abi::layout::{HISTORY_MAP, KEYS_MAP, VHOSTS_MAP, VhostKey, VhostValue};
 use carp_common::time::Instant;
 
 use super::error::{Error, errno, map_error};

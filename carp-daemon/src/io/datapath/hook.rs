@@ -11,7 +11,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{
     LinkOrder, MultiProgLink as _, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs,
 };
-use carp_common::shared::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
+use carp_common::abi::layout::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
 use tracing::{debug, info};
 
 use super::error::{Error, errno, refused};

@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use carp_common::shared::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, Counter, DEBUG_GLOBAL, FENCE_ALL_GLOBAL,
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::{
+    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, DEBUG_GLOBAL, FENCE_ALL_GLOBAL,
     FENCE_MAP, HISTORY_MAP, KEYS_MAP, SUSPECTS_MAP, VHOSTS_MAP,
 };
 use carp_common::time::Instant;

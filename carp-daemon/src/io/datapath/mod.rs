@@ -37,9 +37,13 @@ use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
-use carp_common::shared::{AdvertisementEvent, Counter, KernelKeys, VhostKey, VhostValue};
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::{AdvertisementEvent, VhostKey, VhostValue};
+use carp_common::digest::PreparedDigest;
 use carp_common::time::Instant;
 use tracing::debug;
+use zeroize::Zeroizing;
 
 pub use self::attached::programs as attached_programs;
 pub use self::bpffs::Survival;
@@ -288,7 +292,7 @@ impl Datapath {
         self.rungs.get(&ifindex).copied()
     }
 
-    /// From now on advertisements for `key`, between `endpoints`, are delivered; in the kernel only what `keys` accept.
+    /// From now on advertisements for `key`, between `endpoints`, are delivered; in the kernel only what `digests` accept.
     ///
     /// # Errors
     /// What the kernel answers, E2BIG when its map is full.
@@ -296,13 +300,16 @@ impl Datapath {
         &mut self,
         key: VhostKey,
         endpoints: Endpoints,
-        keys: &KernelKeys,
+        digests: &[PreparedDigest],
         alive_until: Instant,
     ) -> Result<(), error::Error> {
         // The sockets go when we go, and need no keys.
         self.vhosts.insert(key, endpoints.value(0));
         match &mut self.kernel {
-            Some(kernel) => kernel.guard().configure(key, endpoints, keys, alive_until),
+            Some(kernel) => {
+                let keys = Zeroizing::new(KernelKeys::new(digests));
+                kernel.guard().configure(key, endpoints, &keys, alive_until)
+            }
             None => Ok(()),
         }
     }

@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use carp_common::classify::{Ingress, Place, Rejection, Verdict, classify};
-use carp_common::guard::SAMPLE_INTERVAL_NS;
-use carp_common::shared::{Counter, VhostKey, VhostValue};
+use carp_common::abi::admission::SAMPLE_INTERVAL_NS;
+use carp_common::abi::classify::{Ingress, Place, Verdict, classify};
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::{VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
 use nix::cmsg_space;
@@ -161,7 +162,7 @@ impl Receiver {
             }
             Verdict::Drop { place, reason } => {
                 self.count(received(place.family));
-                self.count(reason.counter());
+                self.count(reason);
                 explain(frame, &place, reason);
             }
             Verdict::Deliver {
@@ -176,7 +177,7 @@ impl Receiver {
                     }
                     Some(_) | None => {
                         self.count(Counter::DroppedOwnSource);
-                        explain(frame, &place, Rejection::OwnSource);
+                        explain(frame, &place, Counter::DroppedOwnSource);
                     }
                 }
             }
@@ -191,7 +192,7 @@ impl Receiver {
     }
 
     /// Whether it is time to show the daemon something from our own address; see
-    /// [`carp_common::guard::History::takes_sample`].
+    /// [`carp_common::abi::admission::History::takes_sample`].
     fn takes_sample(&mut self, key: VhostKey, arrival: Instant) -> bool {
         let next = self.next_samples.entry(key).or_insert(Instant::ZERO);
         let due = arrival >= *next;
@@ -282,7 +283,7 @@ struct Received {
 
 /// Says why an advertisement of ours was dropped: under the XDP program's name and in its words, which the logger shows
 /// only with debug, and few of them at a time.
-fn explain(frame: &[u8], place: &Place, reason: Rejection) {
+fn explain(frame: &[u8], place: &Place, reason: Counter) {
     let Some(source) = place.source(frame) else {
         return;
     };
@@ -291,7 +292,7 @@ fn explain(frame: &[u8], place: &Place, reason: Rejection) {
         Family::Inet => IpAddr::from([a, b, c, d]),
         Family::Inet6 => IpAddr::from(source),
     };
-    let (name, key) = (reason.counter().name(), &place.key);
+    let (name, key) = (reason.name(), &place.key);
     log::debug!(
         target: PROGRAM_TARGET,
         "{name} vhid {} ifindex {} vlan {} source {source}", key.vhid, key.ifindex, key.vlan

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::programs::links::PinnedLink;
-use carp_common::shared::EGRESS_PROGRAM;
+use carp_common::abi::layout::EGRESS_PROGRAM;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::{debug, warn};
 

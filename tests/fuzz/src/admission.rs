@@ -3,10 +3,11 @@
 //! Input: 30 bytes (key, counter, which bit to flip), then a prefix of any length that is authenticated, and read once
 //! more as a sequence of advertisements.
 
-use carp_common::guard::{History, Repetition, is_authentic};
+use carp_common::abi::admission::History;
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::{KernelKeys, is_authentic};
+use carp_common::digest::PreparedDigest;
 use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
-use carp_common::sha1::KernelKey;
-use carp_common::shared::KernelKeys;
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Vhid};
 use carp_common::wire::advertisement::{Advertisement, DIGEST_LEN, HEADER_LEN};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -37,11 +38,11 @@ fn one_key(key: &[u8; DIGEST_LEN], prefix: &[u8], counter: [u8; 8], flip: usize)
     mac.update(prefix);
     mac.update(&counter);
     let mut digest: [u8; DIGEST_LEN] = mac.finalize().into_bytes().into();
-    let ours = KernelKey::new(key, prefix);
+    let ours = PreparedDigest::new(key, prefix);
     assert!(ours.verify(counter, &digest));
     digest[flip / 8] ^= 1 << (flip % 8);
     assert!(!ours.verify(counter, &digest));
-    assert!(!KernelKey::UNUSED.verify(counter, &digest));
+    assert!(!PreparedDigest::UNUSED.verify(counter, &digest));
 }
 
 /// The keys of a group beside what the core accepts.
@@ -65,14 +66,14 @@ fn a_group(key: [u8; DIGEST_LEN], bytes: &[u8], counter: u64, flip: usize) {
         payload[8..16].copy_from_slice(&counter.to_be_bytes());
         payload[16..].copy_from_slice(&sender.sign(counter));
         for receiver in [&ours, &openbsd] {
-            assert!(is_authentic(receiver.kernel_keys(), &payload));
+            assert!(is_authentic(&KernelKeys::new(receiver.digests()), &payload));
             assert!(!is_authentic(&KernelKeys::NONE, &payload));
         }
         payload[16 + flip / 8] ^= 1 << (flip % 8);
         let digest = payload[16..].try_into().expect("20 bytes");
         for receiver in [&ours, &openbsd] {
             assert_eq!(
-                is_authentic(receiver.kernel_keys(), &payload),
+                is_authentic(&KernelKeys::new(receiver.digests()), &payload),
                 receiver.verify(counter, &digest)
             );
         }
@@ -130,15 +131,16 @@ fn history(bytes: &[u8]) {
                     admitted.push(now);
                 }
             }
-            Err(Repetition::Duplicate) => {
+            Err(Counter::DroppedDuplicate) => {
                 assert!(heard.iter().any(repeats), "a duplicate of nothing")
             }
-            Err(Repetition::RateLimited) => {
+            Err(Counter::DroppedRateLimited) => {
                 assert!(!rises, "a counter that rises is never limited")
             }
+            Err(other) => panic!("{other:?} is not for the history to say"),
         }
         // A duplicate does not count: the quarter begins with the one that it repeats.
-        if judged != Err(Repetition::Duplicate) {
+        if judged != Err(Counter::DroppedDuplicate) {
             heard.push((now, payload));
         }
         highest = highest.max(Some(counter));

@@ -5,14 +5,17 @@
 //! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
 //! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
 //! length, checksum, version. One of our own then: whether the source is the address that we send from. What comes after
-//! them, authentication first, is [`crate::guard`]'s.
+//! them, authentication first, is [`crate::abi::admission`]'s.
 //!
 //! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
 //! [`Carried::claimed_address`] says which; [`spoken_address`] says for which address a packet speaks that the host sends.
 //!
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
-use crate::shared::{AdvertisementEvent, Counter, FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue};
+use crate::abi::counters::Counter;
+use crate::abi::layout::{
+    AdvertisementEvent, FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue, widen,
+};
 use crate::units::Family;
 use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, TTL, VERSION_AND_TYPE};
 use crate::wire::checksum::{add_words, fold};
@@ -93,8 +96,8 @@ pub enum Verdict {
     Drop {
         /// Where it is.
         place: Place,
-        /// Why.
-        reason: Rejection,
+        /// Why: one of the `dropped-…` counters.
+        reason: Counter,
     },
     /// A well-formed advertisement for a configured virtual host; its HMAC is not checked yet.
     Deliver {
@@ -105,48 +108,6 @@ pub enum Verdict {
         /// Its source is [`VhostValue::own_source`], so it is no peer's: drop it, without a look at its digest.
         own: bool,
     },
-}
-
-/// Why an advertisement for a configured virtual host is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// TTL or hop limit other than 255: it was routed, so it is from another link.
-    WrongTtl,
-    /// The frame ends before the payload does.
-    ShortPacket,
-    /// The checksum over the 36 bytes does not hold.
-    BadChecksum,
-    /// Version other than 2, or type other than advertisement.
-    BadVersion,
-    /// From the address that this host sends from ([`Verdict::Deliver`] says so).
-    OwnSource,
-    /// No accepted digest matches. Like what follows, found by [`crate::guard`].
-    BadAuthentication,
-    /// One of these two, and the daemon was given it to warn of it; so it is the daemon that counts it as such.
-    Suspect,
-    /// The same as one before it, too soon.
-    Duplicate,
-    /// More authentic ones than anybody sends.
-    RateLimited,
-}
-
-impl Rejection {
-    /// Its counter.
-    #[inline(always)]
-    #[must_use]
-    pub const fn counter(self) -> Counter {
-        match self {
-            Self::WrongTtl => Counter::DroppedWrongTtl,
-            Self::ShortPacket => Counter::DroppedShortPacket,
-            Self::BadChecksum => Counter::DroppedBadChecksum,
-            Self::BadVersion => Counter::DroppedBadVersion,
-            Self::OwnSource => Counter::DroppedOwnSource,
-            Self::BadAuthentication => Counter::DroppedBadAuthentication,
-            Self::Suspect => Counter::SuspectsDelivered,
-            Self::Duplicate => Counter::DroppedDuplicate,
-            Self::RateLimited => Counter::DroppedRateLimited,
-        }
-    }
 }
 
 /// Whose an advertisement is and where it lies in its frame.
@@ -473,18 +434,18 @@ impl Packet {
 
     /// The checks of an advertisement that is positively ours, in OpenBSD's order.
     #[inline(always)]
-    fn check<F: Frame + ?Sized>(&self, frame: &F, payload_offset: usize) -> Result<(), Rejection> {
+    fn check<F: Frame + ?Sized>(&self, frame: &F, payload_offset: usize) -> Result<(), Counter> {
         if self.ttl != TTL {
-            return Err(Rejection::WrongTtl);
+            return Err(Counter::DroppedWrongTtl);
         }
         let payload: [u8; HEADER_LEN] = frame
             .bytes_at(hidden(payload_offset))
-            .ok_or(Rejection::ShortPacket)?;
+            .ok_or(Counter::DroppedShortPacket)?;
         if !advertisement::checksum_is_valid(&payload) {
-            return Err(Rejection::BadChecksum);
+            return Err(Counter::DroppedBadChecksum);
         }
         if payload[0] != VERSION_AND_TYPE {
-            return Err(Rejection::BadVersion);
+            return Err(Counter::DroppedBadVersion);
         }
         Ok(())
     }
@@ -551,13 +512,6 @@ const fn is_group(family: Family, first: u8) -> bool {
         Family::Inet => first >= 0xe0,
         Family::Inet6 => first == 0xff,
     }
-}
-
-/// An IPv4 address in the space of an IPv6 one.
-#[inline(always)]
-#[must_use]
-pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 mod fence;

@@ -6,10 +6,10 @@
 //! | Map | Kind | Key | Value | Written by |
 //! |---|---|---|---|---|
 //! | [`VHOSTS_MAP`] | hash | [`VhostKey`] | [`VhostValue`] | daemon |
-//! | [`KEYS_MAP`] | array | [`VhostValue::slot`] | [`KernelKeys`] | daemon |
-//! | [`HISTORY_MAP`] | array | [`VhostValue::slot`] | [`History`](crate::guard::History) | program; zeros by the daemon |
+//! | [`KEYS_MAP`] | array | [`VhostValue::slot`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
+//! | [`HISTORY_MAP`] | array | [`VhostValue::slot`] | [`History`](super::admission::History) | program; zeros by the daemon |
 //! | [`FENCE_MAP`] | hash | [`FenceKey`] | [`FenceValue`] | daemon |
-//! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |
+//! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`](super::counters::Counter) | `u64` | program |
 //! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
 //! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
 //!
@@ -23,17 +23,16 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::sha1::KernelKey;
 use crate::units::{Family, Vhid};
 use crate::wire::advertisement::HEADER_LEN;
 
 /// Name of the hash map of configured virtual hosts: [`VhostKey`] to [`VhostValue`].
 pub const VHOSTS_MAP: &str = "VHOSTS";
-/// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`].
+/// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`](super::counters::Counter).
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Name of the ring buffer of [`AdvertisementEvent`].
 pub const ADVERTISEMENTS_MAP: &str = "ADVERTISEMENTS";
-/// Name of the array of [`KernelKeys`].
+/// Name of the array of [`KernelKeys`](super::hmac::KernelKeys).
 pub const KEYS_MAP: &str = "KEYS";
 /// Name of the array of what each virtual host heard lately.
 pub const HISTORY_MAP: &str = "HISTORY";
@@ -123,7 +122,7 @@ pub struct VhostValue {
     pub alive_until_ns: u64,
     /// Bit set of `VHOST_*` flags.
     pub flags: u32,
-    /// Index of its [`KernelKeys`] and its history. No two entries share one.
+    /// Index of its [`KernelKeys`](super::hmac::KernelKeys) and its history. No two entries share one.
     pub slot: u32,
 }
 
@@ -139,20 +138,6 @@ impl VhostValue {
             slot,
         }
     }
-}
-
-/// How many digests one virtual host accepts: each has a password, an address list and a dialect.
-pub const KEYS_PER_VHOST: usize = 4;
-
-/// `KEYS` value: the accepted digests of one virtual host, likeliest first; unused ones are zeros.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
-pub struct KernelKeys(pub [KernelKey; KEYS_PER_VHOST]);
-
-impl KernelKeys {
-    /// Accepts nothing.
-    pub const NONE: Self = Self([KernelKey::UNUSED; KEYS_PER_VHOST]);
 }
 
 /// `FENCE` key: an address that the host answers for while it is MASTER.
@@ -174,7 +159,7 @@ impl FenceKey {
     #[must_use]
     pub const fn new(address: IpAddr) -> Self {
         let (family, address) = match address {
-            IpAddr::V4(address) => (FAMILY_INET, crate::classify::widen(address.octets())),
+            IpAddr::V4(address) => (FAMILY_INET, widen(address.octets())),
             IpAddr::V6(address) => (FAMILY_INET6, address.octets()),
         };
         Self {
@@ -303,6 +288,13 @@ impl AdvertisementEvent {
     }
 }
 
+/// An IPv4 address in the space of an IPv6 one.
+#[inline(always)]
+#[must_use]
+pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
 /// The first four bytes for IPv4, all of them for IPv6.
 fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     if family == FAMILY_INET6 {
@@ -314,144 +306,15 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 
 const _: () = assert!(size_of::<VhostKey>() == 12);
 const _: () = assert!(size_of::<VhostValue>() == 48);
-const _: () = assert!(size_of::<KernelKeys>() == 4 * 304);
 const _: () = assert!(size_of::<FenceKey>() == 20);
 const _: () = assert!(size_of::<FenceValue>() == 16);
 const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
 
-/// Statistics of the receive path, one per reason; the index into the `COUNTERS` array.
-///
-/// The kernel program and the socket path bump the same ones; the guard's (authentication and what follows it) are the
-/// kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
-/// `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count beside them. Names and order of checks follow
-/// `netstat -s -p carp` of the BSDs.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Counter {
-    /// IPv4 advertisements for a configured vhid and group, before any further check (ipackets).
-    ReceivedInetPackets,
-    /// Likewise IPv6 (ipackets6).
-    ReceivedInet6Packets,
-    /// TTL or hop limit other than 255 (badttl).
-    DroppedWrongTtl,
-    /// The frame ends before the IP header says it does (badlen).
-    DroppedShortPacket,
-    /// Checksum over the 36 bytes (badsum).
-    DroppedBadChecksum,
-    /// Version other than 2 or type other than 1 (badver).
-    DroppedBadVersion,
-    /// From the address that this host sends from: its own advertisement came back, or somebody replays it. Authentic or
-    /// not, that is not looked at.
-    DroppedOwnSource,
-    /// No accepted digest matches (badauth).
-    DroppedBadAuthentication,
-    /// Authentic, but the same as one before, within a quarter of the interval that it advertises.
-    DroppedDuplicate,
-    /// Authentic and no duplicate, but more than the daemon wants to hear: replays of a collection of captured ones.
-    DroppedRateLimited,
-    /// A question for an address that the host may no longer answer for, or something it would say in its name; with
-    /// `--fence all` any packet to or from it.
-    DroppedFenced,
-    /// From our own address, or no accepted digest matches, but the daemon was given it, once in a while, to warn of it. The
-    /// daemon counts it by what it finds.
-    SuspectsDelivered,
-    /// Handed to the daemon. Behind the kernel's guard that means: authentic.
-    Delivered,
-    /// Valid, but the ring buffer was full.
-    DatapathEventsLost,
-    /// CARP, untagged, with a vhid that is not configured here.
-    PassedUnknownVhid,
-    /// CARP in a VLAN in which its vhid is not configured.
-    PassedOtherVlan,
-    /// CARP with a configured vhid, sent to another multicast group or as a broadcast.
-    PassedOtherGroup,
-    /// CARP with a configured vhid, sent to a single host, as a BSD does that was given a peer's address: it is not heard.
-    PassedUnicast,
-    /// VRRP, version 2 or 3.
-    PassedVrrp,
-    /// Those of them whose VRID equals a configured vhid of that link: both would use one virtual MAC.
-    PassedVrrpSameVhid,
-    /// A fragment of protocol 112, which no advertisement is.
-    PassedFragment,
-    /// Protocol 112, but neither CARP nor VRRP: other lengths, broken IP headers.
-    PassedMalformed,
-    /// Would have been dropped, but the daemon has not been heard of for so long that this may be a leftover program.
-    PassedLeftover,
-}
-
-impl Counter {
-    /// Every counter, in index order.
-    pub const ALL: [Self; 23] = [
-        Self::ReceivedInetPackets,
-        Self::ReceivedInet6Packets,
-        Self::DroppedWrongTtl,
-        Self::DroppedShortPacket,
-        Self::DroppedBadChecksum,
-        Self::DroppedBadVersion,
-        Self::DroppedOwnSource,
-        Self::DroppedBadAuthentication,
-        Self::DroppedDuplicate,
-        Self::DroppedRateLimited,
-        Self::DroppedFenced,
-        Self::SuspectsDelivered,
-        Self::Delivered,
-        Self::DatapathEventsLost,
-        Self::PassedUnknownVhid,
-        Self::PassedOtherVlan,
-        Self::PassedOtherGroup,
-        Self::PassedUnicast,
-        Self::PassedVrrp,
-        Self::PassedVrrpSameVhid,
-        Self::PassedFragment,
-        Self::PassedMalformed,
-        Self::PassedLeftover,
-    ];
-
-    /// How many there are: the array's length.
-    #[expect(clippy::cast_possible_truncation, reason = "a handful")]
-    pub const COUNT: u32 = Self::ALL.len() as u32;
-
-    /// Index into the array.
-    #[must_use]
-    pub const fn index(self) -> u32 {
-        self as u32
-    }
-
-    /// The name in logs and status output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ReceivedInetPackets => "received-inet-packets",
-            Self::ReceivedInet6Packets => "received-inet6-packets",
-            Self::DroppedWrongTtl => "dropped-wrong-ttl",
-            Self::DroppedShortPacket => "dropped-short-packet",
-            Self::DroppedBadChecksum => "dropped-bad-checksum",
-            Self::DroppedBadVersion => "dropped-bad-version",
-            Self::DroppedOwnSource => "dropped-own-source",
-            Self::DroppedBadAuthentication => "dropped-bad-authentication",
-            Self::DroppedDuplicate => "dropped-duplicate",
-            Self::DroppedRateLimited => "dropped-rate-limited",
-            Self::DroppedFenced => "dropped-fenced",
-            Self::SuspectsDelivered => "suspects-delivered",
-            Self::Delivered => "delivered",
-            Self::DatapathEventsLost => "datapath-events-lost",
-            Self::PassedUnknownVhid => "passed-unknown-vhid",
-            Self::PassedOtherVlan => "passed-other-vlan",
-            Self::PassedOtherGroup => "passed-other-group",
-            Self::PassedUnicast => "passed-unicast",
-            Self::PassedVrrp => "passed-vrrp",
-            Self::PassedVrrpSameVhid => "passed-vrrp-same-vhid",
-            Self::PassedFragment => "passed-fragment",
-            Self::PassedMalformed => "passed-malformed",
-            Self::PassedLeftover => "passed-leftover",
-        }
-    }
-}
-
 #[cfg(feature = "user")]
 mod pod {
-    use super::{FenceKey, FenceValue, KernelKeys, VhostKey, VhostValue};
-    use crate::guard::History;
+    use super::{FenceKey, FenceValue, VhostKey, VhostValue};
+    use crate::abi::admission::History;
+    use crate::abi::hmac::KernelKeys;
 
     // SAFETY: `repr(C)`, integers only, every byte named (the size is asserted), so any bit pattern is valid and no
     // padding is read.
@@ -558,26 +421,6 @@ mod tests {
         event.key.family = FAMILY_INET;
         assert_eq!(event.source_address(), IpAddr::from([0x21; 4]));
         assert_eq!(event.destination_address(), IpAddr::from([0x31; 4]));
-    }
-
-    #[test]
-    fn counters_are_listed_in_index_order_under_distinct_names() {
-        let mut names = std::collections::BTreeSet::new();
-        for (index, counter) in Counter::ALL.iter().enumerate() {
-            assert_eq!(
-                usize::try_from(counter.index()),
-                Ok(index),
-                "{}",
-                counter.name()
-            );
-            assert!(names.insert(counter.name()), "{} twice", counter.name());
-            assert!(
-                counter
-                    .name()
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-            );
-        }
     }
 
     #[test]

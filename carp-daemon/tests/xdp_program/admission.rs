@@ -3,9 +3,11 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use carp_common::classify::widen;
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::widen;
+use carp_common::abi::layout::{VhostKey, VhostValue};
 use carp_common::proto::{AddressSet, Authenticator, Key};
-use carp_common::shared::{Counter, KernelKeys, VhostKey, VhostValue};
 use carp_common::units::{AdvBase, AdvSkew, Family, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 
@@ -97,7 +99,7 @@ fn any_of_the_keys_will_do() {
     let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
         return;
     };
-    let [first, _, _, unused] = authenticator(VHID, &ADDRESSES).kernel_keys().0;
+    let [first, _, _, unused] = KernelKeys::new(authenticator(VHID, &ADDRESSES).digests()).0;
     for place in 0..4 {
         let mut keys = [unused; 4];
         keys[place] = first;
@@ -289,7 +291,7 @@ fn leftover_program_drops_nothing_and_still_delivers() {
             let key = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid);
             let value = VhostValue {
                 alive_until_ns: 1,
-                ..VhostValue::new(carp_common::classify::widen(group.octets()), slot)
+                ..VhostValue::new(carp_common::abi::layout::widen(group.octets()), slot)
             };
             datapath.vhosts.insert(key, value, 0).unwrap();
         }

@@ -1,8 +1,8 @@
 //! What the kernel side lets the daemon hear: authentic advertisements, each once, and not too many.
 //!
-//! After [`crate::classify`] has found a well-formed advertisement for a configured virtual host:
+//! After [`crate::abi::classify`] has found a well-formed advertisement for a configured virtual host:
 //!
-//! 1. **Authentic?** One of the virtual host's [`KernelKeys`] verifies it ([`is_authentic`]).
+//! 1. **Authentic?** One of the virtual host's digests verifies it ([`is_authentic`](super::hmac::is_authentic)).
 //! 2. **New?** [`History::judge`] drops exact duplicates: same counter, digest and priority fields, within a quarter of the
 //!    interval that they advertise. It remembers one advertisement for each of a few residues of the counter, so two
 //!    captured ones sent in turn are mostly duplicates too.
@@ -19,7 +19,7 @@
 //! The history is kept for each processor by itself, because the kernel program needs no lock then. A flood that arrives
 //! on several processors gets that many times the limit through.
 
-use crate::shared::KernelKeys;
+use crate::abi::counters::Counter;
 use crate::units::{AdvBase, AdvSkew, Priority};
 use crate::wire::advertisement::HEADER_LEN;
 
@@ -33,29 +33,6 @@ const WINDOW_NS: u64 = 125_000_000;
 
 /// Least time between two samples of what is dropped, for the daemon to warn of it. Unit: nanoseconds.
 pub const SAMPLE_INTERVAL_NS: u64 = 1_000_000_000;
-
-/// Whether any accepted digest matches: HMAC-SHA1 over what the keys stand for and the payload's counter.
-#[inline(always)]
-#[must_use]
-pub fn is_authentic(keys: &KernelKeys, payload: &[u8; HEADER_LEN]) -> bool {
-    let [_, _, _, _, _, _, _, _, rest @ ..] = payload;
-    let Some((counter, digest)) = rest.split_first_chunk() else {
-        return false;
-    };
-    let Some(digest) = digest.first_chunk() else {
-        return false;
-    };
-    keys.0.iter().any(|key| key.verify(*counter, digest))
-}
-
-/// Why an authentic advertisement is not passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repetition {
-    /// The same as one before, too soon.
-    Duplicate,
-    /// Its counter does not rise, and there were too many of those.
-    RateLimited,
-}
 
 /// What one virtual host heard lately on one processor; zeros at first.
 #[repr(C)]
@@ -141,7 +118,7 @@ impl History {
     ///
     /// Why the daemon should not hear it.
     #[inline(always)]
-    pub fn judge(&mut self, payload: &[u8; HEADER_LEN], now_ns: u64) -> Result<(), Repetition> {
+    pub fn judge(&mut self, payload: &[u8; HEADER_LEN], now_ns: u64) -> Result<(), Counter> {
         let [
             _,
             _,
@@ -188,7 +165,7 @@ impl History {
             u64::MAX
         };
         if since < heard.interval_nanos() / 4 {
-            return Err(Repetition::Duplicate);
+            return Err(Counter::DroppedDuplicate);
         }
         let varies = same && seen.shown != heard.shown && age < 4 * seen.interval_nanos();
         if varies {
@@ -200,7 +177,7 @@ impl History {
         if self.rises(heard.counter) || self.admits(now_ns, varies) {
             Ok(())
         } else {
-            Err(Repetition::RateLimited)
+            Err(Counter::DroppedRateLimited)
         }
     }
 
@@ -280,7 +257,7 @@ mod tests {
             for now in [begin, begin + 1, begin + quarter_ns - 1] {
                 assert_eq!(
                     history.judge(&advertisement, now),
-                    Err(Repetition::Duplicate)
+                    Err(Counter::DroppedDuplicate)
                 );
             }
             // Refused ones do not count: the quarter began with the one that was heard.
@@ -311,7 +288,7 @@ mod tests {
         for advertisement in captured.iter().cycle().take(1000) {
             assert_eq!(
                 history.judge(advertisement, 2 * MS),
-                Err(Repetition::Duplicate)
+                Err(Counter::DroppedDuplicate)
             );
         }
     }

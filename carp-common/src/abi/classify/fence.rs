@@ -4,8 +4,8 @@
 //! A host that does not hear them answers none, and is forgotten. What it says itself counts as much: the sender of its own
 //! ARP requests is believed by everyone who hears them.
 
-use super::{Carried, Frame, widen};
-use crate::shared::{FAMILY_INET, FAMILY_INET6, FenceKey};
+use super::{Carried, Frame};
+use crate::abi::layout::{FAMILY_INET, FAMILY_INET6, FenceKey, widen};
 use crate::wire::arp;
 use crate::wire::ether;
 use crate::wire::ip::{

@@ -1,7 +1,7 @@
 //! CARP's HMAC-SHA1 in the form that a kernel program can finish.
 //!
-//! The daemon does what depends on password and addresses, once: a [`KernelKey`] for every digest that a virtual host
-//! accepts. What is left for each packet is its 8-byte counter, which takes two compressions, or three when the
+//! What depends on password and addresses is done once: a [`PreparedDigest`] for every digest that a virtual host accepts.
+//! The core makes them, and the kernel program finishes them; so this module belongs to neither. What is left for each packet is its 8-byte counter, which takes two compressions, or three when the
 //! prefix ends late in a block.
 //!
 //! SHA-1 is written by hand here, and only here. A kernel program has 512 bytes of stack, must not panic, and has every
@@ -87,7 +87,7 @@ impl fmt::Debug for Midstate {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
-pub struct KernelKey {
+pub struct PreparedDigest {
     /// After the key's inner pad and every whole block of the prefix.
     inner: Midstate,
     /// After the key's outer pad.
@@ -103,9 +103,9 @@ pub struct KernelKey {
     rotation: u32,
 }
 
-const _: () = assert!(size_of::<KernelKey>() == 304);
+const _: () = assert!(size_of::<PreparedDigest>() == 304);
 
-impl KernelKey {
+impl PreparedDigest {
     /// Accepts nothing.
     pub const UNUSED: Self = Self {
         inner: Midstate([0; 5]),
@@ -190,7 +190,7 @@ impl KernelKey {
     }
 }
 
-impl fmt::Debug for KernelKey {
+impl fmt::Debug for PreparedDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
@@ -402,12 +402,12 @@ mod tests {
 
     #[test]
     fn accepts_the_digests_of_rfc_2202() {
-        let first = KernelKey::new(&[0x0b; 20], b"");
+        let first = PreparedDigest::new(&[0x0b; 20], b"");
         assert!(first.verify(
             *b"Hi There",
             &hex("b617318655057264e28bc0b6fb378c8ef146be00")
         ));
-        let third = KernelKey::new(&[0xaa; 20], &[0xdd; 42]);
+        let third = PreparedDigest::new(&[0xaa; 20], &[0xdd; 42]);
         assert!(third.verify([0xdd; 8], &hex("125d7342b9ac11cd91a39af48aa17b4f63f175d3")));
     }
 
@@ -416,7 +416,7 @@ mod tests {
         let mut numbers = Numbers(2);
         for length in (0..=300).flat_map(|length| [length; 4]) {
             let (key, prefix) = (numbers.array(), numbers.bytes(length));
-            let kernel_key = KernelKey::new(&key, &prefix);
+            let kernel_key = PreparedDigest::new(&key, &prefix);
             for counter in [numbers.array(), [0; 8], [0xff; 8]] {
                 let digest = hmac_sha1(&key, &prefix, counter);
                 assert!(
@@ -432,7 +432,7 @@ mod tests {
         let mut numbers = Numbers(3);
         for length in [0, 7, 23, 47, 48, 55, 56, 57, 63, 64, 300] {
             let (key, prefix) = (numbers.array(), numbers.bytes(length));
-            let (kernel_key, counter) = (KernelKey::new(&key, &prefix), numbers.array());
+            let (kernel_key, counter) = (PreparedDigest::new(&key, &prefix), numbers.array());
             let digest = hmac_sha1(&key, &prefix, counter);
             for bit in 0..8 * DIGEST_LEN {
                 let mut digest = digest;
@@ -448,7 +448,7 @@ mod tests {
                 let mut key = key;
                 key[bit / 8] ^= 1 << (bit % 8);
                 assert!(
-                    !KernelKey::new(&key, &prefix).verify(counter, &digest),
+                    !PreparedDigest::new(&key, &prefix).verify(counter, &digest),
                     "key bit {bit}"
                 );
             }
@@ -456,7 +456,7 @@ mod tests {
                 let mut prefix = prefix.clone();
                 prefix[bit / 8] ^= 1 << (bit % 8);
                 assert!(
-                    !KernelKey::new(&key, &prefix).verify(counter, &digest),
+                    !PreparedDigest::new(&key, &prefix).verify(counter, &digest),
                     "prefix bit {bit}"
                 );
             }
@@ -467,30 +467,30 @@ mod tests {
     fn an_unused_slot_accepts_nothing() {
         let counter = [0; 8];
         // What the hashes of an unused slot would come to, were they finished.
-        let mut state = KernelKey::UNUSED.inner;
+        let mut state = PreparedDigest::UNUSED.inner;
         state.absorb(&mut [0; 16]);
         let mut block = [0; 16];
         outer_block(&state, &mut block);
-        let mut state = KernelKey::UNUSED.outer;
+        let mut state = PreparedDigest::UNUSED.outer;
         state.absorb(&mut block);
-        assert!(KernelKey::UNUSED.digest_is(0, &state));
+        assert!(PreparedDigest::UNUSED.digest_is(0, &state));
 
         let mut digest = [0; DIGEST_LEN];
-        assert!(!KernelKey::UNUSED.verify(counter, &digest));
+        assert!(!PreparedDigest::UNUSED.verify(counter, &digest));
         for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state.0) {
             *bytes = word.to_be_bytes();
         }
-        assert!(!KernelKey::UNUSED.verify(counter, &digest));
+        assert!(!PreparedDigest::UNUSED.verify(counter, &digest));
     }
 
     #[test]
     fn no_content_of_a_slot_panics() {
         let mut numbers = Numbers(4);
         for number in (0..300).chain([u32::MAX]) {
-            let garbage = KernelKey {
+            let garbage = PreparedDigest {
                 blocks: number % 7,
                 rotation: number,
-                ..KernelKey::new(&numbers.array(), &numbers.bytes(60))
+                ..PreparedDigest::new(&numbers.array(), &numbers.bytes(60))
             };
             assert!(!garbage.verify(numbers.array(), &numbers.array()));
         }
@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn shows_no_key() {
-        let key = KernelKey::new(b"secret\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"prefix");
+        let key = PreparedDigest::new(b"secret\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"prefix");
         assert_eq!(format!("{key:?} {:?}", key.inner), "*** ***");
     }
 
@@ -506,8 +506,8 @@ mod tests {
     #[test]
     fn wiping_leaves_an_unused_slot() {
         use zeroize::Zeroize;
-        let mut key = KernelKey::new(&[1; 20], &[2; 60]);
+        let mut key = PreparedDigest::new(&[1; 20], &[2; 60]);
         key.zeroize();
-        assert!(key == KernelKey::UNUSED);
+        assert!(key == PreparedDigest::UNUSED);
     }
 }

@@ -79,7 +79,7 @@ fn only_a_well_formed_packet_from_the_source_of_the_host_is_its_own() {
     assert!(matches!(
         judge(&with(genuine(), &[(IP + 8, 254)]), group, widen(inet)),
         Verdict::Drop {
-            reason: Rejection::WrongTtl,
+            reason: Counter::DroppedWrongTtl,
             ..
         }
     ));

@@ -1,0 +1,155 @@
+//! What can become of a frame of protocol 112, or of one that the fence is about: the only list of it.
+//!
+//! The kernel program and the socket path bump the same counters; those of admission (authentication and what follows it)
+//! are the kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
+//! `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition. Names and
+//! order of checks follow `netstat -s -p carp` of the BSDs.
+
+/// Calls a macro with the list, for whatever needs a line for each counter.
+///
+/// An entry is `(variant, name, help)`. The entries stand in groups: `received` for what is counted before any check,
+/// `dropped` for what ends in the kernel and why, `delivered` for what went to the daemon or was lost on the way, and
+/// `passed` for what is left to the stack.
+#[macro_export]
+macro_rules! for_each_counter {
+    ($callback:ident) => {
+        $callback! {
+            received {
+                (ReceivedInetPackets, "received-inet-packets",
+                    "IPv4 advertisements for a configured vhid and group, before any further check (ipackets)")
+                (ReceivedInet6Packets, "received-inet6-packets",
+                    "IPv6 advertisements for a configured vhid and group, before any further check (ipackets6)")
+            }
+            dropped {
+                (DroppedWrongTtl, "dropped-wrong-ttl",
+                    "TTL or hop limit other than 255, so it was routed from another link (badttl)")
+                (DroppedShortPacket, "dropped-short-packet",
+                    "the frame ends before the IP header says it does (badlen)")
+                (DroppedBadChecksum, "dropped-bad-checksum",
+                    "the checksum over the 36 bytes does not hold (badsum)")
+                (DroppedBadVersion, "dropped-bad-version",
+                    "version other than 2 or type other than advertisement (badver)")
+                (DroppedOwnSource, "dropped-own-source",
+                    "from the address that this host sends from: its own advertisement came back, or somebody replays it")
+                (DroppedBadAuthentication, "dropped-bad-authentication",
+                    "no accepted digest matches (badauth)")
+                (DroppedDuplicate, "dropped-duplicate",
+                    "authentic, but the same as one before, within a quarter of the interval that it advertises")
+                (DroppedRateLimited, "dropped-rate-limited",
+                    "authentic and no duplicate, but more than anybody sends: replays of captured advertisements")
+                (DroppedFenced, "dropped-fenced",
+                    "a question for an address that the host may no longer answer for, or something it would say in its name")
+            }
+            delivered {
+                (SuspectsDelivered, "suspects-delivered",
+                    "from our own address, or no accepted digest matches, but shown to the daemon to warn of it")
+                (Delivered, "delivered",
+                    "handed to the daemon; with the kernel program that means: authentic")
+                (DatapathEventsLost, "datapath-events-lost",
+                    "valid, but the buffer to the daemon was full")
+            }
+            passed {
+                (PassedUnknownVhid, "passed-unknown-vhid",
+                    "CARP, untagged, with a vhid that is not configured here")
+                (PassedOtherVlan, "passed-other-vlan",
+                    "CARP in a VLAN in which its vhid is not configured")
+                (PassedOtherGroup, "passed-other-group",
+                    "CARP with a configured vhid, sent to another multicast group or as a broadcast")
+                (PassedUnicast, "passed-unicast",
+                    "CARP with a configured vhid, sent to a single host, as a BSD does that was given a peer's address")
+                (PassedVrrp, "passed-vrrp",
+                    "VRRP, version 2 or 3")
+                (PassedVrrpSameVhid, "passed-vrrp-same-vhid",
+                    "VRRP with a VRID that equals a configured vhid of that link: both would use one virtual MAC")
+                (PassedFragment, "passed-fragment",
+                    "a fragment of protocol 112, which no advertisement is")
+                (PassedMalformed, "passed-malformed",
+                    "protocol 112, but neither CARP nor VRRP: other lengths, broken IP headers")
+                (PassedLeftover, "passed-leftover",
+                    "would have been dropped, but the daemon is silent for so long that the program may be a leftover")
+            }
+        }
+    };
+}
+
+macro_rules! define {
+    ($($group:ident { $(($variant:ident, $name:literal, $help:literal))* })*) => {
+        /// Statistics of the receive path, one per reason; the index into arrays of them.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Counter {
+            $($(
+                #[doc = $help]
+                $variant,
+            )*)*
+        }
+
+        impl Counter {
+            /// Every counter, in index order.
+            pub const ALL: [Self; [$($($name,)*)*].len()] = [$($(Self::$variant,)*)*];
+
+            /// The name in logs and status output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $name,)*)*
+                }
+            }
+
+            /// What it counts, as one line for an operator.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $help,)*)*
+                }
+            }
+        }
+    };
+}
+
+for_each_counter!(define);
+
+impl Counter {
+    /// How many there are: the length of arrays of them.
+    #[expect(clippy::cast_possible_truncation, reason = "a handful")]
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// Index into an array of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_listed_in_index_order_under_distinct_names() {
+        let mut names = std::collections::BTreeSet::new();
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            let name = counter.name();
+            assert_eq!(usize::try_from(counter.index()), Ok(index), "{name}");
+            assert!(names.insert(name), "{name} twice");
+            assert!(
+                name.bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            );
+        }
+    }
+
+    #[test]
+    fn each_is_named_after_its_group_and_explained() {
+        macro_rules! check {
+            ($($group:ident { $(($variant:ident, $name:literal, $help:literal))* })*) => {$($(
+                let group = stringify!($group);
+                let counter = Counter::$variant;
+                assert!(counter.name().contains(group) || counter == Counter::DatapathEventsLost);
+                assert!(!counter.help().is_empty());
+            )*)*};
+        }
+        for_each_counter!(check);
+    }
+}
