@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use carp_common::abi::layout::EGRESS_PROGRAM;
 
 use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
-use crate::io::netlink::Requests;
+use crate::io::netlink::Client;
 use crate::lock;
 
 /// How long a program that a carpd left at its stop may still be listed, and the pause between two looks.
@@ -61,8 +61,8 @@ impl From<lock::Error> for Error {
 pub fn from(interface: &str) -> Result<Removal, Error> {
     let pins = Pins::existing();
     pins.remove_dead();
-    let mut requests = Requests::new().map_err(Error::Links)?;
-    let links = requests.links().map_err(Error::Links)?;
+    let mut netlink = Client::new().map_err(Error::Links)?;
+    let links = netlink.links().map_err(Error::Links)?;
     let Some(link) = links.into_iter().find(|link| link.is_called(interface)) else {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
@@ -82,7 +82,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
     let give_up_at = Instant::now() + PATIENCE;
     let attached = loop {
         // Asked again: what was removed is listed no more.
-        let now = requests.link(link.index).map_err(Error::Links)?;
+        let now = netlink.link(link.index).map_err(Error::Links)?;
         let mut attached = attached_programs(&now);
         // A living carpd elsewhere in the network namespace covers this interface too.
         if pins.egress().is_some_and(|it| it.is_dir()) {

@@ -70,7 +70,7 @@ use tracing::{info, warn};
 use crate::config::{Config, Lease};
 use crate::io::clock;
 use crate::io::datapath::{self, Batch, Datapath, Drained, Lookout};
-use crate::io::netlink::{Address, Link, Monitor, Orders, Requests};
+use crate::io::netlink::{Address, Client, Link, Monitor};
 use crate::io::scripts::Completion;
 use crate::io::signals::{Request, Signals};
 use crate::io::timer::DeadlineTimer;
@@ -188,6 +188,8 @@ pub async fn run(
         engine.close();
         return Err(error.into());
     }
+    // Threads that start from now on have no more privileges than we have.
+    engine.netlink.limit_waits();
     let outcome = engine.serve(&mut signals).await;
     // Whatever ended it: the others hear of it, and the addresses go.
     engine.stop(&mut signals).await;
@@ -215,8 +217,7 @@ struct Engine {
     batch: Batch,
     /// `None` when it failed: opened anew with the next list.
     monitor: Option<Monitor>,
-    requests: Requests,
-    orders: Orders,
+    netlink: Client,
     /// Scripts that ended, each with its virtual host.
     scripts: mpsc::UnboundedReceiver<(usize, Completion)>,
     /// Every link and address of the namespace, as netlink tells it.
@@ -270,8 +271,8 @@ impl Engine {
         let system = |action| move |source| Error::System { action, source };
         let now = clock::now();
         let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
-        let mut requests = Requests::new().map_err(system("open a netlink socket"))?;
-        let links = requests.links().map_err(system("list links"))?;
+        let mut netlink = Client::new().map_err(system("open a netlink socket"))?;
+        let links = netlink.links().map_err(system("list links"))?;
         privileges::allow_descriptors(
             config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
                 + interfaces.len() * DESCRIPTORS_OF_AN_INTERFACE
@@ -300,8 +301,7 @@ impl Engine {
             datapath,
             batch: Batch::new(),
             monitor: Some(Monitor::new().map_err(system("watch links and addresses"))?),
-            requests,
-            orders: Orders::new().map_err(system("open a netlink socket"))?,
+            netlink,
             scripts,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -466,7 +466,7 @@ impl Engine {
             work = true;
         }
         if let Some(renewing) = &mut self.renewing
-            && let Poll::Ready(outcomes) = self.orders.poll_outcomes(context)
+            && let Poll::Ready(outcomes) = self.netlink.poll_outcomes(context)
         {
             renewing.outcomes = Some(outcomes);
             work = true;
@@ -589,6 +589,7 @@ impl Engine {
             ((), ()) = finish => {}
             () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
         }
+        self.finish_orders();
         for vhost in 0..self.vhosts.len() {
             self.remove_fence(vhost);
         }

@@ -177,7 +177,10 @@ impl Engine {
             }
             match self.known(&address) {
                 // One that could not be added is tried again at its time.
-                None if self.vhosts[vhost].holdings[index] == Holding::None => {}
+                None if matches!(
+                    self.vhosts[vhost].holdings[index],
+                    Holding::None | Holding::Ordered
+                ) => {}
                 None => missing.push((index, address)),
                 Some(known) if self.is_theirs(known) => self.hand_over(vhost, index, &address),
                 Some(_) => {}
@@ -257,10 +260,17 @@ impl Engine {
         {
             let (mut restored, mut failed) = (false, false);
             for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
-                if self.known(&address).is_none() {
+                let was_ordered = self.vhosts[vhost].holdings[index] == Holding::Ordered;
+                if was_ordered || self.known(&address).is_none() {
                     let held = self.hold(vhost, index, &address);
-                    self.vhosts[vhost].addresses_restored += u64::from(held);
-                    (restored, failed) = (restored | held, failed | !held);
+                    let served = &mut self.vhosts[vhost];
+                    served.addresses_restored += u64::from(held && !was_ordered);
+                    restored |= held;
+                    if served.holdings[index] == Holding::Ordered {
+                        served.guard.incomplete(now);
+                    } else {
+                        failed |= !held;
+                    }
                 }
             }
             if failed {

@@ -26,6 +26,9 @@ use crate::io::port::Port;
 pub enum Holding {
     /// Nothing.
     None,
+    /// We told the kernel to add it, but it had no time yet: it may be there soon. The guard asks again; where it is not to
+    /// be there any more, it is removed like one of ours.
+    Ordered,
     /// We added it, or took it over from an earlier run: ours to renew and to remove.
     Ours,
     /// It was there, added by someone else: it serves as well, and is never touched. That was said.
@@ -51,8 +54,14 @@ impl Engine {
             prefix,
             ..
         } = *address;
-        let added = self.orders.give(Order::Add(*address, self.lease(vhost)));
+        let added = self.netlink.give(Order::Add(*address, self.lease(vhost)));
+        let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+        if added.as_ref().is_err_and(exists) {
+            // An order of ours may have been carried out late.
+            self.listen();
+        }
         let known = self.known(address).copied();
+        let tagged = self.tagged;
         let served = &mut self.vhosts[vhost];
         let interface = served.interface;
         let label = &served.label;
@@ -62,12 +71,14 @@ impl Engine {
                 debug!("{label}: added {ip}/{prefix}");
                 *holding = Holding::Ours;
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
+            Err(error) if exists(&error) => {
+                // A kernel without numbers does not say whose it is.
+                let is_late = *holding == Holding::Ordered && !tagged;
+                if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
                     self.hand_over(vhost, index, address);
                     return true;
                 }
-                if *holding != Holding::Ours {
+                if !matches!(*holding, Holding::Ours | Holding::Ordered) {
                     info!("{label}: took over {ip}/{prefix}, left by an earlier run");
                 }
                 *holding = Holding::Ours;
@@ -76,6 +87,15 @@ impl Engine {
                 if !self.renew(vhost, address) {
                     return false;
                 }
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let before = std::mem::replace(holding, Holding::Ordered);
+                if before != Holding::Ordered {
+                    warn!(
+                        "{label}: the kernel takes long to add {ip}/{prefix}: going on meanwhile"
+                    );
+                }
+                return false;
             }
             Err(error) => {
                 error!("{label}: failed to add {ip}/{prefix}: {error}");
@@ -105,7 +125,10 @@ impl Engine {
         self.listen();
         for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
             let ours = self.is_ours(vhost, index, &address);
-            if self.vhosts[vhost].holdings[index] != Holding::Ours {
+            if !matches!(
+                self.vhosts[vhost].holdings[index],
+                Holding::Ours | Holding::Ordered
+            ) {
                 continue;
             }
             self.vhosts[vhost].holdings[index] = Holding::None;
@@ -118,7 +141,7 @@ impl Engine {
     }
 
     fn renew(&mut self, vhost: usize, address: &Address) -> bool {
-        let renewed = self.orders.give(Order::Renew(*address, self.lease(vhost)));
+        let renewed = self.netlink.give(Order::Renew(*address, self.lease(vhost)));
         if let Err(error) = &renewed {
             let Address {
                 address: ip,
@@ -149,7 +172,7 @@ impl Engine {
                 prefix,
                 ..
             } = address;
-            match self.orders.give(Order::Renew(address, None)) {
+            match self.netlink.give(Order::Renew(address, None)) {
                 Ok(()) => info!("{ip}/{prefix} is somebody else's since a moment ago: left there"),
                 Err(error) => error!("failed to leave {ip}/{prefix} to somebody else: {error}"),
             }
@@ -248,14 +271,16 @@ impl Engine {
                 self.delete(&label, &address);
             }
         }
-        if !master {
+        if !master && self.netlink.is_overdue() {
+            self.keep_fence(vhost);
+        } else if !master {
             self.remove_fence(vhost);
         }
     }
 
     /// The addresses of a virtual host that carry our protocol number, whatever their prefix length. Those of others
     /// may belong to another carpd that is alive.
-    fn leftovers(&self, vhost: usize) -> Vec<Address> {
+    pub(super) fn leftovers(&self, vhost: usize) -> Vec<Address> {
         let served = &self.vhosts[vhost];
         let ifindex = self.interfaces[served.interface]
             .port
@@ -276,7 +301,7 @@ impl Engine {
             prefix,
             ..
         } = address;
-        match self.orders.give(Order::Delete(*address)) {
+        match self.netlink.give(Order::Delete(*address)) {
             Ok(()) => {
                 debug!("{label}: removed {ip}/{prefix}");
                 self.look_back();
@@ -287,6 +312,9 @@ impl Engine {
                     error.raw_os_error(),
                     Some(libc::EADDRNOTAVAIL | libc::ENODEV)
                 ) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                warn!("{label}: the kernel takes long to remove {ip}/{prefix}: going on meanwhile");
+            }
             Err(error) => error!("{label}: failed to remove {ip}/{prefix}: {error}"),
         }
     }

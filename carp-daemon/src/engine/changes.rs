@@ -46,10 +46,10 @@ impl Engine {
             links,
             addresses,
             changes,
-            orders,
+            netlink,
             ..
         } = self;
-        let ours = orders.port();
+        let ours = netlink.port();
         let drained = monitor
             .as_mut()
             .map(|monitor| monitor.drain(|event| changes.note(links, addresses, ours, event)));
@@ -69,6 +69,13 @@ impl Engine {
                 self.complain_about_netlink("watch", &error, self.looked_at);
             }
         }
+    }
+
+    /// Waits until the kernel has carried out every order, so that no address is left behind, or without its fence before it
+    /// is gone.
+    pub(super) fn finish_orders(&mut self) {
+        self.netlink.finish();
+        self.listen();
     }
 
     /// Lists everything, because notifications are missing; when that fails, again a little later. Returns whether

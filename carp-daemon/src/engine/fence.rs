@@ -59,7 +59,11 @@ impl Engine {
             return;
         }
         let stays = match served.config.ownership {
-            Ownership::Native => served.has_leftovers,
+            Ownership::Native => {
+                // The kernel may have had no time to remove what was ours.
+                let is_late = self.netlink.is_overdue() && !self.leftovers(vhost).is_empty();
+                served.has_leftovers || is_late
+            }
             Ownership::Scripts => {
                 let mut addresses = served.config.addresses.iter();
                 addresses.any(|wanted| self.is_here(wanted.address))

@@ -77,7 +77,7 @@ impl Engine {
             self.look_at(interface, now);
         }
         self.datapath
-            .look_at_cover(&self.links, &mut self.requests, now);
+            .look_at_cover(&self.links, &mut self.netlink, now);
     }
 
     /// Whether a virtual host's interface, and its entry, are as we left them. Where they are not, what follows has been
@@ -125,7 +125,7 @@ impl Engine {
         if std::mem::replace(&mut served.hearing.looked_at, now) == now {
             return false;
         }
-        let Some(loss) = self.datapath.loss(ifindex, &mut self.requests) else {
+        let Some(loss) = self.datapath.loss(ifindex, &mut self.netlink) else {
             return false;
         };
         let problem = match loss {
@@ -143,7 +143,7 @@ impl Engine {
             return;
         };
         // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
-        if let Err(error) = self.requests.link(ifindex)
+        if let Err(error) = self.netlink.link(ifindex)
             && error.raw_os_error() == Some(libc::ENODEV)
         {
             self.lose(interface, now);

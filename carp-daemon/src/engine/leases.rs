@@ -104,7 +104,7 @@ impl Engine {
             begun: now,
             outcomes: None,
         });
-        self.orders.give_later(orders);
+        self.netlink.give_later(orders);
     }
 
     /// Notes what became of the latest renewal, once that is known.
@@ -144,10 +144,12 @@ impl Engine {
 
     /// Whether an address is there because of us, as far as netlink told.
     pub(super) fn is_ours(&self, vhost: usize, index: usize, address: &Address) -> bool {
-        self.vhosts[vhost].holdings[index] == Holding::Ours
-            && self
-                .known(address)
-                .is_none_or(|known| !self.is_theirs(known))
+        matches!(
+            self.vhosts[vhost].holdings[index],
+            Holding::Ours | Holding::Ordered
+        ) && self
+            .known(address)
+            .is_none_or(|known| !self.is_theirs(known))
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 impl Engine {
     /// Lists every link and address anew.
     pub(super) fn resync(&mut self) -> io::Result<()> {
-        let links = self.requests.links()?;
-        let addresses = self.requests.addresses()?;
+        let links = self.netlink.links()?;
+        let addresses = self.netlink.addresses()?;
         self.links = links.into_iter().map(|link| (link.index, link)).collect();
         self.addresses.clear();
         for address in addresses {

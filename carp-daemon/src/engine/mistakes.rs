@@ -53,7 +53,7 @@ impl Engine {
             protocol: ADDRESS_PROTOCOL,
             primary: false,
         };
-        match self.orders.give(Order::Delete(nowhere)) {
+        match self.netlink.give(Order::Delete(nowhere)) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
                 Err(Error::NotPermitted {

@@ -9,6 +9,7 @@
 //! has the last of all metrics, so that any other goes first, and goes with the address, also when a lease ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::time::Instant;
@@ -46,7 +47,7 @@ impl Engine {
             return;
         }
         // The order that counts is the kernel's.
-        let Ok(listed) = self.requests.addresses() else {
+        let Ok(listed) = self.netlink.addresses() else {
             // As if notifications were lost: everything is listed again, as often as it takes, and this comes after it.
             self.changes.overrun = true;
             return;
@@ -77,7 +78,7 @@ impl Engine {
                 orders.extend([Order::Delete(ours), Order::Add(ours, self.lease(vhost))]);
             }
         }
-        let outcomes = self.orders.give_all(&orders);
+        let outcomes = self.netlink.give_all(&orders);
         self.look_back();
         for ((vhost, index, address), outcome) in moved.into_iter().zip(outcomes.chunks(2)) {
             let served = &mut self.vhosts[vhost];
@@ -89,8 +90,12 @@ impl Engine {
                     address.address
                 ),
                 Err(error) => {
-                    error!("{label}: failed to add {} again: {error}", address.address);
-                    served.holdings[index] = Holding::None;
+                    served.holdings[index] = if error.kind() == io::ErrorKind::TimedOut {
+                        Holding::Ordered
+                    } else {
+                        error!("{label}: failed to add {} again: {error}", address.address);
+                        Holding::None
+                    };
                     served.guard.incomplete(now);
                     self.schedule_chores(vhost);
                 }
@@ -189,7 +194,7 @@ impl Engine {
         } else {
             Order::DeleteRoute(route)
         };
-        let outcome = self.orders.give(order);
+        let outcome = self.netlink.give(order);
         let served = &mut self.vhosts[vhost];
         let label = &served.label;
         let Route { subnet, prefix, .. } = route;

@@ -34,7 +34,7 @@ use super::lookout::Sight;
 use super::pins::Pins;
 use crate::config::Fence;
 use crate::io::clock;
-use crate::io::netlink::{Link, Requests};
+use crate::io::netlink::{Client, Link};
 use crate::sys;
 
 /// The loopback interface: what it carries stays on this host.
@@ -214,7 +214,7 @@ impl Egress {
     pub fn look(
         &mut self,
         links: &BTreeMap<u32, Link>,
-        requests: &mut Requests,
+        netlink: &mut Client,
         now: Instant,
     ) -> bool {
         let mut lost = Vec::new();
@@ -241,7 +241,7 @@ impl Egress {
             self.covered.remove(index);
         }
         // With an interface goes what was attached to it; netlink has the news.
-        lost.retain(|index| requests.link(*index).is_ok());
+        lost.retain(|index| netlink.link(*index).is_ok());
         let mut names = lost.iter().filter_map(|index| links.get(index));
         if let Some(first) = names.next()
             && let Some(suppressed) = self.limit.admit(now, REPORT_INTERVAL)

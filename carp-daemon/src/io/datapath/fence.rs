@@ -24,7 +24,7 @@ use super::guard::absent_or;
 use super::{Chain, Datapath, Egress, error};
 use crate::config::Fence;
 use crate::io::clock;
-use crate::io::netlink::{Link, Requests};
+use crate::io::netlink::{Client, Link};
 use crate::sys;
 
 /// The table.
@@ -212,11 +212,11 @@ impl Datapath {
     pub fn look_at_cover(
         &mut self,
         links: &BTreeMap<u32, Link>,
-        requests: &mut Requests,
+        netlink: &mut Client,
         now: Instant,
     ) {
         let egress = self.egress.as_mut();
-        if egress.is_some_and(|egress| egress.look(links, requests, now)) {
+        if egress.is_some_and(|egress| egress.look(links, netlink, now)) {
             self.cover(links);
         }
     }

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 use super::error::{Error, errno, refused};
 use super::lookout::Sight;
 use super::pins::{Pins, Place};
-use crate::io::netlink::{Link, Requests};
+use crate::io::netlink::{Client, Link};
 use crate::lock;
 use crate::sys;
 
@@ -111,9 +111,9 @@ impl Attachment {
     }
 
     /// What others did to it; `None` when it is as we left it, or cannot be looked at.
-    pub fn loss(&self, requests: &mut Requests) -> Option<Loss> {
+    pub fn loss(&self, netlink: &mut Client) -> Option<Loss> {
         let there = match &self.link {
-            Attached::Xdp { ifindex, .. } => requests.link(*ifindex).ok()?.xdp_program,
+            Attached::Xdp { ifindex, .. } => netlink.link(*ifindex).ok()?.xdp_program,
             Attached::Tcx(link) => {
                 let info = sys::bpf_link_info(link.fd().ok()?).ok()?;
                 if info.ifindex == 0 { 0 } else { info.program }
@@ -343,8 +343,8 @@ fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifie
 
 /// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.
 fn holder(link: &Link) -> Result<Option<Error>, Error> {
-    let now = Requests::new()
-        .and_then(|mut requests| requests.link(link.index))
+    let now = Client::new()
+        .and_then(|mut netlink| netlink.link(link.index))
         .map_err(|source| Error::Look {
             interface: link.name.clone(),
             source,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use super::egress;
 use crate::io::errand::Errands;
-use crate::io::netlink::Requests;
+use crate::io::netlink::Client;
 use crate::sys;
 
 /// A program, and where it should be.
@@ -35,9 +35,9 @@ pub enum Sight {
 
 impl Sight {
     /// Whether it is gone for certain.
-    fn is_lost(&self, requests: &mut Requests) -> bool {
+    fn is_lost(&self, netlink: &mut Client) -> bool {
         match self {
-            Self::Xdp { ifindex, program } => requests
+            Self::Xdp { ifindex, program } => netlink
                 .link(*ifindex)
                 .is_ok_and(|link| link.xdp_program != *program),
             Self::Link { link, program } => sys::bpf_link_info(link.as_fd()).is_ok_and(|info| {
@@ -86,5 +86,5 @@ impl Lookout {
 
 fn is_any_lost(sights: &[Sight]) -> bool {
     // Without a socket the next look has to do.
-    Requests::new().is_ok_and(|mut requests| sights.iter().any(|it| it.is_lost(&mut requests)))
+    Client::new().is_ok_and(|mut netlink| sights.iter().any(|it| it.is_lost(&mut netlink)))
 }

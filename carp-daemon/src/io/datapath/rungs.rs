@@ -17,7 +17,7 @@ use super::lookout::Sight;
 use super::socket::Receiver;
 use super::{Chain, Datapath, Error, error};
 use crate::config::{self, Fence};
-use crate::io::netlink::{Link, Requests};
+use crate::io::netlink::{Client, Link};
 
 /// The rung that an interface got, and what there is to say about it.
 #[derive(Debug)]
@@ -158,8 +158,8 @@ impl Datapath {
 
     /// What others did to the program on an interface.
     #[must_use]
-    pub fn loss(&self, ifindex: u32, requests: &mut Requests) -> Option<Loss> {
-        self.attachments.get(&ifindex)?.loss(requests)
+    pub fn loss(&self, ifindex: u32, netlink: &mut Client) -> Option<Loss> {
+        self.attachments.get(&ifindex)?.loss(netlink)
     }
 
     /// Every program that others can take off.

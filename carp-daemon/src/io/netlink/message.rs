@@ -20,6 +20,8 @@ const ADDRESS_HEADER_LEN: usize = 8;
 pub struct Message {
     /// The request that it answers; of a notification, that of whoever caused it.
     pub sequence: u32,
+    /// The socket that the request came from; 0 where the kernel did something by itself.
+    pub port: u32,
     /// What is listed has changed meanwhile: the list is not to be relied on.
     pub interrupted: bool,
     /// What it says.
@@ -44,6 +46,7 @@ pub fn for_each(datagram: &[u8], mut visit: impl FnMut(Message)) {
         let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
         visit(Message {
             sequence: buffer.sequence_number(),
+            port: buffer.port_number(),
             interrupted: buffer.flags() & NLM_F_DUMP_INTR != 0,
             body: parse(&buffer),
         });

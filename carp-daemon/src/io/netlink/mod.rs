@@ -4,23 +4,16 @@
 //! |---|---|
 //! | [`message`] | datagrams to [`Event`]s |
 //! | `monitor` | the kernel's notifications, and when some were lost |
-//! | `requests` | dumps |
-//! | `orders` | adding, renewing and deleting addresses |
-//!
-//! The kernel carries out a route request inside `sendmsg` and has queued the answer by the time that returns, so
-//! requests are plain calls that never wait: an address is there before the next advertisement leaves, in program
-//! order. Only notifications come through the event loop.
+//! | `client` | requests: lists, and orders about addresses and routes |
 
+mod client;
 pub mod message;
 mod monitor;
-mod orders;
-mod requests;
 
 use std::net::IpAddr;
 
+pub use client::{Client, Order, Route};
 pub use monitor::{Heard, Monitor};
-pub use orders::{Order, Orders, Route};
-pub use requests::Requests;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

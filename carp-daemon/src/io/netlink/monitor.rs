@@ -54,6 +54,8 @@ impl Monitor {
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
         socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
+        // From here on nobody but the kernel can send to it.
+        socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self {
             socket: sys::watch(socket)?,
             buffer: Vec::with_capacity(BUFFER_LEN),

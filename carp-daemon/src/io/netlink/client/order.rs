@@ -1,0 +1,152 @@
+//! Orders as the messages that the kernel understands, written with rtnetlink's builders.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
+
+use super::line::with_flags;
+use crate::io::netlink::Address;
+
+/// Every other route to the same subnet comes first.
+const LAST_METRIC: u32 = u32::MAX;
+
+/// What the kernel is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Add an address, tagged with its protocol number, for a time or for good. `AlreadyExists` when the interface has
+    /// it with this prefix length.
+    Add(Address, Option<Duration>),
+    /// Give an address its whole time again; add it when it is not there.
+    Renew(Address, Option<Duration>),
+    /// Delete an address. `AddrNotAvailable` when the interface does not have it.
+    Delete(Address),
+    /// Add a route. `AlreadyExists` when there is the same.
+    AddRoute(Route),
+    /// Delete a route. `ESRCH` when there is none.
+    DeleteRoute(Route),
+}
+
+/// A subnet that is reached directly through an interface, from an address of it. The kernel drops it with that address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The interface.
+    pub ifindex: u32,
+    /// First address of the subnet.
+    pub subnet: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// The preferred source.
+    pub source: Ipv4Addr,
+    /// Who added it.
+    pub protocol: u8,
+}
+
+impl Order {
+    /// The request to the kernel.
+    pub(super) fn message(&self) -> NetlinkMessage<RouteNetlinkMessage> {
+        let (flags, message) = match self {
+            Self::Add(address, lease) => (
+                NLM_F_CREATE | NLM_F_EXCL,
+                RouteNetlinkMessage::NewAddress(assignment(address, *lease)),
+            ),
+            Self::Renew(address, lease) => (
+                NLM_F_CREATE | NLM_F_REPLACE,
+                RouteNetlinkMessage::NewAddress(assignment(address, *lease)),
+            ),
+            // Without IFA_ADDRESS the kernel takes the first with that address, whatever its prefix length
+            // (`inet_rtm_deladdr`).
+            Self::Delete(address) => (0, RouteNetlinkMessage::DelAddress(identity(address))),
+            // Several virtual addresses may be in one subnet, each with a route.
+            Self::AddRoute(route) => (
+                NLM_F_CREATE | NLM_F_APPEND,
+                RouteNetlinkMessage::NewRoute(route.message()),
+            ),
+            Self::DeleteRoute(route) => (0, RouteNetlinkMessage::DelRoute(route.message())),
+        };
+        with_flags(message, flags)
+    }
+}
+
+/// Which address it is.
+fn identity(address: &Address) -> AddressMessage {
+    let &Address {
+        ifindex, prefix, ..
+    } = address;
+    let mut message = match address.address {
+        IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(ifindex)
+            .address(v4, prefix)
+            .build(),
+        IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(ifindex)
+            .address(v6, prefix)
+            .build(),
+    };
+    // A shorter prefix brings one: an earlier run's may still have it.
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+    message
+}
+
+/// Without a broadcast address, as with `ip address add`.
+fn assignment(address: &Address, lease: Option<Duration>) -> AddressMessage {
+    let mut message = identity(address);
+    message.attributes.extend([
+        AddressAttribute::Protocol(AddressProtocol::Other(address.protocol)),
+        AddressAttribute::CacheInfo(lifetime(lease)),
+    ]);
+    if address.address.is_ipv6() {
+        // The election has settled who owns it; duplicate address detection would only delay its use.
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+/// Preferred as long as it is valid: a deprecated address is not a source for new connections.
+fn lifetime(lease: Option<Duration>) -> CacheInfo {
+    // INFINITY_LIFE_TIME of the kernel.
+    let seconds = lease.map_or(u32::MAX, |lease| {
+        u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
+    });
+    let mut lifetime = CacheInfo::default();
+    lifetime.ifa_preferred = seconds;
+    lifetime.ifa_valid = seconds;
+    lifetime
+}
+
+impl Route {
+    fn message(&self) -> RouteMessage {
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.subnet, self.prefix)
+            .output_interface(self.ifindex)
+            .pref_source(self.source)
+            .priority(LAST_METRIC)
+            .scope(RouteScope::Link)
+            .protocol(RouteProtocol::Other(self.protocol))
+            .build()
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// On an interface that cannot be there.
+    pub const NOWHERE: Address = Address {
+        ifindex: 0x7fff_fff0,
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        prefix: 32,
+        protocol: 112,
+        primary: true,
+    };
+}
