@@ -1,4 +1,4 @@
-//! A copy of the core and the simulation, to be broken and mended.
+//! A copy of the core, the daemon and the simulation, to be broken and mended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ pub enum Verdict {
 /// No test of the simulation takes longer, not even broken.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A small workspace below `target/mutants`: the core and the simulation alone, so that each mutant compiles in seconds.
+/// A small workspace below `target/mutants`: the core, the daemon and the simulation alone, so that each mutant compiles in
+/// seconds.
 pub struct Workshop {
     directory: PathBuf,
 }
@@ -43,6 +44,7 @@ publish = false
 
 [dependencies]
 carp-common = { workspace = true, features = ["proto"] }
+carp-daemon.workspace = true
 hmac.workspace = true
 sha1.workspace = true
 
@@ -57,11 +59,11 @@ impl Workshop {
     /// Copies what is needed. What an earlier run compiled is used again.
     pub fn new() -> Self {
         let directory = top().join("target/mutants");
-        for part in ["carp-common", "tests"] {
+        let _ = fs::remove_dir_all(directory.join("tests"));
+        for part in ["carp-common", "carp-daemon", "tests/sim"] {
             let _ = fs::remove_dir_all(directory.join(part));
+            copy(&top().join(part), &directory.join(part));
         }
-        copy(&top().join("carp-common"), &directory.join("carp-common"));
-        copy(&top().join("tests/sim"), &directory.join("tests/sim"));
         write(&directory.join("tests/Cargo.toml"), MANIFEST);
         write(&directory.join("tests/src/lib.rs"), LIBRARY);
         write(&directory.join("Cargo.toml"), &workspace());
@@ -125,6 +127,7 @@ impl Workshop {
             .args(&arguments[1..])
             // Fast enough to run, quick enough to compile; its own target directory whatever the caller's.
             .env("CARGO_TARGET_DIR", self.directory.join("target"))
+            .env("CARPD_EBPF_OBJECT", top().join("target/bpf/carp-ebpf"))
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             // A mutant leaves unused code behind.
@@ -164,7 +167,10 @@ fn workspace() -> String {
         .iter()
         .position(|line| *line == "[workspace]")
         .expect("a workspace");
-    lines.insert(workspace + 1, "members = [\"carp-common\", \"tests\"]");
+    lines.insert(
+        workspace + 1,
+        "members = [\"carp-common\", \"carp-daemon\", \"tests\"]",
+    );
     lines.join("\n")
 }
 

@@ -8,6 +8,7 @@
 //! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
 //! | [`host`] | a process around the core, with the daemon's loop |
+//! | [`kernel`] | what a host has beneath the process: links, addresses, routes, the program, scripts |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | recordings of everything, resent, altered, and before the genuine ones |
@@ -94,6 +95,7 @@
 pub mod attacker;
 pub mod group;
 pub mod host;
+pub mod kernel;
 pub mod model;
 pub mod network;
 pub mod packet;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::build_ebpf;
 use crate::shell::{self, cargo};
 
 /// Break the core in each listed way and see that the simulation notices
@@ -18,6 +19,8 @@ pub struct Args {}
 ///
 /// When a mutant is not caught, or no longer has its place in the sources.
 pub fn run(_: &Args) -> Result<()> {
+    // The daemon, whose engine is simulated, embeds the object.
+    build_ebpf::run(&build_ebpf::Args::default())?;
     let mut command = cargo();
     command.args([
         "test",

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::build_ebpf;
 use crate::shell::{self, cargo};
 
 /// Simulate groups of hosts under every fault: many seeds, or one in detail
@@ -51,6 +52,8 @@ pub struct Args {
 ///
 /// When it does not build, or a seed breaks an invariant.
 pub fn run(args: &Args) -> Result<()> {
+    // The daemon, whose engine is simulated, embeds the object.
+    build_ebpf::run(&build_ebpf::Args::default())?;
     let mut command = cargo();
     command.args([
         "run",

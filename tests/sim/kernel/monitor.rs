@@ -1,0 +1,116 @@
+//! Notifications of links and addresses that wait for a process.
+
+use std::collections::VecDeque;
+
+use carp_daemon::io::netlink::{Event, Heard};
+
+/// Notifications that are read before the process does something else.
+const AT_ONCE: usize = 64;
+
+/// The queue of a netlink socket. While no process watches, nothing is queued.
+#[derive(Debug)]
+pub struct Monitor {
+    queue: VecDeque<Event>,
+    room: usize,
+    overrun: bool,
+    watched: bool,
+}
+
+impl Monitor {
+    /// A socket with room for so many notifications, which nobody has opened yet.
+    #[must_use]
+    pub const fn new(room: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            room,
+            overrun: false,
+            watched: false,
+        }
+    }
+
+    /// A process opens a socket; what waited in an earlier one is gone.
+    pub fn watch(&mut self) {
+        self.close();
+        self.watched = true;
+    }
+
+    /// The process is gone.
+    pub fn close(&mut self) {
+        self.queue.clear();
+        self.overrun = false;
+        self.watched = false;
+    }
+
+    /// Something happened.
+    pub fn tell(&mut self, event: Event) {
+        if !self.watched {
+            return;
+        }
+        if self.queue.len() < self.room {
+            self.queue.push_back(event);
+        } else {
+            self.overrun = true;
+        }
+    }
+
+    /// Loses what waits, as when there was no room for it.
+    pub fn overrun(&mut self) {
+        self.overrun = self.watched;
+        self.queue.clear();
+    }
+
+    /// Whether the socket is readable.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.overrun || !self.queue.is_empty()
+    }
+
+    /// Hands out what waits.
+    pub fn drain(&mut self, visit: &mut dyn FnMut(Event)) -> Heard {
+        let count = self.queue.len().min(AT_ONCE);
+        self.queue.drain(..count).for_each(visit);
+        if std::mem::take(&mut self.overrun) {
+            Heard::Overrun
+        } else if self.queue.is_empty() {
+            Heard::All
+        } else {
+            Heard::More
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(monitor: &mut Monitor) -> (Heard, usize) {
+        let mut count = 0;
+        let heard = monitor.drain(&mut |_| count += 1);
+        (heard, count)
+    }
+
+    #[test]
+    fn a_queue_without_room_loses_and_says_so_once() {
+        let mut monitor = Monitor::new(2);
+        let gone = |ifindex| Event::LinkGone { ifindex };
+        monitor.tell(gone(1));
+        assert_eq!(heard(&mut monitor), (Heard::All, 0), "nobody watched");
+        monitor.watch();
+        (1..=3).for_each(|ifindex| monitor.tell(gone(ifindex)));
+        assert!(monitor.is_readable());
+        assert_eq!(heard(&mut monitor), (Heard::Overrun, 2));
+        assert_eq!(heard(&mut monitor), (Heard::All, 0));
+        monitor.overrun();
+        monitor.watch();
+        assert!(!monitor.is_readable(), "a new socket has lost nothing");
+    }
+
+    #[test]
+    fn a_long_queue_is_read_in_parts() {
+        let mut monitor = Monitor::new(100);
+        monitor.watch();
+        (0..100).for_each(|ifindex| monitor.tell(Event::LinkGone { ifindex }));
+        assert_eq!(heard(&mut monitor), (Heard::More, 64));
+        assert_eq!(heard(&mut monitor), (Heard::All, 36));
+    }
+}

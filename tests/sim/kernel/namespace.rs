@@ -1,0 +1,456 @@
+//! Links, addresses and routes of one host, and the orders that change them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_daemon::io::netlink::{Address, Event, Link, Order, Route};
+
+use super::Actor;
+use super::addresses::{Addresses, Assigned};
+use super::monitor::Monitor;
+
+/// Error numbers of Linux.
+pub mod errno {
+    /// No such route.
+    pub const ESRCH: i32 = 3;
+    /// Try again.
+    pub const EAGAIN: i32 = 11;
+    /// It is there already.
+    pub const EEXIST: i32 = 17;
+    /// No such interface.
+    pub const ENODEV: i32 = 19;
+    /// The preferred source is no address of this host.
+    pub const EINVAL: i32 = 22;
+    /// The interface does not have the address.
+    pub const EADDRNOTAVAIL: i32 = 99;
+    /// The interface is down.
+    pub const ENETDOWN: i32 = 100;
+    /// No room, for the order or for its answer.
+    pub const ENOBUFS: i32 = 105;
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    links: BTreeMap<u32, Link>,
+    next_index: u32,
+    /// The addresses.
+    pub addresses: Addresses,
+    routes: Vec<(Route, Actor)>,
+    /// Who is told.
+    pub monitor: Monitor,
+    /// Addresses of somebody else's that a carpd removed, and has to give back.
+    owed: Vec<Assigned>,
+    /// What a carpd did that it cannot make good.
+    damage: Option<String>,
+}
+
+impl Namespace {
+    /// A namespace without links, whose notifications have room for so many.
+    #[must_use]
+    pub fn new(room: usize, promotes: bool) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            next_index: 2,
+            addresses: Addresses::new(promotes),
+            routes: Vec::new(),
+            monitor: Monitor::new(room),
+            owed: Vec::new(),
+            damage: None,
+        }
+    }
+
+    /// Returns every link, by index.
+    #[must_use]
+    pub const fn links(&self) -> &BTreeMap<u32, Link> {
+        &self.links
+    }
+
+    /// Returns the routes that carpd added.
+    pub fn routes_of_carpd(&self) -> impl Iterator<Item = &Route> {
+        let ours = self.routes.iter().filter(|(_, by)| by.is_carpd());
+        ours.map(|(route, _)| route)
+    }
+
+    /// Creates an Ethernet interface that is up, and returns its index.
+    pub fn create(&mut self, name: &str, mac: [u8; 6]) -> u32 {
+        let index = self.next_index;
+        self.next_index += 1;
+        let link = Link {
+            index,
+            name: name.to_owned(),
+            other_names: Vec::new(),
+            ethernet: true,
+            mac,
+            admin_up: true,
+            running: true,
+            upper: None,
+            xdp_program: 0,
+            kind: String::new(),
+        };
+        self.links.insert(index, link.clone());
+        self.monitor.tell(Event::Link(link));
+        index
+    }
+
+    /// Deletes an interface, and with it what was configured there.
+    pub fn delete(&mut self, index: u32) {
+        let here: Vec<Address> = self.on(index).map(|it| it.address).collect();
+        for address in here {
+            self.drop_address(&address, Actor::Kernel);
+        }
+        self.routes.retain(|(route, _)| route.ifindex != index);
+        if self.links.remove(&index).is_some() {
+            self.monitor.tell(Event::LinkGone { ifindex: index });
+        }
+    }
+
+    /// Changes a link. One that is down loses its routes.
+    pub fn change(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
+        let Some(link) = self.links.get_mut(&index) else {
+            return;
+        };
+        let before = link.clone();
+        change(link);
+        if *link == before {
+            return;
+        }
+        let (link, up) = (link.clone(), link.admin_up);
+        if !up {
+            self.routes.retain(|(route, _)| route.ifindex != index);
+        }
+        self.monitor.tell(Event::Link(link));
+    }
+
+    /// Carries out an order.
+    ///
+    /// # Errors
+    /// The kernel's error number.
+    pub fn carry_out(&mut self, now: Instant, order: &Order, by: Actor) -> Result<(), i32> {
+        match *order {
+            Order::Add(address, lease) => self.add(now, address, lease, by),
+            Order::Renew(address, lease) => self.renew(now, address, lease, by),
+            Order::Delete(address) => self.remove(&address, by),
+            Order::AddRoute(route) => self.add_route(route, by),
+            Order::DeleteRoute(route) => self.remove_route(&route),
+        }
+    }
+
+    /// Lets the time pass: addresses whose time is over vanish.
+    pub fn advance(&mut self, now: Instant) {
+        if self.addresses.next_end().is_some_and(|end| end <= now) {
+            for address in self.addresses.expired(now) {
+                self.drop_address(&address, Actor::Kernel);
+            }
+        }
+    }
+
+    /// Whether the host would answer for the address if nothing kept it from that.
+    #[must_use]
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.has(ip)
+    }
+
+    /// Returns the addresses of an interface.
+    pub fn on(&self, index: u32) -> impl Iterator<Item = &Assigned> {
+        let here = move |it: &&Assigned| it.address.ifindex == index;
+        self.addresses.iter().filter(here)
+    }
+
+    /// What a carpd did to somebody else's addresses and has not made good.
+    #[must_use]
+    pub fn harm(&self) -> Option<String> {
+        let altered = self.addresses.iter().find(|it| it.is_altered());
+        let owed = self.owed.first();
+        self.damage
+            .clone()
+            .or_else(|| {
+                owed.map(|it| format!("removed {:?}, which is somebody else's", it.address))
+            })
+            .or_else(|| {
+                altered.map(|it| format!("changed {:?}, which is somebody else's", it.address))
+            })
+    }
+
+    /// A carpd was killed before it could make good what it had done in that moment.
+    pub fn forgive(&mut self) {
+        self.owed.clear();
+        let altered: Vec<Assigned> = self
+            .addresses
+            .iter()
+            .filter(|it| it.is_altered())
+            .copied()
+            .collect();
+        for address in altered {
+            if let Some(known) = self.addresses.find(&address.address) {
+                known.foreign = None;
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        now: Instant,
+        address: Address,
+        lease: Option<Duration>,
+        by: Actor,
+    ) -> Result<(), i32> {
+        if !self.links.contains_key(&address.ifindex) {
+            return Err(errno::ENODEV);
+        }
+        if self.addresses.find(&address).is_some() {
+            return Err(errno::EEXIST);
+        }
+        let ends = lease.map(|lease| now + lease);
+        let foreign = self.ownership(&address, ends, by);
+        let told = self.addresses.insert(Assigned {
+            address,
+            ends,
+            foreign,
+        });
+        self.monitor.tell(Event::Address(told));
+        Ok(())
+    }
+
+    /// Who an address belongs to that is added now: a carpd that gives back what it took adds it for its owner.
+    fn ownership(
+        &mut self,
+        address: &Address,
+        ends: Option<Instant>,
+        by: Actor,
+    ) -> Option<(u8, Option<Instant>)> {
+        let owed = self.owed.iter().position(|it| it.address.is_same(address));
+        let owed = owed.map(|place| self.owed.swap_remove(place));
+        match (owed, by) {
+            (Some(owed), Actor::Carpd(_)) => owed.foreign,
+            (_, Actor::Kernel | Actor::Somebody) => Some((address.protocol, ends)),
+            (None, Actor::Carpd(_)) => None,
+        }
+    }
+
+    fn renew(
+        &mut self,
+        now: Instant,
+        address: Address,
+        lease: Option<Duration>,
+        by: Actor,
+    ) -> Result<(), i32> {
+        let ends = lease.map(|lease| now + lease);
+        let Some(known) = self.addresses.find(&address) else {
+            return self.add(now, address, lease, by);
+        };
+        known.address.protocol = address.protocol;
+        known.ends = ends;
+        if !by.is_carpd() {
+            known.foreign = Some((address.protocol, ends));
+        }
+        let told = known.address;
+        self.monitor.tell(Event::Address(told));
+        Ok(())
+    }
+
+    fn remove(&mut self, address: &Address, by: Actor) -> Result<(), i32> {
+        if !self.links.contains_key(&address.ifindex) {
+            return Err(errno::ENODEV);
+        }
+        if self.addresses.find(address).is_none() {
+            return Err(errno::EADDRNOTAVAIL);
+        }
+        self.drop_address(address, by);
+        Ok(())
+    }
+
+    fn drop_address(&mut self, address: &Address, by: Actor) {
+        let (gone, promoted) = self.addresses.remove(address);
+        for it in gone {
+            let with_another = !it.address.is_same(address);
+            if by.is_carpd() && it.foreign.is_some() {
+                if with_another {
+                    self.damage = Some(format!(
+                        "removed {address:?}, and the kernel {:?} with it",
+                        it.address
+                    ));
+                } else {
+                    self.owed.push(it);
+                }
+            }
+            self.monitor.tell(Event::AddressGone {
+                address: it.address,
+                by: by.port(),
+            });
+            if !self.addresses.has(it.address.address) {
+                self.routes
+                    .retain(|(route, _)| IpAddr::V4(route.source) != it.address.address);
+            }
+        }
+        if let Some(promoted) = promoted {
+            self.monitor.tell(Event::Address(promoted));
+        }
+    }
+
+    fn add_route(&mut self, route: Route, by: Actor) -> Result<(), i32> {
+        let Some(link) = self.links.get(&route.ifindex) else {
+            return Err(errno::ENODEV);
+        };
+        if !link.admin_up {
+            return Err(errno::ENETDOWN);
+        }
+        if !self.addresses.has(route.source.into()) {
+            return Err(errno::EINVAL);
+        }
+        if self.routes.iter().any(|(known, _)| *known == route) {
+            return Err(errno::EEXIST);
+        }
+        self.routes.push((route, by));
+        Ok(())
+    }
+
+    fn remove_route(&mut self, route: &Route) -> Result<(), i32> {
+        let place = self.routes.iter().position(|(known, _)| known == route);
+        let place = place.ok_or(errno::ESRCH)?;
+        let (_, by) = self.routes.swap_remove(place);
+        if !by.is_carpd() {
+            self.damage = Some(format!("removed {route:?}, which is somebody else's"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1_000);
+    const CARPD: Actor = Actor::Carpd(100);
+
+    fn address(last: u8, prefix: u8, protocol: u8) -> Address {
+        Address {
+            ifindex: 2,
+            address: [10, 0, 0, last].into(),
+            prefix,
+            protocol,
+            primary: true,
+        }
+    }
+
+    fn namespace() -> Namespace {
+        let mut namespace = Namespace::new(100, false);
+        assert_eq!(namespace.create("eth0", [2, 0, 0, 0, 0, 1]), 2);
+        namespace.monitor.watch();
+        namespace
+    }
+
+    fn told(namespace: &mut Namespace) -> Vec<Event> {
+        let mut events = Vec::new();
+        let _ = namespace.monitor.drain(&mut |event| events.push(event));
+        events
+    }
+
+    #[test]
+    fn orders_meet_the_errors_of_the_kernel() {
+        let mut namespace = namespace();
+        let ours = address(100, 32, 112);
+        let nowhere = Address { ifindex: 9, ..ours };
+        let mut give = |order| namespace.carry_out(NOW, &order, CARPD);
+        assert_eq!(give(Order::Add(nowhere, None)), Err(errno::ENODEV));
+        assert_eq!(give(Order::Delete(nowhere)), Err(errno::ENODEV));
+        assert_eq!(give(Order::Delete(ours)), Err(errno::EADDRNOTAVAIL));
+        assert_eq!(give(Order::Add(ours, None)), Ok(()));
+        assert_eq!(give(Order::Add(ours, None)), Err(errno::EEXIST));
+        let route = Route {
+            ifindex: 2,
+            subnet: [10, 0, 0, 0].into(),
+            prefix: 24,
+            source: [10, 0, 0, 100].into(),
+            protocol: 112,
+        };
+        let elsewhere = Route {
+            source: [10, 0, 0, 101].into(),
+            ..route
+        };
+        assert_eq!(give(Order::AddRoute(elsewhere)), Err(errno::EINVAL));
+        assert_eq!(give(Order::AddRoute(route)), Ok(()));
+        assert_eq!(give(Order::AddRoute(route)), Err(errno::EEXIST));
+        assert_eq!(give(Order::DeleteRoute(elsewhere)), Err(errno::ESRCH));
+        assert_eq!(give(Order::Delete(ours)), Ok(()));
+        assert_eq!(
+            give(Order::DeleteRoute(route)),
+            Err(errno::ESRCH),
+            "it went with the address"
+        );
+    }
+
+    #[test]
+    fn a_lease_ends_by_itself_and_the_kernel_says_so() {
+        let mut namespace = namespace();
+        let ours = address(100, 32, 112);
+        let lease = Some(Duration::from_secs(4));
+        let added = namespace.carry_out(NOW, &Order::Add(ours, lease), CARPD);
+        assert_eq!(added, Ok(()));
+        namespace.advance(NOW + Duration::from_millis(3_999));
+        assert!(namespace.has(ours.address));
+        namespace.advance(NOW + Duration::from_secs(4));
+        assert!(!namespace.has(ours.address));
+        let gone = Event::AddressGone {
+            address: ours,
+            by: 0,
+        };
+        assert_eq!(told(&mut namespace), [Event::Address(ours), gone]);
+    }
+
+    #[test]
+    fn what_carpd_takes_from_somebody_else_it_has_to_give_back() {
+        let mut namespace = namespace();
+        let (theirs, ours) = (address(100, 32, 0), address(100, 32, 112));
+        let add = Order::Add(theirs, None);
+        assert_eq!(namespace.carry_out(NOW, &add, Actor::Somebody), Ok(()));
+        assert_eq!(namespace.harm(), None);
+        let lease = Some(Duration::from_secs(4));
+        let mut give = |order| {
+            assert_eq!(namespace.carry_out(NOW, &order, CARPD), Ok(()));
+            namespace.harm().is_some()
+        };
+        assert!(give(Order::Renew(ours, lease)), "it would end");
+        assert!(!give(Order::Renew(theirs, None)), "given back");
+        assert!(give(Order::Delete(theirs)));
+        assert!(!give(Order::Renew(theirs, None)), "given back");
+        let remove = Order::Delete(theirs);
+        assert_eq!(namespace.carry_out(NOW, &remove, Actor::Somebody), Ok(()));
+        assert_eq!(namespace.harm(), None, "it was his own to remove");
+    }
+
+    #[test]
+    fn a_secondary_that_goes_with_an_address_of_carpd_is_damage() {
+        let mut namespace = namespace();
+        let add = |address| Order::Add(address, None);
+        let ours = address(100, 24, 112);
+        assert_eq!(namespace.carry_out(NOW, &add(ours), CARPD), Ok(()));
+        let theirs = add(address(1, 24, 0));
+        assert_eq!(namespace.carry_out(NOW, &theirs, Actor::Somebody), Ok(()));
+        assert_eq!(
+            namespace.carry_out(NOW, &Order::Delete(ours), CARPD),
+            Ok(())
+        );
+        assert!(namespace.harm().is_some());
+    }
+
+    #[test]
+    fn an_interface_takes_everything_along_and_comes_back_with_another_index() {
+        let mut namespace = namespace();
+        let add = Order::Add(address(1, 24, 0), None);
+        assert_eq!(namespace.carry_out(NOW, &add, Actor::Somebody), Ok(()));
+        let _ = told(&mut namespace);
+        namespace.delete(2);
+        let gone = Event::AddressGone {
+            address: address(1, 24, 0),
+            by: 0,
+        };
+        assert_eq!(told(&mut namespace), [gone, Event::LinkGone { ifindex: 2 }]);
+        assert_eq!(namespace.create("eth0", [2, 0, 0, 0, 0, 1]), 3);
+        namespace.change(3, |link| link.admin_up = false);
+        namespace.change(3, |link| link.admin_up = false);
+        assert_eq!(told(&mut namespace).len(), 2, "created, and down once");
+    }
+}

@@ -1,0 +1,79 @@
+//! Advertisements that wait for the process, with the time at which the kernel got them.
+
+use std::collections::VecDeque;
+
+use carp_common::abi::layout::AdvertisementEvent;
+use carp_common::time::Instant;
+
+/// The ring between the kernel and a process.
+#[derive(Debug)]
+pub struct Ring {
+    waiting: VecDeque<AdvertisementEvent>,
+    size: usize,
+    /// How many found no room since the process last asked.
+    lost: u64,
+}
+
+impl Ring {
+    /// Room for so many.
+    #[must_use]
+    pub const fn new(size: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            size,
+            lost: 0,
+        }
+    }
+
+    /// The kernel got an advertisement. Returns whether there was room for it.
+    pub fn push(&mut self, event: AdvertisementEvent) -> bool {
+        let has_room = self.waiting.len() < self.size;
+        if has_room {
+            self.waiting.push_back(event);
+        } else {
+            self.lost += 1;
+        }
+        has_room
+    }
+
+    /// Takes the oldest out, if it arrived by `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<AdvertisementEvent> {
+        let arrived = |event: &&AdvertisementEvent| event.arrival_ns <= now.as_nanos();
+        self.waiting.front().filter(arrived)?;
+        self.waiting.pop_front()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Returns how many were lost since this was last asked.
+    pub fn take_losses(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// The process is gone, and another one has a ring of its own.
+    pub fn close(&mut self) {
+        *self = Self::new(self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted_until_that_is_asked_for() {
+        let mut ring = Ring::new(2);
+        let pushed = [1, 2, 3].map(|at| ring.push(AdvertisementEvent::empty(at)));
+        assert_eq!(pushed, [true, true, false]);
+        assert_eq!(ring.pop(Instant::ZERO), None, "not yet");
+        let popped = ring.pop(Instant::from_nanos(5)).map(|it| it.arrival_ns);
+        assert_eq!(popped, Some(1));
+        assert_eq!((ring.take_losses(), ring.take_losses()), (1, 0));
+        ring.close();
+        assert!(ring.is_empty());
+    }
+}
