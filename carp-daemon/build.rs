@@ -2,7 +2,6 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::exit;
 
 /// Names another object than the one `cargo xtask build-ebpf` makes; and tells the compiler where it is.
 const VARIABLE: &str = "CARPD_EBPF_OBJECT";
@@ -13,13 +12,11 @@ fn main() {
     println!("cargo::rerun-if-changed={}", object.display());
     match object.canonicalize() {
         Ok(path) => println!("cargo::rustc-env={VARIABLE}={}", path.display()),
-        Err(error) => {
-            eprintln!(
-                "no eBPF object at {} ({error}): run `cargo xtask build-ebpf` first",
-                object.display()
-            );
-            exit(1);
-        }
+        // cargo shows the line and fails the build.
+        Err(error) => println!(
+            "cargo::error=no eBPF object at {} ({error}): run `cargo xtask build-ebpf` first",
+            object.display()
+        ),
     }
 }
 

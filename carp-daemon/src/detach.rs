@@ -2,10 +2,11 @@
 
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carp_common::abi::layout::EGRESS_PROGRAM;
 
+use crate::io::clock;
 use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
 use crate::io::netlink::Client;
 use crate::lock;
@@ -79,7 +80,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
             removal.removed.push("egress".to_owned());
         }
     }
-    let give_up_at = Instant::now() + PATIENCE;
+    let give_up_at = clock::now() + PATIENCE;
     let attached = loop {
         // Asked again: what was removed is listed no more.
         let now = netlink.link(link.index).map_err(Error::Links)?;
@@ -88,7 +89,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
         if pins.egress().is_some_and(|it| it.is_dir()) {
             attached.retain(|name| name != EGRESS_PROGRAM);
         }
-        if attached.is_empty() || !removal.refused.is_empty() || Instant::now() >= give_up_at {
+        if attached.is_empty() || !removal.refused.is_empty() || clock::now() >= give_up_at {
             break attached;
         }
         thread::sleep(PATIENCE_RETRY);

@@ -23,7 +23,7 @@ mod syslog;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -32,6 +32,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::io::clock;
 use background::Output;
 use console::Console;
 use limit::Limit;
@@ -90,10 +91,10 @@ impl Logger {
 
     /// Waits until the last lines are written, for a bounded time.
     pub fn finish(&self) {
-        let begun = Instant::now();
+        let begun = clock::now();
         let outputs = self.sink.lock();
         for output in outputs.console.iter().chain(&outputs.syslog) {
-            output.flush(LAST_LINES.saturating_sub(begun.elapsed()));
+            output.flush(LAST_LINES.saturating_sub(clock::now().saturating_duration_since(begun)));
         }
     }
 }
@@ -121,11 +122,7 @@ pub fn silence_in_background(settings: Settings) -> Option<String> {
 ///
 /// # Errors
 ///
-/// When there is no thread to be had for a destination.
-///
-/// # Panics
-///
-/// When called twice.
+/// When a destination gets no thread, or the process has a logger already.
 pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
     let console = Console::new();
     let facility = match settings.syslog {
@@ -157,7 +154,8 @@ pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
     );
     tracing_subscriber::registry()
         .with(Lines(Arc::clone(&sink)).with_filter(targets))
-        .init();
+        .try_init()
+        .map_err(io::Error::other)?;
     log::set_max_level(if settings.debug {
         log::LevelFilter::Debug
     } else {
@@ -167,7 +165,7 @@ pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
         sink: Arc::clone(&sink),
         reports: Mutex::default(),
     };
-    log::set_boxed_logger(Box::new(records)).expect("logging is set up once");
+    log::set_boxed_logger(Box::new(records)).map_err(io::Error::other)?;
     Ok(Logger { sink })
 }
 
@@ -231,16 +229,18 @@ struct Records {
     reports: Mutex<Reports>,
 }
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// How many reports about packets the present second has seen.
 #[derive(Debug, Default)]
 struct Reports {
-    second: i64,
+    second: u64,
     seen: u32,
 }
 
 impl Reports {
     /// Whether one more may be shown; with it, how many were not in the last second that had any.
-    fn admit(&mut self, second: i64) -> Option<u32> {
+    fn admit(&mut self, second: u64) -> Option<u32> {
         let mut left_out = 0;
         if second != self.second {
             left_out = self.seen.saturating_sub(REPORTS_PER_SECOND);
@@ -265,7 +265,7 @@ impl log::Log for Records {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             if record.target().starts_with(PROGRAM_TARGET) {
-                let second = chrono::Utc::now().timestamp();
+                let second = clock::now().as_nanos() / NANOS_PER_SECOND;
                 let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
                 match reports.admit(second) {
                     None => return,

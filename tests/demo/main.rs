@@ -4,6 +4,13 @@
 //! a panic and SIGKILL to the show all leave nothing behind. That is looked for at the end: processes, namespaces, and
 //! what carpd keeps under `/run/carpd` for them, such as pinned programs.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that shows what happens in real time"
+)]
+
 mod show;
 mod timeline;
 

@@ -3,6 +3,11 @@
 //! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
 //! the wire and from a client wherever that is possible, not from carpd's log.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests wait for what real time brings"
+)]
+
 mod addresses;
 mod announcements;
 mod arp;

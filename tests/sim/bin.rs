@@ -1,5 +1,11 @@
 //! `cargo xtask sim`: many seeds, or one seed in detail.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints what it found"
+)]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 

@@ -29,6 +29,11 @@
 //! Nothing here sleeps and hopes: every wait has a condition and a deadline, and says what it saw when the deadline
 //! passes.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the lab runs in real time; the simulation, which must not, denies it below"
+)]
+
 pub mod attack;
 pub mod attacker;
 pub mod bsd;
@@ -46,6 +51,7 @@ pub mod packet;
 pub mod process;
 pub mod residue;
 #[path = "../sim/mod.rs"]
+#[deny(clippy::disallowed_methods)]
 pub mod sim;
 pub mod switch;
 pub mod toll;

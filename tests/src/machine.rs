@@ -125,6 +125,10 @@ impl Machine {
 }
 
 impl Drop for Machine {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test harness shows it where a test fails"
+    )]
     fn drop(&mut self) {
         // Process 1 goes with it, and with process 1 all others.
         let _ = self.daemon.signal(Signal::SIGKILL);

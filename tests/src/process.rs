@@ -284,6 +284,10 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test harness shows it where a test fails"
+    )]
     fn drop(&mut self) {
         if self.status.is_none() {
             // Only fails when it has ended by itself.

@@ -1,10 +1,10 @@
 //! Everything that must hold before a change is taken, and nothing else: a green laptop means a green build.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell::{self, cargo, root, say};
+use crate::shell::{self, cargo, root, say, show};
 use crate::{build_ebpf, mutants, setup, test, tidy, toolchain};
 
 /// Run every check and every test
@@ -54,19 +54,19 @@ pub fn run(_: &Args) -> Result<()> {
     let mut result = Ok(());
     for (name, step) in STEPS {
         say(&format!("ci: {name}"));
-        let begin = Instant::now();
-        result = step().with_context(|| format!("ci step {name} failed"));
-        times.push((name, begin.elapsed()));
+        let (outcome, time) = shell::timed(step);
+        result = outcome.with_context(|| format!("ci step {name} failed"));
+        times.push((name, time));
         if result.is_err() {
             break;
         }
     }
-    println!("\nci, step by step:");
-    for (name, time) in &times {
-        println!("  {name:<12} {:>4} s", time.as_secs());
-    }
     let total: Duration = times.iter().map(|(_, time)| *time).sum();
-    println!("  {:<12} {:>4} s", "all", total.as_secs());
+    times.push(("all", total));
+    show("\nci, step by step:");
+    for (name, time) in &times {
+        show(&format!("  {name:<12} {:>4} s", time.as_secs()));
+    }
     result
 }
 

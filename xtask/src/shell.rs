@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -199,9 +200,29 @@ pub fn display(command: &Command) -> String {
     text
 }
 
+/// Does something, and says how long it took.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place here that reads a clock"
+)]
+pub fn timed<T>(task: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let result = task();
+    (result, begin.elapsed())
+}
+
+/// Prints a result.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+pub fn show(text: &str) {
+    println!("{text}");
+}
+
 /// Says what happens next.
+#[expect(
+    clippy::print_stderr,
+    reason = "progress goes to stderr, as cargo's own does, so that stdout carries results alone"
+)]
 pub fn say(text: &str) {
-    // On stderr, like cargo's own progress, so that stdout carries results alone.
     if std::io::stderr().is_terminal() {
         eprintln!("\x1b[1;36mxtask\x1b[0m {text}");
     } else {
@@ -210,6 +231,7 @@ pub fn say(text: &str) {
 }
 
 /// Says why the task stops.
+#[expect(clippy::print_stderr, reason = "errors go to stderr")]
 pub fn say_error(text: &str) {
     if std::io::stderr().is_terminal() {
         eprintln!("\x1b[1;31mxtask: error:\x1b[0m {text}");

@@ -1,11 +1,11 @@
 //! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath that carpd takes by itself, with a
 //! selection on the one that it does not.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::shell::{self, cargo, say};
+use crate::shell::{self, cargo, say, show};
 use crate::tally::{Failure, Tally};
 use crate::{build, setup};
 
@@ -58,52 +58,58 @@ pub fn run(args: &Args) -> Result<()> {
     }
     build::run(&build::Args { release: true })?;
 
-    let begin = Instant::now();
+    let (rounds, time) = shell::timed(|| {
+        let rounds = rounds(args).into_iter();
+        rounds
+            .map(|round| run_round(args, &round))
+            .collect::<Result<Vec<_>>>()
+    });
+    let rounds = rounds?;
     let mut all = Tally::default();
-    let mut report = Vec::new();
+    show(&format!("\nsummary, {} s", time.as_secs()));
     let mut sound = true;
-    for round in rounds(args) {
-        say(&format!("tests: {}", round.name));
-        let started = Instant::now();
-        let mut tally = Tally::default();
-        let mut command = cargo();
-        command
-            .args(["test", "--locked", "--no-fail-fast"])
-            .args(round.selection)
-            .arg("--")
-            .args(round.filter)
-            .args(&args.harness)
-            .env("CARPD_BIN", build::binary(true))
-            // The fuzz targets are a workspace of their own; one directory, so that nothing is built twice.
-            .env("CARGO_TARGET_DIR", shell::target_directory());
-        if let Some(datapath) = round.datapath {
-            command.env("CARP_TEST_DATAPATH", datapath);
-        }
-        if args.required {
-            command.env("CARP_REQUIRE_ROOT", "1");
-        }
-        let succeeded = shell::run_watched(&mut command, |line| tally.read(line))?;
-        sound &= succeeded && tally.failed == 0;
-        if !succeeded && tally.failed == 0 {
-            tally
-                .failures
-                .push(Failure::named("did not build, or broke off"));
-        }
-        report.push(format!(
-            "{}: {tally} in {} s",
-            round.name,
-            started.elapsed().as_secs()
-        ));
-        all.add(tally, round.name);
+    for (name, passed, tally, time) in rounds {
+        show(&format!("  {name}: {tally} in {} s", time.as_secs()));
+        sound &= passed;
+        all.add(tally, name);
     }
-
-    println!("\nsummary, {} s", begin.elapsed().as_secs());
-    report.iter().for_each(|line| println!("  {line}"));
-    all.failures
-        .iter()
-        .for_each(|failure| println!("  FAILED: {failure}"));
-    println!("{all}");
+    for failure in &all.failures {
+        show(&format!("  FAILED: {failure}"));
+    }
+    show(&all.to_string());
     if sound { Ok(()) } else { bail!("tests failed") }
+}
+
+/// Runs one round; returns its name, whether it passed, its results and the time it took.
+fn run_round<'a>(args: &Args, round: &Round<'a>) -> Result<(&'a str, bool, Tally, Duration)> {
+    say(&format!("tests: {}", round.name));
+    let mut tally = Tally::default();
+    let mut command = cargo();
+    command
+        .args(["test", "--locked", "--no-fail-fast"])
+        .args(round.selection)
+        .arg("--")
+        .args(round.filter)
+        .args(&args.harness)
+        .env("CARPD_BIN", build::binary(true))
+        // The fuzz targets are a workspace of their own; one directory, so that nothing is built twice.
+        .env("CARGO_TARGET_DIR", shell::target_directory());
+    if let Some(datapath) = round.datapath {
+        command.env("CARP_TEST_DATAPATH", datapath);
+    }
+    if args.required {
+        command.env("CARP_REQUIRE_ROOT", "1");
+    }
+    let (succeeded, time) =
+        shell::timed(|| shell::run_watched(&mut command, |line| tally.read(line)));
+    let succeeded = succeeded?;
+    let passed = succeeded && tally.failed == 0;
+    if !succeeded && tally.failed == 0 {
+        tally
+            .failures
+            .push(Failure::named("did not build, or broke off"));
+    }
+    Ok((round.name, passed, tally, time))
 }
 
 /// Whether a skipped test is a failure.

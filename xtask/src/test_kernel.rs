@@ -323,7 +323,7 @@ fn watch(machine: &mut Command) -> Result<End> {
     {
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end();
-        println!("{line}");
+        shell::show(line);
         if let Some(verdict) = line.strip_prefix(VERDICT) {
             end = End::Verdict(verdict.to_owned());
             break;

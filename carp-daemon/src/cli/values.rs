@@ -14,7 +14,7 @@ const INTERFACE_NAME_MAX: usize = 127;
 
 /// A whole number, decimal or after `0x` hexadecimal. ucarp takes one after `0` for octal: it is refused where that makes a
 /// difference.
-fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+fn number<T: TryFrom<u32>>(text: &str, least: u32, most: u32) -> Result<T, String> {
     let (digits, radix) =
         if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             (digits, 16)
@@ -39,6 +39,7 @@ fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     u32::from_str_radix(digits, radix)
         .ok()
         .filter(|value| (least..=most).contains(value))
+        .and_then(|value| T::try_from(value).ok())
         .ok_or_else(|| format!("out of range: {}", accepted()))
 }
 
@@ -58,12 +59,12 @@ pub fn dead_ratio(text: &str) -> Result<DeadRatio, String> {
 }
 
 fn byte_from(text: &str, least: u32) -> Result<u8, String> {
-    Ok(u8::try_from(number(text, least, 255)?).expect("at most 255 was checked"))
+    number(text, least, u8::MAX.into())
 }
 
 /// 1 s to a day.
 pub fn script_timeout(text: &str) -> Result<Duration, String> {
-    number(text, 1, 86_400).map(|seconds| Duration::from_secs(seconds.into()))
+    number(text, 1, 86_400).map(|seconds: u32| Duration::from_secs(seconds.into()))
 }
 
 /// `--lease`: off, or 2 s to a day.
@@ -71,12 +72,12 @@ pub fn script_timeout(text: &str) -> Result<Duration, String> {
 /// The kernel counts the lifetime of an address in whole seconds; renewed at half of it, 2 s is the least that leaves
 /// a busy daemon time to spare.
 pub fn lease(text: &str) -> Result<Lease, String> {
-    match number(text, 0, 86_400)? {
+    match number::<u32>(text, 0, 86_400)? {
         0 => Ok(Lease::Off),
         1 => Err(
             "too short to be renewed in time on a busy host: 2 to 86400 are accepted, and 0 for no lease".into(),
         ),
-        seconds => Ok(Lease::Fixed(Duration::from_secs(seconds.into()))),
+        seconds => Ok(Lease::Fixed(Duration::from_secs(u64::from(seconds)))),
     }
 }
 
@@ -86,7 +87,7 @@ pub struct Refresh(pub Option<Duration>);
 
 /// Off, or 1 s to a day.
 pub fn announce_refresh(text: &str) -> Result<Refresh, String> {
-    let seconds = number(text, 0, 86_400)?;
+    let seconds: u32 = number(text, 0, 86_400)?;
     Ok(Refresh(
         (seconds > 0).then(|| Duration::from_secs(seconds.into())),
     ))

@@ -270,6 +270,7 @@ fn seconds(from: Instant, to: Instant) -> String {
 }
 
 /// The wall clock's time at a moment, as it counts now.
+#[expect(clippy::disallowed_methods, reason = "the time of day, for people")]
 fn local_time(at: Instant, now: Instant) -> String {
     let time = chrono::Local::now() - now.saturating_duration_since(at);
     time.format("%Y-%m-%dT%H:%M:%S%:z").to_string()

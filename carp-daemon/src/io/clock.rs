@@ -1,5 +1,10 @@
 //! The one place that reads clocks.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "everything else asks this module for the time"
+)]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use carp_common::time::Instant;

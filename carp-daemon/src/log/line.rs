@@ -78,6 +78,10 @@ pub struct Line {
 
 impl Line {
     /// Of this moment.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "log lines carry the time of day, for people"
+    )]
     pub fn new(severity: Severity, text: &str) -> Self {
         let mut text = printable(text).into_owned();
         cut(&mut text, MAX_LINE);

@@ -14,6 +14,15 @@
 //! | [`datapath`], [`frames`], [`bpf`] | the loaded program, what it is run on, and calls that aya does not have |
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the kernel that is tried runs in real time"
+)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "skipped tests and measured costs are shown"
+)]
 
 mod admission;
 mod bpf;

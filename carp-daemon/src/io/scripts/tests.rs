@@ -1,7 +1,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::*;
 
@@ -95,12 +94,20 @@ async fn completion(ended: &mut Ended) -> Completion {
     completion
 }
 
+/// Waits for `condition`, and fails with `claim` when it takes too long.
+async fn until(condition: impl Fn() -> bool, claim: &str) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{claim}"));
+}
+
 async fn appears(path: &Path) {
-    let start = Instant::now();
-    while !path.exists() {
-        assert!(start.elapsed() < DEADLINE, "{} must appear", path.display());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| path.exists(), &format!("{} must appear", path.display())).await;
 }
 
 #[tokio::test]
@@ -198,11 +205,7 @@ async fn hanging_script_is_ended_with_everything_it_started() {
             outcome: Outcome::TimedOut
         }
     );
-    let start = Instant::now();
-    while !reader.is_finished() {
-        assert!(start.elapsed() < DEADLINE, "the grandchild must be gone");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| reader.is_finished(), "the grandchild must be gone").await;
     runner.request(wish(Which::Down));
     runner.finish().await;
     assert!(
