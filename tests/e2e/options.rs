@@ -1,4 +1,4 @@
-//! The command line, as ucarp's users write it: every option in every spelling, and every error with its exit status.
+//! What options do in a running daemon. The unit tests of `cli` read every option in every spelling, and every mistake.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ const BASE: [(&str, &str); 7] = [
 fn carpd(short: &str, words: &[String]) -> Result<Carpd> {
     let mut carpd = Carpd::bare()?.args(&format!("--datapath {}", carp_tests::daemons::datapath()));
     for (option, value) in BASE {
-        // A password file stands in the password's place.
+        // A password file replaces the password.
         if option != short && !(option == "-p" && short == "-o") {
             carpd = carpd.arg(option).arg(value);
         }
@@ -32,168 +32,119 @@ fn carpd(short: &str, words: &[String]) -> Result<Carpd> {
     Ok(words.iter().cloned().fold(carpd, Carpd::arg))
 }
 
-/// `-k 3`, `-k3`, `--advskew 3`, `--advskew=3`.
-fn spellings(short: &str, long: &str, value: &str) -> [Vec<String>; 4] {
-    [
-        vec![short.into(), value.into()],
-        vec![format!("{short}{value}")],
-        vec![long.into(), value.into()],
-        vec![format!("{long}={value}")],
-    ]
-}
-
-/// Every spelling of one option shapes the advertisement in the same, right way.
-fn shapes(short: &str, long: &str, value: &str, right: impl Fn(&Carp) -> bool) -> Result<()> {
+/// The option `short` with `value` shapes the advertisement in the right way.
+fn shapes(short: &str, value: &str, right: impl Fn(&Carp) -> bool) -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for words in spellings(short, long, value) {
-        let mark = pair.capture.mark();
-        let daemon = carpd(short, &words)?.spawn(&pair.a)?;
-        let (_, carp) = pair
-            .capture
-            .advertisement(mark, "a", LONG)
-            .with_context(|| format!("with {words:?}: {}", daemon.transcript()))?;
-        ensure!(right(&carp), "with {words:?}: {carp:?}");
-    }
+    let daemon = carpd(short, &[short.into(), value.into()])?.spawn(&pair.a)?;
+    let (_, carp) = pair
+        .capture
+        .advertisement(Mark::default(), "a", LONG)
+        .with_context(|| format!("with {short} {value}: {}", daemon.transcript()))?;
+    ensure!(right(&carp), "with {short} {value}: {carp:?}");
     Ok(())
 }
 
 #[test]
-fn interface_in_both_spellings() -> Result<()> {
-    shapes("-i", "--interface", "eth0", |carp| {
+fn interface_is_where_advertisements_are_sent() -> Result<()> {
+    shapes("-i", "eth0", |carp| {
         carp.source == Ipv4Addr::new(10, 9, 0, 1)
     })
 }
 
 #[test]
-fn srcip_in_both_spellings() -> Result<()> {
-    shapes("-s", "--srcip", "10.9.0.77", |carp| {
+fn srcip_is_the_source_of_advertisements() -> Result<()> {
+    shapes("-s", "10.9.0.77", |carp| {
         carp.source == Ipv4Addr::new(10, 9, 0, 77)
     })
 }
 
 #[test]
-fn mcast_in_both_spellings() -> Result<()> {
+fn mcast_is_the_group_of_advertisements_and_of_their_frames() -> Result<()> {
     let group = Ipv4Addr::new(239, 1, 2, 3);
-    let right =
-        |carp: &Carp| carp.destination == group && carp.ether_destination == Mac::of_group(group);
-    shapes("-m", "--mcast", "239.1.2.3", right)?;
-    shapes("-m", "--mcastip", "239.1.2.3", right)
-}
-
-#[test]
-fn vhid_in_both_spellings_decimal_and_hexadecimal() -> Result<()> {
-    for value in ["31", "0x1f"] {
-        shapes("-v", "--vhid", value, |carp| carp.vhid == 31)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn pass_in_both_spellings() -> Result<()> {
-    shapes("-p", "--pass", "love", |carp| {
-        carp.is_authentic("love", &[ADDRESS])
+    shapes("-m", "239.1.2.3", |carp| {
+        carp.destination == group && carp.ether_destination == Mac::of_group(group)
     })
 }
 
 #[test]
-fn passfile_in_both_spellings_is_its_first_line() -> Result<()> {
+fn vhid_advbase_and_advskew_are_advertised() -> Result<()> {
+    shapes("-v", "0x1f", |carp| carp.vhid == 31)?;
+    shapes("-b", "1", |carp| (carp.advbase, carp.advskew) == (1, 10))?;
+    shapes("-k", "12", |carp| (carp.advbase, carp.advskew) == (0, 12))
+}
+
+#[test]
+fn pass_and_the_first_line_of_passfile_sign_advertisements() -> Result<()> {
+    shapes("-p", "love", |carp| carp.is_authentic("love", &[ADDRESS]))?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("password");
     fs::write(&file, "two words\nsecond line\n")?;
-    shapes("-o", "--passfile", &file.display().to_string(), |carp| {
+    shapes("-o", &file.display().to_string(), |carp| {
         carp.is_authentic("two words", &[ADDRESS])
     })
 }
 
 #[test]
-fn addr_in_both_spellings() -> Result<()> {
-    shapes("-a", "--addr", "10.9.0.111", |carp| {
+fn addr_is_in_the_digest() -> Result<()> {
+    shapes("-a", "10.9.0.111", |carp| {
         carp.is_authentic("secret", &[Ipv4Addr::new(10, 9, 0, 111)])
     })
 }
 
 #[test]
-fn advbase_in_both_spellings() -> Result<()> {
-    shapes("-b", "--advbase", "1", |carp| {
-        (carp.advbase, carp.advskew) == (1, 10)
-    })
-}
-
-#[test]
-fn advskew_in_both_spellings() -> Result<()> {
-    shapes("-k", "--advskew", "12", |carp| {
-        (carp.advbase, carp.advskew) == (0, 12)
-    })
-}
-
-#[test]
-fn deadratio_in_both_spellings_multiplies_the_wait_for_a_master() -> Result<()> {
+fn deadratio_multiplies_the_wait_for_a_master() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for words in spellings("-r", "--deadratio", "30") {
-        let (mark, start) = (pair.capture.mark(), Instant::now());
-        let _a = carpd("-r", &words)?.spawn(&pair.a)?;
-        let (first, _) = pair.capture.advertisement(mark, "a", LONG)?;
-        let waited = first.at.duration_since(start);
-        // 30 × 10/256 s
-        ensure!(
-            waited >= Duration::from_millis(1171),
-            "with {words:?}: {waited:?}"
-        );
-    }
+    let start = Instant::now();
+    let _a = carpd("-r", &["-r".into(), "30".into()])?.spawn(&pair.a)?;
+    let (first, _) = pair.capture.advertisement(Mark::default(), "a", LONG)?;
+    let waited = first.at.duration_since(start);
+    // 30 × 10/256 s
+    ensure!(waited >= Duration::from_millis(1171), "{waited:?}");
     Ok(())
 }
 
 #[test]
-fn nomcast_in_both_spellings_sends_broadcast_frames() -> Result<()> {
+fn nomcast_sends_broadcast_frames() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for option in ["-M", "--nomcast"] {
-        let mark = pair.capture.mark();
-        let _a = carpd("", &[option.into()])?.spawn(&pair.a)?;
-        let (_, carp) = pair.capture.advertisement(mark, "a", LONG)?;
-        ensure!(
-            carp.ether_destination == Mac::BROADCAST
-                && carp.destination == carp_tests::packet::GROUP
-        );
-    }
+    let _a = carpd("", &["--nomcast".into()])?.spawn(&pair.a)?;
+    let (_, carp) = pair.capture.advertisement(Mark::default(), "a", LONG)?;
+    ensure!(
+        carp.ether_destination == Mac::BROADCAST && carp.destination == carp_tests::packet::GROUP,
+        "{carp:?}"
+    );
     Ok(())
 }
 
 #[test]
-fn ignoreifstate_in_both_spellings_becomes_master_without_carrier() -> Result<()> {
+fn ignoreifstate_becomes_master_without_carrier() -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.unplug()?;
-    for option in ["-S", "--ignoreifstate"] {
-        let a = carpd("", &[option.into()])?.spawn(&pair.a)?;
-        a.wait_for("Switching to state: MASTER", LONG)?;
-    }
+    let a = carpd("", &["-S".into()])?.spawn(&pair.a)?;
+    a.wait_for("Switching to state: MASTER", LONG)?;
     Ok(())
 }
 
 #[test]
-fn upscript_and_downscript_in_both_spellings() -> Result<()> {
+fn upscript_and_downscript_run_with_interface_and_address() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for up in ["-u", "--upscript"] {
-        let scripts = Scripts::new()?;
-        let (up_script, down_script) = (scripts.script("up", "")?, scripts.script("down", "")?);
-        let down = if up == "-u" { "-d" } else { "--downscript" };
-        let words = [
-            up.into(),
-            up_script.display().to_string(),
-            down.into(),
-            down_script.display().to_string(),
-        ];
-        let _a = carpd("", &words)?.spawn(&pair.a)?;
-        scripts.wait_for_calls(&["down [eth0] [10.9.0.100]", "up [eth0] [10.9.0.100]"])?;
-    }
-    Ok(())
+    let scripts = Scripts::new()?;
+    let (up, down) = (scripts.script("up", "")?, scripts.script("down", "")?);
+    let words = [
+        "--upscript".into(),
+        up.display().to_string(),
+        "--downscript".into(),
+        down.display().to_string(),
+    ];
+    let _a = carpd("", &words)?.spawn(&pair.a)?;
+    scripts.wait_for_calls(&["down [eth0] [10.9.0.100]", "up [eth0] [10.9.0.100]"])
 }
 
 #[test]
-fn debug_in_both_spellings_explains_rejected_packets() -> Result<()> {
+fn debug_explains_rejected_packets() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let injector = Injector::open(&pair.c)?;
     let wrong = Forgery::new(pair.c.address(), 7, "secret", ADDRESS).with(|it| it.ttl = 254);
-    for (option, expected) in [("-D", true), ("--debug", true), ("-P", false)] {
+    for (option, expected) in [("--debug", true), ("-P", false)] {
         let a = carpd("", &[option.into()])?.spawn(&pair.a)?;
         a.wait_for("Switching to state: MASTER", LONG)?;
         injector.send(&wrong.frame())?;
@@ -216,20 +167,6 @@ fn debug_in_both_spellings_explains_rejected_packets() -> Result<()> {
 }
 
 #[test]
-fn facility_in_both_spellings_takes_every_name_ucarp_knows() -> Result<()> {
-    let pair = Pair::new(lab!())?;
-    for words in spellings("-f", "--facility", "local3")
-        .into_iter()
-        .chain([vec!["-f".into(), "none".into()]])
-    {
-        let mark = pair.capture.mark();
-        let _a = carpd("-f", &words)?.spawn(&pair.a)?;
-        pair.capture.advertisement(mark, "a", LONG)?;
-    }
-    Ok(())
-}
-
-#[test]
 fn without_interface_the_first_usable_one_is_taken_and_named() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mark = pair.capture.mark();
@@ -242,76 +179,26 @@ fn without_interface_the_first_usable_one_is_taken_and_named() -> Result<()> {
 #[test]
 fn help_is_printed_on_stdout_with_status_0() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    for words in ["-h", "--help"] {
-        let ended = Carpd::bare()?.args(words).run(&pair.a)?;
-        ensure!(
-            ended.status == 0 && ended.stderr.is_empty(),
-            "with {words:?}: {ended:?}"
-        );
-        for option in [
-            "--interface",
-            "--srcip",
-            "--mcast",
-            "--vhid",
-            "--pass",
-            "--passfile",
-            "--preempt",
-            "--neutral",
-            "--addr",
-            "--advbase",
-            "--advskew",
-            "--upscript",
-            "--downscript",
-            "--deadratio",
-            "--debug",
-            "--shutdown",
-            "--daemonize",
-            "--ignoreifstate",
-            "--nomcast",
-            "--facility",
-            "--xparam",
-            "--help",
-        ] {
-            ensure!(ended.stdout.contains(option), "{option} is not in the help");
-        }
-    }
+    let ended = Carpd::bare()?.args("--help").run(&pair.a)?;
+    ensure!(
+        ended.status == 0 && ended.stderr.is_empty() && ended.stdout.contains("--interface"),
+        "{ended:?}"
+    );
     Ok(())
 }
 
 #[test]
-fn every_configuration_error_names_option_value_and_what_is_accepted_with_status_1() -> Result<()> {
+fn a_configuration_error_is_explained_on_stderr_with_status_1() -> Result<()> {
     let pair = Pair::new(lab!())?;
     for (short, words, expected) in [
-        ("-v", "-v 0", ["--vhid", "'0'", "1 to 255"]),
         ("-v", "-v 256", ["--vhid", "'256'", "1 to 255"]),
-        ("-v", "-v 010", ["--vhid", "'010'", "write 10"]),
-        ("-v", "-v seven", ["--vhid", "'seven'", "1 to 255"]),
-        ("-v", "-v -1", ["--vhid", "'-1'", "1 to 255"]),
-        ("-v", "", ["--vhid", "-v", "1 to 255"]),
-        ("-b", "-b 256", ["--advbase", "'256'", "0 to 255"]),
-        ("-k", "-k 256", ["--advskew", "'256'", "0 to 255"]),
-        ("-r", "-r 0", ["--deadratio", "'0'", "1"]),
-        ("-a", "-a 10.9.0", ["--addr", "'10.9.0'", "IPv4"]),
-        ("-a", "-a 10.9.0.100/33", ["--addr", "10.9.0.100/33", "32"]),
-        ("-a", "", ["--addr", "-a", "IPv4"]),
-        ("-s", "-s here", ["--srcip", "'here'", "IPv4"]),
-        ("-m", "-m 10.0.0.1", ["--mcast", "'10.0.0.1'", "224.0.0.0"]),
         ("-p", "", ["--passfile", "--pass", "password"]),
         (
             "-o",
             "-o /nowhere/password",
             ["--passfile", "/nowhere/password", "No such file"],
         ),
-        ("-f", "-f nowhere", ["--facility", "'nowhere'", "daemon"]),
-        ("", "--script-timeout 0", ["--script-timeout", "'0'", "1"]),
-        ("", "--datapath tape", ["--datapath", "'tape'", "socket"]),
-        ("", "--profile vrrp", ["--profile", "'vrrp'", "openbsd"]),
         ("", "--frobnicate", ["--frobnicate", "unexpected", "--help"]),
-        (
-            "-o",
-            "-o /dev/null leftover",
-            ["leftover", "unexpected", "--help"],
-        ),
     ] {
         let words = words
             .split_whitespace()

@@ -176,6 +176,7 @@ fn bad_value_is_refused_naming_option_value_and_what_is_accepted() {
         ("-v", "-1", "--vhid", "1 to 255"),
         ("-v", "0x100", "--vhid", "1 to 255"),
         ("-v", "seven", "--vhid", "1 to 255"),
+        ("-v", "010", "--vhid", "write 10 for the decimal number"),
         ("-b", "256", "--advbase", "0 to 255"),
         ("-k", "1000", "--advskew", "0 to 255"),
         ("-r", "0", "--deadratio", "1 to 255"),
