@@ -2,6 +2,7 @@
 //!
 //! | Module | What it is |
 //! |---|---|
+//! | [`api`] | what the daemon shows of itself: events and status, as values |
 //! | [`cli`] | ucarp's options to a configuration |
 //! | [`config`] | the validated configuration |
 //! | [`engine`] | the event loop: input in, actions out, wait for the next deadline |
@@ -14,6 +15,7 @@
 //! | `sys` | the system calls that no crate wraps |
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemonize;

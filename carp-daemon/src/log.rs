@@ -14,11 +14,15 @@
 //! | `limit` | a bound on the lines of the whole process |
 //! | `background` | a thread for each destination |
 //! | `console`, `syslog` | the destinations |
+//! | [`event`] | the text of each event of the engine |
+//! | [`status`] | what SIGUSR1 shows |
 
 mod background;
 mod console;
+pub mod event;
 mod limit;
 mod line;
+pub mod status;
 mod syslog;
 
 use std::io;
@@ -219,7 +223,7 @@ struct Lines(Arc<Sink>);
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         self.0
-            .write(Severity::of(event.metadata()), &line::text(event));
+            .write(line::severity_of(event.metadata()), &line::text(event));
     }
 }
 
@@ -276,7 +280,7 @@ impl log::Log for Records {
                     }
                 }
             }
-            let severity = Severity::of_record(record.level());
+            let severity = line::severity_of_record(record.level());
             self.sink.write(severity, &record.args().to_string());
         }
     }

@@ -15,6 +15,7 @@
 //! | [`sequence`] | the counters that we send |
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
+//! | [`outlook`] | what would happen next |
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
 //! | `peer` | one source, and what it showed |
@@ -31,6 +32,7 @@ pub mod evidence;
 pub mod heard;
 pub mod key;
 mod memory;
+pub mod outlook;
 mod peer;
 mod per_family;
 mod queue;

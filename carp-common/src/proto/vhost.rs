@@ -4,6 +4,7 @@
 //! functions; ucarp 1.5.2 `carp.c`.
 
 mod challenge;
+mod outlook;
 mod receive;
 mod send;
 #[cfg(test)]

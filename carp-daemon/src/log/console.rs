@@ -102,7 +102,7 @@ impl Stream {
                 shaped,
                 "{}: [{}] ",
                 at.format("%Y-%m-%dT%H:%M:%S%.6f%:z"),
-                line.severity.name()
+                line::severity_name(line.severity)
             )
         };
         shaped.push_str(&line.text);

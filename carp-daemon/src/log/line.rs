@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
+pub use crate::api::Severity;
+
 /// Longest line, in bytes and with its newline, on any destination.
 ///
 /// ucarp's own limit, and `PIPE_BUF`: a write of no more than this to a pipe is whole or does not happen.
@@ -16,52 +18,35 @@ pub const MAX_LINE: usize = 4096;
 /// Target of the events that are [`Severity::Notice`]: `tracing` has no such level.
 pub const NOTICE: &str = "carp_daemon::notice";
 
-/// How much a line matters; its number is syslog's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// We cannot do our job.
-    Error = 3,
-    /// Someone should look.
-    Warning = 4,
-    /// Normal, and worth knowing: changes of state.
-    Notice = 5,
-    /// Start and stop, and what was asked for.
-    Info = 6,
-    /// Everything.
-    Debug = 7,
+/// The severity of an event of the crate `tracing`.
+pub fn severity_of(metadata: &Metadata<'_>) -> Severity {
+    match *metadata.level() {
+        Level::ERROR => Severity::Error,
+        Level::WARN => Severity::Warning,
+        Level::INFO if metadata.target() == NOTICE => Severity::Notice,
+        Level::INFO => Severity::Info,
+        Level::DEBUG | Level::TRACE => Severity::Debug,
+    }
 }
 
-impl Severity {
-    /// Of an event.
-    pub fn of(metadata: &Metadata<'_>) -> Self {
-        match *metadata.level() {
-            Level::ERROR => Self::Error,
-            Level::WARN => Self::Warning,
-            Level::INFO if metadata.target() == NOTICE => Self::Notice,
-            Level::INFO => Self::Info,
-            Level::DEBUG | Level::TRACE => Self::Debug,
-        }
+/// The severity of a record of the crate `log`.
+pub fn severity_of_record(level: log::Level) -> Severity {
+    match level {
+        log::Level::Error => Severity::Error,
+        log::Level::Warn => Severity::Warning,
+        log::Level::Info => Severity::Info,
+        log::Level::Debug | log::Level::Trace => Severity::Debug,
     }
+}
 
-    /// Of a record of the crate `log`.
-    pub fn of_record(level: log::Level) -> Self {
-        match level {
-            log::Level::Error => Self::Error,
-            log::Level::Warn => Self::Warning,
-            log::Level::Info => Self::Info,
-            log::Level::Debug | log::Level::Trace => Self::Debug,
-        }
-    }
-
-    /// As ucarp prints it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Warning => "WARNING",
-            Self::Notice => "NOTICE",
-            Self::Info => "INFO",
-            Self::Debug => "DEBUG",
-        }
+/// A severity as ucarp prints it.
+pub const fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "ERROR",
+        Severity::Warning => "WARNING",
+        Severity::Notice => "NOTICE",
+        Severity::Info => "INFO",
+        Severity::Debug => "DEBUG",
     }
 }
 

@@ -291,7 +291,7 @@ impl VirtualHost {
         }
     }
 
-    fn tie(&self, family: Family, theirs: IpAddr) -> Tie {
+    pub(super) fn tie(&self, family: Family, theirs: IpAddr) -> Tie {
         Tie {
             ours: self.sources[family],
             theirs,

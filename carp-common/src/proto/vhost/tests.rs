@@ -1,6 +1,7 @@
 //! One virtual host and a peer that knows its key.
 
 mod bow_outs;
+mod outlook;
 mod recordings;
 mod rivals;
 mod scenarios;

@@ -6,7 +6,6 @@
 //! daemon mounts it there if it may, and reaches it from its own namespace through a descriptor.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -22,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::debug;
 
+use crate::api::status::Survival;
 use crate::lock;
 use crate::sys;
 
@@ -37,27 +37,6 @@ const MACHINES_PROCESSES: &str = "pid:[4026531836]";
 /// How long a thread that has ended may still be listed, and the pause between two looks.
 const LISTED: u32 = 200;
 const LISTED_RETRY: Duration = Duration::from_millis(1);
-
-/// Whether a pinned program outlives a daemon that is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survival {
-    /// Until the machine stops.
-    Yes,
-    /// As long as the first process of this container runs.
-    WithContainer,
-    /// It goes with the daemon.
-    No,
-}
-
-impl fmt::Display for Survival {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Yes => "yes",
-            Self::WithContainer => "until-the-container-ends",
-            Self::No => "no",
-        })
-    }
-}
 
 /// Our bpffs.
 #[derive(Debug)]

@@ -46,7 +46,6 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 pub use self::attached::programs as attached_programs;
-pub use self::bpffs::Survival;
 use self::egress::Egress;
 pub use self::egress::{Leaving, remove_unused as remove_unused_egress};
 pub use self::fence::{FenceTable, Fenced, Owner};
@@ -58,6 +57,7 @@ pub use self::lookout::Lookout;
 pub use self::pins::{Pins, Removal};
 pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;
+pub use crate::api::status::Survival;
 use crate::config::{self, Config, Fence};
 
 /// Why an interface cannot be listened to.

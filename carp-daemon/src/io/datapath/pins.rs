@@ -15,7 +15,8 @@ use std::time::Duration;
 use aya::programs::links::{FdLink, PinnedLink};
 use tracing::{debug, info, warn};
 
-use super::bpffs::{Bpffs, DIRECTORY, Survival};
+use super::Survival;
+use super::bpffs::{Bpffs, DIRECTORY};
 use super::egress;
 use crate::lock::{self, Lock};
 use crate::sys;

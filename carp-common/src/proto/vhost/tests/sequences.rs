@@ -8,7 +8,7 @@ use super::*;
 
 /// One thing that the outside does.
 #[derive(Clone, Debug)]
-enum Move {
+pub(super) enum Move {
     Wait(Duration),
     /// The clock of one call is this far behind.
     ClockBack(Duration),
@@ -40,7 +40,7 @@ enum Move {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Heard {
+pub(super) enum Heard {
     Next,
     Back(u64),
     Any(u64),
@@ -86,7 +86,7 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Inet), Just(Family::Inet6)]
 }
 
-fn step() -> impl Strategy<Value = Move> {
+pub(super) fn step() -> impl Strategy<Value = Move> {
     let source = 0..SOURCES.len();
     let hear = (source.clone(), priority(), 0..3u8, counter(), duration()).prop_map(
         |(source, (advbase, advskew), demotion, counter, age)| Move::Hear {
@@ -126,7 +126,7 @@ fn step() -> impl Strategy<Value = Move> {
     ]
 }
 
-fn any_settings() -> impl Strategy<Value = Settings> {
+pub(super) fn any_settings() -> impl Strategy<Value = Settings> {
     let profile = prop_oneof![
         Just(Profile::Ucarp),
         Just(Profile::FreeBsd),
@@ -232,7 +232,7 @@ impl World {
     }
 }
 
-fn apply(host: &mut Host, step: &Move) {
+pub(super) fn apply(host: &mut Host, step: &Move) {
     match step {
         Move::Wait(duration) => {
             host.wait(*duration);

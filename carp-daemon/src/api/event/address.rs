@@ -1,0 +1,212 @@
+//! Events about virtual addresses: claim, restoration, placement, and what a carpd that died left.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::units::Vhid;
+
+use super::{Cidr, events};
+
+events! {
+    /// The virtual addresses in native mode.
+    Address
+    /// carpd added one.
+    Added {
+        /// The virtual address.
+        address: Cidr,
+    } => Debug "address-added",
+    /// carpd took over one that an earlier run had added.
+    TakenOver {
+        /// The virtual address.
+        address: Cidr,
+    } => Info "address-taken-over",
+    /// One could not be added.
+    AddFailed {
+        /// The virtual address.
+        address: Cidr,
+        /// Why not.
+        error: String,
+    } => Error "address-add-failed",
+    /// A MASTER's was there already, or is now, and somebody else added it.
+    Foreign {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "address-foreign",
+    /// One was there before the election began, and somebody else added it.
+    ForeignAsBackup {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "address-foreign-as-backup",
+    /// One that somebody else added at the same moment was left to him.
+    LeftToOther {
+        /// The virtual address.
+        address: Cidr,
+    } => Info "address-left",
+    /// One that somebody else added at the same moment could not be left to him.
+    LeaveFailed {
+        /// The virtual address.
+        address: Cidr,
+        /// Why not.
+        error: String,
+    } => Error "address-leave-failed",
+    /// The lease of one that was taken over could not be renewed.
+    RenewalFailed {
+        /// The virtual address.
+        address: Cidr,
+        /// Why not.
+        error: String,
+    } => Error "lease-renewal-failed",
+    /// The lease of a MASTER's addresses could not be renewed.
+    RenewalsFailed {
+        /// Why not.
+        error: String,
+    } => Error "lease-renewals-failed",
+    /// carpd removed one.
+    Removed {
+        /// The virtual address.
+        address: Cidr,
+    } => Debug "address-removed",
+    /// One could not be removed.
+    RemoveFailed {
+        /// The virtual address.
+        address: Cidr,
+        /// Why not.
+        error: String,
+    } => Error "address-remove-failed",
+}
+
+events! {
+    /// Virtual addresses that went without carpd.
+    Restore
+    /// The lease ran out while carpd was stopped.
+    LeaseExpired {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "lease-expired",
+    /// Somebody else removed one, and carpd puts it back.
+    RemovedByOther {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "address-removed-by-other",
+    /// Somebody else removes one again and again: demoted.
+    RemovedTooOften {
+        /// The virtual address.
+        address: Cidr,
+        /// How often it was removed.
+        times: usize,
+        /// In this time.
+        within: Duration,
+        /// How long nobody may remove it before the demotion ends.
+        quiet: Duration,
+        /// Time between two attempts to put it back.
+        retry: Duration,
+    } => Error "address-removed-too-often",
+    /// One that scripts own was removed.
+    ScriptedRemoved {
+        /// The virtual address.
+        address: IpAddr,
+    } => Warning "scripted-address-removed",
+    /// Nobody removed any for long enough: the demotion ends.
+    LeftAlone {
+        /// For how long.
+        quiet: Duration,
+    } => Info "addresses-left-alone",
+    /// One cannot be put back: demoted.
+    CannotAdd {
+        /// Time between two attempts.
+        retry: Duration,
+    } => Error "addresses-cannot-be-added",
+}
+
+events! {
+    /// Where virtual addresses stand among the host's own, and the routes to their subnets.
+    Placement
+    /// One was moved behind the host's own.
+    PutBehind {
+        /// The virtual address.
+        address: IpAddr,
+    } => Debug "address-put-behind",
+    /// One that was removed to be moved could not be added again.
+    AddAgainFailed {
+        /// The virtual address.
+        address: IpAddr,
+        /// Why not.
+        error: String,
+    } => Error "address-add-again-failed",
+    /// The route to a virtual address's subnet was added or removed.
+    RouteChanged {
+        /// The subnet.
+        subnet: Cidr,
+        /// Added.
+        wanted: bool,
+    } => Debug "route-changed",
+    /// The route to a virtual address's subnet could not be added or removed.
+    RouteFailed {
+        /// The subnet.
+        subnet: Cidr,
+        /// Why not.
+        error: String,
+    } => Error "route-failed",
+    /// The host's own address in the subnet has a longer prefix than the virtual one, so no route is added.
+    PrefixesDiffer {
+        /// The virtual address's subnet.
+        subnet: Cidr,
+        /// The host's own address.
+        own: Cidr,
+    } => Warning "prefixes-differ",
+    /// The host has no address of its own in the subnet of a virtual one.
+    SubnetWithoutOwn {
+        /// The virtual address.
+        address: IpAddr,
+        /// Its subnet.
+        subnet: Cidr,
+        /// The subnets that the host's own addresses on the interface are in.
+        own: Vec<Cidr>,
+    } => Warning "subnet-without-own-address",
+    /// The host has no address of its own on the interface of a virtual one that was given without a prefix.
+    InterfaceWithoutOwn {
+        /// The virtual address.
+        address: IpAddr,
+    } => Warning "interface-without-own-address",
+    /// A virtual address that was given without a prefix is in no subnet of the host.
+    OutsideSubnets {
+        /// The virtual address.
+        address: IpAddr,
+        /// The subnets that the host's own addresses on the interface are in.
+        own: Vec<Cidr>,
+    } => Warning "address-outside-subnets",
+}
+
+events! {
+    /// What a carpd that died left.
+    Predecessor
+    /// An address of a virtual host that is served again: kept until the election is settled.
+    LeftoverKept {
+        /// The virtual address.
+        address: Cidr,
+    } => Info "leftover-kept",
+    /// An address of a virtual host that is served again: removed.
+    LeftoverRemoved {
+        /// The virtual address.
+        address: Cidr,
+    } => Info "leftover-removed",
+    /// An address that nobody serves any more: removed.
+    OrphanRemoved {
+        /// The virtual address.
+        address: Cidr,
+        /// The vhid that it was for.
+        vhid: Vhid,
+    } => Info "orphan-removed",
+    /// An address that nobody serves any more and that scripts added: stays, and stays fenced.
+    OrphanFenced {
+        /// The virtual address.
+        address: IpAddr,
+        /// The vhid that it was for.
+        vhid: Vhid,
+    } => Warning "orphan-fenced",
+    /// Whether other carpd live cannot be found out.
+    Unknown {
+        /// Why not.
+        error: String,
+    } => Warning "orphans-unknown",
+}

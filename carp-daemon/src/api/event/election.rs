@@ -1,0 +1,193 @@
+//! Events of the election: states, the other hosts of the group, sending, and others that have our addresses.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::proto::{Notice, Reason};
+use carp_common::units::State;
+use carp_common::wire::ether::MacAddress;
+
+use super::{Event, Place, events};
+
+/// Why a virtual host is in its state.
+///
+/// The core hears only of a link that is down or of a source that is missing; here is what was behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The core's own reason.
+    Election(Reason),
+    /// The interface is gone.
+    InterfaceGone,
+    /// The interface became a port of a bridge, bond or switch.
+    PortOfAnother,
+    /// The interface is there, and advertisements cannot be received on it.
+    Deaf,
+    /// The address that `--srcip` names is no longer on this host.
+    FixedSourceGone,
+}
+
+events! {
+    /// States, and the other hosts of the group.
+    Election
+    /// The state changed.
+    StateChanged {
+        /// State before.
+        from: State,
+        /// State after.
+        to: State,
+        /// Why.
+        cause: Cause,
+    } => Notice "state-changed",
+    /// ucarp's "Bad digest": password, vhid or virtual addresses differ somewhere.
+    BadDigest {
+        /// The sender.
+        source: IpAddr,
+    } => Warning "bad-digest",
+    /// Another host advertises the same advbase and advskew.
+    EqualSettings {
+        /// The other host.
+        source: IpAddr,
+    } => Warning "equal-settings",
+    /// An advertisement of ours came back.
+    OwnEcho {
+        /// The source that it carried.
+        source: IpAddr,
+    } => Warning "own-echo",
+    /// A worse MASTER advertised while this host is MASTER.
+    WorseMaster {
+        /// The other MASTER.
+        source: IpAddr,
+    } => Warning "worse-master",
+    /// The priority changed under one replay counter.
+    Tampered {
+        /// The source that it carried, which may be forged.
+        source: IpAddr,
+    } => Warning "advertisement-tampered",
+    /// With strict counters: the replay counter did not rise.
+    StaleCounter {
+        /// The source that it carried, which may be forged.
+        source: IpAddr,
+    } => Warning "stale-counter",
+    /// This host took over although somebody advertises with counters that were heard before.
+    Unproven {
+        /// The source that they carried, which may be forged.
+        source: IpAddr,
+    } => Warning "master-unproven",
+    /// Somebody claims to be better and does not answer.
+    Unanswered {
+        /// The source that it carried, which may be forged.
+        source: IpAddr,
+    } => Warning "challenge-unanswered",
+    /// Send errors reached the limit: demoted.
+    SendingFails => Error "sending-fails",
+    /// Advertisements can be sent again.
+    SendingWorks => Info "sending-works",
+    /// SIGUSR2 on a MASTER that never heard another host.
+    SteppingDownAlone {
+        /// How long nobody has the address unless another host takes over.
+        lasts: Duration,
+    } => Warning "stepping-down-alone",
+    /// Nobody took over after SIGUSR2.
+    NobodyTookOver {
+        /// How long no host had the address.
+        lasted: Duration,
+    } => Warning "nobody-took-over",
+    /// The scripts leave the address on a host that hands over and stops.
+    AddressStays => Warning "address-stays",
+}
+
+impl Event {
+    /// What the core wants to be known.
+    #[must_use]
+    pub fn of_notice(place: Place, notice: Notice) -> Self {
+        let (what, suppressed) = match notice {
+            Notice::BadDigest { source, suppressed } => {
+                (Election::BadDigest { source }, suppressed)
+            }
+            Notice::EqualSettings { source } => (Election::EqualSettings { source }, 0),
+            Notice::OwnEcho { source, suppressed } => (Election::OwnEcho { source }, suppressed),
+            Notice::WorseMasterAdvertised { source, suppressed } => {
+                (Election::WorseMaster { source }, suppressed)
+            }
+            Notice::Tampered { source, suppressed } => (Election::Tampered { source }, suppressed),
+            Notice::StaleCounter { source, suppressed } => {
+                (Election::StaleCounter { source }, suppressed)
+            }
+            Notice::Unproven { source, suppressed } => (Election::Unproven { source }, suppressed),
+            Notice::Unanswered { source, suppressed } => {
+                (Election::Unanswered { source }, suppressed)
+            }
+            Notice::Suppressed => (Election::SendingFails, 0),
+            Notice::Unsuppressed => (Election::SendingWorks, 0),
+        };
+        Self::new(place, what).after(suppressed)
+    }
+}
+
+events! {
+    /// Advertisements and announcements of ours.
+    Transmit
+    /// One advertisement was not sent.
+    AdvertisementFailed {
+        /// Why not.
+        error: String,
+    } => Debug "advertisement-failed",
+    /// One address was not announced by gratuitous ARP.
+    AnnouncementFailed {
+        /// The virtual address.
+        address: IpAddr,
+        /// Why not.
+        error: String,
+    } => Debug "announcement-failed",
+}
+
+/// What is known about a station that claims a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimant {
+    /// It showed that it is MASTER of the same vhid.
+    CarpMaster,
+    /// It did not.
+    Other,
+}
+
+/// What may keep its advertisements away, where none was ever heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// A port on the way may let only a network card's own MAC address pass.
+    PortSecurity,
+    /// This host sends from its own MAC address already (`--own-mac`); the other one may not.
+    PeerWithoutOwnMac,
+}
+
+events! {
+    /// Others that have our addresses.
+    Conflict
+    /// Another station answers ARP for a virtual address of this MASTER.
+    Claimed {
+        /// The virtual address.
+        address: IpAddr,
+        /// The station.
+        station: MacAddress,
+        /// What it is.
+        claimant: Claimant,
+        /// Why no advertisement may have been heard; `None`: some were.
+        unheard: Option<Unheard>,
+    } => Warning "address-conflict",
+    /// The question for a virtual address was not sent.
+    ProbeFailed {
+        /// The virtual address.
+        address: IpAddr,
+        /// Why not.
+        error: String,
+    } => Debug "arp-probe-failed",
+    /// ARP could not be received.
+    ReceiveFailed {
+        /// Why not.
+        error: String,
+    } => Debug "arp-receive-failed",
+    /// The choice of ARP that is received could not be changed.
+    WatchFailed {
+        /// Why not.
+        error: String,
+    } => Warning "arp-watch-failed",
+}

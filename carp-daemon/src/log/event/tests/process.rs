@@ -1,0 +1,115 @@
+//! Lines about the process and what it leans on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Script, Stall};
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = scripts_and_lateness();
+    rows.extend(netlink());
+    rows.extend(memory());
+    rows.push(of_process(
+        Process::NotWaiting,
+        "[WARNING] asked to stop again: not waiting for scripts",
+    ));
+    rows.push(of_process(Process::Stopped, "[NOTICE] carpd has stopped"));
+    rows
+}
+
+fn netlink() -> Vec<Row> {
+    let failed = |request| Netlink::Failed {
+        request,
+        error: error(),
+    };
+    vec![
+        of_process(
+            failed(Request::Watch),
+            "[ERROR] failed to watch links and addresses: No such device: going on with what was known, trying again",
+        ),
+        of_process(
+            failed(Request::List),
+            "[ERROR] failed to list links and addresses: No such device: going on with what was known, trying again",
+        ),
+        of_process(
+            Netlink::Overrun,
+            "[WARNING] netlink notifications were lost: listing links and addresses again",
+        ),
+    ]
+}
+
+fn scripts_and_lateness() -> Vec<Row> {
+    vec![
+        of_vhost(
+            Script::Failed {
+                retry: Duration::from_secs(10),
+            },
+            "[ERROR] eth0 id 7: its up script failed and the address is not on this host: advertising a worse priority until \
+             the script works, and running it again every 10 s",
+        ),
+        of_vhost(
+            Script::Worked,
+            "[INFO] eth0 id 7: its up script has worked: the configured priority again",
+        ),
+        of_vhost(
+            Script::FailureExpired {
+                quiet: Duration::from_secs(60),
+            },
+            "[INFO] eth0 id 7: its up script last failed 60 s ago: the configured priority again",
+        ),
+        of_vhost(
+            Stall::Late {
+                lateness: Duration::from_micros(812_900),
+                interval: Duration::from_millis(1390),
+            },
+            "[WARNING] eth0 id 7: late by 812 ms, the advertisement interval is 1390 ms: carpd was stopped, or this host is \
+             overloaded (--realtime helps)",
+        ),
+        of_process(
+            Stall::AdvertisementsLost { lost: 3 },
+            "[WARNING] 3 advertisements were lost while carpd was stopped: listening anew",
+        ),
+    ]
+}
+
+fn memory() -> Vec<Row> {
+    let directory = PathBuf::from("/var/lib/carpd");
+    vec![
+        of_process(
+            Memory::NoDirectory,
+            "[INFO] no state directory: what is heard from peers will be forgotten at exit (give --state-dir DIR, or \
+             StateDirectory=carpd in the systemd unit)",
+        ),
+        of_process(
+            Memory::DirectoryFailed { error: error() },
+            "[WARNING] what is heard from peers will be forgotten at exit: No such device",
+        ),
+        of_process(
+            Memory::Ignored {
+                first: Refusal::Damaged(directory.join("eth0.7")),
+                others: 0,
+            },
+            "[WARNING] ignored what was heard before: /var/lib/carpd/eth0.7 is damaged or of another version of carpd",
+        ),
+        of_process(
+            Memory::Ignored {
+                first: Refusal::Unreadable("failed to read eth0.7: Input/output error".to_owned()),
+                others: 2,
+            },
+            "[WARNING] ignored what was heard before: failed to read eth0.7: Input/output error others=2",
+        ),
+        of_process(
+            Memory::Recalled {
+                recalled: 3,
+                total: 4,
+                directory,
+            },
+            "[INFO] recalled what 3 of 4 virtual hosts heard before, from /var/lib/carpd",
+        ),
+        of_process(
+            Memory::Incomplete,
+            "[WARNING] stopped without keeping all that was heard from peers: the disk is too slow",
+        ),
+    ]
+}
