@@ -334,6 +334,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long the caller really waits"
+    )]
     fn a_kernel_that_takes_long_holds_the_caller_once_and_not_for_long() {
         let mut client = Client::new().unwrap();
         client.limit_waits();
