@@ -26,7 +26,6 @@
 //! | `scripts` | which to run, and what follows from how they ended |
 //! | `health` | whether we still hear |
 //! | `stalls` | how late we were |
-//! | `patience` | when silence counts although we were late |
 //! | `report` | log lines for transitions and notices |
 //! | `status` | what SIGUSR1 shows, and what SIGUSR2 costs |
 
@@ -44,7 +43,6 @@ mod leases;
 mod links;
 mod memory;
 mod mistakes;
-mod patience;
 mod placement;
 mod report;
 mod scripts;

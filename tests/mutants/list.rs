@@ -1,5 +1,7 @@
 //! The mutants: each one way to break the protocol, and the tests that must notice.
 
+mod time;
+
 /// A change of one place in the sources that must not go unnoticed.
 pub struct Mutant {
     /// What it does wrong.
@@ -34,7 +36,12 @@ const LOOP: &str = "tests/sim/host.rs";
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
 
 /// All of them.
-pub const MUTANTS: &[Mutant] = &[
+pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
+    MUTANTS.iter().chain(time::MUTANTS)
+}
+
+/// Those of the election and of what proves what.
+const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no tie-break: of two equals both stay",
         file: ELECTION,
@@ -104,7 +111,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the loop judges its timers before it drains its queue",
         file: LOOP,
         find: "        loop {\n            while let Some(arrived)",
-        replace: "        self.timers(now, trace, requests)?;\n        loop {\n            while let Some(arrived)",
+        replace: "        self.timers(now, looked_at, trace, requests)?;\n        loop {\n            while let Some(arrived)",
         caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
     },
     Mutant {
@@ -124,8 +131,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "only the IPv4 timer counts",
         file: VHOST,
-        find: "let due = FAMILIES.into_iter().any(|family| {",
-        replace: "let due = [Family::Inet].into_iter().any(|family| {",
+        find: "let Some(due) = self.master_down_at().filter(",
+        replace: "let Some(due) = self.timers.get(Timer::MasterDown(Family::Inet)).filter(",
         caught_by: &["silence_in_one_family_is_silence"],
     },
     Mutant {

@@ -1,7 +1,8 @@
 //! Whether the simulation can fail: the sources are broken on purpose, in a copy, one place at a time, and the tests that
 //! are named for it must notice.
 //!
-//! `cargo xtask mutants` runs it all, which takes minutes; the test that is not ignored only looks whether each mutant
+//! `cargo xtask mutants` runs it all, which takes minutes, and with CARP_MUTANTS=TEXT only those with that text in their
+//! names; the test that is not ignored only looks whether each mutant
 //! still has its place in the sources.
 
 #![expect(
@@ -13,14 +14,14 @@
 mod list;
 mod workshop;
 
-use list::{MUTANTS, Mutant};
+use list::{Mutant, mutants};
 use workshop::{Verdict, Workshop, top};
 
 #[test]
 fn every_mutant_has_its_place_in_the_sources() {
     for Mutant {
         name, file, find, ..
-    } in MUTANTS
+    } in mutants()
     {
         let source = std::fs::read_to_string(top().join(file)).unwrap();
         let count = source.matches(find).count();
@@ -32,7 +33,12 @@ fn every_mutant_has_its_place_in_the_sources() {
 #[ignore = "compiles the core and the simulation once per mutant, minutes: cargo xtask mutants"]
 fn every_mutant_is_caught_by_each_test_that_it_names() {
     let workshop = Workshop::new();
-    let mut named: Vec<_> = MUTANTS
+    let wanted = std::env::var("CARP_MUTANTS").unwrap_or_default();
+    let mutants: Vec<_> = mutants()
+        .filter(|mutant| mutant.name.contains(&wanted))
+        .collect();
+    assert!(!mutants.is_empty(), "no mutant is called {wanted}");
+    let mut named: Vec<_> = mutants
         .iter()
         .flat_map(|mutant| mutant.caught_by)
         .copied()
@@ -47,7 +53,7 @@ fn every_mutant_is_caught_by_each_test_that_it_names() {
         );
     }
     let mut escaped = Vec::new();
-    for mutant in MUTANTS {
+    for mutant in mutants {
         workshop.break_it(mutant);
         for test in mutant.caught_by {
             let verdict = workshop.run(test);

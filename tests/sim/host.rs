@@ -123,6 +123,8 @@ pub struct Host {
     lost: u64,
     /// The process was stopped since it last looked.
     was_stopped: bool,
+    /// When it last looked at what had arrived.
+    looked_at: Instant,
     controls: VecDeque<Control>,
     scripts: Scripts,
     /// The device refuses to send.
@@ -162,6 +164,7 @@ impl Host {
             ring_size: ring,
             lost: 0,
             was_stopped: false,
+            looked_at: now,
             controls: VecDeque::new(),
             scripts: Scripts::default(),
             send_errors: false,
@@ -240,6 +243,7 @@ impl Host {
         trace: &mut Trace,
         requests: &mut Vec<Request>,
     ) -> Result<(), Violation> {
+        let looked_at = std::mem::replace(&mut self.looked_at, now);
         loop {
             while let Some(arrived) = self.ring.pop_front() {
                 self.advertisement(now, &arrived, trace, requests)?;
@@ -248,7 +252,7 @@ impl Host {
             while let Some(control) = self.controls.pop_front() {
                 self.apply(now, control, trace, requests)?;
             }
-            self.timers(now, trace, requests)?;
+            self.timers(now, looked_at, trace, requests)?;
             if self.controls.is_empty() {
                 break;
             }
@@ -348,14 +352,16 @@ impl Host {
     fn timers(
         &mut self,
         now: Instant,
+        looked_at: Instant,
         trace: &mut Trace,
         requests: &mut Vec<Request>,
     ) -> Result<(), Violation> {
-        self.core.handle_timeout(now);
+        self.watch.looks(now, looked_at);
+        self.core.handle_timeout(now, looked_at);
         self.carry_out(now, trace, requests)?;
         self.watch.settled(now, &self.core)?;
         // Twice does nothing.
-        self.core.handle_timeout(now);
+        self.core.handle_timeout(now, looked_at);
         match self.core.poll_action() {
             None => Ok(()),
             Some(action) => Err(format!(

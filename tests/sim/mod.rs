@@ -31,7 +31,8 @@
 //! - its replay counters rise, and with strict counters they go on rising after a restart;
 //! - its peers can authenticate what it sends, and it never advertises better than it is configured;
 //! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
-//!   advertisement in the kernel, however late it runs itself;
+//!   advertisement in the kernel, however late it runs itself; and after it slept through the end of that time, only after
+//!   one and a half more of its intervals;
 //! - every state change has a cause that its reason names;
 //! - actions per input, and announcements and advertisements per interval, have a constant bound, whoever replays what.
 //!

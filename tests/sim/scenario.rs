@@ -73,6 +73,8 @@ pub enum Fault {
     Start(usize),
     /// SIGSTOP, swap, debugger: packets wait in the ring with their arrival times.
     Hang(usize),
+    /// Its whole machine is paused, kernel and all, as a hypervisor does: what arrives meanwhile is lost, unnoticed.
+    Pause(usize),
     /// It runs again.
     Resume(usize),
     /// Carrier lost.

@@ -48,8 +48,10 @@ pub struct Station {
     pub body: Body,
     /// Carrier.
     pub link: bool,
-    /// SIGSTOP.
+    /// SIGSTOP, or its machine is paused.
     pub hung: bool,
+    /// Its machine is paused: its kernel receives nothing.
+    pub paused: bool,
     /// Which families have a source address.
     pub sources: [bool; 2],
     /// The device refuses to send.

@@ -138,12 +138,54 @@ fn a_hung_backup_counts_the_silence_from_the_last_arrival() {
     let faults = [
         (s(10), Fault::Hang(1)),
         (ms(12_500), Fault::Crash(0)),
+        (ms(15_900), Fault::Resume(1)),
+    ];
+    let outcome = run(&Scenario::staged(members, &faults, s(30)));
+    // The master has been silent for longer than the master-down time of 3.39 s when host 1 comes back, half a second late.
+    let takeover = outcome.reigns(1).next().unwrap();
+    assert!(takeover < ms(15_910), "{takeover:?}");
+}
+
+#[test]
+fn a_backup_that_slept_through_the_master_down_time_waits_for_one_more_advertisement() {
+    let mut members = hosts(Profile::Ucarp, &[0, 100]);
+    members[0].mortal = true;
+    let faults = [
+        (s(10), Fault::Hang(1)),
+        (ms(12_500), Fault::Crash(0)),
         (s(20), Fault::Resume(1)),
     ];
     let outcome = run(&Scenario::staged(members, &faults, s(30)));
-    // The master has been dead for longer than the master-down time when host 1 comes back.
+    // One and a half of its own intervals, of 1.39 s.
     let takeover = outcome.reigns(1).next().unwrap();
-    assert!(takeover < ms(20_010), "{takeover:?}");
+    assert!((ms(22_085)..ms(22_100)).contains(&takeover), "{takeover:?}");
+}
+
+#[test]
+fn a_backup_whose_machine_was_paused_lets_a_living_master_be() {
+    for pause in [1, 4, 10] {
+        let faults = [(s(10), Fault::Pause(1)), (s(10 + pause), Fault::Resume(1))];
+        for inet6 in [&[][..], &[Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)]] {
+            let mut scenario = Scenario::staged(hosts(Profile::Ucarp, &[0, 100]), &faults, s(30));
+            scenario.group.inet6 = inet6.to_vec();
+            assert_eq!(run(&scenario).reigns(1).count(), 0, "{pause} s");
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_is_paused_again_and_again_has_no_endless_patience() {
+    let mut members = hosts(Profile::Ucarp, &[0, 100]);
+    members[0].mortal = true;
+    let mut faults = vec![(s(10), Fault::Crash(0))];
+    for second in (11..29).step_by(3) {
+        faults.push((s(second), Fault::Pause(1)));
+        faults.push((ms(second * 1000 + 2500), Fault::Resume(1)));
+    }
+    let outcome = run(&Scenario::staged(members, &faults, s(30)));
+    let takeover = outcome.reigns(1).next().unwrap();
+    // The first pause ends at 13.5 s, and the wait that it earns at 15.6 s, within the second.
+    assert!((ms(16_500)..ms(16_510)).contains(&takeover), "{takeover:?}");
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
 //! and what it asked for.
 
+mod order;
+mod sent;
+mod sleep;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,6 +19,9 @@ use super::model::index;
 use super::packet::{Ad, Group, Packet};
 use super::scenario::{STEP, interval};
 use super::signs::Signs;
+use order::check_order;
+pub use sent::SentCounters;
+use sleep::{Look, Sleep};
 
 /// What went wrong, in a sentence.
 pub type Violation = String;
@@ -47,6 +54,7 @@ pub struct Watch {
     may_wait_from: [Instant; 2],
     /// Per family: what arrived, as far as it tells signs of life from recordings.
     signs: [Signs; 2],
+    sleep: Sleep,
     /// The addresses that it sends from.
     own: [IpAddr; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
@@ -68,34 +76,6 @@ pub struct Watch {
     held_until: Instant,
     /// Announcements and advertisements of the current reign in the current interval.
     pace: Pace,
-}
-
-/// The replay counters that a host sent; outlives its processes.
-#[derive(Debug, Default)]
-pub struct SentCounters {
-    last: Option<u64>,
-}
-
-impl SentCounters {
-    /// Another process starts. With strict counters it goes on above the last one. Others start at random, and OpenBSD
-    /// stays there; a new process follows them to where an earlier one may have been; and challenges leave out more
-    /// counters than the clock has gone on.
-    pub fn restart(&mut self, rises: bool) {
-        if !rises {
-            *self = Self::default();
-        }
-    }
-
-    fn add(&mut self, counter: u64) -> Result<(), Violation> {
-        if self.last.is_some_and(|last| counter <= last) {
-            return Err(format!(
-                "counter {counter:016x} does not rise above {:016x?}",
-                self.last
-            ));
-        }
-        self.last = Some(counter);
-        Ok(())
-    }
 }
 
 /// Reasons to take over that an advertisement gives.
@@ -139,6 +119,7 @@ impl Watch {
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
             signs: Default::default(),
+            sleep: Sleep::default(),
             own,
             heard: Causes::default(),
             suppressed: false,
@@ -222,6 +203,36 @@ impl Watch {
         self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
         self.heard = Causes::default();
         self.signs.iter_mut().for_each(|signs| signs.begins(now));
+    }
+
+    /// The process is about to judge its timers; before `now` it last looked at `before`.
+    pub fn looks(&mut self, now: Instant, before: Instant) {
+        let ends = |from: [Instant; 2], patience| {
+            let families = FAMILIES
+                .into_iter()
+                .filter(|family| self.takes_part(*family));
+            families.map(|family| from[index(family)] + patience).min()
+        };
+        let earliest = ends(self.must_wait_from, self.master_down());
+        let latest = ends(self.may_wait_from, self.patience());
+        match (self.state, earliest, latest) {
+            (State::Backup, Some(earliest), Some(latest)) => {
+                let silence = self.may_wait_from;
+                let look = Look {
+                    now,
+                    before,
+                    silence,
+                };
+                let interval = self.interval(self.settings.advskew.0)..=self.longest_interval();
+                self.sleep.looks(look, earliest..=latest, interval);
+            }
+            (State::Init | State::Backup | State::Master, _, _) => self.sleep.is_over(),
+        }
+    }
+
+    /// Whether it has a virtual address and a source in the family.
+    fn takes_part(&self, family: Family) -> bool {
+        self.settings.uses(family) && self.sources[index(family)]
     }
 
     /// One input was handled and its actions drained.
@@ -369,9 +380,7 @@ impl Watch {
                 self.held_until.saturating_duration_since(now)
             ));
         }
-        let has_source = FAMILIES
-            .iter()
-            .any(|family| self.settings.uses(*family) && self.sources[index(*family)]);
+        let has_source = FAMILIES.iter().any(|family| self.takes_part(*family));
         let justified = match reason {
             Reason::Started => {
                 (from, to) == (State::Init, State::Backup)
@@ -391,6 +400,11 @@ impl Watch {
                             .map(|from| now.saturating_duration_since(from)),
                         self.master_down()
                     ));
+                }
+                if self.sleep.must_wait() {
+                    return Err(
+                        "took silence that it slept through for a reason to take over".into(),
+                    );
                 }
                 (from, to) == (State::Backup, State::Master)
             }
@@ -456,8 +470,9 @@ impl Watch {
             State::Init => None,
             State::Backup => FAMILIES
                 .iter()
-                .filter(|family| self.settings.uses(**family) && self.sources[index(**family)])
+                .filter(|family| self.takes_part(**family))
                 .map(|family| self.may_wait_from[index(*family)] + self.patience())
+                .map(|latest| latest.max(self.sleep.may_wait_until()))
                 .min(),
             State::Master => Some(now + self.longest_interval()),
         };
@@ -569,32 +584,5 @@ impl Watch {
             Profile::OpenBsd => self.settings.advskew.0,
             Profile::Ucarp | Profile::FreeBsd => self.settings.advskew.0.max(240),
         })
-    }
-}
-
-/// The order of a transition's actions, as the peers and the clients see them.
-fn check_order(from: State, to: State, actions: &[Action]) -> Result<(), Violation> {
-    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
-    let datapath = place(|action| matches!(action, Action::ProgramDatapath(_)));
-    let claim = place(|action| matches!(action, Action::ClaimAddresses));
-    let release = place(|action| matches!(action, Action::ReleaseAddresses));
-    let send = place(|action| matches!(action, Action::SendAdvertisement { .. }));
-    let announce = place(|action| matches!(action, Action::Announce(_)));
-    let ordered = if to == State::Master {
-        // Datapath told, addresses claimed, advertisement sent, addresses announced.
-        datapath.is_some()
-            && datapath < claim
-            && claim < send
-            && send < announce
-            && release.is_none()
-    } else if from == State::Master {
-        release.is_some() && claim.is_none() && announce.is_none()
-    } else {
-        claim.is_none() && send.is_none() && announce.is_none()
-    };
-    if ordered {
-        Ok(())
-    } else {
-        Err(format!("{from} -> {to} in this order: {actions:?}"))
     }
 }

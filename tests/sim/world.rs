@@ -155,6 +155,7 @@ impl<'a> World<'a> {
                 body: Body::Dead,
                 link: true,
                 hung: false,
+                paused: false,
                 sources: [true; 2],
                 send_errors: false,
                 announced_at: [None; 2],
@@ -286,6 +287,7 @@ impl<'a> World<'a> {
         }
         match &mut station.body {
             Body::Dead => {}
+            Body::Carpd(_) if station.paused => {}
             Body::Carpd(host) => {
                 self.trace.packet(self.now, &station.name, "gets", &packet);
                 host.enqueue(Arrived {

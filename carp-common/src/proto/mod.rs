@@ -11,6 +11,7 @@
 //! | [`key`] | the password, padded and wiped, and its fingerprint |
 //! | [`addresses`] | the virtual addresses in the digest's order |
 //! | [`evidence`] | what an authentic advertisement proves |
+//! | [`patience`] | when silence counts |
 //! | [`heard`] | the counters that were heard before |
 //! | [`sequence`] | the counters that we send |
 //! | [`demotion`] | named causes and their sum |
@@ -33,6 +34,7 @@ pub mod heard;
 pub mod key;
 mod memory;
 pub mod outlook;
+pub mod patience;
 mod peer;
 mod per_family;
 mod queue;

@@ -22,6 +22,7 @@ use super::doubt::Doubt;
 use super::election::Advertiser;
 use super::evidence::{Evidence, Memory};
 use super::memory;
+use super::patience::{Patience, Silence};
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
@@ -51,6 +52,7 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 /// - A `now` earlier than the last one counts as no time passed, an arrival later than `now` as an arrival at `now`.
 /// - `handle_timeout` before the deadline, or twice, does nothing; after it no deadline has passed. In INIT there is
 ///   no deadline.
+/// - A BACKUP that slept through the end of the master-down time waits once more: [`patience`](super::patience).
 /// - No bytes and no order of inputs may panic; a packet in INIT is counted and dropped.
 /// - The order of actions is part of the behaviour. [`Action::Report`] comes first, so that a log has the cause
 ///   before its effects.
@@ -86,6 +88,7 @@ pub struct VirtualHost {
     sequence: CounterSequence,
     memory: Memory,
     doubt: Doubt,
+    patience: Patience,
     /// How long a BSD in this family, with advbase 0, may be silent.
     bsd_patience: PerFamily<Duration>,
     /// When we last became MASTER, and what called for it, unless it was silence.
@@ -166,6 +169,7 @@ impl VirtualHost {
             sequence: CounterSequence::new(initial_counter),
             memory: Memory::default(),
             doubt: Doubt::default(),
+            patience: Patience::default(),
             bsd_patience: PerFamily::default(),
             reigns_since: now,
             called_by: None,
@@ -221,11 +225,14 @@ impl VirtualHost {
     }
 
     /// Time passed. Does what is due and nothing else.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    ///
+    /// `looked_at` is when the caller last fed what had arrived, before it did so at `now`: a silence that it slept through
+    /// does not count yet.
+    pub fn handle_timeout(&mut self, now: Instant, looked_at: Instant) {
         self.begin(now);
         match self.state {
             State::Init => {}
-            State::Backup => self.backup_timeout(),
+            State::Backup => self.backup_timeout(looked_at),
             State::Master => self.master_timeout(),
         }
     }
@@ -463,7 +470,7 @@ impl VirtualHost {
         self.announce_in_series();
     }
 
-    fn backup_timeout(&mut self) {
+    fn backup_timeout(&mut self, looked_at: Instant) {
         if self.timers.take_due(Timer::TakeOver, self.now).is_some()
             && let Some(planned) = self.take_over
         {
@@ -471,19 +478,37 @@ impl VirtualHost {
             self.called_by = Some(planned);
             return;
         }
-        let due = FAMILIES.into_iter().any(|family| {
-            self.timers
-                .take_due(Timer::MasterDown(family), self.now)
-                .is_some()
-        });
-        if due {
-            self.ask();
-            // He to whom we yielded is gone, or never was: somebody played what we had not heard. No more of that deposes us.
-            let patience = FAMILIES.map(|family| self.bsd_patience[family]);
-            let soon = self.master_down_time().max(patience[0]).max(patience[1]) * 2;
-            self.leaves_out |= self.yielded_at.is_some_and(|at| self.now < at + soon);
-            self.become_master(Reason::MasterTimedOut);
+        let Some(due) = self.master_down_at().filter(|due| *due <= self.now) else {
+            return;
+        };
+        if self.is_patient(due, looked_at) {
+            return;
         }
+        self.ask();
+        // He to whom we yielded is gone, or never was: somebody played what we had not heard. No more of that deposes us.
+        let patience = FAMILIES.map(|family| self.bsd_patience[family]);
+        let soon = self.master_down_time().max(patience[0]).max(patience[1]) * 2;
+        self.leaves_out |= self.yielded_at.is_some_and(|at| self.now < at + soon);
+        self.become_master(Reason::MasterTimedOut);
+    }
+
+    /// Whether the silence that was due to end at `due` does not count yet. Then it ends later, in every family.
+    fn is_patient(&mut self, due: Instant, looked_at: Instant) -> bool {
+        let silence = Silence {
+            due,
+            looked_at,
+            now: self.now,
+        };
+        let (interval, master_down) = (self.interval(), self.master_down_time());
+        let Some(until) = self.patience.reprieve(silence, interval, master_down) else {
+            return false;
+        };
+        for timer in FAMILIES.map(Timer::MasterDown) {
+            if self.timers.get(timer).is_some_and(|at| at < until) {
+                self.timers.set(timer, until);
+            }
+        }
+        true
     }
 
     fn master_timeout(&mut self) {

@@ -9,13 +9,32 @@ use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
 use tracing::{debug, error, warn};
 
-use super::Engine;
+use super::{AT_ONCE, Engine};
 use crate::config::Ownership;
 use crate::io::datapath::{self, Chain};
 use crate::io::port::Envelope;
 use crate::io::scripts::Which;
 
 impl Engine {
+    /// Judges the timers that are due at `now`: [`AT_ONCE`] of them, the others in a turn of their own. We last looked at
+    /// what arrived at `looked_at`.
+    pub(super) fn judge_timers(&mut self, looked_at: Instant, now: Instant) {
+        for _ in 0..AT_ONCE {
+            let Some((vhost, due)) = self.deadlines.pop_due(now) else {
+                return;
+            };
+            self.note_lateness(vhost, due, now);
+            // Silence counts only where something could be heard.
+            if self.vhosts[vhost].machine.master_down_at().is_some() && !self.hears(vhost, now) {
+                let next = self.vhosts[vhost].machine.next_deadline();
+                self.deadlines.set(vhost, next);
+                continue;
+            }
+            self.vhosts[vhost].machine.handle_timeout(now, looked_at);
+            self.act(vhost, now);
+        }
+    }
+
     /// Carries out everything a virtual host asks for, tells it how that went, and notes when it is due next.
     pub(super) fn act(&mut self, vhost: usize, now: Instant) {
         // Results are told after all actions of one input, in order.

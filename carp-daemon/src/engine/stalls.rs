@@ -1,10 +1,11 @@
 //! How late we were.
 //!
-//! Advertisements are judged by their arrival, and `patience` sees to silence. But a MASTER that is late too often
+//! Advertisements are judged by their arrival, and the core sees to silence. But a MASTER that is late too often
 //! advertises too late, so it is measured and said.
 
 use std::time::Duration;
 
+use carp_common::proto::patience::is_late;
 use carp_common::time::Instant;
 use tracing::warn;
 
@@ -12,11 +13,6 @@ use super::Engine;
 
 /// Least time between two log lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Half an advertisement interval is late.
-pub fn is_stall(lateness: Duration, interval: Duration) -> bool {
-    lateness > interval / 2
-}
 
 /// Turns that came late for one virtual host.
 #[derive(Debug, Default)]
@@ -32,7 +28,7 @@ pub struct Stalls {
 impl Stalls {
     /// Whether the turn at `now` was late by more than half an advertisement interval; counted once per turn.
     fn note(&mut self, lateness: Duration, interval: Duration, now: Instant) -> bool {
-        if !is_stall(lateness, interval) {
+        if !is_late(lateness, interval) {
             return false;
         }
         self.worst = self.worst.max(lateness);

@@ -15,7 +15,6 @@ use super::address_guard::AddressGuard;
 use super::addresses::Holding;
 use super::arp::{Conflicts, Watch};
 use super::interface::Interface;
-use super::patience::Reprieve;
 use super::report::Transitions;
 use super::scripts::ScriptGuard;
 use super::stalls::Stalls;
@@ -83,8 +82,6 @@ pub struct Vhost {
     pub stepped_down: Option<Instant>,
     /// How late we were.
     pub stalls: Stalls,
-    /// Time that a silent MASTER has on account of that.
-    pub reprieve: Option<Reprieve>,
     /// The state that [`super::Engine::follow_state`] has followed.
     pub followed: State,
     /// It claimed its addresses at least once.
@@ -144,7 +141,6 @@ impl Vhost {
             since: Since::start(now),
             stepped_down: None,
             stalls: Stalls::default(),
-            reprieve: None,
             followed: State::Init,
             was_master: false,
             config,

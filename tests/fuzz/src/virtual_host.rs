@@ -294,8 +294,9 @@ impl Play {
 
     fn time_out(&mut self, now: Instant) {
         let (was, due) = (self.host.state(), self.host.next_deadline());
+        let looked_at = self.told;
         self.told = self.told.max(now);
-        self.host.handle_timeout(now);
+        self.host.handle_timeout(now, looked_at);
         let actions = self.follow(was);
         let next = self.host.next_deadline();
         assert!(
@@ -305,7 +306,7 @@ impl Play {
         if due.is_none_or(|due| due > self.told) {
             assert_eq!((actions, next), (0, due), "nothing was due");
         }
-        self.host.handle_timeout(now);
+        self.host.handle_timeout(now, looked_at);
         assert_eq!(self.follow(self.host.state()), 0, "twice");
         assert_eq!(self.host.next_deadline(), next, "twice");
     }

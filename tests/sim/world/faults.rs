@@ -80,8 +80,13 @@ impl World<'_> {
             Fault::Crash(number) => self.stations[number].die(),
             Fault::Stop(number) => self.stop(number),
             Fault::Hang(number) => self.hang(number),
+            Fault::Pause(number) => {
+                self.stations[number].hung = true;
+                self.stations[number].paused = true;
+            }
             Fault::Resume(number) => {
                 self.stations[number].hung = false;
+                self.stations[number].paused = false;
                 self.stations[number].wake_at = None;
                 self.wake_soon(number);
             }

@@ -145,7 +145,7 @@ impl Host {
     }
 
     fn timeout(&mut self) -> String {
-        self.machine.handle_timeout(self.now);
+        self.machine.handle_timeout(self.now, self.now);
         self.drain()
     }
 

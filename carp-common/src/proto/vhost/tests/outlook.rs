@@ -138,7 +138,7 @@ fn play(settings: Settings, steps: &[super::sequences::Move]) -> Host {
         while host.machine.poll_action().is_some() {}
         // What waits for a timeout that was due would come at once.
         host.now = host.now.max(host.machine.now);
-        host.machine.handle_timeout(host.now);
+        host.machine.handle_timeout(host.now, host.now);
         while host.machine.poll_action().is_some() {}
     }
     host
@@ -186,10 +186,10 @@ proptest! {
                 // All but the end of time.
                 if after < Duration::from_secs(1 << 31) {
                     if let Some(before) = after.checked_sub(Duration::from_nanos(1)) {
-                        host.machine.handle_timeout(host.now + before);
+                        host.machine.handle_timeout(host.now + before, host.now + before);
                         prop_assert_eq!(transition(&mut host), None);
                     }
-                    host.machine.handle_timeout(host.now + after);
+                    host.machine.handle_timeout(host.now + after, host.now + after);
                     let (from, to) = (State::Backup, State::Master);
                     prop_assert_eq!(transition(&mut host), Some(Transition { from, to, reason }));
                 }
@@ -197,7 +197,7 @@ proptest! {
             // A MASTER without another word stays one.
             Outlook::Yield { .. } => {
                 let at = host.machine.next_deadline().expect("a MASTER advertises");
-                host.machine.handle_timeout(at);
+                host.machine.handle_timeout(at, at);
                 prop_assert_eq!(transition(&mut host), None);
             }
         }

@@ -238,9 +238,11 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
             host.wait(*duration);
         }
         Move::ClockBack(duration) => {
-            host.machine.handle_timeout(earlier(host.now, *duration));
+            let earlier = earlier(host.now, *duration);
+            host.machine.handle_timeout(earlier, earlier);
         }
-        Move::Timeout => host.machine.handle_timeout(host.now),
+        // Asleep since the beginning.
+        Move::Timeout => host.machine.handle_timeout(host.now, Instant::ZERO),
         Move::NextTimeout => {
             // All but the end of time, where an endless hold ends.
             let next = host
@@ -248,7 +250,7 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
                 .next_deadline()
                 .filter(|next| *next < host.now + YEAR);
             host.now = host.now.max(next.unwrap_or(host.now));
-            host.machine.handle_timeout(host.now);
+            host.machine.handle_timeout(host.now, host.now);
         }
         Move::Hear {
             source,
@@ -364,7 +366,7 @@ proptest! {
                 let next = host.machine.next_deadline();
                 prop_assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
                 let timers = host.machine.timers;
-                host.machine.handle_timeout(now);
+                host.machine.handle_timeout(now, now);
                 prop_assert_eq!(host.machine.poll_action(), None, "a second timeout does nothing");
                 prop_assert_eq!(timers, host.machine.timers);
             }

@@ -1,0 +1,121 @@
+//! When a MASTER's silence counts.
+//!
+//! A BACKUP that was stopped hears first what arrived meanwhile, each advertisement at its time. But what stopped it may
+//! have stopped more: a hypervisor that paused the whole machine also paused the kernel that was to receive. So after a
+//! sleep silence alone is not enough, and the MASTER gets the time for one more advertisement, once.
+
+use crate::time::{Duration, Instant};
+
+/// Whether a turn came so late that its process was stopped or starved: by more than half an advertisement interval.
+#[must_use]
+pub fn is_late(lateness: Duration, interval: Duration) -> bool {
+    lateness > interval / 2
+}
+
+/// How a BACKUP came to judge the silence of a MASTER.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    /// When the master-down time ended.
+    pub(super) due: Instant,
+    /// When the process last looked at what had arrived, before it did so at `now`.
+    pub(super) looked_at: Instant,
+    /// The present.
+    pub(super) now: Instant,
+}
+
+/// Time that a silent MASTER is given although its master-down time has passed.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The end of the last reprieve.
+    given_until: Option<Instant>,
+}
+
+impl Patience {
+    /// Until when to wait before this silence counts; `None` when it counts now.
+    ///
+    /// The time ends no later than a master-down time from now, and is given once: a silence that is due when it ends
+    /// counts, however late that is judged.
+    pub(super) fn reprieve(
+        &mut self,
+        silence: Silence,
+        interval: Duration,
+        master_down: Duration,
+    ) -> Option<Instant> {
+        let Silence {
+            due,
+            looked_at,
+            now,
+        } = silence;
+        if self.given_until.take() == Some(due) {
+            return None;
+        }
+        let slept = now.saturating_duration_since(due.max(looked_at));
+        if is_late(slept, interval) {
+            // The next advertisement of a MASTER whose interval is ours comes within one.
+            self.given_until = Some(now + (interval * 3 / 2).min(master_down));
+        }
+        self.given_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+    const MASTER_DOWN: Duration = Duration::from_secs(3);
+
+    const fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn reprieve(patience: &mut Patience, due: u64, looked_at: u64, now: u64) -> Option<Instant> {
+        let silence = Silence {
+            due: at(due),
+            looked_at: at(looked_at),
+            now: at(now),
+        };
+        patience.reprieve(silence, INTERVAL, MASTER_DOWN)
+    }
+
+    #[test]
+    fn silence_counts_when_it_is_judged_in_time() {
+        let mut patience = Patience::default();
+        assert_eq!(reprieve(&mut patience, 3000, 2000, 3000), None);
+        assert_eq!(reprieve(&mut patience, 3000, 2000, 3500), None);
+    }
+
+    #[test]
+    fn after_a_sleep_there_is_time_for_one_more_advertisement_and_only_once() {
+        for late in [5001, 9000] {
+            let mut patience = Patience::default();
+            let until = reprieve(&mut patience, 3000, 2000, 3501);
+            assert_eq!(until, Some(at(5001)), "late by more than half an interval");
+            assert_eq!(reprieve(&mut patience, 5001, 3501, late), None);
+        }
+    }
+
+    #[test]
+    fn another_silence_has_a_reprieve_of_its_own() {
+        let mut patience = Patience::default();
+        assert_eq!(reprieve(&mut patience, 1000, 0, 2000), Some(at(3500)));
+        // The MASTER was heard at 3 s.
+        assert_eq!(reprieve(&mut patience, 6000, 5000, 8000), Some(at(9500)));
+    }
+
+    #[test]
+    fn a_process_that_is_late_because_it_had_much_to_do_has_heard_everything() {
+        assert_eq!(reprieve(&mut Patience::default(), 3000, 3900, 4000), None);
+    }
+
+    #[test]
+    fn a_reprieve_is_no_longer_than_the_master_down_time() {
+        let silence = Silence {
+            due: at(1000),
+            looked_at: at(0),
+            now: at(9000),
+        };
+        let until = Patience::default().reprieve(silence, INTERVAL, Duration::from_secs(1));
+        assert_eq!(until, Some(at(10_000)));
+    }
+}
