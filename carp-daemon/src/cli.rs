@@ -1,4 +1,4 @@
-//! ucarp's command line, and a few options of our own, to a validated [`Config`].
+//! ucarp's command line, and a few options of our own, to raw words, which [`crate::config`] checks.
 //!
 //! Both spellings of every option, `getopt_long`'s abbreviations, and the last of a repeated option, as with ucarp.
 //! Where ucarp silently makes something else of a value (numbers modulo 256, an unknown facility, words left over),
@@ -8,26 +8,21 @@ mod arguments;
 mod combinations;
 mod error;
 mod getopt;
-mod interface;
 mod password;
-mod state_directory;
-mod values;
 mod vhosts;
-mod virtual_host;
+mod words;
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::Config;
+use crate::config::raw::{Place, Raw};
+use crate::config::{self, Checked, Config, Mistake};
 use crate::log;
 
 use arguments::Arguments;
 pub use error::Error;
-pub use password::PassfileError;
-use password::Password;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,64 +95,69 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
         combinations::nothing_beside_detach(&command, &matches)?;
         return Ok(Request::Detach(interface));
     }
-    if arguments.vhosts.is_some() {
-        vhosts::refuse_others(&command, &matches)?;
-    }
+    let vhosts = match &arguments.vhosts {
+        Some(file) => {
+            combinations::nothing_of_a_virtual_host(&command, &matches)?;
+            Some(vhosts::read(file)?)
+        }
+        None => None,
+    };
     let mut warnings = Vec::new();
     combinations::last_password(&matches, &mut arguments, &mut warnings);
-    let mut invocation = validate(arguments, passwords, warnings)?;
+    let words = words::take(
+        &command,
+        &matches,
+        arguments,
+        &Place::CommandLine,
+        passwords,
+    );
+    let (vhosts, unreadable) = match vhosts {
+        Some(lines) => (lines.vhosts, lines.unreadable),
+        None => (vec![words.vhost], None),
+    };
+    let process = words.process;
+    let checked = first_mistake(config::check(Raw { vhosts, process }), unreadable)?;
+    warnings.extend(checked.warnings);
     if let Err(error) = hidden {
-        invocation.warnings.push(format!(
+        warnings.push(format!(
             "the password stays visible in the process list: {error}"
         ));
     }
-    Ok(Request::Run(Box::new(invocation)))
+    Ok(Request::Run(Box::new(Invocation {
+        config: checked.config,
+        log: words.log,
+        daemonize: words.daemonize,
+        notes: checked.notes,
+        warnings,
+    })))
 }
 
-/// What concerns more than one option, and what needs the system.
-fn validate(
-    mut arguments: Arguments,
-    passwords: Vec<Password>,
-    mut warnings: Vec<String>,
-) -> Result<Invocation, Error> {
-    let mut notes = Vec::new();
-    let vhosts = match arguments.vhosts.take() {
-        Some(file) => vhosts::read(&file, &mut notes, &mut warnings)?,
-        None => vec![virtual_host::describe(
-            &mut arguments,
-            passwords,
-            &mut notes,
-            &mut warnings,
-        )?],
+/// Returns the checked configuration, or the first error.
+///
+/// Errors are ordered as an operator reads: single words of the command line, then the lines of the file, then errors
+/// that belong to no place.
+fn first_mistake(
+    checked: Result<Checked, Vec<Mistake>>,
+    unreadable: Option<Error>,
+) -> Result<Checked, Error> {
+    let order = |mistake: &Mistake| match (&mistake.place, mistake.position) {
+        (Place::CommandLine, Some(position)) => (0, position),
+        (Place::Line { line, .. }, position) => (*line, position.unwrap_or(usize::MAX)),
+        (Place::CommandLine, None) => (usize::MAX, 0),
     };
-    let state_directory = state_directory::choose(
-        arguments.state_dir.as_deref(),
-        std::env::var_os(state_directory::VARIABLE),
-        Path::new(state_directory::DEFAULT),
-    )
-    .map_err(|source| Error::RelativePath {
-        path: arguments.state_dir.take().unwrap_or_default(),
-        source,
-    })?;
-    Ok(Invocation {
-        config: Config {
-            vhosts,
-            datapath: arguments.datapath,
-            fence: arguments.fence,
-            lease: arguments.lease.unwrap_or_default(),
-            wait_interface: arguments.wait_interface,
-            realtime: arguments.realtime,
-            state_directory,
-            debug: arguments.debug,
-        },
-        log: log::Settings {
-            debug: arguments.debug,
-            syslog: arguments.facility.unwrap_or_default(),
-        },
-        daemonize: arguments.daemonize,
-        notes,
-        warnings,
-    })
+    let mistakes = match checked {
+        Ok(checked) => return unreadable.map_or(Ok(checked), Err),
+        Err(mistakes) => mistakes,
+    };
+    // Of equal ones the first.
+    let first = mistakes
+        .into_iter()
+        .min_by_key(order)
+        .expect("a check that fails has found a mistake");
+    match unreadable {
+        Some(unreadable) if order(&first).0 == usize::MAX => Err(unreadable),
+        Some(_) | None => Err(Error::Config(Box::new(first))),
+    }
 }
 
 #[cfg(test)]

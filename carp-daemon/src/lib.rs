@@ -3,8 +3,8 @@
 //! | Module | What it is |
 //! |---|---|
 //! | [`api`] | what the daemon shows of itself: events and status, as values |
-//! | [`cli`] | ucarp's options to a configuration |
-//! | [`config`] | the validated configuration |
+//! | [`cli`] | ucarp's options to raw words |
+//! | [`config`] | raw words to a checked configuration, and what it takes to change one into another |
 //! | [`engine`] | the event loop: input in, actions out, wait for the next deadline |
 //! | [`io`] | what touches the system: datapath, sockets, netlink, scripts, clocks |
 //! | [`detach`] | `carpd --detach`: what a killed carpd left attached goes |

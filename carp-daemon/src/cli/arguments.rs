@@ -1,16 +1,16 @@
-//! The options as clap reads them, and what `--help` says.
+//! The options for clap, and the text of `--help`. Values stay text unless they concern the command line alone; the defaults
+//! here are only for the help.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use carp_common::units::{DeadRatio, Profile, Vhid};
+use carp_common::units::Profile;
+use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Parser};
 
-use super::values::{self, Refresh};
-use crate::config::{Datapath, Fence, Lease, VirtualAddress};
-use crate::log;
+use crate::config::check::interface_name;
+use crate::config::{Datapath, Fence, Named};
+use crate::log::{Destination, Facility};
 
 const AFTER_HELP: &str = "\
 Example: share 10.1.1.252 on eth0; carpd adds and removes the address itself.
@@ -43,20 +43,29 @@ Exit status: 0 after an ordered stop or where a carpd with these options serves 
 )]
 pub struct Arguments {
     /// Interface to share addresses on, by any of its names [default: the first that is up with an IPv4 address, not loopback]
-    #[arg(short, long, value_name = "IF", help_heading = "Who we are", allow_hyphen_values = true,
-          value_parser = values::interface)]
+    #[arg(
+        short,
+        long,
+        value_name = "IF",
+        help_heading = "Who we are",
+        allow_hyphen_values = true
+    )]
     pub interface: Option<String>,
 
     /// Our own address, source of advertisements [default: the interface's first]
-    #[arg(short, long, value_name = "IP", help_heading = "Who we are", allow_hyphen_values = true,
-          value_parser = values::source)]
-    pub srcip: Option<Ipv4Addr>,
+    #[arg(
+        short,
+        long,
+        value_name = "IP",
+        help_heading = "Who we are",
+        allow_hyphen_values = true
+    )]
+    pub srcip: Option<String>,
 
     /// Virtual host id, the same on all hosts that share an address: 1 to 255
     // The aliases keep ucarp's abbreviations, which --version and --vhosts would make ambiguous.
-    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true,
-          value_parser = values::vhid)]
-    pub vhid: Option<Vhid>,
+    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true)]
+    pub vhid: Option<String>,
 
     /// Serve several virtual hosts in one process: each line of FILE holds the options of one
     #[arg(long, value_name = "FILE", help_heading = "Who we are")]
@@ -86,23 +95,41 @@ pub struct Arguments {
     /// Virtual address, the same on all hosts; the prefix tells its subnet [default prefix: 32]
     // Every one, because a second is an error and not the only one.
     #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
-          action = ArgAction::Append, value_parser = values::virtual_address)]
-    pub addr: Vec<VirtualAddress>,
+          action = ArgAction::Append)]
+    pub addr: Vec<String>,
 
     /// Seconds between two advertisements: 0 to 255
-    #[arg(short = 'b', long, value_name = "SECONDS", help_heading = "Election", allow_hyphen_values = true,
-          default_value = "1", value_parser = values::byte)]
-    pub advbase: u8,
+    #[arg(
+        short = 'b',
+        long,
+        value_name = "SECONDS",
+        help_heading = "Election",
+        allow_hyphen_values = true,
+        default_value = "1"
+    )]
+    pub advbase: String,
 
     /// Added to --advbase, in 1/256 s: 0 to 255; the host that advertises most often is preferred
-    #[arg(short = 'k', long, value_name = "SKEW", help_heading = "Election", allow_hyphen_values = true,
-          default_value = "0", value_parser = values::byte)]
-    pub advskew: u8,
+    #[arg(
+        short = 'k',
+        long,
+        value_name = "SKEW",
+        help_heading = "Election",
+        allow_hyphen_values = true,
+        default_value = "0"
+    )]
+    pub advskew: String,
 
     /// A master is dead after this many times --advbase of silence: 1 to 255
-    #[arg(short = 'r', long, value_name = "RATIO", help_heading = "Election", allow_hyphen_values = true,
-          default_value = "3", value_parser = values::dead_ratio)]
-    pub deadratio: DeadRatio,
+    #[arg(
+        short = 'r',
+        long,
+        value_name = "RATIO",
+        help_heading = "Election",
+        allow_hyphen_values = true,
+        default_value = "3"
+    )]
+    pub deadratio: String,
 
     /// Take over from a worse master at once, instead of waiting for its silence
     // The alias keeps ucarp's abbreviation, which --profile would make ambiguous.
@@ -110,9 +137,9 @@ pub struct Arguments {
     pub preempt: bool,
 
     /// Whose habits to follow on the wire [default: ucarp]
-    #[arg(long, value_name = "PROFILE", help_heading = "Election", value_parser = values::profile(),
+    #[arg(long, value_name = "PROFILE", help_heading = "Election", value_parser = one_of::<Profile>(),
           default_value = "ucarp", hide_default_value = true)]
-    pub profile: Profile,
+    pub profile: String,
 
     /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, the password one that no ucarp used
     #[arg(long, help_heading = "Election")]
@@ -161,14 +188,26 @@ pub struct Arguments {
     pub shutdown: bool,
 
     /// End a script, with all it started, after this long: 1 to 86400
-    #[arg(long, value_name = "SECONDS", help_heading = "Scripts", allow_hyphen_values = true, default_value = "60",
-          value_parser = values::script_timeout)]
-    pub script_timeout: Duration,
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Scripts",
+        allow_hyphen_values = true,
+        default_value = "60"
+    )]
+    pub script_timeout: String,
 
     /// Multicast group of the advertisements
-    #[arg(short, long, visible_alias = "mcastip", value_name = "IP", help_heading = "Network",
-          allow_hyphen_values = true, default_value = "224.0.0.18", value_parser = values::group)]
-    pub mcast: Ipv4Addr,
+    #[arg(
+        short,
+        long,
+        visible_alias = "mcastip",
+        value_name = "IP",
+        help_heading = "Network",
+        allow_hyphen_values = true,
+        default_value = "224.0.0.18"
+    )]
+    pub mcast: String,
 
     /// Send advertisements as Ethernet broadcast and do not join the group
     // The alias keeps ucarp's abbreviation, which --no-openbsd would make ambiguous.
@@ -181,9 +220,14 @@ pub struct Arguments {
     pub own_mac: bool,
 
     /// While master, announce the address again every so often: 1 to 86400, 0 for not
-    #[arg(long, value_name = "SECONDS", help_heading = "Network", allow_hyphen_values = true, default_value = "0",
-          value_parser = values::announce_refresh)]
-    pub announce_refresh: Refresh,
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Network",
+        allow_hyphen_values = true,
+        default_value = "0"
+    )]
+    pub announce_refresh: String,
 
     /// Ignore the carrier of the interface
     #[arg(short = 'S', long, help_heading = "Network")]
@@ -196,29 +240,33 @@ pub struct Arguments {
     /// How advertisements are received
     #[arg(
         long,
-        value_enum,
         value_name = "PATH",
+        value_parser = one_of::<Datapath>(),
         help_heading = "Network",
         default_value = "auto"
     )]
-    pub datapath: Datapath,
+    pub datapath: String,
 
     /// What the kernel drops for the addresses while a master's daemon is dead, stopped or starved: ARP and neighbour
     /// discovery, or every packet; not with the datapath socket
     #[arg(
         long,
-        value_enum,
         value_name = "WHAT",
+        value_parser = one_of::<Fence>(),
         help_heading = "Guard",
         default_value = "arp"
     )]
-    pub fence: Fence,
+    pub fence: String,
 
     /// The addresses carpd adds vanish by themselves this long after a daemon died: 2 to 86400, 0 for never [default: a
     /// second more than the master-down time at advskew 0, at least 2]
-    #[arg(long, value_name = "SECONDS", help_heading = "Guard", allow_hyphen_values = true,
-          value_parser = values::lease)]
-    pub lease: Option<Lease>,
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Guard",
+        allow_hyphen_values = true
+    )]
+    pub lease: Option<String>,
 
     /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
     #[arg(long, help_heading = "Guard")]
@@ -240,7 +288,7 @@ pub struct Arguments {
         value_name = "IF",
         help_heading = "Guard",
         allow_hyphen_values = true,
-        value_parser = values::interface
+        value_parser = interface_name
     )]
     pub detach: Option<String>,
 
@@ -252,8 +300,8 @@ pub struct Arguments {
     /// Syslog facility, `none` for no syslog [default: daemon; none where the output goes to the journal]
     // The alias keeps ucarp's abbreviation, which --fence would make ambiguous.
     #[arg(short, long, alias = "f", value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
-          value_parser = values::facility)]
-    pub facility: Option<log::Destination>,
+          value_parser = facility)]
+    pub facility: Option<Destination>,
 
     /// Log what is received and decided in detail
     #[arg(short = 'D', long, help_heading = "Process")]
@@ -266,4 +314,18 @@ pub struct Arguments {
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Process")]
     pub version: Option<bool>,
+}
+
+/// Accepts the names of a setting; clap proposes a similar one for any other word.
+fn one_of<T: Named>() -> PossibleValuesParser {
+    T::ALL.iter().map(|value| value.name()).into()
+}
+
+fn facility(text: &str) -> Result<Destination, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Destination::None);
+    }
+    text.parse::<Facility>()
+        .map(Destination::Facility)
+        .map_err(|unknown| unknown.to_string())
 }

@@ -1,13 +1,28 @@
-//! What options mean together.
+//! Options that exclude each other.
 
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use super::Error;
 use super::arguments::Arguments;
-use super::vhosts::{given, spelled};
-use crate::config::VirtualAddress;
+
+/// Options that concern the whole process; every other one concerns a virtual host.
+const OF_THE_PROCESS: [&str; 12] = [
+    "vhosts",
+    "wait_interface",
+    "datapath",
+    "fence",
+    "lease",
+    "realtime",
+    "state_dir",
+    "daemonize",
+    "facility",
+    "debug",
+    "help",
+    "version",
+];
 
 /// ucarp's rule for a password that is given twice: the last one counts. That is not what somebody means who gives both.
 pub fn last_password(matches: &ArgMatches, arguments: &mut Arguments, warnings: &mut Vec<String>) {
@@ -27,27 +42,6 @@ pub fn last_password(matches: &ArgMatches, arguments: &mut Arguments, warnings: 
     ));
 }
 
-/// The virtual address.
-///
-/// # Errors
-/// When there is none, or a second.
-pub fn one_address(addresses: Vec<VirtualAddress>) -> Result<VirtualAddress, Error> {
-    let mut addresses = addresses.into_iter();
-    let first = addresses.next().ok_or(Error::Missing {
-        what: "a virtual host address",
-        options: "--addr, -a",
-        accepted: "an IPv4 address, with /PREFIX if you like",
-    })?;
-    match addresses.next() {
-        None => Ok(first),
-        Some(second) => Err(Error::Misplaced(format!(
-            "--addr is given twice, {}/{} and {}/{}: a virtual host has one address; give each address a --vhid of its own, \
-             in a process of its own or in a line of --vhosts FILE",
-            first.address, first.prefix, second.address, second.prefix
-        ))),
-    }
-}
-
 /// `--detach` does one thing.
 ///
 /// # Errors
@@ -60,4 +54,49 @@ pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<
             spelled(command, option)
         ))),
     }
+}
+
+/// With `--vhosts`, options of one virtual host have no place on the command line.
+///
+/// # Errors
+/// One that is there.
+pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
+    match given(command, matches).find(|option| !OF_THE_PROCESS.contains(option)) {
+        None => Ok(()),
+        Some(option) => Err(Error::Misplaced(format!(
+            "{} concerns one virtual host: with --vhosts it belongs in the lines of that file",
+            spelled(command, option)
+        ))),
+    }
+}
+
+/// A line of `--vhosts` describes a virtual host and nothing else.
+///
+/// # Errors
+/// An option of the whole process.
+pub fn nothing_of_the_process(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
+    match given(command, matches).find(|option| OF_THE_PROCESS.contains(option)) {
+        None => Ok(()),
+        Some(option) => Err(Error::Misplaced(format!(
+            "{} concerns the whole process: give it on the command line",
+            spelled(command, option)
+        ))),
+    }
+}
+
+/// The ids of the options that are there.
+fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = &'a str> {
+    command
+        .get_arguments()
+        .map(|option| option.get_id().as_str())
+        .filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine))
+}
+
+/// The option as one would type it.
+pub fn spelled(command: &Command, id: &str) -> String {
+    let long = command
+        .get_arguments()
+        .find(|option| option.get_id() == id)
+        .and_then(clap::Arg::get_long);
+    format!("--{}", long.unwrap_or(id))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 
-use super::PassfileError;
+use crate::config::Mistake;
 
 /// Why the command line was refused. Exit status 1.
 #[derive(Debug, thiserror::Error)]
@@ -12,35 +12,12 @@ pub enum Error {
     /// No options at all; this is what there are.
     #[error("{}", .0.trim_end())]
     Nothing(String),
-    /// An option or a value of its own.
+    /// An unknown option, a missing value, or a value outside a fixed set.
     #[error("{}", plain(.0))]
     Usage(Box<clap::Error>),
-    /// Something required is not there.
-    #[error("error: You must supply {what} ({options}): {accepted}")]
-    Missing {
-        /// In ucarp's words.
-        what: &'static str,
-        /// The options that supply it.
-        options: &'static str,
-        /// What they take.
-        accepted: &'static str,
-    },
-    /// The password is not usable; it is not shown.
-    #[error("error: invalid password from {origin}: {reason}")]
-    Password {
-        /// `--pass` or the file.
-        origin: String,
-        /// Why not, and what would be.
-        reason: String,
-    },
-    /// The password file is not usable.
-    #[error("error: invalid value '{}' for '--passfile <FILE>': {reason}", .path.display())]
-    Passfile {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: PassfileError,
-    },
+    /// The first mistake among the words, in the order of the command line and then of the file.
+    #[error("error: {0}")]
+    Config(Box<Mistake>),
     /// The file of virtual hosts cannot be read.
     #[error("error: invalid value '{}' for '--vhosts <FILE>'", .path.display())]
     Vhosts {
@@ -62,17 +39,6 @@ pub enum Error {
     /// An option where it has no meaning, and where it has one.
     #[error("error: {0}")]
     Misplaced(String),
-    /// The interfaces could not be listed.
-    #[error("error: failed to look for a network interface, name one with --interface (-i)")]
-    Interfaces(#[source] nix::errno::Errno),
-    /// The current directory, which a relative path starts from, is gone.
-    #[error("error: failed to find the directory that '{}' is relative to", .path.display())]
-    RelativePath {
-        /// The script or directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// clap's message without its usage line, which says nothing, without the way to `--help` where the message itself

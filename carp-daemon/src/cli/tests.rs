@@ -133,6 +133,7 @@ const UCARP_OPTIONS: [(&str, bool); 22] = [
 #[test]
 fn last_of_a_repeated_option_counts_and_of_pass_and_passfile_too() {
     assert_eq!(vhost(&["-v", "8", "--vhid=9"]).election.vhid.get(), 9);
+    assert_eq!(vhost(&["-v", "300", "--vhid=9"]).election.vhid.get(), 9);
     assert_eq!(
         vhost(&["-p", "hate", "--pass=envy"]).election.key,
         Key::new(b"envy").unwrap()

@@ -1,98 +1,69 @@
 //! Several virtual hosts in one process: a file with the options of one in each line.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::arguments::Arguments;
-use super::{Error, getopt, virtual_host};
-use crate::config::{VhostConfig, VirtualAddress};
+use super::{Error, combinations, getopt, words};
+use crate::config::raw::{Place, VirtualHost};
 
-/// Options that concern the whole process; every other one concerns a virtual host.
-const OF_THE_PROCESS: [&str; 12] = [
-    "vhosts",
-    "wait_interface",
-    "datapath",
-    "fence",
-    "lease",
-    "realtime",
-    "state_dir",
-    "daemonize",
-    "facility",
-    "debug",
-    "help",
-    "version",
-];
+/// The virtual hosts of a file.
+#[derive(Debug)]
+pub struct Lines {
+    /// The virtual hosts before the first line that could not be parsed.
+    pub vhosts: Vec<VirtualHost>,
+    /// The error of that line, if there is one.
+    pub unreadable: Option<Error>,
+}
 
 /// Reads the virtual hosts of a file. Lines that are empty or begin with `#` are skipped; words are split at blanks and
 /// there is no quoting.
 ///
 /// # Errors
-/// A file that cannot be read, and what is wrong with the first line that is not right.
-pub fn read(
-    path: &Path,
-    notes: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<VhostConfig>, Error> {
+/// A file that cannot be read.
+pub fn read(path: &Path) -> Result<Lines, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Vhosts {
         path: path.to_owned(),
         source,
     })?;
     let mut command = Arguments::command();
     command.build();
+    let shared: Arc<Path> = path.into();
     let mut vhosts = Vec::new();
-    let mut lines = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
     for (line, words) in (1..).zip(text.lines()) {
         let words = words.trim();
         if words.is_empty() || words.starts_with('#') {
             continue;
         }
-        let at = |reason| Error::VhostsLine {
-            path: path.to_owned(),
+        let place = Place::Line {
+            path: Arc::clone(&shared),
             line,
-            reason,
         };
-        let vhost =
-            one(&mut command, words, notes, warnings).map_err(|reason| at(Box::new(reason)))?;
-        let identity = (vhost.interface.clone(), vhost.election.vhid.get());
-        if let Some(before) = lines.insert(identity, line) {
-            return Err(at(Box::new(Error::Misplaced(format!(
-                "vhid {} on {} is in line {before} already: one of them needs another --vhid or --interface",
-                vhost.election.vhid, vhost.interface
-            )))));
-        }
-        for VirtualAddress { address, .. } in &vhost.addresses {
-            if let Some(before) = addresses.insert(*address, line) {
-                return Err(at(Box::new(Error::Misplaced(format!(
-                    "the address {address} is in line {before} already: one of them needs another --addr"
-                )))));
+        match one(&mut command, words, &place) {
+            Ok(vhost) => vhosts.push(vhost),
+            Err(reason) => {
+                let unreadable = Some(Error::VhostsLine {
+                    path: path.to_path_buf(),
+                    line,
+                    reason: Box::new(reason),
+                });
+                return Ok(Lines { vhosts, unreadable });
             }
         }
-        vhosts.push(vhost);
     }
-    if vhosts.is_empty() {
-        return Err(Error::Missing {
-            what: "a virtual host",
-            options: "--vhosts",
-            accepted: "a file with the options of one in each line",
-        });
-    }
-    Ok(vhosts)
+    Ok(Lines {
+        vhosts,
+        unreadable: None,
+    })
 }
 
 /// One line.
-fn one(
-    command: &mut Command,
-    words: &str,
-    notes: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<VhostConfig, Error> {
+fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost, Error> {
     let argv: Vec<OsString> = std::iter::once("carpd")
         .chain(words.split_whitespace())
         .map(OsString::from)
@@ -114,86 +85,40 @@ fn one(
         Some(_) | None => Error::Usage(Box::new(error)),
     }
     };
-    let mut matches = command.try_get_matches_from_mut(words).map_err(refused)?;
-    if let Some(option) = given(command, &matches).find(|option| of_the_process(option)) {
-        return Err(Error::Misplaced(format!(
-            "{} concerns the whole process: give it on the command line",
-            spelled(command, option)
-        )));
-    }
-    let mut arguments = Arguments::from_arg_matches_mut(&mut matches).map_err(refused)?;
-    // What concerns several lines alike is said once.
-    let (mut new_notes, mut new_warnings) = (Vec::new(), Vec::new());
-    let vhost = virtual_host::describe(
-        &mut arguments,
-        Vec::new(),
-        &mut new_notes,
-        &mut new_warnings,
-    )?;
-    for (said, new) in [(notes, new_notes), (warnings, new_warnings)] {
-        for line in new {
-            if !said.contains(&line) {
-                said.push(line);
-            }
-        }
-    }
-    Ok(vhost)
-}
-
-/// With `--vhosts`, options of one virtual host have no place on the command line.
-///
-/// # Errors
-/// One that is there.
-pub fn refuse_others(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
-    match given(command, matches).find(|option| !of_the_process(option)) {
-        None => Ok(()),
-        Some(option) => Err(Error::Misplaced(format!(
-            "{} concerns one virtual host: with --vhosts it belongs in the lines of that file",
-            spelled(command, option)
-        ))),
-    }
-}
-
-/// The ids of the options that are there.
-pub fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = &'a str> {
-    command
-        .get_arguments()
-        .map(|option| option.get_id().as_str())
-        .filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine))
-}
-
-fn of_the_process(option: &str) -> bool {
-    OF_THE_PROCESS.contains(&option)
-}
-
-/// The option as one would type it.
-pub fn spelled(command: &Command, id: &str) -> String {
-    let long = command
-        .get_arguments()
-        .find(|option| option.get_id() == id)
-        .and_then(clap::Arg::get_long);
-    format!("--{}", long.unwrap_or(id))
+    let matches = command.try_get_matches_from_mut(words).map_err(refused)?;
+    combinations::nothing_of_the_process(command, &matches)?;
+    let arguments = Arguments::from_arg_matches(&matches).map_err(refused)?;
+    Ok(words::take(command, &matches, arguments, place, Vec::new()).vhost)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
-    use super::*;
+    use crate::cli::{Error, Request, parse};
+    use crate::config::VhostConfig;
 
-    fn read_text(text: &str) -> (Result<Vec<VhostConfig>, Error>, Vec<String>) {
+    /// A file with these lines, and the password file that they name.
+    fn written(text: &str) -> [tempfile::NamedTempFile; 2] {
         let mut password = tempfile::NamedTempFile::new().unwrap();
         password.write_all(b"love\n").unwrap();
         let text = text.replace("PASSFILE", &password.path().display().to_string());
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let mut notes = Vec::new();
-        let vhosts = read(file.path(), &mut notes, &mut Vec::new());
-        (vhosts, notes)
+        [file, password]
+    }
+
+    fn read_text(text: &str) -> Result<Vec<VhostConfig>, Error> {
+        let [file, _password] = written(text);
+        let argv = ["carpd".into(), "--vhosts".into(), file.path().into()];
+        parse(argv.to_vec()).map(|request| match request {
+            Request::Run(invocation) => invocation.config.vhosts,
+            other @ (Request::Print(_) | Request::Detach(_)) => panic!("instead: {other:?}"),
+        })
     }
 
     fn refused(text: &str) -> String {
-        read_text(text).0.unwrap_err().to_string()
+        read_text(text).unwrap_err().to_string()
     }
 
     const LINE: &str = "-i eth0 -v 7 -o PASSFILE -a 10.0.0.7/24 -k 10\n";
@@ -203,7 +128,7 @@ mod tests {
         let text = format!(
             "# two\n\n{LINE}  --interface=eth1 --vhid 7 --passfile PASSFILE --addr 10.1.0.7\n"
         );
-        let vhosts = read_text(&text).0.unwrap();
+        let vhosts = read_text(&text).unwrap();
         let shown: Vec<_> = vhosts
             .iter()
             .map(|vhost| {
@@ -256,6 +181,21 @@ mod tests {
                 "{message}"
             );
             assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_that_is_wrong_is_the_one_that_is_said_whatever_is_wrong_with_it() {
+        for (first, second) in [
+            ("-i eth0 -v 300 -o PASSFILE -a 10.0.0.8", "-i eth0 --frob"),
+            ("-i eth0 --frob", "-i eth0 -v 300 -o PASSFILE -a 10.0.0.8"),
+            (
+                "-i eth0 -v 8 -o /nowhere -a 10.0.0.8",
+                "-i eth0 -v 300 -o PASSFILE",
+            ),
+        ] {
+            let message = refused(&format!("{LINE}{first}\n{second}\n"));
+            assert!(message.contains(":2: "), "{message}");
         }
     }
 

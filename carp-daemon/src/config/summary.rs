@@ -2,11 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use carp_common::units::Profile;
-use clap::ValueEnum;
 use tracing::{debug, info};
 
-use super::{Config, Lease, Ownership, VhostConfig};
+use super::{Config, Lease, Named as _, Ownership, VhostConfig};
 use crate::log::NOTICE;
 
 /// With more virtual hosts than this only `--debug` shows the options of each.
@@ -33,9 +31,9 @@ impl Config {
         }
         add(
             &mut line,
-            format_args!(": datapath {}", name(self.datapath)),
+            format_args!(": datapath {}", self.datapath.name()),
         );
-        add(&mut line, format_args!(", fence {}", name(self.fence)));
+        add(&mut line, format_args!(", fence {}", self.fence.name()));
         match self.lease {
             Lease::Auto => add(&mut line, ", lease auto"),
             Lease::Fixed(lease) => add(&mut line, format_args!(", lease {} s", lease.as_secs())),
@@ -64,7 +62,7 @@ impl VhostConfig {
             election.advskew.0,
             election.deadratio.get(),
         );
-        let (profile, group) = (profile(election.profile), self.group);
+        let (profile, group) = (election.profile.name(), self.group);
         add(
             &mut line,
             format_args!(
@@ -109,20 +107,6 @@ impl VhostConfig {
             }
         }
         line
-    }
-}
-
-/// As it is spelled on the command line.
-fn name(value: impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-const fn profile(profile: Profile) -> &'static str {
-    match profile {
-        Profile::Ucarp => "ucarp",
-        Profile::FreeBsd => "freebsd",
-        Profile::OpenBsd => "openbsd",
     }
 }
 

@@ -14,6 +14,22 @@ fn rest_of_a_password_without_quotes_is_not_shown() {
 }
 
 #[test]
+fn of_several_mistakes_the_first_on_the_command_line_is_shown() {
+    let text = refused(&["carpd", "-k", "1000", "-v", "0"]);
+    assert!(text.contains("--advskew"), "{text}");
+    let text = refused(&["carpd", "-v", "0", "-k", "1000", "--lease=1"]);
+    assert!(
+        text.contains("--vhid") && !text.contains("--advskew"),
+        "{text}"
+    );
+    let text = refused(&["carpd", "-i", "eth0", "--lease=1"]);
+    assert!(
+        text.contains("--lease") && !text.contains("must supply"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_second_address_is_an_error_that_names_both() {
     let mut line = REQUIRED.to_vec();
     line.extend(["--addr", "10.0.0.2/24"]);

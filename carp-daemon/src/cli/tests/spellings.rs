@@ -124,6 +124,28 @@ fn every_option_means_the_same_in_its_short_and_its_long_spelling() {
     }
 }
 
+#[test]
+fn a_default_that_help_shows_is_the_one_that_counts() {
+    let unchanged = parsed(&[]).unwrap();
+    let mut command = Arguments::command();
+    command.build();
+    let mut found = 0;
+    for option in command.get_arguments() {
+        if let [default] = option.get_default_values()
+            && option.get_action().takes_values()
+        {
+            found += 1;
+            let word = format!(
+                "--{}={}",
+                option.get_long().unwrap(),
+                default.to_str().unwrap()
+            );
+            assert_eq!(parsed(&[&word]).unwrap(), unchanged, "{word}");
+        }
+    }
+    assert_eq!(found, 9, "options with a default in the help");
+}
+
 /// A change of the result, in every spelling.
 type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 

@@ -12,7 +12,7 @@ pub const VARIABLE: &str = "STATE_DIRECTORY";
 /// Used when it is there; packages make it.
 pub const DEFAULT: &str = "/var/lib/carpd";
 
-/// Chooses the first that there is. Only the one of the option is made when it is absent: a carpd that is tried out leaves
+/// Returns the first that there is. Only the one of the option is made when it is absent: a carpd that is tried out leaves
 /// nothing behind unasked.
 ///
 /// # Errors

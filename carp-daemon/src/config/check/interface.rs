@@ -1,20 +1,20 @@
-//! The interface of a command line that names none.
+//! The default interface.
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use super::Error;
+use super::Problem;
 
 /// The first interface that is up, not loopback, and has an IPv4 address.
-pub fn default() -> Result<String, Error> {
-    let addresses = getifaddrs().map_err(Error::Interfaces)?;
+pub fn first() -> Result<String, Problem> {
+    let addresses = getifaddrs().map_err(Problem::Interfaces)?;
     let candidates = addresses.map(|entry| {
         let inet = entry
             .address
             .is_some_and(|address| address.as_sockaddr_in().is_some());
         (entry.interface_name, entry.flags, inet)
     });
-    first_usable(candidates).ok_or(Error::Missing {
+    first_usable(candidates).ok_or(Problem::Missing {
         what: "a network interface",
         options: "--interface, -i",
         accepted: "none was named, and none is up with an IPv4 address",

@@ -1,13 +1,12 @@
-//! One parser per kind of value. clap puts the option and the value in front of what these say.
+//! One rule for each kind of value. A rule returns the value, or the reason for the refusal with the accepted values; the
+//! error puts the word and the name of its option or key in front.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use carp_common::units::{DeadRatio, Profile, Vhid};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use carp_common::units::{DeadRatio, Vhid};
 
-use crate::config::{Lease, Subnet, VirtualAddress};
-use crate::log::{Destination, Facility};
+use crate::config::{Lease, Named, Subnet, VirtualAddress};
 
 /// Longest alternative name of an interface: ALTIFNAMSIZ with its final NUL is 128 (include/uapi/linux/if.h).
 const INTERFACE_NAME_MAX: usize = 127;
@@ -81,16 +80,10 @@ pub fn lease(text: &str) -> Result<Lease, String> {
     }
 }
 
-/// `--announce-refresh`. Its own type, as [`Lease`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refresh(pub Option<Duration>);
-
-/// Off, or 1 s to a day.
-pub fn announce_refresh(text: &str) -> Result<Refresh, String> {
+/// `--announce-refresh`: off, or 1 s to a day.
+pub fn announce_refresh(text: &str) -> Result<Option<Duration>, String> {
     let seconds: u32 = number(text, 0, 86_400)?;
-    Ok(Refresh(
-        (seconds > 0).then(|| Duration::from_secs(seconds.into())),
-    ))
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }
 
 /// A name the kernel could know. Source: `dev_valid_name`, net/core/dev.c.
@@ -186,22 +179,11 @@ fn host(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
     }
 }
 
-/// `-f`.
-pub fn facility(text: &str) -> Result<Destination, String> {
-    if text.eq_ignore_ascii_case("none") {
-        return Ok(Destination::None);
-    }
-    text.parse::<Facility>()
-        .map(Destination::Facility)
-        .map_err(|unknown| unknown.to_string())
-}
-
-/// `--profile`.
-pub fn profile() -> impl TypedValueParser<Value = Profile> {
-    PossibleValuesParser::new(["ucarp", "freebsd", "openbsd"]).map(|name| match name.as_str() {
-        "freebsd" => Profile::FreeBsd,
-        "openbsd" => Profile::OpenBsd,
-        _ => Profile::Ucarp,
+/// A name out of a fixed set.
+pub fn named<T: Named>(text: &str) -> Result<T, String> {
+    T::named(text).ok_or_else(|| {
+        let names: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();
+        format!("unknown: {} are accepted", names.join(", "))
     })
 }
 

@@ -1,8 +1,19 @@
-//! The validated configuration: what the command line (and later a configuration file) comes down to.
+//! The configuration, from the operator's words to the changes that a running daemon has to make.
 //!
-//! A value of these types is complete and in range; what is left to go wrong needs the system (an interface that is
-//! not there, a hook that is taken) and is a run-time error.
+//! [`raw`] words → [`check()`] → [`Config`]. A [`Config`] is complete and in range; only
+//! the system can still refuse it (an interface that is not there, a hook that is taken), which is a run-time error. Two
+//! configurations can be compared at any time: a password that the daemon has wiped is compared by its fingerprint.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | [`raw`] | unchecked words with their places |
+//! | [`mod@check`] | the rules; each mistake names its place and the accepted values |
+//! | `names` | settings whose values are a fixed set of names |
+//! | `summary` | the first lines of a log |
 
+pub mod check;
+mod names;
+pub mod raw;
 mod summary;
 
 use std::ffi::OsString;
@@ -13,6 +24,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use carp_common::proto::Settings;
+use carp_common::units::Vhid;
+
+pub use check::{Checked, Mistake, check};
+pub use names::Named;
 
 /// Everything one process serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +64,11 @@ pub struct StateDirectory {
 pub struct VhostConfig {
     /// Interface name; resolved (the first usable one) before this value exists.
     pub interface: String,
-    /// What the core is given, as it is. Its addresses are those of `addresses`.
+    /// The core's settings. Its addresses are those of `addresses`.
     pub election: Settings,
     /// Fixed source address (`-s`); the interface's first address when absent.
     pub source: Option<Ipv4Addr>,
-    /// IPv4 group (`--mcast`), 224.0.0.18 by default.
+    /// IPv4 group (`--mcast`), [`DEFAULT_GROUP`] by default.
     pub group: Ipv4Addr,
     /// Advertisements travel as Ethernet broadcast and the group is not joined (`-M`).
     pub broadcast: bool,
@@ -72,6 +87,24 @@ pub struct VhostConfig {
     /// Do not run the down script at start (`-n`).
     pub neutral: bool,
 }
+
+/// The identity of a virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VhostId {
+    /// The interface.
+    pub interface: String,
+    /// The vhid on that interface.
+    pub vhid: Vhid,
+}
+
+impl fmt::Display for VhostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} id {}", self.interface, self.vhid)
+    }
+}
+
+/// CARP's own group (IANA); VRRP has the same.
+pub const DEFAULT_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// A virtual address and how native mode assigns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +203,7 @@ pub enum Lease {
 }
 
 /// `--datapath`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Datapath {
     /// Native XDP, else tcx, else an AF_PACKET socket; on a veth tcx first.
     #[default]
@@ -186,7 +219,7 @@ pub enum Datapath {
 }
 
 /// `--fence`: what the kernel drops once the daemon of a MASTER is dead, stopped or starved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fence {
     /// ARP requests and neighbour solicitations for the virtual addresses: this host no longer claims them.
     #[default]
@@ -220,6 +253,17 @@ impl Config {
             vhost.election.key.fingerprint().hash(&mut text.0);
         }
         text.0.finish()
+    }
+}
+
+impl VhostConfig {
+    /// Returns its identity.
+    #[must_use]
+    pub fn id(&self) -> VhostId {
+        VhostId {
+            interface: self.interface.clone(),
+            vhid: self.election.vhid,
+        }
     }
 }
 
