@@ -1,6 +1,6 @@
 //! The configuration, from the operator's words to the changes that a running daemon has to make.
 //!
-//! [`raw`] words → [`check()`] → [`Config`]. A [`Config`] is complete and in range; only
+//! [`raw`] words → [`check()`] → [`Config`] → [`diff()`] → [`Plan`]. A [`Config`] is complete and in range; only
 //! the system can still refuse it (an interface that is not there, a hook that is taken), which is a run-time error. Two
 //! configurations can be compared at any time: a password that the daemon has wiped is compared by its fingerprint.
 //!
@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`raw`] | unchecked words with their places |
 //! | [`mod@check`] | the rules; each mistake names its place and the accepted values |
+//! | [`mod@diff`] | the plan from one configuration to another: keep, change in place, restart, add, remove |
 //! | `names` | settings whose values are a fixed set of names |
 //! | `summary` | the first lines of a log |
 
 pub mod check;
+pub mod diff;
 mod names;
 pub mod raw;
 mod summary;
@@ -27,6 +29,7 @@ use carp_common::proto::Settings;
 use carp_common::units::Vhid;
 
 pub use check::{Checked, Mistake, check};
+pub use diff::{Plan, diff};
 pub use names::Named;
 
 /// Everything one process serves.
