@@ -210,7 +210,7 @@ rooms! {
     Conflict,
     /// The virtual addresses in native mode.
     Address,
-    /// Virtual addresses that somebody else removed.
+    /// Virtual addresses that went although carpd did not remove them.
     Restore,
     /// Where virtual addresses stand among the host's own.
     Placement,

@@ -10,46 +10,46 @@ use super::{Cidr, events};
 events! {
     /// The virtual addresses in native mode.
     Address
-    /// carpd added one.
+    /// carpd added an address.
     Added {
         /// The virtual address.
         address: Cidr,
     } => Debug "address-added",
-    /// carpd took over one that an earlier run had added.
+    /// carpd took over an address that an earlier run had added.
     TakenOver {
         /// The virtual address.
         address: Cidr,
     } => Info "address-taken-over",
-    /// One could not be added.
+    /// An address could not be added.
     AddFailed {
         /// The virtual address.
         address: Cidr,
         /// Why not.
         error: String,
     } => Error "address-add-failed",
-    /// A MASTER's was there already, or is now, and somebody else added it.
+    /// Another program added an address of a MASTER: it stays, and carpd does not touch it.
     Foreign {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-foreign",
-    /// One was there before the election began, and somebody else added it.
+    /// Another program added an address before the election began: this host answers for it as BACKUP too.
     ForeignAsBackup {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-foreign-as-backup",
-    /// One that somebody else added at the same moment was left to him.
+    /// Another program added an address at the moment of an order of ours: it was left to that program.
     LeftToOther {
         /// The virtual address.
         address: Cidr,
     } => Info "address-left",
-    /// One that somebody else added at the same moment could not be left to him.
+    /// Another program added an address at the moment of an order of ours, and it could not be left to that program.
     LeaveFailed {
         /// The virtual address.
         address: Cidr,
         /// Why not.
         error: String,
     } => Error "address-leave-failed",
-    /// The lease of one that was taken over could not be renewed.
+    /// The lease of an address that was taken over could not be renewed.
     RenewalFailed {
         /// The virtual address.
         address: Cidr,
@@ -61,12 +61,12 @@ events! {
         /// Why not.
         error: String,
     } => Error "lease-renewals-failed",
-    /// carpd removed one.
+    /// carpd removed an address.
     Removed {
         /// The virtual address.
         address: Cidr,
     } => Debug "address-removed",
-    /// One could not be removed.
+    /// An address could not be removed.
     RemoveFailed {
         /// The virtual address.
         address: Cidr,
@@ -76,19 +76,19 @@ events! {
 }
 
 events! {
-    /// Virtual addresses that went without carpd.
+    /// Virtual addresses that went although carpd did not remove them.
     Restore
     /// The lease ran out while carpd was stopped.
     LeaseExpired {
         /// The virtual address.
         address: Cidr,
     } => Warning "lease-expired",
-    /// Somebody else removed one, and carpd puts it back.
+    /// Another program removed an address, and carpd puts it back.
     RemovedByOther {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-removed-by-other",
-    /// Somebody else removes one again and again: demoted.
+    /// Another program removes an address again and again: demoted.
     RemovedTooOften {
         /// The virtual address.
         address: Cidr,
@@ -96,22 +96,22 @@ events! {
         times: usize,
         /// In this time.
         within: Duration,
-        /// How long nobody may remove it before the demotion ends.
+        /// How long it must be left alone before the demotion ends.
         quiet: Duration,
         /// Time between two attempts to put it back.
         retry: Duration,
     } => Error "address-removed-too-often",
-    /// One that scripts own was removed.
+    /// An address that scripts own was removed.
     ScriptedRemoved {
         /// The virtual address.
         address: IpAddr,
     } => Warning "scripted-address-removed",
-    /// Nobody removed any for long enough: the demotion ends.
+    /// No address was removed for long enough: the demotion ends.
     LeftAlone {
         /// For how long.
         quiet: Duration,
     } => Info "addresses-left-alone",
-    /// One cannot be put back: demoted.
+    /// An address cannot be put back: demoted.
     CannotAdd {
         /// Time between two attempts.
         retry: Duration,
@@ -121,12 +121,12 @@ events! {
 events! {
     /// Where virtual addresses stand among the host's own, and the routes to their subnets.
     Placement
-    /// One was moved behind the host's own.
+    /// An address was moved behind the host's own.
     PutBehind {
         /// The virtual address.
         address: IpAddr,
     } => Debug "address-put-behind",
-    /// One that was removed to be moved could not be added again.
+    /// An address that was removed to be moved could not be added again.
     AddAgainFailed {
         /// The virtual address.
         address: IpAddr,
@@ -137,7 +137,7 @@ events! {
     RouteChanged {
         /// The subnet.
         subnet: Cidr,
-        /// Added.
+        /// It was added, rather than removed.
         wanted: bool,
     } => Debug "route-changed",
     /// The route to a virtual address's subnet could not be added or removed.

@@ -84,7 +84,7 @@ impl Client {
         })
     }
 
-    /// From now on no call takes much longer than [`PATIENCE`], and several in a row do not either. `TimedOut` means that the
+    /// From now on no call takes much longer than `PATIENCE`, and several in a row do not either. `TimedOut` means that the
     /// kernel may still carry out what was asked for.
     pub const fn limit_waits(&mut self) {
         self.patience = Some(PATIENCE);
