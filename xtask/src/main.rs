@@ -2,10 +2,11 @@
 //!
 //! | Module | Idea |
 //! |---|---|
-//! | [`setup`] | finds or brings what builds and tests need |
+//! | [`setup`], [`tool`] | finds or brings what builds, tests and checks need; the programs that are built from crates.io |
 //! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
 //! | [`build_ebpf`], [`build`] | the object, and `carpd` with the object inside |
-//! | [`demo`], [`mod@test`], [`ci`], [`tidy`] | what their names say |
+//! | [`demo`], [`mod@test`], [`ci`] | a show of a failover; every test; every check and every test |
+//! | [`tidy`], [`typos`], [`deny`], [`msrv`] | checks of sources, spelling, dependencies and the oldest Rust |
 //! | [`fuzz`] | the fuzz targets, on the compiler in use |
 //! | [`test_kernel`] | boots another kernel and tries carpd on it |
 //! | [`mod@bench`] | carpd measured beside ucarp and keepalived |
@@ -21,7 +22,9 @@ mod build;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod deny;
 mod fuzz;
+mod msrv;
 mod mutants;
 mod setup;
 mod shell;
@@ -30,7 +33,9 @@ mod tally;
 mod test;
 mod test_kernel;
 mod tidy;
+mod tool;
 mod toolchain;
+mod typos;
 
 use std::process::ExitCode;
 
@@ -57,6 +62,9 @@ enum Task {
     Sim(sim::Args),
     Mutants(mutants::Args),
     Tidy(tidy::Args),
+    Deny(deny::Args),
+    Typos(typos::Args),
+    Msrv(msrv::Args),
     Ci(ci::Args),
 }
 
@@ -73,6 +81,9 @@ fn main() -> ExitCode {
         Task::Sim(args) => sim::run(&args),
         Task::Mutants(args) => mutants::run(&args),
         Task::Tidy(args) => tidy::run(&args),
+        Task::Deny(args) => deny::run(&args),
+        Task::Typos(args) => typos::run(&args),
+        Task::Msrv(args) => msrv::run(&args),
         Task::Ci(args) => ci::run(&args),
     };
     match result {

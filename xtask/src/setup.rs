@@ -2,12 +2,14 @@
 
 mod step;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::apt::{self, Package};
+use crate::msrv;
 use crate::shell::{self, find_program, say};
+use crate::tool::{CARGO_DENY, TYPOS, Tool};
 use crate::toolchain::{
     self, Compiler, DEBIAN_RUST, LINKER_LLVM, LLVM_PACKAGE, LLVM_PROGRAMS, Recipe,
 };
@@ -19,8 +21,8 @@ use step::Step;
     long_about = "Find or install what the builds and tests need: a compiler and linker for eBPF, and \
     the programs the end-to-end tests run beside carpd.\n\n\
     Does nothing when all is there; says what it installs before it does. Packages come from apt (as root). \
-    bpf-linker is built into ~/.cache/carpd/tools ($XDG_CACHE_HOME/carpd/tools, or CARPD_TOOLS, when set), so that it \
-    outlives `cargo clean` and serves every clone. When something cannot be brought, each missing piece is \
+    bpf-linker, cargo-deny and typos are built into ~/.cache/carpd/tools ($XDG_CACHE_HOME/carpd/tools, or CARPD_TOOLS, when \
+    set), so that they outlive `cargo clean` and serve every clone. When something cannot be brought, each missing piece is \
     named with the command that would bring it."
 )]
 pub struct Args {
@@ -72,6 +74,9 @@ const BENCHMARK_PROGRAMS: [(&str, Package); 3] = [
 /// Programs of the Rust toolchain in use that the checks run, and the rustup component of each.
 const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];
 
+/// Programs from crates.io that the checks run.
+const CHECKERS: [Tool; 2] = [CARGO_DENY, TYPOS];
+
 /// Finds or brings everything.
 ///
 /// # Errors
@@ -79,7 +84,7 @@ const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clip
 /// When a piece is missing and cannot be brought, or with `--check` when any is missing.
 pub fn run(args: &Args) -> Result<()> {
     let mut steps = test_steps(!args.check);
-    if let Some(step) = check_steps() {
+    for step in check_steps() {
         // Only `ci` needs these, and insists.
         match step.obstacle() {
             Some(why) => say(&format!("for `ci` there is no {step} ({why})")),
@@ -90,6 +95,9 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("missing:{}", explain(&steps));
     }
     bring(&steps)?;
+    if let (false, Err(why)) = (args.check, msrv::bring()) {
+        say(&format!("for `msrv`: {why:#}"));
+    }
     for toolchain in toolchain::ready().iter().take(1) {
         let compiler = &toolchain.compiler;
         say(&format!(
@@ -133,13 +141,26 @@ pub fn bring_for_benchmarks() -> Result<()> {
     bring(&merged(steps))
 }
 
-/// Finds or brings what the formatting and lint checks need.
+/// Finds or brings one program from crates.io, and returns where it is.
+///
+/// # Errors
+///
+/// When it cannot be built.
+pub fn bring_tool(tool: &Tool) -> Result<PathBuf> {
+    if tool.installed().is_none() {
+        bring(&[Step::Tool(*tool)])?;
+    }
+    tool.installed()
+        .with_context(|| format!("{} was built without {}", tool.package, tool.program))
+}
+
+/// Finds or brings what the checks need: formatting, lints, dependencies, spelling.
 ///
 /// # Errors
 ///
 /// When a piece is missing and cannot be brought.
 pub fn bring_for_checks() -> Result<()> {
-    bring(check_steps().as_slice())
+    bring(&check_steps())
 }
 
 /// Finds or brings a compiler and linker for eBPF, and nothing else.
@@ -184,9 +205,11 @@ fn merged(steps: Vec<Step>) -> Vec<Step> {
     for step in steps {
         match step {
             Step::Packages(more) => packages.extend(more),
-            Step::Components(_) | Step::Nightly | Step::BuiltLinker | Step::PublishedLinker => {
-                rest.push(step)
-            }
+            Step::Components(_)
+            | Step::Nightly
+            | Step::BuiltLinker
+            | Step::Tool(_)
+            | Step::PublishedLinker => rest.push(step),
         }
     }
     if !packages.is_empty() {
@@ -210,13 +233,18 @@ fn test_steps(may_update: bool) -> Vec<Step> {
     merged(steps)
 }
 
-fn check_steps() -> Option<Step> {
+fn check_steps() -> Vec<Step> {
     let missing: Vec<_> = RUST_PROGRAMS
         .iter()
         .filter(|(program, _)| !shell::toolchain_has(program))
         .map(|(_, component)| *component)
         .collect();
-    (!missing.is_empty()).then_some(Step::Components(missing))
+    let components = (!missing.is_empty()).then_some(Step::Components(missing));
+    let tools = CHECKERS.into_iter().filter(|it| it.installed().is_none());
+    components
+        .into_iter()
+        .chain(tools.map(Step::Tool))
+        .collect()
 }
 
 /// What has to be done until a compiler for eBPF is ready; nothing when one is.

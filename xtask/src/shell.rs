@@ -230,6 +230,19 @@ pub fn say(text: &str) {
     }
 }
 
+/// Says what the task could not do, though it goes on.
+#[expect(
+    clippy::print_stderr,
+    reason = "warnings go to stderr, as progress does"
+)]
+pub fn warn(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[1;33mxtask: warning:\x1b[0m {text}");
+    } else {
+        eprintln!("xtask: warning: {text}");
+    }
+}
+
 /// Says why the task stops.
 #[expect(clippy::print_stderr, reason = "errors go to stderr")]
 pub fn say_error(text: &str) {

@@ -2,18 +2,13 @@
 //!
 //! Stable Rust cannot: the target has no prebuilt `core`, and building one needs an unstable cargo option.
 
-use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-
 use crate::apt::{Package, version_pair};
 use crate::shell::{find_program, foreign_toolchain, is_executable, output};
-
-/// The release of bpf-linker that `setup` installs; built against LLVM 22.
-pub const BPF_LINKER_VERSION: &str = "0.13.0";
+use crate::tool::BPF_LINKER;
 
 /// Bitcode is readable by the same LLVM or a newer one, so a compiler whose LLVM is newer than this cannot be served by the
 /// linker that `setup` builds.
@@ -132,31 +127,10 @@ pub fn compiler(recipe: Recipe) -> Option<Compiler> {
 ///
 /// rustup's nightly may carry an LLVM newer than the pinned linker's; then only one on PATH can do.
 pub fn linker_for(compiler: &Compiler) -> Option<PathBuf> {
-    let pinned = tools_directory()
-        .ok()
-        .map(|tools| tools.join("bin/bpf-linker"))
-        .filter(|linker| compiler.llvm <= LINKER_LLVM && is_executable(linker));
+    let pinned = BPF_LINKER
+        .installed()
+        .filter(|_| compiler.llvm <= LINKER_LLVM);
     pinned.or_else(|| find_program("bpf-linker"))
-}
-
-/// Where `setup` keeps the tools it builds: outside of the checkout, so that they outlive `cargo clean` and serve every clone,
-/// and by version, so that a change of the pin builds anew.
-///
-/// # Errors
-///
-/// When neither CARPD_TOOLS, XDG_CACHE_HOME nor a home directory names a place.
-pub fn tools_directory() -> Result<PathBuf> {
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let cache =
-        absolute("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
-    let tools = absolute("CARPD_TOOLS").or_else(|| cache.map(|cache| cache.join("carpd/tools")));
-    Ok(tools
-        .context("no place for the tools: set HOME, or CARPD_TOOLS to an absolute path")?
-        .join(format!("bpf-linker-{BPF_LINKER_VERSION}")))
 }
 
 impl Compiler {
@@ -212,17 +186,6 @@ mod tests {
         assert!(
             describe(Recipe::Debian, "rustc 1.96.0\n").is_none(),
             "without LLVM it cannot be judged"
-        );
-    }
-
-    #[test]
-    fn the_tools_directory_is_absolute_and_names_the_pinned_version() {
-        let directory = tools_directory().expect("the tests have a home directory");
-        assert!(directory.is_absolute());
-        assert!(
-            directory.ends_with("bpf-linker-0.13.0"),
-            "{}",
-            directory.display()
         );
     }
 }

@@ -241,7 +241,7 @@ fn packets_from() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn egress_silences_what_is_said_in_a_fenced_addresss_name() {
+fn egress_silences_what_is_said_in_the_name_of_a_fenced_address() {
     for wide in [false, true] {
         let globals: &[&str] = if wide { &[FENCE_ALL_GLOBAL] } else { &[] };
         let Some(mut datapath) = Datapath::load_with(Hook::Egress, globals) else {

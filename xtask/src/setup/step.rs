@@ -3,13 +3,15 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::apt::{self, Package};
 use crate::shell::{self, find_program};
-use crate::toolchain::{self, BPF_LINKER_VERSION, LINKER_LLVM, LLVM_PROGRAMS, Recipe};
+use crate::tool::{BPF_LINKER, Tool};
+use crate::toolchain::{self, LLVM_PROGRAMS, Recipe};
 
 /// One thing that brings a missing piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Step {
     Nightly,
     /// bpf-linker, built against Debian's LLVM.
     BuiltLinker,
+    /// A program that only needs a Rust compiler to build.
+    Tool(Tool),
     /// bpf-linker as its project publishes it, with an LLVM of its own inside.
     PublishedLinker,
 }
@@ -34,14 +38,18 @@ impl fmt::Display for Step {
                 write!(f, "rustup components {}", components.join(" "))
             }
             Self::Nightly => f.write_str("rustup's nightly with rust-src"),
-            Self::BuiltLinker => {
-                write!(
-                    f,
-                    "bpf-linker {BPF_LINKER_VERSION}, from source (some minutes)"
-                )
-            }
+            Self::BuiltLinker => write!(
+                f,
+                "bpf-linker {}, from source (some minutes)",
+                BPF_LINKER.version
+            ),
+            Self::Tool(tool) => write!(
+                f,
+                "{} {}, from source (a minute)",
+                tool.package, tool.version
+            ),
             Self::PublishedLinker => {
-                write!(f, "bpf-linker {BPF_LINKER_VERSION}, the published binary")
+                write!(f, "bpf-linker {}, the published binary", BPF_LINKER.version)
             }
         }
     }
@@ -54,7 +62,7 @@ impl Step {
         match self {
             Self::Packages(_) => format!("sudo {command}"),
             Self::BuiltLinker => format!("PATH={LLVM_PROGRAMS}:$PATH {command}"),
-            Self::Components(_) | Self::Nightly | Self::PublishedLinker => command,
+            Self::Components(_) | Self::Nightly | Self::Tool(_) | Self::PublishedLinker => command,
         }
     }
 
@@ -75,6 +83,7 @@ impl Step {
             | Self::Components(_)
             | Self::Nightly
             | Self::BuiltLinker
+            | Self::Tool(_)
             | Self::PublishedLinker => None,
         }
     }
@@ -88,14 +97,16 @@ impl Step {
         match self {
             Self::Packages(packages) => apt::install(packages),
             Self::BuiltLinker => {
-                // Debian's compiler when we have it: the outer cargo may be older than bpf-linker wants.
-                let cargo = toolchain::compiler(Recipe::Debian)
-                    .map_or_else(shell::cargo, |compiler| compiler.cargo());
-                let mut install = self.command(cargo);
-                install.env("PATH", path_while_building()?);
-                // Nearly all of a link is spent inside LLVM: building the rest faster costs nothing later.
-                install.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-                install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+                let mut install = self.command(recent_cargo());
+                install.env(
+                    "PATH",
+                    path_while_building(Some(LLVM_PROGRAMS), &BPF_LINKER)?,
+                );
+                shell::run(&mut install)
+            }
+            Self::Tool(tool) => {
+                let mut install = self.command(recent_cargo());
+                install.env("PATH", path_while_building(None, tool)?);
                 shell::run(&mut install)
             }
             Self::Components(_) | Self::Nightly | Self::PublishedLinker => {
@@ -119,16 +130,11 @@ impl Step {
                 rustup.args(["--profile", "minimal", "--component", "rust-src"]);
                 return rustup;
             }
-            Self::BuiltLinker => {
-                let tools = toolchain::tools_directory().unwrap_or_else(|_| "/usr/local".into());
-                cargo.args(["install", "bpf-linker", "--locked", "--no-default-features"]);
-                cargo.arg(format!("--features=llvm-{LINKER_LLVM}"));
-                cargo.arg(format!("--version=={BPF_LINKER_VERSION}"));
-                cargo.arg("--root").arg(tools);
-            }
+            Self::BuiltLinker => BPF_LINKER.install(&mut cargo),
+            Self::Tool(tool) => tool.install(&mut cargo),
             Self::PublishedLinker => {
                 cargo.args(["binstall", "--no-confirm"]);
-                cargo.arg(format!("bpf-linker@{BPF_LINKER_VERSION}"));
+                cargo.arg(format!("bpf-linker@{}", BPF_LINKER.version));
             }
         }
         cargo
@@ -139,14 +145,20 @@ fn names(packages: &[Package]) -> Vec<&'static str> {
     packages.iter().map(|package| package.name).collect()
 }
 
-/// PATH, with Debian's LLVM first: the build looks for its llvm-config there. Our tools come last, or cargo would advise
-/// to add them, which nobody has to.
-fn path_while_building() -> Result<OsString> {
+/// Debian's cargo when it is there: the one that runs this task may be older than what is built wants.
+fn recent_cargo() -> Command {
+    toolchain::compiler(Recipe::Debian).map_or_else(shell::cargo, |compiler| compiler.cargo())
+}
+
+/// PATH with `first` in front, where a build looks for its llvm-config. The tool's own directory comes last: without it cargo
+/// would advise to add it to PATH, which is not needed.
+fn path_while_building(first: Option<&str>, tool: &Tool) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let tools = toolchain::tools_directory()?.join("bin");
-    let all = std::iter::once(LLVM_PROGRAMS.into())
+    let all = first
+        .into_iter()
+        .map(PathBuf::from)
         .chain(env::split_paths(&path))
-        .chain([tools]);
+        .chain([tool.directory()?.join("bin")]);
     Ok(env::join_paths(all)?)
 }
 
@@ -173,6 +185,11 @@ mod tests {
                 "rustup toolchain install nightly",
             ),
             (Step::BuiltLinker, "0.13.0", "--version==0.13.0"),
+            (
+                Step::Tool(crate::tool::TYPOS),
+                "typos-cli",
+                "cargo install typos-cli --locked --version==1.52.0",
+            ),
             (
                 Step::PublishedLinker,
                 "0.13.0",

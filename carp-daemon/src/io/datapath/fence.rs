@@ -107,10 +107,10 @@ impl FenceTable {
     /// What the kernel answers.
     pub fn silence(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), Error> {
         let known = self.0.get(&FenceKey::new(fenced.address), 0).ok();
-        let is_anothers = known.is_some_and(|value| {
+        let is_foreign = known.is_some_and(|value| {
             Owner::of(&value) != Some(fenced.owner) && value.deadline_ns > clock::now().as_nanos()
         });
-        if is_anothers {
+        if is_foreign {
             return Ok(());
         }
         self.set(fenced, Instant::ZERO, every_packet)
