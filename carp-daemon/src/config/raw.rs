@@ -1,7 +1,7 @@
 //! Unchecked configuration: plain words, each with the place where it was written.
 //!
 //! A reader of configuration (the command line in [`crate::cli`]) fills these types and checks nothing but its own
-//! spelling; [`super::check`] knows the rules. A setting that was not written is `None`: only `check` knows the defaults.
+//! spelling; [`super::check()`] knows the rules. A setting that was not written is `None`: only `check` knows the defaults.
 
 use std::ffi::OsString;
 use std::fmt;
