@@ -92,15 +92,28 @@ pub fn receive_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What `setsockopt(2)` answers.
 pub fn join_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> io::Result<()> {
+    let request = link_group(ifindex, group)?;
+    set_packet_option(socket, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
+/// Undoes [`join_link_group`].
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn leave_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> io::Result<()> {
+    let request = link_group(ifindex, group)?;
+    set_packet_option(socket, libc::PACKET_DROP_MEMBERSHIP, &request)
+}
+
+fn link_group(ifindex: u32, group: [u8; 6]) -> io::Result<libc::packet_mreq> {
     let mut address = [0; 8];
     address[..6].copy_from_slice(&group);
-    let request = libc::packet_mreq {
+    Ok(libc::packet_mreq {
         mr_ifindex: i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?,
         mr_type: MULTICAST_MEMBERSHIP,
         mr_alen: 6,
         mr_address: address,
-    };
-    set_packet_option(socket, libc::PACKET_ADD_MEMBERSHIP, &request)
+    })
 }
 
 /// Frames the socket's full buffer cost since the last call: reading resets the kernel's count.

@@ -13,6 +13,7 @@ use carp_daemon::io::scripts::check;
 use carp_daemon::lock;
 use carp_daemon::log::{self, Logger};
 use carp_daemon::privileges::{self, Needs, realtime};
+use carp_daemon::serve;
 use tracing::{error, info, warn};
 
 /// Usage or configuration.
@@ -163,7 +164,7 @@ fn run(invocation: Invocation, on_ready: impl FnOnce()) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(engine::run(invocation.config, || {
+    runtime.block_on(serve::run(invocation.config, || {
         needs.give_up_the_rest()?;
         on_ready();
         Ok(())

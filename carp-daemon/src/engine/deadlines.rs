@@ -1,36 +1,37 @@
 //! Who is due next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use carp_common::time::Instant;
 
+use super::registry::InstanceId;
+
 /// One deadline per virtual host, ordered.
 ///
-/// A virtual host is its index in the engine. Setting replaces, in logarithmic time, so that thousands of virtual hosts
-/// whose timers restart with every advertisement cost no scan.
+/// Setting replaces, in logarithmic time, so that thousands of virtual hosts whose timers restart with every
+/// advertisement cost no scan.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    queue: BTreeSet<(Instant, usize)>,
-    current: Vec<Option<Instant>>,
+    queue: BTreeSet<(Instant, InstanceId)>,
+    current: HashMap<InstanceId, Instant>,
 }
 
 impl Deadlines {
-    /// Replaces the deadline of `vhost`; `None` removes it.
-    pub fn set(&mut self, vhost: usize, deadline: Option<Instant>) {
-        if self.current.len() <= vhost {
-            self.current.resize(vhost + 1, None);
-        }
-        let slot = &mut self.current[vhost];
-        if *slot == deadline {
+    /// Replaces the deadline of a virtual host; `None` removes it.
+    pub fn set(&mut self, id: InstanceId, deadline: Option<Instant>) {
+        let old = match deadline {
+            Some(new) => self.current.insert(id, new),
+            None => self.current.remove(&id),
+        };
+        if old == deadline {
             return;
         }
-        if let Some(old) = slot.take() {
-            self.queue.remove(&(old, vhost));
+        if let Some(old) = old {
+            self.queue.remove(&(old, id));
         }
         if let Some(new) = deadline {
-            self.queue.insert((new, vhost));
+            self.queue.insert((new, id));
         }
-        *slot = deadline;
     }
 
     /// The earliest deadline of all.
@@ -40,57 +41,67 @@ impl Deadlines {
     }
 
     /// Takes the virtual host that has been due longest at `now`, and since when it is.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(usize, Instant)> {
-        let (deadline, vhost) = *self.queue.first()?;
+    pub fn pop_due(&mut self, now: Instant) -> Option<(InstanceId, Instant)> {
+        let (deadline, id) = *self.queue.first()?;
         if deadline > now {
             return None;
         }
-        self.set(vhost, None);
-        Some((vhost, deadline))
+        self.set(id, None);
+        Some((id, deadline))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::registry::Registry;
     use super::*;
 
     const fn at(nanos: u64) -> Instant {
         Instant::from_nanos(nanos)
     }
 
+    fn ids<const N: usize>() -> [InstanceId; N] {
+        let mut registry = Registry::default();
+        let place = registry.segment();
+        [(); N].map(|()| registry.enter(place))
+    }
+
     #[test]
     fn the_longest_due_comes_first_and_only_when_due() {
+        let [a, b, c] = ids();
         let mut deadlines = Deadlines::default();
-        deadlines.set(0, Some(at(30)));
-        deadlines.set(2, Some(at(10)));
-        deadlines.set(1, Some(at(20)));
+        deadlines.set(a, Some(at(30)));
+        deadlines.set(c, Some(at(10)));
+        deadlines.set(b, Some(at(20)));
         assert_eq!(deadlines.earliest(), Some(at(10)));
         assert_eq!(deadlines.pop_due(at(9)), None);
-        assert_eq!(deadlines.pop_due(at(20)), Some((2, at(10))));
-        assert_eq!(deadlines.pop_due(at(20)), Some((1, at(20))));
+        assert_eq!(deadlines.pop_due(at(20)), Some((c, at(10))));
+        assert_eq!(deadlines.pop_due(at(20)), Some((b, at(20))));
         assert_eq!(deadlines.pop_due(at(20)), None);
         assert_eq!(deadlines.earliest(), Some(at(30)));
     }
 
     #[test]
     fn setting_replaces_and_none_removes() {
+        let [a] = ids();
         let mut deadlines = Deadlines::default();
-        deadlines.set(5, Some(at(10)));
-        deadlines.set(5, Some(at(50)));
+        deadlines.set(a, Some(at(10)));
+        deadlines.set(a, Some(at(50)));
         assert_eq!(deadlines.pop_due(at(49)), None);
-        deadlines.set(5, None);
+        deadlines.set(a, None);
         assert_eq!(deadlines.earliest(), None);
         assert_eq!(deadlines.pop_due(at(u64::MAX)), None);
     }
 
     #[test]
-    fn equal_deadlines_of_two_vhosts_both_fire() {
+    fn equal_deadlines_of_two_virtual_hosts_both_fire() {
+        let [a, b] = ids();
         let mut deadlines = Deadlines::default();
-        deadlines.set(0, Some(at(10)));
-        deadlines.set(1, Some(at(10)));
+        deadlines.set(a, Some(at(10)));
+        deadlines.set(b, Some(at(10)));
         assert_eq!(
             (deadlines.pop_due(at(10)), deadlines.pop_due(at(10))),
-            (Some((0, at(10))), Some((1, at(10))))
+            (Some((a, at(10))), Some((b, at(10))))
         );
     }
 }

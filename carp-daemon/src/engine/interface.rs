@@ -3,29 +3,25 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::health::Hearing;
-use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
-use crate::io::arp_watch::ArpWatch;
-use crate::io::netlink::{Address, Link};
-use crate::io::port::Port;
 use tracing::info;
 
-/// One interface that virtual hosts live on.
+use super::effects::Links;
+use super::namespace::Namespace;
+use super::segment::hearing::Hearing;
+use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
+use crate::io::netlink::Address;
+
+/// One interface that virtual hosts live on: what it is called, and what is known about it.
+#[derive(Debug)]
 pub struct Interface {
     /// The configured name.
     pub name: String,
     /// The name it has now: an interface stays ours when it is renamed.
     pub current_name: String,
-    /// Its sending side, while the interface exists and could be opened.
-    pub port: Option<Port>,
-    /// Its ARP, as long as there is a port.
-    pub watch: Option<ArpWatch>,
-    /// Which virtual hosts want to know from it is not what it was told.
+    /// Its index, while it exists and could be opened.
+    pub ifindex: Option<u32>,
+    /// Which virtual hosts want to know from its ARP is not what it was told.
     pub watched_changed: bool,
-    /// Indices of its virtual hosts.
-    pub vhosts: Vec<usize>,
-    /// Groups to join.
-    pub groups: BTreeSet<Ipv4Addr>,
     /// Its virtual addresses may come before its own ones, or lack a route.
     pub unplaced: bool,
     /// Whether advertisements can be received.
@@ -45,11 +41,8 @@ impl Interface {
         Self {
             current_name: name.clone(),
             name,
-            port: None,
-            watch: None,
+            ifindex: None,
             watched_changed: false,
-            vhosts: Vec::new(),
-            groups: BTreeSet::new(),
             unplaced: false,
             hearing: Hearing::default(),
             said_closed: false,
@@ -59,14 +52,10 @@ impl Interface {
         }
     }
 
-    /// Adds a virtual host by its index.
-    pub fn add(&mut self, vhost: usize, config: &VhostConfig) {
-        self.vhosts.push(vhost);
-        self.virtual_addresses
-            .extend(config.addresses.iter().map(|address| address.address));
-        if !config.broadcast {
-            self.groups.insert(config.group);
-        }
+    /// These virtual hosts live here now, and no others.
+    pub fn serve<'a>(&mut self, configs: impl Iterator<Item = &'a VhostConfig>) {
+        let addresses = configs.flat_map(|config| &config.addresses);
+        self.virtual_addresses = addresses.map(|address| address.address).collect();
     }
 
     /// Whether the address is a virtual one of the virtual hosts here.
@@ -88,18 +77,36 @@ impl Interface {
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         })
     }
+
+    /// The host's own IPv4 addresses here.
+    pub fn own_addresses(&self, namespace: &Namespace) -> Vec<Address> {
+        let here = self
+            .ifindex
+            .map_or(&[][..], |ifindex| namespace.on(ifindex));
+        here.iter()
+            .filter(|address| self.is_own(address))
+            .copied()
+            .collect()
+    }
+
+    /// Whether an address is one of the host's own IPv4 addresses.
+    pub fn is_own(&self, address: &Address) -> bool {
+        address.protocol != ADDRESS_PROTOCOL
+            && address.address.is_ipv4()
+            && !self.is_virtual(address.address)
+    }
 }
 
 /// Gives interfaces that are configured by an alternative name their own one, so that two names of one interface are not
 /// taken for two interfaces.
-pub fn take_present_names(vhosts: &mut [VhostConfig], links: &[Link]) {
+pub fn take_present_names(vhosts: &mut [VhostConfig], links: &Links) {
     let mut said = BTreeSet::new();
     for vhost in vhosts {
         let configured = &mut vhost.interface;
-        if links.iter().any(|link| link.name == *configured) {
+        if links.values().any(|link| link.name == *configured) {
             continue;
         }
-        if let Some(link) = links.iter().find(|link| link.is_called(configured)) {
+        if let Some(link) = links.values().find(|link| link.is_called(configured)) {
             if said.insert(configured.clone()) {
                 info!("{configured} is another name of {}", link.name);
             }

@@ -10,8 +10,11 @@ use caps::Capability;
 use carp_common::proto::Settings;
 use tracing::warn;
 
-use super::{Engine, Error};
-use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet, VhostConfig};
+use super::Error;
+use super::context::Context;
+use super::effects::Effects;
+use super::segment::Segment;
+use crate::config::{ADDRESS_PROTOCOL, Subnet, VhostConfig};
 use crate::io::netlink::{Address, Link, Order};
 use crate::privileges::Lacking;
 
@@ -35,102 +38,94 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
     }
 }
 
-impl Engine {
-    /// Whether this process may assign addresses, asked by an order that changes nothing: to delete one from an interface
-    /// that cannot be there. Rights may be missing in spite of the capability, in another user namespace.
-    ///
-    /// # Errors
-    /// It may not, and would become MASTER without its addresses.
-    pub(super) fn refuse_without_the_right_to_assign(&mut self) -> Result<(), Error> {
-        let mut vhosts = self.vhosts.iter();
-        if !vhosts.any(|vhost| vhost.config.ownership == Ownership::Native) {
-            return Ok(());
+/// Whether this process may assign addresses, asked by an order that changes nothing: to delete one from an interface that
+/// cannot be there. Rights may be missing in spite of the capability, in another user namespace.
+///
+/// # Errors
+/// It may not, and would become MASTER without its addresses.
+pub fn refuse_without_the_right_to_assign<E: Effects>(cx: &mut Context<E>) -> Result<(), Error> {
+    let nowhere = Address {
+        ifindex: i32::MAX.unsigned_abs(),
+        address: Ipv4Addr::UNSPECIFIED.into(),
+        prefix: 32,
+        protocol: ADDRESS_PROTOCOL,
+        primary: false,
+    };
+    match cx.give(Order::Delete(nowhere)) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
+            Err(Error::NotPermitted {
+                action: "add and remove virtual addresses".to_owned(),
+                way_out: format!(
+                    "{}; or let scripts that may do it own the addresses (--upscript)",
+                    lacking.way_out()
+                ),
+            })
         }
-        let nowhere = Address {
-            ifindex: i32::MAX.unsigned_abs(),
-            address: Ipv4Addr::UNSPECIFIED.into(),
-            prefix: 32,
-            protocol: ADDRESS_PROTOCOL,
-            primary: false,
-        };
-        match self.netlink.give(Order::Delete(nowhere)) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
-                Err(Error::NotPermitted {
-                    action: "add and remove virtual addresses".to_owned(),
-                    way_out: format!(
-                        "{}; or let scripts that may do it own the addresses (--upscript)",
-                        lacking.way_out()
-                    ),
-                })
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        Ok(()) | Err(_) => Ok(()),
     }
+}
 
-    /// # Errors
-    /// What can never work on this interface.
-    pub(super) fn refuse_the_impossible(&self, interface: usize, link: &Link) -> Result<(), Error> {
-        if !link.ethernet {
-            return Err(Error::NotEthernet(link.name.clone()));
-        }
-        let name = &link.name;
-        let own = self.own_addresses(link.index);
-        let wanted = &self.interfaces[interface];
-        for vhost in &wanted.vhosts {
-            let config = &self.vhosts[*vhost].config;
-            let virtual_ones = config.addresses.iter().filter_map(|it| v4(it.address));
-            for address in virtual_ones {
-                if let Some(reserved) = own.iter().find_map(|subnet| subnet.reserved(address)) {
-                    return Err(Error::Unworkable(format!(
-                        "{address} is {reserved}, which {name} is in: give an address of a host with --addr"
-                    )));
-                }
-            }
-            let is_virtual = |subnet: &Subnet| wanted.is_virtual(subnet.address.into());
-            if config.source.is_none() && !own.is_empty() && own.iter().all(is_virtual) {
+/// # Errors
+/// What can never work on this interface.
+pub fn refuse_the_impossible<E>(
+    segment: &Segment,
+    link: &Link,
+    cx: &Context<E>,
+) -> Result<(), Error> {
+    if !link.ethernet {
+        return Err(Error::NotEthernet(link.name.clone()));
+    }
+    let name = &link.name;
+    let own = own_subnets(cx.namespace.on(link.index));
+    for instance in segment.instances.values() {
+        for address in instance.who.inet_addresses() {
+            if let Some(reserved) = own.iter().find_map(|subnet| subnet.reserved(address)) {
                 return Err(Error::Unworkable(format!(
-                    "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
-                     its own beside it, or name another one with --addr",
-                    own[0].address
+                    "{address} is {reserved}, which {name} is in: give an address of a host with --addr"
                 )));
             }
         }
-        Ok(())
-    }
-
-    /// Warns of what may be a mistake.
-    pub(super) fn warn_of_the_unlikely(&self, interface: usize, link: &Link) {
-        let everywhere = self.addresses.values().flatten();
-        let everywhere: Vec<Ipv4Addr> = everywhere.filter_map(|it| v4(it.address)).collect();
-        let wanted = &self.interfaces[interface];
-        for vhost in &wanted.vhosts {
-            let served = &self.vhosts[*vhost];
-            let label = &served.label;
-            if let Some(source) = served.config.source
-                && !everywhere.contains(&source)
-            {
-                warn!(
-                    "{label}: --srcip {source} is on no interface of this host: advertisements carry it all the same; \
-                     leave --srcip out to send from the first address of {}",
-                    link.name
-                );
-            }
+        let is_virtual = |subnet: &Subnet| segment.interface.is_virtual(subnet.address.into());
+        if instance.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
+            return Err(Error::Unworkable(format!(
+                "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
+                 its own beside it, or name another one with --addr",
+                own[0].address
+            )));
         }
     }
+    Ok(())
+}
 
-    /// The IPv4 addresses of an interface that no carpd added, each with its subnet.
-    fn own_addresses(&self, ifindex: u32) -> Vec<Subnet> {
-        let here = self.addresses.get(&ifindex).into_iter().flatten();
-        let own = here.filter(|address| address.protocol != ADDRESS_PROTOCOL);
-        let subnet = |address: &Address| {
-            Some(Subnet {
-                address: v4(address.address)?,
-                prefix: address.prefix,
-            })
-        };
-        own.filter_map(subnet).collect()
+/// Warns of what may be a mistake.
+pub fn warn_of_the_unlikely<E>(segment: &Segment, link: &Link, cx: &Context<E>) {
+    for instance in segment.instances.values() {
+        if let Some(source) = instance.who.config.source
+            && !cx.namespace.has(source.into())
+        {
+            warn!(
+                "{}: --srcip {source} is on no interface of this host: advertisements carry it all the same; leave \
+                 --srcip out to send from the first address of {}",
+                instance.who.label, link.name
+            );
+        }
     }
+}
+
+/// The IPv4 addresses of an interface that no carpd added, each with its subnet.
+fn own_subnets(here: &[Address]) -> Vec<Subnet> {
+    let own = here
+        .iter()
+        .filter(|address| address.protocol != ADDRESS_PROTOCOL);
+    let subnet = |address: &Address| match address.address {
+        IpAddr::V4(v4) => Some(Subnet {
+            address: v4,
+            prefix: address.prefix,
+        }),
+        IpAddr::V6(_) => None,
+    };
+    own.filter_map(subnet).collect()
 }
 
 /// What a socket or its setting on an interface met.
@@ -145,12 +140,5 @@ pub fn refused(action: &'static str, interface: &str, source: io::Error) -> Erro
         action,
         interface: interface.to_owned(),
         source,
-    }
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
     }
 }

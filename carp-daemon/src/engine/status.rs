@@ -7,131 +7,92 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
-use carp_common::proto::{Command, Input, LinkState, Reason, Transition};
+use carp_common::proto::{Command, Input, LinkState};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tracing::{error, info, warn};
 
 use super::Engine;
-use super::vhost::Vhost;
+use super::context::{Context, Site};
+use super::effects::Effects;
+use super::instance::Instance;
+use super::interface::Interface;
 use crate::config::Ownership;
-use crate::io::datapath::{Chain, Survival};
-use crate::io::port::Port;
+use crate::io::datapath::Survival;
 
 /// How long USR2 keeps us away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
-/// Since when a virtual host has its state.
-#[derive(Clone, Copy, Debug)]
-pub struct Since {
-    at: Instant,
-    /// `None`: since the start.
-    reason: Option<Reason>,
-}
-
-impl Since {
-    /// Of a virtual host that has just been made.
-    pub const fn start(now: Instant) -> Self {
-        Self {
-            at: now,
-            reason: None,
-        }
-    }
-}
-
-impl Engine {
-    /// Remembers why, and warns of an interruption that USR2 caused.
-    pub(super) fn note_transition(&mut self, vhost: usize, transition: Transition, now: Instant) {
-        let vhost = &mut self.vhosts[vhost];
-        vhost.since = Since {
-            at: now,
-            reason: Some(transition.reason),
-        };
-        if transition.to == State::Backup {
-            return;
-        }
-        // In INIT there is another cause for the interruption.
-        if let Some(left) = vhost.stepped_down.take()
-            && transition.to == State::Master
-            && vhost
-                .machine
-                .last_heard()
-                .is_none_or(|heard| heard.arrival < left)
-        {
-            warn!(
-                "{}: nobody took over after SIGUSR2: no host had the address for {:.1} s",
-                vhost.label,
-                now.saturating_duration_since(left).as_secs_f64()
-            );
-        }
-    }
-
+impl<E: Effects> Engine<E> {
     /// USR2: hands over, and stays away for a while.
-    pub(super) fn step_down(&mut self, now: Instant) {
-        for index in 0..self.vhosts.len() {
-            let vhost = &mut self.vhosts[index];
-            if vhost.machine.state() == State::Master {
-                vhost.stepped_down = Some(now);
-                if vhost.machine.last_heard().is_none() {
-                    warn!(
-                        "{}: stepping down, although no other host was ever heard: unless one takes over, nobody has the \
-                         address for {:.1} s",
-                        vhost.label,
-                        (STEP_DOWN_HOLD + vhost.machine.master_down_time()).as_secs_f64()
-                    );
-                }
-            }
-            let hold = STEP_DOWN_HOLD;
-            self.feed(index, now, Input::Command(Command::StepDown { hold }));
-        }
+    pub(super) fn step_down(&mut self) {
+        self.each(Instance::step_down);
     }
 
     /// USR1: the report.
-    pub(super) fn dump(&mut self, now: Instant) {
-        for vhost in &self.vhosts {
-            let label = &vhost.label;
-            info!("{} on {label}", vhost.machine.state());
-            info!("status on {label}: {}", self.values(vhost, now));
-            info!("why on {label}: {}", self.explanation(vhost, now));
-            let more = [
-                ("addresses-restored", vhost.addresses_restored),
-                ("arp-conflicts", vhost.conflicts.count),
-                ("event-loop-stalls", vhost.stalls.count),
-            ];
-            let all = vhost.machine.counters().iter().chain(more);
-            info!("counters on {label}: {}", counted(all));
-        }
-        for interface in &self.interfaces {
-            let Some(ifindex) = interface.port.as_ref().map(Port::ifindex) else {
+    pub(super) fn report(&mut self) {
+        self.each(|instance, site| instance.show(site.interface, site.cx));
+        for segment in self.segments.values() {
+            let Some(ifindex) = segment.interface.ifindex else {
                 continue;
             };
-            let name = &interface.current_name;
-            match self.datapath.counts(ifindex) {
+            let name = &segment.interface.current_name;
+            match self.cx.effects.counts(ifindex) {
                 Ok(counts) => {
                     let all = Counter::ALL.into_iter().zip(counts);
                     let all = all.map(|(counter, value)| (counter.name(), value));
                     info!("counters on {name} datapath: {}", counted(all));
                 }
-                Err(error) => error!("{name}: {}", Chain(&error)),
+                Err(error) => error!("{name}: {error}"),
             }
         }
     }
+}
+
+impl Instance {
+    fn step_down<E: Effects>(&mut self, site: &mut Site<'_, E>) {
+        if self.machine().state() == State::Master {
+            self.story.step_down(site.cx.now);
+            if self.machine().last_heard().is_none() {
+                warn!(
+                    "{}: stepping down, although no other host was ever heard: unless one takes over, nobody has the \
+                     address for {:.1} s",
+                    self.who.label,
+                    (STEP_DOWN_HOLD + self.machine().master_down_time()).as_secs_f64()
+                );
+            }
+        }
+        let hold = STEP_DOWN_HOLD;
+        self.feed(Input::Command(Command::StepDown { hold }), site);
+    }
+
+    fn show<E: Effects>(&self, interface: &Interface, cx: &Context<E>) {
+        let label = &self.who.label;
+        info!("{} on {label}", self.machine().state());
+        let values = self.values(interface, &cx.effects, cx.now);
+        info!("status on {label}: {values}");
+        info!("why on {label}: {}", self.explanation(interface, cx));
+        let more = [
+            ("addresses-restored", self.restore.count()),
+            ("arp-conflicts", self.conflict.count()),
+            ("event-loop-stalls", self.stalls.count),
+        ];
+        let all = self.machine().counters().iter().chain(more);
+        info!("counters on {label}: {}", counted(all));
+    }
 
     /// For programs: `name=value` each.
-    fn values(&self, vhost: &Vhost, now: Instant) -> String {
-        let ifindex = self.interfaces[vhost.interface]
-            .port
-            .as_ref()
-            .map(Port::ifindex);
-        let machine = &vhost.machine;
+    fn values<E: Effects>(&self, interface: &Interface, effects: &E, now: Instant) -> String {
+        let ifindex = interface.ifindex;
+        let machine = self.machine();
         let state = machine.state();
         let heard = machine.last_heard();
         let mut line = String::new();
-        let rung = ifindex.and_then(|ifindex| self.datapath.rung(ifindex));
+        let rung = ifindex.and_then(|ifindex| effects.rung(ifindex));
         add(&mut line, "datapath", or_none(rung));
-        let survival = ifindex.map(|ifindex| self.datapath.survival(ifindex));
+        let survival = ifindex.map(|ifindex| effects.survival(ifindex));
         add(&mut line, "fence-survives-kill", or_none(survival));
-        add(&mut line, "since", local_time(vhost.since.at, now));
+        add(&mut line, "since", local_time(self.story.since, now));
         let master = match state {
             State::Master => "this-host".to_owned(),
             State::Backup => or_none(heard.map(|heard| heard.source)),
@@ -146,22 +107,23 @@ impl Engine {
             (State::Master, Some(at)) => add(&mut line, "next-event-in-ms", millis(now, at)),
             _ => {}
         }
-        add(&mut line, "source", or_none(vhost.source));
+        add(&mut line, "source", or_none(self.source()));
         add(&mut line, "advertises", machine.advertised());
         add(&mut line, "demotion", machine.demotions().sum().0);
-        add(&mut line, "worst-stall-ms", vhost.stalls.worst.as_millis());
+        add(&mut line, "worst-stall-ms", self.stalls.worst.as_millis());
         line
     }
 
     /// For people: since when, why, who is MASTER, and what would happen next.
-    fn explanation(&self, vhost: &Vhost, now: Instant) -> String {
-        let machine = &vhost.machine;
+    fn explanation<E: Effects>(&self, interface: &Interface, cx: &Context<E>) -> String {
+        let now = cx.now;
+        let machine = self.machine();
         let state = machine.state();
-        let why = vhost
-            .since
+        let why = self
+            .story
             .reason
-            .map_or("started", |reason| self.reason(vhost, reason));
-        let lasted = seconds(vhost.since.at, now);
+            .map_or("started", |reason| self.reason(reason, interface));
+        let lasted = seconds(self.story.since, now);
         let mut text = format!("{state} for {lasted} s: {why}; ");
         let heard = machine.last_heard().map(|heard| {
             let ago = seconds(heard.arrival, now);
@@ -169,20 +131,19 @@ impl Engine {
         });
         text += &match state {
             State::Init => {
-                let interface = &self.interfaces[vhost.interface];
-                let lacking = match (vhost.link, interface.port.is_some()) {
+                let lacking = match (self.link(), interface.ifindex.is_some()) {
                     (_, false) => "the interface is there",
                     (LinkState::Down, true) if interface.upper.is_some() => {
                         "the interface is no port of another one"
                     }
-                    (LinkState::Down, true) if self.is_deaf(vhost) => {
+                    (LinkState::Down, true) if self.is_deaf(interface) => {
                         "advertisements can be received"
                     }
                     (LinkState::Down, true) => "the link is up",
-                    (LinkState::Up, true) if vhost.said_source_gone => {
+                    (LinkState::Up, true) if self.lacks_fixed_source() => {
                         "the --srcip address is back"
                     }
-                    (LinkState::Up, true) if vhost.source.is_none() => {
+                    (LinkState::Up, true) if self.source().is_none() => {
                         "the interface has a source address"
                     }
                     (LinkState::Up, true) => "the cause is gone",
@@ -193,7 +154,7 @@ impl Engine {
                 let master = heard.map_or("no MASTER was heard".to_owned(), |heard| {
                     format!("MASTER is {heard}")
                 });
-                let preempts = match vhost.config.election.preempt {
+                let preempts = match self.who.config.election.preempt {
                     true => {
                         let ours = machine.advertised();
                         format!(
@@ -214,7 +175,7 @@ impl Engine {
                 format!(
                     "{others}; next: yields to a MASTER with a lower advbase/advskew than {}{}",
                     machine.advertised(),
-                    self.after_a_crash(vhost)
+                    self.after_a_crash(interface, cx)
                 )
             }
         };
@@ -222,15 +183,17 @@ impl Engine {
     }
 
     /// What silences a MASTER whose daemon is killed, in words.
-    fn after_a_crash(&self, vhost: &Vhost) -> String {
-        let lease = match (self.lease_of(&vhost.config), vhost.config.ownership) {
+    fn after_a_crash<E: Effects>(&self, interface: &Interface, cx: &Context<E>) -> String {
+        let config = &self.who.config;
+        let lease = match (cx.lease_of(config), config.ownership) {
             (Some(lease), Ownership::Native) => {
                 format!("its address ends with its lease of {} s", lease.as_secs())
             }
             _ => "its address stays".to_owned(),
         };
-        let port = self.interfaces[vhost.interface].port.as_ref();
-        let survival = port.map(|port| self.datapath.survival(port.ifindex()));
+        let survival = interface
+            .ifindex
+            .map(|ifindex| cx.effects.survival(ifindex));
         let kernel = match survival {
             Some(Survival::Yes | Survival::WithContainer) => "the kernel stops answering for it",
             Some(Survival::No) | None => "this host goes on answering",

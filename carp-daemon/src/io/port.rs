@@ -107,6 +107,24 @@ impl Port {
         Ok(())
     }
 
+    /// Receives a group's packets no longer.
+    pub fn leave(&mut self, group: Ipv4Addr) {
+        let before = self.groups.len();
+        self.groups.retain(|joined| *joined != group);
+        if self.groups.len() == before {
+            return;
+        }
+        // The kernel ends what is left of a membership with the socket or the interface.
+        let _ = sys::leave_link_group(
+            self.packets.as_fd(),
+            self.ifindex,
+            MacAddress::multicast_inet(group).0,
+        );
+        let _ = self
+            .membership
+            .leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(self.ifindex));
+    }
+
     /// Puts one advertisement on the wire.
     ///
     /// # Errors

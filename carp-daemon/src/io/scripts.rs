@@ -89,9 +89,9 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// Where the completions of all runners go, each with the virtual host's index. Unbounded but small: one element per
-/// script that ended.
-pub type Completions = mpsc::UnboundedSender<(usize, Completion)>;
+/// Where the completions of all runners go, each with what its virtual host is called by whoever receives them. Unbounded
+/// but small: one element per script that ended.
+pub type Completions<T> = mpsc::UnboundedSender<(T, Completion)>;
 
 /// Runs the scripts of one virtual host.
 #[derive(Debug)]
@@ -146,13 +146,13 @@ impl Runner {
     ///
     /// `label` names the virtual host in logs (`eth0 vhid 7`), `vhost` in `completions`. Panics outside a tokio runtime.
     #[must_use]
-    pub fn new(
+    pub fn new<T: Copy + Send + Sync + 'static>(
         label: String,
         scripts: Scripts,
         vhid: Vhid,
         address: VirtualAddress,
-        vhost: usize,
-        completions: Completions,
+        vhost: T,
+        completions: Completions<T>,
     ) -> Self {
         let shared = Arc::new(Shared::default());
         let job = Job {
@@ -190,17 +190,17 @@ impl Runner {
 }
 
 /// What stays the same from one script to the next.
-struct Job {
+struct Job<T> {
     label: String,
     scripts: Scripts,
     vhid: Vhid,
     address: VirtualAddress,
-    vhost: usize,
-    completions: Completions,
+    vhost: T,
+    completions: Completions<T>,
     starter: spawn::Starter,
 }
 
-async fn work(job: Job, shared: Arc<Shared>) {
+async fn work<T: Copy + Send + Sync + 'static>(job: Job<T>, shared: Arc<Shared>) {
     loop {
         let next = shared.wishes().start();
         if let Some(wish) = next {
@@ -218,7 +218,7 @@ async fn work(job: Job, shared: Arc<Shared>) {
     }
 }
 
-impl Job {
+impl<T> Job<T> {
     async fn run(&self, wish: &Wish, shared: &Shared) -> Outcome {
         let script = match wish.which {
             Which::Up => &self.scripts.up,

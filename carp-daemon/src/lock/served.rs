@@ -46,11 +46,19 @@ pub struct Wanted<'a> {
     pub addresses: Vec<IpAddr>,
 }
 
+/// One lock.
+#[derive(Debug)]
+struct Taken {
+    ifindex: u32,
+    name: String,
+    listener: UnixListener,
+}
+
 /// Every lock of this process's virtual hosts.
 #[derive(Debug)]
 pub struct Locks {
     /// Each with its interface, by a number that is never used again.
-    held: BTreeMap<u64, (u32, UnixListener)>,
+    held: BTreeMap<u64, Taken>,
     next: u64,
     /// Readable when somebody asks: one epoll instance for all locks, which costs the runtime one registration.
     questions: AsyncFd<Questions>,
@@ -103,13 +111,22 @@ impl Locks {
     /// Whether those of an interface are held.
     #[must_use]
     pub fn has(&self, ifindex: u32) -> bool {
-        self.held.values().any(|(on, _)| *on == ifindex)
+        self.held.values().any(|lock| lock.ifindex == ifindex)
     }
 
     /// Releases those of an interface.
     pub fn release(&mut self, ifindex: u32) {
         // Closing takes them out of the epoll instance.
-        self.held.retain(|_, (on, _)| *on != ifindex);
+        self.held.retain(|_, lock| lock.ifindex != ifindex);
+    }
+
+    /// Releases those of one virtual host.
+    pub fn release_one(&mut self, wanted: &Wanted<'_>) {
+        let vhid = vhid_name(wanted.ifindex, wanted.vhid);
+        let mut addresses = wanted.addresses.iter().map(|it| address_name(*it));
+        let names: Vec<String> = addresses.by_ref().chain([vhid]).collect();
+        self.held
+            .retain(|_, lock| lock.ifindex != wanted.ifindex || !names.contains(&lock.name));
     }
 
     /// When there is something to answer that waits.
@@ -141,8 +158,8 @@ impl Locks {
                 continue;
             }
             for event in &asked[..number] {
-                if let Some((_, listener)) = self.held.get(&event.data()) {
-                    answer(listener, self.fingerprint);
+                if let Some(lock) = self.held.get(&event.data()) {
+                    answer(&lock.listener, self.fingerprint);
                 }
             }
             self.paused_until = Some(clock::now() + PAUSE);
@@ -215,7 +232,13 @@ impl Locks {
                 name: name.to_owned(),
                 source: errno.into(),
             })?;
-        self.held.insert(self.next, (ifindex, listener));
+        let name = name.to_owned();
+        let lock = Taken {
+            ifindex,
+            name,
+            listener,
+        };
+        self.held.insert(self.next, lock);
         self.next += 1;
         Ok(())
     }

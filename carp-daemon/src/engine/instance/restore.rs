@@ -13,14 +13,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_common::proto::demotion::lost_addresses_demotion;
-use carp_common::proto::{Demotion, DemotionCause, Input};
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use carp_common::units::State;
 use tracing::{error, info, warn};
 
-use super::Engine;
-use super::addresses::Holding;
+use super::super::context::Site;
+use super::super::effects::Effects;
+use super::claim::{Claim, Holding};
+use super::{Identity, Wishes};
 use crate::config::Ownership;
 use crate::io::netlink::Address;
 
@@ -40,7 +40,7 @@ const FAILED_RETRY: Duration = Duration::from_secs(1);
 
 /// What to do about a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+enum Repair {
     /// Put it back in a moment.
     Restore,
     /// Put it back later, and give way from now on.
@@ -51,40 +51,46 @@ pub enum Verdict {
 
 /// Removals of the addresses of one virtual host.
 #[derive(Debug)]
-pub struct AddressGuard {
+pub struct Restore {
     /// For each address when it was restored, oldest first, [`LIMIT`] at most.
     restored: Vec<VecDeque<Instant>>,
     demoted_until: Option<Instant>,
     retry_at: Option<Instant>,
+    /// How often an address was put back.
+    count: u64,
+    /// Of lines about removals where the addresses are the scripts'.
+    limit: RateLimit,
 }
 
-impl AddressGuard {
+impl Restore {
     /// Nothing has happened to any of so many addresses.
     pub fn new(addresses: usize) -> Self {
         Self {
             restored: vec![VecDeque::with_capacity(LIMIT); addresses],
             demoted_until: None,
             retry_at: None,
+            count: 0,
+            limit: RateLimit::default(),
         }
     }
 
     /// One address was removed while we were MASTER.
-    pub fn removed(&mut self, address: usize, now: Instant) -> Verdict {
+    fn removed(&mut self, address: usize, now: Instant) -> Repair {
         if let Some(until) = &mut self.demoted_until {
             *until = now + QUIET;
             self.retry_at.get_or_insert(now + WINDOW);
-            return Verdict::Wait;
+            return Repair::Wait;
         }
         let restored = &mut self.restored[address];
         restored.retain(|at| now < *at + WINDOW);
         if restored.len() < LIMIT {
             restored.push_back(now);
             self.retry_at.get_or_insert(now + DELAY);
-            return Verdict::Restore;
+            return Repair::Restore;
         }
         self.demoted_until = Some(now + QUIET);
         self.retry_at = Some(now + WINDOW);
-        Verdict::GiveWay
+        Repair::GiveWay
     }
 
     /// Not all addresses could be added on becoming MASTER: try again in a moment.
@@ -93,10 +99,10 @@ impl AddressGuard {
     }
 
     /// One address could not be added again: make way, and go on trying.
-    pub fn failed(&mut self, now: Instant) -> Verdict {
+    fn failed(&mut self, now: Instant) -> Repair {
         let verdict = match self.demoted_until {
-            Some(_) => Verdict::Wait,
-            None => Verdict::GiveWay,
+            Some(_) => Repair::Wait,
+            None => Repair::GiveWay,
         };
         self.demoted_until = Some(now + QUIET);
         self.retry_at = Some(now + FAILED_RETRY);
@@ -114,12 +120,12 @@ impl AddressGuard {
     }
 
     /// Whether it is time to put back what is missing; says so once.
-    pub fn take_retry(&mut self, now: Instant) -> bool {
+    fn take_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()
     }
 
     /// Whether it was quiet long enough to end the demotion; says so once.
-    pub fn take_quiet(&mut self, now: Instant) -> bool {
+    fn take_quiet(&mut self, now: Instant) -> bool {
         self.demoted_until.take_if(|until| *until <= now).is_some()
     }
 }
@@ -152,64 +158,77 @@ impl Suspects {
     }
 }
 
-impl Engine {
-    /// Looks whether the MASTERs of an interface lost addresses, and puts them back.
-    ///
-    /// What we know about the namespace must be current.
-    pub(super) fn keep_addresses(&mut self, interface: usize, suspects: &Suspects, now: Instant) {
-        for vhost in self.interfaces[interface].vhosts.clone() {
-            if self.vhosts[vhost].machine.state() != State::Master {
-                continue;
+impl Restore {
+    /// How often an address was put back.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Looks whether a MASTER lost addresses, and sees to it that they are put back. What is known about the namespace must be
+    /// current.
+    pub fn look<E: Effects>(
+        &mut self,
+        who: &Identity,
+        claim: &mut Claim,
+        suspects: &Suspects,
+        site: &mut Site<'_, E>,
+    ) -> Wishes {
+        match who.config.ownership {
+            Ownership::Native => self.look_at_ours(who, claim, suspects, site),
+            Ownership::Scripts => {
+                self.miss_scripted(who, suspects, site);
+                Wishes::default()
             }
-            match self.vhosts[vhost].config.ownership {
-                Ownership::Native => self.keep_native(vhost, suspects, now),
-                Ownership::Scripts => self.miss_scripted(vhost, suspects, now),
-            }
-            self.schedule_chores(vhost);
         }
     }
 
-    fn keep_native(&mut self, vhost: usize, suspects: &Suspects, now: Instant) {
+    fn look_at_ours<E: Effects>(
+        &mut self,
+        who: &Identity,
+        claim: &mut Claim,
+        suspects: &Suspects,
+        site: &mut Site<'_, E>,
+    ) -> Wishes {
         let mut missing = Vec::new();
-        for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
+        for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
             if !suspects.include(&address) {
                 continue;
             }
-            match self.known(&address) {
+            match site.cx.namespace.known(&address) {
                 // One that could not be added is tried again at its time.
-                None if matches!(
-                    self.vhosts[vhost].holdings[index],
-                    Holding::None | Holding::Ordered
-                ) => {}
+                None if matches!(claim.holding(index), Holding::None | Holding::Ordered) => {}
                 None => missing.push((index, address)),
-                Some(known) if self.is_theirs(known) => self.hand_over(vhost, index, &address),
+                Some(known) if site.cx.namespace.is_theirs(known) => {
+                    claim.hand_over(who, index, &address);
+                }
                 Some(_) => {}
             }
         }
-        let mut restored = false;
+        let mut wishes = Wishes::default();
+        let now = site.cx.now;
         for (index, address) in missing {
             let Address {
                 address: ip,
                 prefix,
                 ..
             } = address;
-            let served = &mut self.vhosts[vhost];
-            let label = &served.label;
-            served.holdings[index] = Holding::None;
-            if served.leased_until.is_some_and(|until| until <= now) {
+            let label = &who.label;
+            claim.lose(index);
+            // By the clock, because we may have been stopped in the middle of this turn.
+            if claim.has_run_out(site.cx.effects.now()) {
                 warn!("{label}: the lease of {ip}/{prefix} ran out while carpd was stopped");
-                let held = self.hold(vhost, index, &address);
+                let held = claim.hold(who, index, &address, site);
                 if !held {
-                    self.vhosts[vhost].guard.incomplete(now);
+                    self.incomplete(now);
                 }
-                restored |= held;
+                wishes.claimed |= held;
                 continue;
             }
-            match served.guard.removed(index, now) {
-                Verdict::Restore => {
+            match self.removed(index, now) {
+                Repair::Restore => {
                     warn!("{label}: {ip}/{prefix} was removed by someone else: adding it again");
                 }
-                Verdict::GiveWay => {
+                Repair::GiveWay => {
                     error!(
                         "{label}: {ip}/{prefix} was removed by someone else {} times within {} s: advertising a worse \
                          priority until it is left alone for {} s, and adding it again every {} s",
@@ -218,105 +237,90 @@ impl Engine {
                         QUIET.as_secs(),
                         WINDOW.as_secs(),
                     );
-                    self.demote(vhost, DemotionCause::LostAddresses, true, now);
+                    wishes.demoted = Some(true);
                 }
-                Verdict::Wait => {}
+                Repair::Wait => {}
             }
         }
-        if restored {
-            self.feed(vhost, now, Input::ClaimCompleted);
-        }
+        wishes
     }
 
-    fn miss_scripted(&mut self, vhost: usize, suspects: &Suspects, now: Instant) {
-        let served = &mut self.vhosts[vhost];
-        let Some(port) = &self.interfaces[served.interface].port else {
+    fn miss_scripted<E: Effects>(
+        &mut self,
+        who: &Identity,
+        suspects: &Suspects,
+        site: &Site<'_, E>,
+    ) {
+        let Some(ifindex) = site.interface.ifindex else {
             return;
         };
-        let ifindex = port.ifindex();
-        let here = self.addresses.get(&ifindex).map_or(&[][..], Vec::as_slice);
-        for ip in served
-            .config
-            .addresses
-            .iter()
-            .map(|virtual_one| virtual_one.address)
-        {
+        let here = site.cx.namespace.on(ifindex);
+        for virtual_one in &who.config.addresses {
+            let ip = virtual_one.address;
             let missing = suspects.include_ip(ifindex, ip)
                 && !here.iter().any(|address| address.address == ip);
-            if missing && let Some(suppressed) = served.removal_limit.admit(now, WINDOW) {
+            if missing && let Some(suppressed) = self.limit.admit(site.cx.now, WINDOW) {
                 warn!(
                     suppressed,
                     "{}: {ip} was removed while MASTER; the scripts own it, so it is not added again",
-                    served.label
+                    who.label
                 );
             }
         }
     }
 
-    /// What the timers of the guard are for.
-    pub(super) fn guard_timeout(&mut self, vhost: usize, now: Instant) {
-        if self.vhosts[vhost].guard.take_retry(now)
-            && self.vhosts[vhost].machine.state() == State::Master
-        {
-            let (mut restored, mut failed) = (false, false);
-            for (index, address) in self.native_addresses(vhost).into_iter().enumerate() {
-                let was_ordered = self.vhosts[vhost].holdings[index] == Holding::Ordered;
-                if was_ordered || self.known(&address).is_none() {
-                    let held = self.hold(vhost, index, &address);
-                    let served = &mut self.vhosts[vhost];
-                    served.addresses_restored += u64::from(held && !was_ordered);
-                    restored |= held;
-                    if served.holdings[index] == Holding::Ordered {
-                        served.guard.incomplete(now);
-                    } else {
-                        failed |= !held;
-                    }
+    /// Does what is due.
+    pub fn timeout<E: Effects>(
+        &mut self,
+        who: &Identity,
+        claim: &mut Claim,
+        is_master: bool,
+        site: &mut Site<'_, E>,
+    ) -> Wishes {
+        let mut wishes = Wishes::default();
+        let now = site.cx.now;
+        if self.take_retry(now) && is_master {
+            let mut failed = false;
+            for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
+                let was_ordered = claim.holding(index) == Holding::Ordered;
+                if !was_ordered && site.cx.namespace.known(&address).is_some() {
+                    continue;
+                }
+                let held = claim.hold(who, index, &address, site);
+                self.count += u64::from(held && !was_ordered);
+                wishes.claimed |= held;
+                if claim.holding(index) == Holding::Ordered {
+                    self.incomplete(now);
+                } else {
+                    failed |= !held;
                 }
             }
             if failed {
-                self.make_way(vhost, now);
-            }
-            if restored {
-                self.feed(vhost, now, Input::ClaimCompleted);
+                wishes.demoted = self.make_way(who, now);
             }
         }
-        if self.vhosts[vhost].guard.take_quiet(now) {
+        if self.take_quiet(now) {
             info!(
                 "{}: nobody removed its addresses for {} s: the configured priority again",
-                self.vhosts[vhost].label,
+                who.label,
                 QUIET.as_secs()
             );
-            self.demote(vhost, DemotionCause::LostAddresses, false, now);
+            wishes.demoted = Some(false);
         }
+        wishes
     }
 
-    /// An address that we are MASTER of cannot be added.
-    pub(super) fn make_way(&mut self, vhost: usize, now: Instant) {
-        if self.vhosts[vhost].guard.failed(now) == Verdict::GiveWay {
-            error!(
-                "{}: advertising a worse priority until its addresses can be added, trying again every {} s",
-                self.vhosts[vhost].label,
-                FAILED_RETRY.as_secs()
-            );
-            self.demote(vhost, DemotionCause::LostAddresses, true, now);
+    /// An address that we are MASTER of cannot be added. What follows for the priority.
+    fn make_way(&mut self, who: &Identity, now: Instant) -> Option<bool> {
+        if self.failed(now) != Repair::GiveWay {
+            return None;
         }
-        self.schedule_chores(vhost);
-    }
-
-    /// Advertises the priority of a host that lacks its addresses, or no longer for this cause.
-    pub(super) fn demote(
-        &mut self,
-        vhost: usize,
-        cause: DemotionCause,
-        demoted: bool,
-        now: Instant,
-    ) {
-        let amount = if demoted {
-            lost_addresses_demotion(self.vhosts[vhost].config.election.profile)
-        } else {
-            Demotion::NONE
-        };
-        self.feed(vhost, now, Input::DemotionChanged { cause, amount });
+        error!(
+            "{}: advertising a worse priority until its addresses can be added, trying again every {} s",
+            who.label,
+            FAILED_RETRY.as_secs()
+        );
+        Some(true)
     }
 }
 
@@ -330,30 +334,30 @@ mod tests {
 
     #[test]
     fn three_restorations_within_ten_seconds_and_then_we_give_way() {
-        let mut guard = AddressGuard::new(1);
+        let mut guard = Restore::new(1);
         let verdicts = [0, 1, 2, 3, 4].map(|second| guard.removed(0, at(second)));
         assert_eq!(
             verdicts,
             [
-                Verdict::Restore,
-                Verdict::Restore,
-                Verdict::Restore,
-                Verdict::GiveWay,
-                Verdict::Wait
+                Repair::Restore,
+                Repair::Restore,
+                Repair::Restore,
+                Repair::GiveWay,
+                Repair::Wait
             ]
         );
     }
 
     #[test]
     fn a_restoration_waits_a_moment_and_no_longer_than_100_ms() {
-        let mut guard = AddressGuard::new(2);
-        assert_eq!(guard.removed(0, at(5)), Verdict::Restore);
+        let mut guard = Restore::new(2);
+        assert_eq!(guard.removed(0, at(5)), Repair::Restore);
         let due = guard.deadline().unwrap();
         assert!(due > at(5) && due <= at(5) + Duration::from_millis(50));
         // A second address does not postpone the first one.
         assert_eq!(
             guard.removed(1, at(5) + Duration::from_millis(20)),
-            Verdict::Restore
+            Repair::Restore
         );
         assert_eq!(guard.deadline(), Some(due));
         assert!(!guard.take_retry(at(5)) && guard.take_retry(due));
@@ -362,11 +366,11 @@ mod tests {
 
     #[test]
     fn slow_removals_are_restored_for_ever() {
-        let mut guard = AddressGuard::new(1);
+        let mut guard = Restore::new(1);
         for second in (0..1000).step_by(4) {
             assert_eq!(
                 guard.removed(0, at(second)),
-                Verdict::Restore,
+                Repair::Restore,
                 "at {second} s"
             );
         }
@@ -374,18 +378,18 @@ mod tests {
 
     #[test]
     fn a_flush_counts_once_for_each_address() {
-        let mut guard = AddressGuard::new(50);
+        let mut guard = Restore::new(50);
         for second in 0..3 {
             for address in 0..50 {
-                assert_eq!(guard.removed(address, at(second)), Verdict::Restore);
+                assert_eq!(guard.removed(address, at(second)), Repair::Restore);
             }
         }
-        assert_eq!(guard.removed(7, at(3)), Verdict::GiveWay);
+        assert_eq!(guard.removed(7, at(3)), Repair::GiveWay);
     }
 
     #[test]
     fn having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute() {
-        let mut guard = AddressGuard::new(1);
+        let mut guard = Restore::new(1);
         for second in 0..4 {
             let _ = guard.removed(0, at(second));
         }
@@ -393,26 +397,26 @@ mod tests {
         assert!(!guard.take_retry(at(12)) && guard.take_retry(at(13)));
         assert!(!guard.take_retry(at(14)), "said once");
         // It is removed again: the next attempt is ten seconds later, and the minute begins anew.
-        assert_eq!(guard.removed(0, at(15)), Verdict::Wait);
+        assert_eq!(guard.removed(0, at(15)), Repair::Wait);
         assert!(!guard.take_retry(at(24)) && guard.take_retry(at(25)));
         assert!(!guard.take_quiet(at(74)) && guard.take_quiet(at(75)));
         assert_eq!(guard.deadline(), None);
-        assert_eq!(guard.removed(0, at(76)), Verdict::Restore);
+        assert_eq!(guard.removed(0, at(76)), Repair::Restore);
     }
 
     #[test]
     fn what_cannot_be_added_makes_us_give_way_once_and_is_tried_every_second() {
-        let mut guard = AddressGuard::new(1);
-        assert_eq!(guard.failed(at(5)), Verdict::GiveWay);
+        let mut guard = Restore::new(1);
+        assert_eq!(guard.failed(at(5)), Repair::GiveWay);
         assert!(!guard.take_retry(at(5)) && guard.take_retry(at(6)));
-        assert_eq!(guard.failed(at(6)), Verdict::Wait);
+        assert_eq!(guard.failed(at(6)), Repair::Wait);
         assert_eq!(guard.deadline(), Some(at(7)));
         assert!(!guard.take_quiet(at(65)) && guard.take_quiet(at(66)));
     }
 
     #[test]
     fn a_backup_tries_nothing_and_still_becomes_eligible_again() {
-        let mut guard = AddressGuard::new(1);
+        let mut guard = Restore::new(1);
         for second in 0..4 {
             let _ = guard.removed(0, at(second));
         }

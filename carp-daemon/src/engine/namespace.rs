@@ -1,17 +1,30 @@
-//! What netlink told since the last turn: taken into the tables at once, followed once a turn.
+//! Every link and address of the network namespace, as netlink tells it.
+//!
+//! Notifications are taken into the tables at once, also in the middle of a turn; what follows from them is worked out
+//! once a turn, by comparing the tables with what was done and said before. So a lost notification, made up for by listing
+//! everything again, needs no other path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use carp_common::time::Instant;
-use tracing::error;
-
-use super::Engine;
-use super::health::REPORT_INTERVAL;
-use super::links::RETRY_INTERVAL;
+use super::effects::{Links, Netlink};
 use crate::config::ADDRESS_PROTOCOL;
-use crate::io::netlink::{Address, Event, Heard, Link, Monitor};
+use crate::io::netlink::{Address, Event, Heard, Link};
+
+type Addresses = BTreeMap<u32, Vec<Address>>;
+
+/// The tables, and what changed in them that nobody followed yet.
+#[derive(Debug, Default)]
+pub struct Namespace {
+    links: Links,
+    addresses: Addresses,
+    /// An address carried our number: the kernel knows numbers (Linux 5.18).
+    tagged: bool,
+    changes: Changes,
+    /// Nothing is watched: notifications were lost, or cannot be read.
+    blind: bool,
+}
 
 /// What is to be followed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,73 +48,127 @@ pub struct Changes {
     pub overrun: bool,
 }
 
-type Links = BTreeMap<u32, Link>;
-type Addresses = BTreeMap<u32, Vec<Address>>;
-
-impl Engine {
-    /// Takes what netlink told so far into the tables. [`Engine::follow_links`] follows it.
-    pub(super) fn listen(&mut self) {
+impl Namespace {
+    /// Takes what netlink told so far into the tables. Returns whether more waits.
+    ///
+    /// # Errors
+    /// What stands in the way of watching; everything is to be listed again then.
+    pub fn listen(&mut self, netlink: &mut impl Netlink) -> io::Result<bool> {
+        if self.blind {
+            return Ok(false);
+        }
+        let ours = netlink.port();
         let Self {
-            monitor,
             links,
             addresses,
             changes,
-            netlink,
             ..
         } = self;
-        let ours = netlink.port();
-        let drained = monitor
-            .as_mut()
-            .map(|monitor| monitor.drain(|event| changes.note(links, addresses, ours, event)));
+        let heard = netlink.notifications(&mut |event| changes.note(links, addresses, ours, event));
         self.tagged |= changes.tagged;
-        match drained {
-            None | Some(Ok(Heard::All)) => {}
-            Some(Ok(Heard::More)) => self.busy = true,
-            Some(Ok(Heard::Overrun)) => {
-                changes.overrun = true;
-                self.busy = true;
+        match heard {
+            Ok(Heard::All) => Ok(false),
+            Ok(Heard::More) => Ok(true),
+            Ok(Heard::Overrun) => {
                 // What still waits there is older than what was lost: after a new list it would be taken for news.
-                self.monitor = None;
-            }
-            Some(Err(error)) => {
+                self.blind = true;
                 changes.overrun = true;
-                self.monitor = None;
-                self.complain_about_netlink("watch", &error, self.looked_at);
+                Ok(true)
+            }
+            Err(error) => {
+                self.blind = true;
+                changes.overrun = true;
+                Err(error)
             }
         }
     }
 
-    /// Waits until the kernel has carried out every order, so that no address is left behind, or without its fence before it
-    /// is gone.
-    pub(super) fn finish_orders(&mut self) {
-        self.netlink.finish();
-        self.listen();
-    }
-
-    /// Lists everything, because notifications are missing; when that fails, again a little later. Returns whether
-    /// everything is known anew.
-    pub(super) fn list_again(&mut self, now: Instant) -> bool {
-        self.resync_at = None;
+    /// Lists everything.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn list(&mut self, netlink: &mut impl Netlink) -> io::Result<()> {
         // Watched before it is listed, so that no change falls between the two.
-        let watched = match &self.monitor {
-            Some(_) => Ok(()),
-            None => Monitor::new().map(|monitor| self.monitor = Some(monitor)),
-        };
-        let listed = watched.and_then(|()| self.resync());
-        if let Err(error) = &listed {
-            self.complain_about_netlink("list", error, now);
-            self.resync_at = Some(now + RETRY_INTERVAL);
+        if self.blind {
+            netlink.watch_anew()?;
+            self.blind = false;
         }
-        listed.is_ok()
+        let links = netlink.links()?;
+        let addresses = netlink.addresses()?;
+        self.links = links.into_iter().map(|link| (link.index, link)).collect();
+        self.addresses.clear();
+        for address in addresses {
+            self.tagged |= address.protocol == ADDRESS_PROTOCOL;
+            self.addresses
+                .entry(address.ifindex)
+                .or_default()
+                .push(address);
+        }
+        Ok(())
     }
 
-    fn complain_about_netlink(&mut self, action: &str, error: &io::Error, now: Instant) {
-        if let Some(suppressed) = self.resync_limit.admit(now, REPORT_INTERVAL) {
-            error!(
-                suppressed,
-                "failed to {action} links and addresses: {error}: going on with what was known, trying again"
-            );
-        }
+    /// Everything is to be followed again, as if notifications had been lost.
+    pub fn doubt(&mut self) {
+        self.changes.overrun = true;
+    }
+
+    /// What changed since this was last asked.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Somebody else's addresses that an order of ours took, since this was last asked; nothing where the kernel does not
+    /// tell numbers.
+    pub fn take_taken(&mut self) -> Vec<Address> {
+        let taken = std::mem::take(&mut self.changes.taken);
+        if self.tagged { taken } else { Vec::new() }
+    }
+
+    /// Every link.
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The link that a configured name means now.
+    pub fn link_called(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.is_called(name))
+    }
+
+    /// The addresses of an interface.
+    pub fn on(&self, ifindex: u32) -> &[Address] {
+        self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    /// The addresses of all interfaces.
+    pub fn everywhere(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values().flatten()
+    }
+
+    /// Whether an address is on any interface.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.everywhere().any(|known| known.address == address)
+    }
+
+    /// Whether nothing is known about addresses.
+    pub fn is_unknown(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// What netlink said last about an address with this prefix length.
+    pub fn known(&self, wanted: &Address) -> Option<&Address> {
+        self.on(wanted.ifindex)
+            .iter()
+            .find(|known| (known.address, known.prefix) == (wanted.address, wanted.prefix))
+    }
+
+    /// Whether the kernel tells numbers, as far as we have seen.
+    pub const fn tells_numbers(&self) -> bool {
+        self.tagged
+    }
+
+    /// Whether an address carries somebody else's number, where the kernel tells numbers.
+    pub fn is_theirs(&self, known: &Address) -> bool {
+        self.tagged && known.protocol != ADDRESS_PROTOCOL
     }
 }
 
@@ -192,12 +259,12 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Namespace {
+    struct Tables {
         links: Links,
         addresses: Addresses,
     }
 
-    impl Namespace {
+    impl Tables {
         fn after(&mut self, events: impl IntoIterator<Item = Event>) -> Changes {
             let mut changes = Changes::default();
             for event in events {
@@ -209,7 +276,7 @@ mod tests {
 
     #[test]
     fn tables_follow_the_events() {
-        let mut namespace = Namespace::default();
+        let mut tables = Tables::default();
         let link = Link {
             index: 5,
             name: "eth0".into(),
@@ -223,30 +290,30 @@ mod tests {
             kind: String::new(),
         };
         let (first, second) = (address(1, 0), address(2, 0));
-        let changes = namespace.after([Event::Link(link)]);
+        let changes = tables.after([Event::Link(link)]);
         assert_eq!(changes.interfaces, [5].into());
         for new in [first, second] {
-            let changes = namespace.after([Event::Address(new)]);
+            let changes = tables.after([Event::Address(new)]);
             assert_eq!(changes.own, [5].into());
             assert_eq!(changes.addresses, [new.address].into());
         }
-        assert_eq!(namespace.after([Event::Address(first)]), Changes::default());
-        assert_eq!(namespace.addresses[&5], [first, second]);
-        let changes = namespace.after([gone(first, SOMEBODY)]);
+        assert_eq!(tables.after([Event::Address(first)]), Changes::default());
+        assert_eq!(tables.addresses[&5], [first, second]);
+        let changes = tables.after([gone(first, SOMEBODY)]);
         assert_eq!(changes.lost, [(5, first.address, 24)].into());
-        assert_eq!(namespace.addresses[&5], [second]);
-        let changes = namespace.after([Event::LinkGone { ifindex: 5 }]);
+        assert_eq!(tables.addresses[&5], [second]);
+        let changes = tables.after([Event::LinkGone { ifindex: 5 }]);
         assert_eq!(changes.addresses, [second.address].into());
-        assert!(namespace.links.is_empty() && namespace.addresses.is_empty());
+        assert!(tables.links.is_empty() && tables.addresses.is_empty());
     }
 
     #[test]
     fn an_address_of_ours_that_gets_another_number_is_lost() {
-        let mut namespace = Namespace::default();
+        let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
-        let added = namespace.after([Event::Address(ours)]);
+        let added = tables.after([Event::Address(ours)]);
         assert!(added.own.is_empty() && added.tagged);
-        let replaced = namespace.after([Event::Address(theirs)]);
+        let replaced = tables.after([Event::Address(theirs)]);
         assert_eq!(replaced.lost, [(5, ours.address, 24)].into());
         assert_eq!(replaced.own, [5].into());
         assert!(replaced.taken.is_empty());
@@ -254,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_address_of_somebody_else_that_an_order_of_ours_met_was_taken() {
-        let mut namespace = Namespace::default();
+        let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let renewed_too_late = [
             Event::Address(ours),
@@ -262,16 +329,16 @@ mod tests {
             Event::Address(theirs),
             Event::Address(ours),
         ];
-        assert_eq!(namespace.after(renewed_too_late).taken, [theirs]);
+        assert_eq!(tables.after(renewed_too_late).taken, [theirs]);
         let deleted_too_late = [
             Event::Address(ours),
             Event::Address(theirs),
             gone(theirs, OURS),
         ];
-        assert_eq!(namespace.after(deleted_too_late).taken, [theirs]);
+        assert_eq!(tables.after(deleted_too_late).taken, [theirs]);
         let deleted_by_himself = [Event::Address(theirs), gone(theirs, SOMEBODY)];
-        assert!(namespace.after(deleted_by_himself).taken.is_empty());
+        assert!(tables.after(deleted_by_himself).taken.is_empty());
         let added_anew = [Event::Address(ours), gone(ours, OURS), Event::Address(ours)];
-        assert!(namespace.after(added_anew).taken.is_empty());
+        assert!(tables.after(added_anew).taken.is_empty());
     }
 }

@@ -9,10 +9,8 @@ use carp_common::proto::patience::is_late;
 use carp_common::time::Instant;
 use tracing::warn;
 
-use super::Engine;
-
-/// Least time between two log lines.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+use super::super::context::{Context, REPORT_INTERVAL};
+use super::Identity;
 
 /// Turns that came late for one virtual host.
 #[derive(Debug, Default)]
@@ -40,20 +38,24 @@ impl Stalls {
     }
 }
 
-impl Engine {
-    /// What a virtual host waits for since `due` is looked at only `now`.
-    pub(super) fn note_lateness(&mut self, vhost: usize, due: Instant, now: Instant) {
-        let lateness = now.saturating_duration_since(due);
-        let served = &mut self.vhosts[vhost];
-        let interval = served.machine.advertised().interval();
-        if served.stalls.note(lateness, interval, now)
-            && let Some(suppressed) = self.stall_limit.admit(now, REPORT_INTERVAL)
+impl Stalls {
+    /// What a virtual host waits for since `due` is looked at only now.
+    pub fn late<E>(
+        &mut self,
+        who: &Identity,
+        due: Instant,
+        interval: Duration,
+        cx: &mut Context<E>,
+    ) {
+        let lateness = cx.now.saturating_duration_since(due);
+        if self.note(lateness, interval, cx.now)
+            && let Some(suppressed) = cx.stall_limit.admit(cx.now, REPORT_INTERVAL)
         {
             warn!(
                 suppressed,
                 "{}: late by {} ms, the advertisement interval is {} ms: carpd was stopped, or this host is overloaded \
                  (--realtime helps)",
-                served.label,
+                who.label,
                 lateness.as_millis(),
                 interval.as_millis()
             );

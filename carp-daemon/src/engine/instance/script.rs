@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
-use carp_common::proto::{DemotionCause, Input};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use tracing::{error, info};
 
-use super::Engine;
+use super::super::context::Site;
+use super::super::effects::Effects;
+use super::super::namespace::Namespace;
+use super::{Identity, Wishes};
 use crate::config::Ownership;
 use crate::io::scripts::{Completion, Outcome, Which, Wish};
 
@@ -23,12 +25,12 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// What an up script that fails leads to.
 #[derive(Debug, Default)]
-pub struct ScriptGuard {
+pub struct ScriptWatch {
     retry_at: Option<Instant>,
     demoted_until: Option<Instant>,
 }
 
-impl ScriptGuard {
+impl ScriptWatch {
     /// The up script failed. Whether that is news.
     fn failed(&mut self, now: Instant) -> bool {
         self.retry_at = Some(now + RETRY);
@@ -57,77 +59,77 @@ impl ScriptGuard {
     }
 }
 
-impl Engine {
-    /// Runs a script for the present state, under the interface's present name.
-    pub(super) fn run_script(&self, vhost: usize, which: Which) {
-        let served = &self.vhosts[vhost];
-        if let Some(runner) = &served.runner {
-            runner.request(Wish {
-                which,
-                state: served.machine.state(),
-                interface: self.interfaces[served.interface].current_name.clone(),
-            });
-        }
-    }
-
-    pub(super) fn script_ended(&mut self, vhost: usize, completion: Completion, now: Instant) {
-        let served = &self.vhosts[vhost];
+impl ScriptWatch {
+    /// A script ended while the virtual host is in `state`.
+    pub fn ended(
+        &mut self,
+        who: &Identity,
+        state: State,
+        completion: Completion,
+        namespace: &Namespace,
+        now: Instant,
+    ) -> Wishes {
+        let mut wishes = Wishes::default();
         if completion.which != Which::Up
-            || served.config.ownership != Ownership::Scripts
-            || served.machine.state() != State::Master
+            || who.config.ownership != Ownership::Scripts
+            || state != State::Master
         {
-            return;
+            return wishes;
         }
         // ucarp does not look at the exit status, so an address that is there serves whatever the script says.
-        if completion.outcome == Outcome::Succeeded || self.is_address_here(vhost) {
-            if self.vhosts[vhost].script_guard.worked() {
+        let mut addresses = who.config.addresses.iter();
+        let are_here = addresses.all(|address| namespace.has(address.address));
+        if completion.outcome == Outcome::Succeeded || are_here {
+            if self.worked() {
                 info!(
                     "{}: its up script has worked: the configured priority again",
-                    self.vhosts[vhost].label
+                    who.label
                 );
-                self.demote(vhost, DemotionCause::Script, false, now);
+                wishes.demoted = Some(false);
             }
-            self.feed(vhost, now, Input::ClaimCompleted);
-        } else if self.vhosts[vhost].script_guard.failed(now) {
+            wishes.claimed = true;
+        } else if self.failed(now) {
             error!(
                 "{}: its up script failed and the address is not on this host: advertising a worse priority until the \
                  script works, and running it again every {} s",
-                self.vhosts[vhost].label,
+                who.label,
                 RETRY.as_secs()
             );
-            self.demote(vhost, DemotionCause::Script, true, now);
+            wishes.demoted = Some(true);
         }
-        self.schedule_chores(vhost);
+        wishes
     }
 
-    /// What the timers of the guard are for.
-    pub(super) fn script_timeout(&mut self, vhost: usize, now: Instant) {
+    /// Does what is due. Returns whether the up script is to run again.
+    pub fn timeout(&mut self, who: &Identity, is_master: bool, now: Instant) -> (Wishes, bool) {
+        let mut wishes = Wishes::default();
         let is_due = |at: &mut Instant| *at <= now;
-        let is_master = self.vhosts[vhost].machine.state() == State::Master;
-        let guard = &mut self.vhosts[vhost].script_guard;
-        let retry = guard.retry_at.take_if(is_due).is_some();
-        let quiet = guard.demoted_until.take_if(is_due).is_some();
+        let retry = self.retry_at.take_if(is_due).is_some();
+        let quiet = self.demoted_until.take_if(is_due).is_some();
         if quiet && is_master {
             // The next attempt is still running.
-            guard.demoted_until = Some(now + QUIET);
+            self.demoted_until = Some(now + QUIET);
         } else if quiet {
             info!(
                 "{}: its up script last failed {} s ago: the configured priority again",
-                self.vhosts[vhost].label,
+                who.label,
                 QUIET.as_secs()
             );
-            self.demote(vhost, DemotionCause::Script, false, now);
+            wishes.demoted = Some(false);
         }
-        if retry && is_master {
-            self.run_script(vhost, Which::Up);
-        }
+        (wishes, retry && is_master)
     }
+}
 
-    /// Whether every address of the virtual host is on this host, on whatever interface the script chose.
-    fn is_address_here(&self, vhost: usize) -> bool {
-        let mut addresses = self.vhosts[vhost].config.addresses.iter();
-        addresses.all(|address| self.is_here(address.address))
-    }
+/// Asks for a script, under the interface's present name.
+pub fn run<E: Effects>(who: &Identity, state: State, which: Which, site: &mut Site<'_, E>) {
+    let interface = site.interface.current_name.clone();
+    let wish = Wish {
+        which,
+        state,
+        interface,
+    };
+    site.cx.effects.run(who.id, wish);
 }
 
 #[cfg(test)]
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_news_once_until_the_script_has_worked() {
-        let mut guard = ScriptGuard::default();
+        let mut guard = ScriptWatch::default();
         assert!(!guard.worked());
         assert!(guard.failed(at(1)) && !guard.failed(at(11)));
         assert!(guard.worked() && !guard.worked());
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_master_tries_again_and_any_other_host_only_waits_for_the_end_of_its_demotion() {
-        let mut guard = ScriptGuard::default();
+        let mut guard = ScriptWatch::default();
         let _ = guard.failed(at(1));
         assert_eq!(guard.deadline(), Some(at(11)));
         guard.released();

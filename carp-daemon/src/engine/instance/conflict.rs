@@ -7,18 +7,20 @@
 //!
 //! While advertisements of another MASTER are heard, its claims are the election's business and only counted.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
+use carp_common::proto::VirtualHost;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::ether::MacAddress;
 use tracing::{debug, warn};
 
-use super::Engine;
+use super::super::context::{REPORT_INTERVAL, Site};
+use super::super::effects::Effects;
+use super::Identity;
 use crate::io::arp_watch::Claim;
 
 /// For the MASTER before us to stop answering.
@@ -30,9 +32,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a station counts as a CARP MASTER after it showed that it is one. It does so with each of its answers.
 const CARP_MEMORY: Duration = Duration::from_secs(60);
-/// Least time between two log lines.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-
 /// What may be the matter where somebody has our address and no advertisement was ever heard.
 const UNHEARD: &str = ", and no advertisement was ever heard here: if it runs CARP, a port on the way lets only the \
      network card's own MAC address pass, as VMware, Proxmox, Hyper-V and OpenStack do: give every host --own-mac, or allow \
@@ -42,7 +41,7 @@ const UNHEARD_WITH_OWN_MAC: &str = ", and no advertisement was ever heard here: 
 
 /// What a virtual host wants to know from ARP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Watch {
+enum Watch {
     /// Nothing: not MASTER.
     #[default]
     Off,
@@ -57,7 +56,7 @@ pub enum Watch {
 
 impl Watch {
     /// When something is due.
-    pub fn deadline(self) -> Option<Instant> {
+    const fn deadline(self) -> Option<Instant> {
         match self {
             Self::Off => None,
             Self::From(at) | Self::On { next_probe: at } => Some(at),
@@ -67,9 +66,10 @@ impl Watch {
 
 /// Claims of others to the addresses of one virtual host.
 #[derive(Debug, Default)]
-pub struct Conflicts {
+pub struct Conflict {
+    watch: Watch,
     /// How many packets.
-    pub count: u64,
+    count: u64,
     limit: RateLimit,
     /// The last claimant that showed that it is a CARP MASTER, and when.
     carp_master: Option<(MacAddress, Instant)>,
@@ -77,7 +77,7 @@ pub struct Conflicts {
     defended_at: Option<Instant>,
 }
 
-impl Conflicts {
+impl Conflict {
     /// Whether the claimant is a CARP MASTER for this vhid: its announcement says so, its MAC address does (FreeBSD,
     /// OpenBSD), or it showed it lately.
     fn is_of_carp_master(&mut self, claim: &Claim, vhid: Vhid, now: Instant) -> bool {
@@ -106,184 +106,145 @@ impl Conflicts {
     }
 }
 
-impl Engine {
-    pub(super) fn begin_watch(&mut self, vhost: usize, now: Instant) {
-        if self.inet_addresses(vhost).next().is_some() {
-            self.vhosts[vhost].watch = Watch::From(now + GRACE);
+impl Conflict {
+    /// Now MASTER of these addresses.
+    pub fn begin(&mut self, who: &Identity, now: Instant) {
+        if who.inet_addresses().next().is_some() {
+            self.watch = Watch::From(now + GRACE);
         }
     }
 
-    pub(super) fn end_watch(&mut self, vhost: usize) {
-        if let Watch::On { .. } = std::mem::take(&mut self.vhosts[vhost].watch) {
-            self.interfaces[self.vhosts[vhost].interface].watched_changed = true;
-        }
+    /// No longer MASTER. Returns whether ARP was watched.
+    pub fn end(&mut self) -> bool {
+        matches!(std::mem::take(&mut self.watch), Watch::On { .. })
     }
 
-    pub(super) fn watch_timeout(&mut self, vhost: usize, now: Instant) {
-        let watch = self.vhosts[vhost].watch;
-        if watch.deadline().is_none_or(|at| at > now) {
+    /// Whether ARP is watched.
+    pub const fn is_watching(&self) -> bool {
+        matches!(self.watch, Watch::On { .. })
+    }
+
+    /// How many packets claimed one of the addresses.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// When something is due.
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.watch.deadline()
+    }
+
+    /// Begins to watch, or asks for our own addresses, when it is time.
+    pub fn timeout<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
+        let now = site.cx.now;
+        if self.deadline().is_none_or(|at| at > now) {
             return;
         }
         let next_probe = now + PROBE_INTERVAL;
-        self.vhosts[vhost].watch = Watch::On { next_probe };
-        if let Watch::From(_) = watch {
-            self.interfaces[self.vhosts[vhost].interface].watched_changed = true;
+        let before = std::mem::replace(&mut self.watch, Watch::On { next_probe });
+        if let Watch::From(_) = before {
+            site.interface.watched_changed = true;
         }
-        let served = &self.vhosts[vhost];
-        let Some(port) = &self.interfaces[served.interface].port else {
+        let Some(ifindex) = site.interface.ifindex else {
             return;
         };
-        for address in self.inet_addresses(vhost) {
-            if let Err(error) = port.probe(address) {
-                debug!("{}: failed to ask for {address}: {error}", served.label);
+        for address in who.inet_addresses() {
+            if let Err(error) = site.cx.effects.probe(ifindex, address) {
+                debug!("{}: failed to ask for {address}: {error}", who.label);
             }
         }
     }
 
-    /// When ARP that waits is to be looked at.
-    pub(super) fn next_arp(&self) -> Option<Instant> {
-        let watches = self.interfaces.iter().filter_map(|it| it.watch.as_ref());
-        watches
-            .filter_map(crate::io::arp_watch::ArpWatch::paused_until)
-            .min()
-    }
-
-    /// Takes in what others said since the last look.
-    pub(super) fn hear_arp(&mut self, now: Instant) {
-        for interface in 0..self.interfaces.len() {
-            let Some(watch) = &mut self.interfaces[interface].watch else {
-                continue;
-            };
-            match watch.take(now) {
-                Ok(seen) if seen.claims.is_empty() => {}
-                Ok(seen) => self.judge_claims(interface, &seen.claims, seen.lost, now),
-                Err(error) => debug!(
-                    "{}: failed to receive ARP: {error}",
-                    self.interfaces[interface].name
-                ),
-            }
-        }
-    }
-
-    fn judge_claims(&mut self, interface: usize, seen: &[Claim], lost: u64, now: Instant) {
-        // For each virtual host the last claim, if possible of somebody who is no CARP MASTER, and how many there were.
-        let mut claims: BTreeMap<usize, ((Claim, bool), u64)> = BTreeMap::new();
-        for claim in seen {
-            let ours = |mac| self.links.values().any(|link| link.mac == mac);
-            if ours(claim.arp.sender_mac.0) {
-                continue;
-            }
-            for vhost in self.interfaces[interface].vhosts.clone() {
-                let watches = matches!(self.vhosts[vhost].watch, Watch::On { .. });
-                let sender = claim.arp.sender_ip;
-                if !watches || self.inet_addresses(vhost).all(|it| it != sender) {
-                    continue;
-                }
-                let served = &mut self.vhosts[vhost];
-                let vhid = served.config.election.vhid;
-                let is_carp = served.conflicts.is_of_carp_master(claim, vhid, now);
-                let (last, count) = claims.entry(vhost).or_insert(((*claim, is_carp), 0));
-                if last.1 || !is_carp {
-                    *last = (*claim, is_carp);
-                }
-                *count += 1;
-            }
-        }
-        // What found no room passed the same filter: more of the same.
-        if let Some((_, count)) = claims.values_mut().next() {
-            *count += lost;
-        }
-        for (vhost, ((claim, is_carp), count)) in claims {
-            self.answer_claim(vhost, &claim, is_carp, count, now);
-        }
-    }
-
-    fn answer_claim(
+    /// Takes in the claims that others made since the last look, on the interface of this virtual host.
+    pub fn hear<E: Effects>(
         &mut self,
-        vhost: usize,
+        who: &Identity,
+        machine: &VirtualHost,
+        claims: &[Claim],
+        site: &mut Site<'_, E>,
+    ) -> bool {
+        if !self.is_watching() {
+            return false;
+        }
+        // The last claim, if possible of somebody who is no CARP MASTER.
+        let mut last: Option<(&Claim, bool)> = None;
+        let mut count = 0;
+        for claim in claims {
+            let sender = claim.arp.sender_ip;
+            if who.inet_addresses().all(|it| it != sender) {
+                continue;
+            }
+            let is_carp = self.is_of_carp_master(claim, who.config.election.vhid, site.cx.now);
+            if last.is_none_or(|(_, is_carp_before)| is_carp_before || !is_carp) {
+                last = Some((claim, is_carp));
+            }
+            count += 1;
+        }
+        let Some((claim, is_carp)) = last else {
+            return false;
+        };
+        self.count += count;
+        self.answer(who, machine, claim, is_carp, site);
+        true
+    }
+
+    /// What found no room passed the same filter: more of the same.
+    pub fn count_lost(&mut self, lost: u64) {
+        self.count += lost;
+    }
+
+    fn answer<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
         claim: &Claim,
         is_carp_master: bool,
-        count: u64,
-        now: Instant,
+        site: &mut Site<'_, E>,
     ) {
-        let served = &mut self.vhosts[vhost];
-        served.conflicts.count += count;
-        let disputed = served
-            .machine
+        let now = site.cx.now;
+        let disputed = machine
             .last_heard()
-            .is_some_and(|last| last.arrival + served.machine.master_down_time() > now);
+            .is_some_and(|last| last.arrival + machine.master_down_time() > now);
         if disputed {
             return;
         }
         let address = claim.arp.sender_ip;
-        if let Some(suppressed) = served.conflicts.limit.admit(now, REPORT_INTERVAL) {
-            let who = match is_carp_master {
+        if let Some(suppressed) = self.limit.admit(now, REPORT_INTERVAL) {
+            let whom = match is_carp_master {
                 true => "another CARP MASTER",
                 false => "another host",
             };
             // Those that are not valid, or come by unicast, have warnings of their own.
-            let heard = served.machine.counters().received_inet_packets;
-            let by_unicast = self.datapath.count(Counter::PassedUnicast);
-            let why = match served.config.own_mac {
+            let heard = machine.counters().received_inet_packets;
+            let by_unicast = site.cx.effects.count(Counter::PassedUnicast);
+            let why = match who.config.own_mac {
                 _ if heard > 0 || by_unicast.is_ok_and(|heard| heard > 0) => "",
                 false => UNHEARD,
                 true => UNHEARD_WITH_OWN_MAC,
             };
             warn!(
                 suppressed,
-                "{}: {address} is also at {}: {who} answers ARP for it{why}",
-                served.label,
+                "{}: {address} is also at {}: {whom} answers ARP for it{why}",
+                who.label,
                 claim.arp.sender_mac
             );
         }
-        if !served.conflicts.is_to_be_answered(is_carp_master, now) {
+        if !self.is_to_be_answered(is_carp_master, now) {
             return;
         }
-        if let Some(port) = &self.interfaces[served.interface].port
-            && let Err(error) = port.announce(IpAddr::V4(address))
+        if let Some(ifindex) = site.interface.ifindex
+            && let Err(error) = site.cx.effects.announce(ifindex, IpAddr::V4(address))
         {
-            debug!("{}: failed to announce {address}: {error}", served.label);
+            debug!("{}: failed to announce {address}: {error}", who.label);
         }
-    }
-
-    /// Lets the frames that concern the watching virtual hosts wake us, and no others.
-    pub(super) fn choose_frames(&mut self) {
-        for interface in 0..self.interfaces.len() {
-            if std::mem::take(&mut self.interfaces[interface].watched_changed) {
-                self.choose_frames_of(interface);
-            }
-        }
-    }
-
-    fn choose_frames_of(&self, interface: usize) {
-        let watching = |vhost: &&usize| matches!(self.vhosts[**vhost].watch, Watch::On { .. });
-        let addresses: Vec<Ipv4Addr> = self.interfaces[interface]
-            .vhosts
-            .iter()
-            .filter(watching)
-            .flat_map(|vhost| self.inet_addresses(*vhost))
-            .collect();
-        let name = &self.interfaces[interface].name;
-        let Some(watch) = &self.interfaces[interface].watch else {
-            return;
-        };
-        if let Err(error) = watch.choose(&addresses) {
-            warn!("{name}: failed to watch ARP: {error}");
-        }
-    }
-
-    fn inet_addresses(&self, vhost: usize) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        let addresses = self.vhosts[vhost].config.addresses.iter();
-        addresses.filter_map(|virtual_one| match virtual_one.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use carp_common::wire::arp::{Arp, Operation};
+
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -309,7 +270,7 @@ mod tests {
     #[test]
     fn a_carp_master_shows_by_its_mark_or_its_address_and_is_remembered() {
         let vhid = Vhid::new(7).unwrap();
-        let mut conflicts = Conflicts::default();
+        let mut conflicts = Conflict::default();
         let mut is_one = |mac, marked, seconds| {
             conflicts.is_of_carp_master(&claim(mac, marked), vhid, at(seconds))
         };
@@ -324,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_carp_master_is_answered_once_in_ten_seconds_and_others_each_time() {
-        let mut conflicts = Conflicts::default();
+        let mut conflicts = Conflict::default();
         let mut answered = |is_carp| {
             (0..30)
                 .filter(|second| conflicts.is_to_be_answered(is_carp, at(*second)))

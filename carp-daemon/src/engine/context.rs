@@ -1,0 +1,156 @@
+//! What every room of the engine sees and acts through.
+
+use std::io;
+use std::time::Duration;
+
+use carp_common::proto::rate_limit::RateLimit;
+use carp_common::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::effects::Effects;
+use super::interface::Interface;
+use super::namespace::Namespace;
+use super::registry::InstanceId;
+use crate::config::{Lease, VhostConfig};
+use crate::io::netlink::{Address, Order};
+
+/// Least time between two log lines about one thing.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The host, what is known about its network namespace, and the time of the turn.
+#[derive(Debug)]
+pub struct Context<E> {
+    /// The host.
+    pub effects: E,
+    /// When the turn began.
+    pub now: Instant,
+    /// Its links and addresses.
+    pub namespace: Namespace,
+    /// How long addresses outlive us.
+    pub lease: Lease,
+    /// An interface may be absent at the start.
+    pub wait_interface: bool,
+    /// Everything ends.
+    pub stopping: bool,
+    /// Something was left behind: do not wait before the next turn.
+    pub busy: bool,
+    /// Something could not be opened, attached or programmed: when to try again.
+    pub retry_at: Option<Instant>,
+    /// Virtual hosts whose deadlines may have changed.
+    pub touched: Vec<InstanceId>,
+    /// Of lines about stalls.
+    pub stall_limit: RateLimit,
+    /// Of lines about links and addresses that cannot be listed or watched.
+    pub netlink_limit: RateLimit,
+}
+
+/// One interface, for the rooms of a virtual host on it.
+pub struct Site<'a, E> {
+    /// The interface.
+    pub interface: &'a mut Interface,
+    /// Everything else.
+    pub cx: &'a mut Context<E>,
+}
+
+impl<E: Effects> Context<E> {
+    /// Does something that takes a while, such as attaching; what follows counts from its end.
+    pub fn after<T>(
+        &mut self,
+        first: impl FnOnce(&mut Self) -> T,
+        then: impl FnOnce(&mut Self, T),
+    ) {
+        let began = self.now;
+        let done = first(self);
+        self.now = self.effects.now();
+        then(self, done);
+        // What arrived meanwhile was not heard yet, so the turn goes on judging by its own time.
+        self.now = began;
+    }
+
+    /// Takes what netlink told so far into the tables.
+    pub fn listen(&mut self) {
+        match self.namespace.listen(&mut self.effects) {
+            Ok(more) => self.busy |= more,
+            Err(error) => self.complain_about_netlink("watch", &error),
+        }
+    }
+
+    /// Says that links and addresses are not known for certain.
+    pub fn complain_about_netlink(&mut self, action: &str, error: &io::Error) {
+        if let Some(suppressed) = self.netlink_limit.admit(self.now, REPORT_INTERVAL) {
+            error!(
+                suppressed,
+                "failed to {action} links and addresses: {error}: going on with what was known, trying again"
+            );
+        }
+    }
+
+    /// Gives one order.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn give(&mut self, order: Order) -> io::Result<()> {
+        let outcome = self.effects.give(&[order]).pop();
+        outcome.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Deletes an address, unless it is gone already.
+    pub fn delete(&mut self, label: &str, address: &Address) {
+        let Address {
+            address: ip,
+            prefix,
+            ..
+        } = address;
+        match self.give(Order::Delete(*address)) {
+            Ok(()) => {
+                debug!("{label}: removed {ip}/{prefix}");
+                self.look_back();
+            }
+            // Someone else was faster, or the interface is gone.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EADDRNOTAVAIL | libc::ENODEV)
+                ) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                warn!("{label}: the kernel takes long to remove {ip}/{prefix}: going on meanwhile");
+            }
+            Err(error) => error!("{label}: failed to remove {ip}/{prefix}: {error}"),
+        }
+    }
+
+    /// Looks what the orders just given met, and gives back what was not ours.
+    pub fn look_back(&mut self) {
+        self.listen();
+        self.give_back();
+    }
+
+    /// Gives back what an order of ours took from somebody else, because he put it there at the same moment.
+    pub fn give_back(&mut self) {
+        for address in self.namespace.take_taken() {
+            let Address {
+                address: ip,
+                prefix,
+                ..
+            } = address;
+            match self.give(Order::Renew(address, None)) {
+                Ok(()) => info!("{ip}/{prefix} is somebody else's since a moment ago: left there"),
+                Err(error) => error!("failed to leave {ip}/{prefix} to somebody else: {error}"),
+            }
+        }
+    }
+
+    /// Lifetime of the addresses of a virtual host; `None` is for good.
+    pub fn lease_of(&self, config: &VhostConfig) -> Option<Duration> {
+        match self.lease {
+            Lease::Auto => Some(super::instance::lease::shortest(config)),
+            Lease::Fixed(lease) => Some(lease),
+            Lease::Off => None,
+        }
+    }
+
+    /// Something failed that may work in a moment.
+    pub fn retry_soon(&mut self) {
+        self.retry_at = Some(self.now + super::RETRY_INTERVAL);
+    }
+}

@@ -1,0 +1,227 @@
+//! The subnets of the virtual addresses, and the routes to them.
+//!
+//! The prefix that a virtual address is given says which subnet it is in. An own address in that subnet has brought a
+//! route to it. Without one, carpd adds the route, with the virtual address as its source, because there is no other; it
+//! has the last of all metrics, so that any other goes first, and goes with the address, also when a lease ends.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use tracing::{debug, error, warn};
+
+use super::super::context::Site;
+use super::super::effects::Effects;
+use super::super::interface::Interface;
+use super::Identity;
+use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
+use crate::io::netlink::{Address, Order, Route};
+
+/// The routes of one virtual host.
+#[derive(Debug)]
+pub struct Routes {
+    /// For each virtual address whether the route to its subnet is there, as far as we know.
+    there: Vec<Option<bool>>,
+    /// Already warned of what its prefix does to other traffic of this host.
+    said: bool,
+}
+
+impl Routes {
+    /// Nothing is known about the routes of so many addresses.
+    pub fn new(addresses: usize) -> Self {
+        Self {
+            there: vec![None; addresses],
+            said: false,
+        }
+    }
+
+    /// An address was added, and the kernel may have dropped its route.
+    pub fn doubt(&mut self, index: usize) {
+        self.there[index] = None;
+    }
+
+    /// The interface was down, where the kernel drops routes. Returns whether one may be missing.
+    pub fn doubt_all(&mut self) -> bool {
+        let mut doubted = false;
+        for route in &mut self.there {
+            doubted |= route.take_if(|is_there| *is_there).is_some();
+        }
+        doubted
+    }
+
+    /// Sees to the route to the subnet of an address that we hold. Warns, held or not, once until it changes, where an
+    /// address does not fit the host's own ones.
+    pub fn place<E: Effects>(
+        &mut self,
+        who: &Identity,
+        index: usize,
+        is_held: bool,
+        site: &mut Site<'_, E>,
+    ) {
+        let address = &who.config.addresses[index];
+        let IpAddr::V4(ip) = address.address else {
+            return;
+        };
+        let prefix = address.prefix;
+        let own = site.interface.own_addresses(&site.cx.namespace);
+        let neighbours = own.iter().filter(|own| meets(own, ip, prefix));
+        let neighbour = neighbours.min_by_key(|own| own.prefix);
+        let route = route(who, index, site.interface);
+        let wanted = neighbour.is_none();
+        if let Some(route) = route
+            && is_held
+            && self.there[index] != Some(wanted)
+        {
+            self.set(who, index, route, wanted, site);
+        }
+        let name = &site.interface.current_name;
+        let complaint = match (neighbour, route) {
+            (Some(own), Some(route)) if own.prefix > prefix => Some(format!(
+                "no route to {}/{prefix} is added, because {}/{} of this host is in that subnet: the two prefix lengths \
+                 should be the same",
+                route.subnet, own.address, own.prefix
+            )),
+            // They may be on their way; until then there is another warning.
+            (None, _) if own.is_empty() && !is_held => None,
+            (None, Some(route)) => Some(format!(
+                "this host has no address of its own in {}/{prefix}{}: as MASTER it sends from {ip} what goes there; add an \
+                 address of that subnet to {name}, or correct --addr",
+                route.subnet,
+                listed(&own)
+            )),
+            (None, None) if own.is_empty() => Some(format!(
+                "this host has no address of its own on {name}: as MASTER it sends from {ip} what leaves there; add one"
+            )),
+            (None, None) => Some(format!(
+                "this host has no address of its own in the subnet of {ip}{}: hosts on {name} do not ask for {ip}, unless \
+                 they have a route to it; add an address of that subnet to {name}, or correct --addr",
+                listed(&own)
+            )),
+            (Some(_), _) => None,
+        };
+        let said = std::mem::replace(&mut self.said, complaint.is_some());
+        if let Some(complaint) = complaint.filter(|_| !said) {
+            warn!("{}: {complaint}", who.label);
+        }
+    }
+
+    /// Removes the route to the subnet of an address.
+    pub fn remove<E: Effects>(&mut self, who: &Identity, index: usize, site: &mut Site<'_, E>) {
+        if let Some(route) = route(who, index, site.interface)
+            && self.there[index] != Some(false)
+        {
+            self.set(who, index, route, false, site);
+        }
+    }
+
+    fn set<E: Effects>(
+        &mut self,
+        who: &Identity,
+        index: usize,
+        route: Route,
+        wanted: bool,
+        site: &mut Site<'_, E>,
+    ) {
+        let order = if wanted {
+            Order::AddRoute(route)
+        } else {
+            Order::DeleteRoute(route)
+        };
+        let label = &who.label;
+        let Route { subnet, prefix, .. } = route;
+        match site.cx.give(order) {
+            Ok(()) => debug!("{label}: route to {subnet}/{prefix} wanted: {wanted}"),
+            // It was so already.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ESRCH)) => {}
+            Err(error) => {
+                error!("{label}: failed to change the route to {subnet}/{prefix}: {error}");
+                return;
+            }
+        }
+        self.there[index] = Some(wanted);
+    }
+}
+
+/// The route to the subnet that the prefix of an address tells, where addresses are ours to add.
+fn route(who: &Identity, index: usize, interface: &Interface) -> Option<Route> {
+    if who.config.ownership != Ownership::Native {
+        return None;
+    }
+    let ifindex = interface.ifindex?;
+    let address = &who.config.addresses[index];
+    let IpAddr::V4(source) = address.address else {
+        return None;
+    };
+    let subnet = Subnet {
+        address: source,
+        prefix: address.prefix,
+    };
+    (1..32).contains(&address.prefix).then(|| Route {
+        ifindex,
+        subnet: subnet.network(),
+        prefix: address.prefix,
+        source,
+        protocol: ADDRESS_PROTOCOL,
+    })
+}
+
+/// Whether an own address is in the subnet of a virtual one, or the virtual one in its.
+fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
+    let wider = Subnet {
+        address: ip,
+        prefix: own.prefix.min(prefix),
+    };
+    matches!(own.address, IpAddr::V4(address) if wider.contains(address))
+}
+
+/// The subnets that the host's own addresses are in, as the rest of a sentence.
+fn listed(own: &[Address]) -> String {
+    let subnets = own.iter().filter_map(|own| match own.address {
+        IpAddr::V4(address) => Some(Subnet {
+            address,
+            prefix: own.prefix,
+        }),
+        IpAddr::V6(_) => None,
+    });
+    let subnets: BTreeSet<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    match subnets.is_empty() {
+        true => String::new(),
+        false => format!(", only in {}", Vec::from_iter(subnets).join(" and ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(address: [u8; 4], prefix: u8) -> Address {
+        Address {
+            ifindex: 2,
+            address: address.into(),
+            prefix,
+            protocol: 0,
+            primary: true,
+        }
+    }
+
+    #[test]
+    fn an_own_address_counts_when_either_is_in_the_others_subnet() {
+        let ip = Ipv4Addr::new(10, 77, 0, 201);
+        for (address, own_prefix, prefix, expected) in [
+            ([10, 77, 0, 1], 24, 24, true),
+            ([10, 77, 0, 1], 24, 32, true),
+            ([10, 77, 0, 1], 16, 24, true),
+            ([10, 77, 0, 1], 25, 24, true),
+            ([10, 77, 0, 1], 25, 32, false),
+            ([10, 77, 0, 1], 32, 24, true),
+            ([10, 77, 1, 1], 24, 24, false),
+            ([192, 0, 2, 1], 24, 24, false),
+            ([192, 0, 2, 1], 0, 24, true),
+        ] {
+            assert_eq!(
+                meets(&own(address, own_prefix), ip, prefix),
+                expected,
+                "{address:?}/{own_prefix} and {ip}/{prefix}"
+            );
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What an earlier run of carpd that died left behind on the addresses of a virtual host.
+//!
+//! It stays where it is until the election is settled: the next MASTER of this host takes it over without a gap, and once
+//! another MASTER is heard it is removed. Until then the kernel keeps this host from claiming it, where there is a fence.
+
+use carp_common::proto::VirtualHost;
+use carp_common::time::Instant;
+use carp_common::units::State;
+use tracing::info;
+
+use super::super::context::Site;
+use super::super::effects::Effects;
+use super::super::namespace::Namespace;
+use super::Identity;
+use super::claim::Claim;
+use super::tenure::Tenure;
+use crate::config::{ADDRESS_PROTOCOL, Ownership};
+use crate::io::datapath;
+use crate::io::netlink::Address;
+
+/// What is left of an earlier run.
+#[derive(Debug, Default)]
+pub struct Predecessor {
+    /// Its addresses are still there, until the election is settled.
+    has_leftovers: bool,
+}
+
+impl Predecessor {
+    /// Whether an earlier run's addresses are still there.
+    pub const fn has_leftovers(&self) -> bool {
+        self.has_leftovers
+    }
+
+    /// Looks at the virtual addresses that are there before we claim any: an earlier run's are remembered and fenced,
+    /// somebody else's are said.
+    ///
+    /// # Errors
+    /// The kernel program that is to fence them cannot be loaded.
+    pub fn look<E: Effects>(
+        &mut self,
+        who: &Identity,
+        claim: &mut Claim,
+        tenure: &mut Tenure,
+        site: &mut Site<'_, E>,
+    ) -> Result<(), datapath::Error> {
+        if who.config.ownership == Ownership::Native {
+            self.look_for_addresses(who, claim, tenure, site)?;
+        }
+        self.inherit_fence(who, tenure, site)
+    }
+
+    fn look_for_addresses<E: Effects>(
+        &mut self,
+        who: &Identity,
+        claim: &mut Claim,
+        tenure: &mut Tenure,
+        site: &mut Site<'_, E>,
+    ) -> Result<(), datapath::Error> {
+        let namespace = &site.cx.namespace;
+        let leftovers = leftovers(who, site.interface.ifindex, namespace);
+        let label = &who.label;
+        for Address {
+            address: ip,
+            prefix,
+            ..
+        } in &leftovers
+        {
+            info!(
+                "{label}: {ip}/{prefix} was left by an earlier run: kept until another MASTER is heard"
+            );
+        }
+        self.has_leftovers = !leftovers.is_empty();
+        for (index, address) in who.native_addresses(site.interface).iter().enumerate() {
+            if let Some(known) = namespace.known(address)
+                && known.protocol != ADDRESS_PROTOCOL
+            {
+                claim.find_theirs(who, index, known);
+            }
+        }
+        if self.has_leftovers {
+            site.cx.effects.prepare_programs()?;
+            tenure.silence(who, site);
+        }
+        Ok(())
+    }
+
+    /// What is fenced already, by an earlier run, stays so until the election says otherwise; and so does what scripts
+    /// left where the down script, which runs first of all, is to remove it.
+    fn inherit_fence<E: Effects>(
+        &mut self,
+        who: &Identity,
+        tenure: &mut Tenure,
+        site: &mut Site<'_, E>,
+    ) -> Result<(), datapath::Error> {
+        let fenced = site.cx.effects.fenced();
+        let config = &who.config;
+        let mut addresses = config.addresses.iter().map(|wanted| wanted.address);
+        let was_fenced = |address| {
+            fenced.iter().any(|known| {
+                known.address == address && Some(known.owner.ifindex) == site.interface.ifindex
+            })
+        };
+        let will_be_removed = config.ownership == Ownership::Scripts
+            && config.scripts.down.is_some()
+            && !config.neutral;
+        if addresses.clone().any(was_fenced) {
+            tenure.inherit();
+        } else if will_be_removed && addresses.any(|address| site.cx.namespace.has(address)) {
+            site.cx.effects.prepare_programs()?;
+            tenure.silence(who, site);
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier run left once the election says that the addresses are not ours.
+    pub fn settle<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        tenure: &mut Tenure,
+        site: &mut Site<'_, E>,
+    ) {
+        if self.has_leftovers && is_settled(machine, site.cx.now) {
+            self.remove(who, false, tenure, site);
+        }
+    }
+
+    /// Removes what an earlier run left, except what a MASTER holds.
+    pub fn remove<E: Effects>(
+        &mut self,
+        who: &Identity,
+        master: bool,
+        tenure: &mut Tenure,
+        site: &mut Site<'_, E>,
+    ) {
+        if !std::mem::take(&mut self.has_leftovers) {
+            return;
+        }
+        let held = if master {
+            who.native_addresses(site.interface)
+        } else {
+            Vec::new()
+        };
+        for address in leftovers(who, site.interface.ifindex, &site.cx.namespace) {
+            if !held.contains(&address) {
+                let label = &who.label;
+                info!(
+                    "{label}: removing {}/{}, left by an earlier run",
+                    address.address, address.prefix
+                );
+                site.cx.delete(label, &address);
+            }
+        }
+        if !master {
+            tenure.settle(who, false, site);
+        }
+    }
+}
+
+/// Whether the election says that the addresses are not ours.
+fn is_settled(machine: &VirtualHost, now: Instant) -> bool {
+    match machine.state() {
+        State::Init => true,
+        // Unless we take over from it in this very turn.
+        State::Backup => {
+            machine.last_heard().is_some() && machine.next_deadline().is_none_or(|at| at > now)
+        }
+        // Claimed.
+        State::Master => false,
+    }
+}
+
+/// The addresses of a virtual host that carry our protocol number, whatever their prefix length. Those of others may
+/// belong to another carpd that is alive.
+pub fn leftovers(who: &Identity, ifindex: Option<u32>, namespace: &Namespace) -> Vec<Address> {
+    let here = ifindex.map_or(&[][..], |ifindex| namespace.on(ifindex));
+    let ours = |address: &&Address| {
+        let mut virtual_ones = who.config.addresses.iter();
+        address.protocol == ADDRESS_PROTOCOL
+            && virtual_ones.any(|virtual_one| virtual_one.address == address.address)
+    };
+    here.iter().filter(ours).copied().collect()
+}

@@ -1,0 +1,135 @@
+//! What is heard that is not for us, and worth a warning: VRRP with a vhid of ours, and peers that send by unicast.
+
+use std::time::Duration;
+
+use carp_common::abi::counters::Counter;
+use carp_common::proto::rate_limit::RateLimit;
+use carp_common::time::Instant;
+use tracing::warn;
+
+use super::context::Context;
+use super::effects::Effects;
+
+/// Time between two looks at the counters. They wake nobody: it is looked at when there is something else to do.
+const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least time between two warnings of peers that send by unicast.
+const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
+
+/// When to look for VRRP with the VRID of a vhid of ours.
+#[derive(Debug)]
+pub struct VrrpWatch {
+    /// `None` once it was said.
+    look_at: Option<Instant>,
+}
+
+/// When to look for peers that send by unicast, and when to warn of them.
+#[derive(Debug, Default)]
+pub struct UnicastWatch {
+    look_at: Instant,
+    heard: u64,
+    limit: RateLimit,
+}
+
+impl UnicastWatch {
+    fn is_time_to_look(&mut self, now: Instant) -> bool {
+        let due = now >= self.look_at;
+        if due {
+            self.look_at = now + COUNTER_CHECK_INTERVAL;
+        }
+        due
+    }
+
+    /// Whether there were more since the last look, and the last warning is old.
+    fn is_to_be_said(&mut self, heard: u64, now: Instant) -> bool {
+        let more = heard > std::mem::replace(&mut self.heard, heard);
+        more && self.limit.admit(now, UNICAST_WARNING_INTERVAL).is_some()
+    }
+}
+
+/// Both.
+#[derive(Debug)]
+pub struct Overheard {
+    vrrp: VrrpWatch,
+    unicast: UnicastWatch,
+}
+
+impl Overheard {
+    /// Nothing was heard yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            vrrp: VrrpWatch { look_at: Some(now) },
+            unicast: UnicastWatch::default(),
+        }
+    }
+
+    /// Looks, when it is time. `place`: the interface, for what the counters of all of them tell; known only where there is
+    /// one. `with_bsd`: a virtual host has the virtual MAC address of the BSDs.
+    pub fn look<E: Effects>(&mut self, place: &str, with_bsd: bool, cx: &mut Context<E>) {
+        self.look_for_vrrp(place, with_bsd, cx);
+        self.look_for_unicast(place, cx);
+    }
+
+    /// Warns once when VRRP on a link of ours has a VRID that is a vhid of ours there.
+    fn look_for_vrrp<E: Effects>(&mut self, place: &str, with_bsd: bool, cx: &mut Context<E>) {
+        if self.vrrp.look_at.is_none_or(|at| cx.now < at) {
+            return;
+        }
+        self.vrrp.look_at = Some(cx.now + COUNTER_CHECK_INTERVAL);
+        // A counter that cannot be read is USR1's to report.
+        let heard = cx.effects.count(Counter::PassedVrrpSameVhid);
+        if heard.is_ok_and(|count| count > 0) {
+            self.vrrp.look_at = None;
+            let shared_mac = match with_bsd {
+                true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
+                false => "",
+            };
+            warn!(
+                "{place}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements \
+                 for ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
+            );
+        }
+    }
+
+    /// Warns when somebody sends advertisements with a vhid of ours to a single host, and again while that goes on.
+    fn look_for_unicast<E: Effects>(&mut self, place: &str, cx: &mut Context<E>) {
+        if !self.unicast.is_time_to_look(cx.now) {
+            return;
+        }
+        // A counter that cannot be read is USR1's to report.
+        let Ok(heard) = cx.effects.count(Counter::PassedUnicast) else {
+            return;
+        };
+        if self.unicast.is_to_be_said(heard, cx.now) {
+            warn!(
+                "{place}a peer sends its advertisements for a vhid of ours by unicast, which carpd does not hear yet: \
+                 both would be MASTER; take the peer's unicast setting away (`peer` of FreeBSD and pfSense, `carppeer` \
+                 of OpenBSD)"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unicast_is_warned_of_at_once_and_again_while_it_goes_on() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut watch = UnicastWatch::default();
+        assert!(!watch.is_to_be_said(0, at(1)));
+        assert!(watch.is_to_be_said(1, at(2)));
+        let said = |watch: &mut UnicastWatch, seconds: std::ops::Range<u64>, rises: u64| {
+            seconds
+                .filter(|second| watch.is_to_be_said(1 + second * rises, at(*second)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(said(&mut watch, 3..1500, 1), [602, 1202]);
+        // It ended; much later there is another.
+        assert!(said(&mut watch, 1500..9000, 0).is_empty());
+        assert!(watch.is_to_be_said(2, at(9000)));
+        assert!(watch.is_time_to_look(at(1)) && !watch.is_time_to_look(at(1)));
+        assert!(watch.is_time_to_look(at(2)));
+    }
+}

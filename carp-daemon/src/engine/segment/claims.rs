@@ -1,0 +1,63 @@
+//! ARP of others on one interface: whose virtual hosts want to hear of it, and what they hear.
+
+use std::net::Ipv4Addr;
+
+use tracing::{debug, warn};
+
+use super::super::context::{Context, Site};
+use super::super::effects::Effects;
+use super::Segment;
+
+impl Segment {
+    /// Takes in what others said since the last look.
+    pub fn hear_claims<E: Effects>(&mut self, cx: &mut Context<E>) {
+        let Some(ifindex) = self.interface.ifindex else {
+            return;
+        };
+        let seen = match cx.effects.claims(ifindex, cx.now) {
+            Ok(seen) => seen,
+            Err(error) => {
+                debug!("{}: failed to receive ARP: {error}", self.interface.name);
+                return;
+            }
+        };
+        let mut claims = seen.claims;
+        let links = cx.namespace.links();
+        claims.retain(|claim| {
+            let sender = claim.arp.sender_mac.0;
+            !links.values().any(|link| link.mac == sender)
+        });
+        if claims.is_empty() {
+            return;
+        }
+        let mut lost = seen.lost;
+        let Self {
+            interface,
+            instances,
+            ..
+        } = self;
+        for instance in instances.values_mut() {
+            if instance.hear_claims(&claims, &mut Site { interface, cx }) {
+                instance.conflict.count_lost(std::mem::take(&mut lost));
+            }
+        }
+    }
+
+    /// Lets the frames that concern the watching virtual hosts wake us, and no others.
+    pub fn choose_frames<E: Effects>(&mut self, cx: &mut Context<E>) {
+        let changed = std::mem::take(&mut self.interface.watched_changed);
+        let Some(ifindex) = self.interface.ifindex.filter(|_| changed) else {
+            return;
+        };
+        let watching = self
+            .instances
+            .values()
+            .filter(|instance| instance.conflict.is_watching());
+        let addresses: Vec<Ipv4Addr> = watching
+            .flat_map(|instance| instance.who.inet_addresses())
+            .collect();
+        if let Err(error) = cx.effects.watch(ifindex, &addresses) {
+            warn!("{}: failed to watch ARP: {error}", self.interface.name);
+        }
+    }
+}

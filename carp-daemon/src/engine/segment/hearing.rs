@@ -1,0 +1,204 @@
+//! Whether we still hear, and what follows when we do not.
+//!
+//! Others may take our program off an interface or put theirs in its place, a socket may fail, and a map may have no room.
+//! Silence proves nothing then: a BACKUP that is deaf would become a second MASTER. So each interface is looked at now and
+//! then, and before a silence counts. What is lost is attached anew, on whichever rung works now; where none does, the
+//! virtual hosts are in INIT until one works.
+
+use std::time::Duration;
+
+use carp_common::proto::Input;
+use carp_common::proto::rate_limit::RateLimit;
+use carp_common::time::Instant;
+use carp_common::units::State;
+use tracing::{error, warn};
+
+use super::super::context::{Context, REPORT_INTERVAL};
+use super::super::effects::Effects;
+use super::super::registry::InstanceId;
+use super::Segment;
+use crate::io::datapath::{Chain, Loss};
+
+/// What was lost again so soon after it was attached anew is left alone for a while.
+const MENDING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether the advertisements of an interface reach us.
+#[derive(Debug, Default)]
+pub struct Hearing {
+    /// They do not: its virtual hosts are in INIT.
+    pub lost: bool,
+    /// When it was last looked at.
+    looked_at: Instant,
+    /// When it was last lost and attached anew.
+    mended_at: Option<Instant>,
+    limit: RateLimit,
+}
+
+impl Segment {
+    /// Judges the timer of a virtual host, which is due since `due`. We last looked at what arrived at `looked_at`.
+    pub fn judge<E: Effects>(
+        &mut self,
+        id: InstanceId,
+        due: Instant,
+        looked_at: Instant,
+        cx: &mut Context<E>,
+    ) {
+        cx.touched.push(id);
+        let waits = self.visit(id, cx, |instance, site| {
+            instance.note_lateness(due, site);
+            instance.machine().master_down_at().is_some()
+        });
+        // Silence counts only where something could be heard.
+        if waits == Some(true) && !self.hears(id, cx) {
+            return;
+        }
+        self.visit(id, cx, |instance, site| instance.timeout(looked_at, site));
+    }
+
+    /// Whether the interface of a virtual host, and its entry, are as we left them. Where they are not, what follows has
+    /// been seen to.
+    fn hears<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) -> bool {
+        if self.look(cx) {
+            return false;
+        }
+        let key = self.instances.get(&id).and_then(|it| it.tenure.key());
+        let Some(key) = key else {
+            return true;
+        };
+        if cx.effects.is_intact(key) {
+            return true;
+        }
+        if let Some(suppressed) = self.interface.hearing.limit.admit(cx.now, REPORT_INTERVAL) {
+            warn!(
+                suppressed,
+                "{}: another program removed or changed its entry in the kernel's map: writing it anew",
+                self.instances[&id].who.label
+            );
+        }
+        let programmed = self.visit(id, cx, |instance, site| {
+            let programmed = instance.program(site);
+            if programmed {
+                instance.feed(Input::AdvertisementsLost, site);
+            }
+            programmed
+        });
+        if programmed == Some(false) {
+            self.follow(cx);
+        }
+        false
+    }
+
+    /// Looks whether something was lost, and sees to it. Returns whether it was.
+    pub fn look<E: Effects>(&mut self, cx: &mut Context<E>) -> bool {
+        let Some(ifindex) = self.interface.ifindex else {
+            return false;
+        };
+        // Once in a turn is enough, however many virtual hosts are due in it.
+        if std::mem::replace(&mut self.interface.hearing.looked_at, cx.now) == cx.now {
+            return false;
+        }
+        let Some(loss) = cx.effects.loss(ifindex) else {
+            return false;
+        };
+        let problem = match loss {
+            Loss::Detached => "another program took carpd's off the interface",
+            Loss::Replaced => "another program took the place of carpd's",
+        };
+        self.mend(problem, cx);
+        true
+    }
+
+    /// Nothing reaches us, for this reason.
+    pub fn mend<E: Effects>(&mut self, problem: &str, cx: &mut Context<E>) {
+        let Some(ifindex) = self.interface.ifindex else {
+            return;
+        };
+        // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
+        if let Err(error) = cx.effects.link(ifindex)
+            && error.raw_os_error() == Some(libc::ENODEV)
+        {
+            self.lose(cx);
+            return;
+        }
+        let (name, hearing) = (&self.interface.current_name, &mut self.interface.hearing);
+        let said = hearing.limit.admit(cx.now, REPORT_INTERVAL);
+        let soon = |at| cx.now < at + MENDING_INTERVAL;
+        if hearing.mended_at.is_some_and(soon) {
+            if let Some(suppressed) = said {
+                error!(suppressed, "{name}: {problem} again: in INIT for a moment");
+            }
+            cx.effects.detach(ifindex);
+            self.lose(cx);
+            return;
+        }
+        if let Some(suppressed) = said {
+            warn!(suppressed, "{name}: {problem}: attaching anew");
+        }
+        hearing.mended_at = Some(cx.now);
+        self.attach_again(said.is_some(), cx);
+    }
+
+    /// Tries to listen again.
+    fn attach_again<E: Effects>(&mut self, say: bool, cx: &mut Context<E>) {
+        let index = self.interface.ifindex;
+        let link = index.and_then(|index| cx.namespace.links().get(&index).cloned());
+        let Some(link) = link else {
+            return;
+        };
+        match cx.effects.attach_again(&link) {
+            Ok(choice) => {
+                if say || self.interface.hearing.lost {
+                    choice.log();
+                }
+                self.interface.hearing.lost = false;
+                // Attaching took a while; listening begins now.
+                let began = std::mem::replace(&mut cx.now, cx.effects.now());
+                // The rung may be another one, which knows nothing yet.
+                self.each(cx, |instance, site| instance.listen_anew(site));
+                self.follow(cx);
+                cx.now = began;
+            }
+            Err(error) => {
+                if say || !self.interface.hearing.lost {
+                    error!(
+                        "{}: in INIT until it can be listened to, trying again: {}",
+                        link.name,
+                        Chain(&error)
+                    );
+                }
+                self.lose(cx);
+            }
+        }
+    }
+
+    fn lose<E: Effects>(&mut self, cx: &mut Context<E>) {
+        self.interface.hearing.lost = true;
+        cx.retry_soon();
+        self.follow(cx);
+    }
+
+    /// Tries again what failed: to open the interface, to listen to it, to have virtual hosts accepted.
+    pub fn retry<E: Effects>(&mut self, cx: &mut Context<E>) {
+        if self.interface.ifindex.is_none() {
+            self.follow(cx);
+        } else if self.interface.hearing.lost {
+            self.attach_again(false, cx);
+        }
+        let deaf = self.instances.values().filter(|it| it.tenure.is_deaf());
+        let deaf: Vec<InstanceId> = deaf.map(|it| it.who.id).collect();
+        for id in deaf {
+            if self.interface.ifindex.is_none() {
+                return;
+            }
+            if self.visit(id, cx, |instance, site| instance.program(site)) == Some(true) {
+                self.follow(cx);
+            }
+            self.visit(id, cx, |instance, site| {
+                // Something else is in the way: then advertisements are nobody's business of ours.
+                if instance.machine().state() == State::Init {
+                    instance.program_datapath(State::Init, site);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One interface with the virtual hosts that live on it.
+//!
+//! | Room | What it is for |
+//! |---|---|
+//! | `follow` | the interface as it comes, changes and goes |
+//! | [`hearing`] | whether we still hear, and what follows when we do not |
+//! | `claims` | ARP of others |
+//! | `placement` | where virtual addresses stand among the host's own |
+//! | [`strangers`] | what dead ones left that nobody serves any more |
+
+mod claims;
+mod follow;
+pub mod hearing;
+mod placement;
+pub mod strangers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::context::{Context, Site};
+use super::effects::Effects;
+use super::instance::Instance;
+use super::instance::restore::Suspects;
+use super::interface::Interface;
+use super::registry::InstanceId;
+use super::{Error, mistakes};
+use crate::lock::{self, Wanted};
+
+/// One interface with its virtual hosts.
+#[derive(Debug)]
+pub struct Segment {
+    /// The interface.
+    pub interface: Interface,
+    /// Its virtual hosts.
+    pub instances: BTreeMap<InstanceId, Instance>,
+}
+
+impl Segment {
+    /// Nobody lives there yet.
+    pub fn new(name: String) -> Self {
+        Self {
+            interface: Interface::new(name),
+            instances: BTreeMap::new(),
+        }
+    }
+
+    /// A virtual host lives there from now on.
+    pub fn enter(&mut self, instance: Instance) {
+        self.instances.insert(instance.who.id, instance);
+        self.census();
+    }
+
+    /// A virtual host lives there no longer.
+    pub fn leave(&mut self, id: InstanceId) -> Option<Instance> {
+        let gone = self.instances.remove(&id);
+        self.census();
+        gone
+    }
+
+    fn census(&mut self) {
+        let configs = self.instances.values().map(|it| &it.who.config);
+        self.interface.serve(configs);
+    }
+
+    /// The groups to join.
+    pub fn groups(&self) -> BTreeSet<Ipv4Addr> {
+        let configs = self.instances.values().map(|it| &it.who.config);
+        configs
+            .filter(|config| !config.broadcast)
+            .map(|config| config.group)
+            .collect()
+    }
+
+    /// The same for each virtual host.
+    pub fn each<E: Effects>(
+        &mut self,
+        cx: &mut Context<E>,
+        mut visit: impl FnMut(&mut Instance, &mut Site<'_, E>),
+    ) {
+        let interface = &mut self.interface;
+        for instance in self.instances.values_mut() {
+            visit(instance, &mut Site { interface, cx });
+        }
+    }
+
+    /// Something for one virtual host.
+    pub fn visit<E: Effects, T>(
+        &mut self,
+        id: InstanceId,
+        cx: &mut Context<E>,
+        visit: impl FnOnce(&mut Instance, &mut Site<'_, E>) -> T,
+    ) -> Option<T> {
+        let interface = &mut self.interface;
+        let instance = self.instances.get_mut(&id)?;
+        Some(visit(instance, &mut Site { interface, cx }))
+    }
+
+    /// Makes us the only ones who serve its virtual hosts. `patient`: waits for an owner that is stopping.
+    ///
+    /// # Errors
+    /// Who else serves one of them, or its address.
+    pub fn lock<E: Effects>(
+        &self,
+        ifindex: u32,
+        name: &str,
+        patient: bool,
+        cx: &mut Context<E>,
+    ) -> Result<(), lock::Error> {
+        if cx.effects.has_locks(ifindex) {
+            return Ok(());
+        }
+        for instance in self.instances.values() {
+            if let Err(error) = cx
+                .effects
+                .lock(&Self::wanted(instance, ifindex, name), patient)
+            {
+                cx.effects.unlock(ifindex);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The locks that a virtual host needs on an interface.
+    fn wanted<'a>(instance: &Instance, ifindex: u32, interface: &'a str) -> Wanted<'a> {
+        let config = &instance.who.config;
+        Wanted {
+            ifindex,
+            interface,
+            vhid: config.election.vhid,
+            addresses: config.addresses.iter().map(|it| it.address).collect(),
+        }
+    }
+
+    /// Serves one more of its virtual hosts, while others may be served already.
+    ///
+    /// # Errors
+    /// What stands in the way of this one.
+    pub fn admit<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) -> Result<(), Error> {
+        let Some(ifindex) = self.interface.ifindex else {
+            return match self.link(cx) {
+                Some(link) => {
+                    mistakes::refuse_the_impossible(self, &link, cx)?;
+                    self.follow(cx);
+                    Ok(())
+                }
+                None => self.find_at_start(cx),
+            };
+        };
+        let link = cx.namespace.links().get(&ifindex).cloned();
+        let Some(link) = link else {
+            return Ok(());
+        };
+        mistakes::refuse_the_impossible(self, &link, cx)?;
+        let Some(instance) = self.instances.get(&id) else {
+            return Ok(());
+        };
+        cx.effects
+            .lock(&Self::wanted(instance, ifindex, &link.name), false)?;
+        if !instance.who.config.broadcast {
+            cx.effects
+                .join(ifindex, instance.who.config.group)
+                .map_err(|source| {
+                    mistakes::refused("join the multicast group", &link.name, source)
+                })?;
+        }
+        let name = self.interface.current_name.clone();
+        self.visit(id, cx, |instance, site| {
+            instance.call(&name);
+            instance.arrive(site)
+        })
+        .transpose()?;
+        self.interface.unplaced = true;
+        self.follow(cx);
+        Ok(())
+    }
+
+    /// Serves one of its virtual hosts no longer: what belongs to it alone is let go.
+    pub fn dismiss<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) {
+        self.visit(id, cx, |instance, site| {
+            instance.tenure.withdraw(&instance.who, site);
+            instance.tenure.unfence(&instance.who, site);
+        });
+        let groups = self.groups();
+        let Some(gone) = self.leave(id) else {
+            return;
+        };
+        let Some(ifindex) = self.interface.ifindex else {
+            return;
+        };
+        if self.instances.is_empty() {
+            cx.effects.detach(ifindex);
+            cx.effects.unlock(ifindex);
+            cx.effects.close(ifindex);
+            return;
+        }
+        self.interface.watched_changed = true;
+        let name = self.interface.current_name.clone();
+        cx.effects.unlock_one(&Self::wanted(&gone, ifindex, &name));
+        for group in groups.difference(&self.groups()) {
+            cx.effects.leave(ifindex, *group);
+        }
+    }
+
+    /// Addresses may be missing: the MASTERs put them back. What is known about the namespace must be current.
+    pub fn keep_addresses<E: Effects>(&mut self, suspects: &Suspects, cx: &mut Context<E>) {
+        self.each(cx, |instance, site| instance.keep_addresses(suspects, site));
+    }
+}

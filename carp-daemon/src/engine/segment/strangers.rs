@@ -1,0 +1,129 @@
+//! What dead runs left that nobody serves any more: virtual hosts and addresses that are not configured now.
+
+use std::collections::BTreeMap;
+
+use carp_common::units::Vhid;
+use tracing::{info, warn};
+
+use super::super::context::Context;
+use super::super::effects::Effects;
+use super::super::registry::SegmentId;
+use super::Segment;
+use crate::config::ADDRESS_PROTOCOL;
+use crate::io::datapath::{Chain, Fenced};
+use crate::io::netlink::Address;
+
+impl Segment {
+    /// Whether a virtual host with this vhid lives here, on the interface of that index.
+    fn serves(&self, ifindex: u32, vhid: Vhid) -> bool {
+        let mut instances = self.instances.values();
+        self.interface.ifindex == Some(ifindex)
+            && instances.any(|instance| instance.who.config.election.vhid == vhid)
+    }
+
+    fn is_configured(&self, fenced: &Fenced) -> bool {
+        self.instances.values().any(|instance| {
+            let config = &instance.who.config;
+            let mut addresses = config.addresses.iter();
+            config.election.vhid == fenced.owner.vhid
+                && addresses.any(|known| known.address == fenced.address)
+        })
+    }
+
+    /// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
+    pub fn settle_strangers<E: Effects>(&self, cx: &mut Context<E>) {
+        let Some(ifindex) = self.interface.ifindex else {
+            return;
+        };
+        let name = &self.interface.current_name;
+        let mut strangers = cx.effects.fenced();
+        strangers.retain(|fenced| fenced.owner.ifindex == ifindex && !self.is_configured(fenced));
+        if strangers.is_empty() {
+            return;
+        }
+        // Whoever holds its lock lives, and knows what to do.
+        let lives = match cx.effects.living() {
+            Ok(lives) => lives,
+            Err(error) => {
+                warn!(
+                    "{name}: what other carpd left is not looked at: {}",
+                    Chain(&error)
+                );
+                return;
+            }
+        };
+        strangers.retain(|Fenced { owner, .. }| {
+            self.serves(owner.ifindex, owner.vhid) || !lives(owner.ifindex, owner.vhid)
+        });
+        for fenced in strangers {
+            self.settle_stranger(ifindex, fenced, cx);
+        }
+    }
+
+    fn settle_stranger<E: Effects>(&self, ifindex: u32, fenced: Fenced, cx: &mut Context<E>) {
+        let name = &self.interface.current_name;
+        let address = fenced.address;
+        let vhid = fenced.owner.vhid;
+        let here = cx.namespace.on(ifindex).iter();
+        let left: Vec<Address> = here
+            .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
+            .copied()
+            .collect();
+        for known in &left {
+            info!(
+                "{name}: removing {address}/{}, left by a carpd for vhid {vhid} that died",
+                known.prefix
+            );
+            cx.delete(name, known);
+        }
+        let stays = cx
+            .namespace
+            .everywhere()
+            .any(|known| known.address == address && !left.contains(known));
+        if stays {
+            warn!(
+                "{name}: {address} was left by a carpd for vhid {vhid} that died: this host does not answer for it \
+                 until that one runs again, the address is removed, or `carpd --detach {name}` is run after all \
+                 carpd there have stopped"
+            );
+        } else {
+            // It can be told again with the next address that goes.
+            let _ = cx.effects.unfence(fenced);
+        }
+    }
+}
+
+/// Lets go what dead runs left on interfaces that are not here any more: deleted ones, and those that were moved to another
+/// network namespace.
+pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
+    cx.effects.remove_unowned_but(cx.namespace.links());
+    for fenced in cx.effects.fenced() {
+        let is_gone = !cx.namespace.links().contains_key(&fenced.owner.ifindex);
+        if is_gone && !cx.namespace.has(fenced.address) {
+            // What cannot be removed goes with the last program.
+            let _ = cx.effects.unfence(fenced);
+        }
+    }
+}
+
+/// The fenced addresses that nobody sees to once we have ended.
+pub fn orphans<E: Effects>(
+    segments: &BTreeMap<SegmentId, Segment>,
+    cx: &mut Context<E>,
+) -> Vec<Fenced> {
+    let mut orphans = cx.effects.fenced();
+    // Where it cannot be told who lives, everything stays.
+    if let Ok(lives) = cx.effects.living() {
+        orphans.retain(|Fenced { owner, .. }| {
+            let is_ours = segments
+                .values()
+                .any(|segment| segment.serves(owner.ifindex, owner.vhid));
+            is_ours || !lives(owner.ifindex, owner.vhid)
+        });
+    }
+    // Nor where it is not known yet which addresses are there. One that is gone, as with its lease, needs no fence.
+    if !cx.namespace.is_unknown() {
+        orphans.retain(|fenced| cx.namespace.has(fenced.address));
+    }
+    orphans
+}

@@ -1,0 +1,161 @@
+//! Advertisements that arrive, and what the kernel program knows.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::VhostKey;
+use carp_common::digest::PreparedDigest;
+use carp_common::time::Instant;
+
+use super::Host;
+use crate::engine::effects::{Links, Program, Receive, Refused};
+use crate::io::datapath::{
+    self, Batch, Chain, Choice, Counts, Drained, Endpoints, Fenced, Loss, Rung, Survival,
+};
+
+/// The longest time between two looks. A turn that comes for another reason may take the look half as long before.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl From<datapath::error::Error> for Refused {
+    fn from(error: datapath::error::Error) -> Self {
+        Self(Chain(&error).to_string())
+    }
+}
+
+impl Receive for Host {
+    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
+        self.datapath.prepare()
+    }
+
+    fn start_cover(&mut self, links: &Links) {
+        self.datapath.start_cover(links);
+    }
+
+    fn attach(&mut self, link: &crate::io::netlink::Link) -> Result<Choice, datapath::Error> {
+        self.datapath.attach(link)
+    }
+
+    fn attach_again(&mut self, link: &crate::io::netlink::Link) -> Result<Choice, datapath::Error> {
+        self.datapath.attach_again(link)
+    }
+
+    fn detach(&mut self, ifindex: u32) {
+        self.datapath.detach(ifindex);
+    }
+
+    fn forget(&mut self, ifindex: u32) {
+        self.datapath.forget(ifindex);
+    }
+
+    fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
+        self.datapath.drain(now, batch)
+    }
+
+    fn take_losses(&mut self) -> u64 {
+        self.datapath.take_losses()
+    }
+
+    fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
+        self.datapath.take_failures()
+    }
+
+    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
+        self.datapath.loss(ifindex, &mut self.netlink)
+    }
+
+    fn cover(&mut self, links: &Links) {
+        self.datapath.cover(links);
+    }
+
+    fn tend(&mut self, links: &Links, now: Instant) -> bool {
+        if self.datapath.covers_at().is_some_and(|at| at <= now) {
+            self.datapath.cover(links);
+        }
+        if now >= self.tended_at + LOOK_INTERVAL / 2 {
+            self.tended_at = now;
+            // A thread looks, because the kernel may have others to serve first.
+            self.lookout.begin(self.datapath.sights());
+            self.datapath.cover_refused(links);
+        }
+        std::mem::take(&mut self.suspects_loss)
+    }
+
+    fn look_at_cover(&mut self, links: &Links, now: Instant) {
+        self.datapath.look_at_cover(links, &mut self.netlink, now);
+    }
+
+    fn next_tending(&self) -> Option<Instant> {
+        // Nobody can take a socket away.
+        let has_programs = self.datapath.has_programs();
+        let look = has_programs.then_some(self.tended_at + LOOK_INTERVAL);
+        look.into_iter().chain(self.datapath.covers_at()).min()
+    }
+
+    fn rung(&self, ifindex: u32) -> Option<Rung> {
+        self.datapath.rung(ifindex)
+    }
+
+    fn survival(&self, ifindex: u32) -> Survival {
+        self.datapath.survival(ifindex)
+    }
+
+    fn counts(&mut self, ifindex: u32) -> Result<Counts, Refused> {
+        Ok(self.datapath.counts(ifindex)?)
+    }
+
+    fn count(&mut self, counter: Counter) -> Result<u64, Refused> {
+        Ok(self.datapath.count(counter)?)
+    }
+}
+
+impl Program for Host {
+    fn configure(
+        &mut self,
+        key: VhostKey,
+        endpoints: Endpoints,
+        digests: &[PreparedDigest],
+        alive_until: Instant,
+    ) -> Result<(), Refused> {
+        Ok(self
+            .datapath
+            .configure(key, endpoints, digests, alive_until)?)
+    }
+
+    fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Refused> {
+        Ok(self.datapath.keep_alive(key, until)?)
+    }
+
+    fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Refused> {
+        Ok(self.datapath.set_own_source(key, own)?)
+    }
+
+    fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
+        Ok(self.datapath.remove(key)?)
+    }
+
+    fn is_intact(&mut self, key: VhostKey) -> bool {
+        self.datapath.is_intact(key)
+    }
+
+    fn fence(&mut self, fenced: Fenced, deadline: Instant) -> Result<(), Refused> {
+        Ok(self.datapath.fence(fenced, deadline)?)
+    }
+
+    fn silence(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        Ok(self.datapath.silence(fenced)?)
+    }
+
+    fn unfence(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        Ok(self.datapath.unfence(fenced)?)
+    }
+
+    fn fenced(&self) -> Vec<Fenced> {
+        self.datapath.all_fenced()
+    }
+
+    fn remove_unowned_but(&mut self, links: &Links) {
+        self.datapath.remove_unowned_but(links);
+    }
+}

@@ -1,0 +1,59 @@
+//! Links and addresses of the network namespace.
+
+use std::io;
+
+use super::Host;
+use crate::engine::effects::Netlink;
+use crate::io::netlink::{Address, Event, Heard, Link, Monitor, Order};
+
+impl Netlink for Host {
+    fn notifications(&mut self, visit: &mut dyn FnMut(Event)) -> io::Result<Heard> {
+        match &mut self.monitor {
+            Some(monitor) => monitor.drain(visit),
+            None => Ok(Heard::All),
+        }
+    }
+
+    fn watch_anew(&mut self) -> io::Result<()> {
+        self.monitor = None;
+        self.monitor = Some(Monitor::new()?);
+        Ok(())
+    }
+
+    fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.netlink.links()
+    }
+
+    fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        self.netlink.addresses()
+    }
+
+    fn link(&mut self, ifindex: u32) -> io::Result<Link> {
+        self.netlink.link(ifindex)
+    }
+
+    fn give(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
+        self.netlink.give_all(orders)
+    }
+
+    fn give_later(&mut self, orders: Vec<Order>) {
+        self.outcomes = None;
+        self.netlink.give_later(orders);
+    }
+
+    fn take_outcomes(&mut self) -> Option<Vec<io::Result<()>>> {
+        self.outcomes.take()
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.netlink.is_overdue()
+    }
+
+    fn finish(&mut self) {
+        self.netlink.finish();
+    }
+
+    fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+}

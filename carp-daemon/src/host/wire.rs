@@ -1,0 +1,109 @@
+//! Frames that are sent, and ARP that is heard.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::task::{Context, Poll};
+
+use carp_common::time::Instant;
+use carp_common::wire::advertisement::HEADER_LEN;
+
+use super::Host;
+use crate::engine::effects::Wire;
+use crate::io::arp_watch::{ArpWatch, Seen};
+use crate::io::netlink::Link;
+use crate::io::port::{Envelope, Port};
+
+/// The sockets of one interface.
+pub struct Place {
+    port: Port,
+    watch: ArpWatch,
+}
+
+impl Place {
+    /// Ready when there may be claims to take.
+    pub fn poll_claims(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.poll_readable(context)
+    }
+}
+
+impl Host {
+    fn port_on(&mut self, ifindex: u32) -> io::Result<&mut Port> {
+        let place = self.places.get_mut(&ifindex);
+        place
+            .map(|place| &mut place.port)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+}
+
+impl Wire for Host {
+    fn open(
+        &mut self,
+        link: &Link,
+        groups: &mut dyn Iterator<Item = Ipv4Addr>,
+    ) -> Result<(), (&'static str, io::Error)> {
+        let mut port = Port::open(link).map_err(|error| ("open a packet socket", error))?;
+        for group in groups {
+            port.join(group)
+                .map_err(|error| ("join the multicast group", error))?;
+        }
+        let watch = ArpWatch::open(link).map_err(|error| ("watch ARP", error))?;
+        self.places.insert(link.index, Place { port, watch });
+        Ok(())
+    }
+
+    fn close(&mut self, ifindex: u32) {
+        self.places.remove(&ifindex);
+    }
+
+    fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()> {
+        self.port_on(ifindex)?.join(group)
+    }
+
+    fn leave(&mut self, ifindex: u32, group: Ipv4Addr) {
+        if let Ok(port) = self.port_on(ifindex) {
+            port.leave(group);
+        }
+    }
+
+    fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool {
+        self.port_on(ifindex).is_ok_and(|port| port.set_mac(mac))
+    }
+
+    fn advertise(
+        &mut self,
+        ifindex: u32,
+        envelope: &Envelope,
+        payload: &[u8; HEADER_LEN],
+    ) -> io::Result<()> {
+        self.port_on(ifindex)?.send_advertisement(envelope, payload)
+    }
+
+    fn announce(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        self.port_on(ifindex)?.announce(address)
+    }
+
+    fn probe(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+        self.port_on(ifindex)?.probe(address)
+    }
+
+    fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
+        match self.places.get(&ifindex) {
+            Some(place) => place.watch.choose(addresses),
+            None => Ok(()),
+        }
+    }
+
+    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<Seen> {
+        match self.places.get_mut(&ifindex) {
+            Some(place) => place.watch.take(now),
+            None => Ok(Seen::default()),
+        }
+    }
+
+    fn claims_paused_until(&self) -> Option<Instant> {
+        self.places
+            .values()
+            .filter_map(|place| place.watch.paused_until())
+            .min()
+    }
+}
