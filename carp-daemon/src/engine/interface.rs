@@ -120,13 +120,7 @@ mod tests {
     use super::*;
 
     fn address(address: &str, protocol: u8) -> Address {
-        Address {
-            ifindex: 2,
-            address: address.parse().unwrap(),
-            prefix: 24,
-            protocol,
-            primary: true,
-        }
+        Address::new(2, address.parse().unwrap(), 24, protocol)
     }
 
     #[test]

@@ -44,13 +44,8 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
 /// # Errors
 /// It may not, and would become MASTER without its addresses.
 pub fn refuse_without_the_right_to_assign<E: Effects>(cx: &mut Context<E>) -> Result<(), Error> {
-    let nowhere = Address {
-        ifindex: i32::MAX.unsigned_abs(),
-        address: Ipv4Addr::UNSPECIFIED.into(),
-        prefix: 32,
-        protocol: ADDRESS_PROTOCOL,
-        primary: false,
-    };
+    let (ifindex, address) = (i32::MAX.unsigned_abs(), Ipv4Addr::UNSPECIFIED.into());
+    let nowhere = Address::new(ifindex, address, 32, ADDRESS_PROTOCOL);
     match cx.give(Order::Delete(nowhere)) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);

@@ -242,13 +242,7 @@ mod tests {
     use super::*;
 
     fn address(last: u8, protocol: u8) -> Address {
-        Address {
-            ifindex: 5,
-            address: [10, 0, 0, last].into(),
-            prefix: 24,
-            protocol,
-            primary: true,
-        }
+        Address::new(5, [10, 0, 0, last].into(), 24, protocol)
     }
 
     const OURS: u32 = 77;

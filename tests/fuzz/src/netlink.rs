@@ -2,6 +2,8 @@
 //!
 //! Input: a datagram.
 
+use std::net::IpAddr;
+
 use carp_daemon::io::netlink::Event;
 use carp_daemon::io::netlink::message::{Body, Message, for_each};
 
@@ -19,13 +21,25 @@ pub fn target(data: &[u8]) {
                 assert!(link.name.len() <= 3 * data.len());
             }
             Body::Done(errno) => assert!(*errno >= 0),
-            Body::Event(Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. })
-            | Body::Other => {}
+            Body::Event(
+                Event::Address(address) | Event::AddressGone { address, .. },
+            ) => assert_prefix(address.address, address.prefix),
+            Body::Route(route) => {
+                assert_prefix(route.subnet, route.prefix);
+                let source = route.source.unwrap_or(route.subnet);
+                assert_eq!(source.is_ipv4(), route.subnet.is_ipv4());
+            }
+            Body::Event(Event::LinkGone { .. }) | Body::Other => {}
         }
     }
     // Cut anywhere, a datagram says the same up to there.
     let part = messages(&data[..data.len() / 2]);
     assert_eq!(part, whole[..part.len()]);
+}
+
+fn assert_prefix(address: IpAddr, prefix: u8) {
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    assert!(prefix <= longest);
 }
 
 fn messages(datagram: &[u8]) -> Vec<Message> {

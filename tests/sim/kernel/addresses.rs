@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::time::Instant;
-use carp_daemon::io::netlink::Address;
+use carp_daemon::io::netlink::{Address, AddressFlags};
 
 /// An address of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +66,18 @@ impl Addresses {
         let on_link = |known: &Assigned| {
             known.address.ifindex == new.address.ifindex && known.address.address.is_ipv4()
         };
-        new.address.primary = !self.table.iter().any(|known| {
-            on_link(known) && known.address.primary && shares_subnet(&known.address, &new.address)
+        let is_secondary = self.table.iter().any(|known| {
+            on_link(known)
+                && known.address.is_primary()
+                && shares_subnet(&known.address, &new.address)
         });
+        new.address.flags.set(AddressFlags::Secondary, is_secondary);
         let last_primary = self
             .table
             .iter()
-            .rposition(|known| on_link(known) && known.address.primary);
+            .rposition(|known| on_link(known) && known.address.is_primary());
         match last_primary {
-            Some(place) if new.address.primary => self.table.insert(place + 1, new),
+            Some(place) if new.address.is_primary() => self.table.insert(place + 1, new),
             Some(_) | None => self.table.push(new),
         }
         new.address
@@ -91,12 +94,12 @@ impl Addresses {
             return (Vec::new(), None);
         };
         let gone = self.table.remove(place);
-        if !gone.address.primary {
+        if !gone.address.is_primary() {
             return (vec![gone], None);
         }
         let follows = |known: &Assigned| {
             known.address.ifindex == gone.address.ifindex
-                && !known.address.primary
+                && !known.address.is_primary()
                 && shares_subnet(&known.address, &gone.address)
         };
         if self.promotes {
@@ -150,13 +153,7 @@ mod tests {
 
     fn assigned(last: u8, prefix: u8) -> Assigned {
         Assigned {
-            address: Address {
-                ifindex: 2,
-                address: [10, 0, 0, last].into(),
-                prefix,
-                protocol: 0,
-                primary: true,
-            },
+            address: Address::new(2, [10, 0, 0, last].into(), prefix, 0),
             ends: None,
             foreign: None,
         }
@@ -165,7 +162,7 @@ mod tests {
     fn order(addresses: &Addresses) -> Vec<(IpAddr, bool)> {
         addresses
             .iter()
-            .map(|it| (it.address.address, it.address.primary))
+            .map(|it| (it.address.address, it.address.is_primary()))
             .collect()
     }
 

@@ -282,7 +282,7 @@ impl Namespace {
             });
             if !self.addresses.has(it.address.address) {
                 self.routes
-                    .retain(|(route, _)| IpAddr::V4(route.source) != it.address.address);
+                    .retain(|(route, _)| route.source != Some(it.address.address));
             }
         }
         if let Some(promoted) = promoted {
@@ -297,7 +297,10 @@ impl Namespace {
         if !link.admin_up {
             return Err(errno::ENETDOWN);
         }
-        if !self.addresses.has(route.source.into()) {
+        if route
+            .source
+            .is_some_and(|source| !self.addresses.has(source))
+        {
             return Err(errno::EINVAL);
         }
         if self.routes.iter().any(|(known, _)| *known == route) {
@@ -326,13 +329,7 @@ mod tests {
     const CARPD: Actor = Actor::Carpd(100);
 
     fn address(last: u8, prefix: u8, protocol: u8) -> Address {
-        Address {
-            ifindex: 2,
-            address: [10, 0, 0, last].into(),
-            prefix,
-            protocol,
-            primary: true,
-        }
+        Address::new(2, [10, 0, 0, last].into(), prefix, protocol)
     }
 
     fn namespace() -> Namespace {
@@ -363,11 +360,11 @@ mod tests {
             ifindex: 2,
             subnet: [10, 0, 0, 0].into(),
             prefix: 24,
-            source: [10, 0, 0, 100].into(),
+            source: Some([10, 0, 0, 100].into()),
             protocol: 112,
         };
         let elsewhere = Route {
-            source: [10, 0, 0, 101].into(),
+            source: Some([10, 0, 0, 101].into()),
             ..route
         };
         assert_eq!(give(Order::AddRoute(elsewhere)), Err(errno::EINVAL));

@@ -47,7 +47,7 @@ use super::interface::Interface;
 use super::registry::InstanceId;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::arp_watch::Claim as ArpClaim;
-use crate::io::netlink::Address;
+use crate::io::netlink::{Address, AddressFlags};
 use crate::io::scripts::{Completion, Which};
 use claim::Claim;
 use conflict::Conflict;
@@ -90,12 +90,14 @@ impl Identity {
         let Some(ifindex) = interface.ifindex else {
             return Vec::new();
         };
-        let assign = |address: &crate::config::VirtualAddress| Address {
-            ifindex,
-            address: address.address,
-            prefix: host_prefix(address.address),
-            protocol: ADDRESS_PROTOCOL,
-            primary: true,
+        let assign = |virtual_one: &crate::config::VirtualAddress| {
+            let ip = virtual_one.address;
+            let address = Address::new(ifindex, ip, host_prefix(ip), ADDRESS_PROTOCOL);
+            match ip {
+                IpAddr::V4(_) => address,
+                // The election has settled who owns it; duplicate address detection would only delay its use.
+                IpAddr::V6(_) => address.with_flags(AddressFlags::Nodad),
+            }
         };
         self.config.addresses.iter().map(assign).collect()
     }

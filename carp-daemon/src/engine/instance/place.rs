@@ -157,9 +157,9 @@ fn route(who: &Identity, index: usize, interface: &Interface) -> Option<Route> {
     };
     (1..32).contains(&address.prefix).then(|| Route {
         ifindex,
-        subnet: subnet.network(),
+        subnet: subnet.network().into(),
         prefix: address.prefix,
-        source,
+        source: Some(source.into()),
         protocol: ADDRESS_PROTOCOL,
     })
 }
@@ -194,13 +194,7 @@ mod tests {
     use super::*;
 
     fn own(address: [u8; 4], prefix: u8) -> Address {
-        Address {
-            ifindex: 2,
-            address: address.into(),
-            prefix,
-            protocol: 0,
-            primary: true,
-        }
+        Address::new(2, address.into(), prefix, 0)
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Predecessor {
             Vec::new()
         };
         for address in leftovers(who, site.interface.ifindex, &site.cx.namespace) {
-            if !held.contains(&address) {
+            if !held.iter().any(|held| held.is_same(&address)) {
                 let label = &who.label;
                 info!(
                     "{label}: removing {}/{}, left by an earlier run",

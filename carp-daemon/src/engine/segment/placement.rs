@@ -49,7 +49,7 @@ impl Segment {
         let Some(ifindex) = self.interface.ifindex else {
             return Vec::new();
         };
-        if held.is_empty() || !own.iter().any(|own| own.primary) {
+        if held.is_empty() || !own.iter().any(Address::is_primary) {
             return Vec::new();
         }
         // The order that counts is the kernel's.
@@ -62,7 +62,7 @@ impl Segment {
             .iter()
             .filter(|listed| listed.ifindex == ifindex)
             .collect();
-        let leads = |listed: &&Address| listed.primary && self.interface.is_own(listed);
+        let leads = |listed: &&Address| listed.is_primary() && self.interface.is_own(listed);
         let Some(first) = here.iter().position(leads) else {
             return Vec::new();
         };

@@ -2,17 +2,20 @@
 //!
 //! | Module | What it is |
 //! |---|---|
+//! | `address` | an address with its scope and flags |
 //! | [`message`] | datagrams to [`Event`]s |
 //! | `monitor` | the kernel's notifications, and when some were lost |
 //! | `client` | requests: lists, and orders about addresses and routes |
 
+mod address;
 mod client;
 pub mod message;
 mod monitor;
 
 use std::net::IpAddr;
 
-pub use client::{Client, Order, Route};
+pub use address::{Address, AddressFlags, AddressScope};
+pub use client::{Client, Order};
 pub use monitor::{Heard, Monitor};
 
 /// A network interface.
@@ -54,28 +57,19 @@ impl Link {
     }
 }
 
-/// An address of an interface.
+/// A subnet that is reached directly through an interface, from an address of it. The kernel drops it with that address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct Route {
     /// The interface.
     pub ifindex: u32,
-    /// The address.
-    pub address: IpAddr,
-    /// Prefix length.
+    /// First address of the subnet.
+    pub subnet: IpAddr,
+    /// Its prefix length.
     pub prefix: u8,
-    /// Who added it (`IFA_PROTO`, kernel 5.18); 0 when not said.
+    /// The preferred source, of the same family.
+    pub source: Option<IpAddr>,
+    /// Who added it.
     pub protocol: u8,
-    /// Neither secondary nor of a narrow scope: the kernel may choose it as the source of packets to anywhere.
-    pub primary: bool,
-}
-
-impl Address {
-    /// Whether the kernel takes the two for one.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let identity = |it: &Self| (it.ifindex, it.address, it.prefix);
-        identity(self) == identity(other)
-    }
 }
 
 /// One message from the kernel.

@@ -16,8 +16,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::order::Order;
-use crate::io::netlink::Event;
 use crate::io::netlink::message::{self, Body};
+use crate::io::netlink::{Event, Route};
 
 /// The kernel fills a list's datagrams up to 32 KiB when the reader offers that much.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -109,7 +109,7 @@ impl<W: Wire> Line<W> {
     ///
     /// # Errors
     /// What the kernel returns; after some attempts, why none was whole.
-    pub fn ask(&mut self, request: RouteNetlinkMessage, is_list: bool) -> io::Result<Vec<Event>> {
+    pub fn ask(&mut self, request: RouteNetlinkMessage, is_list: bool) -> io::Result<Found> {
         let end = if is_list { NLM_F_DUMP } else { NLM_F_ACK };
         let mut requests = [with_flags(request, end)];
         let mut reason = "";
@@ -118,7 +118,7 @@ impl<W: Wire> Line<W> {
             match (answer.refusals[0], answer.torn) {
                 (Some(errno), _) => return Err(io::Error::from_raw_os_error(errno)),
                 (None, Some(torn)) => reason = torn,
-                (None, None) => return Ok(answer.events),
+                (None, None) => return Ok(answer.found),
             }
         }
         let problem = format!("{TRIES} answers in a row were not whole: {reason}");
@@ -198,6 +198,15 @@ impl<W: Wire> Line<W> {
     }
 }
 
+/// What was asked for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Links and addresses.
+    pub events: Vec<Event>,
+    /// Routes.
+    pub routes: Vec<Route>,
+}
+
 /// What the kernel said about the requests of one datagram.
 #[derive(Debug)]
 struct Answer {
@@ -206,7 +215,7 @@ struct Answer {
     first: u32,
     /// Of each request the errno with which it was refused.
     refusals: Vec<Option<i32>>,
-    events: Vec<Event>,
+    found: Found,
     /// Why some of it is missing, or not to be relied on.
     torn: Option<&'static str>,
 }
@@ -217,7 +226,7 @@ impl Answer {
             port,
             first,
             refusals: vec![None; requests],
-            events: Vec::new(),
+            found: Found::default(),
             torn: None,
         }
     }
@@ -236,7 +245,8 @@ impl Answer {
                 self.torn = Some("what they list went on changing");
             }
             match message.body {
-                Body::Event(event) => self.events.push(event),
+                Body::Event(event) => self.found.events.push(event),
+                Body::Route(route) => self.found.routes.push(route),
                 Body::Done(errno) => {
                     self.refusals[number] = (errno != 0).then_some(errno);
                     has_ended |= number == last;
@@ -340,7 +350,12 @@ mod tests {
             },
             Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone { .. } => unreachable!(),
         };
-        Ok(line.ask(request, true)?.into_iter().map(last).collect())
+        Ok(line
+            .ask(request, true)?
+            .events
+            .into_iter()
+            .map(last)
+            .collect())
     }
 
     fn line(answers: Vec<Vec<io::Result<Vec<u8>>>>) -> Line<Script> {
@@ -474,11 +489,11 @@ mod tests {
     #[test]
     fn each_refused_order_says_why_and_the_next_is_carried_out_too() {
         let mut line = Line::new().unwrap();
-        let route = crate::io::netlink::Route {
+        let route = Route {
             ifindex: NOWHERE.ifindex,
-            subnet: Ipv4Addr::new(192, 0, 2, 0),
+            subnet: Ipv4Addr::new(192, 0, 2, 0).into(),
             prefix: 24,
-            source: Ipv4Addr::new(192, 0, 2, 1),
+            source: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
             protocol: 112,
         };
         let all = [

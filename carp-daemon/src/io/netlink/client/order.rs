@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol, CacheInfo};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::line::with_flags;
-use crate::io::netlink::Address;
+use crate::io::netlink::{Address, Route};
 
 /// Every other route to the same subnet comes first.
 const LAST_METRIC: u32 = u32::MAX;
@@ -33,21 +31,6 @@ pub enum Order {
     DeleteRoute(Route),
 }
 
-/// A subnet that is reached directly through an interface, from an address of it. The kernel drops it with that address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The interface.
-    pub ifindex: u32,
-    /// First address of the subnet.
-    pub subnet: Ipv4Addr,
-    /// Its prefix length.
-    pub prefix: u8,
-    /// The preferred source.
-    pub source: Ipv4Addr,
-    /// Who added it.
-    pub protocol: u8,
-}
-
 impl Order {
     /// The request to the kernel.
     pub(super) fn message(&self) -> NetlinkMessage<RouteNetlinkMessage> {
@@ -66,9 +49,9 @@ impl Order {
             // Several virtual addresses may be in one subnet, each with a route.
             Self::AddRoute(route) => (
                 NLM_F_CREATE | NLM_F_APPEND,
-                RouteNetlinkMessage::NewRoute(route.message()),
+                RouteNetlinkMessage::NewRoute(route_message(route)),
             ),
-            Self::DeleteRoute(route) => (0, RouteNetlinkMessage::DelRoute(route.message())),
+            Self::DeleteRoute(route) => (0, RouteNetlinkMessage::DelRoute(route_message(route))),
         };
         with_flags(message, flags)
     }
@@ -76,9 +59,7 @@ impl Order {
 
 /// Which address it is.
 fn identity(address: &Address) -> AddressMessage {
-    let &Address {
-        ifindex, prefix, ..
-    } = address;
+    let (ifindex, prefix) = (address.ifindex, address.prefix);
     let mut message = match address.address {
         IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
             .index(ifindex)
@@ -103,11 +84,10 @@ fn assignment(address: &Address, lease: Option<Duration>) -> AddressMessage {
         AddressAttribute::Protocol(AddressProtocol::Other(address.protocol)),
         AddressAttribute::CacheInfo(lifetime(lease)),
     ]);
-    if address.address.is_ipv6() {
-        // The election has settled who owns it; duplicate address detection would only delay its use.
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    message.header.scope = address.scope;
+    let wishes = address.flags.intersection(Address::WISHES);
+    if !wishes.is_empty() {
+        message.attributes.push(AddressAttribute::Flags(wishes));
     }
     message
 }
@@ -124,16 +104,31 @@ fn lifetime(lease: Option<Duration>) -> CacheInfo {
     lifetime
 }
 
-impl Route {
-    fn message(&self) -> RouteMessage {
-        RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(self.subnet, self.prefix)
-            .output_interface(self.ifindex)
-            .pref_source(self.source)
-            .priority(LAST_METRIC)
-            .scope(RouteScope::Link)
-            .protocol(RouteProtocol::Other(self.protocol))
-            .build()
+fn route_message(route: &Route) -> RouteMessage {
+    match route.subnet {
+        IpAddr::V4(subnet) => {
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(subnet, route.prefix)
+                .output_interface(route.ifindex)
+                .priority(LAST_METRIC)
+                .scope(RouteScope::Link)
+                .protocol(RouteProtocol::Other(route.protocol));
+            match route.source {
+                Some(IpAddr::V4(source)) => builder.pref_source(source).build(),
+                Some(IpAddr::V6(_)) | None => builder.build(),
+            }
+        }
+        IpAddr::V6(subnet) => {
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(subnet, route.prefix)
+                .output_interface(route.ifindex)
+                .priority(LAST_METRIC)
+                .protocol(RouteProtocol::Other(route.protocol));
+            match route.source {
+                Some(IpAddr::V6(source)) => builder.pref_source(source).build(),
+                Some(IpAddr::V4(_)) | None => builder.build(),
+            }
+        }
     }
 }
 
@@ -142,11 +137,10 @@ pub mod tests {
     use super::*;
 
     /// On an interface that cannot be there.
-    pub const NOWHERE: Address = Address {
-        ifindex: 0x7fff_fff0,
-        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        prefix: 32,
-        protocol: 112,
-        primary: true,
-    };
+    pub const NOWHERE: Address = Address::new(
+        0x7fff_fff0,
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        32,
+        112,
+    );
 }

@@ -1,0 +1,159 @@
+//! Addresses of interfaces, of both families.
+
+use std::net::IpAddr;
+
+pub use netlink_packet_route::address::{AddressFlags, AddressScope};
+
+/// An address of an interface, as the kernel tells it or as it is to be added.
+///
+/// Lifetimes are not part of it: the kernel tells of each renewal, and one that changes nothing else must compare equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface.
+    pub ifindex: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Who added it (`IFA_PROTO`, kernel 5.18); 0 when not said.
+    pub protocol: u8,
+    /// How far it is valid.
+    pub scope: AddressScope,
+    /// State and wishes (`IFA_F_*`). Of those of an address that is to be added, the kernel takes [`Address::WISHES`].
+    pub flags: AddressFlags,
+}
+
+impl Address {
+    /// Flags that whoever adds an address may set; the others are the kernel's.
+    pub const WISHES: AddressFlags = AddressFlags::Nodad
+        .union(AddressFlags::Optimistic)
+        .union(AddressFlags::Homeaddress)
+        .union(AddressFlags::Managetempaddr)
+        .union(AddressFlags::Noprefixroute)
+        .union(AddressFlags::Mcautojoin);
+
+    /// An address that is valid everywhere, without flags.
+    #[must_use]
+    pub const fn new(ifindex: u32, address: IpAddr, prefix: u8, protocol: u8) -> Self {
+        Self {
+            ifindex,
+            address,
+            prefix,
+            protocol,
+            scope: AddressScope::Universe,
+            flags: AddressFlags::empty(),
+        }
+    }
+
+    /// The same with these flags.
+    #[must_use]
+    pub const fn with_flags(self, flags: AddressFlags) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Whether the kernel takes the two for one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |it: &Self| (it.ifindex, it.address, it.prefix);
+        identity(self) == identity(other)
+    }
+
+    /// Whether the kernel may choose it as the source of packets to anywhere: neither of a narrow scope, nor secondary (IPv4)
+    /// or temporary (IPv6, the same flag).
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        !self.flags.contains(AddressFlags::Secondary) && self.scope == AddressScope::Universe
+    }
+
+    /// Whether duplicate address detection is still under way. The kernel does not answer for it until that has ended.
+    #[must_use]
+    pub const fn is_tentative(&self) -> bool {
+        self.flags.contains(AddressFlags::Tentative)
+    }
+
+    /// Whether another host had it: duplicate address detection failed, and the kernel never uses it.
+    #[must_use]
+    pub const fn is_duplicate(&self) -> bool {
+        self.flags.contains(AddressFlags::Dadfailed)
+    }
+
+    /// Whether it is used while duplicate address detection is under way, if anything else can be the source.
+    #[must_use]
+    pub const fn is_optimistic(&self) -> bool {
+        self.flags.contains(AddressFlags::Optimistic)
+    }
+
+    /// Whether it is added without duplicate address detection.
+    #[must_use]
+    pub const fn is_without_detection(&self) -> bool {
+        self.flags.contains(AddressFlags::Nodad)
+    }
+
+    /// Whether its preferred lifetime is over: no source for new connections.
+    #[must_use]
+    pub const fn is_deprecated(&self) -> bool {
+        self.flags.contains(AddressFlags::Deprecated)
+    }
+
+    /// Whether no lifetime ends it.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        self.flags.contains(AddressFlags::Permanent)
+    }
+
+    /// Whether packets can be sent from it now.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        !self.is_duplicate() && (!self.is_tentative() || self.is_optimistic())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    fn address(flags: AddressFlags) -> Address {
+        Address::new(2, Ipv6Addr::LOCALHOST.into(), 64, 0).with_flags(flags)
+    }
+
+    #[test]
+    fn packets_are_sent_from_what_is_not_a_duplicate_and_no_longer_tentative() {
+        let table = [
+            (AddressFlags::empty(), true),
+            (AddressFlags::Permanent, true),
+            (AddressFlags::Deprecated, true),
+            (AddressFlags::Tentative, false),
+            (AddressFlags::Tentative | AddressFlags::Optimistic, true),
+            (AddressFlags::Dadfailed, false),
+            (AddressFlags::Dadfailed | AddressFlags::Optimistic, false),
+        ];
+        for (flags, expected) in table {
+            assert_eq!(address(flags).is_usable(), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_narrow_scope_and_a_secondary_one_are_no_source_to_anywhere() {
+        assert!(address(AddressFlags::Permanent).is_primary());
+        assert!(!address(AddressFlags::Secondary).is_primary());
+        let scope = AddressScope::Link;
+        let narrow = Address {
+            scope,
+            ..address(AddressFlags::empty())
+        };
+        assert!(!narrow.is_primary());
+    }
+
+    #[test]
+    fn flags_and_scope_do_not_make_another_address() {
+        let (one, other) = (
+            address(AddressFlags::Tentative),
+            address(AddressFlags::Nodad),
+        );
+        assert!(one != other && one.is_same(&other));
+        let longer = Address { prefix: 128, ..one };
+        assert!(!one.is_same(&longer));
+    }
+}
