@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use tracing::{info, warn};
-
+use crate::api::event::process::Process;
+use crate::api::{Event, Place};
 use crate::config::Config;
 use crate::engine::{Engine, Error};
 use crate::host::{Host, Wake};
@@ -135,9 +135,14 @@ async fn stop(mut engine: Engine<Host>, signals: &mut Signals) {
     let finish = async { tokio::join!(hand_over, keep) };
     tokio::select! {
         ((), ()) = finish => {}
-        () = signals.stop() => warn!("asked to stop again: not waiting for scripts"),
+        () = signals.stop() => tell(Process::NotWaiting),
     }
     let (host, orphans) = engine.close();
     host.close(&orphans);
-    info!(target: log::NOTICE, "carpd has stopped");
+    tell(Process::Stopped);
+}
+
+/// Logs what happened to the process, for which there may be no host any more.
+fn tell(what: Process) {
+    log::event::log(&Event::new(Place::Process, what));
 }

@@ -33,6 +33,11 @@ const LEFTOVERS: [&str; 6] = [
     concat!("/ho", "me/"),
 ];
 
+/// Where nothing is logged, because what happens is told as events (`Tell` in `engine/effects.rs`).
+const UNLOGGED: [&str; 2] = ["carp-daemon/src/api/", "carp-daemon/src/engine/"];
+/// The crates that log.
+const LOGGING: [&str; 2] = ["tracing::", "log::"];
+
 /// What the README promises, and so must name.
 const README_COMMANDS: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
 
@@ -101,6 +106,12 @@ fn inspect(name: &str, text: &str) -> Vec<String> {
                 UNSAFE_FILES.join(", ")
             ));
         }
+        let logs = LOGGING.iter().any(|logging| line.contains(logging));
+        if logs && UNLOGGED.iter().any(|place| name.starts_with(place)) {
+            offences.push(format!(
+                "{name}:{number}: logs; make an event of it (carp-daemon/src/api/event/)"
+            ));
+        }
         if let Some(leftover) = LEFTOVERS.iter().find(|leftover| line.contains(**leftover)) {
             offences.push(format!("{name}:{number}: holds `{leftover}`"));
         }
@@ -160,5 +171,13 @@ mod tests {
         );
         assert!(inspect("carp-daemon/src/sys.rs", "unsafe { g() }\n").is_empty());
         assert!(inspect("a.rs", LEFTOVERS[0])[0].starts_with("a.rs:1:"));
+        for (name, offends) in [
+            ("carp-daemon/src/engine/mod.rs", true),
+            ("carp-daemon/src/api/event.rs", true),
+            ("carp-daemon/src/host/mod.rs", false),
+        ] {
+            let offences = inspect(name, "use tracing::warn;\n");
+            assert_eq!(!offences.is_empty(), offends, "{offences:?}");
+        }
     }
 }

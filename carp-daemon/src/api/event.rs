@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 use carp_common::units::Vhid;
 
-use self::address::{Address, Placement, Predecessor, Restore};
+use self::address::{Assignment, Placement, Predecessor, Restore};
 use self::election::{Conflict, Election, Transmit};
 use self::interface::{Datapath, Link, Source};
 use self::process::{Memory, Netlink, Process, Script, Stall};
@@ -209,7 +209,7 @@ rooms! {
     /// Others that have our addresses.
     Conflict,
     /// The virtual addresses in native mode.
-    Address,
+    Assignment,
     /// Virtual addresses that went although carpd did not remove them.
     Restore,
     /// Where virtual addresses stand among the host's own.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use tracing::{debug, error, info, warn};
 
 use super::effects::Effects;
 use super::interface::Interface;
 use super::namespace::Namespace;
 use super::registry::InstanceId;
+use crate::api::event::address::Assignment;
+use crate::api::event::process::{Netlink, Request};
+use crate::api::{Event, Place, What};
 use crate::config::{Lease, VhostConfig};
 use crate::io::netlink::{Address, Order};
 
@@ -67,21 +69,31 @@ impl<E: Effects> Context<E> {
         self.now = began;
     }
 
+    /// Tells what happened.
+    pub fn tell(&mut self, place: &Place, what: impl Into<What>) {
+        self.tell_after(0, place, what);
+    }
+
+    /// Tells what happened, after so many like it that were suppressed.
+    pub fn tell_after(&mut self, suppressed: u64, place: &Place, what: impl Into<What>) {
+        let event = Event::new(place.clone(), what).after(suppressed);
+        self.effects.tell(event);
+    }
+
     /// Takes what netlink told so far into the tables.
     pub fn listen(&mut self) {
         match self.namespace.listen(&mut self.effects) {
             Ok(more) => self.busy |= more,
-            Err(error) => self.complain_about_netlink("watch", &error),
+            Err(error) => self.complain_about_netlink(Request::Watch, &error),
         }
     }
 
     /// Says that links and addresses are not known for certain.
-    pub fn complain_about_netlink(&mut self, action: &str, error: &io::Error) {
+    pub fn complain_about_netlink(&mut self, request: Request, error: &io::Error) {
         if let Some(suppressed) = self.netlink_limit.admit(self.now, REPORT_INTERVAL) {
-            error!(
-                suppressed,
-                "failed to {action} links and addresses: {error}: going on with what was known, trying again"
-            );
+            let error = error.to_string();
+            let failed = Netlink::Failed { request, error };
+            self.tell_after(suppressed, &Place::Process, failed);
         }
     }
 
@@ -95,15 +107,11 @@ impl<E: Effects> Context<E> {
     }
 
     /// Deletes an address, unless it is gone already.
-    pub fn delete(&mut self, label: &str, address: &Address) {
-        let Address {
-            address: ip,
-            prefix,
-            ..
-        } = address;
+    pub fn delete(&mut self, place: &Place, address: &Address) {
+        let cidr = address.cidr();
         match self.give(Order::Delete(*address)) {
             Ok(()) => {
-                debug!("{label}: removed {ip}/{prefix}");
+                self.tell(place, Assignment::Removed { address: cidr });
                 self.look_back();
             }
             // Someone else was faster, or the interface is gone.
@@ -113,9 +121,16 @@ impl<E: Effects> Context<E> {
                     Some(libc::EADDRNOTAVAIL | libc::ENODEV)
                 ) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                warn!("{label}: the kernel takes long to remove {ip}/{prefix}: going on meanwhile");
+                self.tell(place, Assignment::RemoveSlow { address: cidr });
             }
-            Err(error) => error!("{label}: failed to remove {ip}/{prefix}: {error}"),
+            Err(error) => {
+                let error = error.to_string();
+                let failed = Assignment::RemoveFailed {
+                    address: cidr,
+                    error,
+                };
+                self.tell(place, failed);
+            }
         }
     }
 
@@ -127,16 +142,16 @@ impl<E: Effects> Context<E> {
 
     /// Gives back what an order of ours took from somebody else, because he put it there at the same moment.
     pub fn give_back(&mut self) {
-        for address in self.namespace.take_taken() {
-            let Address {
-                address: ip,
-                prefix,
-                ..
-            } = address;
-            match self.give(Order::Renew(address, None)) {
-                Ok(()) => info!("{ip}/{prefix} is somebody else's since a moment ago: left there"),
-                Err(error) => error!("failed to leave {ip}/{prefix} to somebody else: {error}"),
-            }
+        for taken in self.namespace.take_taken() {
+            let address = taken.cidr();
+            let left = match self.give(Order::Renew(taken, None)) {
+                Ok(()) => Assignment::LeftToOther { address },
+                Err(error) => Assignment::LeaveFailed {
+                    address,
+                    error: error.to_string(),
+                },
+            };
+            self.tell(&Place::Process, left);
         }
     }
 

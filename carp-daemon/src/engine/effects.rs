@@ -14,11 +14,13 @@
 //! | [`Scripts`] | up and down scripts |
 //! | [`Exclusion`] | one carpd for each virtual host |
 //! | [`Remember`] | what was heard, kept over a restart |
+//! | [`Tell`] | what happened, and how everything is, for people and programs |
 //! | [`Observe`] | nothing in the daemon: tests see what the core is told and decides |
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
@@ -29,6 +31,7 @@ use carp_common::units::Vhid;
 use carp_common::wire::advertisement::HEADER_LEN;
 
 use super::registry::InstanceId;
+use crate::api::{self, Status};
 use crate::config::VhostConfig;
 use crate::io::arp_watch::Seen;
 use crate::io::datapath::{
@@ -42,12 +45,12 @@ use crate::lock::{self, Wanted};
 
 /// Everything at once.
 pub trait Effects:
-    Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Observe
+    Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Tell + Observe
 {
 }
 
 impl<E> Effects for E where
-    E: Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Observe
+    E: Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Tell + Observe
 {
 }
 
@@ -321,7 +324,7 @@ pub trait Wire {
 /// Up and down scripts. How they ended comes back as [`super::Arrival::Script`].
 pub trait Scripts {
     /// A virtual host's scripts may be asked for from now on.
-    fn enlist(&mut self, instance: InstanceId, label: &str, config: &VhostConfig);
+    fn enlist(&mut self, instance: InstanceId, place: &api::Place, config: &VhostConfig);
 
     /// No more will be asked for; one that runs, or waits, still runs to its end.
     fn dismiss(&mut self, instance: InstanceId);
@@ -363,16 +366,25 @@ pub trait Remember {
     fn recall(&mut self, name: &FileName) -> Result<Option<Vec<u8>>, Refused>;
 
     /// Where it is kept, for messages; `None`: nowhere.
-    fn keeps_in(&self) -> Option<String>;
+    fn keeps_in(&self) -> Option<PathBuf>;
 
     /// The path of a file, for messages.
-    fn path_of(&self, name: &FileName) -> String;
+    fn path_of(&self, name: &FileName) -> PathBuf;
 
     /// Whether something can be kept now: there is a place, and the last write has ended.
     fn can_keep(&mut self) -> bool;
 
     /// Writes some, without waiting.
     fn keep(&mut self, files: Vec<(FileName, Vec<u8>)>);
+}
+
+/// What happened, and how everything is. The engine logs nothing itself.
+pub trait Tell {
+    /// Something happened.
+    fn tell(&mut self, event: api::Event);
+
+    /// Somebody asked how everything is.
+    fn show(&mut self, status: &Status);
 }
 
 /// For tests: what the core of a virtual host is told and decides.

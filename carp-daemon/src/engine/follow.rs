@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use tracing::warn;
 
 use super::context::{Context, REPORT_INTERVAL};
 use super::effects::Effects;
@@ -12,6 +11,9 @@ use super::instance::restore::Suspects;
 use super::namespace::Changes;
 use super::segment::Segment;
 use super::{Engine, RETRY_INTERVAL};
+use crate::api::Place;
+use crate::api::event::interface::Loss;
+use crate::api::event::process::{Netlink, Request};
 
 /// When links and addresses are to be listed again.
 #[derive(Debug, Default)]
@@ -35,10 +37,7 @@ impl Follower {
         if changes.overrun
             && let Some(suppressed) = self.overrun_limit.admit(cx.now, REPORT_INTERVAL)
         {
-            warn!(
-                suppressed,
-                "netlink notifications were lost: listing links and addresses again"
-            );
+            cx.tell_after(suppressed, &Place::Process, Netlink::Overrun);
         }
         if changes.overrun || self.resync_at.is_some_and(|at| at <= cx.now) {
             changes.overrun = self.list_again(cx);
@@ -51,7 +50,7 @@ impl Follower {
         self.resync_at = None;
         let listed = cx.namespace.list(&mut cx.effects);
         if let Err(error) = &listed {
-            cx.complain_about_netlink("list", error);
+            cx.complain_about_netlink(Request::List, error);
             self.resync_at = Some(cx.now + RETRY_INTERVAL);
         }
         listed.is_ok()
@@ -92,8 +91,7 @@ impl<E: Effects> Engine<E> {
         for (ifindex, error) in cx.effects.take_failures() {
             let mut segments = self.segments.values_mut();
             if let Some(segment) = segments.find(|it| it.interface.ifindex == Some(ifindex)) {
-                let problem = format!("failed to receive advertisements ({error})");
-                segment.mend(&problem, cx);
+                segment.mend(Loss::Receive(error.to_string()), cx);
             }
         }
         if cx.effects.tend(cx.namespace.links(), cx.now) {

@@ -1,13 +1,14 @@
 //! A network interface by name, as it comes and goes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use tracing::info;
-
-use super::effects::Links;
+use super::context::Context;
+use super::effects::Effects;
 use super::namespace::Namespace;
 use super::segment::hearing::Hearing;
+use crate::api::Place;
+use crate::api::event::interface::Link;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::netlink::Address;
 
@@ -50,6 +51,11 @@ impl Interface {
             upper: None,
             virtual_addresses: HashSet::new(),
         }
+    }
+
+    /// The place of events about it.
+    pub fn place(&self) -> Place {
+        Place::Interface(self.current_name.clone())
     }
 
     /// These virtual hosts live here now, and no others.
@@ -99,19 +105,21 @@ impl Interface {
 
 /// Gives interfaces that are configured by an alternative name their own one, so that two names of one interface are not
 /// taken for two interfaces.
-pub fn take_present_names(vhosts: &mut [VhostConfig], links: &Links) {
-    let mut said = BTreeSet::new();
+pub fn take_present_names<E: Effects>(vhosts: &mut [VhostConfig], cx: &mut Context<E>) {
+    let mut others = BTreeMap::new();
     for vhost in vhosts {
         let configured = &mut vhost.interface;
-        if links.values().any(|link| link.name == *configured) {
+        let mut links = cx.namespace.links().values();
+        if links.clone().any(|link| link.name == *configured) {
             continue;
         }
-        if let Some(link) = links.values().find(|link| link.is_called(configured)) {
-            if said.insert(configured.clone()) {
-                info!("{configured} is another name of {}", link.name);
-            }
-            configured.clone_from(&link.name);
+        if let Some(link) = links.find(|link| link.is_called(configured)) {
+            let before = std::mem::replace(configured, link.name.clone());
+            others.insert(before, link.name.clone());
         }
+    }
+    for (configured, name) in others {
+        cx.tell(&Place::Interface(name), Link::OtherName { configured });
     }
 }
 

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use caps::Capability;
 use carp_common::proto::Settings;
-use tracing::warn;
 
 use super::Error;
 use super::context::Context;
 use super::effects::Effects;
 use super::segment::Segment;
+use crate::api::event::interface::Source;
 use crate::config::{ADDRESS_PROTOCOL, Subnet, VhostConfig};
 use crate::io::netlink::{Address, Link, Order};
 use crate::privileges::Lacking;
@@ -94,16 +94,12 @@ pub fn refuse_the_impossible<E>(
 }
 
 /// Warns of what may be a mistake.
-pub fn warn_of_the_unlikely<E>(segment: &Segment, link: &Link, cx: &Context<E>) {
+pub fn warn_of_the_unlikely<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
     for instance in segment.instances.values() {
         if let Some(source) = instance.who.config.source
             && !cx.namespace.has(source.into())
         {
-            warn!(
-                "{}: --srcip {source} is on no interface of this host: advertisements carry it all the same; leave \
-                 --srcip out to send from the first address of {}",
-                instance.who.label, link.name
-            );
+            cx.tell(&instance.who.place, Source::FixedAbsent { source });
         }
     }
 }

@@ -24,7 +24,7 @@
 //! | [`memory`] | what was heard, kept over a restart |
 //! | [`mistakes`] | what the configuration cannot, or will hardly, mean on this host |
 //! | `start` | the start, virtual hosts that come and go, the end |
-//! | [`status`] | what SIGUSR1 shows, and what SIGUSR2 costs |
+//! | [`status`] | how everything is, and what SIGUSR2 costs |
 
 pub mod context;
 pub mod deadlines;
@@ -49,8 +49,9 @@ use std::time::Duration;
 use carp_common::proto::Input;
 use carp_common::time::Instant;
 use carp_common::units::Profile;
-use tracing::warn;
 
+use crate::api::Place;
+use crate::api::event::process::Stall;
 use crate::io::datapath::{Batch, Drained};
 use crate::io::scripts::Completion;
 use context::Context;
@@ -182,7 +183,10 @@ impl<E: Effects> Engine<E> {
             Arrival::Script(id, completion) => {
                 self.visit(id, |instance, site| instance.script_ended(completion, site));
             }
-            Arrival::Report => self.report(),
+            Arrival::Report => {
+                let status = self.status();
+                self.cx.effects.show(&status);
+            }
             Arrival::StepDown => self.step_down(),
         }
     }
@@ -226,7 +230,8 @@ impl<E: Effects> Engine<E> {
         self.loss_check_at = now + LOSS_CHECK_INTERVAL;
         let lost = self.cx.effects.take_losses();
         if stopped && lost > 0 {
-            warn!("{lost} advertisements were lost while carpd was stopped: listening anew");
+            let lost = Stall::AdvertisementsLost { lost };
+            self.cx.tell(&Place::Process, lost);
             self.each(|instance, site| instance.feed(Input::AdvertisementsLost, site));
         }
     }
@@ -324,11 +329,11 @@ impl<E: Effects> Engine<E> {
     }
 
     /// The interface, for what the counters of all of them tell: known only where there is one.
-    fn only_place(&self) -> String {
+    fn only_place(&self) -> Place {
         let mut segments = self.segments.values();
         match (segments.next(), segments.next()) {
-            (Some(only), None) => format!("{}: ", only.interface.current_name),
-            _ => String::new(),
+            (Some(only), None) => only.interface.place(),
+            _ => Place::Process,
         }
     }
 

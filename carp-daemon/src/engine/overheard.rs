@@ -5,10 +5,11 @@ use std::time::Duration;
 use carp_common::abi::counters::Counter;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use tracing::warn;
 
 use super::context::Context;
 use super::effects::Effects;
+use crate::api::Place;
+use crate::api::event::interface::Datapath;
 
 /// Time between two looks at the counters. They wake nobody: it is looked at when there is something else to do.
 const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,13 +66,13 @@ impl Overheard {
 
     /// Looks, when it is time. `place`: the interface, for what the counters of all of them tell; known only where there is
     /// one. `with_bsd`: a virtual host has the virtual MAC address of the BSDs.
-    pub fn look<E: Effects>(&mut self, place: &str, with_bsd: bool, cx: &mut Context<E>) {
+    pub fn look<E: Effects>(&mut self, place: &Place, with_bsd: bool, cx: &mut Context<E>) {
         self.look_for_vrrp(place, with_bsd, cx);
         self.look_for_unicast(place, cx);
     }
 
     /// Warns once when VRRP on a link of ours has a VRID that is a vhid of ours there.
-    fn look_for_vrrp<E: Effects>(&mut self, place: &str, with_bsd: bool, cx: &mut Context<E>) {
+    fn look_for_vrrp<E: Effects>(&mut self, place: &Place, with_bsd: bool, cx: &mut Context<E>) {
         if self.vrrp.look_at.is_none_or(|at| cx.now < at) {
             return;
         }
@@ -80,19 +81,13 @@ impl Overheard {
         let heard = cx.effects.count(Counter::PassedVrrpSameVhid);
         if heard.is_ok_and(|count| count > 0) {
             self.vrrp.look_at = None;
-            let shared_mac = match with_bsd {
-                true => ", and both use the virtual MAC address 00:00:5e:00:01:VRID",
-                false => "",
-            };
-            warn!(
-                "{place}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements \
-                 for ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
-            );
+            let shares_mac = with_bsd;
+            cx.tell(place, Datapath::VrrpSameVhid { shares_mac });
         }
     }
 
     /// Warns when somebody sends advertisements with a vhid of ours to a single host, and again while that goes on.
-    fn look_for_unicast<E: Effects>(&mut self, place: &str, cx: &mut Context<E>) {
+    fn look_for_unicast<E: Effects>(&mut self, place: &Place, cx: &mut Context<E>) {
         if !self.unicast.is_time_to_look(cx.now) {
             return;
         }
@@ -101,11 +96,7 @@ impl Overheard {
             return;
         };
         if self.unicast.is_to_be_said(heard, cx.now) {
-            warn!(
-                "{place}a peer sends its advertisements for a vhid of ours by unicast, which carpd does not hear yet: \
-                 both would be MASTER; take the peer's unicast setting away (`peer` of FreeBSD and pfSense, `carppeer` \
-                 of OpenBSD)"
-            );
+            cx.tell(place, Datapath::UnicastPeer);
         }
     }
 }

@@ -8,7 +8,6 @@ use std::io;
 use std::time::Duration;
 
 use carp_common::time::Instant;
-use tracing::error;
 
 use super::AT_ONCE;
 use super::context::Context;
@@ -16,6 +15,7 @@ use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::segment::Segment;
+use crate::api::event::address::Assignment;
 use crate::io::netlink::Order;
 
 /// Leases are renewed so much earlier than they need to be when others are due: one bunch instead of many.
@@ -173,8 +173,8 @@ fn end<E: Effects>(
     if let Some((id, error)) = complaint {
         find(id, &mut |segment| {
             if let Some(instance) = segment.instances.get(&id) {
-                let label = &instance.who.label;
-                error!("{label}: failed to renew the lease of its address: {error}");
+                let error = error.to_string();
+                cx.tell(&instance.who.place, Assignment::RenewalsFailed { error });
             }
         });
     }

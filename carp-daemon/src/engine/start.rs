@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use carp_common::proto::rate_limit::RateLimit;
-use tracing::{info, warn};
 
 use super::context::Context;
 use super::deadlines::Deadlines;
@@ -16,6 +15,8 @@ use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
 use super::segment::{Segment, strangers};
 use super::{Engine, Error, follow, interface, mistakes};
+use crate::api::Place;
+use crate::api::event::process::{Memory, Refusal};
 use crate::config::{Config, Ownership, VhostConfig};
 use crate::io::datapath::{Batch, Fenced};
 use crate::io::state_dir::FileName;
@@ -90,7 +91,7 @@ impl<E: Effects> Engine<E> {
                 action: "list links and addresses",
                 source,
             })?;
-        interface::take_present_names(&mut vhosts, cx.namespace.links());
+        interface::take_present_names(&mut vhosts, cx);
         mistakes::refuse_twins(&vhosts)?;
         for config in vhosts {
             self.enter(config);
@@ -106,7 +107,7 @@ impl<E: Effects> Engine<E> {
             if let Some(link) = segment.link(cx) {
                 mistakes::refuse_the_impossible(segment, &link, cx)?;
                 segment.lock(link.index, &link.name, true, cx)?;
-                mistakes::warn_of_the_unlikely(segment, &link, cx);
+                mistakes::warn_of_the_unlikely(segment, cx);
             }
         }
         strangers::settle_gone(cx);
@@ -145,7 +146,7 @@ impl<E: Effects> Engine<E> {
         let instance = Instance::new(id, config, first_counter, self.cx.now);
         self.cx
             .effects
-            .enlist(id, &instance.who.label, &instance.who.config);
+            .enlist(id, &instance.who.place, &instance.who.config);
         segment.enter(instance);
         (place, id)
     }
@@ -157,7 +158,7 @@ impl<E: Effects> Engine<E> {
     pub fn add(&mut self, mut config: VhostConfig) -> Result<InstanceId, Error> {
         self.cx.now = self.cx.effects.now();
         self.cx.listen();
-        interface::take_present_names(std::slice::from_mut(&mut config), self.cx.namespace.links());
+        interface::take_present_names(std::slice::from_mut(&mut config), &mut self.cx);
         let (interface, vhid) = (&config.interface, config.election.vhid);
         let is_twin = |instance: &Instance| {
             let served = &instance.who.config;
@@ -215,26 +216,28 @@ impl<E: Effects> Engine<E> {
             |instance, site| match site.cx.effects.recall(&instance.file()) {
                 Ok(None) => {}
                 Ok(Some(bytes)) if instance.recall(&bytes) => recalled += 1,
-                Ok(Some(_)) => refused.push(format!(
-                    "{} is damaged or of another version of carpd",
-                    site.cx.effects.path_of(&instance.file())
-                )),
-                Err(error) => refused.push(error.to_string()),
+                Ok(Some(_)) => {
+                    refused.push(Refusal::Damaged(site.cx.effects.path_of(&instance.file())))
+                }
+                Err(error) => refused.push(Refusal::Unreadable(error.to_string())),
             },
         );
-        let Some(path) = self.cx.effects.keeps_in() else {
+        let Some(directory) = self.cx.effects.keeps_in() else {
             return;
         };
-        if let [first, others @ ..] = &refused[..] {
-            warn!(
-                others = (!others.is_empty()).then_some(others.len()),
-                "ignored what was heard before: {first}"
-            );
+        let ignored = refused.len();
+        if let Some(first) = refused.into_iter().next() {
+            let others = ignored - 1;
+            self.cx
+                .tell(&Place::Process, Memory::Ignored { first, others });
         }
-        info!(
-            "recalled what {recalled} of {} virtual hosts heard before, from {path}",
-            self.registry.all().len()
-        );
+        let total = self.registry.all().len();
+        let recalled = Memory::Recalled {
+            recalled,
+            total,
+            directory,
+        };
+        self.cx.tell(&Place::Process, recalled);
     }
 
     /// The orderly stop: every virtual host bows out and releases its addresses. Returns whether one was MASTER. Scripts may

@@ -3,18 +3,21 @@
 //! A separate thread writes, one file or a few at a time, because a disk can stand still for seconds. It shares only the
 //! open directory with the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tracing::{info, warn};
 
 use super::Host;
+use crate::api::event::process::Memory;
+use crate::api::{Event, Place};
 use crate::config::StateDirectory;
 use crate::engine::effects::{Refused, Remember};
 use crate::io::datapath::Chain;
 use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
+use crate::log;
 
 /// How long an orderly stop waits for the disk; four thousand files take about a second. The addresses are released before.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,17 +38,12 @@ impl Keeper {
         let directory = match wanted.map(StateDir::open) {
             Some(Ok(directory)) => Some(Arc::new(directory)),
             Some(Err(error)) => {
-                warn!(
-                    "what is heard from peers will be forgotten at exit: {}",
-                    Chain(&error)
-                );
+                let error = Chain(&error).to_string();
+                tell(Memory::DirectoryFailed { error });
                 None
             }
             None => {
-                info!(
-                    "no state directory: what is heard from peers will be forgotten at exit (give --state-dir DIR, or \
-                     StateDirectory=carpd in the systemd unit)"
-                );
+                tell(Memory::NoDirectory);
                 None
             }
         };
@@ -95,9 +93,14 @@ impl Keeper {
             }
         };
         if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
-            warn!("stopped without keeping all that was heard from peers: the disk is too slow");
+            tell(Memory::Incomplete);
         }
     }
+}
+
+/// Logs what happened to the directory, for which there may be no engine yet, or any more.
+fn tell(what: Memory) {
+    log::event::log(&Event::new(Place::Process, what));
 }
 
 impl Remember for Host {
@@ -110,16 +113,14 @@ impl Remember for Host {
             .map_err(|error| Refused(Chain(&error).to_string()))
     }
 
-    fn keeps_in(&self) -> Option<String> {
+    fn keeps_in(&self) -> Option<PathBuf> {
         let directory = self.keeper.directory.as_ref()?;
-        Some(directory.path().display().to_string())
+        Some(directory.path().to_owned())
     }
 
-    fn path_of(&self, name: &FileName) -> String {
+    fn path_of(&self, name: &FileName) -> PathBuf {
         let directory = self.keeper.directory.as_ref();
-        directory.map_or_else(String::new, |directory| {
-            directory.path_of(name).display().to_string()
-        })
+        directory.map_or_else(PathBuf::new, |directory| directory.path_of(name))
     }
 
     fn can_keep(&mut self) -> bool {

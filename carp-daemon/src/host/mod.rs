@@ -6,7 +6,7 @@
 //! | `netlink` | `Netlink` |
 //! | `wire` | `Wire` |
 //! | `memory` | `Remember`, and what is written at the end |
-//! | here | `Clock`, `Scripts`, `Exclusion`, and what wakes the engine |
+//! | here | `Clock`, `Scripts`, `Exclusion`, `Tell`, and what wakes the engine |
 
 mod datapath;
 mod memory;
@@ -23,8 +23,9 @@ use tokio::sync::mpsc;
 
 use self::memory::Keeper;
 use self::wire::Place;
+use crate::api::{self, Event, Status};
 use crate::config::{Config, VhostConfig};
-use crate::engine::effects::{Clock, Exclusion, Observe, Scripts};
+use crate::engine::effects::{Clock, Exclusion, Observe, Scripts, Tell};
 use crate::engine::registry::InstanceId;
 use crate::engine::{Arrival, Error};
 use crate::io::clock;
@@ -33,6 +34,7 @@ use crate::io::netlink::{Client, Monitor};
 use crate::io::scripts::{Completions, Runner, Wish};
 use crate::io::signals::{Request, Signals};
 use crate::lock::{self, Locks, Wanted};
+use crate::log;
 
 /// Every descriptor of the daemon.
 pub struct Host {
@@ -194,6 +196,16 @@ impl Host {
 
 impl Observe for Host {}
 
+impl Tell for Host {
+    fn tell(&mut self, event: Event) {
+        log::event::log(&event);
+    }
+
+    fn show(&mut self, status: &Status) {
+        log::status::log(status);
+    }
+}
+
 impl Clock for Host {
     fn now(&mut self) -> Instant {
         clock::now()
@@ -205,14 +217,14 @@ impl Clock for Host {
 }
 
 impl Scripts for Host {
-    fn enlist(&mut self, instance: InstanceId, label: &str, config: &VhostConfig) {
+    fn enlist(&mut self, instance: InstanceId, place: &api::Place, config: &VhostConfig) {
         let scripts = &config.scripts;
         let address = config.addresses.first();
         if let Some(address) = address
             && (scripts.up.is_some() || scripts.down.is_some())
         {
             let runner = Runner::new(
-                label.to_owned(),
+                place.to_string(),
                 scripts.clone(),
                 config.election.vhid,
                 address.clone(),

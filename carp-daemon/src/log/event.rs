@@ -56,7 +56,7 @@ impl fmt::Display for Text<'_> {
             What::Election(it) => election::election(f, place, it),
             What::Transmit(it) => election::transmit(f, place, it),
             What::Conflict(it) => election::conflict(f, place, it),
-            What::Address(it) => address::address(f, place, it),
+            What::Assignment(it) => address::assignment(f, place, it),
             What::Restore(it) => address::restore(f, place, it),
             What::Placement(it) => address::placement(f, place, it),
             What::Predecessor(it) => address::predecessor(f, place, it),

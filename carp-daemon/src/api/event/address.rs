@@ -9,7 +9,7 @@ use super::{Cidr, events};
 
 events! {
     /// The virtual addresses in native mode.
-    Address
+    Assignment
     /// carpd added an address.
     Added {
         /// The virtual address.
@@ -20,6 +20,11 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Info "address-taken-over",
+    /// The kernel takes long to add an address, and the engine goes on meanwhile.
+    AddSlow {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "address-add-slow",
     /// An address could not be added.
     AddFailed {
         /// The virtual address.
@@ -66,6 +71,11 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Debug "address-removed",
+    /// The kernel takes long to remove an address, and the engine goes on meanwhile.
+    RemoveSlow {
+        /// The virtual address.
+        address: Cidr,
+    } => Warning "address-remove-slow",
     /// An address could not be removed.
     RemoveFailed {
         /// The virtual address.

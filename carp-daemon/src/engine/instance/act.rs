@@ -6,12 +6,13 @@ use std::io;
 use carp_common::proto::{Action, Input, LinkState, SendOutcome};
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
-use tracing::{debug, warn};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::tenure::Tenure;
 use super::{Instance, script};
+use crate::api::Event;
+use crate::api::event::election::{Election, Transmit};
 use crate::config::Ownership;
 use crate::io::port::Envelope;
 use crate::io::scripts::Which;
@@ -64,7 +65,10 @@ impl Instance {
                 }
                 self.report(transition, site);
             }
-            Action::Notify(notice) => super::story::say(&self.who.label, notice),
+            Action::Notify(notice) => {
+                let event = Event::of_notice(self.who.place.clone(), notice);
+                site.cx.effects.tell(event);
+            }
         }
         None
     }
@@ -126,14 +130,14 @@ impl Instance {
         match sent {
             Ok(()) => SendOutcome::Sent,
             Err(error) => {
-                debug!(
-                    "{}: failed to send an advertisement: {error}",
-                    self.who.label
-                );
-                match error.raw_os_error() {
+                let outcome = match error.raw_os_error() {
                     Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => SendOutcome::NoMemory,
                     _ => SendOutcome::Failed,
-                }
+                };
+                let error = error.to_string();
+                let failed = Transmit::AdvertisementFailed { error };
+                site.cx.tell(&self.who.place, failed);
+                outcome
             }
         }
     }
@@ -147,7 +151,9 @@ impl Instance {
             if address.is_ipv4() == (family == Family::Inet)
                 && let Err(error) = site.cx.effects.announce(ifindex, address)
             {
-                debug!("{}: failed to announce {address}: {error}", self.who.label);
+                let error = error.to_string();
+                let failed = Transmit::AnnouncementFailed { address, error };
+                site.cx.tell(&self.who.place, failed);
             }
         }
     }
@@ -199,11 +205,7 @@ impl Instance {
             && before == State::Master
             && !self.script.has_failed()
         {
-            warn!(
-                "{}: the address stays on this host, although another one takes over now: nothing removes it without \
-                 --shutdown (-z)",
-                self.who.label
-            );
+            site.cx.tell(&self.who.place, Election::AddressStays);
         }
         before == State::Master
     }

@@ -8,7 +8,6 @@
 use std::io;
 
 use carp_common::time::Instant;
-use tracing::{debug, error, info, warn};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
@@ -16,6 +15,7 @@ use super::super::namespace::Namespace;
 use super::Identity;
 use super::lease::Term;
 use super::place::Routes;
+use crate::api::event::address::Assignment;
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::netlink::{Address, Order};
 
@@ -83,11 +83,7 @@ impl Claim {
         address: &Address,
         site: &mut Site<'_, E>,
     ) -> bool {
-        let Address {
-            address: ip,
-            prefix,
-            ..
-        } = *address;
+        let cidr = address.cidr();
         let lease = site.cx.lease_of(&who.config);
         let added = site.cx.give(Order::Add(*address, lease));
         let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
@@ -95,11 +91,11 @@ impl Claim {
             // An order of ours may have been carried out late.
             site.cx.listen();
         }
-        let label = &who.label;
+        let place = &who.place;
         let holding = &mut self.holdings[index];
         match added {
             Ok(()) => {
-                debug!("{label}: added {ip}/{prefix}");
+                site.cx.tell(place, Assignment::Added { address: cidr });
                 *holding = Holding::Ours;
             }
             Err(error) if exists(&error) => {
@@ -107,31 +103,40 @@ impl Claim {
                 // A kernel without numbers does not say whose it is.
                 let is_late = *holding == Holding::Ordered && !site.cx.namespace.tells_numbers();
                 if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
-                    self.hand_over(who, index, address);
+                    self.hand_over(who, index, address, site);
                     return true;
                 }
                 if !holding.is_by_us() {
-                    info!("{label}: took over {ip}/{prefix}, left by an earlier run");
+                    let taken = Assignment::TakenOver { address: cidr };
+                    site.cx.tell(place, taken);
                 }
                 *holding = Holding::Ours;
                 // It may have been there before the host's own addresses.
                 site.interface.unplaced = true;
                 if let Err(error) = site.cx.give(Order::Renew(*address, lease)) {
-                    error!("{label}: failed to renew the lease of {ip}/{prefix}: {error}");
+                    let error = error.to_string();
+                    let failed = Assignment::RenewalFailed {
+                        address: cidr,
+                        error,
+                    };
+                    site.cx.tell(place, failed);
                     return false;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 let before = std::mem::replace(holding, Holding::Ordered);
                 if before != Holding::Ordered {
-                    warn!(
-                        "{label}: the kernel takes long to add {ip}/{prefix}: going on meanwhile"
-                    );
+                    site.cx.tell(place, Assignment::AddSlow { address: cidr });
                 }
                 return false;
             }
             Err(error) => {
-                error!("{label}: failed to add {ip}/{prefix}: {error}");
+                let error = error.to_string();
+                let failed = Assignment::AddFailed {
+                    address: cidr,
+                    error,
+                };
+                site.cx.tell(place, failed);
                 return false;
             }
         }
@@ -141,25 +146,33 @@ impl Claim {
     }
 
     /// One address is somebody else's; says so once.
-    pub fn hand_over(&mut self, who: &Identity, index: usize, address: &Address) {
+    pub fn hand_over<E: Effects>(
+        &mut self,
+        who: &Identity,
+        index: usize,
+        address: &Address,
+        site: &mut Site<'_, E>,
+    ) {
         let before = std::mem::replace(&mut self.holdings[index], Holding::Theirs);
         if before != Holding::Theirs {
-            warn!(
-                "{}: {}/{} is there already, added by someone else: it will be left there",
-                who.label, address.address, address.prefix
-            );
+            let address = address.cidr();
+            site.cx.tell(&who.place, Assignment::Foreign { address });
         }
     }
 
     /// An address of somebody else was there before we claimed any; says so once.
-    pub fn find_theirs(&mut self, who: &Identity, index: usize, known: &Address) {
+    pub fn find_theirs<E: Effects>(
+        &mut self,
+        who: &Identity,
+        index: usize,
+        known: &Address,
+        site: &mut Site<'_, E>,
+    ) {
         let before = std::mem::replace(&mut self.holdings[index], Holding::Theirs);
         if before != Holding::Theirs {
-            warn!(
-                "{}: {}/{} is there already, added by someone else: it will be left there, so this host answers for it as \
-                 BACKUP too",
-                who.label, known.address, known.prefix
-            );
+            let address = known.cidr();
+            let theirs = Assignment::ForeignAsBackup { address };
+            site.cx.tell(&who.place, theirs);
         }
     }
 
@@ -190,7 +203,7 @@ impl Claim {
             self.holdings[index] = Holding::None;
             if ours {
                 self.routes.remove(who, index, site);
-                site.cx.delete(&who.label, &address);
+                site.cx.delete(&who.place, &address);
             }
         }
     }

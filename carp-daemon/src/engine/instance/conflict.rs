@@ -16,11 +16,11 @@ use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::ether::MacAddress;
-use tracing::{debug, warn};
 
 use super::super::context::{REPORT_INTERVAL, Site};
 use super::super::effects::Effects;
 use super::Identity;
+use crate::api::event::election::{Claimant, Conflict as Event, Transmit, Unheard};
 use crate::io::arp_watch::Claim;
 
 /// For the MASTER before us to stop answering.
@@ -32,13 +32,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a station counts as a CARP MASTER after it showed that it is one. It does so with each of its answers.
 const CARP_MEMORY: Duration = Duration::from_secs(60);
-/// What may be the matter where somebody has our address and no advertisement was ever heard.
-const UNHEARD: &str = ", and no advertisement was ever heard here: if it runs CARP, a port on the way lets only the \
-     network card's own MAC address pass, as VMware, Proxmox, Hyper-V and OpenStack do: give every host --own-mac, or allow \
-     forged MAC addresses on its port";
-const UNHEARD_WITH_OWN_MAC: &str = ", and no advertisement was ever heard here: if it runs CARP, give it --own-mac too, \
-     and see whether the port or a firewall drops IP protocol 112";
-
 /// What a virtual host wants to know from ARP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Watch {
@@ -150,7 +143,11 @@ impl Conflict {
         };
         for address in who.inet_addresses() {
             if let Err(error) = site.cx.effects.probe(ifindex, address) {
-                debug!("{}: failed to ask for {address}: {error}", who.label);
+                let failed = Event::ProbeFailed {
+                    address: IpAddr::V4(address),
+                    error: error.to_string(),
+                };
+                site.cx.tell(&who.place, failed);
             }
         }
     }
@@ -208,34 +205,37 @@ impl Conflict {
         if disputed {
             return;
         }
-        let address = claim.arp.sender_ip;
+        let address = IpAddr::V4(claim.arp.sender_ip);
         if let Some(suppressed) = self.limit.admit(now, REPORT_INTERVAL) {
-            let whom = match is_carp_master {
-                true => "another CARP MASTER",
-                false => "another host",
+            let claimant = match is_carp_master {
+                true => Claimant::CarpMaster,
+                false => Claimant::Other,
             };
             // Those that are not valid, or come by unicast, have warnings of their own.
             let heard = machine.counters().received_inet_packets;
             let by_unicast = site.cx.effects.count(Counter::PassedUnicast);
-            let why = match who.config.own_mac {
-                _ if heard > 0 || by_unicast.is_ok_and(|heard| heard > 0) => "",
-                false => UNHEARD,
-                true => UNHEARD_WITH_OWN_MAC,
+            let unheard = match who.config.own_mac {
+                _ if heard > 0 || by_unicast.is_ok_and(|heard| heard > 0) => None,
+                false => Some(Unheard::PortSecurity),
+                true => Some(Unheard::PeerWithoutOwnMac),
             };
-            warn!(
-                suppressed,
-                "{}: {address} is also at {}: {whom} answers ARP for it{why}",
-                who.label,
-                claim.arp.sender_mac
-            );
+            let claimed = Event::Claimed {
+                address,
+                station: claim.arp.sender_mac,
+                claimant,
+                unheard,
+            };
+            site.cx.tell_after(suppressed, &who.place, claimed);
         }
         if !self.is_to_be_answered(is_carp_master, now) {
             return;
         }
         if let Some(ifindex) = site.interface.ifindex
-            && let Err(error) = site.cx.effects.announce(ifindex, IpAddr::V4(address))
+            && let Err(error) = site.cx.effects.announce(ifindex, address)
         {
-            debug!("{}: failed to announce {address}: {error}", who.label);
+            let error = error.to_string();
+            let failed = Transmit::AnnouncementFailed { address, error };
+            site.cx.tell(&who.place, failed);
         }
     }
 }

@@ -79,11 +79,7 @@ impl Instance {
                 LinkState::Down
             };
         let source = match (self.who.config.source, news.link) {
-            (Some(fixed), _) => {
-                let (interface, namespace) = (&*site.interface, &site.cx.namespace);
-                self.fixed_source
-                    .look(&self.who, fixed, interface, namespace)
-            }
+            (Some(fixed), _) => self.fixed_source.look(&self.who, fixed, site),
             (None, Some(_)) => news.source,
             (None, None) => self.source,
         };

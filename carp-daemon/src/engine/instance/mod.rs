@@ -12,7 +12,7 @@
 //! | [`script`] | what follows from how scripts ended |
 //! | [`source`] | a fixed source address |
 //! | [`stalls`] | how late we were |
-//! | [`story`] | its state changes in words: which are said, since when, and why |
+//! | [`story`] | its state changes: which are told, since when, and why |
 //! | [`link`] | what happens to its interface |
 //! | `act` | carries out what the core decided |
 //!
@@ -45,6 +45,7 @@ use super::context::Site;
 use super::effects::Effects;
 use super::interface::Interface;
 use super::registry::InstanceId;
+use crate::api::Place;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::arp_watch::Claim as ArpClaim;
 use crate::io::netlink::{Address, AddressFlags};
@@ -66,14 +67,14 @@ pub struct Identity {
     pub id: InstanceId,
     /// What was asked for. The password is not in it any more.
     pub config: VhostConfig,
-    /// `eth0 id 1`, for log lines.
-    pub label: String,
+    /// Where its events happen.
+    pub place: Place,
 }
 
 impl Identity {
     /// The interface is called so now.
     fn call(&mut self, interface: &str) {
-        self.label = format!("{interface} id {}", self.config.election.vhid);
+        self.place = place(interface, &self.config);
     }
 
     /// Its IPv4 addresses.
@@ -100,6 +101,13 @@ impl Identity {
             }
         };
         self.config.addresses.iter().map(assign).collect()
+    }
+}
+
+fn place(interface: &str, config: &VhostConfig) -> Place {
+    Place::VirtualHost {
+        interface: interface.to_owned(),
+        vhid: config.election.vhid,
     }
 }
 
@@ -163,9 +171,9 @@ impl Instance {
         // The machine keeps what it derived from it.
         config.election.key.zeroize();
         let addresses = config.addresses.len();
-        let label = format!("{} id {}", config.interface, config.election.vhid);
+        let place = place(&config.interface, &config);
         Self {
-            who: Identity { id, config, label },
+            who: Identity { id, config, place },
             machine,
             link: LinkState::Down,
             source: None,
@@ -266,7 +274,7 @@ impl Instance {
             .timeout(&self.who, &mut self.claim, is_master, site);
         self.grant(wishes, DemotionCause::LostAddresses, site);
         let is_master = self.machine.state() == State::Master;
-        let (wishes, run) = self.script.timeout(&self.who, is_master, site.cx.now);
+        let (wishes, run) = self.script.timeout(&self.who, is_master, site);
         self.grant(wishes, DemotionCause::Script, site);
         if run {
             script::run(&self.who, self.machine.state(), Which::Up, site);
@@ -293,13 +301,8 @@ impl Instance {
 
     /// A script ended.
     pub fn script_ended<E: Effects>(&mut self, completion: Completion, site: &mut Site<'_, E>) {
-        let wishes = self.script.ended(
-            &self.who,
-            self.machine.state(),
-            completion,
-            &site.cx.namespace,
-            site.cx.now,
-        );
+        let state = self.machine.state();
+        let wishes = self.script.ended(&self.who, state, completion, site);
         self.grant(wishes, DemotionCause::Script, site);
         site.cx.touched.push(self.who.id);
     }

@@ -4,15 +4,14 @@
 //! route to it. Without one, carpd adds the route, with the virtual address as its source, because there is no other; it
 //! has the last of all metrics, so that any other goes first, and goes with the address, also when a lease ends.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-
-use tracing::{debug, error, warn};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::super::interface::Interface;
 use super::Identity;
+use crate::api::event::Cidr;
+use crate::api::event::address::Placement;
 use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};
 use crate::io::netlink::{Address, Order, Route};
 
@@ -73,34 +72,29 @@ impl Routes {
         {
             self.set(who, index, route, wanted, site);
         }
-        let name = &site.interface.current_name;
+        let address = IpAddr::V4(ip);
         let complaint = match (neighbour, route) {
-            (Some(own), Some(route)) if own.prefix > prefix => Some(format!(
-                "no route to {}/{prefix} is added, because {}/{} of this host is in that subnet: the two prefix lengths \
-                 should be the same",
-                route.subnet, own.address, own.prefix
-            )),
+            (Some(own), Some(route)) if own.prefix > prefix => Some(Placement::PrefixesDiffer {
+                subnet: subnet(&route),
+                own: own.cidr(),
+            }),
             // They may be on their way; until then there is another warning.
             (None, _) if own.is_empty() && !is_held => None,
-            (None, Some(route)) => Some(format!(
-                "this host has no address of its own in {}/{prefix}{}: as MASTER it sends from {ip} what goes there; add an \
-                 address of that subnet to {name}, or correct --addr",
-                route.subnet,
-                listed(&own)
-            )),
-            (None, None) if own.is_empty() => Some(format!(
-                "this host has no address of its own on {name}: as MASTER it sends from {ip} what leaves there; add one"
-            )),
-            (None, None) => Some(format!(
-                "this host has no address of its own in the subnet of {ip}{}: hosts on {name} do not ask for {ip}, unless \
-                 they have a route to it; add an address of that subnet to {name}, or correct --addr",
-                listed(&own)
-            )),
+            (None, Some(route)) => Some(Placement::SubnetWithoutOwn {
+                address,
+                subnet: subnet(&route),
+                own: subnets(&own),
+            }),
+            (None, None) if own.is_empty() => Some(Placement::InterfaceWithoutOwn { address }),
+            (None, None) => Some(Placement::OutsideSubnets {
+                address,
+                own: subnets(&own),
+            }),
             (Some(_), _) => None,
         };
         let said = std::mem::replace(&mut self.said, complaint.is_some());
         if let Some(complaint) = complaint.filter(|_| !said) {
-            warn!("{}: {complaint}", who.label);
+            site.cx.tell(&who.place, complaint);
         }
     }
 
@@ -126,14 +120,18 @@ impl Routes {
         } else {
             Order::DeleteRoute(route)
         };
-        let label = &who.label;
-        let Route { subnet, prefix, .. } = route;
+        let subnet = subnet(&route);
         match site.cx.give(order) {
-            Ok(()) => debug!("{label}: route to {subnet}/{prefix} wanted: {wanted}"),
+            Ok(()) => {
+                let changed = Placement::RouteChanged { subnet, wanted };
+                site.cx.tell(&who.place, changed);
+            }
             // It was so already.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ESRCH)) => {}
             Err(error) => {
-                error!("{label}: failed to change the route to {subnet}/{prefix}: {error}");
+                let error = error.to_string();
+                let failed = Placement::RouteFailed { subnet, error };
+                site.cx.tell(&who.place, failed);
                 return;
             }
         }
@@ -173,8 +171,16 @@ fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
     matches!(own.address, IpAddr::V4(address) if wider.contains(address))
 }
 
-/// The subnets that the host's own addresses are in, as the rest of a sentence.
-fn listed(own: &[Address]) -> String {
+/// The subnet that a route leads to.
+const fn subnet(route: &Route) -> Cidr {
+    Cidr {
+        address: route.subnet,
+        prefix: route.prefix,
+    }
+}
+
+/// The subnets that the host's own addresses are in.
+fn subnets(own: &[Address]) -> Vec<Cidr> {
     let subnets = own.iter().filter_map(|own| match own.address {
         IpAddr::V4(address) => Some(Subnet {
             address,
@@ -182,11 +188,11 @@ fn listed(own: &[Address]) -> String {
         }),
         IpAddr::V6(_) => None,
     });
-    let subnets: BTreeSet<String> = subnets.map(|subnet| subnet.to_string()).collect();
-    match subnets.is_empty() {
-        true => String::new(),
-        false => format!(", only in {}", Vec::from_iter(subnets).join(" and ")),
-    }
+    let cidr = |subnet: Subnet| Cidr {
+        address: subnet.network().into(),
+        prefix: subnet.prefix,
+    };
+    subnets.map(cidr).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use carp_common::proto::VirtualHost;
 use carp_common::time::Instant;
 use carp_common::units::State;
-use tracing::info;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
@@ -14,6 +13,7 @@ use super::super::namespace::Namespace;
 use super::Identity;
 use super::claim::Claim;
 use super::tenure::Tenure;
+use crate::api::event::address::Predecessor as Event;
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
 use crate::io::datapath;
 use crate::io::netlink::Address;
@@ -56,25 +56,16 @@ impl Predecessor {
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
     ) -> Result<(), datapath::Error> {
-        let namespace = &site.cx.namespace;
-        let leftovers = leftovers(who, site.interface.ifindex, namespace);
-        let label = &who.label;
-        for Address {
-            address: ip,
-            prefix,
-            ..
-        } in &leftovers
-        {
-            info!(
-                "{label}: {ip}/{prefix} was left by an earlier run: kept until another MASTER is heard"
-            );
+        let leftovers = leftovers(who, site.interface.ifindex, &site.cx.namespace);
+        for address in leftovers.iter().map(Address::cidr) {
+            site.cx.tell(&who.place, Event::LeftoverKept { address });
         }
         self.has_leftovers = !leftovers.is_empty();
         for (index, address) in who.native_addresses(site.interface).iter().enumerate() {
-            if let Some(known) = namespace.known(address)
+            if let Some(known) = site.cx.namespace.known(address).copied()
                 && known.protocol != ADDRESS_PROTOCOL
             {
-                claim.find_theirs(who, index, known);
+                claim.find_theirs(who, index, &known, site);
             }
         }
         if self.has_leftovers {
@@ -143,12 +134,11 @@ impl Predecessor {
         };
         for address in leftovers(who, site.interface.ifindex, &site.cx.namespace) {
             if !held.iter().any(|held| held.is_same(&address)) {
-                let label = &who.label;
-                info!(
-                    "{label}: removing {}/{}, left by an earlier run",
-                    address.address, address.prefix
-                );
-                site.cx.delete(label, &address);
+                let removed = Event::LeftoverRemoved {
+                    address: address.cidr(),
+                };
+                site.cx.tell(&who.place, removed);
+                site.cx.delete(&who.place, &address);
             }
         }
         if !master {

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use tracing::{error, info, warn};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::claim::{Claim, Holding};
 use super::{Identity, Wishes};
+use crate::api::event::address::Restore as Event;
 use crate::config::Ownership;
 use crate::io::netlink::Address;
 
@@ -199,7 +199,7 @@ impl Restore {
                 None if matches!(claim.holding(index), Holding::None | Holding::Ordered) => {}
                 None => missing.push((index, address)),
                 Some(known) if site.cx.namespace.is_theirs(known) => {
-                    claim.hand_over(who, index, &address);
+                    claim.hand_over(who, index, &address, site);
                 }
                 Some(_) => {}
             }
@@ -207,16 +207,12 @@ impl Restore {
         let mut wishes = Wishes::default();
         let now = site.cx.now;
         for (index, address) in missing {
-            let Address {
-                address: ip,
-                prefix,
-                ..
-            } = address;
-            let label = &who.label;
+            let cidr = address.cidr();
             claim.lose(index);
             // By the clock, because we may have been stopped in the middle of this turn.
             if claim.has_run_out(site.cx.effects.now()) {
-                warn!("{label}: the lease of {ip}/{prefix} ran out while carpd was stopped");
+                let expired = Event::LeaseExpired { address: cidr };
+                site.cx.tell(&who.place, expired);
                 let held = claim.hold(who, index, &address, site);
                 if !held {
                     self.incomplete(now);
@@ -226,17 +222,18 @@ impl Restore {
             }
             match self.removed(index, now) {
                 Repair::Restore => {
-                    warn!("{label}: {ip}/{prefix} was removed by someone else: adding it again");
+                    let removed = Event::RemovedByOther { address: cidr };
+                    site.cx.tell(&who.place, removed);
                 }
                 Repair::GiveWay => {
-                    error!(
-                        "{label}: {ip}/{prefix} was removed by someone else {} times within {} s: advertising a worse \
-                         priority until it is left alone for {} s, and adding it again every {} s",
-                        LIMIT + 1,
-                        WINDOW.as_secs(),
-                        QUIET.as_secs(),
-                        WINDOW.as_secs(),
-                    );
+                    let removed = Event::RemovedTooOften {
+                        address: cidr,
+                        times: LIMIT + 1,
+                        within: WINDOW,
+                        quiet: QUIET,
+                        retry: WINDOW,
+                    };
+                    site.cx.tell(&who.place, removed);
                     wishes.demoted = Some(true);
                 }
                 Repair::Wait => {}
@@ -249,22 +246,19 @@ impl Restore {
         &mut self,
         who: &Identity,
         suspects: &Suspects,
-        site: &Site<'_, E>,
+        site: &mut Site<'_, E>,
     ) {
         let Some(ifindex) = site.interface.ifindex else {
             return;
         };
-        let here = site.cx.namespace.on(ifindex);
         for virtual_one in &who.config.addresses {
             let ip = virtual_one.address;
-            let missing = suspects.include_ip(ifindex, ip)
-                && !here.iter().any(|address| address.address == ip);
+            let mut here = site.cx.namespace.on(ifindex).iter();
+            let missing =
+                suspects.include_ip(ifindex, ip) && !here.any(|address| address.address == ip);
             if missing && let Some(suppressed) = self.limit.admit(site.cx.now, WINDOW) {
-                warn!(
-                    suppressed,
-                    "{}: {ip} was removed while MASTER; the scripts own it, so it is not added again",
-                    who.label
-                );
+                let removed = Event::ScriptedRemoved { address: ip };
+                site.cx.tell_after(suppressed, &who.place, removed);
             }
         }
     }
@@ -296,30 +290,23 @@ impl Restore {
                 }
             }
             if failed {
-                wishes.demoted = self.make_way(who, now);
+                wishes.demoted = self.make_way(who, site);
             }
         }
         if self.take_quiet(now) {
-            info!(
-                "{}: nobody removed its addresses for {} s: the configured priority again",
-                who.label,
-                QUIET.as_secs()
-            );
+            site.cx.tell(&who.place, Event::LeftAlone { quiet: QUIET });
             wishes.demoted = Some(false);
         }
         wishes
     }
 
     /// An address that we are MASTER of cannot be added. What follows for the priority.
-    fn make_way(&mut self, who: &Identity, now: Instant) -> Option<bool> {
-        if self.failed(now) != Repair::GiveWay {
+    fn make_way<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) -> Option<bool> {
+        if self.failed(site.cx.now) != Repair::GiveWay {
             return None;
         }
-        error!(
-            "{}: advertising a worse priority until its addresses can be added, trying again every {} s",
-            who.label,
-            FAILED_RETRY.as_secs()
-        );
+        let retry = FAILED_RETRY;
+        site.cx.tell(&who.place, Event::CannotAdd { retry });
         Some(true)
     }
 }

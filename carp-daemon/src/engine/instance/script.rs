@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use carp_common::time::Instant;
 use carp_common::units::State;
-use tracing::{error, info};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::super::namespace::Namespace;
 use super::{Identity, Wishes};
+use crate::api::event::process::Script;
 use crate::config::Ownership;
 use crate::io::scripts::{Completion, Outcome, Which, Wish};
 
@@ -61,13 +60,12 @@ impl ScriptWatch {
 
 impl ScriptWatch {
     /// A script ended while the virtual host is in `state`.
-    pub fn ended(
+    pub fn ended<E: Effects>(
         &mut self,
         who: &Identity,
         state: State,
         completion: Completion,
-        namespace: &Namespace,
-        now: Instant,
+        site: &mut Site<'_, E>,
     ) -> Wishes {
         let mut wishes = Wishes::default();
         if completion.which != Which::Up
@@ -78,30 +76,28 @@ impl ScriptWatch {
         }
         // ucarp does not look at the exit status, so an address that is there serves whatever the script says.
         let mut addresses = who.config.addresses.iter();
-        let are_here = addresses.all(|address| namespace.has(address.address));
+        let are_here = addresses.all(|address| site.cx.namespace.has(address.address));
         if completion.outcome == Outcome::Succeeded || are_here {
             if self.worked() {
-                info!(
-                    "{}: its up script has worked: the configured priority again",
-                    who.label
-                );
+                site.cx.tell(&who.place, Script::Worked);
                 wishes.demoted = Some(false);
             }
             wishes.claimed = true;
-        } else if self.failed(now) {
-            error!(
-                "{}: its up script failed and the address is not on this host: advertising a worse priority until the \
-                 script works, and running it again every {} s",
-                who.label,
-                RETRY.as_secs()
-            );
+        } else if self.failed(site.cx.now) {
+            site.cx.tell(&who.place, Script::Failed { retry: RETRY });
             wishes.demoted = Some(true);
         }
         wishes
     }
 
     /// Does what is due. Returns whether the up script is to run again.
-    pub fn timeout(&mut self, who: &Identity, is_master: bool, now: Instant) -> (Wishes, bool) {
+    pub fn timeout<E: Effects>(
+        &mut self,
+        who: &Identity,
+        is_master: bool,
+        site: &mut Site<'_, E>,
+    ) -> (Wishes, bool) {
+        let now = site.cx.now;
         let mut wishes = Wishes::default();
         let is_due = |at: &mut Instant| *at <= now;
         let retry = self.retry_at.take_if(is_due).is_some();
@@ -110,11 +106,8 @@ impl ScriptWatch {
             // The next attempt is still running.
             self.demoted_until = Some(now + QUIET);
         } else if quiet {
-            info!(
-                "{}: its up script last failed {} s ago: the configured priority again",
-                who.label,
-                QUIET.as_secs()
-            );
+            let expired = Script::FailureExpired { quiet: QUIET };
+            site.cx.tell(&who.place, expired);
             wishes.demoted = Some(false);
         }
         (wishes, retry && is_master)

@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tracing::{info, warn};
-
-use super::super::interface::Interface;
-use super::super::namespace::Namespace;
+use super::super::context::Site;
+use super::super::effects::Effects;
 use super::Identity;
+use crate::api::event::interface::Source;
 use crate::config::ADDRESS_PROTOCOL;
 
 /// Whether the fixed source of a virtual host is on this host.
@@ -27,30 +26,27 @@ impl FixedSource {
     /// The address, unless it was on this host and is no longer.
     ///
     /// One that never was here counts: with ucarp it may be any.
-    pub fn look(
+    pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
-        fixed: Ipv4Addr,
-        interface: &Interface,
-        namespace: &Namespace,
+        source: Ipv4Addr,
+        site: &mut Site<'_, E>,
     ) -> Option<Ipv4Addr> {
-        let address = IpAddr::from(fixed);
+        let address = IpAddr::from(source);
+        let namespace = &site.cx.namespace;
         let here = namespace
             .everywhere()
             .any(|known| known.address == address && known.protocol != ADDRESS_PROTOCOL);
         let was_here = self.was_here;
         self.was_here |= here;
-        if interface.is_virtual(address) || here || !was_here {
+        if site.interface.is_virtual(address) || here || !was_here {
             if std::mem::take(&mut self.said_gone) {
-                info!("{}: {fixed}, given with --srcip, is back", who.label);
+                site.cx.tell(&who.place, Source::FixedBack { source });
             }
-            return Some(fixed);
+            return Some(source);
         }
         if !std::mem::replace(&mut self.said_gone, true) {
-            warn!(
-                "{}: {fixed}, given with --srcip, is no longer on this host: in INIT until it is back",
-                who.label
-            );
+            site.cx.tell(&who.place, Source::FixedGone { source });
         }
         None
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use carp_common::proto::patience::is_late;
 use carp_common::time::Instant;
-use tracing::warn;
 
 use super::super::context::{Context, REPORT_INTERVAL};
+use super::super::effects::Effects;
 use super::Identity;
+use crate::api::event::process::Stall;
 
 /// Turns that came late for one virtual host.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ impl Stalls {
 
 impl Stalls {
     /// What a virtual host waits for since `due` is looked at only now.
-    pub fn late<E>(
+    pub fn late<E: Effects>(
         &mut self,
         who: &Identity,
         due: Instant,
@@ -51,14 +52,8 @@ impl Stalls {
         if self.note(lateness, interval, cx.now)
             && let Some(suppressed) = cx.stall_limit.admit(cx.now, REPORT_INTERVAL)
         {
-            warn!(
-                suppressed,
-                "{}: late by {} ms, the advertisement interval is {} ms: carpd was stopped, or this host is overloaded \
-                 (--realtime helps)",
-                who.label,
-                lateness.as_millis(),
-                interval.as_millis()
-            );
+            let late = Stall::Late { lateness, interval };
+            cx.tell_after(suppressed, &who.place, late);
         }
     }
 }

@@ -13,12 +13,12 @@ use carp_common::abi::layout::VhostKey;
 use carp_common::proto::VirtualHost;
 use carp_common::time::Instant;
 use carp_common::units::{AdvSkew, DeadRatio, Family, Priority};
-use tracing::error;
 
 use super::super::context::Site;
 use super::super::effects::{Effects, Program, Refused};
 use super::Identity;
 use super::predecessor::leftovers;
+use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
 use crate::io::datapath::{Endpoints, Fenced, Owner};
 
@@ -245,15 +245,18 @@ impl Tenure {
         &mut self,
         who: &Identity,
         outcome: Result<(), Refused>,
-        site: &Site<'_, E>,
+        site: &mut Site<'_, E>,
     ) {
         if let Err(error) = outcome
             && !std::mem::replace(&mut self.refused, true)
         {
             let rung = site.interface.ifindex;
             let rung = rung.and_then(|ifindex| site.cx.effects.rung(ifindex));
-            let rung = rung.map_or_else(|| "none".to_owned(), |rung| rung.to_string());
-            error!("{}: datapath {rung}: {error}", who.label);
+            let refused = Datapath::Refused {
+                rung: rung.map(|rung| rung.to_string()),
+                error: error.to_string(),
+            };
+            site.cx.tell(&who.place, refused);
         }
     }
 }

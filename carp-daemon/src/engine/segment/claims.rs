@@ -2,11 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use tracing::{debug, warn};
-
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
 use super::Segment;
+use crate::api::event::election::Conflict;
 
 impl Segment {
     /// Takes in what others said since the last look.
@@ -17,7 +16,8 @@ impl Segment {
         let seen = match cx.effects.claims(ifindex, cx.now) {
             Ok(seen) => seen,
             Err(error) => {
-                debug!("{}: failed to receive ARP: {error}", self.interface.name);
+                let error = error.to_string();
+                cx.tell(&self.interface.place(), Conflict::ReceiveFailed { error });
                 return;
             }
         };
@@ -57,7 +57,8 @@ impl Segment {
             .flat_map(|instance| instance.who.inet_addresses())
             .collect();
         if let Err(error) = cx.effects.watch(ifindex, &addresses) {
-            warn!("{}: failed to watch ARP: {error}", self.interface.name);
+            let error = error.to_string();
+            cx.tell(&self.interface.place(), Conflict::WatchFailed { error });
         }
     }
 }

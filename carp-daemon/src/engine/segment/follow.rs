@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use carp_common::wire::ether::MacAddress;
-use tracing::{error, info, warn};
 
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
@@ -12,6 +11,8 @@ use super::super::instance::link::News;
 use super::super::{Error, mistakes};
 use super::Segment;
 use super::hearing::Hearing;
+use crate::api::Place;
+use crate::api::event::interface::{Link as Event, Source, Upper};
 use crate::io::datapath::Chain;
 use crate::io::netlink::Link;
 
@@ -30,7 +31,7 @@ impl Segment {
         match self.link(cx) {
             Some(link) => self.arrive(&link, cx),
             None if cx.wait_interface => {
-                warn!("interface {name} does not exist: waiting for it");
+                cx.tell(&Place::Interface(name.clone()), Event::Awaited);
                 Ok(())
             }
             None => Err(Error::NoSuchInterface(name.clone())),
@@ -45,8 +46,8 @@ impl Segment {
         };
         match (self.interface.ifindex, link) {
             (Some(index), None) => {
-                let (name, gone) = (&self.interface.name, &self.interface.current_name);
-                warn!("interface {gone} is gone: waiting for {name}");
+                let awaited = self.interface.name.clone();
+                cx.tell(&self.interface.place(), Event::Gone { awaited });
                 self.tell(None, cx);
                 self.depart(index, cx);
                 // One of the same name may be there already.
@@ -72,11 +73,8 @@ impl Segment {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.interface.said_closed, true) {
-                    error!(
-                        "cannot serve {} yet, trying again: {}",
-                        link.name,
-                        Chain(&error)
-                    );
+                    let error = Chain(&error).to_string();
+                    cx.tell(&place(link), Event::Unservable { error });
                 }
                 cx.retry_soon();
             }
@@ -99,7 +97,7 @@ impl Segment {
             .look_for_leftovers(cx)
             .and_then(|()| Ok(cx.effects.attach(link)?));
         match attached {
-            Ok(choice) => choice.log(),
+            Ok(choice) => super::hearing::tell(choice, link, cx),
             Err(error) => {
                 cx.effects.close(link.index);
                 self.interface.ifindex = None;
@@ -110,7 +108,7 @@ impl Segment {
         self.interface.unplaced = true;
         self.interface.watched_changed = true;
         if !link.admin_up || !link.running {
-            warn!("{} is down: in INIT until it comes up", link.name);
+            cx.tell(&place(link), Event::Down);
         }
         self.call(&link.name);
         Ok(())
@@ -160,35 +158,26 @@ impl Segment {
             news.moved =
                 self.interface.ifindex.is_some() && cx.effects.set_mac(link.index, link.mac);
             if news.moved {
-                info!(
-                    "{} has another MAC address: {}",
-                    link.name,
-                    MacAddress(link.mac)
-                );
+                let mac = MacAddress(link.mac);
+                cx.tell(&place(link), Event::MacChanged { mac });
             }
             if self.interface.current_name != link.name {
-                warn!(
-                    "interface {} was renamed to {}: still served",
-                    self.interface.current_name, link.name
-                );
+                let name = link.name.clone();
+                cx.tell(&self.interface.place(), Event::Renamed { name });
                 self.call(&link.name);
             }
-            self.complain_about_source(news.source.is_some());
+            self.complain_about_source(news.source.is_some(), cx);
             self.complain_about_upper(link, cx);
         }
         self.each(cx, |instance, site| instance.tell(news, site));
     }
 
     /// Says once, until it changes, that nothing can be sent for lack of an address.
-    fn complain_about_source(&mut self, has_source: bool) {
+    fn complain_about_source<E: Effects>(&mut self, has_source: bool, cx: &mut Context<E>) {
         let needs_one = self.instances.values().any(super::Instance::needs_source);
         let missing = needs_one && !has_source;
         if missing && !self.interface.said_sourceless {
-            warn!(
-                "{} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
-                 --srcip",
-                self.interface.current_name
-            );
+            cx.tell(&self.interface.place(), Source::Missing);
         }
         self.interface.said_sourceless = missing;
     }
@@ -203,27 +192,26 @@ impl Segment {
     }
 
     /// Warns, once until it changes, that the interface is a port of another one, which takes all that arrives.
-    fn complain_about_upper<E: Effects>(&mut self, link: &Link, cx: &Context<E>) {
+    fn complain_about_upper<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) {
         if std::mem::replace(&mut self.interface.upper, link.upper) == link.upper {
             return;
         }
-        let name = &link.name;
-        let Some(upper) = link.upper else {
-            info!("{name} is no longer a port of another interface: served again");
+        let Some(index) = link.upper else {
+            cx.tell(&place(link), Event::Released);
             return;
         };
-        let (kind, upper) = match cx.namespace.links().get(&upper) {
-            Some(upper) => (upper.kind.as_str(), upper.name.clone()),
-            None => ("interface", format!("number {upper}")),
+        let upper = match cx.namespace.links().get(&index) {
+            Some(upper) => Upper::Known {
+                kind: upper.kind.clone(),
+                name: upper.name.clone(),
+            },
+            None => Upper::Unknown(index),
         };
-        let place = match kind {
-            // What it lists its ports under carries nothing.
-            "openvswitch" => "an internal port of the switch",
-            _ => &upper,
-        };
-        warn!(
-            "{name} is a port of {kind} {upper}, which takes all that arrives there: in INIT until it leaves; run \
-             carpd on {place} instead"
-        );
+        cx.tell(&place(link), Event::Enslaved { upper });
     }
+}
+
+/// The place of events about a link, by the name that it has now.
+pub fn place(link: &Link) -> Place {
+    Place::Interface(link.name.clone())
 }

@@ -11,13 +11,15 @@ use carp_common::proto::Input;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 use carp_common::units::State;
-use tracing::{error, warn};
 
 use super::super::context::{Context, REPORT_INTERVAL};
 use super::super::effects::Effects;
 use super::super::registry::InstanceId;
 use super::Segment;
-use crate::io::datapath::{Chain, Loss};
+use super::follow::place;
+use crate::api::event::interface::{Datapath as Event, Loss};
+use crate::io::datapath::{self, Chain, Choice};
+use crate::io::netlink::Link;
 
 /// What was lost again so soon after it was attached anew is left alone for a while.
 const MENDING_INTERVAL: Duration = Duration::from_millis(500);
@@ -69,11 +71,8 @@ impl Segment {
             return true;
         }
         if let Some(suppressed) = self.interface.hearing.limit.admit(cx.now, REPORT_INTERVAL) {
-            warn!(
-                suppressed,
-                "{}: another program removed or changed its entry in the kernel's map: writing it anew",
-                self.instances[&id].who.label
-            );
+            let place = &self.instances[&id].who.place;
+            cx.tell_after(suppressed, place, Event::EntryChanged);
         }
         let programmed = self.visit(id, cx, |instance, site| {
             let programmed = instance.program(site);
@@ -100,16 +99,18 @@ impl Segment {
         let Some(loss) = cx.effects.loss(ifindex) else {
             return false;
         };
-        let problem = match loss {
-            Loss::Detached => "another program took carpd's off the interface",
-            Loss::Replaced => "another program took the place of carpd's",
-        };
-        self.mend(problem, cx);
+        self.mend(
+            match loss {
+                datapath::Loss::Detached => Loss::Detached,
+                datapath::Loss::Replaced => Loss::Replaced,
+            },
+            cx,
+        );
         true
     }
 
     /// Nothing reaches us, for this reason.
-    pub fn mend<E: Effects>(&mut self, problem: &str, cx: &mut Context<E>) {
+    pub fn mend<E: Effects>(&mut self, loss: Loss, cx: &mut Context<E>) {
         let Some(ifindex) = self.interface.ifindex else {
             return;
         };
@@ -120,19 +121,20 @@ impl Segment {
             self.lose(cx);
             return;
         }
-        let (name, hearing) = (&self.interface.current_name, &mut self.interface.hearing);
+        let place = self.interface.place();
+        let hearing = &mut self.interface.hearing;
         let said = hearing.limit.admit(cx.now, REPORT_INTERVAL);
         let soon = |at| cx.now < at + MENDING_INTERVAL;
         if hearing.mended_at.is_some_and(soon) {
             if let Some(suppressed) = said {
-                error!(suppressed, "{name}: {problem} again: in INIT for a moment");
+                cx.tell_after(suppressed, &place, Event::LostAgain { loss });
             }
             cx.effects.detach(ifindex);
             self.lose(cx);
             return;
         }
         if let Some(suppressed) = said {
-            warn!(suppressed, "{name}: {problem}: attaching anew");
+            cx.tell_after(suppressed, &place, Event::Lost { loss });
         }
         hearing.mended_at = Some(cx.now);
         self.attach_again(said.is_some(), cx);
@@ -148,7 +150,7 @@ impl Segment {
         match cx.effects.attach_again(&link) {
             Ok(choice) => {
                 if say || self.interface.hearing.lost {
-                    choice.log();
+                    tell(choice, &link, cx);
                 }
                 self.interface.hearing.lost = false;
                 // Attaching took a while; listening begins now.
@@ -160,11 +162,8 @@ impl Segment {
             }
             Err(error) => {
                 if say || !self.interface.hearing.lost {
-                    error!(
-                        "{}: in INIT until it can be listened to, trying again: {}",
-                        link.name,
-                        Chain(&error)
-                    );
+                    let error = Chain(&error).to_string();
+                    cx.tell(&place(&link), Event::ReattachFailed { error });
                 }
                 self.lose(cx);
             }
@@ -201,4 +200,14 @@ impl Segment {
             });
         }
     }
+}
+
+/// Tells how an interface is listened to.
+pub fn tell<E: Effects>(choice: Choice, link: &Link, cx: &mut Context<E>) {
+    let Choice { summary, expected } = choice;
+    let attached = match expected {
+        true => Event::Attached { summary },
+        false => Event::FellBack { summary },
+    };
+    cx.tell(&place(link), attached);
 }

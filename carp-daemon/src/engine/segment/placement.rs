@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use tracing::{debug, error};
-
 use super::super::AT_ONCE;
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
 use super::super::instance::claim::Holding;
 use super::super::registry::InstanceId;
 use super::Segment;
+use crate::api::event::address::Placement;
 use crate::io::netlink::{Address, Order};
 
 /// An address that is to stand behind the host's own ones: whose, its number there, and as we add it.
@@ -90,22 +89,21 @@ impl Segment {
                 continue;
             };
             instance.claim.routes.doubt(*index);
-            let label = &instance.who.label;
+            let address = address.address;
+            let place = &instance.who.place;
             match outcome.last() {
                 Some(Err(error)) => {
                     if error.kind() == io::ErrorKind::TimedOut {
                         instance.claim.await_order(*index);
                     } else {
-                        error!("{label}: failed to add {} again: {error}", address.address);
+                        let error = error.to_string();
+                        cx.tell(place, Placement::AddAgainFailed { address, error });
                         instance.claim.lose(*index);
                     }
                     instance.restore.incomplete(cx.now);
                     cx.touched.push(*id);
                 }
-                Some(Ok(())) | None => debug!(
-                    "{label}: put {} behind the host's own addresses",
-                    address.address
-                ),
+                Some(Ok(())) | None => cx.tell(place, Placement::PutBehind { address }),
             }
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use carp_common::units::Vhid;
-use tracing::{info, warn};
 
 use super::super::context::Context;
 use super::super::effects::Effects;
 use super::super::registry::SegmentId;
 use super::Segment;
+use crate::api::event::address::Predecessor;
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::datapath::{Chain, Fenced};
 use crate::io::netlink::Address;
@@ -35,7 +35,6 @@ impl Segment {
         let Some(ifindex) = self.interface.ifindex else {
             return;
         };
-        let name = &self.interface.current_name;
         let mut strangers = cx.effects.fenced();
         strangers.retain(|fenced| fenced.owner.ifindex == ifindex && !self.is_configured(fenced));
         if strangers.is_empty() {
@@ -45,10 +44,8 @@ impl Segment {
         let lives = match cx.effects.living() {
             Ok(lives) => lives,
             Err(error) => {
-                warn!(
-                    "{name}: what other carpd left is not looked at: {}",
-                    Chain(&error)
-                );
+                let error = Chain(&error).to_string();
+                cx.tell(&self.interface.place(), Predecessor::Unknown { error });
                 return;
             }
         };
@@ -61,7 +58,7 @@ impl Segment {
     }
 
     fn settle_stranger<E: Effects>(&self, ifindex: u32, fenced: Fenced, cx: &mut Context<E>) {
-        let name = &self.interface.current_name;
+        let place = self.interface.place();
         let address = fenced.address;
         let vhid = fenced.owner.vhid;
         let here = cx.namespace.on(ifindex).iter();
@@ -70,22 +67,16 @@ impl Segment {
             .copied()
             .collect();
         for known in &left {
-            info!(
-                "{name}: removing {address}/{}, left by a carpd for vhid {vhid} that died",
-                known.prefix
-            );
-            cx.delete(name, known);
+            let address = known.cidr();
+            cx.tell(&place, Predecessor::OrphanRemoved { address, vhid });
+            cx.delete(&place, known);
         }
         let stays = cx
             .namespace
             .everywhere()
             .any(|known| known.address == address && !left.contains(known));
         if stays {
-            warn!(
-                "{name}: {address} was left by a carpd for vhid {vhid} that died: this host does not answer for it \
-                 until that one runs again, the address is removed, or `carpd --detach {name}` is run after all \
-                 carpd there have stopped"
-            );
+            cx.tell(&place, Predecessor::OrphanFenced { address, vhid });
         } else {
             // It can be told again with the next address that goes.
             let _ = cx.effects.unfence(fenced);

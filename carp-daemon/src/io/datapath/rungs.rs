@@ -22,20 +22,10 @@ use crate::io::netlink::{Client, Link};
 /// The rung that an interface got, and what there is to say about it.
 #[derive(Debug)]
 pub struct Choice {
-    line: String,
+    /// The interface, the rung and the refusals of those before it.
+    pub summary: String,
     /// Nothing to warn of.
-    expected: bool,
-}
-
-impl Choice {
-    /// Logs it.
-    pub fn log(&self) {
-        if self.expected {
-            info!("{}", self.line);
-        } else {
-            warn!("{}", self.line);
-        }
-    }
+    pub expected: bool,
 }
 
 /// How one interface is listened to.
@@ -136,7 +126,7 @@ impl Datapath {
         }
         let name = &link.name;
         Ok(Choice {
-            line: format!("receiving on {name} through datapath {rung}{remark}{refusals}"),
+            summary: format!("receiving on {name} through datapath {rung}{remark}{refusals}"),
             expected: expected && (refusals.is_empty() || rung != Rung::Socket),
         })
     }

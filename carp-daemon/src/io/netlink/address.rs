@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 pub use netlink_packet_route::address::{AddressFlags, AddressScope};
 
+use crate::api::event::Cidr;
+
 /// An address of an interface, as the kernel tells it or as it is to be added.
 ///
 /// Lifetimes are not part of it: the kernel tells of each renewal, and one that changes nothing else must compare equal.
@@ -56,6 +58,15 @@ impl Address {
     pub fn is_same(&self, other: &Self) -> bool {
         let identity = |it: &Self| (it.ifindex, it.address, it.prefix);
         identity(self) == identity(other)
+    }
+
+    /// The address with its prefix length, for events.
+    #[must_use]
+    pub const fn cidr(&self) -> Cidr {
+        let Self {
+            address, prefix, ..
+        } = *self;
+        Cidr { address, prefix }
     }
 
     /// Whether the kernel may choose it as the source of packets to anywhere: neither of a narrow scope, nor secondary (IPv4)

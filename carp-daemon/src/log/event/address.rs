@@ -4,44 +4,52 @@ use std::collections::BTreeSet;
 use std::fmt::{Formatter, Result};
 
 use super::Lead;
-use crate::api::event::address::{Address, Placement, Predecessor, Restore};
+use crate::api::event::address::{Assignment, Placement, Predecessor, Restore};
 use crate::api::event::{Cidr, Place};
 
-pub(super) fn address(f: &mut Formatter<'_>, place: &Place, it: &Address) -> Result {
+pub(super) fn assignment(f: &mut Formatter<'_>, place: &Place, it: &Assignment) -> Result {
     let lead = Lead(place);
     match it {
-        Address::Added { address } => write!(f, "{lead}added {address}"),
-        Address::TakenOver { address } => {
+        Assignment::Added { address } => write!(f, "{lead}added {address}"),
+        Assignment::TakenOver { address } => {
             write!(f, "{lead}took over {address}, left by an earlier run")
         }
-        Address::AddFailed { address, error } => {
+        Assignment::AddSlow { address } => write!(
+            f,
+            "{lead}the kernel takes long to add {address}: going on meanwhile"
+        ),
+        Assignment::AddFailed { address, error } => {
             write!(f, "{lead}failed to add {address}: {error}")
         }
-        Address::Foreign { address } => write!(
+        Assignment::Foreign { address } => write!(
             f,
             "{lead}{address} is there already, added by someone else: it will be left there"
         ),
-        Address::ForeignAsBackup { address } => write!(
+        Assignment::ForeignAsBackup { address } => write!(
             f,
             "{lead}{address} is there already, added by someone else: it will be left there, so this host answers for it as \
              BACKUP too"
         ),
-        Address::LeftToOther { address } => write!(
+        Assignment::LeftToOther { address } => write!(
             f,
             "{lead}{address} is somebody else's since a moment ago: left there"
         ),
-        Address::LeaveFailed { address, error } => write!(
+        Assignment::LeaveFailed { address, error } => write!(
             f,
             "{lead}failed to leave {address} to somebody else: {error}"
         ),
-        Address::RenewalFailed { address, error } => {
+        Assignment::RenewalFailed { address, error } => {
             write!(f, "{lead}failed to renew the lease of {address}: {error}")
         }
-        Address::RenewalsFailed { error } => {
+        Assignment::RenewalsFailed { error } => {
             write!(f, "{lead}failed to renew the lease of its address: {error}")
         }
-        Address::Removed { address } => write!(f, "{lead}removed {address}"),
-        Address::RemoveFailed { address, error } => {
+        Assignment::Removed { address } => write!(f, "{lead}removed {address}"),
+        Assignment::RemoveSlow { address } => write!(
+            f,
+            "{lead}the kernel takes long to remove {address}: going on meanwhile"
+        ),
+        Assignment::RemoveFailed { address, error } => {
             write!(f, "{lead}failed to remove {address}: {error}")
         }
     }

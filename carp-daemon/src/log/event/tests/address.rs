@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::api::event::address::{Address, Placement, Predecessor, Restore};
+use crate::api::event::address::{Assignment, Placement, Predecessor, Restore};
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = claim();
@@ -17,62 +17,70 @@ fn claim() -> Vec<Row> {
     let address = cidr("10.9.0.100/32");
     vec![
         of_vhost(
-            Address::Added { address },
+            Assignment::Added { address },
             "[DEBUG] eth0 id 7: added 10.9.0.100/32",
         ),
         of_vhost(
-            Address::TakenOver { address },
+            Assignment::TakenOver { address },
             "[INFO] eth0 id 7: took over 10.9.0.100/32, left by an earlier run",
         ),
         of_vhost(
-            Address::AddFailed {
+            Assignment::AddSlow { address },
+            "[WARNING] eth0 id 7: the kernel takes long to add 10.9.0.100/32: going on meanwhile",
+        ),
+        of_vhost(
+            Assignment::RemoveSlow { address },
+            "[WARNING] eth0 id 7: the kernel takes long to remove 10.9.0.100/32: going on meanwhile",
+        ),
+        of_vhost(
+            Assignment::AddFailed {
                 address,
                 error: error(),
             },
             "[ERROR] eth0 id 7: failed to add 10.9.0.100/32: No such device",
         ),
         of_vhost(
-            Address::Foreign { address },
+            Assignment::Foreign { address },
             "[WARNING] eth0 id 7: 10.9.0.100/32 is there already, added by someone else: it will be left there",
         ),
         of_vhost(
-            Address::ForeignAsBackup { address },
+            Assignment::ForeignAsBackup { address },
             "[WARNING] eth0 id 7: 10.9.0.100/32 is there already, added by someone else: it will be left there, so this host \
              answers for it as BACKUP too",
         ),
         of_process(
-            Address::LeftToOther { address },
+            Assignment::LeftToOther { address },
             "[INFO] 10.9.0.100/32 is somebody else's since a moment ago: left there",
         ),
         of_process(
-            Address::LeaveFailed {
+            Assignment::LeaveFailed {
                 address,
                 error: error(),
             },
             "[ERROR] failed to leave 10.9.0.100/32 to somebody else: No such device",
         ),
         of_vhost(
-            Address::RenewalFailed {
+            Assignment::RenewalFailed {
                 address,
                 error: error(),
             },
             "[ERROR] eth0 id 7: failed to renew the lease of 10.9.0.100/32: No such device",
         ),
         of_vhost(
-            Address::RenewalsFailed { error: error() },
+            Assignment::RenewalsFailed { error: error() },
             "[ERROR] eth0 id 7: failed to renew the lease of its address: No such device",
         ),
         of_vhost(
-            Address::Removed { address },
+            Assignment::Removed { address },
             "[DEBUG] eth0 id 7: removed 10.9.0.100/32",
         ),
         // What nobody serves any more has no virtual host.
         of_interface(
-            Address::Removed { address },
+            Assignment::Removed { address },
             "[DEBUG] eth0: removed 10.9.0.100/32",
         ),
         of_vhost(
-            Address::RemoveFailed {
+            Assignment::RemoveFailed {
                 address,
                 error: error(),
             },
