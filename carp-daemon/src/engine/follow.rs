@@ -7,6 +7,7 @@ use carp_common::time::Instant;
 
 use super::context::{Context, REPORT_INTERVAL};
 use super::effects::Effects;
+use super::instance::Instance;
 use super::instance::restore::Suspects;
 use super::namespace::Changes;
 use super::segment::Segment;
@@ -60,14 +61,17 @@ impl Follower {
 impl<E: Effects> Engine<E> {
     /// Follows what netlink told since the last turn.
     pub(super) fn follow_links(&mut self) {
-        let cx = &mut self.cx;
-        let changes = self.follower.changes(cx);
+        let Self {
+            follower,
+            served,
+            cx,
+            ..
+        } = self;
+        let changes = follower.changes(cx);
         if !changes.overrun && changes.interfaces.is_empty() {
             return;
         }
-        for segment in self.segments.values_mut() {
-            segment.follow_changes(&changes, cx);
-        }
+        served.each_segment(cx, |segment, cx| segment.follow_changes(&changes, cx));
         cx.effects.cover(cx.namespace.links());
         let suspects = match changes.overrun {
             false if changes.lost.is_empty() => None,
@@ -75,32 +79,27 @@ impl<E: Effects> Engine<E> {
             true => Some(Suspects::Any),
         };
         if let Some(suspects) = suspects {
-            for segment in self.segments.values_mut() {
-                segment.keep_addresses(&suspects, cx);
-            }
-            for segment in self.segments.values_mut() {
-                segment.each(cx, |instance, site| instance.lift_fence(site));
-            }
+            served.each_segment(cx, |segment, cx| segment.keep_addresses(&suspects, cx));
+            served.each(cx, Instance::lift_fence);
         }
-        self.reschedule();
     }
 
     /// Looks at the interfaces, when something seems to be gone, and at the sockets that failed in this turn.
     pub(super) fn look_after_datapath(&mut self) {
-        let cx = &mut self.cx;
+        let Self { served, cx, .. } = self;
         for (ifindex, error) in cx.effects.take_failures() {
-            let mut segments = self.segments.values_mut();
-            if let Some(segment) = segments.find(|it| it.interface.ifindex == Some(ifindex)) {
-                segment.mend(Loss::Receive(error.to_string()), cx);
-            }
+            served.each_segment(cx, |segment, cx| {
+                if segment.interface.ifindex == Some(ifindex) {
+                    segment.mend(Loss::Receive(error.to_string()), cx);
+                }
+            });
         }
         if cx.effects.tend(cx.namespace.links(), cx.now) {
-            for segment in self.segments.values_mut() {
+            served.each_segment(cx, |segment, cx| {
                 segment.look(cx);
-            }
+            });
             cx.effects.look_at_cover(cx.namespace.links(), cx.now);
         }
-        self.reschedule();
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`effects`] | what the engine learns from its host, and does to it |
 //! | [`context`] | what every room sees and acts through |
 //! | [`registry`] | ids of virtual hosts and interfaces |
+//! | [`served`] | who is served, where, and when each is due |
 //! | [`deadlines`] | who is due next |
 //! | [`namespace`] | every link and address, as netlink tells it |
 //! | [`interface`] | a network interface by name |
@@ -40,30 +41,28 @@ pub mod overheard;
 pub mod registry;
 pub mod renewals;
 pub mod segment;
+pub mod served;
 mod start;
 pub mod status;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carp_common::proto::Input;
 use carp_common::time::Instant;
-use carp_common::units::Profile;
 
 use crate::api::Place;
 use crate::api::event::process::Stall;
 use crate::io::datapath::{Batch, Drained};
 use crate::io::scripts::Completion;
 use context::Context;
-use deadlines::Deadlines;
 use effects::Effects;
 pub use error::Error;
 use instance::Instance;
 use memory::Turns;
 use overheard::Overheard;
-use registry::{InstanceId, Registry, SegmentId};
-use renewals::Renewals;
+use registry::InstanceId;
 use segment::Segment;
+use served::Served;
 pub use start::FailedStart;
 
 /// Lateness that means we were stopped, by a signal, a debugger, a suspended machine or the want of a processor.
@@ -97,13 +96,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct Engine<E> {
     cx: Context<E>,
-    registry: Registry,
-    segments: BTreeMap<SegmentId, Segment>,
-    /// Of the elections.
-    elections: Deadlines,
-    /// Of everything else that a virtual host has to do.
-    chores: Deadlines,
-    renewals: Renewals,
+    served: Served,
     turns: Turns,
     overheard: Overheard,
     follower: follow::Follower,
@@ -117,11 +110,9 @@ pub struct Engine<E> {
 impl<E: Effects> Engine<E> {
     /// When the next turn is wanted, unless something arrives before.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.elections
-            .earliest()
+        self.served
+            .due()
             .into_iter()
-            .chain(self.renewals.due())
-            .chain(self.chores.earliest())
             .chain(self.cx.retry_at)
             .chain(self.follower.due())
             .chain(self.cx.effects.claims_paused_until())
@@ -141,9 +132,7 @@ impl<E: Effects> Engine<E> {
 
     /// Every virtual host, in the order in which they came.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        self.registry
-            .all()
-            .filter_map(|(id, place)| self.segments.get(&place)?.instances.get(&id))
+        self.served.instances()
     }
 
     /// One turn: what there is to do now, in the order that keeps the election right, and then what woke us.
@@ -152,26 +141,19 @@ impl<E: Effects> Engine<E> {
         self.cx.now = now;
         self.cx.busy = false;
         let looked_at = std::mem::replace(&mut self.looked_at, now);
-        let due = self.elections.earliest();
+        let due = self.served.election_due();
         let oldest = self.hear();
         self.look_for_losses(due.into_iter().chain(oldest).min());
         self.follow_links();
         self.look_after_datapath();
         self.retry();
-        self.judge_timers(looked_at);
-        self.hear_claims();
-        self.do_chores();
-        for segment in self.segments.values_mut() {
-            segment.choose_frames(&mut self.cx);
-        }
-        let rest = [
-            self.elections.earliest(),
-            self.renewals.due(),
-            self.chores.earliest(),
-        ];
-        self.cx.busy |= rest.into_iter().flatten().any(|due| due <= now);
-        let (place, with_bsd) = (self.only_place(), self.has_bsd());
-        self.overheard.look(&place, with_bsd, &mut self.cx);
+        let Self { served, cx, .. } = self;
+        served.judge_timers(looked_at, cx);
+        served.each_segment(cx, Segment::hear_claims);
+        served.do_chores(cx);
+        served.each_segment(cx, Segment::choose_frames);
+        cx.busy |= served.due().is_some_and(|due| due <= now);
+        self.overheard.look(served, cx);
         self.keep_memory();
         for arrival in arrivals {
             self.take(arrival);
@@ -181,7 +163,9 @@ impl<E: Effects> Engine<E> {
     fn take(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Script(id, completion) => {
-                self.visit(id, |instance, site| instance.script_ended(completion, site));
+                self.served.visit(id, &mut self.cx, |instance, site| {
+                    instance.script_ended(completion, site);
+                });
             }
             Arrival::Report => {
                 let status = self.status();
@@ -200,8 +184,10 @@ impl<E: Effects> Engine<E> {
             for event in batch.take() {
                 let arrival = Instant::from_nanos(event.arrival_ns);
                 oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
-                if let Some(id) = self.registry.owner(&event.key) {
-                    self.visit(id, |instance, site| instance.receive(&event, site));
+                if let Some(id) = self.served.owner(&event.key) {
+                    self.served.visit(id, &mut self.cx, |instance, site| {
+                        instance.receive(&event, site);
+                    });
                 }
             }
             self.batch = batch;
@@ -232,114 +218,18 @@ impl<E: Effects> Engine<E> {
         if stopped && lost > 0 {
             let lost = Stall::AdvertisementsLost { lost };
             self.cx.tell(&Place::Process, lost);
-            self.each(|instance, site| instance.feed(Input::AdvertisementsLost, site));
-        }
-    }
-
-    /// Judges the timers that are due: [`AT_ONCE`] of them, the others in a turn of their own. We last looked at what
-    /// arrived at `looked_at`.
-    fn judge_timers(&mut self, looked_at: Instant) {
-        for _ in 0..AT_ONCE {
-            let Some((id, due)) = self.elections.pop_due(self.cx.now) else {
-                return;
-            };
-            let place = self.registry.place(id);
-            if let Some(segment) = place.and_then(|place| self.segments.get_mut(&place)) {
-                segment.judge(id, due, looked_at, &mut self.cx);
-            }
-            self.reschedule();
-        }
-    }
-
-    fn hear_claims(&mut self) {
-        for segment in self.segments.values_mut() {
-            segment.hear_claims(&mut self.cx);
-        }
-        self.reschedule();
-    }
-
-    /// Does what is due, after the election has been decided: of [`AT_ONCE`] virtual hosts, the others in a turn of
-    /// their own.
-    fn do_chores(&mut self) {
-        let Self {
-            renewals,
-            registry,
-            segments,
-            cx,
-            ..
-        } = self;
-        renewals.renew(registry, segments, cx);
-        for segment in segments.values_mut() {
-            segment.place_addresses(cx);
-        }
-        self.reschedule();
-        for _ in 0..AT_ONCE {
-            let Some((id, _)) = self.chores.pop_due(self.cx.now) else {
-                return;
-            };
-            self.visit(id, Instance::do_chores);
+            self.served.each(&mut self.cx, |instance, site| {
+                instance.feed(Input::AdvertisementsLost, site);
+            });
         }
     }
 
     /// Tries again what failed.
     fn retry(&mut self) {
-        if self.cx.retry_at.is_none_or(|at| at > self.cx.now) {
-            return;
+        if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
+            self.cx.retry_at = None;
+            self.served.each_segment(&mut self.cx, Segment::retry);
         }
-        self.cx.retry_at = None;
-        for segment in self.segments.values_mut() {
-            segment.retry(&mut self.cx);
-        }
-        self.reschedule();
-    }
-
-    /// Something for one virtual host.
-    fn visit<T>(
-        &mut self,
-        id: InstanceId,
-        visit: impl FnOnce(&mut Instance, &mut context::Site<'_, E>) -> T,
-    ) -> Option<T> {
-        let segment = self.segments.get_mut(&self.registry.place(id)?)?;
-        let done = segment.visit(id, &mut self.cx, visit);
-        self.reschedule();
-        done
-    }
-
-    /// The same for each virtual host.
-    fn each(&mut self, mut visit: impl FnMut(&mut Instance, &mut context::Site<'_, E>)) {
-        for segment in self.segments.values_mut() {
-            segment.each(&mut self.cx, &mut visit);
-        }
-        self.reschedule();
-    }
-
-    /// Notes when those are due next who were busy, and by what key the datapath knows them.
-    fn reschedule(&mut self) {
-        while let Some(id) = self.cx.touched.pop() {
-            let place = self.registry.place(id);
-            let segment = place.and_then(|place| self.segments.get(&place));
-            let Some(instance) = segment.and_then(|segment| segment.instances.get(&id)) else {
-                continue;
-            };
-            self.elections.set(id, instance.deadline());
-            self.chores.set(id, instance.chore_at());
-            self.renewals.set(id, instance.claim.term.renew_at());
-            self.registry.rekey(id, instance.tenure.key());
-        }
-    }
-
-    /// The interface, for what the counters of all of them tell: known only where there is one.
-    fn only_place(&self) -> Place {
-        let mut segments = self.segments.values();
-        match (segments.next(), segments.next()) {
-            (Some(only), None) => only.interface.place(),
-            _ => Place::Process,
-        }
-    }
-
-    fn has_bsd(&self) -> bool {
-        self.instances()
-            .any(|instance| instance.who.config.election.profile != Profile::Ucarp)
     }
 
     /// Starts to write the memory of the next virtual host, when it is time for one and there is something new.
@@ -348,8 +238,8 @@ impl<E: Effects> Engine<E> {
         if !self.cx.effects.can_keep() {
             return;
         }
-        if let Some(id) = self.turns.take(&self.registry, self.cx.now) {
-            self.visit(id, |instance, site| {
+        if let Some(id) = self.turns.take(self.served.registry(), self.cx.now) {
+            self.served.visit(id, &mut self.cx, |instance, site| {
                 if let Some(memory) = instance.take_memory() {
                     site.cx.effects.keep(vec![(instance.file(), memory)]);
                 }

@@ -8,7 +8,7 @@ use carp_common::time::Instant;
 
 use super::context::Context;
 use super::effects::Effects;
-use crate::api::Place;
+use super::served::Served;
 use crate::api::event::interface::Datapath;
 
 /// Time between two looks at the counters. They wake nobody: it is looked at when there is something else to do.
@@ -64,15 +64,14 @@ impl Overheard {
         }
     }
 
-    /// Looks, when it is time. `place`: the interface, for what the counters of all of them tell; known only where there is
-    /// one. `with_bsd`: a virtual host has the virtual MAC address of the BSDs.
-    pub fn look<E: Effects>(&mut self, place: &Place, with_bsd: bool, cx: &mut Context<E>) {
-        self.look_for_vrrp(place, with_bsd, cx);
-        self.look_for_unicast(place, cx);
+    /// Looks, when it is time.
+    pub fn look<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
+        self.look_for_vrrp(served, cx);
+        self.look_for_unicast(served, cx);
     }
 
     /// Warns once when VRRP on a link of ours has a VRID that is a vhid of ours there.
-    fn look_for_vrrp<E: Effects>(&mut self, place: &Place, with_bsd: bool, cx: &mut Context<E>) {
+    fn look_for_vrrp<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
         if self.vrrp.look_at.is_none_or(|at| cx.now < at) {
             return;
         }
@@ -81,13 +80,13 @@ impl Overheard {
         let heard = cx.effects.count(Counter::PassedVrrpSameVhid);
         if heard.is_ok_and(|count| count > 0) {
             self.vrrp.look_at = None;
-            let shares_mac = with_bsd;
-            cx.tell(place, Datapath::VrrpSameVhid { shares_mac });
+            let shares_mac = served.has_bsd();
+            cx.tell(&served.only_place(), Datapath::VrrpSameVhid { shares_mac });
         }
     }
 
     /// Warns when somebody sends advertisements with a vhid of ours to a single host, and again while that goes on.
-    fn look_for_unicast<E: Effects>(&mut self, place: &Place, cx: &mut Context<E>) {
+    fn look_for_unicast<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
         if !self.unicast.is_time_to_look(cx.now) {
             return;
         }
@@ -96,7 +95,7 @@ impl Overheard {
             return;
         };
         if self.unicast.is_to_be_said(heard, cx.now) {
-            cx.tell(place, Datapath::UnicastPeer);
+            cx.tell(&served.only_place(), Datapath::UnicastPeer);
         }
     }
 }

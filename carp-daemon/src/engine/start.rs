@@ -1,19 +1,16 @@
 //! The start, virtual hosts that come and go while others are served, and the end.
 
-use std::collections::BTreeMap;
-
 use carp_common::proto::rate_limit::RateLimit;
 
 use super::context::Context;
-use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::instance::Instance;
 use super::memory::Turns;
 use super::namespace::Namespace;
 use super::overheard::Overheard;
-use super::registry::{InstanceId, Registry, SegmentId};
-use super::renewals::Renewals;
+use super::registry::InstanceId;
 use super::segment::{Segment, strangers};
+use super::served::Served;
 use super::{Engine, Error, follow, interface, mistakes};
 use crate::api::Place;
 use crate::api::event::process::{Memory, Refusal};
@@ -68,11 +65,7 @@ impl<E: Effects> Engine<E> {
                 stall_limit: RateLimit::default(),
                 netlink_limit: RateLimit::default(),
             },
-            registry: Registry::default(),
-            segments: BTreeMap::new(),
-            elections: Deadlines::default(),
-            chores: Deadlines::default(),
-            renewals: Renewals::default(),
+            served: Served::default(),
             turns: Turns::new(config.vhosts.len(), now),
             overheard: Overheard::new(now),
             follower: follow::Follower::default(),
@@ -94,61 +87,32 @@ impl<E: Effects> Engine<E> {
         interface::take_present_names(&mut vhosts, cx);
         mistakes::refuse_twins(&vhosts)?;
         for config in vhosts {
-            self.enter(config);
+            self.served.enter(config, cx);
         }
         self.recall_memories();
-        let cx = &mut self.cx;
-        let mut all = self.segments.values().flat_map(|it| it.instances.values());
-        if all.any(|instance| instance.who.config.ownership == Ownership::Native) {
+        let Self { served, cx, .. } = self;
+        let is_native = |instance: &Instance| instance.who.config.ownership == Ownership::Native;
+        if served.instances().any(is_native) {
             mistakes::refuse_without_the_right_to_assign(cx)?;
         }
         // All of them before anything is touched.
-        for segment in self.segments.values_mut() {
+        served.try_each_segment(cx, |segment, cx| {
             if let Some(link) = segment.link(cx) {
                 mistakes::refuse_the_impossible(segment, &link, cx)?;
                 segment.lock(link.index, &link.name, true, cx)?;
                 mistakes::warn_of_the_unlikely(segment, cx);
             }
-        }
+            Ok::<_, Error>(())
+        })?;
         strangers::settle_gone(cx);
-        for segment in self.segments.values_mut() {
-            segment.find_at_start(cx)?;
-        }
+        served.try_each_segment(cx, Segment::find_at_start)?;
         cx.effects.prepare_programs()?;
         cx.effects.start_cover(cx.namespace.links());
         // Loading and attaching took a while; listening begins now.
         cx.now = cx.effects.now();
-        for segment in self.segments.values_mut() {
-            segment.place_addresses(cx);
-        }
-        for segment in self.segments.values_mut() {
-            segment.follow(cx);
-        }
-        self.reschedule();
+        served.each_segment(cx, Segment::place_addresses);
+        served.each_segment(cx, Segment::follow);
         Ok(())
-    }
-
-    /// Gives a virtual host its place; its interface was not looked for yet.
-    fn enter(&mut self, config: VhostConfig) -> (SegmentId, InstanceId) {
-        let name = &config.interface;
-        let known = self.segments.iter();
-        let known = known
-            .filter(|(_, segment)| segment.interface.name == *name)
-            .map(|(place, _)| *place)
-            .next();
-        let place = known.unwrap_or_else(|| self.registry.segment());
-        let segment = self
-            .segments
-            .entry(place)
-            .or_insert_with(|| Segment::new(name.clone()));
-        let id = self.registry.enter(place);
-        let first_counter = self.cx.effects.wall_clock_nanos();
-        let instance = Instance::new(id, config, first_counter, self.cx.now);
-        self.cx
-            .effects
-            .enlist(id, &instance.who.place, &instance.who.config);
-        segment.enter(instance);
-        (place, id)
     }
 
     /// Serves one more virtual host from now on.
@@ -169,59 +133,38 @@ impl<E: Effects> Engine<E> {
                 "vhid {vhid} on {interface} is served already"
             )));
         }
-        let (place, id) = self.enter(config);
-        let cx = &mut self.cx;
-        let added = self
-            .segments
-            .get_mut(&place)
-            .map_or(Ok(()), |segment| segment.admit(id, cx));
-        self.reschedule();
-        match added {
-            Ok(()) => Ok(id),
-            Err(error) => {
-                self.drop_instance(id);
+        let Self { served, cx, .. } = self;
+        let id = served.enter(config, cx);
+        match served.visit_segment(id, cx, |segment, cx| segment.admit(id, cx)) {
+            Some(Err(error)) => {
+                served.leave(id, cx);
                 Err(error)
             }
+            Some(Ok(())) | None => Ok(id),
         }
     }
 
     /// Serves a virtual host no longer: it bows out, and nothing of it is left.
     pub fn remove(&mut self, id: InstanceId) {
         self.cx.now = self.cx.effects.now();
-        self.visit(id, Instance::shut_down);
-        self.drop_instance(id);
-    }
-
-    fn drop_instance(&mut self, id: InstanceId) {
-        self.cx.effects.dismiss(id);
-        if let Some(place) = self.registry.place(id)
-            && let Some(segment) = self.segments.get_mut(&place)
-        {
-            segment.dismiss(id, &mut self.cx);
-            if segment.instances.is_empty() {
-                self.segments.remove(&place);
-            }
-        }
-        for queue in [&mut self.elections, &mut self.chores] {
-            queue.set(id, None);
-        }
-        self.renewals.set(id, None);
-        self.registry.leave(id);
+        let Self { served, cx, .. } = self;
+        served.visit(id, cx, Instance::shut_down);
+        served.leave(id, cx);
     }
 
     /// Gives each virtual host back what it heard before, and logs how many had something.
     fn recall_memories(&mut self) {
         let (mut recalled, mut refused) = (0, Vec::new());
-        self.each(
-            |instance, site| match site.cx.effects.recall(&instance.file()) {
+        self.served.each(&mut self.cx, |instance, site| {
+            match site.cx.effects.recall(&instance.file()) {
                 Ok(None) => {}
                 Ok(Some(bytes)) if instance.recall(&bytes) => recalled += 1,
                 Ok(Some(_)) => {
-                    refused.push(Refusal::Damaged(site.cx.effects.path_of(&instance.file())))
+                    refused.push(Refusal::Damaged(site.cx.effects.path_of(&instance.file())));
                 }
                 Err(error) => refused.push(Refusal::Unreadable(error.to_string())),
-            },
-        );
+            }
+        });
         let Some(directory) = self.cx.effects.keeps_in() else {
             return;
         };
@@ -231,7 +174,7 @@ impl<E: Effects> Engine<E> {
             self.cx
                 .tell(&Place::Process, Memory::Ignored { first, others });
         }
-        let total = self.registry.all().len();
+        let total = self.served.registry().all().len();
         let recalled = Memory::Recalled {
             recalled,
             total,
@@ -246,14 +189,16 @@ impl<E: Effects> Engine<E> {
         self.cx.stopping = true;
         self.cx.now = self.cx.effects.now();
         let mut handed_over = false;
-        self.each(|instance, site| handed_over |= instance.shut_down(site));
+        self.served.each(&mut self.cx, |instance, site| {
+            handed_over |= instance.shut_down(site);
+        });
         handed_over
     }
 
     /// What is to be kept for the next run, and is not yet.
     pub fn take_memories(&mut self) -> Vec<(FileName, Vec<u8>)> {
         let mut memories = Vec::new();
-        self.each(|instance, _| {
+        self.served.each(&mut self.cx, |instance, _| {
             memories.extend(instance.take_memory().map(|bytes| (instance.file(), bytes)));
         });
         memories
@@ -266,9 +211,11 @@ impl<E: Effects> Engine<E> {
             // No address is to lose its fence before it is gone.
             self.cx.effects.finish();
             self.cx.listen();
-            self.each(|instance, site| instance.tenure.unfence(&instance.who, site));
+            self.served.each(&mut self.cx, |instance, site| {
+                instance.tenure.unfence(&instance.who, site);
+            });
         }
-        let orphans = strangers::orphans(&self.segments, &mut self.cx);
+        let orphans = strangers::orphans(&self.served, &mut self.cx);
         (self.cx.effects, orphans)
     }
 }

@@ -23,16 +23,19 @@ const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 impl<E: Effects> Engine<E> {
     /// USR2: hands over, and stays away for a while.
     pub(super) fn step_down(&mut self) {
-        self.each(Instance::step_down);
+        self.served.each(&mut self.cx, Instance::step_down);
     }
 
     /// How every virtual host and interface is.
     pub fn status(&mut self) -> Status {
         let mut virtual_hosts = Vec::new();
-        self.each(|instance, site| virtual_hosts.push(instance.status(site.interface, site.cx)));
-        let since_epoch = Duration::from_nanos(self.cx.effects.wall_clock_nanos());
-        let interfaces = self.segments.values();
-        let interfaces = interfaces.filter_map(|segment| segment.status(&mut self.cx.effects));
+        let Self { served, cx, .. } = self;
+        served.each(cx, |instance, site| {
+            virtual_hosts.push(instance.status(site.interface, site.cx));
+        });
+        let since_epoch = Duration::from_nanos(cx.effects.wall_clock_nanos());
+        let interfaces = served.segments();
+        let interfaces = interfaces.filter_map(|segment| segment.status(&mut cx.effects));
         Status {
             taken_at: SystemTime::UNIX_EPOCH + since_epoch,
             virtual_hosts,

@@ -62,23 +62,27 @@ impl Segment {
     }
 
     fn try_to_arrive<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) {
-        let began = cx.now;
-        match self.arrive(link, cx) {
-            Ok(()) => {
-                self.interface.said_closed = false;
-                // Attaching took a while; listening begins now.
-                cx.now = cx.effects.now();
-                self.tell(Some(link), cx);
-                cx.now = began;
+        if let Err(error) = self.begin(link, cx) {
+            if !std::mem::replace(&mut self.interface.said_closed, true) {
+                let error = Chain(&error).to_string();
+                cx.tell(&place(link), Event::Unservable { error });
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.interface.said_closed, true) {
-                    let error = Chain(&error).to_string();
-                    cx.tell(&place(link), Event::Unservable { error });
-                }
-                cx.retry_soon();
-            }
+            cx.retry_soon();
         }
+    }
+
+    /// The interface appeared: opens it, and its virtual hosts listen.
+    ///
+    /// # Errors
+    /// What stands in the way; nothing is open then.
+    pub fn begin<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) -> Result<(), Error> {
+        self.arrive(link, cx)?;
+        self.interface.said_closed = false;
+        // Attaching took a while; listening begins now.
+        let began = std::mem::replace(&mut cx.now, cx.effects.now());
+        self.tell(Some(link), cx);
+        cx.now = began;
+        Ok(())
     }
 
     /// The interface appeared: opens it, joins its groups, listens.

@@ -141,8 +141,7 @@ impl Segment {
             return match self.link(cx) {
                 Some(link) => {
                     mistakes::refuse_the_impossible(self, &link, cx)?;
-                    self.follow(cx);
-                    Ok(())
+                    self.begin(&link, cx)
                 }
                 None => self.find_at_start(cx),
             };

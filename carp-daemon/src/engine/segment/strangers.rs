@@ -1,12 +1,10 @@
 //! What dead runs left that nobody serves any more: virtual hosts and addresses that are not configured now.
 
-use std::collections::BTreeMap;
-
 use carp_common::units::Vhid;
 
 use super::super::context::Context;
 use super::super::effects::Effects;
-use super::super::registry::SegmentId;
+use super::super::served::Served;
 use super::Segment;
 use crate::api::event::address::Predecessor;
 use crate::config::ADDRESS_PROTOCOL;
@@ -98,16 +96,13 @@ pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
 }
 
 /// The fenced addresses that nobody sees to once we have ended.
-pub fn orphans<E: Effects>(
-    segments: &BTreeMap<SegmentId, Segment>,
-    cx: &mut Context<E>,
-) -> Vec<Fenced> {
+pub fn orphans<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> {
     let mut orphans = cx.effects.fenced();
     // Where it cannot be told who lives, everything stays.
     if let Ok(lives) = cx.effects.living() {
         orphans.retain(|Fenced { owner, .. }| {
-            let is_ours = segments
-                .values()
+            let is_ours = served
+                .segments()
                 .any(|segment| segment.serves(owner.ifindex, owner.vhid));
             is_ours || !lives(owner.ifindex, owner.vhid)
         });

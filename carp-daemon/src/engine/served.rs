@@ -1,0 +1,222 @@
+//! Who is served, where, and when each is due.
+
+use std::collections::BTreeMap;
+
+use carp_common::abi::layout::VhostKey;
+use carp_common::time::Instant;
+use carp_common::units::Profile;
+
+use super::AT_ONCE;
+use super::context::{Context, Site};
+use super::deadlines::Deadlines;
+use super::effects::Effects;
+use super::instance::Instance;
+use super::registry::{InstanceId, Registry, SegmentId};
+use super::renewals::Renewals;
+use super::segment::Segment;
+use crate::api::Place;
+use crate::config::VhostConfig;
+
+/// Every interface with its virtual hosts, and their deadlines.
+#[derive(Debug, Default)]
+pub struct Served {
+    registry: Registry,
+    segments: BTreeMap<SegmentId, Segment>,
+    /// Of the elections.
+    elections: Deadlines,
+    /// Of everything else that a virtual host has to do.
+    chores: Deadlines,
+    renewals: Renewals,
+}
+
+impl Served {
+    /// Gives a virtual host its place; its interface was not looked for yet.
+    pub fn enter<E: Effects>(&mut self, config: VhostConfig, cx: &mut Context<E>) -> InstanceId {
+        let name = &config.interface;
+        let mut known = self.segments.iter();
+        let known = known.find(|(_, segment)| segment.interface.name == *name);
+        let place = match known {
+            Some((place, _)) => *place,
+            None => self.registry.segment(),
+        };
+        let segment = self
+            .segments
+            .entry(place)
+            .or_insert_with(|| Segment::new(name.clone()));
+        let id = self.registry.enter(place);
+        let first_counter = cx.effects.wall_clock_nanos();
+        let instance = Instance::new(id, config, first_counter, cx.now);
+        cx.effects
+            .enlist(id, &instance.who.place, &instance.who.config);
+        segment.enter(instance);
+        id
+    }
+
+    /// Lets a virtual host go, which has ended, and its interface where nobody else lives there.
+    pub fn leave<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) {
+        cx.effects.dismiss(id);
+        if let Some(place) = self.registry.place(id)
+            && let Some(segment) = self.segments.get_mut(&place)
+        {
+            segment.dismiss(id, cx);
+            if segment.instances.is_empty() {
+                self.segments.remove(&place);
+            }
+        }
+        self.elections.set(id, None);
+        self.chores.set(id, None);
+        self.renewals.set(id, None);
+        self.registry.leave(id);
+    }
+
+    /// Where each virtual host is registered.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Every virtual host, in the order in which they came.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.registry
+            .all()
+            .filter_map(|(id, place)| self.segments.get(&place)?.instances.get(&id))
+    }
+
+    /// Every interface.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> + Clone {
+        self.segments.values()
+    }
+
+    /// The same for each interface.
+    pub fn each_segment<E: Effects>(
+        &mut self,
+        cx: &mut Context<E>,
+        mut visit: impl FnMut(&mut Segment, &mut Context<E>),
+    ) {
+        for segment in self.segments.values_mut() {
+            visit(segment, cx);
+        }
+        self.reschedule(cx);
+    }
+
+    /// The same for each interface, until it fails.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn try_each_segment<E: Effects, F>(
+        &mut self,
+        cx: &mut Context<E>,
+        mut visit: impl FnMut(&mut Segment, &mut Context<E>) -> Result<(), F>,
+    ) -> Result<(), F> {
+        let done = self
+            .segments
+            .values_mut()
+            .try_for_each(|segment| visit(segment, cx));
+        self.reschedule(cx);
+        done
+    }
+
+    /// The same for each virtual host.
+    pub fn each<E: Effects>(
+        &mut self,
+        cx: &mut Context<E>,
+        mut visit: impl FnMut(&mut Instance, &mut Site<'_, E>),
+    ) {
+        self.each_segment(cx, |segment, cx| segment.each(cx, &mut visit));
+    }
+
+    /// Something for the interface of one virtual host.
+    pub fn visit_segment<E: Effects, T>(
+        &mut self,
+        id: InstanceId,
+        cx: &mut Context<E>,
+        visit: impl FnOnce(&mut Segment, &mut Context<E>) -> T,
+    ) -> Option<T> {
+        let segment = self.segments.get_mut(&self.registry.place(id)?)?;
+        let done = visit(segment, cx);
+        self.reschedule(cx);
+        Some(done)
+    }
+
+    /// Something for one virtual host.
+    pub fn visit<E: Effects, T>(
+        &mut self,
+        id: InstanceId,
+        cx: &mut Context<E>,
+        visit: impl FnOnce(&mut Instance, &mut Site<'_, E>) -> T,
+    ) -> Option<T> {
+        self.visit_segment(id, cx, |segment, cx| segment.visit(id, cx, visit))?
+    }
+
+    /// Who an advertisement is for.
+    pub fn owner(&self, key: &VhostKey) -> Option<InstanceId> {
+        self.registry.owner(key)
+    }
+
+    /// When somebody is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.elections
+            .earliest()
+            .into_iter()
+            .chain(self.renewals.due())
+            .chain(self.chores.earliest())
+            .min()
+    }
+
+    /// When the timers of somebody's election are due.
+    pub fn election_due(&self) -> Option<Instant> {
+        self.elections.earliest()
+    }
+
+    /// Judges the timers that are due: of [`AT_ONCE`] virtual hosts, the others in a turn of their own. We last looked at
+    /// what arrived at `looked_at`.
+    pub fn judge_timers<E: Effects>(&mut self, looked_at: Instant, cx: &mut Context<E>) {
+        for _ in 0..AT_ONCE {
+            let Some((id, due)) = self.elections.pop_due(cx.now) else {
+                return;
+            };
+            self.visit_segment(id, cx, |segment, cx| segment.judge(id, due, looked_at, cx));
+        }
+    }
+
+    /// Does what is due besides: of [`AT_ONCE`] virtual hosts, the others in a turn of their own.
+    pub fn do_chores<E: Effects>(&mut self, cx: &mut Context<E>) {
+        self.renewals.renew(&self.registry, &mut self.segments, cx);
+        self.each_segment(cx, Segment::place_addresses);
+        for _ in 0..AT_ONCE {
+            let Some((id, _)) = self.chores.pop_due(cx.now) else {
+                return;
+            };
+            self.visit(id, cx, Instance::do_chores);
+        }
+    }
+
+    /// Notes when those are due next who were busy, and by what key the datapath knows them.
+    fn reschedule<E: Effects>(&mut self, cx: &mut Context<E>) {
+        while let Some(id) = cx.touched.pop() {
+            let place = self.registry.place(id);
+            let segment = place.and_then(|place| self.segments.get(&place));
+            let Some(instance) = segment.and_then(|segment| segment.instances.get(&id)) else {
+                continue;
+            };
+            self.elections.set(id, instance.deadline());
+            self.chores.set(id, instance.chore_at());
+            self.renewals.set(id, instance.claim.term.renew_at());
+            self.registry.rekey(id, instance.tenure.key());
+        }
+    }
+
+    /// The interface, for what the counters of all of them tell: known only where there is one.
+    pub fn only_place(&self) -> Place {
+        let mut segments = self.segments.values();
+        match (segments.next(), segments.next()) {
+            (Some(only), None) => only.interface.place(),
+            _ => Place::Process,
+        }
+    }
+
+    /// Whether a virtual host has the virtual MAC address of the BSDs.
+    pub fn has_bsd(&self) -> bool {
+        self.instances()
+            .any(|instance| instance.who.config.election.profile != Profile::Ucarp)
+    }
+}
