@@ -9,9 +9,9 @@ use crate::report::{Cell, Column, Row, Side, Table};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-`BPF_PROG_TEST_RUN` on single frames, thousands of times each, in interleaved rounds; the fixed cost of a test run is
-taken off. The first row of each table is a program that only passes every packet on. The measuring code is the
-`xdp_program` test of carp-daemon, `cost::prices`.";
+`BPF_PROG_TEST_RUN` on single frames, thousands of times each, in interleaved rounds, less the fixed cost of a test run.
+The first row of each table is a program that only passes every packet. The measuring code is the `xdp_program` test of
+carp-daemon, `cost::prices`.";
 
 /// Runs the test that measures, and reads what it says: `price: HOOK | FRAME | limit or ours | NS NS …`.
 pub fn run(plan: Plan) -> Result<Findings> {
@@ -57,8 +57,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
             .map(|(hook, rows)| Table {
                 title: format!("Program on {hook}"),
                 columns: vec![Column::less("ns").because(
-                    "Looking at a packet takes longer than not looking at it; the forged and the genuine pay two \
-                     SHA-1 compressions.",
+                    "Inspection is not free, and CARP packets also pay for two SHA-1 compressions.",
                 )],
                 rows,
                 drawn: Some(0),

@@ -13,12 +13,12 @@ use crate::{Places, markdown};
 const HEAD: &str = "\
 # Benchmarks
 
-carpd beside Debian's ucarp and keepalived, on one machine, in network namespaces, with no network but their own.
-`cargo xtask bench` (root) runs everything and writes this file; `cargo xtask bench NAME --quick` takes one of them in
-under a minute and leaves it alone. Every comparison interleaves the systems in one run. Cells are
-`median [least … most] ×ratio`, the ratio to the best peer, or to the limit where there is no peer; ↓ means that less is
-better, ↑ that more is. Numbers move with the machine; ratios move less. Samples are in `target/bench/*.json`; what
-`--baseline` kept apart is compared with the last run at the end of each section.
+carpd measured against Debian's ucarp and keepalived, on one machine, in network namespaces without any other network.
+`cargo xtask bench` (as root) runs everything and writes this file; `cargo xtask bench NAME --quick` runs one benchmark
+in under a minute and does not change the file. Every comparison interleaves the systems in one run. Cells are `median
+[least … most] ×ratio`; the ratio is to the best peer, or to the limit where there is no peer. ↓ means that less is
+better, ↑ that more is better. Absolute figures depend on the machine; ratios depend on it less. Samples are in
+`target/bench/*.json`. The end of each section compares the last run with the results of `--baseline`, if there are any.
 ";
 
 /// Writes the file, and the drawings beside it, from the last reports and the baseline.
@@ -93,7 +93,7 @@ fn behind(reports: &[Report]) -> String {
     reasons.sort_by_key(|(why, _)| why.is_none());
     let mut text = "\n## Where carpd is not ahead\n".to_owned();
     for (why, lines) in &reasons {
-        let why = why.as_deref().unwrap_or("No reason is known:");
+        let why = why.as_deref().unwrap_or("Without a known reason:");
         let _ = write!(text, "\n{why}\n\n");
         for line in lines {
             let _ = writeln!(text, "- {line}");
@@ -118,7 +118,7 @@ fn conditions(report: &Report) -> String {
 /// Everything that was started, once.
 fn commands(reports: &[Report]) -> String {
     let mut text = "\n## Command lines and configurations\n\n\
-        As they were started; `DIR` is a directory of the run, `…` stands for more of the same.\n"
+        `DIR` stands for a directory of the run, and `…` for more of the same.\n"
         .to_owned();
     let all: BTreeSet<_> = reports.iter().flat_map(|report| &report.commands).collect();
     let mut last = "";

@@ -11,19 +11,20 @@ use crate::systems::{Pace, System, datapath};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-Two hosts with one kind of daemon, a client that sends an ICMP echo request to the address every 5 ms (1 ms with the
-fastest timers), and a neighbour that asks every 40 ms (4 ms) by ARP who has it. *outage*: from the client's first
-unanswered request to its next answered one, the longest after the event; one that has not ended 8 s after the takeover
-counts as long as it was watched, and as one without end. *takeover*: from the event to the BACKUP's first advertisement.
-*two owners*: time in which both hosts answered ARP, in steps of the neighbour's pace, watched for at least 2 s (1 s)
-after the takeover. *crash*: the cable cut in both directions and SIGKILL to every process of the daemon. *kill*:
-SIGKILL to every process, the host's kernel lives on. *term*: SIGTERM, an ordered stop. *stop*: SIGSTOP to every process,
-and SIGCONT after the other's takeover. *unplugged*: the MASTER loses its carrier. *preempted*: the better host starts.
-*healed*: the cable comes back after both were MASTER; *takeover* is then the time until one of them is silent. The bound
-is the protocol's longest silence before a takeover (master-down time). Pairs of all systems are set up at the same time;
-the event comes to one pair after the other, with two exceptions: crash, stop and unplugged with default timers, which
-take seconds, come to all at once. A run without takeover waited 20 s for it; a lab failure is one of the measuring side,
-and counts for nobody. The fastest timers are each daemon's fastest that hold still on an idle machine.";
+Two hosts run the same kind of daemon. A client sends an ICMP echo request to the address every 5 ms (1 ms with the
+fastest timers), and a neighbour asks for the address by ARP every 40 ms (4 ms). *outage*: the longest time after the
+event from an unanswered request of the client to its next answered one; an outage that has not ended 8 s after the
+takeover counts for as long as it was watched, and as endless. *takeover*: from the event to the BACKUP's first
+advertisement. *two owners*: the time in which both hosts answered ARP, in steps of the neighbour's interval, watched
+for at least 2 s (1 s) after the takeover. *crash*: the cable is cut in both directions and every process of the daemon
+gets SIGKILL. *kill*: every process gets SIGKILL, and the host's kernel keeps running. *term*: SIGTERM, an orderly stop.
+*stop*: every process gets SIGSTOP, and SIGCONT after the other host's takeover. *unplugged*: the MASTER loses its
+carrier. *preempted*: the better host starts. *healed*: the cable comes back after both were MASTER; here, *takeover* is
+the time until one of them is silent. The bound is the protocol's longest silence before a takeover (master-down time).
+Pairs of all systems are set up at the same time, and the event happens to one pair after another, with one exception:
+crash, stop and unplugged with default timers, which take seconds, happen to all at once. A run without a takeover
+waited 20 s for it. A lab failure is a failure of the measurement and counts against no system. The fastest timers are
+the fastest of each daemon that are stable on an idle machine.";
 
 /// Runs every event for every system, with default and with the fastest timers.
 pub fn run(plan: Plan) -> Result<Findings> {
@@ -159,12 +160,12 @@ const fn why(event: Event) -> Option<&'static str> {
     }
 }
 
-const TERM: &str = "After a bow-out a BACKUP waits advskew × 244 µs, so that of several the best is first; and a probe goes out each millisecond.";
+const TERM: &str = "After a bow-out, a BACKUP waits advskew × 244 µs, so that the best of several is first; and the client probes only once per millisecond.";
 
-const PREEMPTED: &str = "The better host starts: the verifier checks its kernel program first.";
+const PREEMPTED: &str = "The better host starts, and the verifier checks its kernel program first.";
 
-const HEALED: &str = "The worse MASTER yields when it hears the better one's next advertisement: up to an interval later, at a \
-phase that is chance.";
+const HEALED: &str = "The worse MASTER yields when it hears the better one's next advertisement, which comes at a random time \
+within an interval.";
 
 fn row(system: &System, pace: Pace, event: Event, runs: &Runs) -> Row {
     let samples = &runs.samples;

@@ -20,23 +20,23 @@ const GENERATOR: usize = 1;
 const VICTIM: usize = 0;
 
 const METHOD: &str = "\
-A MASTER and a BACKUP of one kind, an advertisement a second. One processor does nothing but send 36-byte packets of
-protocol 112 into the BACKUP's cable (`sendmmsg`, `PACKET_QDISC_BYPASS`); the BACKUP's processes are bound to another.
-A veth has no wire: what receives a packet in the kernel, carpd's program too, runs on the generator's processor, as part
-of its sending. So a dearer way to receive lowers what is *offered*, and the cost has to be read for each packet: *µs a
-packet* is the daemon's time and all softirq time, divided by the packets. The MASTER's cable is quiet, and its
-advertisements are counted where they enter the switch. *forged*: the right vhid, a wrong digest (keepalived: the right
-VRID, a wrong password; version 3, which has no authentication, a wrong checksum). *garbage*: random bytes behind the IP
-header. *vrrp*: sound packets of another VRRP group. *replayed*: one authentic advertisement of the MASTER again and
-again. A false takeover is a BACKUP that becomes MASTER although its MASTER lives and advertises. *genuine heard*: what
-the BACKUP says it accepted during the flood, of carpd received less dropped (SIGUSR1), of keepalived what it calls
-received (SIGUSR2), which are those that passed its checks; ucarp keeps no count, and of a replay, which is authentic,
-none says whose it was.";
+A MASTER and a BACKUP of one kind send an advertisement every second. One processor only sends 36-byte packets of
+protocol 112 into the BACKUP's cable (`sendmmsg`, `PACKET_QDISC_BYPASS`); the BACKUP's processes are bound to another
+processor. A veth has no wire: the kernel code that receives a packet, including carpd's program, runs on the
+generator's processor as part of sending. A more expensive way to receive therefore lowers the *offered* rate, and the
+cost must be read per packet: *µs a packet* is the daemon's time and all softirq time, divided by the packets. The
+MASTER's cable carries no flood, and its advertisements are counted where they enter the switch. *forged*: the right
+vhid and a wrong digest (keepalived: the right VRID and a wrong password; version 3, which has no authentication: a
+wrong checksum). *garbage*: random bytes after the IP header. *vrrp*: valid packets of another VRRP group. *replayed*:
+one authentic advertisement of the MASTER, repeated. In a false takeover, the BACKUP becomes MASTER although its MASTER
+is alive and advertises. *genuine heard*: what the BACKUP reports as accepted during the flood. For carpd these are the
+packets received less those dropped (SIGUSR1), and for keepalived those that it counts as received (SIGUSR2), which
+passed its checks. ucarp does not count, and none of them can tell the origin of a replayed packet, which is authentic.";
 
 /// A column for each quantity of [`Samples`].
 fn columns() -> Vec<Column> {
     const WHY: &str = "\
-        The socket, the rung for kernels and devices without the others, receives every packet of protocol 112 in \
+        The packet socket, for kernels and devices without the other datapaths, receives every packet of protocol 112 in \
         userspace, as the peers do, and checks a digest.";
     vec![
         Column::of("offered/s"),

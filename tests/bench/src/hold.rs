@@ -17,11 +17,11 @@ use crate::systems::{Pace, Role, System, datapath};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-Pairs of all systems at the same time, with their fastest timers that hold still on an idle machine, beside two threads
-for each processor that do nothing but spin. *false takeovers*: both of a pair live, so each is one. *longest silence*:
-between two advertisements of the MASTER, as captured. The limit is the processor itself: on each one a thread of the
-highest real-time priority wakes every millisecond, and its longest silence is how long nothing else ran there either: on a
-virtual machine, while the hypervisor ran something else.";
+Pairs of all systems run at the same time, with their fastest timers that are stable on an idle machine, beside two
+spinning threads per processor. *false takeovers*: both hosts of a pair are alive, so every takeover is false. *longest
+silence*: the longest time between two captured advertisements of the MASTER. The limit is the processor itself: on each
+one, a thread of the highest real-time priority wakes every millisecond, and while that thread is silent nothing else
+runs there either; on a virtual machine, the hypervisor then runs something else.";
 
 /// How often the thread wakes that watches a processor.
 const PROBE: Duration = Duration::from_millis(1);
@@ -109,12 +109,12 @@ pub fn run(plan: Plan) -> Result<Findings> {
         title,
         columns: vec![
             Column::less("false takeovers").because(
-                "carpd's fastest interval is 3.9 ms, keepalived's 10 ms: a BACKUP waits a third as long. Where processors \
-                 stand still for longer than its 11.7 ms, `-k 3` is as fast as keepalived, and --realtime helps.",
+                "carpd's fastest interval is 3.9 ms and keepalived's is 10 ms, so a carpd BACKUP waits a third as long. If the \
+                 processors stall for longer than those 11.7 ms, use `-k 3`, which is as fast as keepalived, or --realtime.",
             ),
             Column::of("interval, ms"),
             Column::less("longest silence of the MASTER, ms").because(
-                "All daemons and the spinning threads share the processors, which stand still themselves at times.",
+                "All daemons and the spinning threads share the processors, which stall at times themselves.",
             ),
         ],
         rows,

@@ -16,17 +16,17 @@ use crate::systems::{Pace, Role, System, record};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-Three hosts on a switch (veth pairs and a bridge): the daemon under test is BACKUP on the one that receives, a daemon of
-the same kind is MASTER on another. `iperf3` sends one TCP stream from the third, then UDP packets of 64 bytes as fast as
-it can. *CPU* is the busy time of all processors for each gigabyte, or million packets, that was received: sending,
-switching and receiving together. A row `+ gro` has GRO switched on for the receiving veth (`ethtool -K eth0 gro on`),
-which the kernel otherwise leaves off there. *state changes* are those of the BACKUP while the streams ran. keepalived is
-measured with VRRPv2; version 3 receives in the same way. tcpdump shows what ucarp's tap costs without ucarp; it is
-nobody's peer.";
+Three hosts are on a switch (veth pairs and a bridge). The daemon under test is BACKUP on the receiving host, and a
+daemon of the same kind is MASTER on another. `iperf3` sends one TCP stream from the third host, then UDP packets of 64
+bytes as fast as it can. *CPU* is the busy time of all processors per gigabyte, or per million packets, received; it
+includes sending, switching and receiving. In a row `+ gro`, GRO is on for the receiving veth (`ethtool -K eth0 gro
+on`); the kernel leaves it off there by default. *state changes* are those of the BACKUP while the streams ran.
+keepalived was measured with VRRPv2; version 3 receives in the same way. tcpdump shows what ucarp's tap costs without
+ucarp, and does not count as a peer.";
 
 const WHY: &str = "\
-    A program on native XDP makes a veth hand over single pages: large TCP segments are copied and no longer merged, \
-    whatever the program does. Every other rung looks at packets that the stack has in hand anyway.";
+    With any native XDP program, a veth passes on single pages: large TCP segments are copied and no longer merged. \
+    Every other datapath inspects packets that the stack holds anyway.";
 
 /// What is on the receiver's link.
 struct Load {
@@ -129,10 +129,10 @@ pub fn run(plan: Plan) -> Result<Findings> {
             Column::more("TCP, Gbit/s").because(WHY),
             Column::less("CPU, s/GB").because(WHY),
             Column::more("UDP, packets/s").because(
-                "Some 50 ns of a program, or a wake-up of a tap, in a microsecond of stack.",
+                "A program adds some 50 ns, or a tap a wake-up, to a microsecond in the network stack.",
             ),
             Column::less("CPU, s/million").because(
-                "Some 50 ns of a program, or a wake-up of a tap, in a microsecond of stack.",
+                "A program adds some 50 ns, or a tap a wake-up, to a microsecond in the network stack.",
             ),
             Column::less("state changes"),
         ],
@@ -166,8 +166,8 @@ fn advice(table: &Table) -> Option<String> {
         .map(|(median, name)| format!("{name} {} Gbit/s", figure(*median)))
         .collect();
     Some(format!(
-        "On a container's veth the best here is **{best}**, by the TCP stream: {}. GRO helps where the sender's segments \
-         arrive unmerged; it has to be switched on by hand. Differences of a few per cent are noise.",
+        "For a container's veth, the best choice here is **{best}**, judged by the TCP stream: {}. GRO helps where the \
+         sender's segments arrive unmerged, and has to be switched on by hand. Differences of a few per cent are noise.",
         numbers.join(", ")
     ))
 }

@@ -17,16 +17,17 @@ use crate::systems::{ADDRESS, Launch, Pace, Role, System, datapath};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-A MASTER that preempts, a BACKUP, a client that sends an ICMP echo request to the address every 20 ms, a neighbour that asks
-every 20 ms by ARP who has it, and on the same switch an attacker without the password. He records every advertisement, and
-resends them for ten of the MASTER's intervals, one an interval unless it says otherwise: with other values in the fields that
-the digest does not cover, or from another source. *lost*: all of the client's outages in that time together. *changes*: state
-changes of both hosts, as they log them. *two MASTERs*: time in which both hosts answered ARP, and the longest such time
-without a break; *nobody*: time in which none did, all in steps of the neighbour's pace. Old recordings are more than 40
-advertisements old, and the BACKUP heard all of them. For *a copy before each genuine one* everything that is sent to the BACKUP
-arrives 15 ms late, and the copy does not: no host can tell which of the two was altered. For *the MASTER is dead* it is killed
-and its cable cut, and all that it ever sent is played to its BACKUP: no takeover can come before the BACKUP's master-down time,
-and one that comes is a change.";
+The switch connects a MASTER that preempts, a BACKUP, a client that sends an ICMP echo request to the address every 20
+ms, a neighbour that asks for the address by ARP every 20 ms, and an attacker without the password. The attacker records
+every advertisement and resends recordings for ten of the MASTER's intervals, one per interval unless stated otherwise,
+with other values in the fields that the digest does not cover, or from another source. *lost*: the sum of the client's
+outages in that time. *changes*: state changes of both hosts, as logged. *two MASTERs*: the time in which both hosts
+answered ARP, and the longest such time without a break. *nobody*: the time in which neither answered. All times are in
+steps of the neighbour's interval. Old recordings are more than 40 advertisements old, and the BACKUP heard all of them.
+For *a copy before each genuine one*, everything sent to the BACKUP arrives 15 ms late except the copy, so no host can
+tell which of the two was altered. For *the MASTER is dead*, the MASTER is killed, its cable is cut, and everything that
+it ever sent is played to its BACKUP. No takeover can come before the BACKUP's master-down time, and a takeover counts
+as a change.";
 
 /// Time between two probes of the client and two questions of the neighbour.
 const PACE: Duration = Duration::from_millis(20);

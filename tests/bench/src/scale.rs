@@ -18,27 +18,26 @@ use crate::systems::{Launch, datapath};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-Two hosts joined by veth pairs, up to 255 virtual hosts on each, an advertisement a second for each. All are MASTER on
-one host and BACKUP on the other. carpd and keepalived are one process (keepalived: two, with its parent), ucarp is one
-for each virtual host. *memory* is the proportional set size of all processes of a host, *maps* the kernel memory of
-their eBPF maps. CPU is user and system time of these processes over a window in which no other program listens. On a veth
-the kernel receives in the time of the sender, and wakes the receiver: with a BACKUP on the same machine the MASTER pays for
-what the other host's kernel does with its packets. *MASTER alone* is from a window before the BACKUP were started: what a
-MASTER costs its own host.
-*settled* is the time from exec until every virtual host has advertised (the protocols wait 3 to 3.6 s before that). In a
-window of its own a packet socket on the other host takes the kernel's arrival times: *latest* is the longest time without
-an advertisement of one virtual host, less the interval, the silence at the end included; *behind the grid* is the most
-that an advertisement came after the time that its virtual host's first one in the window, and the interval, set for it.
-Over both windows every virtual host went on advertising and no BACKUP became MASTER; a run where that is not so is no
-sample but an error.";
+Two hosts are joined by veth pairs with up to 255 virtual hosts each, and every virtual host advertises once per second.
+All are MASTER on one host and BACKUP on the other. carpd and keepalived are one process (keepalived: two, with its
+parent), ucarp is one per virtual host. *memory* is the proportional set size of all processes of a host, *maps* the
+kernel memory of their eBPF maps. CPU is the user and system time of these processes over a window in which no other
+program listens. On a veth, the kernel receives in the time of the sender and wakes the receiver, so with a BACKUP on
+the same machine the MASTER pays for what the other host's kernel does with its packets. *MASTER alone* comes from a
+window before the BACKUP started, and is what a MASTER costs its own host. *settled* is the time from exec until every
+virtual host has advertised (the protocols wait 3 to 3.6 s before that). In a separate window, a packet socket on the
+other host takes the kernel's arrival times: *latest* is the longest time without an advertisement of one virtual host,
+less the interval, including the silence at the end; *behind the grid* is the longest delay of an advertisement against
+the times given by its virtual host's first advertisement in the window and the interval. In both windows every virtual
+host kept advertising and no BACKUP became MASTER; a run in which that is not so is an error, not a sample.";
 
-const MEMORY: &str = "carpd's ring buffer is in it, which *maps* counts too; the rest is some 6 KiB for each virtual host: \
-a third of it is what it sent and heard, so that neither its own echo nor a replay is believed.";
+const MEMORY: &str = "The figure includes carpd's ring buffer, which *maps* counts too. The rest is some 6 KiB per virtual host; \
+a third of that remembers what it sent and heard, so that it believes neither its own echo nor a replay.";
 
-const MASTER: &str = "With each advertisement a MASTER tells the kernel how long it may answer for the addresses: a system \
-call more than the peers, and what silences it when it dies.";
+const MASTER: &str = "With each advertisement, a MASTER tells the kernel how long it may answer for the addresses. That is one \
+system call more than the peers need, and it is what silences the MASTER when it dies.";
 
-const BUNCHES: &str = "Advertisements go out in bunches, between which carpd looks at what arrived: nothing waits for \
+const BUNCHES: &str = "carpd sends advertisements in bunches and processes what arrived between them, so that nothing waits for \
 thousands of others.";
 
 /// Virtual hosts on a link.
@@ -192,14 +191,14 @@ fn table(size: &Size) -> Table {
             Column::less("memory, MASTER, MiB").because(MEMORY),
             Column::less("memory, BACKUP, MiB").because(MEMORY),
             Column::less("maps, MiB")
-                .because("The peers have no program in the kernel, and see every packet in userspace instead."),
+                .because("The peers have no kernel program, and receive every packet in userspace instead."),
             Column::less("MASTER alone, % of a core").because(MASTER),
             Column::less("MASTER, % of a core").because(MASTER),
             Column::less("BACKUP, % of a core").because(
-                "Each advertisement's digest is checked twice, in the kernel and by the daemon; VRRP has none.",
+                "Both the kernel program and the daemon check the digest of each advertisement; VRRP has no digest.",
             ),
             Column::less("settled, s")
-                .because("carpd makes a lock file for each virtual host, which takes its time where /run is not in memory."),
+                .because("carpd creates a lock file for each virtual host, which is slow if /run is not in memory."),
             Column::less("latest, ms").because(BUNCHES),
             Column::less("behind the grid, ms").because(BUNCHES),
         ],

@@ -14,11 +14,12 @@ use crate::systems::{Pace, Role, System};
 use crate::{Findings, Plan};
 
 const METHOD: &str = "\
-*binary*: the executable after `strip`, without the shared libraries it loads; *with libraries*: with them (`ldd`), which
-distributions strip. *ready*: from exec until the daemon says that it listens, scripts and configuration being there.
-*build*: `cargo build --release` of carpd into an empty directory, the eBPF object being there; one sample.";
+*binary*: the executable after `strip`, without the shared libraries that it loads; *with libraries*: including them
+(`ldd`), as stripped by distributions. *ready*: from exec until the daemon logs that it listens, with scripts and
+configuration in place. *build*: `cargo build --release` of carpd into an empty directory, with the eBPF object in
+place; one sample.";
 
-const INSIDE: &str = "Rust's standard library, tokio, clap and the eBPF object are inside; no library beside libc is needed.";
+const INSIDE: &str = "The binary contains Rust's standard library, tokio, clap and the eBPF object; it needs no library except libc.";
 
 /// Sizes, start-up times, and in a full run a build from nothing.
 pub fn run(plan: Plan) -> Result<Findings> {
@@ -55,7 +56,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
             Column::less("binary, KiB").because(INSIDE),
             Column::less("with libraries, KiB").because(INSIDE),
             Column::less("ready, ms")
-                .because("The verifier checks the kernel program at each start."),
+                .because("The verifier checks the kernel program at every start."),
         ],
         rows,
         drawn: Some(2),
