@@ -1,4 +1,4 @@
-//! Debian's package manager: what it knows, and installing without starting services.
+//! Debian's package manager: queries, and installation without starting services.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{self, run, say};
 
-/// What packages ask before they start a service (Debian Policy 9.3.3.1): exit status 101 forbids it.
+/// The program that packages ask before they start a service (Debian Policy 9.3.3.1). Exit status 101 forbids it.
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// A package, with the oldest version that will do.
+/// A package and its oldest acceptable version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Package {
     /// Name in the archive.
@@ -23,7 +23,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// A package of which any version will do.
+    /// A package in any version.
     pub const fn any(name: &'static str) -> Self {
         Self {
             name,
@@ -37,7 +37,7 @@ pub fn is_present() -> bool {
     shell::find_program("apt-get").is_some() && shell::find_program("apt-cache").is_some()
 }
 
-/// Whether the package lists offer every one of `packages`, new enough.
+/// Whether the package lists offer every one of `packages` in an acceptable version.
 fn offers(packages: &[Package]) -> bool {
     packages.iter().all(|package| {
         shell::output(Command::new("apt-cache").args(["policy", package.name]))
@@ -46,10 +46,10 @@ fn offers(packages: &[Package]) -> bool {
     })
 }
 
-/// Whether `packages` can be had from here.
+/// Whether `packages` can be installed on this machine.
 ///
-/// With `may_update`, after a fresh look at package lists that do not offer them; where we may not look (or are not
-/// root), Debian is trusted to.
+/// With `may_update`, updates package lists that do not offer them. Without it, or without root, the
+/// answer on a Debian system is yes.
 pub fn can_offer(packages: &[Package], may_update: bool) -> bool {
     if !is_present() || offers(packages) {
         return is_present();
@@ -79,7 +79,7 @@ fn update() -> Result<()> {
 ///
 /// # Errors
 ///
-/// When a package is not on offer, or `apt-get install` fails, also after a fresh look at the package lists.
+/// When a package is not offered, or `apt-get install` fails even after an update of the package lists.
 pub fn install(packages: &[Package]) -> Result<()> {
     let updated = !offers(packages);
     if updated {
@@ -117,7 +117,7 @@ pub fn install_command(packages: &[Package]) -> Command {
     command
 }
 
-/// Forbids packages to start services until dropped.
+/// Forbids packages to start services, until it is dropped.
 struct ServicesStayDown {
     ours: bool,
 }

@@ -1,4 +1,4 @@
-//! Measures carpd beside ucarp and keepalived; the measuring is done by `tests/bench`, where the lab is.
+//! Measures carpd against ucarp and keepalived. `tests/bench` does the measuring.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use crate::shell::{self, cargo, say};
 use crate::{build, setup};
 
-/// Measure carpd beside ucarp and keepalived (needs root)
+/// Measure carpd against ucarp and keepalived (needs root)
 #[derive(clap::Args)]
 #[command(
-    long_about = "Measure carpd beside Debian's ucarp and keepalived, in network namespaces of its own.\n\n\
-    Does all set-up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and brings \
-    docs/BENCHMARKS.md up to date with the last run of each benchmark. Everything takes some 100 minutes, on a machine \
-    that does nothing else; --quick takes less than a minute for each, and keeps its samples in target/bench/quick.",
+    long_about = "Measure carpd against Debian's ucarp and keepalived, in network namespaces of its own.\n\n\
+    Sets everything up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and brings \
+    docs/BENCHMARKS.md up to date with the last run of each benchmark. All benchmarks take about 100 minutes, on a machine \
+    that does nothing else; with --quick, each takes less than a minute and keeps its samples in target/bench/quick.",
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench floods failover --quick\n  \
     cargo xtask bench scale --baseline    # before a change; then, after it:\n  cargo xtask bench scale"
 )]
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
 
-    /// Keep the results apart (target/bench/baseline), as what later runs are compared with in docs/BENCHMARKS.md
+    /// Keep the results apart (target/bench/baseline); docs/BENCHMARKS.md compares later runs with them
     #[arg(long, conflicts_with = "quick")]
     baseline: bool,
 }
@@ -38,25 +38,25 @@ enum Name {
     Cost,
     /// What a daemon costs the traffic of its link
     Link,
-    /// Who stays sane under a flood
+    /// How the daemons behave under a flood
     Floods,
-    /// How long a client waits
+    /// How long a client waits in a failover
     Failover,
-    /// What recordings in the wrong hands cost
+    /// What an attacker achieves with recordings
     Replays,
-    /// Who stays MASTER on a busy machine
+    /// Whether the MASTER stays MASTER on a busy machine
     Hold,
     /// Thousands of virtual hosts
     Scale,
-    /// Bytes, and the time to start
+    /// Size of the binary, and the time to start
     Size,
 }
 
-/// Prepares the measuring program and becomes it.
+/// Builds the measuring program and replaces this process by it.
 ///
 /// # Errors
 ///
-/// When there is no root, or something does not build.
+/// When not run as root, or when something does not build.
 pub fn run(args: &Args) -> Result<()> {
     if !shell::is_root() {
         bail!(
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     build::run(&build::Args { release: true })?;
     say("building the benchmarks");
     let mut bench = cargo();
-    // The profile `bench` optimises as much as measuring needs, and builds in a fraction of the time of a release.
+    // The profile `bench` optimises enough for measuring, and builds in a fraction of the time of a release.
     bench.args([
         "run",
         "--quiet",
@@ -87,6 +87,6 @@ pub fn run(args: &Args) -> Result<()> {
         bench.arg("--baseline");
     }
     bench.env("CARPD_BIN", build::binary(true));
-    // In place of this process, so that Ctrl-C has one receiver.
+    // Replaces this process, so that Ctrl-C has one receiver.
     Err(bench.exec().into())
 }

@@ -19,7 +19,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// When one of them does not build.
+/// When either does not build.
 pub fn run(args: &Args) -> Result<()> {
     build_ebpf::run(&build_ebpf::Args::default())?;
     let mut build = cargo();
@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Where the daemon is after a build.
+/// The path of the daemon after a build.
 pub fn binary(release: bool) -> PathBuf {
     let profile = if release { "release" } else { "debug" };
     shell::target_directory().join(profile).join("carpd")

@@ -1,4 +1,4 @@
-//! Builds the kernel side and leaves it where `carp-daemon/build.rs` looks for it.
+//! Builds the kernel program and puts it where `carp-daemon/build.rs` looks for it.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::setup;
 use crate::shell::{self, root, say};
 use crate::toolchain::{self, Recipe, Toolchain};
 
-/// The only target: little-endian eBPF, for the little-endian hosts we run on.
+/// The only target: little-endian eBPF, because the supported hosts are little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Build the eBPF object that carpd embeds (target/bpf/carp-ebpf)
@@ -23,7 +23,7 @@ pub struct Args {
     pub recipe: Option<Recipe>,
 }
 
-/// Where the object goes, whatever directory host builds use.
+/// The path of the object, whatever directory host builds use.
 pub fn object() -> PathBuf {
     root().join("target/bpf/carp-ebpf")
 }
@@ -32,7 +32,7 @@ pub fn object() -> PathBuf {
 ///
 /// # Errors
 ///
-/// When no recipe is ready and none can be brought, or the build fails.
+/// When no recipe is ready and none can be installed, or the build fails.
 pub fn run(args: &Args) -> Result<()> {
     setup::bring_compiler(args.recipe)?;
     let toolchains: Vec<_> = toolchain::ready()
@@ -62,7 +62,7 @@ fn build(toolchain: &Toolchain) -> Result<()> {
         "building the eBPF object with {} ({})",
         toolchain.compiler.recipe, toolchain.compiler.version
     ));
-    // A directory of its own: sharing one with host builds would make either rebuild after the other.
+    // In a separate directory: with a shared one, this build and host builds would invalidate each other.
     let directory = root().join("target/ebpf");
     let mut cargo = toolchain.compiler.cargo();
     cargo
@@ -92,13 +92,13 @@ fn build(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// What the compiler is told, besides cargo's own.
+/// Flags for the compiler, in addition to cargo's own.
 fn rustflags(linker: &Path) -> Vec<String> {
     vec![
         format!("-Clinker={}", linker.display()),
-        // 32-bit arithmetic and jumps: kernel 5.1, older than the ring buffer (5.8) we need anyway.
+        // 32-bit arithmetic and jumps need kernel 5.1; the ring buffer needs 5.8 anyway.
         "-Ctarget-cpu=v3".to_owned(),
-        // BTF, which ring buffers and relocations rely on, is made from debug information.
+        // BTF, which ring buffers and relocations need, is generated from debug information.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         // Chooses aya's bindings for the host's registers; eBPF itself has one architecture.
@@ -108,9 +108,9 @@ fn rustflags(linker: &Path) -> Vec<String> {
     ]
 }
 
-/// Copies `from` over `to` unless both hold the same bytes, so that the daemon is not rebuilt for nothing.
+/// Copies `from` over `to` unless both have the same content, so that the daemon is not rebuilt needlessly.
 ///
-/// A rename puts the copy in place: another build that reads it meanwhile never sees half of it.
+/// The copy is renamed into place, so that a concurrent build never reads a partial file.
 fn replace_when_different(from: &Path, to: &Path) -> Result<bool> {
     let new = fs::read(from).with_context(|| format!("failed to read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {

@@ -1,4 +1,4 @@
-//! Everything that must hold before a change is taken, and nothing else: a green laptop means a green build.
+//! Every check that a change must pass. CI runs nothing else, so a green run on a laptop means a green build.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{build_ebpf, deny, msrv, mutants, setup, test, tidy, toolchain, typos
     long_about = "Run every check and every test, as CI does: set-up, formatting, tidy, spelling, dependencies, the eBPF build, lints, the \
     oldest Rust, documentation, the core on a target without an operating system, the mutants, and `cargo xtask test` with skipped \
     tests counted as failures.\n\n\
-    Needs root. Stops at the first step that fails. At the end it says how long each step took, and what could not be checked \
+    Needs root. Stops at the first step that fails. At the end it prints how long each step took, and what could not be checked \
     here: advisories without their database, the oldest Rust without rustup."
 )]
 pub struct Args {}
 
-/// A named step, which returns what it could not check and why.
+/// A step's name and its function, which returns what it could not check and why.
 type Step = (&'static str, fn() -> Result<Option<String>>);
 
 const STEPS: [Step; 13] = [
@@ -44,7 +44,7 @@ const STEPS: [Step; 13] = [
     }),
 ];
 
-/// A step that checks all of its subject or fails.
+/// Turns the result of a step that checks everything or fails into an outcome.
 fn all(result: Result<()>) -> Result<Option<String>> {
     result.map(|()| None)
 }
@@ -53,7 +53,7 @@ fn all(result: Result<()>) -> Result<Option<String>> {
 ///
 /// # Errors
 ///
-/// With the first step that fails.
+/// When a step fails; the remaining steps are skipped.
 pub fn run(_: &Args) -> Result<()> {
     if !shell::is_root() {
         bail!(
@@ -91,7 +91,7 @@ fn set_up() -> Result<()> {
     setup::run(&setup::Args::default())
 }
 
-/// The fuzz targets are a workspace of their own.
+/// The fuzz targets are a separate workspace.
 const FUZZ: [&str; 2] = ["--manifest-path", "tests/fuzz/Cargo.toml"];
 
 fn check_format() -> Result<()> {
@@ -121,7 +121,7 @@ fn lint() -> Result<()> {
     )
 }
 
-/// Lints the kernel side as if it were built for the host: the compilers that build it need not have clippy.
+/// Lints the kernel program as if it were built for the host, because the compilers that build it may lack clippy.
 fn lint_ebpf() -> Result<()> {
     let mut clippy = cargo();
     clippy
@@ -129,7 +129,7 @@ fn lint_ebpf() -> Result<()> {
         .arg("--target-dir")
         .arg(root().join("target/ebpf-lint"))
         .args(["--", "-Dwarnings"])
-        // Without std there is nobody to unwind a panic.
+        // Without std, nothing can unwind a panic.
         .env("RUSTFLAGS", "-Cpanic=abort");
     shell::run(&mut clippy)
 }
@@ -147,7 +147,7 @@ fn document() -> Result<()> {
     shell::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
-/// Compiles the protocol core where there is no socket, no clock and no thread to be had.
+/// Compiles the protocol core for a target without sockets, clocks and threads.
 fn check_without_operating_system() -> Result<()> {
     let toolchains = toolchain::ready();
     let toolchain = toolchains

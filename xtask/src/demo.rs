@@ -1,4 +1,4 @@
-//! Shows a failover on real packets; the show itself is `tests/demo`, where the lab is.
+//! Shows a failover on real packets. The demonstration itself is `tests/demo`.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -7,19 +7,19 @@ use anyhow::{Result, bail};
 use crate::shell::{self, cargo, say};
 use crate::{build, setup};
 
-/// Show two carpd, a client and a failover, measured (needs root)
+/// Show a failover between two carpd, measured by a client (needs root)
 #[derive(clap::Args)]
 #[command(
-    long_about = "Show two carpd, a client and a failover, measured, between network namespaces of its own.\n\n\
+    long_about = "Show a failover between two carpd, measured by a client, in network namespaces of its own.\n\n\
     Does all set-up first. Needs root. Cleans up also on Ctrl-C, and leaves no namespace, program or process behind."
 )]
 pub struct Args {}
 
-/// Prepares the show and becomes it.
+/// Builds the demonstration and replaces this process by it.
 ///
 /// # Errors
 ///
-/// When there is no root, or something does not build.
+/// When not run as root, or when something does not build.
 pub fn run(_: &Args) -> Result<()> {
     if !shell::is_root() {
         bail!(
@@ -40,6 +40,6 @@ pub fn run(_: &Args) -> Result<()> {
         "demo",
     ]);
     demo.env("CARPD_BIN", build::binary(true));
-    // In place of this process, so that Ctrl-C has one receiver, which cleans up.
+    // Replaces this process, so that Ctrl-C has one receiver, which cleans up.
     Err(demo.exec().into())
 }

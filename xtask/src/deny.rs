@@ -1,4 +1,4 @@
-//! Whether carpd may be built from what it is built from: advisories, licences, versions and sources of its dependencies.
+//! Checks the dependencies: advisories, licences, versions and sources.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,16 +13,16 @@ use crate::{setup, tool};
 #[command(
     long_about = "Check the dependencies of both workspaces against deny.toml, with cargo-deny: licences, banned crates, second \
     versions, sources, and the RustSec advisories.\n\n\
-    The advisory database is fetched with git. Where it cannot be had, the task says that the advisories were not checked, and \
-    `ci` says it again at its end."
+    git fetches the advisory database. If that fails, the task prints that the advisories were not checked, and \
+    `ci` repeats it at its end."
 )]
 pub struct Args {}
 
-/// The two workspaces, each with what their shared deny.toml must not complain of.
+/// The two workspaces, each with lints of cargo-deny to switch off, because deny.toml is shared.
 const WORKSPACES: [(&str, &[&str]); 2] = [
     (
         "Cargo.toml",
-        // The exception for libFuzzer is the other workspace's.
+        // Only the other workspace uses libFuzzer.
         &["-A", "license-exception-not-encountered"],
     ),
     (
@@ -36,7 +36,7 @@ const WORKSPACES: [(&str, &[&str]); 2] = [
     ),
 ];
 
-/// An entry of deny.toml that no longer matches anything is to be removed.
+/// Makes an entry of deny.toml that no longer matches anything an error.
 const STALE: [&str; 6] = [
     "-D",
     "unused-wrapper",

@@ -1,4 +1,4 @@
-//! Looks for inputs that break a parser, the classifier or the protocol core.
+//! Searches for inputs that break a parser, the classifier or the protocol core.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::{build_ebpf, setup};
 #[derive(clap::Args)]
 #[command(
     long_about = "Fuzz the targets of tests/fuzz, one after the other, with libFuzzer on the compiler in use.\n\n\
-    What libFuzzer learns stays in target/fuzz/corpus, and what it finds in target/fuzz/artifacts. Copy a finding to \
+    libFuzzer keeps its corpus in target/fuzz/corpus, and its findings in target/fuzz/artifacts. Copy a finding to \
     tests/fuzz/corpus: `cargo xtask test` tries everything there on every run.",
     after_help = "Examples:\n  cargo xtask fuzz --seconds 600\n  cargo xtask fuzz virtual_host"
 )]
@@ -21,31 +21,31 @@ pub struct Args {
     /// Only this one (wire, classify, admission, virtual_host, cli, netlink)
     pub target: Option<String>,
 
-    /// How long for each; 0 tries the corpus and stops
+    /// How long to fuzz each target; 0 only runs the corpus
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub seconds: u32,
 }
 
-/// Instrumentation for libFuzzer, as `cargo fuzz` has it; there is no sanitizer, because the code under test is safe
-/// Rust, and so no nightly is needed.
+/// Instrumentation for libFuzzer, as used by `cargo fuzz`. The code under test is safe Rust, so no sanitizer is used, and
+/// no nightly compiler is needed.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
-/// An input that takes longer is a finding. Unit: s; far more than a busy machine needs.
+/// Time after which an input counts as a finding; far more than a busy machine needs. Unit: s.
 const TIMEOUT: u32 = 10;
 
 /// Builds the targets and runs them.
 ///
 /// # Errors
 ///
-/// When they do not build, there is no such target, or one finds something.
+/// When a target does not build or does not exist, or finds something.
 pub fn run(args: &Args) -> Result<()> {
     let targets = chosen(targets()?, args.target.as_deref())?;
     setup::bring_for_tests()?;
     build_ebpf::run(&build_ebpf::Args::default())?;
     let triple = host_triple()?;
-    // With `--target` the flags leave build scripts alone.
+    // With `--target`, the flags do not apply to build scripts.
     shell::run(
         cargo()
             .args(["build", "--locked", "--release", "--bins"])
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Where everything goes, whatever directory host builds use.
+/// The directory of all fuzzing output, whatever directory host builds use.
 fn directory() -> PathBuf {
     root().join("target/fuzz")
 }
@@ -107,7 +107,7 @@ fn chosen(targets: Vec<String>, wanted: Option<&str>) -> Result<Vec<String>> {
     }
 }
 
-/// What the compiler in use builds for.
+/// The target that the compiler in use builds for.
 fn host_triple() -> Result<String> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let text =

@@ -2,14 +2,14 @@
 //!
 //! | Module | Idea |
 //! |---|---|
-//! | [`setup`], [`tool`] | finds or brings what builds, tests and checks need; the programs that are built from crates.io |
+//! | [`setup`], [`tool`] | finds or installs what builds, tests and checks need; the programs that are built from crates.io |
 //! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
 //! | [`build_ebpf`], [`build`] | the object, and `carpd` with the object inside |
-//! | [`demo`], [`mod@test`], [`ci`] | a show of a failover; every test; every check and every test |
+//! | [`demo`], [`mod@test`], [`ci`] | a demonstration of a failover; every test; every check and every test |
 //! | [`tidy`], [`typos`], [`deny`], [`msrv`] | checks of sources, spelling, dependencies and the oldest Rust |
 //! | [`fuzz`] | the fuzz targets, on the compiler in use |
 //! | [`test_kernel`] | boots another kernel and tries carpd on it |
-//! | [`mod@bench`] | carpd measured beside ucarp and keepalived |
+//! | [`mod@bench`] | carpd measured against ucarp and keepalived |
 //! | [`sim`], [`mutants`] | the simulation, and whether it notices a broken core |
 //! | [`shell`] | the one place that starts programs |
 //! | [`apt`], [`tally`] | Debian's packages; adding up test results |
@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Developer commands of carpd; each brings along what it needs.
+/// Developer commands of carpd; each installs what it needs.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! Whether the oldest Rust that carpd promises to build with does build it.
+//! Checks that the oldest supported Rust builds carpd.
 
 use std::fs;
 use std::process::Command;
@@ -12,16 +12,16 @@ use crate::shell::{self, find_program, foreign_toolchain, output, root, warn};
 #[derive(clap::Args)]
 #[command(
     long_about = "Check that everything but the kernel program builds with the oldest Rust that Cargo.toml names (rust-version).\n\n\
-    The toolchain comes from rustup. Where it cannot be had, the task says so, and `ci` says it again at its end; what is left \
-    then is clippy's lint `incompatible_msrv`, which knows since when the standard library has what."
+    The toolchain comes from rustup. If it cannot be installed, the task prints so, and `ci` repeats it at its end. What remains \
+    then is clippy's lint `incompatible_msrv`, which knows which version introduced each part of the standard library."
 )]
 pub struct Args {}
 
-/// Checks where it can.
+/// Checks, if the toolchain is there.
 ///
 /// # Errors
 ///
-/// When there is the toolchain, and something does not build with it.
+/// When something does not build with that toolchain.
 pub fn run(_: &Args) -> Result<()> {
     check().map(drop)
 }
@@ -30,7 +30,7 @@ pub fn run(_: &Args) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When there is the toolchain, and something does not build with it.
+/// When something does not build with that toolchain.
 pub fn check() -> Result<Option<String>> {
     let version = promised()?;
     if let Err(why) = bring() {
@@ -38,7 +38,7 @@ pub fn check() -> Result<Option<String>> {
         warn(&format!("NOT CHECKED: {unchecked}"));
         return Ok(Some(unchecked));
     }
-    // The daemon embeds it.
+    // The daemon embeds the object.
     build_ebpf::run(&build_ebpf::Args::default())?;
     let mut check = foreign_toolchain("rustup");
     check
@@ -51,11 +51,11 @@ pub fn check() -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Finds or brings the toolchain.
+/// Finds or installs the toolchain.
 ///
 /// # Errors
 ///
-/// When it is missing and cannot be had.
+/// When it is missing and cannot be installed.
 pub fn bring() -> Result<()> {
     let version = promised()?;
     ensure!(

@@ -1,4 +1,4 @@
-//! Breaks the core on purpose, in a copy, and lets the simulation notice; the list is `tests/mutants/list.rs`.
+//! Breaks a copy of the core on purpose and checks that the simulation notices. The list is `tests/mutants/list.rs`.
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ pub struct Args {}
 ///
 /// # Errors
 ///
-/// When a mutant is not caught, or no longer has its place in the sources.
+/// When a mutant is not caught, or no longer applies to the sources.
 pub fn run(_: &Args) -> Result<()> {
     // The daemon, whose engine is simulated, embeds the object.
     build_ebpf::run(&build_ebpf::Args::default())?;

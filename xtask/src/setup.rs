@@ -1,4 +1,4 @@
-//! Finds what builds and tests need, and brings what is missing.
+//! Finds what builds and tests need, and installs what is missing.
 
 mod step;
 
@@ -20,7 +20,7 @@ use step::Step;
 #[command(
     long_about = "Find or install what the builds and tests need: a compiler and linker for eBPF, and \
     the programs the end-to-end tests run beside carpd.\n\n\
-    Does nothing when all is there; says what it installs before it does. Packages come from apt (as root). \
+    Does nothing if everything is there, and prints what it installs before it does. Packages come from apt (as root). \
     bpf-linker, cargo-deny and typos are built into ~/.cache/carpd/tools ($XDG_CACHE_HOME/carpd/tools, or CARPD_TOOLS, when \
     set), so that they outlive `cargo clean` and serve every clone. When something cannot be brought, each missing piece is \
     named with the command that would bring it."
@@ -31,13 +31,13 @@ pub struct Args {
     pub check: bool,
 }
 
-/// Programs that the tests run, and the Debian package of each.
+/// Programs that the tests run, each with its Debian package.
 const TEST_PROGRAMS: [(&str, Package); 7] = [
     ("ucarp", Package::any("ucarp")),
     ("keepalived", Package::any("keepalived")),
     ("tcpdump", Package::any("tcpdump")),
     ("ip", Package::any("iproute2")),
-    // Detaches programs and looks at maps from outside, as an operator would.
+    // Detaches programs and inspects maps from outside, as an operator would.
     ("bpftool", Package::any("bpftool")),
     // Booted in namespaces, to run carpd in a real unit.
     ("systemctl", Package::any("systemd")),
@@ -45,7 +45,7 @@ const TEST_PROGRAMS: [(&str, Package); 7] = [
     ("c++", Package::any("g++")),
 ];
 
-/// Programs that `test-kernel` runs beside them, and the Debian package of each. Nothing else needs these.
+/// Programs that only `test-kernel` runs, each with its Debian package.
 const TEST_KERNEL_PROGRAMS: [(&str, Package); 4] = [
     (
         if cfg!(target_arch = "aarch64") {
@@ -64,28 +64,28 @@ const TEST_KERNEL_PROGRAMS: [(&str, Package); 4] = [
     ("ip", Package::any("iproute2")),
 ];
 
-/// Programs that `bench` runs beside those of the tests, and the Debian package of each.
+/// Programs that `bench` runs in addition to those of the tests, each with its Debian package.
 const BENCHMARK_PROGRAMS: [(&str, Package); 3] = [
     ("iperf3", Package::any("iperf3")),
     ("ethtool", Package::any("ethtool")),
     ("strip", Package::any("binutils")),
 ];
 
-/// Programs of the Rust toolchain in use that the checks run, and the rustup component of each.
+/// Programs of the Rust toolchain in use that the checks run, each with its rustup component.
 const RUST_PROGRAMS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];
 
 /// Programs from crates.io that the checks run.
 const CHECKERS: [Tool; 2] = [CARGO_DENY, TYPOS];
 
-/// Finds or brings everything.
+/// Finds or installs everything.
 ///
 /// # Errors
 ///
-/// When a piece is missing and cannot be brought, or with `--check` when any is missing.
+/// When something is missing and cannot be installed, or with `--check` when anything is missing.
 pub fn run(args: &Args) -> Result<()> {
     let mut steps = test_steps(!args.check);
     for step in check_steps() {
-        // Only `ci` needs these, and insists.
+        // Only `ci` needs these, and fails without them.
         match step.obstacle() {
             Some(why) => say(&format!("for `ci` there is no {step} ({why})")),
             None => steps.push(step),
@@ -106,42 +106,42 @@ pub fn run(args: &Args) -> Result<()> {
         ));
         say(&format!("eBPF linker: {}", toolchain.linker.display()));
     }
-    say("all that builds and tests need is there");
+    say("everything that builds and tests need is installed");
     Ok(())
 }
 
-/// Finds or brings what `cargo xtask test` and `demo` need.
+/// Finds or installs what `cargo xtask test` and `demo` need.
 ///
 /// # Errors
 ///
-/// When a piece is missing and cannot be brought.
+/// When something is missing and cannot be installed.
 pub fn bring_for_tests() -> Result<()> {
     bring(&test_steps(true))
 }
 
-/// Finds or brings what `cargo xtask test-kernel` needs beside a build.
+/// Finds or installs what `cargo xtask test-kernel` needs in addition to a build.
 ///
 /// # Errors
 ///
-/// When a piece is missing and cannot be brought.
+/// When something is missing and cannot be installed.
 pub fn bring_for_test_kernel() -> Result<()> {
     let mut steps = compiler_steps(None, true);
     steps.push(Step::Packages(missing(&TEST_KERNEL_PROGRAMS)));
     bring(&merged(steps))
 }
 
-/// Finds or brings what `cargo xtask bench` needs beside a build.
+/// Finds or installs what `cargo xtask bench` needs in addition to a build.
 ///
 /// # Errors
 ///
-/// When a piece is missing and cannot be brought.
+/// When something is missing and cannot be installed.
 pub fn bring_for_benchmarks() -> Result<()> {
     let mut steps = test_steps(true);
     steps.push(Step::Packages(missing(&BENCHMARK_PROGRAMS)));
     bring(&merged(steps))
 }
 
-/// Finds or brings one program from crates.io, and returns where it is.
+/// Finds or installs one program from crates.io, and returns its path.
 ///
 /// # Errors
 ///
@@ -154,28 +154,28 @@ pub fn bring_tool(tool: &Tool) -> Result<PathBuf> {
         .with_context(|| format!("{} was built without {}", tool.package, tool.program))
 }
 
-/// Finds or brings what the checks need: formatting, lints, dependencies, spelling.
+/// Finds or installs what the checks of formatting, lints, dependencies and spelling need.
 ///
 /// # Errors
 ///
-/// When a piece is missing and cannot be brought.
+/// When something is missing and cannot be installed.
 pub fn bring_for_checks() -> Result<()> {
     bring(&check_steps())
 }
 
-/// Finds or brings a compiler and linker for eBPF, and nothing else.
+/// Finds or installs a compiler and linker for eBPF, and nothing else.
 ///
 /// # Errors
 ///
-/// When there is none and none can be brought.
+/// When there is none and none can be installed.
 pub fn bring_compiler(recipe: Option<Recipe>) -> Result<()> {
     bring(&compiler_steps(recipe, true))
 }
 
-/// Takes every step, or none when one of them is impossible here.
+/// Takes every step, or none if one of them is impossible here.
 fn bring(steps: &[Step]) -> Result<()> {
     if steps.iter().any(|step| step.obstacle().is_some()) {
-        bail!("missing, and not to be had from here:{}", explain(steps));
+        bail!("missing, and cannot be installed here:{}", explain(steps));
     }
     for step in steps {
         say(&format!("installing {step}"));

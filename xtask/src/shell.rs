@@ -137,7 +137,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When it cannot be started. Whether it succeeded is the answer.
+/// When it cannot be started. The returned value is whether it succeeded.
 pub fn run_watched(command: &mut Command, read: impl FnMut(&str) + Send) -> Result<bool> {
     let text = display(command);
     let mut child = command
@@ -147,7 +147,7 @@ pub fn run_watched(command: &mut Command, read: impl FnMut(&str) + Send) -> Resu
         .with_context(|| format!("failed to start `{text}`"))?;
     let read = Mutex::new(read);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    // Two threads: a program that waits for room in one pipe while we read the other would wait for ever.
+    // Two threads: a program that waits for room in one pipe while we read the other would wait forever.
     thread::scope(|scope| {
         scope.spawn(|| pass_on(stdout, std::io::stdout(), &read));
         scope.spawn(|| pass_on(stderr, std::io::stderr(), &read));
@@ -173,7 +173,7 @@ fn pass_on(from: Option<impl Read>, mut to: impl Write, read: &Mutex<impl FnMut(
     }
 }
 
-/// What `command` printed, or nothing when it could not be started or failed.
+/// The output of `command`, or nothing if it could not be started or failed.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command
         .stdin(Stdio::null())
@@ -200,7 +200,7 @@ pub fn display(command: &Command) -> String {
     text
 }
 
-/// Does something, and says how long it took.
+/// Runs `task`, and returns its result and the time it took.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place here that reads a clock"
@@ -217,7 +217,7 @@ pub fn show(text: &str) {
     println!("{text}");
 }
 
-/// Says what happens next.
+/// Prints what happens next.
 #[expect(
     clippy::print_stderr,
     reason = "progress goes to stderr, as cargo's own does, so that stdout carries results alone"
@@ -230,7 +230,7 @@ pub fn say(text: &str) {
     }
 }
 
-/// Says what the task could not do, though it goes on.
+/// Prints what the task could not do, although it continues.
 #[expect(
     clippy::print_stderr,
     reason = "warnings go to stderr, as progress does"
@@ -243,7 +243,7 @@ pub fn warn(text: &str) {
     }
 }
 
-/// Says why the task stops.
+/// Prints why the task stops.
 #[expect(clippy::print_stderr, reason = "errors go to stderr")]
 pub fn say_error(text: &str) {
     if std::io::stderr().is_terminal() {

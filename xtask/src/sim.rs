@@ -1,4 +1,4 @@
-//! Whole groups under every fault, simulated; the simulation itself is `tests/sim`.
+//! Simulates whole groups under every fault. The simulation itself is `tests/sim`.
 
 use anyhow::Result;
 
@@ -24,7 +24,7 @@ pub struct Args {
     )]
     seeds: u64,
 
-    /// The first of them
+    /// The first seed
     #[arg(
         long,
         value_name = "SEED",
@@ -33,15 +33,15 @@ pub struct Args {
     )]
     from: u64,
 
-    /// Run this one only
+    /// Run only this seed
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
 
-    /// Print everything that happens in it
+    /// Print everything that happens
     #[arg(long, requires = "seed")]
     trace: bool,
 
-    /// Leave its attacker out, to see what he changes
+    /// Leave the attacker out, to see what the attacker changes
     #[arg(long, requires = "trace")]
     no_attacker: bool,
 }

@@ -5,9 +5,9 @@ use std::fmt;
 /// Sum of the closing lines of test harnesses, and the names of what failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Tests that hold, those that ended early included: a harness cannot tell them apart.
+    /// Tests that passed, including those that ended early, which a harness cannot tell apart.
     reported_passed: u32,
-    /// Tests that do not hold.
+    /// Tests that failed.
     pub failed: u32,
     /// Tests that were not started.
     ignored: u32,
@@ -21,7 +21,7 @@ pub struct Tally {
     room: usize,
 }
 
-/// A test that does not hold.
+/// A test that failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     name: String,
@@ -52,7 +52,7 @@ impl fmt::Display for Failure {
 }
 
 impl Tally {
-    /// Takes note of one line that a harness, or a test past its harness's capture, has written.
+    /// Reads one line written by a harness, or by a test past the harness's capture.
     pub fn read(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             let count = |word| count_before(result, word).unwrap_or(0);
@@ -93,7 +93,7 @@ impl Tally {
         }
     }
 
-    /// Adds `other` to this, its failures marked with where they were seen.
+    /// Adds `other`, with the name of its round added to its failures.
     pub fn add(&mut self, other: Self, place: &str) {
         self.reported_passed += other.reported_passed;
         self.failed += other.failed;
@@ -116,7 +116,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The number in front of `word` in `5 passed; 1 failed; ...`.
+/// The number before `word` in `5 passed; 1 failed; ...`.
 fn count_before(text: &str, word: &str) -> Option<u32> {
     let words: Vec<_> = text
         .split([' ', ';'])

@@ -1,5 +1,5 @@
-//! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath that carpd takes by itself, with a
-//! selection on the one that it does not.
+//! Every test: on the host, the fuzz targets' corpus, and end to end once for each datapath that `auto` chooses, with a
+//! selection on generic XDP.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::shell::{self, cargo, say, show};
 use crate::tally::{Failure, Tally};
 use crate::{build, setup};
 
-/// Run every test, after all set-up
+/// Run every test, after setting everything up
 #[derive(clap::Args, Default)]
 #[command(
-    long_about = "Run every test, after all set-up: unit, documentation and vector tests and the fuzz targets' corpus, then the end-to-end tests \
-    between network namespaces, once for each datapath that carpd takes by itself and a selection on xdp-generic, against \
+    long_about = "Run every test, after setting everything up: unit, documentation and vector tests and the fuzz targets' corpus, then the end-to-end tests \
+    between network namespaces, once for each datapath that `auto` chooses and a selection on xdp-generic, against \
     the release build of carpd.\n\n\
     End-to-end tests need root; without it they are skipped, visibly, and with CI=true or CARP_REQUIRE_ROOT=1 that \
     is a failure.",
@@ -33,19 +33,19 @@ pub struct Args {
     pub harness: Vec<String>,
 }
 
-/// The rungs that `auto` takes; each runs the whole end-to-end suite.
+/// The datapaths that `auto` chooses from; each runs the whole end-to-end suite.
 const DATAPATHS: [&str; 3] = ["xdp-native", "tcx", "socket"];
 
-/// The rung that has to be asked for. It runs the program of native XDP, so these are enough: the election, takeovers, and
-/// what is to be refused. The tests of attaching go through all rungs in any round.
+/// The datapath that must be requested. It runs the program of native XDP, so these tests are enough: the election,
+/// takeovers, and hostile packets. The tests of attaching try every datapath in any round.
 const GENERIC: &str = "xdp-generic";
 const GENERIC_TESTS: [&str; 3] = ["election::", "takeover::", "hostile::"];
 
-/// Runs them all, also after a failure.
+/// Runs all rounds, even after a failure.
 ///
 /// # Errors
 ///
-/// When a piece is missing, something does not build, a test fails, or root is missing where it is required.
+/// When something is missing or does not build, a test fails, or root is required and absent.
 pub fn run(args: &Args) -> Result<()> {
     if !shell::is_root() {
         if args.required || root_is_required() {
@@ -92,7 +92,7 @@ fn run_round<'a>(args: &Args, round: &Round<'a>) -> Result<(&'a str, bool, Tally
         .args(round.filter)
         .args(&args.harness)
         .env("CARPD_BIN", build::binary(true))
-        // The fuzz targets are a workspace of their own; one directory, so that nothing is built twice.
+        // The fuzz targets are a separate workspace; a shared directory avoids building anything twice.
         .env("CARGO_TARGET_DIR", shell::target_directory());
     if let Some(datapath) = round.datapath {
         command.env("CARP_TEST_DATAPATH", datapath);
@@ -122,10 +122,10 @@ fn root_is_required() -> bool {
 #[derive(Debug, PartialEq, Eq)]
 struct Round<'a> {
     name: &'a str,
-    /// For the end-to-end tests in it.
+    /// For the end-to-end tests in this round.
     datapath: Option<&'a str>,
     selection: &'static [&'static str],
-    /// Parts of the names of the tests in it; none for all.
+    /// Parts of the names of the tests to run; empty for all.
     filter: &'static [&'static str],
 }
 
@@ -140,7 +140,7 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
         let asked = args.datapath.iter().map(String::as_str);
         return asked.map(end_to_end).collect();
     }
-    // No suite is named here: a new one in any package runs without a change.
+    // No suite is named here, so a new one in any package runs without a change.
     let first = Round {
         name: "all, end to end on xdp-native",
         datapath: Some(DATAPATHS[0]),
@@ -150,7 +150,7 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
     let corpus = Round {
         name: "fuzz targets, their corpus",
         datapath: None,
-        // With the feature, the executables are built too.
+        // The feature builds the executables too.
         selection: &[
             "--manifest-path",
             "tests/fuzz/Cargo.toml",
@@ -161,7 +161,7 @@ fn rounds(args: &Args) -> Vec<Round<'_>> {
     };
     let others = DATAPATHS[1..].iter().copied().map(end_to_end);
     let generic = Round {
-        // What was asked for by name is asked for here too.
+        // A filter on the command line replaces the selection.
         filter: if args.harness.is_empty() {
             &GENERIC_TESTS
         } else {

@@ -1,8 +1,8 @@
 //! Boots another kernel and tries carpd on it.
 //!
-//! The machine is made of that kernel, busybox, carpd with its libraries and the kernel tests of the programs, and is
-//! emulated where there is no KVM. What happens inside is `test_kernel/init.sh`; what it says comes back over the serial
-//! line, and its last word decides.
+//! The machine consists of that kernel, busybox, carpd with its libraries and the kernel tests of the programs. It is
+//! emulated if there is no KVM. `test_kernel/init.sh` runs inside; its output arrives over the serial line, and its last
+//! line is the verdict.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -36,25 +36,25 @@ pub struct Args {
     pub timeout: u32,
 }
 
-/// What runs as the machine's first process.
+/// The machine's first process.
 const INIT: &str = include_str!("test_kernel/init.sh");
 
-/// How the last word begins.
+/// The beginning of the verdict's line.
 const VERDICT: &str = "test-kernel: ";
-/// And how it goes on when all is well.
+/// The rest of that line on success.
 const SOUND: &str = "passed";
 
-/// Modules that the tests take where they are not built in, each after those it needs.
+/// Modules that the tests need if they are not built in, each after its dependencies.
 const MODULES: [&str; 2] = ["veth", "sch_ingress"];
 
-/// Programs of this machine that go along.
+/// Programs of this machine that are copied into the other one.
 const PROGRAMS: [&str; 2] = ["busybox", "ip"];
 
 /// Makes the machine, boots it, and waits for its verdict.
 ///
 /// # Errors
 ///
-/// When a piece is missing, something does not build, or the verdict is bad or never comes.
+/// When something is missing or does not build, or the verdict is bad or never comes.
 pub fn run(args: &Args) -> Result<()> {
     setup::bring_for_test_kernel()?;
     build::run(&build::Args { release: true })?;
@@ -147,7 +147,7 @@ fn fetch(directory: &Path) -> Result<PathBuf> {
     only_entry(directory, &format!("{name}_"))
 }
 
-/// The name with the highest number in the output of `apt-cache search`.
+/// The name with the highest version in the output of `apt-cache search`.
 fn latest(search: &str) -> Option<&str> {
     let abi = |name: &&str| -> Option<u32> { name.split('-').nth(3)?.parse().ok() };
     search
@@ -201,7 +201,7 @@ fn pack(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
     Ok(initramfs)
 }
 
-/// Copies a module, unpacked; one that is not there is built in.
+/// Copies a module, unpacked; an absent one is built in.
 fn bring_module(kernel: &Kernel, name: &str, to: &Path) -> Result<()> {
     let Some(modules) = &kernel.modules else {
         return Ok(());
@@ -258,7 +258,7 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Runs the machine and reads what it says: with KVM where there is one that works, else emulated.
+/// Runs the machine and reads its output, with KVM if it works, and otherwise emulated.
 fn boot(kernel: &Kernel, initramfs: &Path, timeout: u32) -> Result<()> {
     for accelerator in ["kvm", "tcg"] {
         if accelerator == "kvm" && !Path::new("/dev/kvm").exists() {
@@ -285,7 +285,7 @@ fn machine(kernel: &Kernel, initramfs: &Path, accelerator: &str, timeout: u32) -
         "aarch64" => ("qemu-system-aarch64", "virt", "ttyAMA0"),
         other => bail!("test-kernel knows no machine for {other}"),
     };
-    // One stream for what the machine and the emulator say.
+    // One stream for the output of the machine and of the emulator.
     let mut qemu = Command::new("sh");
     qemu.args(["-c", "exec timeout \"$@\" 2>&1", "sh"]);
     qemu.arg(timeout.to_string()).arg(program(emulator)?);
@@ -299,13 +299,13 @@ fn machine(kernel: &Kernel, initramfs: &Path, accelerator: &str, timeout: u32) -
 
 /// How the machine ended.
 enum End {
-    /// It said this.
+    /// It printed this.
     Verdict(String),
-    /// It, or the emulator, broke off before.
+    /// It, or the emulator, stopped before a verdict.
     Silence,
 }
 
-/// Passes on what the machine says, up to its verdict or to where nothing more will come.
+/// Prints the machine's output, up to its verdict or its end.
 fn watch(machine: &mut Command) -> Result<End> {
     let text = shell::display(machine);
     let mut child = machine
@@ -328,7 +328,7 @@ fn watch(machine: &mut Command) -> Result<End> {
             end = End::Verdict(verdict.to_owned());
             break;
         }
-        // A nested KVM may lack an instruction; the emulator then stops the machine and waits for ever.
+        // A nested KVM may lack an instruction; the emulator then stops the machine and waits forever.
         if line.starts_with("KVM internal error") {
             break;
         }
@@ -355,7 +355,7 @@ fn start_afresh(directory: &Path) -> Result<()> {
         .with_context(|| format!("failed to create {}", directory.display()))
 }
 
-/// The entry whose name begins like that.
+/// The entry of `directory` whose name begins with `prefix`.
 fn only_entry(directory: &Path, prefix: &str) -> Result<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(directory)
         .with_context(|| format!("failed to read {}", directory.display()))?

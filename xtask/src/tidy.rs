@@ -11,7 +11,7 @@ use crate::shell::{root, say};
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// Past this, a file holds a second idea.
+/// A longer file holds a second idea.
 const MAX_LINES: usize = 600;
 
 /// The only files that may hold unsafe code, and why they must.
@@ -23,7 +23,7 @@ const UNSAFE_FILES: [&str; 5] = [
     "carp-ebpf/src/packet.rs",              // packet memory
 ];
 
-/// What must not stay in the sources; written in halves so that this file does not hold them.
+/// Text that must not stay in the sources, written in halves so that this file does not contain it.
 const LEFTOVERS: [&str; 6] = [
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -33,19 +33,19 @@ const LEFTOVERS: [&str; 6] = [
     concat!("/ho", "me/"),
 ];
 
-/// Where nothing is logged, because what happens is told as events (`Tell` in `engine/effects.rs`).
+/// Places without log lines, because they report what happens as events (`Tell` in `engine/effects.rs`).
 const UNLOGGED: [&str; 2] = ["carp-daemon/src/api/", "carp-daemon/src/engine/"];
 /// The crates that log.
 const LOGGING: [&str; 2] = ["tracing::", "log::"];
 
-/// What the README promises, and so must name.
+/// Commands that the README must name.
 const README_COMMANDS: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
 
 /// Checks every source file.
 ///
 /// # Errors
 ///
-/// Lists each offence with its file and line.
+/// When there are offences; the error lists each with its file and line.
 pub fn run(_: &Args) -> Result<()> {
     let mut files = Vec::new();
     for directory in ["carp-common", "carp-daemon", "carp-ebpf", "tests", "xtask"] {

@@ -19,7 +19,7 @@ pub struct Tool {
     pub version: &'static str,
     /// Choice of features, as cargo takes it.
     features: &'static [&'static str],
-    /// How much the compiler optimises. Each runs for seconds, so what counts is the time until it is there.
+    /// Optimisation level. Each tool runs for seconds, so building it quickly matters more.
     optimisation: &'static str,
 }
 
@@ -52,8 +52,8 @@ pub const TYPOS: Tool = Tool {
 };
 
 impl Tool {
-    /// Where it is kept: outside of the checkout, so that it outlives `cargo clean` and serves every clone, and by version,
-    /// so that a change of the pin builds anew.
+    /// Where it is kept: outside of the checkout, so that it survives `cargo clean` and serves every clone, and by version,
+    /// so that a changed pin builds it again.
     ///
     /// # Errors
     ///
@@ -73,13 +73,13 @@ impl Tool {
             .join(format!("{}-{}", self.package, self.version)))
     }
 
-    /// The program, when it has been built.
+    /// The path of the program, if it has been built.
     pub fn installed(&self) -> Option<PathBuf> {
         let program = self.directory().ok()?.join("bin").join(self.program);
         is_executable(&program).then_some(program)
     }
 
-    /// Adds to `cargo` what builds it.
+    /// Adds the arguments that build it to `cargo`.
     pub fn install(&self, cargo: &mut Command) {
         let place = self.directory().unwrap_or_else(|_| "/usr/local".into());
         cargo

@@ -10,22 +10,22 @@ use crate::apt::{Package, version_pair};
 use crate::shell::{find_program, foreign_toolchain, is_executable, output};
 use crate::tool::BPF_LINKER;
 
-/// Bitcode is readable by the same LLVM or a newer one, so a compiler whose LLVM is newer than this cannot be served by the
-/// linker that `setup` builds.
+/// The LLVM of the linker that `setup` builds. An LLVM reads bitcode of its own version or older, so this linker cannot
+/// serve a compiler with a newer LLVM.
 pub const LINKER_LLVM: u32 = 22;
 
-/// What the linker of `setup` is built against.
+/// The package that the linker of `setup` is built against.
 pub const LLVM_PACKAGE: Package = Package {
     name: "llvm-22-dev",
     at_least: (22, 0),
 };
 
-/// Where Debian's LLVM 22 keeps its own programs.
+/// The directory of the programs of Debian's LLVM 22.
 pub const LLVM_PROGRAMS: &str = "/usr/lib/llvm-22/bin";
 
-/// Debian's current compiler, which its web browsers are built with, beside the release's own one.
+/// Debian's current compiler, which builds its web browsers, in addition to the release's own one.
 ///
-/// 1.96 is the version the eBPF object was tried with.
+/// The eBPF object was tried with version 1.96.
 pub const DEBIAN_RUST: [Package; 3] = [
     Package {
         name: "rustc-web",
@@ -63,7 +63,7 @@ impl fmt::Display for Recipe {
     }
 }
 
-/// A compiler that is there and can build `core`.
+/// An installed compiler that can build `core`.
 #[derive(Clone, Debug)]
 pub struct Compiler {
     /// Where it comes from.
@@ -74,7 +74,7 @@ pub struct Compiler {
     pub llvm: u32,
 }
 
-/// A compiler and the linker that goes with it.
+/// A compiler with its linker.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     /// The compiler.
@@ -83,7 +83,7 @@ pub struct Toolchain {
     pub linker: PathBuf,
 }
 
-/// Every toolchain that is ready, the preferred one first.
+/// Every toolchain that is ready, in order of preference.
 pub fn ready() -> Vec<Toolchain> {
     [Recipe::Rustup, Recipe::Debian]
         .into_iter()
@@ -97,7 +97,7 @@ pub fn ready() -> Vec<Toolchain> {
         .collect()
 }
 
-/// The compiler of `recipe`, when it is there, new enough and has the source of `core`.
+/// The compiler of `recipe`, if it is installed, new enough and has the source of `core`.
 pub fn compiler(recipe: Recipe) -> Option<Compiler> {
     match recipe {
         Recipe::Rustup => {
@@ -123,9 +123,9 @@ pub fn compiler(recipe: Recipe) -> Option<Compiler> {
     }
 }
 
-/// The linker to use with `compiler`: the pinned one that `setup` built, or one on PATH.
+/// The linker for `compiler`: the pinned one that `setup` built, or one on PATH.
 ///
-/// rustup's nightly may carry an LLVM newer than the pinned linker's; then only one on PATH can do.
+/// rustup's nightly may have a newer LLVM than the pinned linker; then only one on PATH can serve it.
 pub fn linker_for(compiler: &Compiler) -> Option<PathBuf> {
     let pinned = BPF_LINKER
         .installed()
@@ -134,7 +134,7 @@ pub fn linker_for(compiler: &Compiler) -> Option<PathBuf> {
 }
 
 impl Compiler {
-    /// This compiler's cargo, ready for arguments, with nothing left of the choices made for the outer cargo.
+    /// A command for this compiler's cargo, without the choices made for the outer cargo.
     pub fn cargo(&self) -> Command {
         match self.recipe {
             Recipe::Rustup => {
@@ -144,7 +144,7 @@ impl Compiler {
             }
             Recipe::Debian => {
                 let mut command = foreign_toolchain(DEBIAN_CARGO);
-                // The paths in full: rustup's programs of the same names usually come first on PATH.
+                // Full paths, because rustup's programs of the same names usually come first on PATH.
                 command
                     .env("RUSTC", DEBIAN_RUSTC)
                     .env("RUSTC_BOOTSTRAP", "1");
@@ -154,7 +154,7 @@ impl Compiler {
     }
 }
 
-/// Reads the answer of `rustc -vV`.
+/// Parses the output of `rustc -vV`.
 fn describe(recipe: Recipe, verbose_version: &str) -> Option<Compiler> {
     let (llvm, _) = field(verbose_version, "LLVM version: ").and_then(version_pair)?;
     Some(Compiler {

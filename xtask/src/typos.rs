@@ -1,4 +1,4 @@
-//! Spelling, in code and prose.
+//! Checks the spelling in code and prose.
 
 use std::process::Command;
 
@@ -10,11 +10,11 @@ use crate::{setup, tool};
 /// Check the spelling of code and prose
 #[derive(clap::Args)]
 #[command(
-    long_about = "Check the spelling of code and prose with typos, which knows common mistakes and takes every other word for \
-    right. _typos.toml names the words that only look like mistakes."
+    long_about = "Check the spelling of code and prose with typos, which knows common mistakes and accepts every other \
+    word. _typos.toml names the words that only look like mistakes."
 )]
 pub struct Args {
-    /// Correct what has one correction
+    /// Apply corrections that are unambiguous
     #[arg(long)]
     pub write: bool,
 }

@@ -1,4 +1,4 @@
-//! One thing that `setup` can bring: its name, the command that brings it, and why it may not work here.
+//! One thing that `setup` can install: its name, the command, and why it may not work here.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use crate::shell::{self, find_program};
 use crate::tool::{BPF_LINKER, Tool};
 use crate::toolchain::{self, LLVM_PROGRAMS, Recipe};
 
-/// One thing that brings a missing piece.
+/// One step that installs something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Debian packages, installed together.
@@ -24,9 +24,9 @@ pub enum Step {
     Nightly,
     /// bpf-linker, built against Debian's LLVM.
     BuiltLinker,
-    /// A program that only needs a Rust compiler to build.
+    /// A program that needs only a Rust compiler to build.
     Tool(Tool),
-    /// bpf-linker as its project publishes it, with an LLVM of its own inside.
+    /// The published binary of bpf-linker, which contains an LLVM.
     PublishedLinker,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    /// The command line that takes this step by hand.
+    /// The command line to take this step by hand.
     pub fn by_hand(&self) -> String {
         let command = shell::display(&self.command(Command::new("cargo")));
         match self {
@@ -66,7 +66,7 @@ impl Step {
         }
     }
 
-    /// Why this step cannot be taken here, or nothing when it can.
+    /// The reason why this step is impossible here, if it is.
     pub fn obstacle(&self) -> Option<&'static str> {
         let lacks = |program| find_program(program).is_none();
         match self {
@@ -88,7 +88,7 @@ impl Step {
         }
     }
 
-    /// Brings the piece.
+    /// Takes the step.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Step {
         }
     }
 
-    /// The command that takes this step, where it needs a cargo with `cargo`.
+    /// The command that takes this step; a step that needs cargo uses `cargo`.
     fn command(&self, mut cargo: Command) -> Command {
         match self {
             Self::Packages(packages) => return apt::install_command(packages),
@@ -145,12 +145,12 @@ fn names(packages: &[Package]) -> Vec<&'static str> {
     packages.iter().map(|package| package.name).collect()
 }
 
-/// Debian's cargo when it is there: the one that runs this task may be older than what is built wants.
+/// Debian's cargo if it is installed, because the one that runs this task may be too old for what is built.
 fn recent_cargo() -> Command {
     toolchain::compiler(Recipe::Debian).map_or_else(shell::cargo, |compiler| compiler.cargo())
 }
 
-/// PATH with `first` in front, where a build looks for its llvm-config. The tool's own directory comes last: without it cargo
+/// PATH with `first` in front, where a build looks for its llvm-config. The tool's own directory comes last; otherwise cargo
 /// would advise to add it to PATH, which is not needed.
 fn path_while_building(first: Option<&str>, tool: &Tool) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
