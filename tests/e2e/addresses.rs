@@ -1,4 +1,4 @@
-//! The virtual address among the host's own: none of those is ever lost, none of them gives way as a source.
+//! The virtual address among the host's own addresses: none of these is ever lost or replaced as a source.
 
 mod lease;
 mod random;
@@ -16,9 +16,9 @@ use crate::support::{ADDRESS, FAST, LONG, Pair};
 
 /// In the virtual address's subnet.
 const ALIAS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 50);
-/// Never on the host: then the virtual address stays while the host has no address of its own.
+/// Never on the host, so that the virtual address stays while the host has no address of its own.
 const ELSEWHERE: &str = "-s 10.9.0.77";
-/// The longest that an address outlives its daemon with [`FAST`]: 2 s, as the kernel counts them.
+/// The longest time by which an address outlives its daemon with [`FAST`]: 2 s, as the kernel counts.
 const GONE: Duration = Duration::from_secs(8);
 
 /// carpd for the address with its subnet's prefix.
@@ -35,14 +35,14 @@ fn master(pair: &Pair, arguments: &str) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// Every change of an address of `host`, a line each, from now on.
+/// Prints every change of an address of `host` from now on, one line each.
 pub fn address_monitor(host: &Host) -> Result<Daemon> {
     let monitor = Daemon::spawn(
         host,
         "ip-monitor",
         Command::new("ip").args(["-o", "monitor", "address"]),
     )?;
-    // It says nothing about itself: it listens once a change of ours shows.
+    // It does not report that it listens, so wait until a change made here appears.
     eventually("the monitor listens", LONG, || {
         host.ip("address add 192.0.2.77/32 dev lo")?;
         host.ip("address del 192.0.2.77/32 dev lo")?;
@@ -64,7 +64,7 @@ fn replace_own(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// What the host has, besides the virtual address, is `expected`, whatever way carpd goes.
+/// The host's addresses, apart from the virtual one, are `expected`, however carpd ends.
 fn survives(pair: &Pair, carpd: &mut Daemon, way: &str, expected: &[Ipv4Addr]) -> Result<()> {
     match way {
         "TERM" => ensure!(carpd.terminate(LONG)? == 0),
@@ -104,7 +104,7 @@ fn addresses_that_come_before_and_after_the_virtual_one_survive_every_way_of_goi
         let pair = Pair::new(lab!())?;
         pair.a.ip("address flush dev eth0")?;
         let mut a = master(&pair, &format!("{FAST} {ELSEWHERE}"))?;
-        // As DHCP would, and an administrator.
+        // As DHCP or an administrator would.
         pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
         pair.a.ip(&format!("address add {ALIAS}/16 dev eth0"))?;
         survives(&pair, &mut a, way, &[pair.a.address(), ALIAS])?;
@@ -130,7 +130,7 @@ fn the_virtual_address_survives_the_deletion_of_the_hosts_own() -> Result<()> {
     let monitor = address_monitor(&pair.a)?;
     pair.a.ip("address del 10.9.0.1/16 dev eth0")?;
     pair.is_owned_by(&pair.a)?;
-    // Whatever was deleted has been told by the time that this is.
+    // When this notification arrives, those of all earlier deletions have arrived.
     pair.a.ip("address add 192.0.2.78/32 dev lo")?;
     monitor.wait_for("192.0.2.78", LONG)?;
     let deleted = monitor.lines_with("Deleted");

@@ -1,4 +1,4 @@
-//! When a MASTER announces its address, and what a client misses until then.
+//! When a MASTER announces its address, and for how long a client cannot reach it until then.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use carp_tests::{Host, Mark, eventually, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
-/// Five seconds after a takeover comes the last of its announcements.
+/// The last announcement comes five seconds after a takeover.
 const LATE: Duration = Duration::from_secs(5);
-/// What a busy machine may add.
+/// An allowance for a busy machine.
 const NOISE: Duration = Duration::from_secs(1);
 
 /// When `host` announced the address, after `mark`.
@@ -23,8 +23,8 @@ fn announcements(pair: &Pair, mark: Mark, host: &Host) -> Vec<Instant> {
     announced.map(|captured| captured.at).collect()
 }
 
-/// Waits until `host` has announced once more [`LATE`] after `since`, as a busy machine keeps time: what began it may have
-/// left the host late, and the other announcements come in the first half second.
+/// Waits until `host` has announced once more [`LATE`] after `since`, with an allowance for a busy machine: the event at
+/// `since` may have delayed the host, and the other announcements come in the first half second.
 fn late_announcement(pair: &Pair, mark: Mark, host: &Host, since: Instant) -> Result<Instant> {
     eventually("the late announcement", LONG, || {
         let all = announcements(pair, mark, host);
@@ -38,7 +38,7 @@ fn a_change_of_the_mac_address_is_announced_at_once_and_again() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, FAST)?;
     let client = pair.client()?;
-    // The announcements of the takeover are over.
+    // The announcements of the takeover have passed.
     late_announcement(&pair, Mark::default(), &pair.a, first_word(&pair, &pair.a)?)?;
     let (mark, start) = (pair.capture.mark(), Instant::now());
     pair.a.ip("link set eth0 address 02:00:00:00:00:aa")?;
@@ -73,7 +73,7 @@ fn a_client_whose_port_was_blocked_during_the_takeover_hears_the_announcement_of
     let b = pair.carpd(&pair.b, SLOW)?;
     let client = pair.client()?;
     let mark = pair.capture.mark();
-    // As spanning tree or LACP do to a port that has just come up.
+    // As spanning tree or LACP blocks a port that has just come up.
     pair.c.isolate()?;
     let blocked = Instant::now();
     ensure!(a.terminate(LONG)? == 0);
@@ -89,7 +89,7 @@ fn a_client_whose_port_was_blocked_during_the_takeover_hears_the_announcement_of
         "a client whose port was blocked for 3.5 s at a takeover missed {outage:?}"
     ));
     ensure!(outage < LATE + 2 * NOISE, "{outage:?}");
-    // Nothing more without --announce-refresh: now, two intervals later, and late.
+    // Without --announce-refresh there are three: now, two intervals later, and late.
     std::thread::sleep(2 * NOISE);
     let all = announcements(&pair, mark, &pair.b);
     ensure!(

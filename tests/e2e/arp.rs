@@ -1,4 +1,4 @@
-//! Others that claim the address by ARP, in every form that a client believes, and ARP that nobody believes.
+//! Other hosts that claim the address by ARP, in every form that a client believes, and ARP that no host believes.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,8 @@ fn announcements(pair: &Pair, mark: Mark, host: &Host) -> usize {
 fn a_claim_with_hardware_type_6_is_seen_named_and_answered() -> Result<()> {
     const CLAIMS: u64 = 4;
     let pair = Pair::new(lab!())?;
-    // Slow timers: while a MASTER is late its fence drops questions for the address, which these claims are as well.
+    // Slow timers, because the fence of a late MASTER drops ARP requests for the address, and these claims are such
+    // requests too.
     let a = pair.master(&pair.a, "-b 1 -k 0 -r 2")?;
     pair.capture
         .advertisements_reach(Mark::default(), "a", 3, LONG)?;
@@ -69,7 +70,7 @@ fn a_flood_of_arp_that_nobody_believes_costs_nothing() -> Result<()> {
     let pids = pair.a.pids()?;
     let (before, start) = (usage::cpu_time(&pids)?, Instant::now());
     let flood = Flood::towards(&pair.a, frames, Some(1), None)?;
-    // Nothing to wait for: enduring is the point.
+    // There is nothing to wait for: the test is about endurance.
     std::thread::sleep(Duration::from_secs(5));
     let offered = flood.finish();
     let spent = usage::cpu_time(&pids)? - before;
@@ -98,10 +99,10 @@ fn two_carp_masters_that_do_not_hear_each_other_defend_once_in_10_s() -> Result<
     cable.to_host(Quality::WithoutCarp);
     let a = pair.master(&pair.a, FAST)?;
     let b = pair.master(&pair.b, SLOW)?;
-    // b announces its takeover, which shows what it is; it may first hear a answer its question, as any host would.
+    // b announces its takeover, which identifies it; before that, a may answer its ARP request, as any host would.
     a.wait_for("another CARP MASTER answers ARP for it", LONG)?;
     b.wait_for(&format!("{ADDRESS} is also at {}", pair.a.mac()), LONG)?;
-    // The announcements of the takeovers are over.
+    // The announcements of the takeovers have passed.
     std::thread::sleep(Duration::from_secs(6));
     // Each asks every 10 s, and an answer may come just before the other one defends again: two rounds.
     let (mark, window) = (pair.capture.mark(), Duration::from_secs(22));

@@ -1,4 +1,4 @@
-//! Where the kernel program is attached, and how long it stays there.
+//! Where the kernel program is attached, and how long it stays attached.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
 use crate::health::ids;
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
-/// Those that put a program into the kernel.
+/// The datapaths with a kernel program.
 const KERNEL_RUNGS: [&str; 3] = ["xdp-native", "xdp-generic", "tcx"];
 
 fn on(rung: &str, arguments: &str) -> Result<Carpd> {
@@ -24,7 +24,7 @@ fn stranger(rung: &str) -> Result<Carpd> {
     Ok(Carpd::new(arguments)?.datapath(rung))
 }
 
-/// Where carpd pins what it attaches to an interface of a host.
+/// The directory of carpd's pins for an interface of a host.
 fn place(host: &Host, interface: &str) -> Result<PathBuf> {
     host.enter(|| {
         let index = nix::net::if_::if_nametoindex(interface)?;
@@ -32,7 +32,7 @@ fn place(host: &Host, interface: &str) -> Result<PathBuf> {
     })?
 }
 
-/// What carpd has pinned for an interface of a host.
+/// The pins of carpd for an interface of a host.
 fn pins(host: &Host, interface: &str) -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(place(host, interface)?) else {
         return Ok(Vec::new());
@@ -46,7 +46,7 @@ fn links(daemon: &Daemon) -> Result<BTreeSet<String>> {
     ids(daemon, "link_id")
 }
 
-/// `carpd --detach eth0` on a host: exit status, and everything it says.
+/// Runs `carpd --detach eth0` on a host, and returns its exit status and output.
 fn detach(host: &Host) -> Result<(i32, String)> {
     let ended = Carpd::bare()?.args("--detach eth0").run(host)?;
     Ok((ended.status, ended.stdout + &ended.stderr))
@@ -170,7 +170,7 @@ fn a_killed_carpd_leaves_its_program_and_the_next_start_takes_the_link_over() ->
         first.kill()?;
         ensure!(pins(&pair.a, "eth0")? == pinned, "{rung}");
         let mut second = on(rung, SLOW)?.start(&pair.a)?;
-        // The same link: at no time was there none.
+        // The same link, so there was no gap.
         ensure!(links(&second)? == link, "{rung}");
         ensure!(pins(&pair.a, "eth0")? == pinned, "{rung}");
         ensure!(second.terminate(LONG)? == 0);

@@ -1,4 +1,4 @@
-//! carpd beside BSD kernels: frames as real ones send them, from a model and from scripts of what they did.
+//! carpd with BSD kernels: frames like those of real ones, from a model and from scripted recordings.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -17,7 +17,7 @@ const SLOWER: &str = "-b 0 -k 100";
 const SLOWER_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(300);
 /// [`SLOWER`]'s advertisement interval, exactly.
 const SLOWER_INTERVAL: Duration = SKEW_STEP.saturating_mul(100);
-/// What a busy machine adds.
+/// An allowance for a busy machine.
 const NOISE: Duration = Duration::from_millis(300);
 
 /// Any counter at all.
@@ -65,12 +65,12 @@ fn longest_silence(pair: &Pair, mark: Mark, begin: Instant) -> Duration {
 }
 
 fn changes(daemon: &Daemon, line: usize) -> Result<usize> {
-    // What it says now comes after what it said before, which may still be on its way.
+    // Its next advertisement comes after earlier ones, which may still be on their way.
     daemon.dump()?;
     Ok(daemon.transitions_since(line))
 }
 
-/// Both are MASTER, apart; they meet, and from then on one of them is MASTER all the time.
+/// Both are MASTER while separated. They meet, and from then on one of them is MASTER all the time.
 fn somebody_remains(bsd: Settings, carpd: &str) -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.isolate()?;
@@ -108,7 +108,7 @@ fn of_two_equal_masters_one_remains_when_the_bsd_is_heard_first() -> Result<()> 
     Ok(())
 }
 
-/// What carpd says after it has yielded to an equal with a lower address and a counter just above its own.
+/// What carpd sends after it has yielded to an equal host with a lower address and a counter just above its own.
 fn last_words(lab: Lab, ether_source: Mac) -> Result<usize> {
     let pair = Pair::new(lab)?;
     let b = pair.master(&pair.b, SLOWER)?;
@@ -186,7 +186,7 @@ fn a_freebsd_that_repeats_an_openbsds_counters_with_other_priorities_is_heard() 
         thread::sleep(Duration::from_millis(210));
         Ok(())
     };
-    // A FreeBSD that has heard nobody, then the OpenBSD, which preempts.
+    // A FreeBSD that has heard no other host, then the OpenBSD, which preempts.
     for counter in [0x1111, 0x1112, 0x1113] {
         say(&frame(freebsd, counter, 50))?;
     }
@@ -196,7 +196,7 @@ fn a_freebsd_that_repeats_an_openbsds_counters_with_other_priorities_is_heard() 
         for _ in 0..6 {
             say(&frame(openbsd, constant, 20))?;
         }
-        // It leaves, and the FreeBSD goes on with its counter, at once.
+        // It leaves, and the FreeBSD continues with its counter at once.
         air.send(&bow_out(openbsd, constant).frame())?;
         for above in 1..=6 {
             last = Instant::now();
@@ -254,7 +254,7 @@ fn the_bow_out_of_an_openbsd_is_obeyed_after_three_short_lives_of_it() -> Result
     Ok(())
 }
 
-/// The first thing that this host hears of it, or that one of its processors does, may be a bow-out.
+/// The first packet that this host, or one of its processors, receives from it may be a bow-out.
 #[test]
 fn every_bow_out_of_an_openbsd_is_obeyed_however_soon_it_comes_again() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -286,7 +286,7 @@ fn every_bow_out_of_an_openbsd_is_obeyed_however_soon_it_comes_again() -> Result
     Ok(())
 }
 
-/// Whoever followed it went on with its counter, so that others have heard what comes after it.
+/// The successor continued with its counter, so the others have heard what comes after that counter.
 #[test]
 fn the_bow_out_of_an_openbsd_is_obeyed_after_others_have_gone_on_with_its_counter() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -321,7 +321,8 @@ fn the_bow_out_of_an_openbsd_is_obeyed_after_others_have_gone_on_with_its_counte
     Ok(())
 }
 
-/// Whoever heard its counter can say what he likes in its name, from any address. Its own next one ends that.
+/// An attacker who heard its counter can advertise anything in its name, from any address. Its next advertisement
+/// ends that.
 #[test]
 fn an_openbsd_is_believed_whatever_a_stranger_sends_in_its_name() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -362,11 +363,11 @@ fn an_openbsd_with_zero_intervals_is_no_reason_to_flap() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let model = Bsd::start(&pair.a, settings(Dialect::OpenBsd, 0, 0), true)?;
     let _b = pair.carpd(&pair.b, "-b 0 -k 1")?;
-    // It may not know at once whom it hears.
+    // It may not recognise the sender at once.
     thread::sleep(Duration::from_secs(1));
     let mark = pair.capture.mark();
     thread::sleep(Duration::from_secs(5));
-    // From the wire: carpd itself says no more than so many changes a minute.
+    // Judged from the wire, because carpd limits the log lines about changes per minute.
     let spoken = pair.capture.advertisements(mark, "b").len();
     note(&format!(
         "an OpenBSD 0/0 and carpd 0/1: {spoken} advertisements of a second MASTER in 5 s"
@@ -390,7 +391,7 @@ fn of_two_equal_backups_in_a_bsd_profile_one_follows_a_bow_out() -> Result<()> {
     for round in 0..ROUNDS as u64 {
         // It was restarted: another test repeats a bow-out.
         let counter = COUNTER + (round << 32);
-        // Whoever followed in the last round yields to it again.
+        // The successor of the last round yields to it again.
         for _ in 0..4 {
             air.send(&frame(third.address(), counter, 50).frame())?;
             thread::sleep(Duration::from_millis(210));
@@ -410,8 +411,8 @@ fn of_two_equal_backups_in_a_bsd_profile_one_follows_a_bow_out() -> Result<()> {
         a.dump()?.counters,
         b.dump()?.counters
     );
-    // A machine that lets one of them wait for longer than their turns differ makes two of them once in a while; without
-    // turns it would be each time.
+    // If the machine delays one of them for longer than their turns differ, there are sometimes two; without
+    // turns it would happen every time.
     let double = followed.iter().filter(|count| **count > 1).count();
     ensure!(double <= ROUNDS / 2, "both followed: {followed:?}");
     Ok(())
@@ -434,7 +435,7 @@ fn an_advertisement_that_is_sent_to_this_host_alone_is_warned_of() -> Result<()>
     b.says_once("unicast").map(drop)
 }
 
-/// Its counter never changes, so that whoever heard it once can say in its name whatever he likes, as beside another OpenBSD.
+/// Its counter never changes, so an attacker who heard it once can advertise anything in its name, as with another OpenBSD.
 #[test]
 fn in_the_name_of_an_openbsd_a_backup_is_misled_until_the_next_genuine_one() -> Result<()> {
     const ROUNDS: u32 = 5;

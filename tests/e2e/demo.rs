@@ -1,4 +1,4 @@
-//! What `cargo xtask demo` shows, and that it leaves nothing. It pins native XDP, so once is enough.
+//! The output of `cargo xtask demo`, and that it leaves nothing behind. It always uses native XDP, so one run is enough.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::LONG;
 /// The whole show takes 25 s.
 const SHOW: Duration = Duration::from_secs(120);
 
-/// On a host of a lab, so that nothing of it stays even when it fails; its own namespaces do not care where it runs.
+/// Runs it on a host of a lab, so that nothing remains even if it fails. Its own namespaces are independent of that host.
 fn start(host: &Host) -> Result<Daemon> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     Daemon::spawn(host, "demo", command.env("CARPD_BIN", binary()?))
@@ -30,7 +30,7 @@ fn is_shown_elsewhere() -> bool {
     elsewhere
 }
 
-/// The namespaces that it says it has made.
+/// The namespaces that it prints.
 fn namespaces(demo: &Daemon) -> Result<Vec<String>> {
     let line = demo.wait_for("Network namespaces: ", LONG)?.text;
     let names = line.split_once(": ").context("names")?.1;

@@ -1,4 +1,4 @@
-//! Two carpd: who is MASTER, and who becomes it again.
+//! Two carpd: which one is MASTER, and which one becomes MASTER again.
 
 use std::time::Duration;
 
@@ -168,7 +168,7 @@ fn the_address_is_added_alone_whatever_its_prefix_and_removed_when_the_master_yi
     pair.b.wait_for_address(ADDRESS, true, LONG)?;
     let line = pair.b.address_line(ADDRESS)?.unwrap_or_default();
     ensure!(line.contains("10.9.0.100/32"), "{line}");
-    // The prefix is the interface's business: a peer without one authenticates all the same.
+    // The prefix concerns only the interface: advertisements of a peer without one are authentic all the same.
     let _a = pair.carpd(&pair.a, &format!("{FAST} -P"))?;
     pair.settles_on(&pair.a, Duration::from_secs(1))?;
     pair.b.wait_for_address(ADDRESS, false, LONG)?;

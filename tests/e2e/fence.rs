@@ -1,4 +1,4 @@
-//! The MASTER's daemon is killed or stopped: its kernel falls silent before another host takes over.
+//! The MASTER's daemon is killed or stopped, and the fence silences its kernel before another host takes over.
 
 mod egress;
 mod holes;
@@ -23,7 +23,7 @@ use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW, Scri
 /// Better than [`SLOW`], and patient.
 const FAST_PATIENT: &str = "-b 0 -k 25 -r 9";
 
-/// A pair, and a neighbour who asks for the address all the time.
+/// A pair, and a neighbour that continuously asks for the address.
 struct Scene {
     pair: Pair,
     _witness: Witness,
@@ -68,7 +68,7 @@ impl Scene {
         })
     }
 
-    /// Sends a signal to everything on a, waits until b has announced itself `count` times, and gives the time of the
+    /// Sends a signal to every process on a, waits until b has announced itself `count` times, and returns the time of the
     /// first.
     fn replace_a(&self, signal: Signal, count: usize) -> Result<(Mark, Instant)> {
         self.waits_for_answer(&self.pair.a)?;
@@ -100,7 +100,7 @@ impl Scene {
     fn signal_a(&self, signal: Signal) -> Result<()> {
         let pids = self.pair.a.pids()?;
         if signal == Signal::SIGKILL {
-            // keepalived's child would see its parent die, and clean up.
+            // keepalived's child would notice that its parent died, and clean up.
             signal_each(&pids, Signal::SIGSTOP)?;
         }
         signal_each(&pids, signal)
@@ -121,7 +121,7 @@ fn carpd(lab: Lab, rung: &str, a: &str, b: &str, signal: Signal) -> Result<usize
     let on = |arguments: &str| {
         Ok::<_, anyhow::Error>(Carpd::for_address(ADDRESS, arguments)?.datapath(rung))
     };
-    // Without a lease the address stays, so silence is the fence's.
+    // Without a lease the address stays, so the fence causes the silence.
     let _a = on(&format!("{a} --lease 0"))?.start(&pair.a)?;
     pair.capture.advertisement(mark, "a", LONG)?;
     let _b = on(b)?.start(&pair.b)?;
@@ -132,7 +132,7 @@ fn carpd(lab: Lab, rung: &str, a: &str, b: &str, signal: Signal) -> Result<usize
         "the address is still there: it is the fence that keeps it silent"
     );
     if signal == Signal::SIGSTOP {
-        // It learns of the other one before it does anything else.
+        // It processes the other's advertisements before it does anything else.
         scene.signal_a(Signal::SIGCONT)?;
         pair.a.wait_for_address(ADDRESS, false, LONG)?;
         pair.capture
@@ -207,7 +207,7 @@ fn a_stopped_carpd_is_silent_once_replaced_and_ucarp_and_keepalived_are_not() ->
     no_stale_answer_but_from_others([lab!(), lab!(), lab!()], Signal::SIGSTOP)
 }
 
-/// A MASTER alone, stopped: from some time on it does not answer, and does again once it continues.
+/// A stopped MASTER without peers stops answering after some time, and answers again once it resumes.
 #[test]
 fn a_stopped_master_falls_silent_and_speaks_again_when_it_continues() -> Result<()> {
     for rung in ["xdp-native", "tcx"] {
@@ -228,7 +228,7 @@ fn a_stopped_master_falls_silent_and_speaks_again_when_it_continues() -> Result<
     Ok(())
 }
 
-/// With `--fence off`, and on the socket rung, which says that it has none.
+/// With `--fence off`, and with the packet socket, which logs that it has no fence.
 #[test]
 fn without_a_fence_a_killed_master_goes_on_answering() -> Result<()> {
     for (rung, more) in [("tcx", "--fence off"), ("socket", "")] {
@@ -251,7 +251,7 @@ fn without_a_fence_a_killed_master_goes_on_answering() -> Result<()> {
     Ok(())
 }
 
-/// `--fence all`: the address does not even answer who has its MAC already.
+/// With `--fence all`, the address does not even answer hosts that know its MAC address.
 #[test]
 fn fence_all_silences_the_address_for_those_who_know_its_mac() -> Result<()> {
     for (fence, answers) in [("arp", true), ("all", false)] {
@@ -285,7 +285,7 @@ fn fence_all_silences_the_address_for_those_who_know_its_mac() -> Result<()> {
     Ok(())
 }
 
-/// What the up script of a killed MASTER added answers nobody while the next start's down script removes it.
+/// The address that a killed MASTER's up script added does not answer while the next start's down script removes it.
 #[test]
 fn what_scripts_left_is_silent_until_the_down_script_has_run() -> Result<()> {
     let scene = Scene::new(lab!())?;

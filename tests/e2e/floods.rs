@@ -1,4 +1,4 @@
-//! More packets than anybody wants, for a few seconds: a BACKUP goes on hearing its MASTER, and stays.
+//! Floods for a few seconds: a BACKUP keeps hearing its MASTER, and stays BACKUP.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use carp_tests::{Daemon, Dump, Forgery, Host, Mark, Ucarp, lab, usage};
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW};
 
 const LENGTH: Duration = Duration::from_secs(5);
-/// The generator's processor; the BACKUP runs where it is let.
+/// The generator's processor; the BACKUP may run on any.
 const CPU: usize = 1;
 
-/// What a queue of 256 frames has room for while the machine does something else for 2 ms. As much as a core can send
-/// fills the queue again and again, and what is lost there no program can believe; a benchmark measures that.
+/// The rate for which a queue of 256 frames suffices while the machine is busy for 2 ms. A core at full rate
+/// overflows the queue repeatedly, and no program can receive what is lost there; a benchmark measures that.
 const RATE: u32 = 100_000;
 
-/// What the BACKUP under a flood did and spent.
+/// The behaviour and cost of the BACKUP under a flood.
 struct Endured {
     offered: Volume,
     /// Advertisements that the MASTER sent meanwhile.
@@ -31,7 +31,7 @@ struct Endured {
     mark: Mark,
 }
 
-/// One at a time: each takes a core.
+/// Floods run one at a time, because each uses a core.
 static FLOODS: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -45,7 +45,7 @@ fn endure(pair: &Pair, backup: &Host, kind: Kind, captured: Option<&Forgery>) ->
     let (mark, before, start) = (pair.capture.mark(), usage::cpu_time(&pids)?, Instant::now());
     let lost = overflows(backup)?;
     let flood = Flood::towards(backup, frames, Some(CPU), Some(RATE))?;
-    // Nothing to wait for: enduring is the point.
+    // There is nothing to wait for: the test is about endurance.
     std::thread::sleep(LENGTH);
     let offered = flood.finish();
     let spent = usage::cpu_time(&pids)? - before;
@@ -71,12 +71,12 @@ impl Endured {
     }
 }
 
-/// Far below what one core of any machine offers; less than this is no flood.
+/// Far below what one core of any machine sends; less than this is not a flood.
 const FLOOD: u64 = 20_000;
 
-/// The BACKUP stays what it is, its counter `what` sees the flood, and it spends at most `permille` of a core.
+/// The BACKUP stays BACKUP, its counter `what` counts the flood, and it uses at most `permille` of a core.
 ///
-/// Both have `options`; `heard` tells from a report how many genuine advertisements it has heard.
+/// Both have `options`; `heard` extracts from a report how many genuine advertisements it has heard.
 fn stays_backup(
     kind: Kind,
     what: &str,
@@ -98,8 +98,8 @@ fn stays_backup(
     let number = |name| risen.get(name).copied().unwrap_or_default();
     let lost = number("datapath-events-lost");
     if datapath() == "socket" && lost > number("delivered") / 4 {
-        // Everything comes to the daemon there. Where it has no time for that, its buffer loses genuine ones too, and a
-        // takeover is no mistake then.
+        // With the packet socket, everything reaches the daemon. If it has no time for that, its buffer loses genuine
+        // ones too, and a takeover is no mistake then.
         note(&format!("skipped, the socket's buffer was full: {risen:?}"));
         return Ok(());
     }
@@ -117,11 +117,11 @@ fn stays_backup(
     ensure!(lost == 0, "events were lost: {risen:?}");
     if let (Some(heard), Some(earlier)) = (heard(&after), heard(&before)) {
         let heard = heard - earlier;
-        // The reports were asked for before the flood and after it, however long that took; at either end one may be
+        // The reports were requested before and after the flood, however long that took; at either end, one may be
         // under way.
         let most = pair.capture.advertisements(begin, "a").len() as u64 + 1;
         let genuine = endured.genuine as u64;
-        // On a noisy machine the queue may still overflow, which is not carpd's; then most are still heard.
+        // On a noisy machine the queue may still overflow, which is not carpd's fault; then most are still heard.
         let least = genuine.saturating_sub(1 + endured.lost.min(genuine / 2));
         note(&format!(
             "genuine advertisements believed: {heard}, of at least {genuine} sent"
@@ -131,8 +131,8 @@ fn stays_backup(
             "{heard} is not {least} to {most}: {risen:?}"
         );
     }
-    // A tenth of a per cent is what it takes; the bound leaves room for a slow machine, on which the kernel's work for
-    // the flood is also charged to whom it interrupts.
+    // It uses a tenth of a per cent. The bound leaves room for a slow machine, on which the kernel's work for
+    // the flood is also charged to the process that it interrupts.
     ensure!(
         endured.permille <= permille,
         "{} ‰ of a core",
@@ -141,7 +141,8 @@ fn stays_backup(
     Ok(())
 }
 
-/// What the core believed: all that it received and did not refuse. The datapath has counters of the same names.
+/// The advertisements that the core believed: those received less those rejected. The datapath has counters of the
+/// same names.
 fn believed(report: &Dump) -> Option<u64> {
     let counters = report.counters.iter();
     let refused = counters
@@ -154,7 +155,7 @@ fn believed(report: &Dump) -> Option<u64> {
         .checked_sub(refused)
 }
 
-/// b said nothing on the wire and changed nothing.
+/// b sent nothing and changed nothing.
 fn unmoved(pair: &Pair, b: &Daemon, line: usize, mark: Mark) -> Result<()> {
     pair.only_master_since(mark, &pair.a)?;
     let lines = b.lines();
@@ -165,7 +166,7 @@ fn unmoved(pair: &Pair, b: &Daemon, line: usize, mark: Mark) -> Result<()> {
     Ok(())
 }
 
-/// A true advertisement of a, to be sent by somebody else.
+/// A genuine advertisement of a, to be sent by another host.
 fn replayable(pair: &Pair) -> Result<Forgery> {
     let (_, carp) = pair
         .capture
@@ -205,18 +206,19 @@ fn repetitions() -> &'static str {
 
 #[test]
 fn one_true_advertisement_again_and_again() -> Result<()> {
-    // Now and then one of them is believed, so what was heard does not tell.
+    // One of them is believed now and then, so the number heard proves nothing.
     stays_backup(Kind::Replayed, repetitions(), "", 50, |_| None)
 }
 
-/// With strict counters no replay is believed: what keeps the BACKUP quiet are the genuine ones, each of them heard.
+/// With strict counters no replay is believed, so the genuine advertisements keep the BACKUP quiet, and it hears each
+/// of them.
 #[test]
 fn one_true_advertisement_again_and_again_beside_the_genuine_ones() -> Result<()> {
     let options = "--strict-counter";
     stays_backup(Kind::Replayed, repetitions(), options, 50, believed)
 }
 
-/// What the others make of it, for the record: it depends on the machine, so nothing is claimed.
+/// The other daemons under the same flood, for the record. It depends on the machine, so this claims nothing.
 #[test]
 fn ucarp_under_the_same_flood() -> Result<()> {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! What an idle carpd costs, and what it keeps to itself.
+//! The cost of an idle carpd, and the secrets that it keeps.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn an_idle_backup_has_less_than_12_mib_resident() -> Result<()> {
     let _a = pair.master(&pair.a, FAST)?;
     let b = pair.carpd(&pair.b, SLOW)?;
     pair.stays_the_only_master(&pair.a, 10)?;
-    // Of an unoptimised build only what it allocates says something.
+    // For an unoptimised build, only its allocations are meaningful.
     let unoptimised = daemons::binary()?
         .components()
         .any(|part| part.as_os_str() == "debug");
@@ -51,7 +51,7 @@ fn an_idle_backup_wakes_up_for_advertisements_only() -> Result<()> {
     note(&format!(
         "an idle BACKUP woke up {woken} times for {advertisements} advertisements"
     ));
-    // One packet more or less at either end.
+    // Plus or minus one packet at either end.
     ensure!(
         woken <= advertisements + 3,
         "{woken} wake-ups for {advertisements} advertisements"
@@ -66,7 +66,7 @@ fn a_flood_of_broken_packets_leaves_memory_as_it_was() -> Result<()> {
     let forgery = Forgery::new(pair.c.address(), 7, "wrong", ADDRESS);
     let injector = Injector::open(&pair.c)?;
     let flood = |first: u64| -> Result<u64> {
-        // Every packet from another source, with another counter: nothing may be kept for each.
+        // Every packet has another source and another counter, and carpd must not store anything for each.
         for number in first..first + 20_000 {
             let [.., high, low] = number.to_be_bytes();
             let frame = forgery.clone().with(|forgery| {
@@ -120,7 +120,7 @@ fn a_wrong_password_of_ours_shows_in_no_error() -> Result<()> {
     let b = Carpd::new(&format!("-v 7 -p swordfish -a {ADDRESS} {SLOW} -D"))?.start(&pair.b)?;
     b.wait_for("Bad digest", LONG)?;
     ensure!(b.lines_with("swordfish").is_empty() && b.lines_with("secret").is_empty());
-    // Two passwords are two groups: each has its MASTER.
+    // Two passwords make two groups, each with its MASTER.
     pair.capture.advertisement(Mark::default(), "b", LONG)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Multicast groups: what the host has joined, as its kernel says.
+//! Multicast groups that the host has joined, as its kernel reports them.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,8 @@ use carp_tests::{Carpd, Host, Mac, lab};
 
 use crate::support::{ADDRESS, LONG, Pair, SLOW};
 
-/// Whether `eth0` is in the group, in IP (switches that snoop hear of it) and at the link (its filter is open).
+/// Whether `eth0` is in the group, in IP (so that snooping switches learn of it) and at the link (so that its filter
+/// is open).
 fn is_joined(host: &Host, group: Ipv4Addr) -> Result<(bool, bool)> {
     let list = host.ip("maddress show dev eth0")?;
     let has = |kind: &str, address: &str| {

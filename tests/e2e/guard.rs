@@ -1,4 +1,4 @@
-//! Virtual addresses that others remove, claim or had before; leases; and how late carpd was.
+//! Virtual addresses that others remove, claim or had before; leases; and stalls of carpd.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::addresses::address_monitor;
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW, Scripts};
 
-/// What the kernel adds to the lifetime of an address: it counts whole seconds and is late by design.
+/// The time that the kernel adds to the lifetime of an address; it counts whole seconds and is late by design.
 const LEASE_SLACK: Duration = Duration::from_secs(6);
 
 fn announces(captured: &Captured, host: &str) -> Option<Instant> {
@@ -33,7 +33,7 @@ fn a_removed_address_is_restored_and_announced_within_100_ms() -> Result<()> {
         let pair = Pair::new(lab!())?;
         let a = pair.master(&pair.a, FAST)?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
-        // Whatever belongs to the takeover is over.
+        // The takeover is complete.
         pair.capture
             .advertisements_reach(Mark::default(), "a", 6, LONG)?;
         let mark = pair.capture.mark();
@@ -145,7 +145,7 @@ fn with_scripts_a_removed_address_is_only_said() -> Result<()> {
     Ok(())
 }
 
-/// What a host says that has the address too.
+/// A packet of a host that has the address too.
 fn claim(mac: Mac) -> Vec<u8> {
     carp_tests::client::arp_request(mac, ADDRESS, ADDRESS)
 }
@@ -156,7 +156,7 @@ fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second
     let a = pair.master(&pair.a, FAST)?;
     let injector = Injector::open(&pair.c)?;
     let thief = Mac([2, 0, 0, 0, 0x66, 0x66]);
-    // Both announcements of the takeover are over, and so is the time in which a MASTER before us might still answer.
+    // Both announcements of the takeover have passed, and so has the time in which an earlier MASTER might still answer.
     pair.capture
         .advertisements_reach(Mark::default(), "a", 12, LONG)?;
     let (mark, start) = (pair.capture.mark(), Instant::now());
@@ -170,7 +170,7 @@ fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second
     while Instant::now() < flood_until {
         injector.send(&claim(thief))?;
         sent += 1;
-        // The pace of the thief, which leaves the capture room.
+        // The interval of the attacker, which does not overload the capture.
         std::thread::sleep(Duration::from_millis(1));
     }
     eventually("most of it is counted", LONG, || {
@@ -196,7 +196,7 @@ fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second
 #[test]
 fn another_host_that_only_answers_for_the_address_is_found() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    // Nothing but its answers to others betrays it.
+    // Only its answers to other hosts reveal it.
     pair.c.ip("address add 10.9.0.100/32 dev eth0")?;
     let a = pair.master(&pair.a, FAST)?;
     a.wait_for(&format!("{ADDRESS} is also at {}", pair.c.mac()), LONG)?;
@@ -271,7 +271,7 @@ fn a_lease_that_ran_out_while_carpd_was_stopped_is_given_again() -> Result<()> {
         .wait_for_address(ADDRESS, false, Duration::from_secs(5) + LEASE_SLACK)?;
     a.signal(Signal::SIGCONT)?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
-    // Nobody's doing: it does not count as a removal.
+    // Nobody removed it, so it does not count as a removal.
     ensure!(a.dump()?.counter("addresses-restored")? == 0);
     ensure!(
         a.lines_with("by someone else").is_empty(),
@@ -289,7 +289,7 @@ fn a_late_master_that_lost_the_election_does_not_renew() -> Result<()> {
     let _b = pair.carpd(&pair.b, &format!("{FAST} -r 10"))?;
     let monitor = address_monitor(&pair.a)?;
     let changes = || monitor.lines_with(&format!("inet {ADDRESS}/")).len();
-    // The whole lease is left when it stops.
+    // The whole lease remains when it stops.
     eventually("it renews", LONG, || Ok((changes() > 0).then_some(())))?;
     let mark = pair.capture.mark();
     a.signal(Signal::SIGSTOP)?;
@@ -347,7 +347,7 @@ fn what_a_killed_master_left_is_claimed_by_nobody_until_the_election_is_settled(
     pair.stays_the_only_master(&pair.a, 3)?;
     let mark = pair.capture.mark();
     a.kill()?;
-    // b is heard once a second: until then the new carpd on a does not know whose the address is.
+    // b is heard once per second; until then, the new carpd on a does not know which host owns the address.
     pair.capture.advertisement(mark, "b", LONG)?;
     let again = pair.carpd(&pair.a, SECOND_WORSE)?;
     while pair.a.has_address(ADDRESS)? {
@@ -382,12 +382,12 @@ fn a_stop_of_carpd_is_measured_counted_and_said_once() -> Result<()> {
     let a = pair.master(&pair.a, SLOW)?;
     let b = pair.carpd(&pair.b, &format!("{SLOW} -r 100"))?;
     pair.stays_the_only_master(&pair.a, 3)?;
-    // The BACKUP too, which is late with what it receives.
+    // The BACKUP too, because it receives late.
     for daemon in [&a, &b] {
         let before = daemon.dump()?.counter("event-loop-stalls")?;
         daemon.signal(Signal::SIGSTOP)?;
         let stopped = Instant::now();
-        // What ends the stop is on the wire only for the BACKUP.
+        // Only for the BACKUP is the end of the stop visible on the wire.
         std::thread::sleep(Duration::from_millis(800));
         daemon.signal(Signal::SIGCONT)?;
         let least = stopped.elapsed() - Duration::from_millis(250);

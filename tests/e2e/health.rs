@@ -1,4 +1,4 @@
-//! What others do to carpd's program and maps while it serves: it notices before it trusts a silence.
+//! Interference of others with carpd's program and maps while it serves. It notices before it trusts a silence.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,10 @@ use carp_tests::{Carpd, Daemon, eventually, lab};
 use crate::rungs;
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
-/// Interval 1.04 s, master-down time 3.04 s: slow enough to tell what is noticed from what is heard.
+/// Interval 1.04 s, master-down time 3.04 s: slow enough to distinguish noticing from hearing.
 const ORDINARY: &str = "-b 1 -k 10";
 
-/// Runs it, and gives what it prints.
+/// Runs it, and returns its output.
 pub fn bpftool(arguments: &[&str]) -> Result<String> {
     let output = Command::new("bpftool")
         .args(arguments)
@@ -35,20 +35,20 @@ pub fn ids(daemon: &Daemon, kind: &str) -> Result<BTreeSet<String>> {
     let look = || -> Result<BTreeSet<String>> {
         let mut ids = BTreeSet::new();
         for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
-            // A descriptor that is closed meanwhile is none of those looked for.
+            // A descriptor that is closed meanwhile is not one of those.
             let info = fs::read_to_string(entry?.path()).unwrap_or_default();
             let id = info.lines().find_map(|line| line.strip_prefix(kind));
             ids.extend(id.map(|id| id.trim_start_matches(':').trim().to_owned()));
         }
         Ok(ids)
     };
-    // The thread that looks after the programs has some for a moment, once a second.
+    // The thread that checks the programs has some for a moment, once per second.
     let before = look()?;
     thread::sleep(Duration::from_millis(300));
     Ok(before.intersection(&look()?).cloned().collect())
 }
 
-/// The id of one of a carpd's maps, by its name, of which the kernel keeps 15 bytes.
+/// The id of one of a carpd's maps by its name, of which the kernel keeps 15 bytes.
 fn map(daemon: &Daemon, name: &str) -> Result<String> {
     for id in ids(daemon, "map_id")? {
         if bpftool(&["map", "show", "id", &id])?.contains(&format!("name {name} ")) {
@@ -58,7 +58,7 @@ fn map(daemon: &Daemon, name: &str) -> Result<String> {
     anyhow::bail!("no map {name}")
 }
 
-/// Takes a carpd's program off its interface, as `bpftool` does for anybody.
+/// Detaches a carpd's program from its interface with `bpftool`, as another tool could.
 fn detach(daemon: &Daemon) -> Result<()> {
     let links = ids(daemon, "link_id")?;
     let [link] = &Vec::from_iter(links)[..] else {
@@ -67,7 +67,7 @@ fn detach(daemon: &Daemon) -> Result<()> {
     bpftool(&["link", "detach", "id", link]).map(drop)
 }
 
-/// Advertisements that the carpd has been delivered so far.
+/// The number of advertisements delivered to the carpd so far.
 fn delivered(daemon: &Daemon) -> Result<u64> {
     daemon.dump()?.counter("delivered")
 }
@@ -92,10 +92,10 @@ fn a_detached_program(rung: &str) -> Result<()> {
     let said = b.wait_for("took carpd's off the interface", LONG)?;
     let noticed = said.at.saturating_duration_since(detached);
     note(&format!("{rung}: noticed after {noticed:?}"));
-    // A second, and what a busy machine takes.
+    // A second, and an allowance for a busy machine.
     ensure!(noticed < Duration::from_millis(1700), "{noticed:?}");
     hears_again(&b)?;
-    // For longer than its master-down time it did not think the MASTER dead.
+    // For longer than its master-down time, it did not declare the MASTER dead.
     pair.stays_the_only_master(&pair.a, 5)?;
     pair.only_master_since(mark, &pair.a)?;
     ensure!(b.dump()?.status["datapath"] == rung);
@@ -113,7 +113,7 @@ fn an_xdp_program_that_is_detached_is_noticed_within_a_second_and_attached_again
     a_detached_program("xdp-native")
 }
 
-/// The master-down time is shorter than the second between two looks.
+/// The master-down time is shorter than the second between two checks.
 #[test]
 fn a_backup_whose_program_is_detached_looks_before_it_takes_over() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -148,7 +148,8 @@ fn a_master_whose_program_is_detached_stays_master() -> Result<()> {
     Ok(())
 }
 
-/// Another program takes the hook: with a rung by name there is no other way, so the host is in INIT until it goes.
+/// Another program takes the hook. With an explicit `--datapath` there is no alternative, so the host is in INIT
+/// until that program goes.
 #[test]
 fn a_hook_that_another_program_took_is_given_up_and_taken_again_when_it_is_free() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -158,7 +159,7 @@ fn a_hook_that_another_program_took_is_given_up_and_taken_again_when_it_is_free(
         .start(&pair.b)?;
     pair.stays_the_only_master(&pair.a, 5)?;
     let mark = pair.capture.mark();
-    // Again, should carpd be faster.
+    // Again, in case carpd is faster.
     eventually("another program has the hook", LONG, || {
         detach(&b).ok();
         Ok(rungs::attach(&pair.b, "eth0", "xdpgeneric").ok())
@@ -198,7 +199,7 @@ fn a_hook_that_another_program_took_makes_auto_take_the_next_rung() -> Result<()
     Ok(())
 }
 
-/// What somebody puts into the map of virtual hosts: there is room for one only.
+/// A foreign entry for the map of virtual hosts, which has room for only one.
 fn fill(id: &str, on: bool) -> Result<()> {
     let shown = bpftool(&["map", "show", "id", id])?;
     let size = |name: &str| -> Result<usize> {

@@ -1,4 +1,4 @@
-//! Packets from someone who should not be believed: the election goes on and the right counter moves.
+//! Packets that carpd must not believe: the election continues and the right counter rises.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl Scene {
         self.is_counted_and_ignored_from(&[Injector::open(&self.pair.c)?], frame, counter)
     }
 
-    /// The same for a frame that reaches both hosts as it is, VLAN tags and all.
+    /// The same for a frame that reaches both hosts unchanged, including VLAN tags.
     fn is_counted_and_ignored_tagged(&self, frame: &[u8], counter: &str) -> Result<()> {
         let both = [
             Injector::towards(&self.pair.a)?,
@@ -87,11 +87,11 @@ impl Scene {
     }
 }
 
-/// Besides `counter` only what a quiet election moves may have risen.
+/// Apart from `counter`, only counters that rise in a quiet election may have risen.
 fn only_expected_rose(after: &Dump, before: &Dump, counter: &str) -> Result<()> {
     for name in after.risen_since(before).keys() {
-        // What is not authentic is shown to the daemon once a second, which then counts it. That a busy machine let it
-        // wait is nobody's packet.
+        // One packet per second that is not authentic reaches the daemon, which counts it. A delay on a busy
+        // machine does not change the sum.
         let usual = [
             "received-inet-packets",
             "delivered",
@@ -117,7 +117,7 @@ fn a_wrong_password_is_counted_and_ignored() -> Result<()> {
         .with(|forgery| forgery.password = "wrong".into())
         .frame();
     scene.is_counted_and_ignored(&frame, "dropped-bad-authentication")?;
-    // One line names the trouble; a flood of packets makes no flood of lines.
+    // One line names the problem; a flood of packets causes no flood of lines.
     scene.b.wait_for("Bad digest", LONG)?;
     let lines = scene.b.lines_with("Bad digest");
     ensure!(
@@ -176,7 +176,7 @@ fn unicast_of_a_bsd_is_counted_ignored_and_warned_of() -> Result<()> {
     let carp = scene.better().with(|forgery| forgery.advbase = 1).frame();
     frame.extend(&carp[34..]);
     scene.is_counted_and_ignored_tagged(&frame, "passed-unicast")?;
-    // Not a line for each packet.
+    // There is not one line per packet.
     for daemon in [&scene.a, &scene.b] {
         daemon.wait_for("by unicast, which carpd does not hear yet", LONG)?;
     }
@@ -277,7 +277,7 @@ fn a_double_tagged_advertisement_is_ignored_and_xdp_counts_it() -> Result<()> {
         .with(|forgery| forgery.vlans = vec![5, 6])
         .frame();
     if datapath() == "socket" {
-        // The socket's filter does not let it in, which is cheaper than counting it.
+        // The socket's filter rejects it, which is cheaper than counting it.
         for host in [&scene.pair.a, &scene.pair.b] {
             Injector::towards(host)?.send(&frame)?;
         }
@@ -286,7 +286,7 @@ fn a_double_tagged_advertisement_is_ignored_and_xdp_counts_it() -> Result<()> {
     scene.is_counted_and_ignored_tagged(&frame, "passed-other-vlan")
 }
 
-/// Known limit: where the device takes the tag out of the frame and carries it beside (a veth from a bridge, as here;
+/// Known limit: if the device moves the tag out of the frame into metadata (a veth from a bridge, as here;
 /// a NIC with `rx-vlan-offload`), an XDP program does not see it, and the frame counts as untagged. tcx and the socket path
 /// do see it. The digest still keeps other groups' packets out.
 #[test]
@@ -322,8 +322,8 @@ fn a_right_advertisement_in_a_priority_tagged_frame_is_believed() -> Result<()> 
     believed(Scene::new(lab!())?, |forgery| forgery.vlans = vec![0])
 }
 
-/// The same better advertisement that every test above makes wrong in one way: when it is right, and comes from somebody who has
-/// heard the MASTER, the MASTER yields.
+/// The same better advertisement that every test above makes wrong in one way. When it is correct and comes from a
+/// host that has heard the MASTER, the MASTER yields.
 fn believed(scene: Scene, change: impl FnOnce(&mut Forgery)) -> Result<()> {
     let injector = Injector::open(&scene.pair.c)?;
     let mark = scene.a.mark();
@@ -384,7 +384,7 @@ fn noise_of_every_length_leaves_the_daemon_running() -> Result<()> {
         .better()
         .with(|forgery| forgery.password = "wrong".into())
         .frame();
-    // Every cut, and every byte of the IP and CARP headers turned over.
+    // Every truncation, and every byte of the IP and CARP headers inverted.
     for length in 14..frame.len() {
         injector.send(&frame[..length]).context("a short frame")?;
     }

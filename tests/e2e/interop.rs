@@ -105,7 +105,7 @@ fn a_returning_carpd_and_the_ucarp_master_it_meets_settle_on_the_better_one() ->
 }
 
 /// carpd as MASTER, ucarp as BACKUP with the same settings: for longer than ucarp's master-down time ucarp believes
-/// every packet. Gives one of carpd's packets.
+/// every packet. Returns one of carpd's packets.
 fn ucarp_believes_carpd(lab: Lab, carpd: Carpd, ucarp: &str, expected: Expected) -> Result<Carp> {
     let pair = Pair::new(lab)?;
     // ucarp joins the group on the interface that has its source address.
@@ -136,7 +136,7 @@ fn ucarp_believes_carpd(lab: Lab, carpd: Carpd, ucarp: &str, expected: Expected)
         "ucarp did not believe carpd"
     );
 
-    // The other way round: carpd believes ucarp.
+    // Conversely, carpd believes ucarp.
     drop(a);
     b.wait_for("Switching to state: MASTER", LONG)?;
     pair.capture.advertisement(mark, "b", LONG)?;
@@ -164,7 +164,7 @@ const QUICK: Expected = Expected {
 fn ucarp_and_carpd_agree_about_another_group() -> Result<()> {
     let group = Ipv4Addr::new(239, 192, 0, 7);
     let carpd = Carpd::for_address(ADDRESS, "-b 1 -k 0 -r 3 -m 239.192.0.7")?;
-    // ucarp documents -m and --mcast and takes neither; --mcastip is what its parser knows.
+    // ucarp documents -m and --mcast but accepts neither; its parser knows --mcastip.
     let ucarp =
         format!("-v 7 -p secret -a {ADDRESS} -s 10.9.0.2 -b 1 -k 50 -r 3 --mcastip=239.192.0.7");
     let carp = ucarp_believes_carpd(lab!(), carpd, &ucarp, QUICK)?;
@@ -229,7 +229,7 @@ fn our_packet_looks_like_ucarps() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let _a = pair.master(&pair.a, "-b 1 -k 0 -r 1")?;
     let (_, ours) = pair.capture.advertisement(Mark::default(), "a", LONG)?;
-    // Apart: equal settings, and neither must hear the other.
+    // Separated: with equal settings, neither must hear the other.
     pair.b.isolate()?;
     let _b = Ucarp::new(&pair.b, ADDRESS, "-b 1 -k 0 -r 1").start(&pair.b)?;
     let (_, theirs) = pair.capture.advertisement(Mark::default(), "b", LONG)?;

@@ -1,4 +1,4 @@
-//! A VRRP instance of keepalived on the same link, with our vhid as its VRID.
+//! A VRRP instance of keepalived on the same link, with carpd's vhid as its VRID.
 //!
 //! keepalived (2.2.7) starts its advertisement timer again for every packet of its VRID in its group, valid or not. A
 //! CARP master (carpd, ucarp or a BSD) that advertises more often than keepalived silences keepalived's master; nothing
@@ -24,7 +24,7 @@ fn wait_for_vrrp(capture: &Capture, mark: Mark, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Both elections run on both hosts, each with its MASTER on another host, and each fails over alone.
+/// Both elections run on both hosts, each with its MASTER on another host, and each fails over independently.
 fn run_side_by_side(lab: Lab, better: &str, worse: &str) -> Result<()> {
     let pair = Pair::new(lab)?;
     let directory = tempfile::tempdir()?;
@@ -49,7 +49,7 @@ fn run_side_by_side(lab: Lab, better: &str, worse: &str) -> Result<()> {
     }
     ensure!(vrrp_a.lines_with("MASTER STATE").is_empty());
     pair.is_owned_by(&pair.a)?;
-    // carpd says it once, and counts VRRP apart from errors.
+    // carpd logs it once, and counts VRRP separately from errors.
     let dump = carp_a.dump()?;
     ensure!(dump.counter("passed-vrrp-same-vhid")? >= 4, "{dump:?}");
     ensure!(dump.counter("dropped-bad-authentication")? == 0, "{dump:?}");

@@ -1,4 +1,4 @@
-//! The lab itself, shown on ucarp: a test that fails here says nothing about carpd.
+//! The lab itself, tested with ucarp: a test that fails here does not concern carpd.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! One carpd for each vhid of an interface, and for each address: whatever the interface is called, wherever it runs.
+//! One carpd per vhid of an interface and per address, whatever the interface's name is and wherever carpd runs.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -40,7 +40,7 @@ fn a_second_start_with_the_same_options_leaves_the_first_as_it_is() -> Result<()
     let mut first = pair.master(&pair.a, SLOW)?;
     for more in ["", "-B", "-D -B"] {
         let ended = second(&pair, &format!("{SLOW} {more}"))?;
-        // `-D` shapes the kernel program, too.
+        // `-D` changes the kernel program too.
         let same = !more.contains("-D");
         let expected = if same {
             format!(
@@ -58,7 +58,7 @@ fn a_second_start_with_the_same_options_leaves_the_first_as_it_is() -> Result<()
         let status = if same { 0 } else { 2 };
         ensure!(ended.status == status, "with {more:?}: {ended:?}");
     }
-    // Another password is another option, although nothing shows it.
+    // Another password is a different option, although nothing shows it.
     let ended = second(&pair, &format!("{SLOW} -p another"))?;
     ensure!(ended.status == 2, "{ended:?}");
     ensure!(first.is_running()? && pair.a.pids()? == [first.pid()]);
@@ -260,7 +260,7 @@ fn an_interface_that_comes_later_has_one_owner_too_and_the_other_takes_over_from
     Ok(())
 }
 
-/// Starts carpd as a user of its own, who owns `/run/carpd`, kills it once its program is pinned, and then runs root's
+/// Starts carpd as an unprivileged user who owns `/run/carpd`, kills it once its program is pinned, and then runs root's
 /// `--detach`. `$0`: carpd.
 const DETACHED_BY_ROOT: &str = "
 mount -t tmpfs none /run && install -d -m 700 -o 65534 /run/carpd /run/carpd/bpf &&

@@ -1,4 +1,4 @@
-//! The log: that nothing which becomes of it reaches the election, and what it says.
+//! The log: its contents, and that no failure of it affects the election.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -43,7 +43,7 @@ impl Halted {
         )?)
     }
 
-    /// Asks for so many reports that more is logged than a terminal holds (64 KiB).
+    /// Requests so many reports that carpd logs more than a terminal holds (64 KiB).
     fn fill(&self) -> Result<()> {
         for _ in 0..300 {
             self.signal(Signal::SIGUSR1)?;
@@ -60,7 +60,7 @@ impl Halted {
 
 impl Drop for Halted {
     fn drop(&mut self) {
-        // Only fails when it has ended by itself.
+        // This fails only if the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -84,14 +84,14 @@ fn a_reader_that_stops_holds_up_no_advertisement_and_is_told_what_it_missed() ->
     let pair = Pair::new(lab!())?;
     let mark = pair.capture.mark();
     let directory = tempfile::tempdir()?;
-    // The others are there to say more than waits for a reader (2 MiB).
+    // The others log more than carpd keeps for a reader (2 MiB).
     let others = many_virtual_hosts(directory.path(), 100, &format!("-v 7 -a {ADDRESS} {FAST}"))?;
     let mut a = Halted::start(&pair.a, &others)?;
     pair.capture.advertisement(mark, "a", LONG)?;
     // It would take over.
     let _b = pair.carpd(&pair.b, SLOW)?;
     let mark = pair.capture.mark();
-    // One report is more than a terminal holds; and no signal comes that would interrupt a write.
+    // One report is more than a terminal holds, and no signal interrupts a write.
     for _ in 0..3 {
         a.signal(Signal::SIGUSR1)?;
         pair.capture
@@ -100,7 +100,7 @@ fn a_reader_that_stops_holds_up_no_advertisement_and_is_told_what_it_missed() ->
     a.fill()?;
     pair.capture.advertisements_reach(mark, "a", 10, LONG)?;
     pair.only_master_since(mark, &pair.a)?;
-    // The reader goes on.
+    // The reader resumes.
     let mut screen = a.screen.try_clone()?;
     let (said, heard) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -199,7 +199,7 @@ fn the_first_lines_name_version_and_options_and_not_the_password() -> Result<()>
         "{second}"
     );
     ensure!(a.lines_with("swordfish").is_empty());
-    // And the last one names the end.
+    // The last one reports the end.
     ensure!(a.terminate(LONG)? == 0);
     let last = a.lines().last().context("a line")?.text.clone();
     ensure!(last.ends_with("[NOTICE] carpd has stopped"), "{last}");
@@ -236,7 +236,7 @@ fn the_lines_of_many_virtual_hosts_are_bounded_together() -> Result<()> {
     }
     let lines = a.lines();
     let first = lines.first().context("a line")?.at;
-    // Without the edges: when a line is read says when it was written no better than that.
+    // Without the edges, because the time of reading a line gives the time of writing only approximately.
     let within = lines
         .iter()
         .filter(|line| line.at < first + Duration::from_secs(25))
@@ -245,7 +245,7 @@ fn the_lines_of_many_virtual_hosts_are_bounded_together() -> Result<()> {
         within > 15_000,
         "there were too few to say anything: {within}"
     );
-    // The window's last line tells of it.
+    // The window's last line reports it.
     ensure!(within <= 20_001, "{within} lines within 25 s");
     Ok(())
 }

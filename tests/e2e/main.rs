@@ -1,7 +1,7 @@
 //! carpd on real packets, between network namespaces. Needs root; see [`carp_tests::lab!`].
 //!
-//! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` when it is not set). What a test claims it reads from
-//! the wire and from a client wherever that is possible, not from carpd's log.
+//! `CARP_TEST_DATAPATH` chooses how carpd receives (`xdp-native` if it is not set). Where possible, a test checks its
+//! claim on the wire and from a client, not in carpd's log.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! The state directory: what was heard is known again after a restart, and nothing about it is fatal.
+//! The state directory: after a restart, carpd knows what it heard, and no error of the directory is fatal.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,7 +27,7 @@ fn backup(host: &Host, directory: &Path) -> Result<Daemon> {
 fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let place = tempfile::tempdir()?;
-    // It is made, because it was asked for by name.
+    // carpd creates it, because it was given explicitly.
     let directory = place.path().join("state");
     let file = directory.join("heard:eth0:7");
     let _a = pair.master(&pair.a, FAST)?;
@@ -36,7 +36,7 @@ fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     b.says_once(FORGOTTEN)?;
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
-    // Written after the privileges were given up.
+    // Written after carpd dropped its privileges.
     let metadata = fs::metadata(&file).with_context(|| b.transcript())?;
     ensure!(metadata.permissions().mode() & 0o777 == 0o600 && metadata.len() > 0);
     ensure!(
@@ -49,7 +49,7 @@ fn a_backup_knows_after_a_restart_what_it_heard_before() -> Result<()> {
     pair.stays_the_only_master(&pair.a, 3)?;
     ensure!(b.terminate(LONG)? == 0);
 
-    // What is damaged is ignored, and replaced at the end.
+    // carpd ignores a damaged file and replaces it at the end.
     let kept = fs::read(&file)?;
     fs::write(&file, &kept[..kept.len() - 1])?;
     let mut b = backup(&pair.b, &directory)?;
@@ -79,7 +79,7 @@ fn a_state_directory_that_cannot_be_used_is_warned_of_and_ends_nothing() -> Resu
         pair.stays_the_only_master(&pair.a, 3)?;
         ensure!(b.terminate(LONG)? == 0);
     }
-    // Gone while carpd runs.
+    // Removed while carpd runs.
     let directory = place.path().join("gone");
     let mut b = backup(&pair.b, &directory)?;
     fs::remove_dir(&directory)?;

@@ -1,4 +1,4 @@
-//! What administrators get wrong, and what carpd says at once: what was wrong, where, and what would be right.
+//! Mistakes of administrators. carpd says at once what is wrong, where, and what would be right.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ fn run(host: &Host, arguments: &str) -> Result<Ended> {
         .run(host)
 }
 
-/// It ends with status 1 and an error that has all these parts.
+/// It ends with status 1 and an error that contains all these parts.
 fn is_refused(host: &Host, arguments: &str, parts: &[&str]) -> Result<()> {
     let ended = run(host, arguments)?;
     ensure!(ended.status == 1, "{arguments}: {ended:?}");
@@ -49,7 +49,7 @@ fn what_can_never_work_is_refused_with_what_would_be_right() -> Result<()> {
             "-a 10.9.0.0/24",
             ["network address of 10.9.0.0/24", "another prefix"],
         ),
-        // Without a prefix, by what the interface has.
+        // Without a prefix, judged by the interface's addresses.
         (
             "-a 10.9.255.255",
             ["broadcast address of 10.9.0.0/16", "--addr"],
@@ -148,7 +148,7 @@ fn what_may_be_a_mistake_is_warned_of_and_served() -> Result<()> {
         ensure!(line.text.contains("[WARN"), "{}", line.text);
         ensure!(a.terminate(LONG)? == 0);
     }
-    // The same, right: nothing is warned of.
+    // The correct form causes no warning.
     password(b"secret\n")?;
     let right = format!("-v 7 {from_file} -a {ADDRESS} -s 10.9.0.1 {SLOW}");
     let a = Carpd::new(&right)?.datapath("tcx").start(&pair.a)?;

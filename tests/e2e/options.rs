@@ -229,7 +229,7 @@ fn a_password_that_is_too_long_is_an_error_that_does_not_show_it() -> Result<()>
         "{ended:?}"
     );
     ensure!(!ended.stderr.contains(password), "{ended:?}");
-    // BSD cuts it, and so do we in its company.
+    // BSD cuts it, and so does carpd with a BSD profile.
     let mark = pair.capture.mark();
     let words = ["-p", password, "--profile", "freebsd"].map(str::to_owned);
     let _a = carpd("-p", &words)?.spawn(&pair.a)?;

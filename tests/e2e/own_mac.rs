@@ -1,4 +1,4 @@
-//! Ports that let only the network card's own MAC address pass, as hypervisors have them.
+//! Ports that pass only the network card's own MAC address, as those of hypervisors do.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! An interface that is a port of another one, on which nothing can be served.
+//! An interface that is a port of another one, on which carpd cannot serve.
 
 use anyhow::{Result, ensure};
 use carp_tests::{Carpd, lab};

@@ -1,4 +1,4 @@
-//! What a serving carpd may still do, what its scripts may, and that it is enough for everything that comes later.
+//! The privileges that a serving carpd and its scripts keep, and that they suffice for everything that comes later.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,7 +41,7 @@ fn status_of(daemon: &Daemon) -> Result<String> {
     ))?)
 }
 
-/// What every carpd of this test run keeps.
+/// The capabilities that every carpd of this test run keeps.
 fn always_kept() -> BTreeSet<u8> {
     let bpf = (datapath() != "socket").then_some(BPF);
     [NET_ADMIN, NET_RAW].into_iter().chain(bpf).collect()
@@ -75,12 +75,12 @@ fn without_scripts_nothing_but_serving_is_left_for_good() -> Result<()> {
     let a = pair.master(&pair.a, FAST)?;
     let mut threads = BTreeSet::new();
     for thread in fs::read_dir(format!("/proc/{}/task", a.pid()))? {
-        // Those that take over what could keep the engine waiting end within moments.
+        // The threads for work that could block the engine end quickly.
         let Ok(status) = fs::read_to_string(thread?.path().join("status")) else {
             continue;
         };
         let name = field(&status, "Name")?;
-        // To write the log takes none.
+        // Writing the log requires none.
         let kept = match name {
             "carpd-log" => BTreeSet::new(),
             _ => always_kept(),
@@ -150,7 +150,7 @@ fn what_is_kept_is_enough_for_an_interface_that_comes_back() -> Result<()> {
         a.wait_for("interface eth0 is gone", LONG)?;
         let mark = pair.capture.mark();
         pair.a.add_link("eth0", Mac([2, 0, 0, 0, 7, 1]))?;
-        // Its source went with the interface.
+        // Its source disappeared with the interface.
         pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
         pair.capture.advertisement(mark, "a", LONG)?;

@@ -1,4 +1,4 @@
-//! Which rung a start takes when the first one is not to be had, and what it says then.
+//! Which datapath carpd uses if the first choice is unavailable, and what it logs then.
 
 use std::process::Command;
 
@@ -37,7 +37,7 @@ fn passing_program() -> Result<Vec<u8>> {
     Ok(elf.write()?)
 }
 
-/// Attaches such a program in the given mode, and gives its id.
+/// Attaches such a program in the given mode, and returns its id.
 pub fn attach(host: &Host, interface: &str, mode: &str) -> Result<u32> {
     let directory = tempfile::tempdir()?;
     let object = directory.path().join("pass.o");
@@ -58,14 +58,14 @@ fn attached(host: &Host, interface: &str) -> Result<Option<u32>> {
     Ok(id.map(str::parse).transpose()?)
 }
 
-/// The program that a text says has the hook.
+/// The program that holds the hook according to a text.
 fn named(text: &str) -> Option<u32> {
     let (_, rest) = text.split_once("taken by program id ")?;
     let (id, _) = rest.split_once(|c: char| !c.is_ascii_digit())?;
     id.parse().ok()
 }
 
-/// carpd without what loading a program takes, before anybody else has loaded it.
+/// carpd without the privileges to load a program, before another process has loaded it.
 fn without_bpf(host: &Host, carpd: &Carpd) -> Result<Daemon> {
     let carpd = carpd.command();
     let mut command = Command::new("setpriv");
@@ -94,7 +94,7 @@ fn a_foreign_xdp_program_is_left_alone_and_named() -> Result<()> {
         ensure!(attached(&pair.a, "eth0")? == Some(foreign));
     }
 
-    // On a veth `auto` does not even ask.
+    // On a veth, `auto` does not even try.
     let mut a = Carpd::for_address(ADDRESS, FAST)?
         .datapath("auto")
         .start(&pair.a)?;

@@ -1,4 +1,4 @@
-//! Up and down scripts: ucarp's contract, and that no script stands in the election's way.
+//! Up and down scripts: they work as with ucarp, and no script delays the election.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -127,7 +127,7 @@ fn the_scripts_get_the_present_name_of_a_renamed_interface() -> Result<()> {
     let scripts = Scripts::new()?;
     let mut a = pair.master(&pair.a, &format!("{FAST} -n -z {}", scripts.up_and_down()?))?;
     scripts.wait_for_calls(&["up [eth0] [10.9.0.100]"])?;
-    // Renamed while up, as udev does since Linux 6.2, or else by way of down.
+    // Renamed while up, as udev does since Linux 6.2; otherwise it goes down for that.
     pair.a.ip("link property add dev eth0 altname lan0")?;
     pair.a.ip("link set eth0 down")?;
     pair.a.ip("link set eth0 name wan0")?;
@@ -218,7 +218,7 @@ fn at_exit_the_down_script_runs_in_init_with_shutdown_only() -> Result<()> {
     Ok(())
 }
 
-/// Noticed at the takeover, it would be too late.
+/// At the takeover it would be too late.
 #[test]
 fn a_script_that_cannot_run_is_refused_at_the_start_with_the_reason() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -320,14 +320,14 @@ fn a_master_whose_up_script_fails_demotes_itself_until_it_works() -> Result<()> 
     skew(mark, 240)?;
     let said = a.says_once("its up script failed")?;
     ensure!(said.text.contains("every 10 s"), "{}", said.text);
-    // It is run again, and then it works.
+    // carpd repeats it, and then it succeeds.
     fs::write(&works, "")?;
     pair.a
         .wait_for_address(ADDRESS, true, Duration::from_secs(30))?;
     a.wait_for("its up script has worked", LONG)?;
     skew(pair.capture.mark(), 25)?;
     ensure!(scripts.calls().len() == 2, "{:?}", scripts.calls());
-    // Announced once it was there.
+    // Announced once it is there.
     pair.capture
         .wait_after(mark, "a gratuitous ARP", LONG, |captured| {
             captured
@@ -338,7 +338,7 @@ fn a_master_whose_up_script_fails_demotes_itself_until_it_works() -> Result<()> 
     Ok(())
 }
 
-/// Not only by its status.
+/// A script fails not only by its status.
 #[test]
 fn an_up_script_that_hangs_or_vanished_demotes_too() -> Result<()> {
     for (body, vanishes) in [("exec sleep 1000", false), ("", true)] {
@@ -360,7 +360,7 @@ fn an_up_script_that_hangs_or_vanished_demotes_too() -> Result<()> {
             })
             .with_context(|| a.transcript())?;
         a.says_once("its up script failed")?;
-        // No address of its that would stay.
+        // It leaves no address behind.
         ensure!(a.terminate(LONG)? == 0);
         let stays = a.lines_with("the address stays on this host");
         ensure!(stays.is_empty(), "{}", a.transcript());
@@ -398,15 +398,15 @@ fn a_failing_script_that_added_the_address_serves_all_the_same() -> Result<()> {
     pair.is_owned_by(&pair.a)
 }
 
-/// The kernel holds `execve` up until whoever has a lease on the script gives it back, as a network file system does
-/// while its server is away.
+/// The kernel blocks `execve` until the holder of a lease on the script releases it, as a network file system blocks it
+/// while its server is unreachable.
 #[test]
 fn a_script_whose_file_system_stands_still_does_not_hold_the_election_up() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let scripts = Scripts::new()?;
     let up = scripts.script("up", "")?;
     let a = pair.carpd(&pair.a, &format!("{SECOND} -n -u {}", up.display()))?;
-    // F_SETSIG keeps the breach of the lease from ending perl.
+    // F_SETSIG, because the default signal about the broken lease would end perl.
     let lease = format!(
         "open(F, '<', '{}') or die; fcntl(F, 10, 17) or die; fcntl(F, 1024, 1) or die; $| = 1; print \"held\\n\"; sleep 60",
         up.display()
@@ -422,7 +422,7 @@ fn a_script_whose_file_system_stands_still_does_not_hold_the_election_up() -> Re
     a.wait_for("Spawning", LONG)?;
     pair.stays_the_only_master(&pair.a, 4)?;
     ensure!(scripts.calls().is_empty(), "the script was not held up");
-    // The lease is given back, and the script runs.
+    // The lease is released, and the script runs.
     drop(holder);
     scripts.wait_for_calls(&["up [eth0] [10.9.0.100]"])
 }
@@ -482,7 +482,7 @@ fn a_second_stop_does_not_wait_for_a_hanging_script() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let scripts = Scripts::new()?;
     let up = scripts.script("up", "exec sleep 1000")?;
-    // Its time limit is a minute, far beyond what is waited for here.
+    // Its time limit is a minute, far longer than this test waits.
     let mut a = pair.master(&pair.a, &format!("{FAST} -u {}", up.display()))?;
     scripts.wait_for_calls(&["up [eth0] [10.9.0.100]"])?;
     let mark = pair.capture.mark();

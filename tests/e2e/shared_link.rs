@@ -63,10 +63,10 @@ fn two_carpd_for_two_vhids_on_one_interface_both_work() -> Result<()> {
             "each sees its own vhid only: {dump:?}"
         );
     }
-    // The second one on the interface has a program of its own, whatever the first one has.
+    // The second one on the interface has its own program, whatever the first one uses.
     ensure!(a8.dump()?.status["datapath"] == "tcx");
 
-    // And each fails over alone.
+    // Each fails over independently.
     let mark = pair.capture.mark();
     drop(a7);
     from(mark, "b", 7)?;
@@ -80,7 +80,7 @@ fn the_same_vhid_twice_on_one_interface_is_refused_with_the_owners_pid() -> Resu
     let pair = Pair::new(lab!())?;
     let first = pair.carpd(&pair.a, SLOW)?;
     for datapath in ["auto", "socket"] {
-        // With the same options it would be left as it is: see `locks`.
+        // With the same options, the start would leave it alone; see `locks`.
         let ended = Carpd::for_address(ADDRESS, &format!("{SLOW} -k 60"))?
             .datapath(datapath)
             .run(&pair.a)?;

@@ -13,7 +13,7 @@ fn stops(signal: Signal) -> Result<()> {
     stops_by(|_, a| a.signal(signal))
 }
 
-/// Likewise, however it is asked.
+/// The same for each way to stop it.
 fn stops_by(ask: impl FnOnce(&Pair, &Daemon) -> Result<()>) -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mut a = pair.master(&pair.a, FAST)?;
@@ -64,7 +64,7 @@ fn any_other_signal_that_would_end_it_hands_over_as_term_does() -> Result<()> {
     Ok(())
 }
 
-/// SIGPIPE and SIGXFSZ tell of a log that is gone or full, which is no reason to end.
+/// SIGPIPE and SIGXFSZ mean that a log is gone or full, which is no reason to end.
 #[test]
 fn signals_about_the_log_change_nothing() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -202,7 +202,7 @@ fn sigusr2_steps_down_with_a_bow_out_and_stays_away_for_3_seconds() -> Result<()
             .map(drop)
     })?;
     pair.a.wait_for_address(ADDRESS, false, LONG)?;
-    // Nobody else is there: it comes back, but not before it has listened.
+    // There is no other host, so it comes back, but only after it has listened.
     let mark = pair.capture.mark();
     let (back, _) = pair.capture.advertisement(mark, "a", LONG)?;
     let away = back.at.duration_since(bow_out.at);

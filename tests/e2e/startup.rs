@@ -1,4 +1,4 @@
-//! The start: interfaces that are absent, down or bare, hooks that are taken, and going into the background.
+//! Startup: interfaces that are absent, down or without addresses, hooks that are taken, and going into the background.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn wait_interface_waits_for_an_absent_interface_and_serves_it() -> Result<()> {
 }
 
 fn is_in_init(daemon: &Daemon) -> Result<()> {
-    // Before that it would not heed SIGUSR1.
+    // Before that, it would not handle SIGUSR1.
     daemon.wait_for("receiving on eth0", LONG)?;
     ensure!(daemon.dump()?.state == "INIT");
     Ok(())

@@ -1,4 +1,4 @@
-//! What the tests share: one address, a few speeds, and a pair of hosts with a client.
+//! Shared parts of the tests: one address, a few sets of timers, and a pair of hosts with a client.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use carp_tests::{Capture, Carpd, Client, Daemon, Host, Lab, Mark};
 
 /// The virtual address.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
-/// Far beyond anything that is waited for; reaching it is a failure.
+/// Far longer than any wait; reaching it is a failure.
 pub const LONG: Duration = Duration::from_secs(15);
 
 /// One step of advskew: 1/256 s.
@@ -22,13 +22,13 @@ pub const FAST: &str = "-b 0 -k 25";
 pub const SLOW: &str = "-b 0 -k 50";
 /// [`SLOW`]'s master-down time, exactly: 3 × 50/256 s.
 pub const SLOW_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(150);
-/// For ucarp's company, which flaps with advbase 0: interval 1 s, master-down time 1 s.
+/// For groups with ucarp, which flaps with advbase 0: interval 1 s, master-down time 1 s.
 pub const SECOND: &str = "-b 1 -k 0 -r 1";
 /// Worse than [`SECOND`]: master-down time 3.39 s. ucarp reads what it captured up to a second late, so as a BACKUP it
 /// needs more than two of its MASTER's intervals.
 pub const SECOND_WORSE: &str = "-b 1 -k 100 -r 3";
 
-/// Two hosts that share the address, and a client; everything they say is captured.
+/// Two hosts that share the address, a client, and a capture of everything that they send.
 pub struct Pair {
     pub capture: Capture,
     pub a: Host,
@@ -87,7 +87,7 @@ impl Pair {
         Ok(())
     }
 
-    /// `host` goes on advertising, `count` times from now on, and the other hosts say nothing meanwhile.
+    /// `host` advertises `count` more times, and the other hosts send nothing meanwhile.
     pub fn stays_the_only_master(&self, host: &Host, count: usize) -> Result<()> {
         let mark = self.capture.mark();
         self.capture
@@ -95,7 +95,7 @@ impl Pair {
         self.only_master_since(mark, host)
     }
 
-    /// Nobody but `host` has advertised since `mark`.
+    /// Only `host` has advertised since `mark`.
     pub fn only_master_since(&self, mark: Mark, host: &Host) -> Result<()> {
         for captured in self.capture.after(mark) {
             ensure!(
@@ -126,7 +126,7 @@ impl Pair {
     }
 }
 
-/// Scripts that write down how they were called.
+/// Scripts that record how they were called.
 pub struct Scripts {
     directory: tempfile::TempDir,
 }
@@ -162,7 +162,7 @@ impl Scripts {
         Ok(path)
     }
 
-    /// `-u UP -d DOWN`, both doing nothing else.
+    /// `-u UP -d DOWN` with scripts that only record their calls.
     pub fn up_and_down(&self) -> Result<String> {
         let (up, down) = (self.script("up", "")?, self.script("down", "")?);
         Ok(format!("-u {} -d {}", up.display(), down.display()))

@@ -1,4 +1,4 @@
-//! `--facility`, read where syslog would be: carpd runs with a `/dev` in which `log` is ours.
+//! `--facility`, read in the place of syslog: carpd runs with a `/dev` whose `log` belongs to the test.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -13,11 +13,11 @@ use crate::support::{ADDRESS, FAST, LONG, Pair};
 const NOTICE: u8 = 5;
 const INFO: u8 = 6;
 
-/// Runs carpd until it is MASTER and to its ordered end, and gives what syslog got.
+/// Runs carpd until it is MASTER, stops it in an orderly way, and returns what syslog received.
 fn run(host: &Host, facility: &str) -> Result<Vec<String>> {
     let directory = tempfile::tempdir()?;
     let log = UnixDatagram::bind(directory.path().join("log"))?;
-    // The last one counts: the lab's carpd is silent otherwise.
+    // The last facility counts; by default, the lab's carpd does not log to syslog.
     let carpd = Carpd::for_address(ADDRESS, &format!("{FAST} {facility}"))?.command();
     let mut command = Command::new("unshare");
     command
@@ -29,7 +29,7 @@ fn run(host: &Host, facility: &str) -> Result<Vec<String>> {
     let mut daemon = Daemon::spawn(host, "carpd", &mut command)?;
     daemon.wait_for("Switching to state: MASTER", LONG)?;
     ensure!(daemon.terminate(LONG)? == 0, "{}", daemon.transcript());
-    // All that it ever sent is here, or never will be.
+    // Everything that it sent has arrived.
     log.set_read_timeout(Some(Duration::from_millis(1)))?;
     let mut lines = Vec::new();
     let mut buffer = [0; 8192];
@@ -39,7 +39,7 @@ fn run(host: &Host, facility: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The number in front of a line.
+/// The number at the start of a line.
 fn priority(line: &str) -> Result<u8> {
     let number = line.strip_prefix('<').and_then(|line| line.split_once('>'));
     Ok(number.context("a priority")?.0.parse()?)
@@ -66,7 +66,7 @@ fn each_facility_reaches_syslog_with_its_number() -> Result<()> {
             let said = said.with_context(|| format!("{option}: no {text} in {lines:?}"))?;
             ensure!(priority(said)? % 8 == severity, "{option}: {said}");
             ensure!(said.contains(" carpd["), "{said}");
-            // syslog carries the severity already.
+            // syslog has the severity already.
             ensure!(
                 !said.contains("[NOTICE]") && !said.contains("[INFO]"),
                 "{said}"

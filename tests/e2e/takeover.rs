@@ -9,7 +9,7 @@ use carp_tests::{Mark, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW, SLOW_MASTER_DOWN, takeover_time};
 
-/// How much later than the exact master-down time the other side may be MASTER, and how often a busy machine may miss it.
+/// The allowed delay of the other side after the exact master-down time, and how often a busy machine may miss it.
 const LATE: Duration = Duration::from_millis(50);
 const TRIES: usize = 5;
 
@@ -109,7 +109,7 @@ fn of_two_backups_the_better_one_follows_a_bow_out() -> Result<()> {
     let _c = pair.carpd(&pair.c, "-b 1 -k 60")?;
     pair.stays_the_only_master(&pair.a, 2)?;
     ensure!(a.terminate(LONG)? == 0);
-    // Whatever was queued when a ended has been sent; from here on only b may speak.
+    // What was queued when a ended has been sent, so from here on only b may send.
     let mark = pair.capture.mark();
     pair.capture
         .advertisements_reach(Mark::default(), "b", 3, LONG)?;

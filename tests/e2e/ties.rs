@@ -10,7 +10,7 @@ use crate::support::{ADDRESS, LONG, Pair};
 
 /// Interval 156 ms, master-down time 469 ms.
 const EQUAL: &str = "-b 0 -k 40";
-/// Equal settings that ucarp can live with.
+/// Equal settings that work with ucarp.
 const EQUAL_FOR_UCARP: &str = "-b 1 -k 0 -r 4";
 
 /// Which of two equal hosts must remain.
@@ -27,7 +27,7 @@ enum Daemons {
     CarpdAndUcarp,
 }
 
-/// Makes both MASTER apart, lets them meet and checks who remains.
+/// Makes both MASTER while separated, lets them meet, and checks which one remains.
 fn meet(lab: Lab, a: &str, b: &str, winner: Winner, daemons: Daemons) -> Result<()> {
     let pair = Pair::with_addresses(lab, a, b)?;
     pair.b.isolate()?;

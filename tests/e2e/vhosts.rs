@@ -50,7 +50,7 @@ impl Files {
 
 /// The line of a virtual host.
 fn line((vhid, interface, address): (u8, &str, Ipv4Addr), options: &str) -> String {
-    // No two interfaces of the lab have addresses of one net, so the second one is told.
+    // The interfaces of the lab have addresses in different subnets, so the second line names its source.
     let source = if interface == "eth0" {
         ""
     } else {
@@ -65,7 +65,7 @@ fn carpd(file: &Path) -> Result<Carpd> {
         .arg(file.display().to_string()))
 }
 
-/// Name in the capture of an interface of a host.
+/// The name of a host's interface in the capture.
 fn station(host: &Host, interface: &str) -> String {
     match interface {
         "eth0" => host.name().to_owned(),
@@ -122,7 +122,7 @@ fn one_process_serves_several_vhids_on_two_interfaces_against_another() -> Resul
         a.wait_for_after(mark, &format!("{state} on {interface} id {vhid}"), LONG)?;
     }
 
-    // Stopped, it hands over all it has.
+    // When it is stopped, it hands over everything.
     ensure!(a.terminate(LONG)? == 0);
     serves(&pair, &pair.b, &[7, 8, 9], &b)?;
     for (_, _, address) in VHOSTS {
@@ -170,7 +170,7 @@ fn a_vhid_of_the_file_that_another_process_serves_is_refused_with_its_pid() -> R
         ended.status == 2 && ended.stderr.contains(&expected),
         "{ended:?}"
     );
-    // Nothing of the others has begun.
+    // None of the others has started.
     let begun = pair.capture.advertisements(Mark::default(), "a");
     ensure!(begun.iter().all(|(_, carp)| carp.vhid == 8), "{begun:?}");
     Ok(())

@@ -1,4 +1,4 @@
-//! What somebody without the password can do with advertisements that he heard, one way at a time.
+//! Attacks with recorded advertisements by an attacker without the password, one at a time.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -11,28 +11,28 @@ use crate::cable::{Cable, Quality};
 use crate::inject::Injector;
 use crate::lab::Host;
 
-/// A source that wins every tie in a lab: among raw addresses the last octet counts most.
+/// A source that wins every tie in a lab, because in raw addresses the last octet counts most.
 pub const TIE_WINNER: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 0);
-/// A source that nobody else has.
+/// A source that no other host has.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 77);
 
-/// Advertisements of the MASTER that must have been recorded before an attack with old ones begins.
+/// How many advertisements of the MASTER must be recorded before an attack with old ones begins.
 const RECORDED: usize = 45;
-/// No advertisement is old that is among so many last ones.
+/// The most recent advertisements, which do not count as old.
 const RECENT: usize = 40;
-/// How much later than its altered copy a genuine advertisement arrives.
+/// The delay of a genuine advertisement after its altered copy.
 const LATE: Duration = Duration::from_millis(15);
-/// Waiting for recordings takes at most this long: [`RECORDED`] intervals of a second, and a busy machine.
+/// The longest wait for recordings: [`RECORDED`] intervals of a second, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// One way to misuse recordings. Unless it says otherwise, one packet an interval, to everybody.
+/// One way to misuse recordings: one packet per interval to everybody, unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
     /// Old ones of the MASTER, with its own source, as 0/0.
     OwnAsBetter,
     /// The latest one of the MASTER, from another source, as 0/0.
     StrangerAsBetter,
-    /// The same one every time, from another source, as 0/0: what an OpenBSD looks like.
+    /// The same one every time, from another source, as 0/0, as an OpenBSD would.
     RepeatedAsBetter,
     /// A single one, from another source, as 0/0.
     OnceAsBetter,
@@ -42,13 +42,13 @@ pub enum Attack {
     BowOut,
     /// Old ones with the MASTER's source, and the latest one from another source, with byte 4 raised.
     Demoted,
-    /// Each one of the MASTER as 255/255, at the BACKUP before the genuine one is. Needs a cable.
+    /// Each one of the MASTER as 255/255, delivered to the BACKUP before the genuine one. Needs a cable.
     AlteredFirst,
 }
 
-/// Where it happens: a MASTER a and a BACKUP b.
+/// The scene of an attack: a MASTER a and a BACKUP b.
 pub struct Field<'a> {
-    /// Somebody on the same switch.
+    /// The attacker, on the same switch.
     pub attacker: &'a Attacker,
     /// The MASTER.
     pub master: &'a Host,
@@ -61,7 +61,7 @@ pub struct Field<'a> {
 }
 
 impl Attack {
-    /// In the order of the documentation.
+    /// All attacks, in the order of the documentation.
     pub const ALL: [Self; 8] = [
         Self::OwnAsBetter,
         Self::StrangerAsBetter,
@@ -73,7 +73,7 @@ impl Attack {
         Self::AlteredFirst,
     ];
 
-    /// For tables.
+    /// The name in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ impl Attack {
         Ok(())
     }
 
-    /// Does it for so many of the MASTER's intervals.
+    /// Attacks for the given number of the MASTER's intervals.
     ///
     /// # Errors
     /// When a packet cannot be sent.
@@ -157,14 +157,14 @@ impl Attack {
     }
 }
 
-/// The cable to the BACKUP holds everything back a little; what the attacker hears, he sends to it at once.
+/// The cable to the BACKUP delays everything a little; the attacker sends what it hears past that cable at once.
 fn altered_first(field: &Field<'_>, intervals: u32) -> Result<()> {
     let cable = field.cable.context("this attack needs a cable")?;
     let (towards, source) = (Injector::towards(field.backup)?, field.master.address());
     cable.to_host(Quality::Late(LATE));
     field.attacker.react(move |recording| {
         if recording.carp().source == source {
-            // A host that is going away is attacked no more.
+            // A host that is being removed is no longer attacked.
             let _ = towards.send(recording.clone().shown(255, 255).frame());
         }
     });

@@ -1,4 +1,4 @@
-//! Somebody on the switch who holds no password: hears every advertisement, keeps it, and sends it again.
+//! An attacker on the switch without the password, who records every advertisement and sends it again.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -26,7 +26,7 @@ const IP: usize = 14;
 const IP_SOURCE: usize = IP + 12;
 const CARP: usize = IP + 20;
 
-/// An advertisement as it was heard, or a copy that was altered where the digest does not reach.
+/// A recorded advertisement, or a copy that is altered outside of the digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recording {
     /// When it was heard.
@@ -35,10 +35,10 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// What it says.
+    /// Its parsed content.
     ///
     /// # Panics
-    /// Never: only advertisements are recorded.
+    /// Never, because only advertisements are recorded.
     #[must_use]
     pub fn carp(&self) -> Carp {
         match parse(&self.frame) {
@@ -84,7 +84,7 @@ impl Recording {
         self
     }
 
-    /// With right checksums: those need no password.
+    /// With correct checksums, which need no password.
     fn fixed(mut self) -> Self {
         for (start, end, field) in [(IP, CARP, IP + 10), (CARP, CARP + 36, CARP + 6)] {
             self.frame[field..field + 2].fill(0);
@@ -95,7 +95,7 @@ impl Recording {
     }
 }
 
-/// What to do with each advertisement at the moment it is heard.
+/// An action for each advertisement at the moment it is heard.
 type Reaction = Box<dyn FnMut(&Recording) + Send>;
 
 /// A host that records all advertisements on the switch and can send.
@@ -116,7 +116,7 @@ impl Attacker {
     /// Starts recording on `eth0` of `host`.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn start(host: &Host) -> Result<Self> {
         let socket = host.enter(listening_socket)??;
         let shared = Arc::new(Shared::default());
@@ -147,7 +147,7 @@ impl Attacker {
         all
     }
 
-    /// The highest counter heard so far, of any group: a peer goes on above it.
+    /// The highest counter heard so far, of any group; peers continue above it.
     #[must_use]
     pub fn highest_counter(&self) -> Option<u64> {
         let all = lock(&self.shared.recordings);
@@ -171,12 +171,12 @@ impl Attacker {
         })
     }
 
-    /// Loses all recordings.
+    /// Deletes all recordings.
     pub fn forget(&self) {
         lock(&self.shared.recordings).clear();
     }
 
-    /// From now on, does this with each advertisement as soon as it is heard.
+    /// Performs this action for each advertisement from now on, as soon as it is heard.
     pub fn react(&self, reaction: impl FnMut(&Recording) + Send + 'static) {
         *lock(&self.shared.reaction) = Some(Box::new(reaction));
     }
@@ -191,7 +191,7 @@ impl Drop for Attacker {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -211,7 +211,7 @@ pub(crate) fn listening_socket() -> Result<OwnedFd> {
     )
     .context("failed to open a packet socket")?;
     bind(socket.as_raw_fd(), &link_address("eth0")?).context("failed to bind to eth0")?;
-    // How soon a stop is noticed.
+    // The time within which a stop is noticed.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50))?;
     Ok(socket)
 }
@@ -224,7 +224,7 @@ fn listen(socket: &OwnedFd, shared: &Shared) {
         };
         let frame = &buffer[..length];
         let is_carp = matches!(parse(frame), Some(Packet::Carp(_)));
-        // What the attacker sent himself is no recording, and with IP options the offsets would be others.
+        // The attacker's own packets are not recorded; and IP options would move the offsets.
         if from.pkttype() == libc::PACKET_OUTGOING || !is_carp || frame[IP] != 0x45 {
             continue;
         }

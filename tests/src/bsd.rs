@@ -1,7 +1,7 @@
-//! The CARP of a BSD kernel, on real frames: enough of it to elect, to yield and to be wrong in the ways the real ones are.
+//! A model of a BSD kernel's CARP on real frames: enough of it to elect, to yield, and to show the faults of the real ones.
 //!
-//! Source: FreeBSD 13 and OpenBSD `ip_carp.c` (`carp_input_c`, `carp_setrun`, `carp_send_ad`), and what both were seen
-//! to do beside carpd.
+//! Source: FreeBSD 13 and OpenBSD `ip_carp.c` (`carp_input_c`, `carp_setrun`, `carp_send_ad`), and observations of both
+//! in a group with carpd.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -22,19 +22,19 @@ use crate::inject::{Forgery, Injector};
 use crate::lab::Host;
 use crate::packet::{Carp, Packet, parse};
 
-/// Whose rules.
+/// Which system's rules it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// The counter is the last one heard, plus one; it looks at no byte 4.
+    /// Its counter is the last one heard plus one, and it ignores byte 4.
     FreeBsd,
-    /// The counter never changes; byte 4 is the demotion and comes before the priority.
+    /// Its counter never changes, and byte 4 is the demotion, which outranks the priority.
     OpenBsd,
 }
 
 /// One carp interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Whose rules.
+    /// Which system's rules it follows.
     pub dialect: Dialect,
     /// The only virtual address.
     pub address: Ipv4Addr,
@@ -44,12 +44,12 @@ pub struct Settings {
     pub advskew: u8,
     /// OpenBSD's byte 4.
     pub demotion: u8,
-    /// The counter that it begins with.
+    /// The first counter.
     pub counter: u64,
 }
 
-/// A carp interface with vhid 7 and the lab's password on a host. It announces and answers nothing: only advertisements
-/// are modelled.
+/// A carp interface with vhid 7 and the lab's password on a host. Only advertisements are modelled: it sends and answers
+/// no ARP.
 #[derive(Debug)]
 pub struct Bsd {
     shared: Arc<Shared>,
@@ -64,14 +64,14 @@ struct Shared {
 }
 
 const VHID: u8 = 7;
-/// How soon changed settings, or the end, are noticed.
+/// The time within which changed settings, or the end, are noticed.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Bsd {
     /// Starts it on `eth0` of a host that has an address of its own, as MASTER or as BACKUP.
     ///
     /// # Errors
-    /// When packet sockets cannot be had.
+    /// When packet sockets cannot be opened.
     pub fn start(host: &Host, settings: Settings, master: bool) -> Result<Self> {
         let socket = host.enter(listening_socket)??;
         let shared = Arc::new(Shared {
@@ -101,7 +101,7 @@ impl Bsd {
                     kernel.timer();
                     continue;
                 }
-                // A receive timeout would be rounded up to jiffies, which an interval of 20 ms has no room for.
+                // A receive timeout would be rounded up to jiffies, which is too coarse for an interval of 20 ms.
                 let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
                 let ready = ppoll(&mut sockets, Some(left.min(LOOK).into()), None);
                 if !matches!(ready, Ok(1..)) {
@@ -122,7 +122,7 @@ impl Bsd {
         })
     }
 
-    /// From now on it is so much demoted; a rise is advertised at the next interval's end, as in OpenBSD.
+    /// Sets the demotion; a rise is advertised at the end of the next interval, as in OpenBSD.
     pub fn demote(&self, demotion: u8) {
         lock(&self.shared.settings).demotion = demotion;
     }
@@ -146,7 +146,7 @@ impl Drop for Bsd {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -184,19 +184,20 @@ impl Settings {
     }
 }
 
-/// The kernel's part, in its thread.
+/// The part of the kernel, in a thread.
 struct Kernel {
     shared: Arc<Shared>,
     injector: Injector,
     source: Ipv4Addr,
     counter: u64,
     master: bool,
-    /// Of the one timer: the next advertisement, or the end of the MASTER's time.
+    /// The deadline of the only timer: the next advertisement, or the end of the master-down time.
     due: Instant,
 }
 
 impl Kernel {
-    /// A kernel's timers do not wait for programs to make room. Without the tool the model is a little late at times.
+    /// Raises the thread's priority, because a kernel's timers do not wait for programs. If `chrt` is missing, the
+    /// model is sometimes late.
     fn outrank_programs(&self) {
         let this = nix::unistd::gettid().to_string();
         let _ = Command::new("chrt")
@@ -244,7 +245,7 @@ impl Kernel {
                 Dialect::OpenBsd => forgery.demotion = settings.demotion,
             }
         });
-        // A cut cable takes everything.
+        // A cut cable loses everything.
         let _ = self.injector.send(&frame.frame());
         self.due = Instant::now() + settings.interval();
     }
@@ -263,7 +264,7 @@ impl Kernel {
                 self.counter = carp.counter;
                 (ours >= theirs, false)
             }
-            // The one replay check that there is.
+            // The only replay check.
             Dialect::OpenBsd if carp.counter == self.counter => return,
             Dialect::OpenBsd => (
                 (ours >= theirs && carp.demotion <= settings.demotion)

@@ -1,4 +1,4 @@
-//! A cable that can be cut, doubled, stretched and bent, in each direction apart.
+//! A cable that can lose, duplicate, delay and reorder frames, separately in each direction.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -26,26 +26,26 @@ pub enum Quality {
     /// Nothing.
     #[default]
     Good,
-    /// It loses all of them.
+    /// All frames are lost.
     Lost,
     /// Each arrives twice.
     Doubled,
-    /// Of each two, the second arrives first.
+    /// The second of every two frames arrives first.
     Swapped,
-    /// Each arrives so much later.
+    /// Each arrives later by this time.
     Late(Duration),
     /// Each arrives, and comes back to its sender as well.
     Mirrored,
-    /// Only frames from this station arrive, as at a hypervisor's port that lets no other address pass.
+    /// Only frames from this station arrive, as at a hypervisor's port that passes no other address.
     OnlyFrom(Mac),
-    /// All but IP protocol 112 arrive.
+    /// All frames except IP protocol 112 arrive.
     WithoutCarp,
 }
 
-/// A cable of this process's own making between a host's `eth0` and the switch: frames go through two packet sockets
-/// and two threads. Good until told otherwise. When it is dropped the host is cut off.
+/// A cable between a host's `eth0` and the switch that this process implements: frames pass through two packet sockets
+/// and two threads. It is perfect until changed. Dropping it cuts the host off.
 ///
-/// What the host sends is still captured where it enters the cable, whatever becomes of it there.
+/// A capture still shows what the host sends where it enters the cable, even if the cable loses it.
 #[derive(Debug)]
 pub struct Cable {
     from_host: Arc<Direction>,
@@ -59,11 +59,11 @@ struct Direction {
     stop: AtomicBool,
 }
 
-/// How soon a frame that waits, or the end, is noticed.
+/// The time within which a waiting frame, or the end, is noticed.
 const TICK_MS: i64 = 5;
 
 impl Cable {
-    /// Takes the place of the cable of `host`'s `eth0`.
+    /// Replaces the cable of `host`'s `eth0`.
     ///
     /// # Errors
     /// When the system refuses an interface or a packet socket.
@@ -105,12 +105,12 @@ impl Cable {
         })
     }
 
-    /// From now on, for what the host sends.
+    /// Changes the direction from the host.
     pub fn from_host(&self, quality: Quality) {
         *self.from_host.lock() = quality;
     }
 
-    /// From now on, for what is sent to the host.
+    /// Changes the direction to the host.
     pub fn to_host(&self, quality: Quality) {
         *self.to_host.lock() = quality;
     }
@@ -122,7 +122,7 @@ impl Drop for Cable {
             direction.stop.store(true, Ordering::Relaxed);
         }
         for thread in self.threads.drain(..) {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -160,16 +160,16 @@ impl End {
         })?
     }
 
-    /// The next frame that came in here, unless none does within a tick.
+    /// The next frame that arrives here within a tick.
     fn receive<'a>(&self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer).ok()?;
         let from = from?;
-        // Until it was bound the socket heard every interface.
+        // Before it was bound, the socket heard every interface.
         let came_in = from.pkttype() != libc::PACKET_OUTGOING && from.ifindex() == self.ifindex;
         came_in.then_some(&buffer[..length])
     }
 
-    /// A host whose interface is down refuses frames: they are lost, as on any cable.
+    /// Sends a frame. A host whose interface is down refuses it; the frame is lost, as on any cable.
     fn send(&self, frame: &[u8]) {
         let _ = send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT);
     }

@@ -21,7 +21,7 @@ use nix::sys::time::{TimeSpec, TimeVal, TimeValLike as _};
 use crate::lab::Namespace;
 use crate::packet::{Arp, Carp, Packet, Vrrp, parse};
 
-/// A place in a capture to look on from.
+/// A position in a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(usize);
 
@@ -32,7 +32,7 @@ pub struct Captured {
     pub at: Instant,
     /// Name of the host that sent it, or `HOST-IF` when it came from another interface than `eth0`.
     pub host: Arc<str>,
-    /// What it is.
+    /// Its parsed content.
     pub packet: Packet,
 }
 
@@ -65,7 +65,7 @@ impl Captured {
     }
 }
 
-/// A packet socket on every port of the switch. Each frame is seen once, where it came in.
+/// A packet socket on every port of the switch. It captures each frame once, where the frame enters the switch.
 #[derive(Debug)]
 pub struct Capture {
     shared: Arc<Shared>,
@@ -108,16 +108,16 @@ impl Capture {
         })
     }
 
-    /// The present end of the capture.
+    /// The current end of the capture.
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(self.shared.lock().len())
     }
 
-    /// Waits for a frame from `mark` on for which `pick` gives a value.
+    /// Waits for a frame from `mark` on for which `pick` returns a value.
     ///
     /// # Errors
-    /// When none comes within `within`; the message has `what` and what came instead.
+    /// When none comes within `within`; the message contains `what` and what came instead.
     pub fn wait_after<T>(
         &self,
         mark: Mark,
@@ -210,7 +210,7 @@ impl Capture {
             .collect()
     }
 
-    /// What came from `mark` on, a line each, readable.
+    /// The frames from `mark` on as text, one line each.
     #[must_use]
     pub fn summary(&self, mark: Mark) -> String {
         let mut text = "--- on the wire:\n".to_owned();
@@ -245,7 +245,7 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -268,7 +268,7 @@ fn open_socket() -> Result<OwnedFd> {
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     // Room for bursts while the machine is busy.
     setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
-    // How soon a stop is noticed.
+    // The time within which a stop is noticed.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50))?;
     Ok(socket)
 }
@@ -330,7 +330,7 @@ fn listen(socket: &OwnedFd, shared: &Shared) {
     }
 }
 
-/// The kernel stamps packets with the wall clock; only the age is taken from it.
+/// The kernel's time stamps use the wall clock, so only the age is taken from them.
 fn monotonic(stamp: TimeSpec) -> Instant {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -21,7 +21,7 @@ use crate::packet::{Mac, checksum};
 use crate::wait::eventually;
 use crate::{Capture, Mark};
 
-/// A time in which the virtual address did not answer.
+/// An outage of the virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// When the first unanswered probe was sent.
@@ -31,7 +31,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// How long it lasted; to now when it lasts.
+    /// Its duration so far.
     #[must_use]
     pub fn duration(&self) -> Duration {
         let end = self.until.unwrap_or_else(Instant::now);
@@ -39,8 +39,8 @@ impl Outage {
     }
 }
 
-/// Sends ICMP echo requests to one address at a steady pace, through the host's ordinary network stack: its ARP cache
-/// decides which host they reach, as for any other client.
+/// Sends ICMP echo requests to one address at a steady pace through the host's ordinary network stack, so that its
+/// ARP cache decides which host they reach, as for any client.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -60,7 +60,7 @@ struct Probe {
     answered: bool,
 }
 
-/// An answer later than this is none: a packet that waited in the client's ARP queue through an outage must not
+/// A later answer does not count: a packet that waited in the client's ARP queue during an outage must not
 /// shorten it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -68,7 +68,7 @@ impl Client {
     /// Starts probing `target` from `host`, one probe per `interval`.
     ///
     /// # Errors
-    /// When a raw socket cannot be had.
+    /// When a raw socket cannot be opened.
     pub fn start(host: &Host, target: Ipv4Addr, interval: Duration) -> Result<Self> {
         let socket = Arc::new(host.enter(open_socket)??);
         let shared = Arc::new(Shared::default());
@@ -135,7 +135,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -189,7 +189,7 @@ fn send_probes(socket: &OwnedFd, shared: &Shared, target: Ipv4Addr, interval: Du
             &target,
             MsgFlags::MSG_DONTWAIT,
         );
-        // After a stall of the machine: go on from here, not with a burst.
+        // After a stall of the machine, continue from here rather than with a burst.
         next = (next + interval).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
@@ -216,7 +216,7 @@ fn receive_answers(socket: &OwnedFd, shared: &Shared, target: Ipv4Addr) {
     }
 }
 
-/// The probe's number, when this IP packet is an answer of `target` to one of ours.
+/// The probe's number, if this IP packet is an answer of `target` to one of our probes.
 fn answered_probe(packet: &[u8], target: Ipv4Addr) -> Option<u64> {
     let header_len = usize::from(packet.first()? & 0x0f) * 4;
     let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
@@ -228,8 +228,8 @@ fn answered_probe(packet: &[u8], target: Ipv4Addr) -> Option<u64> {
     ours.then_some(u64::from_be_bytes(number))
 }
 
-/// Asks by ARP, as `host`, who has `address`, and gives the MACs that answer within `window`. Bypasses every ARP
-/// cache: two owners show up as two MACs.
+/// Asks for `address` by ARP from `host`, and returns the MAC addresses that answer within `window`. Bypasses every ARP
+/// cache, so two owners appear as two MAC addresses.
 ///
 /// # Errors
 /// When the request cannot be sent.

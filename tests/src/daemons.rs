@@ -14,13 +14,13 @@ use crate::lab::Host;
 use crate::process::Daemon;
 use crate::wait::eventually;
 
-/// What the daemons of a test agree on unless it is the test's point.
+/// The password of a test's daemons, unless the test is about passwords.
 pub const PASSWORD: &str = "secret";
 
 /// Starts carpd.
 ///
-/// The binary is `$CARPD_BIN`, or `carpd` beside the running test's profile directory. The datapath is
-/// `$CARP_TEST_DATAPATH`, or `xdp-native`: a test of the XDP program must not pass over a silent fallback.
+/// The binary is `$CARPD_BIN`, or `carpd` in the running test's profile directory. The datapath is
+/// `$CARP_TEST_DATAPATH`, or `xdp-native`, so that no test of the XDP program passes on a silent fallback.
 #[derive(Clone, Debug)]
 pub struct Carpd {
     binary: PathBuf,
@@ -29,7 +29,7 @@ pub struct Carpd {
 }
 
 impl Carpd {
-    /// With arguments split at blanks, besides `-i eth0`, `-f none` and the datapath.
+    /// With arguments split at blanks, in addition to `-i eth0`, `-f none` and the datapath.
     ///
     /// # Errors
     /// When there is no binary.
@@ -81,7 +81,7 @@ impl Carpd {
         self
     }
 
-    /// The command, for whoever wants to run it in another way.
+    /// The command, to run it in another way.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
@@ -95,14 +95,15 @@ impl Carpd {
     /// Starts it.
     ///
     /// # Errors
-    /// When it cannot be started. That it ends at once is no error here.
+    /// When it cannot be started. Ending at once is not an error here.
     pub fn spawn(&self, host: &Host) -> Result<Daemon> {
         Daemon::spawn(host, "carpd", &mut self.command())
     }
 
     /// Starts it and waits until it listens.
     ///
-    /// Its line comes before it listens, as a log has the cause before the effects; it listens once it waits for events.
+    /// Its log line comes before it listens, because a log shows the cause before the effects. It listens once it
+    /// waits for events.
     ///
     /// # Errors
     /// When it does not within 10 s.
@@ -151,7 +152,7 @@ impl Carpd {
     }
 }
 
-/// What a program left.
+/// The result of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// Exit status.
@@ -176,7 +177,7 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CARPD_BIN") {
         return Ok(path.into());
     }
-    // target/debug/deps/e2e-0123 or target/debug/xtask: the binary is beside one of their parents.
+    // For target/debug/deps/e2e-0123 or target/debug/xtask, the binary is in one of the parent directories.
     let executable = std::env::current_exe()?;
     let beside = executable
         .ancestors()
@@ -192,9 +193,9 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
-/// What only carpd can do.
+/// Methods that only carpd supports.
 impl Daemon {
-    /// Asks with SIGUSR1 for a report and reads it.
+    /// Requests a report with SIGUSR1 and reads it.
     ///
     /// # Errors
     /// When no complete report comes within 5 s.
@@ -233,7 +234,7 @@ impl Ucarp {
         Self { arguments }
     }
 
-    /// The command, for whoever wants to run it in another way.
+    /// The command, to run it in another way.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new("ucarp");
@@ -283,7 +284,7 @@ impl Keepalived {
         })
     }
 
-    /// The command, for whoever wants to run it in another way.
+    /// The command, to run it in another way.
     #[must_use]
     pub fn command(&self, host: &Host) -> Command {
         let file = |name: &str| self.directory.join(format!("{}-{name}", host.name()));
@@ -302,7 +303,7 @@ impl Keepalived {
             .arg(file("keepalived.pid"))
             .arg("--vrrp_pid")
             .arg(file("vrrp.pid"))
-            // Where it writes its statistics on SIGUSR2, as keepalived.stats.
+            // The directory of its statistics (keepalived.stats), which it writes on SIGUSR2.
             .env("TMPDIR", &self.directory);
         command
     }
@@ -324,12 +325,12 @@ impl Keepalived {
     }
 }
 
-/// What keepalived says on SIGUSR2 about its only instance: names and numbers in order, sections left out.
+/// The statistics that keepalived writes on SIGUSR2 about its only instance: names and numbers in order, without sections.
 ///
-/// `directory`: where its files are.
+/// `directory` holds its files.
 ///
 /// # Errors
-/// When it does not say it within 5 s.
+/// When it does not write them within 5 s.
 pub fn keepalived_statistics(daemon: &Daemon, directory: &Path) -> Result<Vec<(String, u64)>> {
     let file = directory.join("keepalived.stats");
     if fs::exists(&file)? {
@@ -343,7 +344,7 @@ pub fn keepalived_statistics(daemon: &Daemon, directory: &Path) -> Result<Vec<(S
             Some((name.to_owned(), number.parse().ok()?))
         });
         let numbers: Vec<_> = numbers.collect();
-        // All of them, or it is still being written.
+        // With fewer, the file is still being written.
         Ok((numbers.len() == STATISTICS).then_some(numbers))
     })
 }

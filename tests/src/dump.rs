@@ -1,4 +1,4 @@
-//! What carpd says about itself on SIGUSR1.
+//! The report that carpd logs on SIGUSR1.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use carp_common::abi::counters::Counter;
 use carp_common::proto::Counters;
 
-/// Those that the engine counts itself.
+/// The counters of the engine itself.
 const ENGINE_COUNTERS: [&str; 3] = ["addresses-restored", "arp-conflicts", "event-loop-stalls"];
 
 /// One report: the lines `STATE on IF id N`, `status on IF id N: k=v …`, `counters on IF id N: k=v …` and
-/// `counters on IF datapath: k=v …` of one virtual host. A counter that is left out is 0.
+/// `counters on IF datapath: k=v …` of one virtual host. An absent counter is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// INIT, BACKUP or MASTER.
@@ -24,7 +24,7 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// From the lines of one report; other lines are skipped.
+    /// Parses the lines of one report and skips other lines.
     ///
     /// # Errors
     /// When a part is missing or a value is not `name=value`.
@@ -64,7 +64,7 @@ impl Dump {
         Ok(dump)
     }
 
-    /// A counter by its kebab-case name, wherever it is kept; the sum when both have it.
+    /// A counter by its kebab-case name; the sum if both the election and the interface have it.
     ///
     /// # Errors
     /// When there is none of that name.
@@ -110,7 +110,7 @@ fn pairs(values: &str) -> Result<impl Iterator<Item = (&str, &str)>> {
     Ok(pairs?.into_iter())
 }
 
-/// What a line shows, and 0 for all others.
+/// The counters of a line, and 0 for all others.
 fn numbers(values: &str, all: impl Iterator<Item = &'static str>) -> Result<BTreeMap<String, u64>> {
     let mut numbers: BTreeMap<String, u64> = all.map(|name| (name.to_owned(), 0)).collect();
     if values == "all are 0" {

@@ -1,4 +1,4 @@
-//! More packets than anybody wants: one core's worth of frames to one host.
+//! Floods: as many frames to one host as one core can send.
 
 use std::io::IoSlice;
 use std::net::Ipv4Addr;
@@ -25,8 +25,8 @@ use crate::lab::Host;
 use crate::packet::{CARP_LEN, GROUP, Mac, PROTOCOL, checksum};
 use crate::sim::rng::Rng;
 
-// Past the queueing discipline and past everyone who watches the sending interface, the lab's capture for one: a flood
-// would drown it.
+// Bypasses the queueing discipline and all sockets that watch the sending interface, such as the lab's capture, which
+// a flood would overload.
 sockopt_impl!(
     /// `PACKET_QDISC_BYPASS` of packet(7).
     QdiscBypass,
@@ -39,24 +39,24 @@ sockopt_impl!(
 /// The virtual address of the lab's groups.
 const ADDRESS: [u8; 4] = [10, 9, 0, 100];
 
-/// What a flood is made of.
+/// The packets of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// CARP for the right vhid with a wrong digest; each frame has a counter of its own.
     Forged,
     /// Protocol 112 to the group, everything behind the IP header at random.
     Garbage,
-    /// VRRP of somebody else, sound in itself.
+    /// Valid VRRP of another group.
     Vrrp,
-    /// The host's own group, authentic: one captured advertisement again and again.
+    /// One captured, authentic advertisement of the host's own group, repeated.
     Replayed,
-    /// VRRPv2 for the right VRID with a wrong password: what a forged flood is to keepalived.
+    /// VRRPv2 for the right VRID with a wrong password: a forged flood for keepalived.
     ForgedVrrp2,
     /// VRRPv3 for the right VRID with a wrong checksum: version 3 has no authentication that could be wrong.
     ForgedVrrp3,
     /// VRRPv2 of the right VRID with the lab's password: the MASTER's own.
     ReplayedVrrp2,
-    /// VRRPv3 of the right VRID, sound: the MASTER's own.
+    /// Valid VRRPv3 of the right VRID: the MASTER's own.
     ReplayedVrrp3,
 }
 
@@ -67,7 +67,7 @@ impl Kind {
     /// When a replay has nothing to replay.
     #[must_use]
     pub fn frames(self, source: Ipv4Addr, vhid: u8, captured: Option<&Forgery>) -> Vec<Vec<u8>> {
-        /// Different frames, so that nobody gets by with remembering one.
+        /// Different frames, so that remembering one is not enough.
         const VARIETY: u64 = 512;
         let forged = |counter| {
             Forgery::new(source, vhid, "not the password", Ipv4Addr::UNSPECIFIED)
@@ -121,7 +121,7 @@ fn ip_frame(source: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What keepalived as MASTER has in benchmarks.
+/// The priority of keepalived as MASTER in benchmarks.
 const MASTER_PRIORITY: u8 = 150;
 
 /// RFC 2338 with authentication type 1 (RFC 3768 took it away, keepalived still has it), one address, an interval of 1 s.
@@ -160,12 +160,12 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// How much a flood has sent.
+/// The volume of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// Frames that the device took.
     pub frames: u64,
-    /// In this time.
+    /// The time that it took.
     pub time: Duration,
 }
 
@@ -188,7 +188,7 @@ impl Flood {
     /// Without a rate the receiver's queue (256 frames on a veth) overflows now and then, and loses others' frames too.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     ///
     /// # Panics
     /// When there are no frames.
@@ -227,7 +227,7 @@ impl Flood {
         }
     }
 
-    /// Ends it, and says how much was sent.
+    /// Ends it, and returns how much was sent.
     #[must_use]
     pub fn finish(self) -> Volume {
         self.volume()
@@ -238,13 +238,13 @@ impl Drop for Flood {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
 }
 
-/// Frames to a host's `eth0` that its queue had no room for so far: lost before any program saw them.
+/// The number of frames to a host's `eth0` that were lost so far because its queue was full.
 ///
 /// # Errors
 /// When the system refuses.
@@ -262,7 +262,7 @@ pub fn overflows(host: &Host) -> Result<u64> {
         .with_context(|| format!("no statistics of a port in {shown}"))
 }
 
-/// Keeps the calling thread on one processor, if there is that one.
+/// Binds the calling thread to one processor, if that processor exists.
 fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     if set.set(cpu).is_ok() {
@@ -303,7 +303,7 @@ fn send_all(socket: &OwnedFd, frames: &[Vec<u8>], rate: Option<u32>, shared: &Sh
         }
         if let Some(pause) = pause {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            // A batch that came late makes no later one come early: that would be a burst.
+            // A late batch does not make a later one early, which would be a burst.
             due = due.max(Instant::now() - pause) + pause;
         }
         let sent = sendmmsg(

@@ -1,4 +1,4 @@
-//! Raw frames out of a host: the right ones and every wrong one.
+//! Raw frames from a host, correct or wrong in any way.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -22,7 +22,7 @@ impl Injector {
     /// On `eth0` of `host`.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn open(host: &Host) -> Result<Self> {
         Self::open_on(host, "eth0")
     }
@@ -30,17 +30,17 @@ impl Injector {
     /// On the named interface of `host`.
     ///
     /// # Errors
-    /// When a packet socket cannot be had, or there is no such interface.
+    /// When a packet socket cannot be opened, or there is no such interface.
     pub fn open_on(host: &Host, interface: &str) -> Result<Self> {
         let socket = host.enter(|| packet_socket(interface))??;
         Ok(Self { socket })
     }
 
-    /// On the switch port of `host`'s `eth0`: what is sent reaches that host alone, exactly as it is. A frame that
-    /// another host sends may change on its way: the switch's kernel takes a VLAN tag out of it and carries it beside.
+    /// On the switch port of `host`'s `eth0`: frames reach that host alone and unchanged. A frame that
+    /// another host sends may change on its way, because the switch's kernel moves a VLAN tag into metadata.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn towards(host: &Host) -> Result<Self> {
         Self::towards_interface(host, "eth0")
     }
@@ -71,7 +71,7 @@ impl Injector {
     }
 }
 
-/// What bind() wants to name an interface of the present namespace.
+/// The address by which bind() names an interface of the current namespace.
 pub(crate) fn link_address(interface: &str) -> Result<LinkAddr> {
     // getifaddrs() gives each interface's own link-layer address.
     getifaddrs()?
@@ -94,7 +94,7 @@ fn packet_socket(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A CARP advertisement to be sent, right in everything that was not made wrong.
+/// A CARP advertisement to send, correct except where a test changes it.
 #[derive(Clone, Debug)]
 pub struct Forgery {
     /// Ethernet source.
@@ -125,11 +125,11 @@ pub struct Forgery {
     pub demotion: u8,
     /// Replay counter.
     pub counter: u64,
-    /// Password the digest is made with.
+    /// The password of the digest.
     pub password: String,
-    /// Addresses the digest is made with, ascending.
+    /// The addresses in the digest, ascending.
     pub addresses: Vec<Ipv4Addr>,
-    /// Added to the right CARP checksum.
+    /// A number added to the correct CARP checksum.
     pub checksum_error: u16,
     /// Length of the IP payload: the CARP header is cut, or zeros follow it.
     pub payload_len: usize,
@@ -161,7 +161,7 @@ impl Forgery {
         }
     }
 
-    /// With something changed.
+    /// The same with a change.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

@@ -23,9 +23,9 @@ use crate::process::signal_each;
 use crate::residue::Network;
 use crate::wait::eventually;
 
-/// Where iproute2 keeps named network namespaces.
+/// The directory in which iproute2 keeps named network namespaces.
 pub(crate) const NETNS_DIR: &str = "/run/netns";
-/// Every namespace of ours begins so; nobody else's does.
+/// The prefix of the names of all namespaces of the lab, which nothing else uses.
 const PREFIX: &str = "carp-lab-";
 
 /// Opens a [`Lab`], or ends the calling test with a visible note when there is no root.
@@ -42,10 +42,10 @@ macro_rules! lab {
     };
 }
 
-/// One switch and the hosts on it. Everything is taken down when the value is dropped, also by a panic.
+/// One switch and the hosts on it. Dropping the value removes everything, even in a panic.
 ///
-/// Names hold the creating process's pid and start time and a running number, so two labs never meet. What a killed
-/// run leaves behind is removed by the first lab of a later process ([`remove_orphans`]).
+/// Names contain the creating process's pid and start time and a running number, so two labs never collide. The first
+/// lab of a later process removes what a killed run left behind ([`remove_orphans`]).
 #[derive(Debug)]
 pub struct Lab {
     name: String,
@@ -95,7 +95,7 @@ impl Lab {
         let switch = Namespace {
             name: format!("{name}-switch"),
         };
-        // The value exists before the first namespace does, so that a failure half-way is cleaned up too.
+        // The value exists before the first namespace, so that dropping it cleans up after a partial failure too.
         let lab = Self {
             name,
             switch: switch.clone(),
@@ -104,14 +104,14 @@ impl Lab {
         };
         lab.create(&switch)?;
         // Without an IGMP querier a snooping bridge would stop flooding groups other than 224.0.0.x.
-        // A switch does not look into packets; with netfilter on the bridge, broken ones would not get through.
+        // A switch does not inspect packets; with netfilter on the bridge, malformed ones would not pass.
         switch.sysctl("bridge/bridge-nf-call-iptables", "0")?;
         switch.ip_batch("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
         Ok(lab)
     }
 
-    /// Whether we are root. When not: says that the test is skipped, or panics where a skip would hide a broken
-    /// run (`CI=true`, `CARP_REQUIRE_ROOT=1`).
+    /// Whether this process is root. If it is not, prints that the test is skipped, or panics where a skip would hide
+    /// a broken run (`CI=true`, `CARP_REQUIRE_ROOT=1`).
     ///
     /// # Panics
     /// See above.
@@ -173,12 +173,12 @@ impl Lab {
     /// Starts listening on every port of the switch.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn capture(&self) -> Result<Capture> {
         Capture::open(&self.switch)
     }
 
-    /// `ip ARGUMENTS` beside the hosts, split at blanks.
+    /// `ip ARGUMENTS` in the namespace of the switch, split at blanks.
     ///
     /// # Errors
     /// When the system refuses.
@@ -186,7 +186,7 @@ impl Lab {
         self.switch.ip(arguments)
     }
 
-    /// The namespaces made so far, for whoever has to clean up after a lab that cannot be dropped (a signal
+    /// The namespaces made so far, for cleaning up after a lab that cannot be dropped (in a signal
     /// handler): hand them to [`cleanup`].
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -271,7 +271,7 @@ fn remove_namespace(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ids of all processes in a namespace; those that are dead and not waited for do not count.
+/// Ids of all processes in a namespace, without zombies.
 fn pids_in(name: &str) -> Result<Vec<u32>> {
     let pids = run(Command::new("ip").args(["netns", "pids", name]))?;
     Ok(pids
@@ -302,8 +302,8 @@ impl Host {
         self.address.expect("the host was made with an address")
     }
 
-    /// Runs `action` in a thread that lives in this host's network; sockets made there stay there, processes started
-    /// there are the host's.
+    /// Runs `action` in a thread in this host's network namespace. Its sockets stay in that namespace, and processes
+    /// started there run on the host.
     ///
     /// # Errors
     /// When the namespace is gone.
@@ -311,7 +311,7 @@ impl Host {
         self.namespace.enter(action)
     }
 
-    /// Starts `command` on this host. It is the program itself: its pid is the child's.
+    /// Starts `command` on this host, without a wrapper: its pid is the child's.
     ///
     /// # Errors
     /// As [`Command::spawn`].
@@ -319,10 +319,10 @@ impl Host {
         self.enter(|| command.spawn())?
     }
 
-    /// Runs a program on this host to its end and gives its standard output.
+    /// Runs a program on this host to its end and returns its standard output.
     ///
     /// # Errors
-    /// When it does not exit 0; the message has its standard error.
+    /// When it does not exit 0; the message contains its standard error.
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<String> {
         self.namespace.run(Command::new(program).args(arguments))
     }
@@ -391,7 +391,7 @@ impl Host {
         self.wait_until_connected()
     }
 
-    /// Takes `eth0`'s port out of the switch: nothing gets through, yet the host keeps its carrier.
+    /// Takes `eth0`'s port out of the switch: no frame passes, but the host keeps its carrier.
     ///
     /// # Errors
     /// When the system refuses.
@@ -426,7 +426,7 @@ impl Host {
         Ok(self.address_line(address)?.is_some())
     }
 
-    /// What `ip address` says about `address` (prefix, protocol, lifetime); `None` when the host does not hold it.
+    /// The output of `ip address` for `address` (prefix, protocol, lifetime); `None` if the host does not hold it.
     ///
     /// # Errors
     /// When the system refuses.
@@ -505,7 +505,7 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread into this namespace for good.
+    /// Moves the calling thread into this namespace permanently.
     pub(crate) fn join(&self) -> io::Result<()> {
         let namespace = File::open(PathBuf::from(NETNS_DIR).join(&self.name))?;
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
@@ -558,7 +558,7 @@ impl Namespace {
     }
 }
 
-/// Writes past the test harness's capture: a skip or a measured number must be seen in a passing run too.
+/// Writes past the test harness's capture, because a skip or a measured number must be visible in a passing run too.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -576,7 +576,7 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Field 22 of `/proc/PID/stat`, in clock ticks since boot; with the pid it names a process for good.
+/// Field 22 of `/proc/PID/stat`, in clock ticks since boot; together with the pid it identifies a process uniquely.
 fn start_time(pid: u32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the name in parentheses and may hold blanks.

@@ -5,29 +5,29 @@
 //! | [`mod@lab`] | hosts (network namespaces), a switch (a bridge in its own namespace) and the cables between them |
 //! | [`process`] | a program running on a host: its output line by line, signals, exit status |
 //! | [`daemons`] | carpd, ucarp and keepalived as such programs |
-//! | [`dump`] | what carpd says about itself on SIGUSR1 |
+//! | [`dump`] | the report that carpd logs on SIGUSR1 |
 //! | [`packet`] | bytes of CARP, VRRP and ARP to values and back, written without the daemon's own code |
-//! | [`capture`] | everything the hosts send, as the switch hears it, with kernel arrival times |
-//! | [`inject`] | raw frames out of a host |
-//! | [`attacker`] | somebody who records advertisements and sends them again |
-//! | [`attack`] | what he can do with them |
+//! | [`capture`] | everything that the hosts send, as the switch receives it, with kernel arrival times |
+//! | [`inject`] | raw frames from a host |
+//! | [`attacker`] | an attacker who records advertisements and sends them again |
+//! | [`attack`] | the attacks with recordings |
 //! | [`oracle`] | what makes a kernel speak in an address's name |
 //! | [`bsd`] | a model of a BSD kernel's CARP, on real frames |
-//! | [`flood`] | as many of them as a core can send |
+//! | [`flood`] | as many frames as one core can send |
 //! | [`cable`] | a cable that loses, doubles, swaps, delays or mirrors frames |
 //! | [`switch`] | what a managed switch can do to a port |
 //! | [`client`] | a client that uses the virtual address and reports its outages |
 //! | [`residue`] | what a killed carpd leaves on the machine |
 //! | [`usage`] | what processes cost |
-//! | [`witness`] | who answers for the virtual address, all the time |
-//! | [`toll`] | what a time of trouble cost the client and the election |
+//! | [`witness`] | a continuous record of the hosts that answer for the virtual address |
+//! | [`toll`] | what a disturbance cost the client and the election |
 //! | [`sim`] | no network at all: the core in a simulated one, under every fault |
 //!
 //! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
 //! broken test run (`CI=true` or `CARP_REQUIRE_ROOT=1`).
 //!
-//! Nothing here sleeps and hopes: every wait has a condition and a deadline, and says what it saw when the deadline
-//! passes.
+//! Nothing here sleeps for a fixed time: every wait has a condition and a deadline, and reports what it saw when the
+//! deadline passes.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,8 +1,8 @@
-//! A booted systemd on a host of the lab: for what only a real service manager does with a unit.
+//! A booted systemd on a host of the lab, for tests of what only a real service manager does with a unit.
 //!
 //! The machine's own root file system is the lower layer of an overlay whose upper layer is in memory, so nothing has to be
-//! installed and nothing stays. systemd is process 1 of namespaces of its own (processes, mounts, names, IPC, cgroups)
-//! and has the host's network. It starts no unit but those that a test writes.
+//! installed and nothing remains. systemd is process 1 of its own namespaces (processes, mounts, names, IPC, cgroups)
+//! and has the host's network. It starts only the units that a test writes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,16 +18,16 @@ use crate::lab::Host;
 use crate::process::Daemon;
 use crate::wait::eventually;
 
-/// What process 1 does before it becomes systemd. `$1` is the carpd under test.
+/// The script that process 1 runs before it becomes systemd. `$1` is the carpd under test.
 const INIT: &str = include_str!("machine/init.sh");
 
-/// Where carpd is on the machine.
+/// The path of carpd on the machine.
 pub const CARPD: &str = "/usr/sbin/carpd";
 
-/// All cgroups of ours begin so; the maker's pid follows.
+/// The prefix of the names of all test cgroups; the creator's pid follows.
 const PREFIX: &str = "carp-machine-";
 
-/// How long booting, or a command, may take.
+/// The longest time that booting, or a command, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A booted systemd. Everything in it ends when this is dropped.
@@ -73,10 +73,10 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Runs a program in the machine and gives its standard output.
+    /// Runs a program in the machine and returns its standard output.
     ///
     /// # Errors
-    /// When it does not exit 0; the message has what it said.
+    /// When it does not exit 0; the message contains its output.
     pub fn run(&self, words: &[&str]) -> Result<String> {
         let output = self.output(words)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -90,7 +90,7 @@ impl Machine {
         Ok(text(&output.stdout))
     }
 
-    /// Writes a unit, makes systemd read it, and starts it.
+    /// Writes a unit, reloads systemd, and starts the unit.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -130,7 +130,7 @@ impl Drop for Machine {
         reason = "the test harness shows it where a test fails"
     )]
     fn drop(&mut self) {
-        // Process 1 goes with it, and with process 1 all others.
+        // This ends process 1, and with it all other processes.
         let _ = self.daemon.signal(Signal::SIGKILL);
         let removed = eventually("its cgroup is empty", PATIENCE, || {
             Ok(remove_cgroup(&self.cgroup).then_some(()))
@@ -141,7 +141,7 @@ impl Drop for Machine {
     }
 }
 
-/// Where the unified hierarchy is mounted.
+/// The mount point of the unified hierarchy.
 fn cgroup_root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mount = mounts.lines().find_map(|line| {
@@ -152,7 +152,7 @@ fn cgroup_root() -> Result<PathBuf> {
     mount.context("no cgroup2 is mounted")
 }
 
-/// Whether a cgroup, which nothing is left in, is gone with those below it.
+/// Removes a cgroup and those below it, and returns whether they are gone, which requires that no process is left in them.
 fn remove_cgroup(cgroup: &Path) -> bool {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -162,7 +162,7 @@ fn remove_cgroup(cgroup: &Path) -> bool {
     fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
 }
 
-/// Removes what a test run that was killed has left.
+/// Removes what a killed test run left.
 fn remove_orphans(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();

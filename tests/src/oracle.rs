@@ -1,7 +1,8 @@
-//! What makes a kernel speak in an address's name, found by trying: the measure of the fence.
+//! Finds by trial what makes a kernel speak in the name of an address, as a measure of the fence.
 //!
-//! Every form of frame that might is sent to a host, on each of its ports, and the host itself is made to speak; all that
-//! leaves it is read. Each form has a sender of its own, so a frame that leaves tells which form made the kernel send it.
+//! The oracle sends every candidate form of frame to a host, on each of its ports, and makes the host itself speak.
+//! It reads everything that leaves the host. Each form has its own sender, so an outgoing frame shows which form
+//! caused it.
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
@@ -22,19 +23,19 @@ use crate::inject::Injector;
 use crate::lab::Host;
 use crate::packet::{Mac, checksum};
 
-/// How long after the last form the host may take: two of its kernel's ARP requests are a second apart.
+/// The time that the host may take after the last form; its kernel's ARP requests are a second apart.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// In which way a frame speaks for the address.
+/// How a frame speaks for the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Voice {
-    /// ARP whose sender it is.
+    /// ARP with the address as its sender.
     Arp,
-    /// An IP packet whose source it is.
+    /// An IP packet with the address as its source.
     Ip,
 }
 
-/// What made the host speak, and how; with the number of frames.
+/// The forms that made the host speak, and how, with the number of frames.
 pub type Spoken = BTreeMap<(String, Voice), usize>;
 
 /// A way to make a host speak.
@@ -50,7 +51,7 @@ enum Action {
     Send(Ipv4Addr),
 }
 
-/// Who a form comes from, as [`Spoken`] tells it by.
+/// The sender of a form, by which [`Spoken`] identifies it.
 #[derive(Clone, Copy)]
 struct Sender {
     mac: Mac,
@@ -68,7 +69,7 @@ impl Sender {
     }
 }
 
-/// Tries every form on these interfaces of a host, which holds `address` beside one of 10.9.0.0/16, and gives those that
+/// Tries every form on these interfaces of a host, which holds `address` and one of 10.9.0.0/16, and returns those that
 /// made it speak for the address.
 ///
 /// # Errors
@@ -93,7 +94,7 @@ pub fn provoke(host: &Host, interfaces: &[&str], address: Ipv4Addr) -> Result<Sp
     Ok(spoken)
 }
 
-/// Has the host send a datagram from the address: its kernel asks for the receiver in the address's name.
+/// Makes the host send a datagram from the address, so that its kernel asks for the receiver in the name of the address.
 fn speak(host: &Host, address: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
     let sent = host.enter(|| {
         let socket = UdpSocket::bind(SocketAddrV4::new(address, 0))?;
@@ -127,7 +128,7 @@ fn forms(host: &Host, interfaces: &[&str], address: Ipv4Addr) -> Result<Vec<Form
             for (to, destination) in [("unicast", mac), ("broadcast", Mac::BROADCAST)] {
                 for tags in [0, 1, 3] {
                     add(&format!("{name} {to} {tags} tags"), &mut |sender| {
-                        // To the others it answers at once; for these it must ask first.
+                        // The kernel answers the others at once; for these it must send an ARP request first.
                         if tags != 1 {
                             known.push(sender);
                         }
@@ -142,7 +143,7 @@ fn forms(host: &Host, interfaces: &[&str], address: Ipv4Addr) -> Result<Vec<Form
             host.ip(&format!("neigh replace {neighbour}"))?;
             host.ip(&format!("route replace {address} dev {interface}"))?;
         }
-        // A subnet of its own behind each interface, so that the host asks there.
+        // A separate subnet behind each interface, so that the host sends its ARP request there.
         let number = u8::try_from(index)?;
         let subnet = Ipv4Addr::new(10, 10, number, 0);
         host.ip(&format!("route replace {subnet}/24 dev {interface}"))?;
@@ -165,7 +166,7 @@ fn parse_mac(link: &str) -> Option<Mac> {
     Some(Mac(bytes.try_into().ok()?))
 }
 
-/// An ARP request that is right in everything that was not changed.
+/// An ARP request that is correct except where it is changed.
 struct ArpForm {
     unicast: Mac,
     sender: Sender,
@@ -220,7 +221,7 @@ impl ArpForm {
 type Change = Box<dyn Fn(&mut ArpForm)>;
 type Choice<T> = fn(&ArpForm) -> T;
 
-/// Every way to ask that is tried.
+/// All tried forms of ARP requests.
 fn changes() -> Vec<(String, Change)> {
     let mut all: Vec<(String, Change)> = Vec::new();
     let mut add = |name: String, change: Change| all.push((name, change));
@@ -307,7 +308,7 @@ fn priority_tags(count: usize) -> Vec<[u8; 4]> {
 
 type PacketOf = fn(Ipv4Addr, Ipv4Addr) -> Vec<u8>;
 
-/// Packets that an unserved port answers too.
+/// Packets that a port without carpd answers too.
 fn packets() -> [(&'static str, PacketOf); 3] {
     [
         ("ping", |from, to| {
@@ -363,7 +364,7 @@ fn ethernet(
     frame
 }
 
-/// Hears what leaves a host, on the switch's side of its cables.
+/// Receives what leaves a host, on the switch's side of its cables.
 struct Ear {
     socket: OwnedFd,
     ports: Vec<usize>,
@@ -384,7 +385,7 @@ impl Ear {
         })?
     }
 
-    /// Takes down what the host says for the address meanwhile.
+    /// Records what the host sends in the name of the address meanwhile.
     fn listen(&self, within: Duration, forms: &[Form], address: Ipv4Addr, spoken: &mut Spoken) {
         let deadline = Instant::now() + within;
         let mut buffer = [0; 2048];
@@ -428,7 +429,7 @@ fn voice(frame: &[u8], address: Ipv4Addr) -> Option<(Voice, Ipv4Addr)> {
     }
 }
 
-/// The form that a frame to this address or station is the effect of.
+/// The form that caused a frame to this address or station.
 fn name_of(forms: &[Form], to: Ipv4Addr, destination: &[u8]) -> String {
     let by_sender = forms.iter().enumerate().find(|(number, form)| {
         let sender = Sender::new(*number);
@@ -443,7 +444,7 @@ fn name_of(forms: &[Form], to: Ipv4Addr, destination: &[u8]) -> String {
     )
 }
 
-/// Fails unless these forms are among what made the host speak: then not even what is known was found.
+/// Fails unless these forms, which are known to work, are among those that made the host speak.
 ///
 /// # Errors
 /// See above.

@@ -42,7 +42,7 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// What the lab understands.
+/// A packet that the lab understands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
     /// A CARP advertisement.
@@ -97,7 +97,7 @@ impl Carp {
         self.digest == digest(password.as_bytes(), self.vhid, addresses, self.counter)
     }
 
-    /// A leaving MASTER's last word: advbase and advskew 255.
+    /// Whether it is a bow-out of a leaving MASTER: advbase and advskew 255.
     #[must_use]
     pub fn is_bow_out(&self) -> bool {
         (self.advbase, self.advskew) == (255, 255)
@@ -157,7 +157,7 @@ pub fn digest(password: &[u8], vhid: u8, addresses: &[Ipv4Addr], counter: u64) -
     mac.finalize().into_bytes().into()
 }
 
-/// The internet checksum (RFC 1071): 0 over bytes that include a right one.
+/// The internet checksum (RFC 1071); 0 over bytes that include a correct one.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
@@ -170,7 +170,7 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from(sum).expect("folded to 16 bits")
 }
 
-/// An Ethernet frame to what the lab understands; `None` for anything else.
+/// Parses an Ethernet frame; `None` for packets that the lab does not understand.
 #[must_use]
 pub fn parse(frame: &[u8]) -> Option<Packet> {
     let ether_destination = Mac(frame.first_chunk().copied()?);

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use crate::lab::Host;
 use crate::wait::eventually;
 
-/// Which stream a line came from.
+/// The stream of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -31,9 +31,9 @@ pub enum Stream {
 /// One line of output.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// When we read it, which may be later than it was written.
+    /// The time at which it was read, which may be later than it was written.
     pub at: Instant,
-    /// Where it came from.
+    /// Its stream.
     pub stream: Stream,
     /// Without its newline; bytes that are not UTF-8 are replaced.
     pub text: String,
@@ -61,7 +61,7 @@ struct Output {
 #[derive(Debug, Default)]
 struct OutputState {
     lines: Vec<Line>,
-    /// Somebody can still write.
+    /// Whether a process can still write.
     is_open: bool,
 }
 
@@ -98,7 +98,7 @@ impl Daemon {
         })
     }
 
-    /// Prints no transcript on drop: for whoever is not a test.
+    /// Prints no transcript on drop, for programs that are not tests.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
@@ -142,7 +142,7 @@ impl Daemon {
         self.exit_code(within)
     }
 
-    /// Waits for the end and gives the exit status. All output has been collected by then.
+    /// Waits for the end and returns the exit status. All output has been collected by then.
     ///
     /// # Errors
     /// When it does not end within `within`, or by a signal.
@@ -156,7 +156,7 @@ impl Daemon {
             .with_context(|| self.transcript())?,
         };
         self.status = Some(status);
-        // A child that keeps the pipe open (a daemonized process, a script) must not keep us.
+        // A child that keeps the pipe open (a daemonized process, a script) must not block us.
         let deadline = Instant::now() + Duration::from_secs(1);
         self.output
             .wait_until(deadline, |state| (!state.is_open).then_some(()));
@@ -172,7 +172,7 @@ impl Daemon {
     /// Whether it still runs.
     ///
     /// # Errors
-    /// When the system refuses to say.
+    /// When the system refuses.
     pub fn is_running(&mut self) -> Result<bool> {
         if self.status.is_none() {
             self.status = self.child.try_wait()?;
@@ -180,13 +180,13 @@ impl Daemon {
         Ok(self.status.is_none())
     }
 
-    /// Number of lines so far: a place in the output to look on from.
+    /// The number of lines so far, as a position in the output.
     #[must_use]
     pub fn mark(&self) -> usize {
         self.output.lock().lines.len()
     }
 
-    /// Waits for a line that contains `pattern`, from the start of the output on.
+    /// Waits for a line that contains `pattern`, from the start of the output.
     ///
     /// # Errors
     /// When it does not come within `within`, or the output ends before.
@@ -225,10 +225,10 @@ impl Daemon {
         }
     }
 
-    /// Waits for a line that contains `pattern`; gives it, when it is the only one so far.
+    /// Waits for a line that contains `pattern`, and returns it if it is the only one so far.
     ///
-    /// For what must have been said: a look at [`Daemon::lines_with`] may come before the line does, although what it is
-    /// about shows elsewhere already.
+    /// Use this for lines that must appear: [`Daemon::lines_with`] may be too early for a line even if its effect is
+    /// already visible elsewhere.
     ///
     /// # Errors
     /// When none comes within 15 s, the output ends before, or there are several.
@@ -250,7 +250,7 @@ impl Daemon {
         self.output.lock().lines.clone()
     }
 
-    /// All lines so far that contain `pattern`; to make sure of one, use [`Daemon::says_once`].
+    /// All lines so far that contain `pattern`; to require one, use [`Daemon::says_once`].
     #[must_use]
     pub fn lines_with(&self, pattern: &str) -> Vec<Line> {
         let mut lines = self.lines();
@@ -258,7 +258,7 @@ impl Daemon {
         lines
     }
 
-    /// State changes from `mark` on, of a carpd or a ucarp by its own word.
+    /// State changes from `mark` on, as a carpd or a ucarp logs them.
     #[must_use]
     pub fn transitions_since(&self, mark: usize) -> usize {
         let lines = self.lines();
@@ -267,7 +267,7 @@ impl Daemon {
             .count()
     }
 
-    /// All output so far, readable.
+    /// All output so far as text.
     #[must_use]
     pub fn transcript(&self) -> String {
         let mut text = format!("--- {} (pid {}) said:\n", self.name, self.pid());
@@ -290,7 +290,7 @@ impl Drop for Daemon {
     )]
     fn drop(&mut self) {
         if self.status.is_none() {
-            // Only fails when it has ended by itself.
+            // This fails only if the process has ended.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -324,7 +324,7 @@ impl Output {
     }
 }
 
-/// One of the two streams, and what of its last line has come.
+/// One of the two streams, with the incomplete last line.
 struct Source {
     stream: Stream,
     pipe: File,
@@ -342,7 +342,7 @@ impl Source {
         })
     }
 
-    /// Reads what is there. Returns how much that was; `None` at the end.
+    /// Reads what is available, and returns its length; `None` at the end.
     fn read(&mut self, lines: &mut Vec<Line>) -> Option<usize> {
         let mut bytes = [0; 4096];
         let length = match self.pipe.read(&mut bytes) {
@@ -374,20 +374,20 @@ impl Source {
     }
 }
 
-/// Passes over both streams before the lines are shown all the same: somebody who writes without a pause is not waited for.
+/// The number of passes over both streams after which lines are shown even if a process writes without a pause.
 const PASSES_MAX: usize = 100;
 
 /// Collects both streams until both have ended.
 ///
-/// Lines are shown when neither stream has more: then everything that was written before a line that is shown is shown as
-/// well, whichever stream it went to, and a test that waited for the one may look for the other.
+/// It shows lines when neither stream has more, so that everything written before a shown line is shown as
+/// well, on both streams, and a test that waited for one may look for the other.
 fn collect(output: &Output, mut sources: Vec<Source>) {
     while !sources.is_empty() {
         let mut wanted: Vec<_> = sources
             .iter()
             .map(|source| PollFd::new(source.pipe.as_fd(), PollFlags::POLLIN))
             .collect();
-        // Interrupted at worst, and then there is nothing to read.
+        // At worst this is interrupted, and then there is nothing to read.
         let _ = poll(&mut wanted, PollTimeout::NONE);
         let mut lines = Vec::new();
         for _ in 0..PASSES_MAX {
@@ -411,7 +411,7 @@ fn collect(output: &Output, mut sources: Vec<Source>) {
     }
 }
 
-/// Sends a signal to all of them; one that has gone in the meantime, by the end of another for one, needs none.
+/// Sends a signal to all of them. It ignores one that has ended meanwhile, for example because another ended.
 ///
 /// # Errors
 /// When the system refuses.

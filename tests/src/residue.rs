@@ -1,7 +1,7 @@
-//! What a carpd that was killed leaves under `/run/carpd`: the programs it pinned.
+//! The pinned programs that a killed carpd leaves under `/run/carpd`.
 //!
-//! On a router the next start takes that over. Here there is none: the network namespace goes, its number may be given to
-//! another one, and what is left would be that one's.
+//! On a router, the next carpd takes them over. Here there is no next one: the network namespace is deleted, another
+//! one may get its number, and would then inherit them.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ use crate::lab::Namespace;
 const DIRECTORY: &str = "/run/carpd/bpf";
 
 sockopt_impl!(
-    /// The number that the kernel gives a network namespace, and never a second time.
+    /// The number that the kernel gives to a network namespace and never reuses.
     Cookie,
     GetOnly,
     libc::SOL_SOCKET,
@@ -57,19 +57,19 @@ impl Network {
         })
     }
 
-    /// Its inode, which a later namespace may get as well.
+    /// Its inode, which a later namespace may reuse.
     #[must_use]
     pub const fn inode(self) -> u64 {
         self.inode
     }
 
-    /// Where carpd pins something of a namespace: what belongs to an interface by its index, `egress`, `fence-2`.
+    /// The path at which carpd pins something of a namespace: an interface's pins by its index, `egress`, `fence-2`.
     #[must_use]
     pub fn pin(self, name: &str) -> PathBuf {
         PathBuf::from(format!("{DIRECTORY}/{}:{name}", self.cookie))
     }
 
-    /// What carpd has left, or still has, there.
+    /// The pins that carpd left, or still uses, there.
     #[must_use]
     pub fn residue(self) -> Vec<PathBuf> {
         let entries = fs::read_dir(DIRECTORY).into_iter().flatten();
@@ -80,7 +80,7 @@ impl Network {
             .collect()
     }
 
-    /// Removes it. To be called when no process is left there, and before the namespace goes.
+    /// Removes them. Call it when no process is left there, and before the namespace is deleted.
     ///
     /// # Errors
     /// When the system refuses.
@@ -92,7 +92,7 @@ impl Network {
                 fs::remove_file(&path)
             };
             match removed {
-                // Another carpd's start may clear up as well.
+                // A starting carpd may clean up as well.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 outcome => {
                     outcome.with_context(|| format!("failed to remove {}", path.display()))?;

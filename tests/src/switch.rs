@@ -1,4 +1,4 @@
-//! What a managed switch can do to a port, and a hand to its cable.
+//! What a managed switch can do to a port, and pulling its cable.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,8 @@ impl Host {
         self.set_port("isolated", on)
     }
 
-    /// Sends back out of it what comes in by it (hairpin): the host hears its own broadcast and multicast.
+    /// Sends frames back out of the port by which they came (hairpin), so that the host hears its own broadcast and
+    /// multicast.
     ///
     /// # Errors
     /// When the system refuses.
@@ -27,7 +28,7 @@ impl Host {
         self.set_port("hairpin", on)
     }
 
-    /// Gets ready for [`Host::unplug`], so that it happens the moment it is asked for.
+    /// Prepares [`Host::unplug`], so that it happens without delay.
     ///
     /// # Errors
     /// When the system refuses.
@@ -56,7 +57,7 @@ pub struct Unplugging {
 }
 
 impl Unplugging {
-    /// Pulls it, and says when.
+    /// Pulls it, and returns when.
     ///
     /// # Errors
     /// When the system refuses.
@@ -72,7 +73,7 @@ impl Unplugging {
 
 impl Drop for Unplugging {
     fn drop(&mut self) {
-        // Without its line it ends; when it has ended before, nothing is left to wait for.
+        // It ends when its input ends; if it has ended already, there is nothing to wait for.
         drop(self.ip.stdin.take());
         let _ = self.ip.wait();
     }

@@ -1,4 +1,4 @@
-//! What a time of trouble cost: the client, and the election.
+//! The cost of a disturbance for the client and the election.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::process::Daemon;
 use crate::witness::Sighting;
 use crate::{Capture, Client, Mark, Witness};
 
-/// The beginning of a time that is to be judged.
+/// The beginning of a disturbance.
 #[derive(Clone, Debug)]
 pub struct Watch {
     begin: Instant,
@@ -22,17 +22,17 @@ pub struct Watch {
 pub struct Toll {
     /// The client's longest outage.
     pub outage: Duration,
-    /// All its outages together.
+    /// The sum of its outages.
     pub lost: Duration,
-    /// State changes of all daemons, by their own word.
+    /// State changes of all daemons, as they log them.
     pub changes: usize,
     /// Time in which two hosts answered for the address.
     pub two: Duration,
     /// The longest such time without a break.
     pub longest_two: Duration,
-    /// Time in which no host did.
+    /// Time in which no host answered.
     pub nobody: Duration,
-    /// How long was watched.
+    /// The time watched.
     pub watched: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Watch {
         self.mark
     }
 
-    /// What happened until now. `daemons`: those that it began with.
+    /// What happened so far. `daemons` are those given at the beginning.
     ///
     /// # Errors
     /// When the witness has seen nothing.
@@ -109,7 +109,7 @@ impl fmt::Display for Toll {
     }
 }
 
-/// Times without a break in which the number of owners was such. Each sighting stands for the time to the next.
+/// Uninterrupted times with such a number of owners. Each sighting stands for the time until the next.
 fn spells(sightings: &[Sighting], is_such: impl Fn(usize) -> bool) -> Vec<Duration> {
     let mut spells = Vec::new();
     let mut present = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! What processes cost.
+//! Resource usage of processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Processor time that these processes have used so far, all threads, to the nanosecond. One that has ended counts
+/// Processor time that all threads of these processes have used so far, to the nanosecond. A process that has ended counts
 /// nothing.
 ///
 /// # Errors
@@ -31,13 +31,13 @@ pub fn cpu_time(pids: &[u32]) -> Result<Duration> {
 /// Memory of processes. Unit: bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Resident, what is shared counted in each.
+    /// Resident memory, with shared pages counted in each process.
     pub rss: u64,
-    /// Resident, what is shared counted in parts: what the machine spends on them together.
+    /// Resident memory with shared pages divided among the processes: what the machine spends on all of them.
     pub pss: u64,
 }
 
-/// Memory that these processes have now, together. One that has ended counts nothing.
+/// The total memory of these processes now. A process that has ended counts nothing.
 ///
 /// # Errors
 /// When `/proc` cannot be read as expected.
@@ -59,7 +59,7 @@ pub fn memory(pids: &[u32]) -> Result<Memory> {
 }
 
 /// Kernel memory of the eBPF maps that these processes hold, each counted once: `memlock` in `/proc/PID/fdinfo`, which
-/// since Linux 6.4 is what a map has, and before an estimate. Unit: bytes.
+/// is exact since Linux 6.4 and an estimate before. Unit: bytes.
 ///
 /// # Errors
 /// When `/proc` cannot be read as expected.

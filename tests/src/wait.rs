@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Asks `condition` until it gives a value; fails after `within`, naming `what` was waited for.
+/// Evaluates `condition` until it returns a value; fails after `within`, naming `what` was awaited.
 ///
-/// For what cannot notify us (an address in another namespace, a file). Asks every 5 ms.
+/// Use it for what cannot notify us (an address in another namespace, a file). Evaluates every 5 ms.
 ///
 /// # Errors
 /// When the deadline passes, or `condition` itself fails.

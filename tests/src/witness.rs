@@ -1,4 +1,4 @@
-//! Who answers for the virtual address, all the time.
+//! A continuous record of the hosts that answer for the virtual address.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,11 +15,11 @@ use crate::lab::Host;
 use crate::packet::{Mac, Packet};
 use crate::{Capture, Mark};
 
-/// Time between two questions, unless told otherwise. An answer belongs to the latest question.
+/// The default time between two requests. An answer belongs to the latest request.
 pub const PACE: Duration = Duration::from_millis(40);
 
-/// A neighbour that asks by ARP, again and again, who has an address. It sits on a host of its own, because an answer
-/// would refresh the asking host's ARP entry: the client's must be right by the hosts' announcements alone.
+/// A neighbour that repeatedly asks for an address by ARP. It runs on a separate host, because an answer
+/// would refresh the asking host's ARP entry, and the client's must be correct because of the announcements alone.
 #[derive(Debug)]
 pub struct Witness {
     name: String,
@@ -28,12 +28,12 @@ pub struct Witness {
     thread: Option<JoinHandle<()>>,
 }
 
-/// One question and everyone who answered it.
+/// One request and all hosts that answered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// When the question crossed the switch.
+    /// When the request crossed the switch.
     pub asked: Instant,
-    /// Who answered; two owners show up as two MACs.
+    /// The MAC addresses that answered; two owners appear as two.
     pub owners: BTreeSet<Mac>,
 }
 
@@ -41,15 +41,15 @@ impl Witness {
     /// Starts asking from `host`.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn start(host: &Host, address: Ipv4Addr) -> Result<Self> {
         Self::every(PACE, host, address)
     }
 
-    /// The same at another pace.
+    /// The same with another interval.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// When a packet socket cannot be opened.
     pub fn every(pace: Duration, host: &Host, address: Ipv4Addr) -> Result<Self> {
         let injector = Injector::open(host)?;
         let question = arp_request(host.mac(), host.address(), address);
@@ -58,7 +58,7 @@ impl Witness {
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    // A question that is not sent is one sighting less.
+                    // A request that is not sent only costs one sighting.
                     let _ = injector.send(&question);
                     thread::sleep(pace);
                 }
@@ -72,7 +72,7 @@ impl Witness {
         })
     }
 
-    /// What it saw from `mark` on, oldest first; without the last question, whose answers may be under way.
+    /// Its sightings from `mark` on, oldest first, without the last request, whose answers may still be under way.
     #[must_use]
     pub fn sightings(&self, capture: &Capture, mark: Mark) -> Vec<Sighting> {
         let mut sightings = Vec::<Sighting>::new();
@@ -101,7 +101,7 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }

@@ -52,8 +52,8 @@ pub fn target_directory() -> PathBuf {
 
 /// The cargo that runs this task.
 ///
-/// The user's choices (`cargo +nightly xtask`, RUSTFLAGS, CARGO_TARGET_DIR) stay in force; what cargo told xtask about xtask itself
-/// is removed, so that builds started here and by hand share their cache.
+/// The user's choices (`cargo +nightly xtask`, RUSTFLAGS, CARGO_TARGET_DIR) stay in force; what cargo told xtask
+/// about xtask itself is removed, so that builds started here and by hand share their cache.
 pub fn cargo() -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! How long the address outlives a killed daemon when nobody says how long it shall.
+//! How long the address outlives a killed daemon by default.
 
 use std::time::{Duration, Instant};
 

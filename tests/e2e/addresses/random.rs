@@ -1,8 +1,8 @@
 //! Random sequences of everything that can happen to the addresses of a host, its own and the virtual ones: at the end
 //! every address that carpd did not add is there, and none that it added.
 //!
-//! `CARP_TEST_SEQUENCES` says how many, `CARP_TEST_SEED` which one comes first: a failure names its seed, and
-//! `CARP_TEST_SEED=N CARP_TEST_SEQUENCES=1` draws the same sequence again.
+//! `CARP_TEST_SEQUENCES` sets the number of sequences and `CARP_TEST_SEED` the first seed. A failure names its seed, and
+//! `CARP_TEST_SEED=N CARP_TEST_SEQUENCES=1` repeats the same sequence.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -31,8 +31,8 @@ const VIRTUAL: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 100), Ipv4Addr::new(10, 
 
 type Entry = (Ipv4Addr, u8);
 
-/// The addresses that are there because of the test, as the kernel keeps them: an interface's first of a subnet is its
-/// primary, and takes the others along when it is deleted.
+/// The addresses that the test added, as the kernel keeps them: an interface's first address of a subnet is its
+/// primary, and deleting it deletes the others too.
 #[derive(Debug, Default)]
 struct Model(Vec<Entry>);
 
@@ -77,7 +77,7 @@ impl Worker {
     }
 }
 
-/// One sequence as it goes.
+/// One sequence in progress.
 struct Sequence<'a> {
     worker: &'a Worker,
     random: Rng,
@@ -247,7 +247,7 @@ impl Sequence<'_> {
         }
     }
 
-    /// Waits until it handles signals. `None`: it refused to start, because the host has nothing but the virtual address.
+    /// Waits until it handles signals. `None` if it refused to start, because the host has only the virtual address.
     fn started(&mut self) -> Result<Option<&mut Daemon>> {
         let carpd = self.carpd.as_mut().context("it runs")?;
         if let Err(error) = carpd.wait_for("receiving on eth0", LONG) {
@@ -289,7 +289,7 @@ impl Sequence<'_> {
         entries.collect()
     }
 
-    /// Nothing is there but what the test added.
+    /// The host has only the addresses that the test added.
     fn wait_until_gone(&mut self) -> Result<()> {
         self.tell("wait until the lease has ended");
         let expected: BTreeSet<Entry> = self.model.0.iter().copied().collect();
@@ -359,7 +359,7 @@ fn no_sequence_of_changes_loses_an_address_that_carpd_did_not_add() -> Result<()
                 return Ok(());
             }
             if let Err(error) = run(&worker, seed + number) {
-                // The others need not go on.
+                // The others need not continue.
                 next.store(count, Ordering::Relaxed);
                 return Err(error);
             }

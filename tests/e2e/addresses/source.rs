@@ -1,4 +1,4 @@
-//! What the host sends comes from its own address, not from the virtual one.
+//! The host sends from its own address, not from the virtual one.
 
 use anyhow::{Result, ensure};
 use carp_tests::{Host, eventually, lab};
@@ -8,7 +8,7 @@ use crate::support::{ADDRESS, FAST, LONG, Pair};
 
 const OWN: &str = "10.9.0.1";
 
-/// What the kernel chooses for each kind of destination.
+/// The source address that the kernel chooses for each kind of destination.
 fn sources(host: &Host) -> Result<Vec<(&'static str, String)>> {
     let destinations = [
         ("on the link", "10.9.0.9"),
@@ -90,17 +90,17 @@ fn without_an_own_address_the_subnet_is_reached_from_the_virtual_one_which_is_sa
             Ok(route()?.contains("10.9.0.0/16").then_some(()))
         })?;
         a.says_once("this host has no address of its own in 10.9.0.0/16")?;
-        // The client reaches it, and is reached.
+        // The client reaches it, and it reaches the client.
         pair.is_owned_by(&pair.a)?;
         pair.a.ip("route get 10.9.0.3")?;
-        // The kernel drops it with the link, and carpd may see the link only when it is up again.
+        // The kernel drops it with the link, and carpd may notice the link only when it is up again.
         pair.a
             .run("sh", &["-c", "ip link set eth0 down; ip link set eth0 up"])?;
         pair.a.wait_for_address(ADDRESS, true, LONG)?;
         eventually("the route is there again", LONG, || {
             Ok(route()?.contains("10.9.0.0/16").then_some(()))
         })?;
-        // An own address makes the route needless, and its going makes it needed again.
+        // With an own address the route is unnecessary; without it, it is necessary again.
         pair.a.ip("address add 10.9.0.1/16 dev eth0")?;
         eventually("the route goes", LONG, || {
             Ok(route()?.is_empty().then_some(()))

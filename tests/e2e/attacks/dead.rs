@@ -1,4 +1,4 @@
-//! A MASTER that has died stays dead, however often it is played again.
+//! A dead MASTER stays dead, however often its recordings are played.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use super::scene::Scene;
 use crate::faults::scene::{FAST_INTERVAL, NOISE};
 use crate::support::SLOW_MASTER_DOWN;
 
-/// How long the dead one is played: three master-down times of the BACKUP and more.
+/// How long the recordings are played: more than three master-down times of the BACKUP.
 const PLAYED: Duration = Duration::from_secs(3);
 
-/// Kills the MASTER, cuts its cable, and plays what it said, each advertisement made into what the attacker wants.
+/// Kills the MASTER, cuts its cable, and plays its advertisements, each altered as the attacker wants.
 fn is_replaced(mut scene: Scene, what: &str, alter: impl Fn(Recording) -> Recording) -> Result<()> {
     let (a, b) = (scene.pair.a.address(), scene.pair.b.clone());
     scene.attacker.recorded(a, 45, PLAYED * 10)?;
@@ -23,7 +23,7 @@ fn is_replaced(mut scene: Scene, what: &str, alter: impl Fn(Recording) -> Record
     let mark = scene.pair.capture.mark();
     let all = scene.pair.capture.advertisements(Mark::default(), "a");
     let (last, _) = all.last().context("a has advertised")?;
-    // Without its last one, which may not have arrived.
+    // Without the last one, which may not have arrived.
     let mut tape = scene.attacker.heard(a);
     tape.pop();
 
@@ -47,7 +47,7 @@ fn is_replaced(mut scene: Scene, what: &str, alter: impl Fn(Recording) -> Record
     ));
     let took = took.with_context(|| format!("{what}: nobody took over in {PLAYED:?}"))?;
     ensure!(took < SLOW_MASTER_DOWN + NOISE / 2, "{what}: {took:?}");
-    // It stays, although the dead one is better.
+    // It stays MASTER, although the dead one is better.
     ensure!(lines == 1, "{what}: the BACKUP became MASTER {lines} times");
     ensure!(
         scene.b.dump()?.state == "MASTER",

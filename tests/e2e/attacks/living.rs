@@ -1,4 +1,4 @@
-//! Whatever is resent, a MASTER that lives stays, and so does its BACKUP.
+//! Whatever is resent, a living MASTER stays MASTER, and its BACKUP stays BACKUP.
 
 use std::thread;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::scene::{INTERVALS, NOISE, Scene};
 use crate::faults::scene::FAST_INTERVAL;
 use crate::support::{LONG, SLOW_MASTER_DOWN};
 
-/// Runs an attack with what both hosts have heard; both have these options.
+/// Runs an attack with recordings that both hosts have heard; both have these options.
 fn changes_nothing(attack: Attack, options: &str) -> Result<()> {
     changes_nothing_in(&Scene::new(lab!(), options)?, attack, options)
 }
@@ -100,8 +100,8 @@ fn strict_counters_withstand_the_same() -> Result<()> {
     Ok(())
 }
 
-/// The one thing that is left: what the BACKUP hears first is altered, and nothing about it is wrong. It may believe it
-/// until the genuine one arrives, and what it does then is answered with the next advertisement.
+/// The only remaining attack: the BACKUP first hears an altered copy that is correct in itself. It may believe the copy
+/// until the genuine one arrives, and the next advertisement answers what it does then.
 #[test]
 fn an_altered_copy_before_each_genuine_one_makes_no_lasting_second_master() -> Result<()> {
     altered_first("")
@@ -127,7 +127,7 @@ fn altered_first(options: &str) -> Result<()> {
     for toll in [first, later] {
         ensure!(toll.longest_two < FAST_INTERVAL + NOISE, "{toll}");
         ensure!(toll.nobody < NOISE, "{toll}");
-        // While both serve, the client is at the one that announced last; and the winner announces once an interval.
+        // While both serve, the client uses the one that announced last, and the winner announces once per interval.
         ensure!(toll.outage < FAST_INTERVAL + NOISE, "{toll}");
     }
     ensure!(later.two * 10 < later.watched, "it goes on and on: {later}");
@@ -136,7 +136,8 @@ fn altered_first(options: &str) -> Result<()> {
     Ok(())
 }
 
-/// Who alters only what answers nobody is believed no longer: the answers show that what came before them was altered.
+/// An attacker who alters only advertisements that are not answers is no longer believed: the answers show that those
+/// were altered.
 #[test]
 fn altered_copies_make_no_lasting_second_master_though_the_answers_are_genuine() -> Result<()> {
     for options in ["", "--strict-counter"] {
@@ -163,7 +164,7 @@ fn altered_copies_make_no_lasting_second_master_though_the_answers_are_genuine()
         cable.to_host(Quality::Good);
         let toll = scene.toll(&watch)?;
         note(&format!("altered first, answers genuine {options}: {toll}"));
-        // Twice there and back; each of the 48 before this was found. Twice more for a busy machine.
+        // Two changes in each direction, as in each of 48 earlier runs. Two more are an allowance for a busy machine.
         ensure!((2..=8).contains(&toll.changes), "{toll}");
         ensure!(toll.longest_two < FAST_INTERVAL + NOISE, "{toll}");
         ensure!(toll.nobody < NOISE, "{toll}");
@@ -172,7 +173,7 @@ fn altered_copies_make_no_lasting_second_master_though_the_answers_are_genuine()
     Ok(())
 }
 
-/// Who hears a bow-out and sends it again as something else is too late.
+/// An attacker who hears a bow-out and sends an altered copy is too late.
 #[test]
 fn a_copy_of_a_bow_out_does_not_call_it_back() -> Result<()> {
     for options in ["", "--strict-counter"] {

@@ -1,14 +1,14 @@
-//! Recordings in the hands of somebody on the link who has no password: resent, altered where the digest does not reach,
-//! from other sources, and first. Nobody changes state for them, and the client notices nothing.
+//! Recordings of an attacker on the link without the password: resent, altered outside of the digest,
+//! from other sources, and delivered first. No host changes state because of them, and the client notices nothing.
 //!
-//! The same attacks with the default timers and beside ucarp: `cargo xtask bench replays`.
+//! `cargo xtask bench replays` runs the same attacks with the default timers and on ucarp.
 //!
-//! | Module | What is attacked |
+//! | Module | Target |
 //! |---|---|
-//! | [`living`] | a MASTER and a BACKUP that live |
+//! | [`living`] | a living MASTER and BACKUP |
 //! | [`dead`] | a BACKUP whose MASTER has died |
-//! | [`older`] | with recordings of a ucarp under the same password |
-//! | [`scene`] | what these tests share |
+//! | [`older`] | a pair, with recordings of a ucarp under the same password |
+//! | [`scene`] | shared parts of these tests |
 
 mod dead;
 mod living;

@@ -1,4 +1,4 @@
-//! Recordings from before the hosts ran: of a lone ucarp, whose counters are random, under the same password.
+//! Recordings of a lone ucarp from before the hosts ran, with random counters and the same password.
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::attack::STRANGER;
@@ -9,7 +9,7 @@ use super::scene::{INTERVALS, NOISE, Scene};
 use crate::faults::scene::FAST_INTERVAL;
 use crate::support::{ADDRESS, LONG, SLOW_MASTER_DOWN};
 
-/// What a ucarp without company advertised, in a lab of its own: the same vhid, password and address.
+/// The advertisements of a lone ucarp in a separate lab, with the same vhid, password and address.
 fn of_a_lone_ucarp(lab: &Lab) -> Result<Vec<Recording>> {
     let (host, x) = (
         lab.host("u", "10.9.0.5/16")?,
@@ -20,20 +20,20 @@ fn of_a_lone_ucarp(lab: &Lab) -> Result<Vec<Recording>> {
     let ucarp = Ucarp::new(&host, ADDRESS, "-b 0 -k 10").start(&host)?;
     let mut tape = attacker.recorded(host.address(), 40, LONG)?;
     drop(ucarp);
-    // Highest last: each is above all before it.
+    // In ascending order, each is above all before it.
     tape.sort_by_key(|recording| recording.carp().counter);
     Ok(tape)
 }
 
-/// Whom the recordings are sent to.
+/// The receiver of the recordings.
 #[derive(Clone, Copy, Debug)]
 enum Towards {
     Everybody,
-    /// Past the switch, or while the MASTER does not hear.
+    /// The BACKUP alone, as past the switch or while the MASTER does not receive.
     Backup,
 }
 
-/// Plays some of the tape against a pair with these options, each one as 0/0 from a stranger and from the MASTER.
+/// Plays some of the recordings to a pair with these options, each one as 0/0 from a stranger and from the MASTER.
 fn played(options: &str, towards: Towards) -> Result<Toll> {
     let tape = {
         let lab = Lab::new()?;
@@ -42,7 +42,7 @@ fn played(options: &str, towards: Towards) -> Result<Toll> {
     let scene = Scene::new(Lab::new()?, options)?;
     let backup = Injector::towards(&scene.pair.b)?;
     let watch = scene.watch();
-    // The highest ones, rising: counters above those of the pair are what a strict host waits for.
+    // The highest ones in ascending order, because a strict host waits for counters above those of the pair.
     let skipped = tape.len() - usize::try_from(INTERVALS)?;
     for recording in tape.into_iter().skip(skipped) {
         let better = recording.shown(0, 0);
@@ -57,7 +57,7 @@ fn played(options: &str, towards: Towards) -> Result<Toll> {
         }
         std::thread::sleep(FAST_INTERVAL);
     }
-    // What is going to happen has happened by then: a master-down time.
+    // After a master-down time, every effect has happened.
     std::thread::sleep(SLOW_MASTER_DOWN + NOISE);
     let toll = scene.toll_now(&watch)?;
     note(&format!(
@@ -84,8 +84,8 @@ fn what_a_lone_ucarp_sent_under_the_same_password_changes_nothing() -> Result<()
     Ok(())
 }
 
-/// Known limit: a strict host that hears a higher counter waits for one above it, and nothing tells these recordings from
-/// a ucarp that came back. When the MASTER has not heard it, its genuine advertisements are below. Change the password when
+/// Known limit: a strict host that hears a higher counter waits for one above it, and cannot tell these recordings from
+/// a ucarp that came back. If the MASTER has not heard it, its genuine advertisements are below. Change the password when
 /// the last ucarp leaves.
 #[test]
 fn what_a_lone_ucarp_sent_under_the_same_password_deafens_strict_counters() -> Result<()> {
@@ -98,8 +98,9 @@ fn what_a_lone_ucarp_sent_under_the_same_password_deafens_strict_counters() -> R
     Ok(())
 }
 
-/// What remains where an OpenBSD may be: one counter that nobody here ever heard, again and again, is what an OpenBSD sends.
-/// In its name somebody can be MASTER as long as he sends; then the pair goes on as before.
+/// The remaining risk in groups that may contain an OpenBSD: an OpenBSD repeats one counter, so a repeated counter
+/// that no host here ever heard looks like one. With it, an attacker can be MASTER while sending; afterwards the pair
+/// continues as before.
 #[test]
 fn one_unheard_recording_repeated_is_an_openbsd_unless_there_is_none() -> Result<()> {
     if !Lab::require_root() {

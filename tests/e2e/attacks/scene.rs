@@ -1,4 +1,4 @@
-//! A pair with a client, a neighbour who asks all the time who answers for the address, and an attacker who records.
+//! A pair with a client, a neighbour that continuously asks for the address, and an attacker who records.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
 /// How often the neighbour asks.
 pub const PACE: Duration = Duration::from_millis(20);
-/// What a busy machine does to the client and the neighbour: a few questions without an answer.
+/// An allowance for a busy machine: a few unanswered probes of the client and requests of the neighbour.
 pub const NOISE: Duration = Duration::from_millis(120);
 /// How many of the MASTER's intervals an attack lasts: more than two master-down times of the BACKUP.
 pub const INTERVALS: u32 = 16;
 
-/// Recordings from before the BACKUP ran: more than any of these attacks begins with.
+/// The number of recordings from before the BACKUP ran; no attack starts with more.
 const OLDER: usize = 10;
 
 /// Fields are dropped in order, the lab last.
@@ -33,17 +33,18 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// a is MASTER and preempts, b is a slower BACKUP; both with these options too. b has heard all that the attacker has.
+    /// a is MASTER and preempts, b is a slower BACKUP; both have these options too. b has heard everything that the
+    /// attacker recorded.
     pub fn new(lab: Lab, options: &str) -> Result<Self> {
         Self::build(lab, options, false, 0)
     }
 
-    /// Likewise, and the attacker has recordings from before b ran.
+    /// The same, and the attacker has recordings from before b ran.
     pub fn older(lab: Lab, options: &str) -> Result<Self> {
         Self::build(lab, options, false, OLDER)
     }
 
-    /// Likewise, b's cable being one that can hold frames back.
+    /// The same, with a cable of b that can delay frames.
     pub fn with_cable(lab: Lab, options: &str) -> Result<Self> {
         Self::build(lab, options, true, 0)
     }
@@ -98,7 +99,7 @@ impl Scene {
     /// What happened since.
     pub fn toll_now(&self, watch: &Watch) -> Result<Toll> {
         for daemon in [&self.a, &self.b] {
-            // What it says now comes after what it said before, which may still be on its way. One that was killed says nothing.
+            // Its next advertisement comes after earlier ones, which may still be on their way. A killed one sends nothing.
             let _ = daemon.dump();
         }
         watch.toll(
@@ -109,7 +110,7 @@ impl Scene {
         )
     }
 
-    /// Nobody has changed state, and nobody has noticed anything.
+    /// No host has changed state, and no client has noticed anything.
     pub fn nothing_happened(&self, what: &str, watch: &Watch) -> Result<()> {
         let toll = self.toll(watch)?;
         note(&format!("{what}: {toll}"));

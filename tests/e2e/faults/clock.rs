@@ -1,8 +1,8 @@
 //! The wall clock, set forward and back by a year.
 //!
 //! Setting the machine's clock would disturb everything else on it, and time namespaces move only the other clocks, so
-//! carpd gets a wall clock of its own: `wall_clock.c`, built here and preloaded. It moves `CLOCK_REALTIME` and the time
-//! stamps of received packets alike, which is all of the wall clock that carpd can see.
+//! a preloaded library, `wall_clock.c`, gives carpd its own wall clock. It moves `CLOCK_REALTIME` and the time
+//! stamps of received packets alike; carpd sees no other trace of the wall clock.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -54,7 +54,7 @@ impl WallClock {
         self.directory.path().join("wall_clock.so")
     }
 
-    /// Sets it wrong by so many seconds.
+    /// Sets the clock's error in seconds.
     fn set_wrong_by(&self, seconds: i64) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let since = i64::try_from(now.as_nanos())?;
@@ -80,7 +80,7 @@ impl WallClock {
     }
 }
 
-/// The year that a daemon takes it to be: what its log lines begin with.
+/// The year with which a daemon's log lines begin.
 fn year(daemon: &Daemon) -> Result<i64> {
     let mark = daemon.mark();
     daemon.signal(Signal::SIGUSR1)?;
@@ -100,7 +100,7 @@ fn a_year_forward_and_back(datapath: &str) -> Result<()> {
     let now = year(&b)?;
     for wrong_by in [YEAR, -YEAR, 0] {
         clock.set_wrong_by(wrong_by)?;
-        // The test would be none if the clock did not move.
+        // The test is meaningless unless the clock moves.
         let expected = now + wrong_by / YEAR;
         eventually("the daemons see another year", LONG, || {
             let seen = [year(&a)?, year(&b)?];
@@ -129,7 +129,8 @@ fn a_year_forward_and_back(datapath: &str) -> Result<()> {
     let outage = client.longest_outage(started);
     ensure!(outage < NOISE, "the client's outage was {outage:?}");
 
-    // Replay counters start from the wall clock: a MASTER that is restarted a year ago is believed all the same.
+    // Replay counters start from the wall clock. A MASTER that is restarted with a clock a year behind is believed
+    // all the same.
     let mark = scene.capture.mark();
     a.kill()?;
     let took = takeover_time(&scene.capture, mark, &scene.a, &scene.b)?;
@@ -150,7 +151,7 @@ fn the_wall_clock_set_by_a_year_changes_nothing() -> Result<()> {
     })
 }
 
-/// A machine whose clock is wrong from the start, like one without a battery.
+/// A machine whose clock is wrong from the start, such as one without a battery.
 #[test]
 fn hosts_whose_wall_clocks_differ_by_years_elect_one() -> Result<()> {
     let scene = Scene::new(lab!())?;

@@ -1,5 +1,5 @@
-//! System calls that fail while carpd serves: one interface's error is that interface's, and whatever ends the daemon, it
-//! bows out and releases.
+//! System calls that fail while carpd serves. An error of one interface affects only that interface, and whatever
+//! ends the daemon, it bows out and releases.
 //!
 //! The calls are made to fail by `failing.c`, built here and preloaded.
 
@@ -25,7 +25,7 @@ enum Call {
     List,
 }
 
-/// For good.
+/// Forever.
 const ALWAYS: i32 = i32::MAX;
 
 /// Makes calls of the daemons that are started with it fail.
@@ -75,7 +75,7 @@ impl Failing {
         Ok(i32::from_ne_bytes(times))
     }
 
-    /// Waits until all that were to fail have.
+    /// Waits until all of these calls have failed.
     fn have_failed(&self, call: Call) -> Result<()> {
         eventually("the calls have failed", LONG, || {
             Ok((self.left(call)? == 0).then_some(()))
@@ -108,7 +108,7 @@ fn a_receive_error_opens_the_socket_anew_and_ends_nothing() -> Result<()> {
     let b = failing.carpd(&scene.b, SLOW, "socket")?;
     scene.stays_the_only_master(&scene.a, 5)?;
     let mark = scene.capture.mark();
-    // Whichever of the two is the next to receive has one.
+    // The next of the two to receive gets one.
     for _ in 0..3 {
         failing.fail(Call::PacketReceive, 1, Errno::EIO)?;
         failing.have_failed(Call::PacketReceive)?;
@@ -130,7 +130,7 @@ fn a_backup_that_cannot_receive_at_all_is_in_init_until_it_can() -> Result<()> {
     let mark = pair.capture.mark();
     failing.fail(Call::PacketReceive, ALWAYS, Errno::ENOMEM)?;
     b.wait_for("Switching to state: INIT", LONG)?;
-    // Many times its master-down time. What it tries each second is not said each second.
+    // Many times its master-down time. It tries every second but does not log every attempt.
     pair.stays_the_only_master(&pair.a, 40)?;
     let said = b.lines_with("failed to receive advertisements").len();
     ensure!((1..=2).contains(&said), "{said}");
@@ -150,7 +150,7 @@ fn links_that_cannot_be_listed_are_listed_later() -> Result<()> {
     let a = failing.carpd(&scene.a, FAST, "tcx")?;
     let mark = scene.capture.mark();
     scene.stays_the_only_master(&scene.a, 5)?;
-    // Notifications are lost, so everything has to be listed again; and that fails.
+    // Notifications are lost, so everything has to be listed again, which fails.
     failing.fail(Call::ListRequest, ALWAYS, Errno::ENOMEM)?;
     failing.fail(Call::Notification, 1, Errno::ENOBUFS)?;
     scene.a.ip("address add 10.9.0.77/24 dev eth0")?;
@@ -200,13 +200,13 @@ fn a_netlink_socket_that_fails_is_opened_anew() -> Result<()> {
 fn an_interrupted_list_is_taken_again() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let failing = Failing::new()?;
-    // Each time without a single link, and flagged as not to be relied on.
+    // Each time without a single link, and flagged as interrupted.
     failing.fail(Call::List, 3, Errno::UnknownErrno)?;
     let mut a = failing.carpd(&pair.a, FAST, "tcx")?;
     ensure!(failing.left(Call::List)? == 0);
     pair.capture.advertisement(Mark::default(), "a", LONG)?;
     ensure!(a.terminate(LONG)? == 0);
-    // One that is never whole is an error, not a list.
+    // A list that is never complete is an error.
     failing.fail(Call::List, ALWAYS, Errno::UnknownErrno)?;
     let mut a = failing.spawn(&pair.a, FAST, "tcx")?;
     ensure!(a.exit_code(LONG)? == 2, "{}", a.transcript());

@@ -1,4 +1,4 @@
-//! Two masters meet: one remains, and clients find it at once.
+//! Two MASTERs meet: one remains, and clients find it at once.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ pub fn set_apart(scene: &Scene, apart: bool) -> Result<()> {
     scene.b.set_isolated(apart)
 }
 
-/// Both are MASTER, the client is at `loser`, and the network heals. Gives when.
+/// Both are MASTER, the client uses `loser`, and the network heals. Returns when it heals.
 pub fn heal_with_the_client_at(scene: &Scene, loser: &Host) -> Result<(Mark, Instant)> {
     eventually("the client is at the one that will lose", LONG, || {
         Ok((scene.client_believes()? == Some(loser.mac())).then_some(()))
     })?;
-    // Linux keeps an ARP entry as it is for the first second after it was updated.
+    // Linux does not change an ARP entry in the first second after an update.
     std::thread::sleep(Duration::from_millis(1200));
     ensure!(scene.client_believes()? == Some(loser.mac()));
     let healed = (scene.capture.mark(), Instant::now());
@@ -40,7 +40,7 @@ fn after_a_partition_the_better_master_remains_and_the_client_is_at_it_at_once()
     let scene = Scene::new(lab!())?;
     let _daemons = scene.master_and_backup()?;
     let client = scene.client()?;
-    // What comes later would move the client during the partition.
+    // A later announcement would move the client during the partition.
     scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
@@ -69,7 +69,7 @@ fn after_a_partition_the_better_master_remains_and_the_client_is_at_it_at_once()
     ] {
         ensure!(took < FAST_INTERVAL * 2 + NOISE, "{what}: {took:?}");
     }
-    // Paced: what answers b's last advertisements, and once more for the client that missed it.
+    // One that answers b's last advertisements, limited in rate, and another one for clients that missed it.
     let announcements = scene.announcements(mark, &scene.a);
     note(&format!(
         "healing: two masters for {both:?}, announced after {announced:?}, the client at the winner after {arp:?}, its \
@@ -88,14 +88,14 @@ fn after_a_partition_the_better_master_remains_and_the_client_is_at_it_at_once()
     Ok(())
 }
 
-/// The winner advertises so much more often that the loser hears of it first, and has nothing to answer: what the winner
-/// knows of the loser is what that says when it leaves.
+/// The winner advertises so much more often that the loser hears it first and has nothing to answer. The winner
+/// learns of the loser only from its last advertisement.
 fn winner_that_is_heard_first(profile: &str) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let _a = scene.master(&scene.a, &format!("{FAST} --profile {profile}"))?;
     let _b = scene.carpd(&scene.b, &format!("-b 2 -k 0 -r 1 --profile {profile}"))?;
     let client = scene.client()?;
-    // What comes later would move the client during the partition.
+    // A later announcement would move the client during the partition.
     scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
@@ -146,7 +146,7 @@ fn after_a_partition_ucarp_yields_to_carpd_and_the_client_is_at_it_at_once() -> 
     let arguments = format!("-b 1 -k 100 -u {} -d {}", up.display(), down.display());
     let _b = Ucarp::new(&scene.b, ADDRESS, &arguments).start(&scene.b)?;
     let _client = scene.client()?;
-    // What comes later would move the client during the partition.
+    // A later announcement would move the client during the partition.
     scene.announced_late(&scene.a)?;
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;

@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use super::scene::{FAST_MASTER_DOWN, NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW_MASTER_DOWN, takeover_time};
 
-/// a, the MASTER, loses its link by `cut`: b takes over; a, repaired, stays BACKUP although it is better, and takes over
-/// when b goes: it listens and sends on the link that it has now.
+/// The MASTER a loses its link by `cut` and b takes over. After the repair, a stays BACKUP although it is better, and
+/// takes over when b leaves, because it listens and sends on its current link.
 fn master_loses_its_link(
     what: &str,
     cut: impl FnOnce(&Host) -> Result<()>,
@@ -71,7 +71,7 @@ fn a_master_whose_interface_is_set_down_is_replaced_and_returns_as_backup() -> R
     )
 }
 
-/// Without the switch's help: the cable is pulled out of the host, and a new one is put in.
+/// Without the switch: the cable is pulled out of the host, and a new one is plugged in.
 fn recreate(host: &Host) -> Result<()> {
     host.add_link("eth0", host.mac())?;
     host.ip(&format!("address add {}/16 dev eth0", host.address()))?;
@@ -131,7 +131,7 @@ fn with_both_ports_down_nobody_holds_the_address_and_afterwards_one_does() -> Re
         host.plug_in()?;
     }
     let up = Instant::now();
-    // a is the first to lose patience; plugged in at the same time, b hears of it before it loses its own.
+    // a times out first; both are plugged in at the same time, so b hears a before it times out itself.
     scene.is_settled_on(&scene.a)?;
     scene.never_two_owners_since(mark)?;
     client.wait_for_answer(LONG)?;
@@ -144,7 +144,7 @@ fn a_flapping_link_does_not_make_a_flapping_master() -> Result<()> {
     let _daemons = scene.master_and_backup()?;
     let client = scene.client()?;
     let mark = scene.capture.mark();
-    // While it flaps, a never listens for as long as it must; b waits, and takes over once.
+    // While it flaps, a never listens for long enough; b waits, and takes over once.
     let started = Instant::now();
     let mut flaps = 0;
     while started.elapsed() < Duration::from_secs(3) {
@@ -185,7 +185,7 @@ fn a_renamed_interface_is_served_on_under_its_new_name() -> Result<()> {
     scene.only_master_since(mark, &scene.a)?;
     misses_at_most(&client, renamed, Duration::ZERO)?;
     scene.never_two_owners_since(mark)?;
-    // Both still hear and speak: the MASTER steps down, the BACKUP takes the address, and gives it back when it stops.
+    // Both still receive and send: the MASTER steps down, the BACKUP takes over, and hands the address back when it stops.
     let mark = scene.capture.mark();
     let lines = a.mark();
     a.signal(Signal::SIGUSR2)?;

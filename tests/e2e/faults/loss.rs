@@ -1,4 +1,4 @@
-//! The way between the hosts: loss in one direction, duplicates, disorder, delay, reflection.
+//! The path between the hosts: loss in one direction, duplicates, reordering, delay, reflection.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ fn a_backup_that_cannot_hear_takes_over_and_yields_when_it_hears_again() -> Resu
     cable.to_host(Quality::Lost);
     let (first, _) = scene.capture.advertisement(mark, "b", LONG)?;
 
-    // The link is cut in one direction: two masters are all that CARP can do. The better one hears the other, and
-    // answers it at most once per interval, so that clients come back to it and the wire stays quiet.
+    // The link is cut in one direction, so CARP cannot avoid two MASTERs. The better one hears the other, and
+    // answers it at most once per interval, so that clients come back to it without much traffic.
     scene.capture.advertisements_reach(mark, "b", 12, LONG)?;
     let window = first.at.elapsed();
     let announced = scene.announcements(mark, &scene.a);
@@ -82,7 +82,7 @@ fn loss_for_less_than_the_master_down_time_changes_nothing() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let cable = Cable::splice(&scene.a)?;
     let _a = scene.master(&scene.a, FAST)?;
-    // Three of five advertisements lost, and half a second left for a machine that is busy.
+    // Three of five advertisements are lost; half a second remains as an allowance for a busy machine.
     let _b = scene.carpd(&scene.b, "-b 0 -k 50 -r 5")?;
     scene.stays_the_only_master(&scene.a, 5)?;
     let mark = scene.capture.mark();
@@ -98,7 +98,7 @@ fn loss_for_less_than_the_master_down_time_changes_nothing() -> Result<()> {
     scene.only_master_since(mark, &scene.a)
 }
 
-/// Both directions of the MASTER's cable have this quality: nobody changes anything, and a crash is still noticed.
+/// Both directions of the MASTER's cable have this quality: no state changes, and a crash is still noticed.
 fn changes_nothing(quality: Quality) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let cable = Cable::splice(&scene.a)?;
@@ -155,7 +155,7 @@ fn reflected_advertisements_change_nothing() -> Result<()> {
     changes_nothing(Quality::Mirrored)
 }
 
-/// The switch sends back what it gets: a MASTER hears itself, and nothing comes of it.
+/// The switch reflects frames, so a MASTER hears itself, which has no effect.
 fn hairpin_changes_nothing(datapath: &str) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let carpd = |arguments| {
@@ -179,7 +179,7 @@ fn hairpin_changes_nothing(datapath: &str) -> Result<()> {
         dump.counter("dropped-own-source")? >= 10,
         "nothing came back"
     );
-    // One a second is shown to the daemon, which says what it is.
+    // One per second reaches the daemon, which logs the cause.
     let shown = dump.counter("dropped-own-echo")?;
     ensure!(
         shown >= 1 && shown == dump.counter("suspects-delivered")?,
@@ -189,7 +189,7 @@ fn hairpin_changes_nothing(datapath: &str) -> Result<()> {
     ensure!(b.terminate(LONG)? == 0);
     scene.only_master_since(mark, &scene.a)?;
 
-    // And a bow-out that comes back promotes nobody.
+    // A bow-out that comes back does not promote its sender.
     let b = carpd("-b 0 -k 50")?.start(&scene.b)?;
     let mark = scene.capture.mark();
     a.signal(nix::sys::signal::Signal::SIGUSR2)?;

@@ -1,21 +1,21 @@
-//! Faults on real packets: what happens, for how long, and who sees it. `docs/FAULTS.md` has a line for each.
+//! Faults on real packets: what happens, for how long, and who notices. `docs/FAULTS.md` has a line for each.
 //!
 //! | Module | What breaks |
 //! |---|---|
 //! | [`process`] | the daemon: killed, stopped, continued, starved |
 //! | [`link`] | the interface: carrier, administrator, name, existence, MTU |
 //! | [`source`] | the address that advertisements come from |
-//! | [`loss`] | the way: loss in one direction, duplicates, disorder, delay, reflection |
-//! | [`healing`] | nothing any more: two masters meet |
+//! | [`loss`] | the path: loss in one direction, duplicates, reordering, delay, reflection |
+//! | [`healing`] | the end of a partition: two masters meet |
 //! | [`peers`] | the others: odd sources, other groups, three of them |
 //! | [`clock`] | the wall clock |
-//! | [`resources`] | scripts, descriptors, the ring, netlink, the sending queue |
+//! | [`resources`] | scripts, descriptors, the ring, netlink, the send queue |
 //! | [`errors`] | system calls that fail |
-//! | [`yardstick`] | the same for ucarp and keepalived, measured |
-//! | [`scene`] | what these tests share |
+//! | [`yardstick`] | the same, measured on ucarp and keepalived |
+//! | [`scene`] | shared parts of these tests |
 //!
-//! That somebody is MASTER is read from the wire, that somebody answers from ARP replies to a neighbour, that the
-//! address works from a client's probes; carpd's own log counts for nothing here.
+//! The tests read from the wire who is MASTER, from ARP replies to a neighbour who answers, and from a client's probes
+//! whether the address works. carpd's own log does not count here.
 
 mod clock;
 mod errors;

@@ -12,8 +12,8 @@ use carp_tests::{Attacker, Carpd, Client, Forgery, Host, Injector, Lab, Mac, Mar
 use super::scene::{NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, SLOW_MASTER_DOWN, takeover_time};
 
-/// A peer that is nothing but its advertisements, sent at a steady pace until it is dropped. Its counters go on above what it
-/// hears, as those of every living peer but an OpenBSD do.
+/// A peer that only sends advertisements, at a steady pace until it is dropped. Its counters continue above what it
+/// hears, as those of every living peer except an OpenBSD do.
 struct Peer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -29,7 +29,7 @@ impl Peer {
                 while !stop.load(Ordering::Relaxed) {
                     let heard = ears.highest_counter().unwrap_or_default();
                     advertisement.counter = advertisement.counter.max(heard) + 1;
-                    // One that is not sent is one that is lost.
+                    // A failed send is a lost packet.
                     let _ = injector.send(&advertisement.frame());
                     thread::sleep(interval);
                 }
@@ -46,7 +46,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }
@@ -54,7 +54,7 @@ impl Drop for Peer {
 
 const PACE: Duration = Duration::from_millis(50);
 
-/// What a BSD host without an address of its own does: the virtual address is the source of its advertisements.
+/// Acts like a BSD host without an address of its own: the virtual address is the source of its advertisements.
 fn nameless_peer(advskew: u8) -> Forgery {
     Forgery::new(ADDRESS, 7, "secret", ADDRESS).with(|peer| {
         peer.ether_source = Mac([0, 0, 0x5e, 0, 1, 7]);
@@ -78,7 +78,7 @@ fn a_master_that_sends_from_the_virtual_address_is_a_master_like_any_other() -> 
         (SLOW_MASTER_DOWN..SLOW_MASTER_DOWN + NOISE).contains(&took),
         "{took:?}"
     );
-    // Now the source is an address of our own; it is the peer's all the same.
+    // Now the source is one of this host's own addresses, but the advertisement still counts as the peer's.
     let _peer = Peer::start(&scene.c, nameless_peer(20), PACE)?;
     scene.b.wait_for_address(ADDRESS, false, LONG)?;
     scene.settles_on(&scene.c, Duration::from_secs(1))
@@ -92,7 +92,7 @@ fn a_worse_master_that_sends_from_the_virtual_address_does_not_depose_us() -> Re
     let _peer = Peer::start(&scene.c, nameless_peer(60), PACE)?;
     scene.capture.advertisements_reach(mark, "a", 20, LONG)?;
     ensure!(scene.a.has_address(ADDRESS)?);
-    // Answered, so that clients come back.
+    // It answers, so that clients come back.
     scene.announcement(mark, &scene.a, LONG)?;
     Ok(())
 }
@@ -136,13 +136,13 @@ fn other_groups_bow_out_and_preempt_without_us() -> Result<()> {
     scene.never_two_owners_since(mark)
 }
 
-/// a, b and c are to run carpd, so that the client is a host of its own.
+/// a, b and c run carpd, so the client is a separate host.
 fn three(lab: Lab) -> Result<(Scene, Host)> {
     let user = lab.host("d", "10.9.0.4/16")?;
     Ok((Scene::new(lab)?, user))
 }
 
-/// A client on that host, answered at least once already.
+/// A client on that host that has been answered at least once.
 fn client_of(user: &Host) -> Result<Client> {
     let client = Client::start(user, ADDRESS, Duration::from_millis(10))?;
     client.wait_for_answer(LONG)?;
@@ -241,7 +241,7 @@ fn three_equal_hosts_agree_on_one_master() -> Result<()> {
         .into_iter()
         .map(|host| Carpd::for_address(ADDRESS, FAST)?.start(host))
         .collect::<Result<_>>()?;
-    // Ties are broken by source: whoever was first, one remains.
+    // The source breaks ties, so one remains, whichever was first.
     let winner = carp_tests::eventually("one master for ten advertisements", LONG, || {
         let mark = pair.capture.mark();
         let (captured, _) = pair.capture.wait_after(mark, "anybody", LONG, |captured| {

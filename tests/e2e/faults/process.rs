@@ -16,8 +16,8 @@ use crate::support::{
     ADDRESS, FAST, LONG, SECOND, SECOND_WORSE, SLOW, SLOW_MASTER_DOWN, takeover_time,
 };
 
-/// Whether the kernel stops answering ARP for a MASTER whose daemon is dead or stopped. Without a program in the kernel
-/// nothing does: a known limit of the socket datapath, pinned here.
+/// Whether the kernel stops answering ARP for a MASTER whose daemon is dead or stopped. Without a kernel program
+/// nothing stops it; this pins a known limit of the socket datapath.
 fn fenced() -> bool {
     datapath() != "socket"
 }
@@ -49,7 +49,7 @@ fn ucarp_takes_over_from_a_killed_carpd_and_the_client_reaches_it() -> Result<()
         "carpd crashed under ucarp: takeover {took:?}, the client's outage {:?}",
         client.longest_outage(killed)
     ));
-    // ucarp's master-down time, and the second that it lets packets lie.
+    // ucarp's master-down time, and the second for which it may leave packets unread.
     let bound = Duration::from_millis(3_391 + 1_000);
     ensure!(took < bound + NOISE, "{took:?}");
     misses_at_most(&client, killed, bound)
@@ -84,7 +84,7 @@ fn better_master_stopped_for(duration: Duration) -> Result<()> {
     client.wait_for_answer(LONG)?;
     let doubles = scene.double_sightings(mark);
     if fenced() {
-        // While it was stopped it did not answer. When it is back both may, for as long as both are MASTER.
+        // While it was stopped, it did not answer. When it is back, both may answer for as long as both are MASTER.
         let begin = continued.checked_sub(PACE).context("it was stopped")?;
         let end = last + PACE;
         ensure!(
@@ -92,7 +92,7 @@ fn better_master_stopped_for(duration: Duration) -> Result<()> {
             "two hosts answered, and not only between {begin:?} and {end:?}: {doubles:?}"
         );
     } else {
-        // Without a program in the kernel it answers all the time, beside its successor: for as long as it is stopped.
+        // Without a kernel program, it answers beside its successor for as long as it is stopped.
         let first = doubles.first().context("a stopped kernel is silent")?;
         ensure!(*first < continued, "only when it continued");
     }
@@ -101,7 +101,7 @@ fn better_master_stopped_for(duration: Duration) -> Result<()> {
          outage {:?}",
         client.longest_outage(stopped)
     ));
-    // Its kernel goes on answering who knows its address already.
+    // Its kernel keeps answering hosts that know its MAC address already.
     misses_at_most(&client, stopped, Duration::ZERO)
 }
 
@@ -144,7 +144,7 @@ fn a_carpd_stopped_for_10_s_comes_back_and_the_ucarp_that_replaced_it_yields() -
     note(&format!(
         "carpd stopped for 10 s under ucarp: then two masters for {both:?}, the client's longest outage {outage:?}"
     ));
-    // It answers what it hears at once; ucarp may let that lie for a second.
+    // It answers what it hears at once; ucarp may leave the answer unread for a second.
     let looks = Duration::from_secs(2) + NOISE;
     ensure!(both < looks, "{both:?}");
     if fenced() {
@@ -156,11 +156,11 @@ fn a_carpd_stopped_for_10_s_comes_back_and_the_ucarp_that_replaced_it_yields() -
             "two hosts answered while one was stopped, or for too long: {doubles:?}"
         );
     }
-    // ucarp's master-down time, and the second that it lets packets lie.
+    // ucarp's master-down time, and the second for which it may leave packets unread.
     misses_at_most(&client, stopped, Duration::from_millis(3_391 + 1_000))
 }
 
-/// The BACKUP that takes over is better but does not preempt. The old MASTER hears of it before it does anything else.
+/// The BACKUP that takes over is better but does not preempt. The old MASTER processes its advertisements before it acts.
 fn worse_master_stopped_for(duration: Duration) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let a = scene.master(&scene.a, SLOW)?;
@@ -174,7 +174,7 @@ fn worse_master_stopped_for(duration: Duration) -> Result<()> {
     a.signal(Signal::SIGCONT)?;
     scene.a.wait_for_address(ADDRESS, false, LONG)?;
     scene.capture.advertisements_reach(mark, "b", 10, LONG)?;
-    // ucarp's farewell, which makes the winner announce again, and nothing else.
+    // Only ucarp's last advertisement, which makes the winner announce again.
     let said = scene.capture.advertisements(mark, "a").len();
     ensure!(said <= 1, "{said} advertisements after it continued");
     scene.announcement(mark, &scene.b, LONG)?;
@@ -188,7 +188,7 @@ fn a_master_that_was_replaced_by_a_better_one_while_stopped_yields_before_anythi
     worse_master_stopped_for(Duration::from_secs(3))
 }
 
-/// The BACKUP is stopped while the MASTER lives: it must not think it dead.
+/// The BACKUP is stopped while the MASTER is alive, and must not declare it dead.
 fn backup_stopped_for(duration: Duration, datapath: &str) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let _a = scene.master(&scene.a, FAST)?;
@@ -235,15 +235,15 @@ fn a_backup_stopped_for_10_s_does_not_think_the_living_master_dead() -> Result<(
 fn a_backup_that_slept_through_the_masters_end_listens_once_more_and_takes_over() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let mut a = scene.master(&scene.a, FAST)?;
-    // Slow enough that noise is not taken for a whole master-down time.
+    // Slow enough that noise does not look like a whole master-down time.
     let (interval, master_down) = (Duration::from_secs(1), Duration::from_secs(3));
     let b = scene.carpd(&scene.b, "-b 1 -k 0")?;
     scene.stays_the_only_master(&scene.a, 5)?;
     b.signal(Signal::SIGSTOP)?;
     a.kill()?;
     scene.a.unplug()?;
-    // Longer than the master-down time; what counts is when the MASTER was last heard, not when we woke up. But our whole
-    // machine may have stood still: the MASTER has the time for one more advertisement.
+    // Longer than the master-down time. The time when the MASTER was last heard counts, not the time of waking up.
+    // But the whole machine may have been paused, so the MASTER gets time for one more advertisement.
     thread::sleep(master_down + interval);
     let mark = scene.capture.mark();
     let continued = Instant::now();
@@ -255,7 +255,7 @@ fn a_backup_that_slept_through_the_masters_end_listens_once_more_and_takes_over(
     scene.is_settled_on(&scene.b)
 }
 
-/// Both stand still and then go on, the BACKUP first, as two hosts of one hypervisor do.
+/// Both stop and then resume, the BACKUP first, as two hosts of one hypervisor may.
 fn both_stopped_for(duration: Duration, datapath: &str) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let start = |host, arguments| {
@@ -264,7 +264,7 @@ fn both_stopped_for(duration: Duration, datapath: &str) -> Result<()> {
     };
     let a = start(&scene.a, FAST)?;
     scene.capture.advertisement(Mark::default(), "a", LONG)?;
-    // An interval of a second: on a busy machine too the MASTER goes on within one and a half.
+    // With an interval of a second, the MASTER resumes within one and a half intervals even on a busy machine.
     let b = start(&scene.b, "-b 1 -k 0")?;
     scene.stays_the_only_master(&scene.a, 5)?;
     let mark = scene.capture.mark();
@@ -288,7 +288,7 @@ fn when_both_stand_still_the_backup_does_not_take_over() -> Result<()> {
     both_stopped_for(Duration::from_secs(5), "socket")
 }
 
-/// Processes that do nothing, as fast as they can.
+/// Processes in busy loops.
 struct BusyLoops(Vec<Child>);
 
 impl BusyLoops {
@@ -309,7 +309,7 @@ impl BusyLoops {
 impl Drop for BusyLoops {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Only fails when it has ended by itself.
+            // This fails only if the process has ended.
             let _ = child.kill();
             let _ = child.wait();
         }

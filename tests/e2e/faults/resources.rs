@@ -1,4 +1,4 @@
-//! What carpd needs and does not get: scripts that end, descriptors, room in the ring, notifications, a queue to send in.
+//! Missing resources: scripts that do not end, no descriptors, a full ring, lost notifications, a full send queue.
 
 use std::ops::Range;
 use std::process::Command;
@@ -147,7 +147,7 @@ fn without_descriptors_for_its_scripts_a_backup_takes_over_all_the_same() -> Res
     scene.settles_on(&scene.a, Duration::from_secs(1))
 }
 
-/// So many genuine advertisements as a sends them, all at once. Their counters are above a's and rise, so that no limit
+/// A burst of genuine advertisements like a's. Their counters are above a's and rise, so that no limit
 /// applies to them.
 fn flood_as(a: &Host, injector: &Injector, counters: Range<u64>) -> Result<()> {
     let genuine = Forgery::new(a.address(), 7, "secret", ADDRESS).with(|genuine| {
@@ -166,7 +166,7 @@ fn flood_as(a: &Host, injector: &Injector, counters: Range<u64>) -> Result<()> {
 /// More than any ring or socket buffer holds.
 const FLOOD: u64 = 5_000;
 
-/// Its buffer is full of old news when the stopped BACKUP continues, and the newest were lost: `missed` of a's at least.
+/// When the stopped BACKUP resumes, its buffer is full of old packets and the newest were lost: at least `missed` of a's.
 fn full_buffer(datapath: &str, missed: usize) -> Result<()> {
     let scene = Scene::new(lab!())?;
     let mut a = scene.master(&scene.a, FAST)?;
@@ -175,9 +175,9 @@ fn full_buffer(datapath: &str, missed: usize) -> Result<()> {
     scene.stays_the_only_master(&scene.a, 5)?;
     let mark = scene.capture.mark();
     b.signal(Signal::SIGSTOP)?;
-    // b alone: a would lead its own counters above them.
+    // Only b: a would raise its own counters above them.
     flood_as(&scene.a, &Injector::towards(&scene.b)?, 0..FLOOD)?;
-    // For longer than the master-down time there is no room for what a goes on saying.
+    // For longer than the master-down time, there is no room for a's advertisements.
     scene
         .capture
         .advertisements_reach(scene.capture.mark(), "a", missed, LONG)?;
@@ -210,7 +210,8 @@ fn a_full_ring_does_not_make_a_living_master_dead() -> Result<()> {
     full_buffer("xdp-native", 15)
 }
 
-/// Stopped for little more than the master-down time: what fills the ring came before, and would be silence enough.
+/// Stopped for little more than the master-down time: what fills the ring arrived before, so the silence would be
+/// long enough.
 #[test]
 fn a_full_ring_after_a_short_stop_does_not_make_a_living_master_dead() -> Result<()> {
     full_buffer("xdp-native", 7)
@@ -285,7 +286,7 @@ fn after_a_netlink_overrun_carpd_lists_everything_again() -> Result<()> {
     scene.is_settled_on(&scene.a)
 }
 
-/// A queue without room: every frame the host sends is refused with ENOBUFS.
+/// A full send queue: the kernel refuses every frame with ENOBUFS.
 fn refuse_to_send(host: &Host, on: bool) -> Result<()> {
     let arguments: &[&str] = if on {
         &[
@@ -297,7 +298,7 @@ fn refuse_to_send(host: &Host, on: bool) -> Result<()> {
     host.run("tc", arguments).map(drop)
 }
 
-/// Waits until carpd has failed to send so often; what it does then is judged from the wire.
+/// Waits until carpd has failed to send that often; the wire shows what it does then.
 fn wait_for_send_errors(daemon: &Daemon, count: u64) -> Result<()> {
     eventually("advertisements cannot be sent", LONG, || {
         let failed = daemon.dump()?.counter("send-failed-memory-error")?;

@@ -1,4 +1,4 @@
-//! A pair of hosts, a client, and a neighbour who asks all the time who answers for the virtual address.
+//! A pair of hosts, a client, and a neighbour that continuously asks for the virtual address by ARP.
 
 use std::ops::Deref;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use carp_tests::{Captured, Client, Daemon, Host, Lab, Mac, Mark, Witness, eventu
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SKEW_STEP, SLOW};
 
-/// What a busy machine may add to any time: other tests, and other people's work.
+/// An allowance for other work on the machine, added to any time.
 pub const NOISE: Duration = Duration::from_secs(1);
 
 /// [`FAST`]'s advertisement interval, exactly: 25/256 s.
@@ -16,7 +16,7 @@ pub const FAST_INTERVAL: Duration = SKEW_STEP.saturating_mul(25);
 /// [`FAST`]'s master-down time, exactly.
 pub const FAST_MASTER_DOWN: Duration = SKEW_STEP.saturating_mul(75);
 
-/// Since `start` the client got no answer for `bound` at the most, and what the machine's noise adds.
+/// Since `start`, the client's outages were at most `bound`, plus the allowance for noise.
 pub fn misses_at_most(client: &Client, start: Instant, bound: Duration) -> Result<()> {
     let outage = client.longest_outage(start);
     ensure!(
@@ -26,7 +26,7 @@ pub fn misses_at_most(client: &Client, start: Instant, bound: Duration) -> Resul
     Ok(())
 }
 
-/// A [`Pair`] under a neighbour's eyes.
+/// A [`Pair`] and a watching neighbour.
 pub struct Scene {
     witness: Witness,
     pair: Pair,
@@ -55,7 +55,7 @@ impl Scene {
         self.master_and_backup_at(FAST, SLOW)
     }
 
-    /// The same at other paces, a's the faster one.
+    /// The same with other timers, a's being faster.
     pub fn master_and_backup_at(&self, fast: &str, slow: &str) -> Result<(Daemon, Daemon)> {
         let a = self.master(&self.a, fast)?;
         let b = self.carpd(&self.b, slow)?;
@@ -63,7 +63,7 @@ impl Scene {
         Ok((a, b))
     }
 
-    /// No question from `mark` on was answered by two hosts, and some were by one.
+    /// Two hosts never answered the same request from `mark` on, and one host answered some.
     pub fn never_two_owners_since(&self, mark: Mark) -> Result<()> {
         eventually("the neighbour gets an answer", LONG, || {
             let sightings = self.witness.sightings(&self.capture, mark);
@@ -80,20 +80,20 @@ impl Scene {
         Ok(())
     }
 
-    /// When the questions after `mark` were asked that two hosts answered.
+    /// The times of the requests after `mark` that two hosts answered.
     pub fn double_sightings(&self, mark: Mark) -> Vec<Instant> {
         let sightings = self.witness.sightings(&self.capture, mark).into_iter();
         let double = sightings.filter(|sighting| sighting.owners.len() > 1);
         double.map(|sighting| sighting.asked).collect()
     }
 
-    /// From the first to the last question after `mark` that two hosts answered; `None` when there was none.
+    /// The time from the first to the last request after `mark` that two hosts answered; `None` if there was none.
     pub fn two_owners_since(&self, mark: Mark) -> Option<Duration> {
         let double = self.double_sightings(mark);
         Some(*double.last()? - *double.first()?)
     }
 
-    /// Waits until the neighbour is answered by `host` alone, five times in a row.
+    /// Waits until only `host` answers the neighbour, five times in a row.
     pub fn comes_to_be_owned_by(&self, host: &Host, within: Duration) -> Result<()> {
         let mark = self.capture.mark();
         let what = format!("only {} answers for {ADDRESS}", host.name());
@@ -149,7 +149,7 @@ impl Scene {
         of_host.filter(|arp| arp.is_gratuitous_for(ADDRESS)).count()
     }
 
-    /// Where the client's ARP cache says the address is.
+    /// The MAC address of the virtual address in the client's ARP cache.
     pub fn client_believes(&self) -> Result<Option<Mac>> {
         let entry = self.c.ip(&format!("neigh show {ADDRESS} dev eth0"))?;
         let mut words = entry.split_whitespace();
@@ -166,7 +166,7 @@ impl Scene {
         Ok(Some(Mac(bytes)))
     }
 
-    /// `winner` is MASTER for good, alone on the wire and for the neighbour, and the client reaches it.
+    /// `winner` is the only MASTER, on the wire and for the neighbour, and the client reaches it.
     pub fn is_settled_on(&self, winner: &Host) -> Result<()> {
         self.settles_on(winner, Duration::from_secs(1))?;
         self.comes_to_be_owned_by(winner, LONG)?;

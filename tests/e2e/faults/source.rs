@@ -25,7 +25,7 @@ fn advertises_from(scene: &Scene, host: &str, source: Ipv4Addr) -> Result<()> {
 #[test]
 fn a_master_that_loses_its_source_address_leaves_and_returns_as_backup() -> Result<()> {
     let scene = Scene::new(lab!())?;
-    // When a is back, it is the better one and waits for 2.3 s: b, which advertises every 0.9 s, may be late by 1.4 s
+    // When a is back, it is the better one and waits for 2.3 s, so b, which advertises every 0.9 s, may be late by 1.4 s
     // before a takes over from it, as it should. At the usual paces that is 0.1 s.
     let _daemons = scene.master_and_backup_at("-b 0 -k 200", "-b 0 -k 220")?;
     let client = scene.client()?;

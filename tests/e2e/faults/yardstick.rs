@@ -1,5 +1,5 @@
-//! No claims about carpd: what ucarp and keepalived do under some of the same faults, measured on the same wire, for
-//! `docs/FAULTS.md`.
+//! Measures what ucarp and keepalived do under some of the same faults, in the same lab. It claims nothing about
+//! carpd and is for `docs/FAULTS.md`.
 
 use std::thread;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn how_two_keepalived_heal_is_measured() -> Result<()> {
     let mark = scene.capture.mark();
     set_apart(&scene, true)?;
     vrrp(mark, "a")?;
-    // keepalived announces again 5 s after a takeover; that must not be taken for an answer to the healing.
+    // keepalived announces again 5 s after a takeover; that must not count as a reaction to the healing.
     thread::sleep(Duration::from_secs(6));
     let (mark, healed) = heal_with_the_client_at(&scene, &scene.a)?;
     let arp = client_at(&scene, &scene.b, healed)?;
@@ -75,7 +75,7 @@ fn how_two_keepalived_heal_is_measured() -> Result<()> {
     Ok(())
 }
 
-/// How long a stopped BACKUP that continues is a second MASTER, if it becomes one.
+/// How long a BACKUP that was stopped and resumes is a second MASTER, if it becomes one.
 fn second_master_after(scene: &Scene, mark: Mark) -> Option<Duration> {
     let all = scene.capture.after(mark);
     let mut said = all.iter().filter(|captured| {
@@ -111,7 +111,7 @@ fn what_a_stopped_keepalived_backup_does_is_measured() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let directory = tempfile::tempdir()?;
     let keepalived = Keepalived::new(directory.path(), 7, ADDRESS)?;
-    // Equal priorities: the first stays. Nobody writes down how often, so count: one advertisement a second.
+    // Equal priorities, so the first stays. There is no log of changes, so count advertisements: one per second.
     let _a = keepalived.start(&scene.a)?;
     let vrrp = |mark: Mark, count: usize| {
         let mut left = count;
@@ -135,7 +135,7 @@ fn what_a_stopped_keepalived_backup_does_is_measured() -> Result<()> {
     Ok(())
 }
 
-/// How often the one who advertises changed.
+/// How often the advertising host changed.
 fn changes_of_master(scene: &Scene, mark: Mark) -> usize {
     let all = scene.capture.after(mark);
     let speakers: Vec<_> = all

@@ -1,4 +1,4 @@
-//! The programs at egress, which every carpd of a host shares: what others do to them, and what many interfaces cost.
+//! The egress programs that all carpd of a host share: interference by others, and the cost of many interfaces.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -18,7 +18,7 @@ use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
 const SAID: &str = "took carpd's off the egress of the interface";
 
-/// How many pairs of interfaces a host with many has.
+/// The number of pairs of interfaces on a host with many.
 const PAIRS: usize = 100;
 
 fn pin(host: &Host, interface: &str) -> Result<String> {
@@ -30,7 +30,7 @@ fn pin(host: &Host, interface: &str) -> Result<String> {
         .to_string())
 }
 
-/// What `bpftool` tells of an object: one of the numbers.
+/// One of the numbers that `bpftool` prints for an object.
 fn number(shown: &str, name: &str) -> Result<String> {
     let (_, rest) = shown
         .split_once(&format!("\"{name}\":"))
@@ -44,7 +44,7 @@ fn pinned_link(host: &Host, interface: &str) -> Result<String> {
     number(&shown, "id")
 }
 
-/// Takes a program off as anybody may, and waits until it is there again.
+/// Detaches a program, as another tool could, and waits until it is attached again.
 fn take_off(daemon: &Daemon, host: &Host, interface: &str) -> Result<Duration> {
     let id = pinned_link(host, interface)?;
     let (lines, taken) = (daemon.mark(), Instant::now());
@@ -79,7 +79,7 @@ fn a_program_that_is_taken_off_is_noticed_within_a_second_and_attached_again() -
         })?;
         let took = take_off(&carpd, &host, interface)?;
         note(&format!("{interface}: attached again after {took:?}"));
-        // A second, and what a busy machine takes.
+        // A second, and an allowance for a busy machine.
         ensure!(took < Duration::from_millis(2000), "{took:?}");
         ensure!(pinned_link(&host, other)? == before, "left alone");
         ensure!(egress_pins(&host)?.len() == 2);
@@ -91,7 +91,7 @@ fn a_program_that_is_taken_off_is_noticed_within_a_second_and_attached_again() -
     Ok(())
 }
 
-/// Without a bpffs each carpd has links of its own.
+/// Without a bpffs, each carpd has its own links.
 #[test]
 fn an_unpinned_program_that_is_taken_off_is_noticed_too() -> Result<()> {
     let lab = lab!();
@@ -118,7 +118,7 @@ fn an_unpinned_program_that_is_taken_off_is_noticed_too() -> Result<()> {
     Ok(())
 }
 
-/// The interface of one of two goes, and with it the only program that this one has at ingress.
+/// The interface of one of two carpd is deleted, and with it that carpd's only ingress program.
 #[test]
 fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> {
     let lab = lab!();
@@ -137,7 +137,7 @@ fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> 
         Ok((egress_pins(&host)?.len() == 3).then_some(()))
     })
     .and_then(|()| links())?;
-    // Both are in use, whoever attached them, and the first one is not there to mend anything.
+    // Both links are in use, and the carpd that attached them cannot repair anything.
     host.ip("link delete eth2")?;
     second.wait_for("interface eth2 is gone", LONG)?;
     first.kill()?;
@@ -146,12 +146,12 @@ fn another_carpd_keeps_its_cover_when_the_interface_of_one_goes() -> Result<()> 
     is_silent(&host)
 }
 
-/// As one that was stopped while it took the set over.
+/// Acts like a carpd that was stopped while it took over the set.
 #[test]
 fn a_start_goes_on_unpinned_where_another_hangs_over_the_set() -> Result<()> {
     let lab = lab!();
     let host = lab.host("a", "10.9.0.1/16")?;
-    // The bpffs is there once a carpd has run.
+    // The bpffs exists once a carpd has run.
     ensure!(on("tcx", SLOW)?.start(&host)?.terminate(LONG)? == 0);
     let directory = network(&host)?.pin("egress");
     fs::create_dir(&directory)?;
@@ -165,7 +165,7 @@ fn a_start_goes_on_unpinned_where_another_hangs_over_the_set() -> Result<()> {
     Ok(())
 }
 
-/// The link goes with the interface, and goes on fencing the first namespace's addresses there.
+/// The link moves with the interface, and keeps fencing the first namespace's addresses there.
 #[test]
 fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
     for dies in [false, true] {
@@ -185,7 +185,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
         host.ip(&format!("link set eth1 netns {}", holder.id()))?;
         holder.kill()?;
         holder.wait()?;
-        // The next one, where the first one is dead.
+        // The next carpd, where the first one is dead.
         let next = match dies {
             true => Some(on("tcx", SLOW)?.start(&host)?),
             false => None,
@@ -199,7 +199,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
     Ok(())
 }
 
-/// Killed while they start, serve or stop, which is when the set is half made or half removed.
+/// They are killed while they start, serve or stop, when the set may be incomplete.
 #[test]
 fn carpd_that_start_stop_and_die_together_leave_nothing_in_the_end() -> Result<()> {
     let lab = lab!();
@@ -230,7 +230,7 @@ fn carpd_that_start_stop_and_die_together_leave_nothing_in_the_end() -> Result<(
                 Ok((!daemon.is_running()?).then_some(()))
             })?;
         }
-        // It finds its way whatever they left.
+        // It starts, whatever they left.
         let mut last = carpd(7)?.start(&host)?;
         eventually("both are covered", LONG, || {
             let both = [pinned_link(&host, "eth0"), pinned_link(&host, "eth1")];
@@ -239,14 +239,15 @@ fn carpd_that_start_stop_and_die_together_leave_nothing_in_the_end() -> Result<(
         ensure!(!last.transcript().contains("going on unpinned"));
         ensure!(last.terminate(LONG)? == 0);
         ensure!(!network(&host)?.pin("egress").exists(), "round {round}");
-        // What killed ones left at ingress stays fenced until one starts, or `--detach`.
+        // Addresses of killed carpd stay fenced at ingress until another one starts, or until `--detach`.
         ensure!(Carpd::bare()?.args("--detach eth0").run(&host)?.status == 0);
         ensure!(network(&host)?.residue().len() <= 1, "but the empty table");
     }
     Ok(())
 }
 
-/// A host with hundreds of interfaces, as one that runs containers: covering them takes seconds, which nobody waits for.
+/// A host with hundreds of interfaces, such as one with containers: covering them takes seconds, and nothing waits
+/// for that.
 #[test]
 fn many_interfaces_delay_neither_start_nor_advertisements_nor_stop() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -270,7 +271,7 @@ fn many_interfaces_delay_neither_start_nor_advertisements_nor_stop() -> Result<(
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
     let _b = on("tcx", SLOW)?.start(&pair.b)?;
     let mark = pair.capture.mark();
-    // And as many again while it is MASTER.
+    // As many again appear while it is MASTER.
     add("w")?;
     let all = all + 2 * PAIRS;
     eventually("all are covered", Duration::from_secs(120), || {
@@ -282,7 +283,7 @@ fn many_interfaces_delay_neither_start_nor_advertisements_nor_stop() -> Result<(
     ensure!(a.terminate(LONG)? == 0);
     let took = stopped.elapsed();
     note(&format!("stopped in {took:?}"));
-    // As long as the next start waits for it.
+    // As long as the next start waits.
     ensure!(took < Duration::from_secs(2), "{took:?}");
     ensure!(egress_pins(&pair.a)?.is_empty());
     Ok(())

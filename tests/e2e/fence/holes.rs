@@ -1,4 +1,4 @@
-//! Ways past the fence that were open once: each in a situation as it was met.
+//! Ways past the fence that were once open, each in the situation in which it was found.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -22,7 +22,7 @@ pub(super) fn network(host: &Host) -> Result<Network> {
     Ok(host.enter(Network::current)??)
 }
 
-/// What is pinned at egress in the host's network namespace.
+/// The pins at egress of the host's network namespace.
 pub(super) fn egress_pins(host: &Host) -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(network(host)?.pin("egress")) else {
         return Ok(Vec::new());
@@ -37,8 +37,8 @@ pub(super) fn index(host: &Host, interface: &str) -> Result<u32> {
     Ok(host.enter(|| nix::net::if_::if_nametoindex(interface))??)
 }
 
-/// The programs of the killed MASTER's host use the address that is still there: their kernel asks for every receiver in its
-/// name, and everybody who hears that would believe that the address is there.
+/// Programs on the killed MASTER's host use the address that is still there. Their kernel asks for every receiver in
+/// the name of the address, and every host that hears such a request would believe that the address is there.
 #[test]
 fn what_a_dead_masters_host_sends_from_the_address_does_not_take_it_back() -> Result<()> {
     for rung in ["tcx", "xdp-native"] {
@@ -56,10 +56,10 @@ fn what_a_dead_masters_host_sends_from_the_address_does_not_take_it_back() -> Re
         let [mut right, mut wrong] = [0, 0];
         for number in 0..200 {
             let nobody = Ipv4Addr::new(10, 9, 7, number);
-            // Refused once the kernel found nobody there.
+            // Refused once the kernel found no neighbour.
             let _ = socket.send_to(b"?", SocketAddrV4::new(nobody, 9));
             let neighbour = pair.c.ip(&format!("neigh show {ADDRESS}"))?;
-            // The kernel keeps an entry for a second before it believes somebody else.
+            // The kernel keeps an entry for a second before it believes another host.
             std::thread::sleep(Duration::from_millis(15));
             right += usize::from(neighbour.contains(&pair.b.mac().to_string()));
             wrong += usize::from(neighbour.contains(&pair.a.mac().to_string()));
@@ -73,7 +73,8 @@ fn what_a_dead_masters_host_sends_from_the_address_does_not_take_it_back() -> Re
     Ok(())
 }
 
-/// A port that comes after carpd is covered too; and all of them by the next carpd, whichever way the first one went.
+/// A port that appears after carpd started is covered too, and the next carpd covers all of them, however the first
+/// one ended.
 #[test]
 fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
     let lab = lab!();
@@ -103,7 +104,7 @@ fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
     );
     ensure!(egress_pins(&host)? == both, "the dead one's stays");
 
-    // Two more share it. The one that goes first leaves it.
+    // Two more carpd share it. The one that stops first does not remove it.
     let mut second = on("tcx", &killed)?.start(&host)?;
     let third = "-v 8 -p secret -a 10.9.0.108 -b 1 -k 200";
     let mut third = Carpd::new(third)?.datapath("tcx").start(&host)?;
@@ -121,7 +122,7 @@ fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
     Ok(())
 }
 
-/// What a carpd on another interface left does not keep it, once its address went with the lease.
+/// A fence that a carpd on another interface left is removed once its address has expired with the lease.
 #[test]
 fn egress_goes_with_the_last_carpd_when_nothing_is_left_to_fence() -> Result<()> {
     let lab = lab!();
@@ -161,8 +162,8 @@ fn detach_lifts_the_fence_at_egress_too() -> Result<()> {
     must_include(&spoken, Voice::Ip, &["ping unicast 0 tags on eth0"])
 }
 
-/// A hypervisor: what its bridge carries for others is theirs, the new MASTER's answers to the machines behind it first of
-/// all.
+/// A hypervisor's bridge must carry the frames of others, above all the new MASTER's answers to the machines behind the
+/// bridge.
 #[test]
 fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
     let scene = Scene::new(lab!())?;
@@ -181,7 +182,7 @@ fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
     ] {
         a.ip(command)?;
     }
-    // The machine is on the link through the bridge alone.
+    // The machine reaches the link only through the bridge.
     machine.ip("address flush dev eth0")?;
     machine.ip("address add 10.9.0.3/16 dev v0")?;
     let carpd = Carpd::bare()?.args("-i br7 -f none -v 7 -p secret --lease 0");
@@ -192,7 +193,7 @@ fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
     killed.kill()?;
     b.wait_for("Switching to state: MASTER", LONG)?;
     ensure!(a.has_address(ADDRESS)?, "it was not put to the test");
-    // As one that was just started: it has to ask.
+    // Like a machine that was just started, it has to send an ARP request.
     machine.ip("neigh flush dev v0")?;
     let client = Client::start(machine, ADDRESS, Duration::from_millis(10))?;
     client.wait_for_answer(LONG)?;
@@ -202,10 +203,10 @@ fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
     Ok(())
 }
 
-/// The kernel gives the inode number of a namespace that went to a later one.
+/// The kernel gives the inode number of a deleted namespace to a later one.
 #[test]
 fn a_later_namespace_with_the_same_number_inherits_no_fence() -> Result<()> {
-    // Free numbers are given lowest first, to whoever asks: others on this machine may be faster.
+    // The kernel hands out the lowest free number first, and other processes on this machine may be faster.
     for _ in 0..30 {
         let lab = lab!();
         if let Some(host) = successor_of_a_killed_masters_host(&lab)? {
@@ -215,14 +216,14 @@ fn a_later_namespace_with_the_same_number_inherits_no_fence() -> Result<()> {
     bail!("no namespace got the number of an earlier one")
 }
 
-/// A host whose namespace has the number of one in which a MASTER was killed, whose fence is still there.
+/// A host whose namespace has the number of one in which a MASTER was killed and left its fence.
 fn successor_of_a_killed_masters_host(lab: &Lab) -> Result<Option<Host>> {
     let first = lab.host("a", "10.9.0.1/16")?;
     let before = network(&first)?;
     let mut killed = on("tcx", &format!("{FAST} --lease 0"))?.start(&first)?;
     first.wait_for_address(ADDRESS, true, LONG)?;
     killed.kill()?;
-    // Its administrator deletes it, and knows nothing of pins.
+    // An administrator deletes it without knowing about pins.
     let name = lab.names().pop().context("it was just made")?;
     lab.switch_ip(&format!("netns delete {name}"))?;
     for number in 0..8 {
@@ -236,7 +237,7 @@ fn successor_of_a_killed_masters_host(lab: &Lab) -> Result<Option<Host>> {
     Ok(None)
 }
 
-/// An address that carpd has nothing to do with, beside a carpd that has another one.
+/// Uses an address without carpd, on a host with a carpd that serves another one.
 fn speaks_for_its_own_address(host: &Host) -> Result<()> {
     host.ip(&format!("address add {ADDRESS}/16 dev eth0"))?;
     let other = "-v 9 -p secret -a 10.9.0.109 -b 1 -k 200";
@@ -249,13 +250,13 @@ fn speaks_for_its_own_address(host: &Host) -> Result<()> {
     must_include(&spoken, Voice::Arp, &both)
 }
 
-/// Whatever is pinned where the table belongs is refused by what it is, and left alone.
+/// carpd refuses to start if something else is pinned in the place of the table, names it, and does not touch it.
 #[test]
 fn a_pin_that_is_no_fence_table_is_refused_by_name() -> Result<()> {
     let lab = lab!();
     let host = lab.host("a", "10.9.0.1/16")?;
     let table = network(&host)?.pin("fence-2");
-    // The bpffs is there once a carpd has run.
+    // The bpffs exists once a carpd has run.
     let mut carpd = on("tcx", SLOW)?.start(&host)?;
     ensure!(carpd.terminate(LONG)? == 0);
     let map = |kind: &str, key: u32, value: u32, entries: u32| -> Result<()> {

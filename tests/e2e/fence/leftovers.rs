@@ -1,4 +1,4 @@
-//! What a killed MASTER left is claimed by nobody, whatever is started next on that interface.
+//! No host answers for the address that a killed MASTER left, whatever is started next on that interface.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use super::Scene;
 use super::holes::{index, network};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, Scripts};
 
-/// Never MASTER while somebody else is.
+/// Never MASTER while another host is.
 const PATIENT: &str = "-b 1 -k 200";
 
 impl Scene {
@@ -72,7 +72,7 @@ fn what_a_dead_ones_script_added_stays_silent_until_it_is_removed() -> Result<()
     let scripts = Scripts::new()?;
     let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;
     let _b = scene.after_a_was_killed(FAST, &format!("-u {}", up.display()))?;
-    // The stranger takes the link over, says what it found, and leaves it when it stops.
+    // The other carpd takes over the link, logs what it found, and leaves the link when it stops.
     let mut stranger = stranger("")?.start(&scene.pair.a)?;
     stranger.says_once("was left by a carpd for vhid 7 that died")?;
     scene.is_silent(&scene.pair.a)?;
@@ -94,7 +94,7 @@ fn a_restart_that_runs_no_down_script_keeps_the_address_silent() -> Result<()> {
         let _again = on_tcx(&format!("{PATIENT} {more}"))?.start(&scene.pair.a)?;
         scene.is_silent(&scene.pair.a)?;
         ensure!(b.terminate(LONG)? == 0);
-        // MASTER again, it answers again.
+        // As MASTER it answers again.
         scene.waits_for_answer(&scene.pair.a)?;
     }
     Ok(())
@@ -111,7 +111,7 @@ fn a_down_script_in_native_mode_does_not_lift_the_fence() -> Result<()> {
     Ok(())
 }
 
-/// The address goes with the interface, and is an ordinary one of another interface later.
+/// The address disappears with the interface, and is later an ordinary one of another interface.
 #[test]
 fn what_a_dead_one_left_on_an_interface_that_is_gone_silences_nobody() -> Result<()> {
     for moved in [false, true] {
@@ -202,7 +202,7 @@ fn a_down_script_that_fails_leaves_the_address_silent_until_it_is_gone() -> Resu
     ])?;
     ensure!(scene.pair.a.has_address(ADDRESS)?);
     scene.is_silent(&scene.pair.a)?;
-    // An operator who clears up, and then wants it there after all.
+    // An operator removes it, and later adds it again.
     scene
         .pair
         .a

@@ -1,4 +1,4 @@
-//! The fence against the kernel: what makes the unfenced one speak for the address has no effect on the fenced one.
+//! The fence against the kernel: what makes an unfenced kernel speak for the address has no effect on a fenced one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{ADDRESS, FAST, LONG};
 
 const PORTS: [&str; 2] = ["eth0", "eth1"];
 
-/// What is known to make every Linux speak, whatever else is found.
+/// Forms that are known to make every Linux speak.
 const QUESTIONS: [&str; 8] = [
     "ARP hardware 1 operation 1 on eth0",
     "ARP hardware 6 operation 1 on eth0",
@@ -31,7 +31,7 @@ const PACKETS: [&str; 4] = [
     "UDP unicast 3 tags on eth0",
 ];
 
-/// A host with two ports on the link and, where the kernel has VLANs, one in a VLAN.
+/// A host with two ports on the link and, if the kernel has VLANs, one in a VLAN.
 fn host(lab: &Lab) -> Result<Host> {
     let host = lab.host("a", "10.9.0.1/16")?;
     host.add_link("eth1", Mac([2, 0, 0, 0, 1, 1]))?;
@@ -42,7 +42,7 @@ fn host(lab: &Lab) -> Result<Host> {
     Ok(host)
 }
 
-/// What the host says once its MASTER was killed and every deadline has passed.
+/// What the host sends after its MASTER was killed and every deadline has passed.
 fn after_a_kill(host: &Host, rung: &str, fence: &str) -> Result<Spoken> {
     let arguments = format!("{FAST} --lease 0 --fence {fence}");
     let carpd = Carpd::for_address(ADDRESS, &arguments)?.datapath(rung);
@@ -62,7 +62,7 @@ fn of(spoken: &Spoken, voice: Voice) -> Vec<&str> {
 
 #[test]
 fn nothing_that_makes_the_kernel_speak_does_behind_the_fence() -> Result<()> {
-    // The socket rung has no kernel program at all.
+    // The packet socket has no kernel program.
     let open = after_a_kill(&host(&lab!())?, "socket", "off")?;
     must_include(&open, Voice::Arp, &QUESTIONS)?;
     must_include(&open, Voice::Arp, &["ARP 40 tags on eth0"])?;
@@ -83,7 +83,8 @@ fn nothing_that_makes_the_kernel_speak_does_behind_the_fence() -> Result<()> {
     Ok(())
 }
 
-/// The silence is the deadline's: a living MASTER is heard on every port, and so is one that was only stopped for a while.
+/// The deadline causes the silence: a running MASTER is heard on every port, and so is one that was stopped only for
+/// a while.
 #[test]
 fn a_living_master_speaks_on_every_port() -> Result<()> {
     for rung in ["tcx", "xdp-native"] {

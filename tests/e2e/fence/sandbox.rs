@@ -1,4 +1,4 @@
-//! A MASTER that is killed inside a sandbox: its pins must not go with its mounts, or it must have said that they do.
+//! A MASTER that is killed inside a sandbox: its pins must outlive its mounts, or it must have warned that they do not.
 
 use std::fs;
 use std::process::Command;
@@ -15,14 +15,14 @@ use crate::support::{ADDRESS, LONG, SLOW};
 /// Better than [`SLOW`], and its address stays when it is killed.
 const MASTER: &str = "-b 0 -k 25 --lease 0";
 
-/// Hides what the machine has at `/run/carpd`, so that nothing is mounted there when carpd starts.
+/// Hides the machine's `/run/carpd`, so that nothing is mounted there when carpd starts.
 const HIDE_RUN: &str =
     "mkdir -p /run/carpd && mount -t tmpfs -o mode=700 none /run/carpd && exec \"$@\"";
 
-/// What carpd warns of where its programs go with it.
+/// The warning of a carpd whose programs end with it.
 pub const WARNING: &str = "its kernel program goes with it";
 
-/// Where nothing can be pinned.
+/// The warning where nothing can be pinned.
 pub const UNPINNED: [&str; 9] = [
     "unshare",
     "--mount",
@@ -35,7 +35,7 @@ pub const UNPINNED: [&str; 9] = [
     "-sys_admin",
 ];
 
-/// carpd as MASTER on the tcx rung, started by another program that gets its command line.
+/// carpd as MASTER with tcx, started by another program that gets its command line.
 pub fn sandboxed(host: &Host, wrapper: &[&str]) -> Result<Daemon> {
     let carpd = Carpd::for_address(ADDRESS, MASTER)?
         .datapath("tcx")
@@ -82,7 +82,7 @@ pub fn answers_when_killed(scene: &Scene) -> Result<usize> {
         })?;
     let answers = scene.answers(mark, &scene.pair.a).len();
     if answers == 0 {
-        // Nor does it speak for the address in any other way.
+        // It does not speak for the address in any other way either.
         let spoken = provoke(&scene.pair.a, &["eth0"], ADDRESS)?;
         let mut ways = spoken.keys().filter(|(_, voice)| *voice == Voice::Arp);
         ensure!(ways.next().is_none(), "{spoken:#?}");
@@ -92,7 +92,7 @@ pub fn answers_when_killed(scene: &Scene) -> Result<usize> {
 
 fn stays_silent(wrapper: &[&str], said: Option<&str>) -> Result<()> {
     let lab = lab!();
-    // The machine's bpffs is there once a carpd has run outside.
+    // The machine's bpffs exists once a carpd has run outside.
     let outside = lab.host("o", "10.9.0.8/16")?;
     let mut first = Carpd::for_address(ADDRESS, SLOW)?
         .datapath("tcx")
@@ -102,7 +102,7 @@ fn stays_silent(wrapper: &[&str], said: Option<&str>) -> Result<()> {
     let a = sandboxed(&scene.pair.a, wrapper)?;
     ensure!(!a.transcript().contains(WARNING), "nothing to warn of");
     said.map(|said| a.says_once(said)).transpose()?;
-    // Elsewhere the process that can be signalled is not carpd.
+    // Elsewhere, the process that can be signalled is not carpd.
     if !wrapper.contains(&"--fork") {
         let survives = &a.dump()?.status["fence-survives-kill"];
         ensure!(survives != "no", "{survives}");
@@ -125,8 +125,8 @@ fn a_master_killed_in_a_container_with_the_machines_bpffs_is_silent() -> Result<
     stays_silent(&CONTAINER, None)
 }
 
-/// A container whose process 1 has mounts without a bpffs, and starts carpd in others: as a unit with private mounts is
-/// started by systemd.
+/// A container whose process 1 has mounts without a bpffs and starts carpd in other mounts, as systemd starts a unit with
+/// private mounts.
 fn init(propagation: &str) -> Vec<String> {
     let script = format!(
         "mkdir -p /run/carpd && mount -t tmpfs -o mode=700 none /run/carpd && \
@@ -159,7 +159,7 @@ fn detach_does_not_overlook_what_is_pinned_in_a_container() -> Result<()> {
         ended.status == 2 && ended.stderr.contains("carpd_tcx is still attached to eth0"),
         "{ended:?}"
     );
-    // The container ends, and everything with it.
+    // The container ends with everything in it.
     scene.signal_a(Signal::SIGKILL)?;
     eventually("nothing is left", LONG, || {
         let ended = detach()?;
@@ -167,7 +167,7 @@ fn detach_does_not_overlook_what_is_pinned_in_a_container() -> Result<()> {
     })
 }
 
-/// Mounts and processes of its own; carpd is its first process.
+/// Separate mounts and processes; carpd is process 1.
 const CONTAINER: [&str; 6] = [
     "unshare",
     "--mount",
@@ -193,7 +193,7 @@ fn where_the_pins_go_with_the_daemon_it_warns_and_names_the_way_out() -> Result<
             let survives = &a.dump()?.status["fence-survives-kill"];
             ensure!(survives == "no", "{survives}");
         }
-        // The warning is true.
+        // The warning was right.
         ensure!(answers_when_killed(&scene)? > 0, "{wrapper:?}");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A MASTER that is killed in a unit of a real systemd, hardened as units are.
+//! A MASTER that is killed in a hardened unit of a real systemd.
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::{Lab, Machine, eventually, lab};
@@ -7,7 +7,7 @@ use super::Scene;
 use super::sandbox::{WARNING, answers_when_killed};
 use crate::support::{ADDRESS, LONG};
 
-/// What carpd says goes here.
+/// The file for carpd's output.
 const LOG: &str = "/carpd.log";
 
 /// Mounts of its own, and root's privileges.
@@ -19,7 +19,7 @@ const PRIVATE_MOUNTS: &str = "
     NoNewPrivileges=yes
 ";
 
-/// As little as carpd serves with, which is not enough to mount anything.
+/// The fewest privileges with which carpd serves; they do not allow mounting.
 const HARDENED: &str = "
     User=nobody
     AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON CAP_SETPCAP
@@ -50,7 +50,7 @@ const HARDENED: &str = "
     UMask=0077
 ";
 
-/// carpd as MASTER in a unit on a; `prepare` is done before. Gives what it said, and a's answers once it was killed.
+/// Runs carpd as MASTER in a unit on a, after `prepare`, and kills it. Returns its output and a's answers after the kill.
 fn killed_in_a_unit(lab: Lab, prepare: &str, hardening: &str) -> Result<(String, usize)> {
     let scene = Scene::new(lab)?;
     let machine = Machine::boot(&scene.pair.a)?;
@@ -71,7 +71,7 @@ fn killed_in_a_unit(lab: Lab, prepare: &str, hardening: &str) -> Result<(String,
         let status = machine.run(&["sh", "-c", "systemctl status carpd.service || true"]);
         format!("{said}{status:?}")
     })?;
-    // It was carpd that ended, not the machine.
+    // carpd ended, and not the machine.
     eventually("the unit has ended", LONG, || {
         let state = machine.run(&[
             "systemctl",
@@ -103,7 +103,7 @@ fn a_master_killed_in_a_hardened_unit_is_silent_where_a_bpffs_was_mounted() -> R
 fn a_hardened_unit_without_a_bpffs_is_warned_of() -> Result<()> {
     let (said, answers) = killed_in_a_unit(lab!(), "", HARDENED)?;
     ensure!(said.contains(WARNING), "{said}");
-    // The warning is true.
+    // The warning was right.
     ensure!(answers > 0, "{said}");
     Ok(())
 }

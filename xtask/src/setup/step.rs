@@ -150,8 +150,8 @@ fn recent_cargo() -> Command {
     toolchain::compiler(Recipe::Debian).map_or_else(shell::cargo, |compiler| compiler.cargo())
 }
 
-/// PATH with `first` in front, where a build looks for its llvm-config. The tool's own directory comes last; otherwise cargo
-/// would advise to add it to PATH, which is not needed.
+/// PATH with `first` in front, where a build looks for its llvm-config. The tool's own directory comes last;
+/// otherwise cargo would advise to add it to PATH, which is not needed.
 fn path_while_building(first: Option<&str>, tool: &Tool) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let all = first
