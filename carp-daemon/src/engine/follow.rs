@@ -10,7 +10,7 @@ use super::effects::Effects;
 use super::instance::Instance;
 use super::instance::restore::Suspects;
 use super::namespace::Changes;
-use super::segment::Segment;
+use super::segment::{Segment, hearing, placement};
 use super::{Engine, RETRY_INTERVAL};
 use crate::api::Place;
 use crate::api::event::interface::Loss;
@@ -90,13 +90,13 @@ impl<E: Effects> Engine<E> {
         for (ifindex, error) in cx.effects.take_failures() {
             served.each_segment(cx, |segment, cx| {
                 if segment.interface.ifindex == Some(ifindex) {
-                    segment.mend(Loss::Receive(error.to_string()), cx);
+                    hearing::mend(segment, Loss::Receive(error.to_string()), cx);
                 }
             });
         }
         if cx.effects.tend(cx.namespace.links(), cx.now) {
             served.each_segment(cx, |segment, cx| {
-                segment.look(cx);
+                hearing::look(segment, cx);
             });
             cx.effects.look_at_cover(cx.namespace.links(), cx.now);
         }
@@ -110,7 +110,7 @@ impl Segment {
         let among = |set: &BTreeSet<u32>| index.is_some_and(|index| set.contains(&index));
         self.interface.unplaced |= changes.overrun || among(&changes.own);
         if changes.overrun || among(&changes.links) {
-            self.doubt_routes();
+            placement::doubt_routes(self);
         }
         let concerned = match index {
             _ if changes.overrun => true,

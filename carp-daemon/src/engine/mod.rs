@@ -61,7 +61,7 @@ use instance::Instance;
 use memory::Turns;
 use overheard::Overheard;
 use registry::InstanceId;
-use segment::Segment;
+use segment::{claims, hearing};
 use served::Served;
 pub use start::FailedStart;
 
@@ -149,9 +149,9 @@ impl<E: Effects> Engine<E> {
         self.retry();
         let Self { served, cx, .. } = self;
         served.judge_timers(looked_at, cx);
-        served.each_segment(cx, Segment::hear_claims);
+        served.each_segment(cx, claims::hear);
         served.do_chores(cx);
-        served.each_segment(cx, Segment::choose_frames);
+        served.each_segment(cx, claims::choose_frames);
         cx.busy |= served.due().is_some_and(|due| due <= now);
         self.overheard.look(served, cx);
         self.keep_memory();
@@ -228,7 +228,7 @@ impl<E: Effects> Engine<E> {
     fn retry(&mut self) {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;
-            self.served.each_segment(&mut self.cx, Segment::retry);
+            self.served.each_segment(&mut self.cx, hearing::retry);
         }
     }
 

@@ -13,7 +13,7 @@ use super::effects::Effects;
 use super::instance::Instance;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
-use super::segment::Segment;
+use super::segment::{Segment, hearing, placement};
 use crate::api::Place;
 use crate::config::VhostConfig;
 
@@ -174,14 +174,16 @@ impl Served {
             let Some((id, due)) = self.elections.pop_due(cx.now) else {
                 return;
             };
-            self.visit_segment(id, cx, |segment, cx| segment.judge(id, due, looked_at, cx));
+            self.visit_segment(id, cx, |segment, cx| {
+                hearing::judge(segment, id, due, looked_at, cx)
+            });
         }
     }
 
     /// Does what is due besides: of [`AT_ONCE`] virtual hosts, the others in a turn of their own.
     pub fn do_chores<E: Effects>(&mut self, cx: &mut Context<E>) {
         self.renewals.renew(&self.registry, &mut self.segments, cx);
-        self.each_segment(cx, Segment::place_addresses);
+        self.each_segment(cx, placement::place_addresses);
         for _ in 0..AT_ONCE {
             let Some((id, _)) = self.chores.pop_due(cx.now) else {
                 return;

@@ -9,7 +9,7 @@ use super::memory::Turns;
 use super::namespace::Namespace;
 use super::overheard::Overheard;
 use super::registry::InstanceId;
-use super::segment::{Segment, strangers};
+use super::segment::{Segment, placement, strangers};
 use super::served::Served;
 use super::{Engine, Error, follow, interface, mistakes};
 use crate::api::Place;
@@ -110,7 +110,7 @@ impl<E: Effects> Engine<E> {
         cx.effects.start_cover(cx.namespace.links());
         // Loading and attaching took a while; listening begins now.
         cx.now = cx.effects.now();
-        served.each_segment(cx, Segment::place_addresses);
+        served.each_segment(cx, placement::place_addresses);
         served.each_segment(cx, Segment::follow);
         Ok(())
     }

@@ -7,58 +7,58 @@ use super::super::effects::Effects;
 use super::Segment;
 use crate::api::event::election::Conflict;
 
-impl Segment {
-    /// Takes in what others said since the last look.
-    pub fn hear_claims<E: Effects>(&mut self, cx: &mut Context<E>) {
-        let Some(ifindex) = self.interface.ifindex else {
-            return;
-        };
-        let seen = match cx.effects.claims(ifindex, cx.now) {
-            Ok(seen) => seen,
-            Err(error) => {
-                let error = error.to_string();
-                cx.tell(&self.interface.place(), Conflict::ReceiveFailed { error });
-                return;
-            }
-        };
-        let mut claims = seen.claims;
-        let links = cx.namespace.links();
-        claims.retain(|claim| {
-            let sender = claim.arp.sender_mac.0;
-            !links.values().any(|link| link.mac == sender)
-        });
-        if claims.is_empty() {
+/// Takes in what others said since the last look.
+pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    let Some(ifindex) = segment.interface.ifindex else {
+        return;
+    };
+    let seen = match cx.effects.claims(ifindex, cx.now) {
+        Ok(seen) => seen,
+        Err(error) => {
+            let error = error.to_string();
+            cx.tell(
+                &segment.interface.place(),
+                Conflict::ReceiveFailed { error },
+            );
             return;
         }
-        let mut lost = seen.lost;
-        let Self {
-            interface,
-            instances,
-            ..
-        } = self;
-        for instance in instances.values_mut() {
-            if instance.hear_claims(&claims, &mut Site { interface, cx }) {
-                instance.conflict.count_lost(std::mem::take(&mut lost));
-            }
+    };
+    let mut claims = seen.claims;
+    let links = cx.namespace.links();
+    claims.retain(|claim| {
+        let sender = claim.arp.sender_mac.0;
+        !links.values().any(|link| link.mac == sender)
+    });
+    if claims.is_empty() {
+        return;
+    }
+    let mut lost = seen.lost;
+    let Segment {
+        interface,
+        instances,
+    } = segment;
+    for instance in instances.values_mut() {
+        if instance.hear_claims(&claims, &mut Site { interface, cx }) {
+            instance.conflict.count_lost(std::mem::take(&mut lost));
         }
     }
+}
 
-    /// Lets the frames that concern the watching virtual hosts wake us, and no others.
-    pub fn choose_frames<E: Effects>(&mut self, cx: &mut Context<E>) {
-        let changed = std::mem::take(&mut self.interface.watched_changed);
-        let Some(ifindex) = self.interface.ifindex.filter(|_| changed) else {
-            return;
-        };
-        let watching = self
-            .instances
-            .values()
-            .filter(|instance| instance.conflict.is_watching());
-        let addresses: Vec<Ipv4Addr> = watching
-            .flat_map(|instance| instance.who.inet_addresses())
-            .collect();
-        if let Err(error) = cx.effects.watch(ifindex, &addresses) {
-            let error = error.to_string();
-            cx.tell(&self.interface.place(), Conflict::WatchFailed { error });
-        }
+/// Lets the frames that concern the watching virtual hosts wake us, and no others.
+pub fn choose_frames<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    let changed = std::mem::take(&mut segment.interface.watched_changed);
+    let Some(ifindex) = segment.interface.ifindex.filter(|_| changed) else {
+        return;
+    };
+    let watching = segment
+        .instances
+        .values()
+        .filter(|instance| instance.conflict.is_watching());
+    let addresses: Vec<Ipv4Addr> = watching
+        .flat_map(|instance| instance.who.inet_addresses())
+        .collect();
+    if let Err(error) = cx.effects.watch(ifindex, &addresses) {
+        let error = error.to_string();
+        cx.tell(&segment.interface.place(), Conflict::WatchFailed { error });
     }
 }

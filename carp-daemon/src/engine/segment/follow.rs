@@ -11,6 +11,7 @@ use super::super::instance::link::News;
 use super::super::{Error, mistakes};
 use super::Segment;
 use super::hearing::Hearing;
+use super::strangers;
 use crate::api::Place;
 use crate::api::event::interface::{Link as Event, Source, Upper};
 use crate::io::datapath::Chain;
@@ -123,7 +124,7 @@ impl Segment {
         for instance in self.instances.values_mut() {
             instance.arrive(&mut Site { interface, cx })?;
         }
-        self.settle_strangers(cx);
+        strangers::settle(self, cx);
         Ok(())
     }
 

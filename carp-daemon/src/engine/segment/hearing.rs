@@ -36,169 +36,173 @@ pub struct Hearing {
     limit: RateLimit,
 }
 
-impl Segment {
-    /// Judges the timer of a virtual host, which is due since `due`. We last looked at what arrived at `looked_at`.
-    pub fn judge<E: Effects>(
-        &mut self,
-        id: InstanceId,
-        due: Instant,
-        looked_at: Instant,
-        cx: &mut Context<E>,
-    ) {
-        cx.touched.push(id);
-        let waits = self.visit(id, cx, |instance, site| {
-            instance.note_lateness(due, site);
-            instance.machine().master_down_at().is_some()
-        });
-        // Silence counts only where something could be heard.
-        if waits == Some(true) && !self.hears(id, cx) {
-            return;
-        }
-        self.visit(id, cx, |instance, site| instance.timeout(looked_at, site));
+/// Judges the timer of a virtual host, which is due since `due`. We last looked at what arrived at `looked_at`.
+pub fn judge<E: Effects>(
+    segment: &mut Segment,
+    id: InstanceId,
+    due: Instant,
+    looked_at: Instant,
+    cx: &mut Context<E>,
+) {
+    cx.touched.push(id);
+    let waits = segment.visit(id, cx, |instance, site| {
+        instance.note_lateness(due, site);
+        instance.machine().master_down_at().is_some()
+    });
+    // Silence counts only where something could be heard.
+    if waits == Some(true) && !hears(segment, id, cx) {
+        return;
     }
+    segment.visit(id, cx, |instance, site| instance.timeout(looked_at, site));
+}
 
-    /// Whether the interface of a virtual host, and its entry, are as we left them. Where they are not, what follows has
-    /// been seen to.
-    fn hears<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) -> bool {
-        if self.look(cx) {
-            return false;
-        }
-        let key = self.instances.get(&id).and_then(|it| it.tenure.key());
-        let Some(key) = key else {
-            return true;
-        };
-        if cx.effects.is_intact(key) {
-            return true;
-        }
-        if let Some(suppressed) = self.interface.hearing.limit.admit(cx.now, REPORT_INTERVAL) {
-            let place = &self.instances[&id].who.place;
-            cx.tell_after(suppressed, place, Event::EntryChanged);
-        }
-        let programmed = self.visit(id, cx, |instance, site| {
-            let programmed = instance.program(site);
-            if programmed {
-                instance.feed(Input::AdvertisementsLost, site);
-            }
-            programmed
-        });
-        if programmed == Some(false) {
-            self.follow(cx);
-        }
-        false
+/// Whether the interface of a virtual host, and its entry, are as we left them. Where they are not, what follows has
+/// been seen to.
+fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>) -> bool {
+    if look(segment, cx) {
+        return false;
     }
-
-    /// Looks whether something was lost, and sees to it. Returns whether it was.
-    pub fn look<E: Effects>(&mut self, cx: &mut Context<E>) -> bool {
-        let Some(ifindex) = self.interface.ifindex else {
-            return false;
-        };
-        // Once in a turn is enough, however many virtual hosts are due in it.
-        if std::mem::replace(&mut self.interface.hearing.looked_at, cx.now) == cx.now {
-            return false;
-        }
-        let Some(loss) = cx.effects.loss(ifindex) else {
-            return false;
-        };
-        self.mend(
-            match loss {
-                datapath::Loss::Detached => Loss::Detached,
-                datapath::Loss::Replaced => Loss::Replaced,
-            },
-            cx,
-        );
-        true
+    let key = segment.instances.get(&id).and_then(|it| it.tenure.key());
+    let Some(key) = key else {
+        return true;
+    };
+    if cx.effects.is_intact(key) {
+        return true;
     }
+    if let Some(suppressed) = segment
+        .interface
+        .hearing
+        .limit
+        .admit(cx.now, REPORT_INTERVAL)
+    {
+        let place = &segment.instances[&id].who.place;
+        cx.tell_after(suppressed, place, Event::EntryChanged);
+    }
+    let programmed = segment.visit(id, cx, |instance, site| {
+        let programmed = instance.program(site);
+        if programmed {
+            instance.feed(Input::AdvertisementsLost, site);
+        }
+        programmed
+    });
+    if programmed == Some(false) {
+        segment.follow(cx);
+    }
+    false
+}
 
-    /// Nothing reaches us, for this reason.
-    pub fn mend<E: Effects>(&mut self, loss: Loss, cx: &mut Context<E>) {
-        let Some(ifindex) = self.interface.ifindex else {
-            return;
-        };
-        // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
-        if let Err(error) = cx.effects.link(ifindex)
-            && error.raw_os_error() == Some(libc::ENODEV)
-        {
-            self.lose(cx);
-            return;
-        }
-        let place = self.interface.place();
-        let hearing = &mut self.interface.hearing;
-        let said = hearing.limit.admit(cx.now, REPORT_INTERVAL);
-        let soon = |at| cx.now < at + MENDING_INTERVAL;
-        if hearing.mended_at.is_some_and(soon) {
-            if let Some(suppressed) = said {
-                cx.tell_after(suppressed, &place, Event::LostAgain { loss });
-            }
-            cx.effects.detach(ifindex);
-            self.lose(cx);
-            return;
-        }
+/// Looks whether something was lost, and sees to it. Returns whether it was.
+pub fn look<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) -> bool {
+    let Some(ifindex) = segment.interface.ifindex else {
+        return false;
+    };
+    // Once in a turn is enough, however many virtual hosts are due in it.
+    if std::mem::replace(&mut segment.interface.hearing.looked_at, cx.now) == cx.now {
+        return false;
+    }
+    let Some(loss) = cx.effects.loss(ifindex) else {
+        return false;
+    };
+    mend(
+        segment,
+        match loss {
+            datapath::Loss::Detached => Loss::Detached,
+            datapath::Loss::Replaced => Loss::Replaced,
+        },
+        cx,
+    );
+    true
+}
+
+/// Nothing reaches us, for this reason.
+pub fn mend<E: Effects>(segment: &mut Segment, loss: Loss, cx: &mut Context<E>) {
+    let Some(ifindex) = segment.interface.ifindex else {
+        return;
+    };
+    // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
+    if let Err(error) = cx.effects.link(ifindex)
+        && error.raw_os_error() == Some(libc::ENODEV)
+    {
+        lose(segment, cx);
+        return;
+    }
+    let place = segment.interface.place();
+    let hearing = &mut segment.interface.hearing;
+    let said = hearing.limit.admit(cx.now, REPORT_INTERVAL);
+    let soon = |at| cx.now < at + MENDING_INTERVAL;
+    if hearing.mended_at.is_some_and(soon) {
         if let Some(suppressed) = said {
-            cx.tell_after(suppressed, &place, Event::Lost { loss });
+            cx.tell_after(suppressed, &place, Event::LostAgain { loss });
         }
-        hearing.mended_at = Some(cx.now);
-        self.attach_again(said.is_some(), cx);
+        cx.effects.detach(ifindex);
+        lose(segment, cx);
+        return;
     }
+    if let Some(suppressed) = said {
+        cx.tell_after(suppressed, &place, Event::Lost { loss });
+    }
+    hearing.mended_at = Some(cx.now);
+    attach_again(segment, said.is_some(), cx);
+}
 
-    /// Tries to listen again.
-    fn attach_again<E: Effects>(&mut self, say: bool, cx: &mut Context<E>) {
-        let index = self.interface.ifindex;
-        let link = index.and_then(|index| cx.namespace.links().get(&index).cloned());
-        let Some(link) = link else {
+/// Tries to listen again.
+fn attach_again<E: Effects>(segment: &mut Segment, say: bool, cx: &mut Context<E>) {
+    let index = segment.interface.ifindex;
+    let link = index.and_then(|index| cx.namespace.links().get(&index).cloned());
+    let Some(link) = link else {
+        return;
+    };
+    match cx.effects.attach_again(&link) {
+        Ok(choice) => {
+            if say || segment.interface.hearing.lost {
+                tell(choice, &link, cx);
+            }
+            segment.interface.hearing.lost = false;
+            // Attaching took a while; listening begins now.
+            let began = std::mem::replace(&mut cx.now, cx.effects.now());
+            // The rung may be another one, which knows nothing yet.
+            segment.each(cx, |instance, site| instance.listen_anew(site));
+            segment.follow(cx);
+            cx.now = began;
+        }
+        Err(error) => {
+            if say || !segment.interface.hearing.lost {
+                let error = Chain(&error).to_string();
+                cx.tell(&place(&link), Event::ReattachFailed { error });
+            }
+            lose(segment, cx);
+        }
+    }
+}
+
+fn lose<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    segment.interface.hearing.lost = true;
+    cx.retry_soon();
+    segment.follow(cx);
+}
+
+/// Tries again what failed: to open the interface, to listen to it, to have virtual hosts accepted.
+pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    if segment.interface.ifindex.is_none() {
+        segment.follow(cx);
+    } else if segment.interface.hearing.lost {
+        attach_again(segment, false, cx);
+    }
+    let deaf = segment.instances.values().filter(|it| it.tenure.is_deaf());
+    let deaf: Vec<InstanceId> = deaf.map(|it| it.who.id).collect();
+    for id in deaf {
+        if segment.interface.ifindex.is_none() {
             return;
-        };
-        match cx.effects.attach_again(&link) {
-            Ok(choice) => {
-                if say || self.interface.hearing.lost {
-                    tell(choice, &link, cx);
-                }
-                self.interface.hearing.lost = false;
-                // Attaching took a while; listening begins now.
-                let began = std::mem::replace(&mut cx.now, cx.effects.now());
-                // The rung may be another one, which knows nothing yet.
-                self.each(cx, |instance, site| instance.listen_anew(site));
-                self.follow(cx);
-                cx.now = began;
-            }
-            Err(error) => {
-                if say || !self.interface.hearing.lost {
-                    let error = Chain(&error).to_string();
-                    cx.tell(&place(&link), Event::ReattachFailed { error });
-                }
-                self.lose(cx);
-            }
         }
-    }
-
-    fn lose<E: Effects>(&mut self, cx: &mut Context<E>) {
-        self.interface.hearing.lost = true;
-        cx.retry_soon();
-        self.follow(cx);
-    }
-
-    /// Tries again what failed: to open the interface, to listen to it, to have virtual hosts accepted.
-    pub fn retry<E: Effects>(&mut self, cx: &mut Context<E>) {
-        if self.interface.ifindex.is_none() {
-            self.follow(cx);
-        } else if self.interface.hearing.lost {
-            self.attach_again(false, cx);
+        if segment.visit(id, cx, |instance, site| instance.program(site)) == Some(true) {
+            segment.follow(cx);
         }
-        let deaf = self.instances.values().filter(|it| it.tenure.is_deaf());
-        let deaf: Vec<InstanceId> = deaf.map(|it| it.who.id).collect();
-        for id in deaf {
-            if self.interface.ifindex.is_none() {
-                return;
+        segment.visit(id, cx, |instance, site| {
+            // Something else is in the way: then advertisements are nobody's business of ours.
+            if instance.machine().state() == State::Init {
+                instance.program_datapath(State::Init, site);
             }
-            if self.visit(id, cx, |instance, site| instance.program(site)) == Some(true) {
-                self.follow(cx);
-            }
-            self.visit(id, cx, |instance, site| {
-                // Something else is in the way: then advertisements are nobody's business of ours.
-                if instance.machine().state() == State::Init {
-                    instance.program_datapath(State::Init, site);
-                }
-            });
-        }
+        });
     }
 }
 

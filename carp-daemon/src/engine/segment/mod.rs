@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `follow` | the interface as it comes, changes and goes |
 //! | [`hearing`] | whether we still hear, and what follows when we do not |
-//! | `claims` | ARP of others |
-//! | `placement` | where virtual addresses stand among the host's own |
+//! | [`claims`] | ARP of others |
+//! | [`placement`] | where virtual addresses stand among the host's own |
 //! | [`strangers`] | what dead ones left that nobody serves any more |
 
-mod claims;
+pub mod claims;
 mod follow;
 pub mod hearing;
-mod placement;
+pub mod placement;
 pub mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,112 +20,109 @@ use crate::io::netlink::{Address, Order};
 /// An address that is to stand behind the host's own ones: whose, its number there, and as we add it.
 type Ahead = (InstanceId, usize, Address);
 
-impl Segment {
-    /// Puts the virtual addresses into their places, where the host's own ones changed.
-    pub fn place_addresses<E: Effects>(&mut self, cx: &mut Context<E>) {
-        if !std::mem::take(&mut self.interface.unplaced) {
-            return;
-        }
-        let ahead = self.ahead(cx);
-        // The others in the next turn.
-        self.interface.unplaced = ahead.len() > AT_ONCE;
-        cx.busy |= ahead.len() > AT_ONCE;
-        self.put_behind(&ahead[..ahead.len().min(AT_ONCE)], cx);
-        let Self {
-            interface,
-            instances,
-            ..
-        } = self;
-        for instance in instances.values_mut() {
-            instance.place(&mut Site { interface, cx });
-        }
+/// Puts the virtual addresses into their places, where the host's own ones changed.
+pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    if !std::mem::take(&mut segment.interface.unplaced) {
+        return;
     }
-
-    /// The virtual addresses that come before the first own one.
-    fn ahead<E: Effects>(&self, cx: &mut Context<E>) -> Vec<Ahead> {
-        let held = self.held();
-        let own = self.interface.own_addresses(&cx.namespace);
-        let Some(ifindex) = self.interface.ifindex else {
-            return Vec::new();
-        };
-        if held.is_empty() || !own.iter().any(Address::is_primary) {
-            return Vec::new();
-        }
-        // The order that counts is the kernel's.
-        let Ok(listed) = cx.effects.addresses() else {
-            // As if notifications were lost: everything is listed again, as often as it takes, and this comes after it.
-            cx.namespace.doubt();
-            return Vec::new();
-        };
-        let here: Vec<&Address> = listed
-            .iter()
-            .filter(|listed| listed.ifindex == ifindex)
-            .collect();
-        let leads = |listed: &&Address| listed.is_primary() && self.interface.is_own(listed);
-        let Some(first) = here.iter().position(leads) else {
-            return Vec::new();
-        };
-        let ahead = here[..first].iter().filter_map(|listed| {
-            let (id, index, ours) = held.get(&listed.address)?;
-            let is_ours = !cx.namespace.is_theirs(listed) && listed.is_same(ours);
-            is_ours.then_some((*id, *index, *ours))
-        });
-        ahead.collect()
+    let ahead = ahead(segment, cx);
+    // The others in the next turn.
+    segment.interface.unplaced = ahead.len() > AT_ONCE;
+    cx.busy |= ahead.len() > AT_ONCE;
+    put_behind(segment, &ahead[..ahead.len().min(AT_ONCE)], cx);
+    let Segment {
+        interface,
+        instances,
+    } = segment;
+    for instance in instances.values_mut() {
+        instance.place(&mut Site { interface, cx });
     }
+}
 
-    fn put_behind<E: Effects>(&mut self, ahead: &[Ahead], cx: &mut Context<E>) {
-        let mut orders = Vec::with_capacity(2 * ahead.len());
-        for (id, _, address) in ahead {
-            let lease = cx.lease_of(&self.instances[id].who.config);
-            orders.extend([Order::Delete(*address), Order::Add(*address, lease)]);
-        }
-        if orders.is_empty() {
-            return;
-        }
-        let outcomes = cx.effects.give(&orders);
-        cx.look_back();
-        for ((id, index, address), outcome) in ahead.iter().zip(outcomes.chunks(2)) {
-            let Some(instance) = self.instances.get_mut(id) else {
-                continue;
-            };
-            instance.claim.routes.doubt(*index);
-            let address = address.address;
-            let place = &instance.who.place;
-            match outcome.last() {
-                Some(Err(error)) => {
-                    if error.kind() == io::ErrorKind::TimedOut {
-                        instance.claim.await_order(*index);
-                    } else {
-                        let error = error.to_string();
-                        cx.tell(place, Placement::AddAgainFailed { address, error });
-                        instance.claim.lose(*index);
-                    }
-                    instance.restore.incomplete(cx.now);
-                    cx.touched.push(*id);
+/// The virtual addresses that come before the first own one.
+fn ahead<E: Effects>(segment: &Segment, cx: &mut Context<E>) -> Vec<Ahead> {
+    let held = held(segment);
+    let own = segment.interface.own_addresses(&cx.namespace);
+    let Some(ifindex) = segment.interface.ifindex else {
+        return Vec::new();
+    };
+    if held.is_empty() || !own.iter().any(Address::is_primary) {
+        return Vec::new();
+    }
+    // The order that counts is the kernel's.
+    let Ok(listed) = cx.effects.addresses() else {
+        // As if notifications were lost: everything is listed again, as often as it takes, and this comes after it.
+        cx.namespace.doubt();
+        return Vec::new();
+    };
+    let here: Vec<&Address> = listed
+        .iter()
+        .filter(|listed| listed.ifindex == ifindex)
+        .collect();
+    let leads = |listed: &&Address| listed.is_primary() && segment.interface.is_own(listed);
+    let Some(first) = here.iter().position(leads) else {
+        return Vec::new();
+    };
+    let ahead = here[..first].iter().filter_map(|listed| {
+        let (id, index, ours) = held.get(&listed.address)?;
+        let is_ours = !cx.namespace.is_theirs(listed) && listed.is_same(ours);
+        is_ours.then_some((*id, *index, *ours))
+    });
+    ahead.collect()
+}
+
+fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Context<E>) {
+    let mut orders = Vec::with_capacity(2 * ahead.len());
+    for (id, _, address) in ahead {
+        let lease = cx.lease_of(&segment.instances[id].who.config);
+        orders.extend([Order::Delete(*address), Order::Add(*address, lease)]);
+    }
+    if orders.is_empty() {
+        return;
+    }
+    let outcomes = cx.effects.give(&orders);
+    cx.look_back();
+    for ((id, index, address), outcome) in ahead.iter().zip(outcomes.chunks(2)) {
+        let Some(instance) = segment.instances.get_mut(id) else {
+            continue;
+        };
+        instance.claim.routes.doubt(*index);
+        let address = address.address;
+        let place = &instance.who.place;
+        match outcome.last() {
+            Some(Err(error)) => {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    instance.claim.await_order(*index);
+                } else {
+                    let error = error.to_string();
+                    cx.tell(place, Placement::AddAgainFailed { address, error });
+                    instance.claim.lose(*index);
                 }
-                Some(Ok(())) | None => cx.tell(place, Placement::PutBehind { address }),
+                instance.restore.incomplete(cx.now);
+                cx.touched.push(*id);
+            }
+            Some(Ok(())) | None => cx.tell(place, Placement::PutBehind { address }),
+        }
+    }
+}
+
+/// The virtual addresses that we hold.
+fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
+    let mut held = BTreeMap::new();
+    for (id, instance) in &segment.instances {
+        let addresses = instance.who.native_addresses(&segment.interface);
+        for (index, address) in addresses.into_iter().enumerate() {
+            if instance.claim.holding(index) == Holding::Ours {
+                held.insert(address.address, (*id, index, address));
             }
         }
     }
+    held
+}
 
-    /// The virtual addresses that we hold.
-    fn held(&self) -> BTreeMap<IpAddr, Ahead> {
-        let mut held = BTreeMap::new();
-        for (id, instance) in &self.instances {
-            let addresses = instance.who.native_addresses(&self.interface);
-            for (index, address) in addresses.into_iter().enumerate() {
-                if instance.claim.holding(index) == Holding::Ours {
-                    held.insert(address.address, (*id, index, address));
-                }
-            }
-        }
-        held
-    }
-
-    /// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
-    pub fn doubt_routes(&mut self) {
-        for instance in self.instances.values_mut() {
-            self.interface.unplaced |= instance.claim.routes.doubt_all();
-        }
+/// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
+pub fn doubt_routes(segment: &mut Segment) {
+    for instance in segment.instances.values_mut() {
+        segment.interface.unplaced |= instance.claim.routes.doubt_all();
     }
 }

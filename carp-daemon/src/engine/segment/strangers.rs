@@ -11,74 +11,77 @@ use crate::config::ADDRESS_PROTOCOL;
 use crate::io::datapath::{Chain, Fenced};
 use crate::io::netlink::Address;
 
-impl Segment {
-    /// Whether a virtual host with this vhid lives here, on the interface of that index.
-    fn serves(&self, ifindex: u32, vhid: Vhid) -> bool {
-        let mut instances = self.instances.values();
-        self.interface.ifindex == Some(ifindex)
-            && instances.any(|instance| instance.who.config.election.vhid == vhid)
-    }
+/// Whether a virtual host with this vhid lives here, on the interface of that index.
+fn serves(segment: &Segment, ifindex: u32, vhid: Vhid) -> bool {
+    let mut instances = segment.instances.values();
+    segment.interface.ifindex == Some(ifindex)
+        && instances.any(|instance| instance.who.config.election.vhid == vhid)
+}
 
-    fn is_configured(&self, fenced: &Fenced) -> bool {
-        self.instances.values().any(|instance| {
-            let config = &instance.who.config;
-            let mut addresses = config.addresses.iter();
-            config.election.vhid == fenced.owner.vhid
-                && addresses.any(|known| known.address == fenced.address)
-        })
-    }
+fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
+    segment.instances.values().any(|instance| {
+        let config = &instance.who.config;
+        let mut addresses = config.addresses.iter();
+        config.election.vhid == fenced.owner.vhid
+            && addresses.any(|known| known.address == fenced.address)
+    })
+}
 
-    /// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
-    pub fn settle_strangers<E: Effects>(&self, cx: &mut Context<E>) {
-        let Some(ifindex) = self.interface.ifindex else {
+/// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
+pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
+    let Some(ifindex) = segment.interface.ifindex else {
+        return;
+    };
+    let mut strangers = cx.effects.fenced();
+    strangers.retain(|fenced| fenced.owner.ifindex == ifindex && !is_configured(segment, fenced));
+    if strangers.is_empty() {
+        return;
+    }
+    // Whoever holds its lock lives, and knows what to do.
+    let lives = match cx.effects.living() {
+        Ok(lives) => lives,
+        Err(error) => {
+            let error = Chain(&error).to_string();
+            cx.tell(&segment.interface.place(), Predecessor::Unknown { error });
             return;
-        };
-        let mut strangers = cx.effects.fenced();
-        strangers.retain(|fenced| fenced.owner.ifindex == ifindex && !self.is_configured(fenced));
-        if strangers.is_empty() {
-            return;
         }
-        // Whoever holds its lock lives, and knows what to do.
-        let lives = match cx.effects.living() {
-            Ok(lives) => lives,
-            Err(error) => {
-                let error = Chain(&error).to_string();
-                cx.tell(&self.interface.place(), Predecessor::Unknown { error });
-                return;
-            }
-        };
-        strangers.retain(|Fenced { owner, .. }| {
-            self.serves(owner.ifindex, owner.vhid) || !lives(owner.ifindex, owner.vhid)
-        });
-        for fenced in strangers {
-            self.settle_stranger(ifindex, fenced, cx);
-        }
+    };
+    strangers.retain(|Fenced { owner, .. }| {
+        serves(segment, owner.ifindex, owner.vhid) || !lives(owner.ifindex, owner.vhid)
+    });
+    for fenced in strangers {
+        settle_stranger(segment, ifindex, fenced, cx);
     }
+}
 
-    fn settle_stranger<E: Effects>(&self, ifindex: u32, fenced: Fenced, cx: &mut Context<E>) {
-        let place = self.interface.place();
-        let address = fenced.address;
-        let vhid = fenced.owner.vhid;
-        let here = cx.namespace.on(ifindex).iter();
-        let left: Vec<Address> = here
-            .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
-            .copied()
-            .collect();
-        for known in &left {
-            let address = known.cidr();
-            cx.tell(&place, Predecessor::OrphanRemoved { address, vhid });
-            cx.delete(&place, known);
-        }
-        let stays = cx
-            .namespace
-            .everywhere()
-            .any(|known| known.address == address && !left.contains(known));
-        if stays {
-            cx.tell(&place, Predecessor::OrphanFenced { address, vhid });
-        } else {
-            // It can be told again with the next address that goes.
-            let _ = cx.effects.unfence(fenced);
-        }
+fn settle_stranger<E: Effects>(
+    segment: &Segment,
+    ifindex: u32,
+    fenced: Fenced,
+    cx: &mut Context<E>,
+) {
+    let place = segment.interface.place();
+    let address = fenced.address;
+    let vhid = fenced.owner.vhid;
+    let here = cx.namespace.on(ifindex).iter();
+    let left: Vec<Address> = here
+        .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
+        .copied()
+        .collect();
+    for known in &left {
+        let address = known.cidr();
+        cx.tell(&place, Predecessor::OrphanRemoved { address, vhid });
+        cx.delete(&place, known);
+    }
+    let stays = cx
+        .namespace
+        .everywhere()
+        .any(|known| known.address == address && !left.contains(known));
+    if stays {
+        cx.tell(&place, Predecessor::OrphanFenced { address, vhid });
+    } else {
+        // It can be told again with the next address that goes.
+        let _ = cx.effects.unfence(fenced);
     }
 }
 
@@ -103,7 +106,7 @@ pub fn orphans<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> 
         orphans.retain(|Fenced { owner, .. }| {
             let is_ours = served
                 .segments()
-                .any(|segment| segment.serves(owner.ifindex, owner.vhid));
+                .any(|segment| serves(segment, owner.ifindex, owner.vhid));
             is_ours || !lives(owner.ifindex, owner.vhid)
         });
     }
