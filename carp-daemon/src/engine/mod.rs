@@ -44,6 +44,8 @@ pub mod segment;
 pub mod served;
 mod start;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

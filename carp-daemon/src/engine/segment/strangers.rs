@@ -4,6 +4,7 @@ use carp_common::units::Vhid;
 
 use super::super::context::Context;
 use super::super::effects::Effects;
+use super::super::namespace::Namespace;
 use super::super::served::Served;
 use super::Segment;
 use crate::api::event::address::Predecessor;
@@ -11,10 +12,12 @@ use crate::config::ADDRESS_PROTOCOL;
 use crate::io::datapath::{Chain, Fenced};
 use crate::io::netlink::Address;
 
-/// Whether a virtual host with this vhid lives here, on the interface of that index.
-fn serves(segment: &Segment, ifindex: u32, vhid: Vhid) -> bool {
+/// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be
+/// opened too: its lock is ours by then.
+fn serves(segment: &Segment, ifindex: u32, vhid: Vhid, namespace: &Namespace) -> bool {
     let mut instances = segment.instances.values();
-    segment.interface.ifindex == Some(ifindex)
+    let named = || Some(namespace.link_called(&segment.interface.name)?.index);
+    segment.interface.ifindex.or_else(named) == Some(ifindex)
         && instances.any(|instance| instance.who.config.election.vhid == vhid)
 }
 
@@ -47,7 +50,8 @@ pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
         }
     };
     strangers.retain(|Fenced { owner, .. }| {
-        serves(segment, owner.ifindex, owner.vhid) || !lives(owner.ifindex, owner.vhid)
+        serves(segment, owner.ifindex, owner.vhid, &cx.namespace)
+            || !lives(owner.ifindex, owner.vhid)
     });
     for fenced in strangers {
         settle_stranger(segment, ifindex, fenced, cx);
@@ -106,7 +110,7 @@ pub fn orphans<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> 
         orphans.retain(|Fenced { owner, .. }| {
             let is_ours = served
                 .segments()
-                .any(|segment| serves(segment, owner.ifindex, owner.vhid));
+                .any(|segment| serves(segment, owner.ifindex, owner.vhid, &cx.namespace));
             is_ours || !lives(owner.ifindex, owner.vhid)
         });
     }

@@ -128,11 +128,14 @@ impl Batch {
         Self(Vec::with_capacity(Self::CAPACITY))
     }
 
-    fn push(&mut self, event: AdvertisementEvent) {
+    /// Puts one more in.
+    pub fn push(&mut self, event: AdvertisementEvent) {
         self.0.push(event);
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether it is to be emptied before more is put in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.0.len() >= Self::CAPACITY
     }
 

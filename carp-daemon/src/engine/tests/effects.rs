@@ -1,0 +1,462 @@
+//! The traits of the engine, on a [`Recorder`]. What changes something is noted; what only looks is not.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::VhostKey;
+use carp_common::digest::PreparedDigest;
+use carp_common::time::Instant;
+use carp_common::units::Vhid;
+use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
+
+use super::super::effects::{
+    Clock, Exclusion, Links, Netlink, Observe, Program, Receive, Refused, Remember, Scripts, Tell,
+    Wire,
+};
+use super::super::registry::InstanceId;
+use super::host::{Entry, Fence, OURS, Recorder, failed, unless};
+use crate::api::{Event, Place, Status};
+use crate::config::VhostConfig;
+use crate::io::arp_watch::Seen;
+use crate::io::datapath::{
+    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Rung, Survival,
+};
+use crate::io::netlink::{self, Address, Heard, Link, Order};
+use crate::io::port::Envelope;
+use crate::io::scripts::Wish;
+use crate::io::state_dir::FileName;
+use crate::lock::{self, Wanted};
+
+impl Clock for Recorder {
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
+    fn wall_clock_nanos(&mut self) -> u64 {
+        self.wall_clock + self.now.as_nanos()
+    }
+}
+
+impl Recorder {
+    fn refuse_to_receive(&self, link: &str) -> Result<(), datapath::Error> {
+        unless(self.faults.attach.then_some(libc::EBUSY)).map_err(|source| {
+            datapath::Error::Socket {
+                interface: link.to_owned(),
+                source,
+            }
+        })
+    }
+}
+
+/// An advertisement in words.
+fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> String {
+    let sent = Advertisement::parse(payload).expect("what we send is valid");
+    assert_eq!(sent.vhid, envelope.vhid);
+    let (advbase, advskew) = (sent.advbase.0, sent.advskew.0);
+    format!("advertise {advbase}/{advskew} from {}", envelope.source)
+}
+
+impl Receive for Recorder {
+    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
+        unless(self.faults.load.then_some(libc::EPERM)).map_err(|source| datapath::Error::Socket {
+            interface: "any interface".to_owned(),
+            source,
+        })
+    }
+
+    fn start_cover(&mut self, _links: &Links) {}
+
+    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+        self.note(format_args!("attach {}", link.name));
+        self.refuse_to_receive(&link.name)?;
+        self.attached.insert(link.index);
+        self.losses.remove(&link.index);
+        Ok(Choice {
+            summary: format!("receiving on {}", link.name),
+            expected: true,
+        })
+    }
+
+    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+        self.attach(link)
+    }
+
+    fn detach(&mut self, ifindex: u32) {
+        self.note(format_args!("detach {ifindex}"));
+        self.attached.remove(&ifindex);
+    }
+
+    fn forget(&mut self, ifindex: u32) {
+        self.note(format_args!("forget {ifindex}"));
+        self.attached.remove(&ifindex);
+        self.fences
+            .retain(|(fenced, _)| fenced.owner.ifindex != ifindex);
+    }
+
+    fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
+        while let Some(event) = self.arrived.front().copied() {
+            if event.arrival_ns > now.as_nanos() {
+                return Drained::Later;
+            }
+            self.arrived.pop_front();
+            batch.push(event);
+            if batch.is_full() {
+                return Drained::Full;
+            }
+        }
+        Drained::Empty
+    }
+
+    fn take_losses(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
+        self.losses.get(&ifindex).copied()
+    }
+
+    fn cover(&mut self, _links: &Links) {}
+
+    fn tend(&mut self, _links: &Links, _now: Instant) -> bool {
+        std::mem::take(&mut self.suspicious)
+    }
+
+    fn look_at_cover(&mut self, _links: &Links, _now: Instant) {}
+
+    fn next_tending(&self) -> Option<Instant> {
+        None
+    }
+
+    fn rung(&self, ifindex: u32) -> Option<Rung> {
+        self.attached.contains(&ifindex).then_some(Rung::Socket)
+    }
+
+    fn survival(&self, _ifindex: u32) -> Survival {
+        Survival::Yes
+    }
+
+    fn counts(&mut self, _ifindex: u32) -> Result<Counts, Refused> {
+        Ok(Counter::ALL.map(|counter| self.counts.get(counter.name()).copied().unwrap_or(0)))
+    }
+
+    fn count(&mut self, counter: Counter) -> Result<u64, Refused> {
+        Ok(self.counts.get(counter.name()).copied().unwrap_or(0))
+    }
+}
+
+impl Program for Recorder {
+    fn configure(
+        &mut self,
+        key: VhostKey,
+        endpoints: Endpoints,
+        digests: &[PreparedDigest],
+        alive_until: Instant,
+    ) -> Result<(), Refused> {
+        self.note(format_args!("configure {}", key.vhid));
+        if self.faults.configure {
+            return Err(Refused("no room".to_owned()));
+        }
+        assert!(!digests.is_empty(), "the program could verify nothing");
+        let entry = Entry {
+            endpoints,
+            alive_until,
+            intact: true,
+        };
+        self.entries.insert(key, entry);
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Refused> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.alive_until = until;
+        }
+        Ok(())
+    }
+
+    fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Refused> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.endpoints.own = own;
+        }
+        Ok(())
+    }
+
+    fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
+        self.note(format_args!("withdraw {}", key.vhid));
+        self.entries.remove(&key);
+        Ok(())
+    }
+
+    fn is_intact(&mut self, key: VhostKey) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.intact)
+    }
+
+    fn fence(&mut self, fenced: Fenced, deadline: Instant) -> Result<(), Refused> {
+        let text = format!("answer {} until {}", fenced.address, self.millis(deadline));
+        self.note(text);
+        self.set_fence(fenced, Some(Fence::Open(deadline)));
+        Ok(())
+    }
+
+    fn silence(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        self.note(format_args!("silence {}", fenced.address));
+        self.set_fence(fenced, Some(Fence::Closed));
+        Ok(())
+    }
+
+    fn unfence(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        self.note(format_args!("unfence {}", fenced.address));
+        self.set_fence(fenced, None);
+        Ok(())
+    }
+
+    fn fenced(&self) -> Vec<Fenced> {
+        self.fences.iter().map(|(fenced, _)| *fenced).collect()
+    }
+
+    fn remove_unowned_but(&mut self, _links: &Links) {}
+}
+
+impl Netlink for Recorder {
+    fn notifications(&mut self, visit: &mut dyn FnMut(netlink::Event)) -> io::Result<Heard> {
+        unless(self.faults.watch)?;
+        self.notifications.drain(..).for_each(visit);
+        Ok(match std::mem::take(&mut self.overrun) {
+            true => Heard::Overrun,
+            false => Heard::All,
+        })
+    }
+
+    fn watch_anew(&mut self) -> io::Result<()> {
+        self.note("watch");
+        unless(self.faults.watch)?;
+        self.notifications.clear();
+        Ok(())
+    }
+
+    fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.note("list");
+        unless(self.faults.list)?;
+        Ok(self.links.values().cloned().collect())
+    }
+
+    fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        unless(self.faults.list)?;
+        Ok(self.addresses.iter().map(|(address, _)| *address).collect())
+    }
+
+    fn link(&mut self, ifindex: u32) -> io::Result<Link> {
+        let link = self.links.get(&ifindex).cloned();
+        link.ok_or_else(|| failed(libc::ENODEV))
+    }
+
+    fn give(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
+        orders.iter().map(|order| self.order(order)).collect()
+    }
+
+    fn give_later(&mut self, orders: Vec<Order>) {
+        self.outcomes = Some(self.give(&orders));
+    }
+
+    fn take_outcomes(&mut self) -> Option<Vec<io::Result<()>>> {
+        self.outcomes.take()
+    }
+
+    fn is_overdue(&self) -> bool {
+        !self.delayed.is_empty()
+    }
+
+    fn finish(&mut self) {
+        self.catch_up();
+    }
+
+    fn port(&self) -> u32 {
+        OURS
+    }
+}
+
+impl Wire for Recorder {
+    fn open(
+        &mut self,
+        link: &Link,
+        groups: &mut dyn Iterator<Item = Ipv4Addr>,
+    ) -> Result<(), (&'static str, io::Error)> {
+        self.note(format_args!("open {}", link.name));
+        unless(self.faults.open).map_err(|error| ("open a packet socket", error))?;
+        self.open
+            .insert(link.index, groups.map(IpAddr::V4).collect());
+        self.macs.insert(link.index, link.mac);
+        Ok(())
+    }
+
+    fn close(&mut self, ifindex: u32) {
+        self.note(format_args!("close {ifindex}"));
+        self.open.remove(&ifindex);
+        self.watched.remove(&ifindex);
+    }
+
+    fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()> {
+        self.note(format_args!("join {group}"));
+        let groups = self.open.get_mut(&ifindex);
+        groups.expect("it is open").insert(group.into());
+        Ok(())
+    }
+
+    fn leave(&mut self, ifindex: u32, group: Ipv4Addr) {
+        self.note(format_args!("leave {group}"));
+        let groups = self.open.get_mut(&ifindex);
+        groups.expect("it is open").remove(&group.into());
+    }
+
+    fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool {
+        self.macs.insert(ifindex, mac) != Some(mac)
+    }
+
+    fn advertise(
+        &mut self,
+        ifindex: u32,
+        envelope: &Envelope,
+        payload: &[u8; HEADER_LEN],
+    ) -> io::Result<()> {
+        assert!(
+            self.open.contains_key(&ifindex),
+            "advertises where nothing is open"
+        );
+        let text = sent(envelope, payload);
+        self.note(text);
+        unless(self.faults.send)
+    }
+
+    fn announce(&mut self, _ifindex: u32, address: IpAddr) -> io::Result<()> {
+        self.note(format_args!("announce {address}"));
+        Ok(())
+    }
+
+    fn probe(&mut self, _ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+        self.note(format_args!("probe {address}"));
+        Ok(())
+    }
+
+    fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
+        let addresses = addresses.iter().copied().map(IpAddr::V4).collect();
+        self.watched.insert(ifindex, addresses);
+        Ok(())
+    }
+
+    fn claims(&mut self, ifindex: u32, _now: Instant) -> io::Result<Seen> {
+        let watched = self.watched.get(&ifindex).cloned().unwrap_or_default();
+        let claims = std::mem::take(&mut self.claims);
+        let passes =
+            |claim: &crate::io::arp_watch::Claim| watched.contains(&claim.arp.sender_ip.into());
+        Ok(Seen {
+            claims: claims.into_iter().filter(passes).collect(),
+            lost: 0,
+        })
+    }
+
+    fn claims_paused_until(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl Scripts for Recorder {
+    fn enlist(&mut self, _instance: InstanceId, place: &Place, config: &VhostConfig) {
+        if config.scripts.up.is_some() || config.scripts.down.is_some() {
+            self.note(format_args!("enlist {place}"));
+        }
+    }
+
+    fn dismiss(&mut self, _instance: InstanceId) {
+        self.note("dismiss");
+    }
+
+    fn run(&mut self, _instance: InstanceId, wish: Wish) {
+        let which = format!("{:?}", wish.which).to_lowercase();
+        self.note(format_args!(
+            "run {which} on {} as {}",
+            wish.interface, wish.state
+        ));
+    }
+}
+
+impl Exclusion for Recorder {
+    fn has_locks(&self, ifindex: u32) -> bool {
+        self.locks.iter().any(|(index, _)| *index == ifindex)
+    }
+
+    fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::Error> {
+        let vhid = wanted.vhid;
+        self.note(format_args!("lock {vhid}"));
+        if self.faults.locked.contains(&vhid.get()) {
+            return Err(lock::Error::Socket {
+                action: "bind",
+                name: format!("carpd/vhid/{}/{vhid}", wanted.ifindex),
+                source: failed(libc::EADDRINUSE),
+            });
+        }
+        self.locks.insert((wanted.ifindex, vhid));
+        Ok(())
+    }
+
+    fn unlock(&mut self, ifindex: u32) {
+        self.note(format_args!("unlock all on {ifindex}"));
+        self.locks.retain(|(index, _)| *index != ifindex);
+    }
+
+    fn unlock_one(&mut self, wanted: &Wanted<'_>) {
+        self.note(format_args!("unlock {}", wanted.vhid));
+        self.locks.remove(&(wanted.ifindex, wanted.vhid));
+    }
+
+    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::Error> {
+        let mut living = self.living.clone();
+        living.extend(self.locks.iter().copied());
+        Ok(Box::new(move |ifindex, vhid| {
+            living.contains(&(ifindex, vhid))
+        }))
+    }
+}
+
+impl Remember for Recorder {
+    fn recall(&mut self, name: &FileName) -> Result<Option<Vec<u8>>, Refused> {
+        match self.faults.recall {
+            true => Err(Refused("not a directory".to_owned())),
+            false => Ok(self.memories.get(&format!("{name:?}")).cloned()),
+        }
+    }
+
+    fn keeps_in(&self) -> Option<PathBuf> {
+        self.keeps.then(|| PathBuf::from("/var/lib/carpd"))
+    }
+
+    fn path_of(&self, name: &FileName) -> PathBuf {
+        PathBuf::from(format!("/var/lib/carpd/{name:?}"))
+    }
+
+    fn can_keep(&mut self) -> bool {
+        self.keeps
+    }
+
+    fn keep(&mut self, files: Vec<(FileName, Vec<u8>)>) {
+        for (name, bytes) in files {
+            self.memories.insert(format!("{name:?}"), bytes);
+        }
+    }
+}
+
+impl Tell for Recorder {
+    fn tell(&mut self, event: Event) {
+        self.told.push(event.what.name());
+    }
+
+    fn show(&mut self, status: &Status) {
+        self.statuses.push(status.clone());
+    }
+}
+
+impl Observe for Recorder {}

@@ -1,0 +1,356 @@
+//! A host that is a few tables: it does at once what it is asked, fails where a test says so, and notes everything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Display;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::{AdvertisementEvent, VhostKey};
+use carp_common::time::Instant;
+use carp_common::units::Vhid;
+
+use super::super::effects::Links;
+use crate::api::Status;
+use crate::io::arp_watch::Claim;
+use crate::io::datapath::{Endpoints, Fenced, Loss};
+use crate::io::netlink::{Address, Event, Link, Order, Route};
+
+/// The netlink ports of the engine and of everybody else.
+pub const OURS: u32 = 77;
+const SOMEBODY: u32 = 78;
+const KERNEL: u32 = 0;
+
+/// Until when this host answers for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Until then, unless it is told again.
+    Open(Instant),
+    /// Not at all.
+    Closed,
+}
+
+/// An entry of the kernel program for one virtual host.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Between whom its advertisements go.
+    pub endpoints: Endpoints,
+    /// Until when the daemon is taken to be alive.
+    pub alive_until: Instant,
+    /// Nobody changed it.
+    pub intact: bool,
+}
+
+/// What does not work.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Adding or renewing an address ends with this error number.
+    pub add: Option<i32>,
+    /// The kernel takes longer for orders than anybody waits. They are carried out by [`Recorder::catch_up`].
+    pub slow: bool,
+    /// Sending an advertisement ends with this error number.
+    pub send: Option<i32>,
+    /// Sockets cannot be opened.
+    pub open: Option<i32>,
+    /// Nothing can be attached.
+    pub attach: bool,
+    /// The kernel program cannot be loaded.
+    pub load: bool,
+    /// The kernel program has no room.
+    pub configure: bool,
+    /// Links and addresses cannot be listed.
+    pub list: Option<i32>,
+    /// Notifications cannot be read.
+    pub watch: Option<i32>,
+    /// Locks that another process has.
+    pub locked: BTreeSet<u8>,
+    /// The memory cannot be read.
+    pub recall: bool,
+}
+
+/// The host.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// The clock, which only a test moves.
+    pub now: Instant,
+    /// The wall clock is so far ahead of it.
+    pub wall_clock: u64,
+    /// What times are counted from in [`Self::asked`].
+    pub origin: Instant,
+    /// Everything that was asked for, in order.
+    pub asked: Vec<String>,
+    /// The names of the events that were told, in order.
+    pub told: Vec<&'static str>,
+    /// The statuses that were shown.
+    pub statuses: Vec<Status>,
+    /// What does not work.
+    pub faults: Faults,
+
+    /// The interfaces.
+    pub links: Links,
+    /// The addresses, in the kernel's order, each with the time at which its lease ends.
+    pub addresses: Vec<(Address, Option<Instant>)>,
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// Notifications that were not read yet.
+    pub notifications: VecDeque<Event>,
+    /// Notifications were lost.
+    pub overrun: bool,
+    /// Orders that take long.
+    pub delayed: Vec<Order>,
+    /// What became of a bunch.
+    pub outcomes: Option<Vec<io::Result<()>>>,
+
+    /// Advertisements that were not read yet, in order of arrival.
+    pub arrived: VecDeque<AdvertisementEvent>,
+    /// Advertisements that found no room.
+    pub lost: u64,
+    /// Interfaces that are listened to.
+    pub attached: BTreeSet<u32>,
+    /// What others did to a program, and whether somebody noticed that something is gone.
+    pub losses: BTreeMap<u32, Loss>,
+    pub suspicious: bool,
+    /// Sockets that failed.
+    pub failures: Vec<(u32, io::Error)>,
+    /// Statistics of the kernel program.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Its table of virtual hosts.
+    pub entries: BTreeMap<VhostKey, Entry>,
+    /// Its table of addresses.
+    pub fences: Vec<(Fenced, Fence)>,
+
+    /// Interfaces whose sockets are open, with their groups.
+    pub open: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// Their Ethernet addresses.
+    pub macs: BTreeMap<u32, [u8; 6]>,
+    /// Addresses whose ARP is wanted.
+    pub watched: BTreeMap<u32, Vec<IpAddr>>,
+    /// ARP of others.
+    pub claims: Vec<Claim>,
+
+    /// Virtual hosts whose locks are ours.
+    pub locks: BTreeSet<(u32, Vhid)>,
+    /// Virtual hosts that another process serves.
+    pub living: BTreeSet<(u32, Vhid)>,
+    /// What is kept over a restart.
+    pub memories: BTreeMap<String, Vec<u8>>,
+    /// Whether anything is.
+    pub keeps: bool,
+}
+
+/// The error of an error number.
+pub fn failed(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+/// `Ok`, or the error of an error number.
+pub fn unless(fault: Option<i32>) -> io::Result<()> {
+    fault.map_or(Ok(()), |errno| Err(failed(errno)))
+}
+
+impl Recorder {
+    /// Notes that something was asked for.
+    pub fn note(&mut self, what: impl Display) {
+        self.asked.push(what.to_string());
+    }
+
+    /// A time as tests write it: milliseconds since the start.
+    pub fn millis(&self, at: Instant) -> u128 {
+        at.saturating_duration_since(self.origin).as_millis()
+    }
+
+    /// Plugs a link in, or changes it.
+    pub fn plug(&mut self, link: Link) {
+        self.links.insert(link.index, link.clone());
+        self.notifications.push_back(Event::Link(link));
+    }
+
+    /// Changes a link that is there.
+    pub fn change(&mut self, ifindex: u32, change: impl FnOnce(&mut Link)) {
+        let mut link = self.links[&ifindex].clone();
+        change(&mut link);
+        self.plug(link);
+    }
+
+    /// Deletes a link, and what is on it.
+    pub fn unplug(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
+        self.addresses
+            .retain(|(address, _)| address.ifindex != ifindex);
+        self.routes.retain(|route| route.ifindex != ifindex);
+        self.notifications.push_back(Event::LinkGone { ifindex });
+    }
+
+    /// Somebody adds an address, or replaces one.
+    pub fn assign(&mut self, address: Address) {
+        self.put(address, None);
+    }
+
+    /// Somebody adds an address ahead of all others.
+    pub fn assign_first(&mut self, address: Address) {
+        self.addresses.insert(0, (address, None));
+        self.notifications.push_back(Event::Address(address));
+    }
+
+    /// Somebody removes an address, whatever its prefix length.
+    pub fn remove(&mut self, ip: IpAddr) {
+        let found = self.addresses.iter().find(|(it, _)| it.address == ip);
+        let address = found.expect("it is there").0;
+        self.take_away(&address, SOMEBODY);
+    }
+
+    /// Whether an address is there.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|(it, _)| it.address == ip)
+    }
+
+    /// When the lease of an address ends.
+    pub fn lease_end(&self, ip: IpAddr) -> Option<Instant> {
+        assert!(self.has(ip), "{ip} is there");
+        self.addresses.iter().find(|(it, _)| it.address == ip)?.1
+    }
+
+    /// The next time at which the kernel does something by itself.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.addresses.iter().filter_map(|(_, ends)| *ends).min()
+    }
+
+    /// Removes the addresses whose lease is over.
+    pub fn expire(&mut self) {
+        let over = |ends: Option<Instant>| ends.is_some_and(|ends| ends <= self.now);
+        let gone = self.addresses.iter().filter(|(_, ends)| over(*ends));
+        let gone: Vec<Address> = gone.map(|(address, _)| *address).collect();
+        for address in gone {
+            self.take_away(&address, KERNEL);
+        }
+    }
+
+    /// Whether the host answers for an address, as far as the kernel program goes.
+    pub fn answers_for(&self, ip: IpAddr) -> bool {
+        match self.fence(ip) {
+            Some(Fence::Open(until)) => self.now < until,
+            Some(Fence::Closed) => false,
+            None => true,
+        }
+    }
+
+    /// What the kernel program knows about an address.
+    pub fn fence(&self, ip: IpAddr) -> Option<Fence> {
+        let found = self.fences.iter().find(|(it, _)| it.address == ip);
+        found.map(|(_, fence)| *fence)
+    }
+
+    /// Sets what the kernel program knows about an address.
+    pub fn set_fence(&mut self, fenced: Fenced, fence: Option<Fence>) {
+        self.fences.retain(|(it, _)| it.address != fenced.address);
+        self.fences.extend(fence.map(|fence| (fenced, fence)));
+    }
+
+    /// Counts something in the kernel program.
+    pub fn count_one(&mut self, counter: Counter) {
+        *self.counts.entry(counter.name()).or_default() += 1;
+    }
+
+    /// Carries out what was slow.
+    pub fn catch_up(&mut self) {
+        self.faults.slow = false;
+        for order in std::mem::take(&mut self.delayed) {
+            let _ = self.carry_out(&order);
+        }
+    }
+
+    /// An order of the engine's.
+    pub fn order(&mut self, order: &Order) -> io::Result<()> {
+        let text = self.words(order);
+        self.note(text);
+        if self.faults.slow {
+            self.delayed.push(*order);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.carry_out(order)
+    }
+
+    fn words(&self, order: &Order) -> String {
+        let lease = |lease: &Option<Duration>| match lease {
+            Some(lease) => format!("for {} s", lease.as_secs()),
+            None => "for good".to_owned(),
+        };
+        let cidr = |address: &Address| format!("{}/{}", address.address, address.prefix);
+        match order {
+            Order::Add(address, time) => format!("add {} {}", cidr(address), lease(time)),
+            Order::Renew(address, time) => {
+                format!(
+                    "renew {} {} as {}",
+                    cidr(address),
+                    lease(time),
+                    address.protocol
+                )
+            }
+            Order::Delete(address) => format!("delete {}", cidr(address)),
+            Order::AddRoute(route) => format!("add-route {}/{}", route.subnet, route.prefix),
+            Order::DeleteRoute(route) => format!("delete-route {}/{}", route.subnet, route.prefix),
+        }
+    }
+
+    fn carry_out(&mut self, order: &Order) -> io::Result<()> {
+        let end = |now: Instant, lease: &Option<Duration>| lease.map(|lease| now + lease);
+        match order {
+            Order::Add(address, lease) => {
+                unless(self.faults.add)?;
+                if self.addresses.iter().any(|(it, _)| it.is_same(address)) {
+                    return Err(failed(libc::EEXIST));
+                }
+                self.put(*address, end(self.now, lease));
+            }
+            Order::Renew(address, lease) => {
+                unless(self.faults.add)?;
+                self.put(*address, end(self.now, lease));
+            }
+            Order::Delete(address) => {
+                if !self.take_away(address, OURS) {
+                    return Err(failed(libc::EADDRNOTAVAIL));
+                }
+            }
+            Order::AddRoute(route) => {
+                if self.routes.contains(route) {
+                    return Err(failed(libc::EEXIST));
+                }
+                self.routes.push(*route);
+            }
+            Order::DeleteRoute(route) => {
+                if !self.routes.contains(route) {
+                    return Err(failed(libc::ESRCH));
+                }
+                self.routes.retain(|it| it != route);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an address, or gives one another number and lease.
+    pub fn put(&mut self, address: Address, ends: Option<Instant>) {
+        match self
+            .addresses
+            .iter_mut()
+            .find(|(it, _)| it.is_same(&address))
+        {
+            Some(known) => *known = (address, ends),
+            None => self.addresses.push((address, ends)),
+        }
+        self.notifications.push_back(Event::Address(address));
+    }
+
+    fn take_away(&mut self, wanted: &Address, by: u32) -> bool {
+        let found = self.addresses.iter().position(|(it, _)| it.is_same(wanted));
+        let Some(place) = found else {
+            return false;
+        };
+        let (address, _) = self.addresses.remove(place);
+        self.routes
+            .retain(|route| route.source != Some(address.address));
+        self.notifications
+            .push_back(Event::AddressGone { address, by });
+        true
+    }
+}

@@ -1,0 +1,344 @@
+//! The whole engine on a [`Recorder`]: a fault is made, and what was asked of the host is read.
+//!
+//! These tests need neither root nor a kernel: the clock stands still unless a test moves it, and the host is a few tables. Each
+//! file has the faults of one chapter of `docs/FAULTS.md`.
+//!
+//! | Module | What it is about |
+//! |---|---|
+//! | [`host`] | the host: its tables, and what does not work |
+//! | `effects` | the engine's traits, on that host |
+//! | [`peer`] | another host of the group, which signs what it says |
+
+#![expect(dead_code, reason = "the chapters that need the rest follow")]
+
+mod effects;
+mod host;
+mod peer;
+
+mod link;
+mod process;
+mod takeover;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::proto::{AddressSet, Key, Settings};
+use carp_common::time::Instant;
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile, State, Vhid};
+
+use super::registry::InstanceId;
+use super::{Arrival, Engine};
+use crate::config::{
+    ADDRESS_PROTOCOL, Config, DEFAULT_GROUP, Datapath, Fence as FenceOption, Lease, Ownership,
+    Scripts, VhostConfig, VirtualAddress,
+};
+use crate::io::netlink::{Address, Link};
+use crate::io::scripts::{Completion, Outcome, Which};
+use host::Recorder;
+use peer::Peer;
+
+/// Where everybody lives.
+const ETH0: u32 = 2;
+/// The virtual address of vhid 1.
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 101));
+/// The host's own one.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+/// Of a host with the settings of [`vhost`]: the interval is 1 s, and so the master-down time 3 s.
+const INTERVAL: Duration = Duration::from_secs(1);
+const MASTER_DOWN: Duration = Duration::from_secs(3);
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A link that is up.
+fn link(index: u32, name: &str) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        other_names: Vec::new(),
+        ethernet: true,
+        mac: [2, 0, 0, 0, 0, 1],
+        admin_up: true,
+        running: true,
+        upper: None,
+        xdp_program: 0,
+        kind: String::new(),
+    }
+}
+
+/// An address of 10.0.0.0/24 that somebody else added.
+fn address(last: u8) -> Address {
+    Address::new(ETH0, [10, 0, 0, last].into(), 24, 0)
+}
+
+/// A virtual address as native mode adds it.
+fn tagged(last: u8) -> Address {
+    Address {
+        prefix: 32,
+        protocol: ADDRESS_PROTOCOL,
+        ..address(last)
+    }
+}
+
+/// A host with one interface that has one address.
+fn host() -> Recorder {
+    let origin = Instant::ZERO + Duration::from_secs(1000);
+    Recorder {
+        now: origin,
+        origin,
+        wall_clock: 1_700_000_000_000_000_000,
+        links: [(ETH0, link(ETH0, "eth0"))].into(),
+        addresses: vec![(address(1), None)],
+        ..Recorder::default()
+    }
+}
+
+/// A virtual host of eth0 with ucarp's defaults and the address 10.0.0.100 + vhid, which native mode adds.
+fn vhost(vhid: u8) -> VhostConfig {
+    let ip = IpAddr::from([10, 0, 0, 100 + vhid]);
+    VhostConfig {
+        interface: "eth0".to_owned(),
+        election: Settings {
+            vhid: Vhid::new(vhid).unwrap(),
+            advbase: AdvBase(1),
+            advskew: AdvSkew(0),
+            deadratio: DeadRatio::default(),
+            preempt: false,
+            profile: Profile::Ucarp,
+            addresses: AddressSet::new([ip]),
+            key: Key::new(b"love").unwrap(),
+            strict_counter: false,
+            no_openbsd: false,
+            announce_refresh: None,
+        },
+        source: None,
+        group: DEFAULT_GROUP,
+        broadcast: false,
+        own_mac: false,
+        ignore_carrier: false,
+        addresses: vec![VirtualAddress {
+            address: ip,
+            prefix: 24,
+        }],
+        ownership: Ownership::Native,
+        scripts: Scripts {
+            up: None,
+            down: None,
+            xparam: None,
+            timeout: Duration::from_secs(60),
+        },
+        release_at_exit: false,
+        neutral: false,
+    }
+}
+
+/// The same, with scripts that own the address.
+fn scripted(vhid: u8) -> VhostConfig {
+    let mut config = vhost(vhid);
+    config.ownership = Ownership::Scripts;
+    config.scripts.up = Some(PathBuf::from("/up"));
+    config.scripts.down = Some(PathBuf::from("/down"));
+    config
+}
+
+/// A whole configuration.
+fn config(vhosts: Vec<VhostConfig>) -> Config {
+    Config {
+        vhosts,
+        datapath: Datapath::Auto,
+        fence: FenceOption::Arp,
+        lease: Lease::Auto,
+        wait_interface: false,
+        realtime: false,
+        state_directory: None,
+        debug: false,
+    }
+}
+
+/// An engine at work on its host.
+struct Scene {
+    engine: Engine<Recorder>,
+}
+
+impl Scene {
+    /// One virtual host, which is BACKUP.
+    fn backup(vhost: VhostConfig) -> Self {
+        let mut scene = Self::start(config(vec![vhost]), host());
+        assert_eq!(scene.state(), State::Backup);
+        scene.forget();
+        scene
+    }
+
+    /// One virtual host, which is MASTER since this moment.
+    fn master(vhost: VhostConfig) -> Self {
+        let mut scene = Self::backup(vhost);
+        scene.become_master();
+        scene.forget();
+        scene
+    }
+
+    /// A start, and what follows at once.
+    fn start(config: Config, host: Recorder) -> Self {
+        let engine = match Engine::start(config, host) {
+            Ok(engine) => engine,
+            Err(failed) => panic!("{}", failed.error),
+        };
+        let mut scene = Self { engine };
+        scene.turn();
+        scene
+    }
+
+    /// The host.
+    fn host(&mut self) -> &mut Recorder {
+        self.engine.effects()
+    }
+
+    /// The only virtual host's state.
+    fn state(&self) -> State {
+        self.states()[0]
+    }
+
+    /// The states of all virtual hosts.
+    fn states(&self) -> Vec<State> {
+        let all = self.engine.instances();
+        all.map(|instance| instance.machine().state()).collect()
+    }
+
+    /// The only virtual host's id.
+    fn id(&self) -> InstanceId {
+        let mut all = self.engine.instances();
+        all.next().expect("one is served").who.id
+    }
+
+    /// Turns until nothing is left behind.
+    fn turn(&mut self) {
+        self.turn_with([]);
+    }
+
+    fn turn_with(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
+        self.engine.turn(arrivals);
+        for _ in 0..1000 {
+            if !self.engine.is_busy() {
+                return;
+            }
+            self.engine.turn([]);
+        }
+        panic!("always busy");
+    }
+
+    /// The clock goes on, and the engine has a turn whenever it wants one.
+    fn pass(&mut self, time: Duration) {
+        let end = self.host().now + time;
+        for _ in 0..100_000 {
+            let wanted = self.engine.next_wake().into_iter();
+            let wanted = wanted.chain(self.host().next_end()).min();
+            let Some(wake) = wanted.filter(|wake| *wake <= end) else {
+                self.sleep_until(end);
+                self.turn();
+                return;
+            };
+            self.sleep_until(wake);
+            self.turn();
+        }
+        panic!("the engine is woken for ever");
+    }
+
+    /// The clock goes on, and the engine has no turn: it was stopped, or starved.
+    fn sleep(&mut self, time: Duration) {
+        let end = self.host().now + time;
+        self.sleep_until(end);
+    }
+
+    fn sleep_until(&mut self, end: Instant) {
+        let host = self.host();
+        host.now = host.now.max(end);
+        host.expire();
+    }
+
+    /// Waits until the only virtual host is MASTER.
+    fn become_master(&mut self) {
+        for _ in 0..1000 {
+            if self.state() == State::Master {
+                return;
+            }
+            self.pass(ms(10));
+        }
+        panic!("never becomes MASTER");
+    }
+
+    /// An advertisement of a peer arrives, and the engine hears it.
+    fn hear(&mut self, peer: &mut Peer) {
+        self.queue(peer);
+        self.turn();
+    }
+
+    /// An advertisement of a peer arrives now, and is heard when the engine has its next turn.
+    fn queue(&mut self, peer: &mut Peer) {
+        let host = self.host();
+        let event = peer.advertise(host.now);
+        host.arrived.push_back(event);
+    }
+
+    /// A peer advertises every interval of its own for a while, and is heard.
+    fn hear_for(&mut self, peer: &mut Peer, time: Duration) {
+        let end = self.host().now + time;
+        while self.host().now < end {
+            self.hear(peer);
+            self.pass(peer.interval());
+        }
+    }
+
+    /// A script of the only virtual host ends.
+    fn end_script(&mut self, which: Which, outcome: Outcome) {
+        let completion = Completion { which, outcome };
+        let id = self.id();
+        self.turn_with([Arrival::Script(id, completion)]);
+    }
+
+    /// Forgets what was asked so far.
+    fn forget(&mut self) {
+        let host = self.host();
+        host.asked.clear();
+        host.told.clear();
+    }
+
+    /// Everything that was asked for since this was last called, and begins with one of these words.
+    fn asked(&mut self, words: &[&str]) -> Vec<String> {
+        let asked = std::mem::take(&mut self.host().asked);
+        let is_wanted = |it: &String| words.iter().any(|word| it.split(' ').next() == Some(word));
+        asked.into_iter().filter(is_wanted).collect()
+    }
+
+    /// How many events of this name were told since this was last asked for it.
+    fn told(&mut self, name: &str) -> usize {
+        let told = &mut self.host().told;
+        let before = told.len();
+        told.retain(|it| *it != name);
+        before - told.len()
+    }
+
+    /// The orderly stop; returns the host as it is then.
+    fn stop(mut self) -> Recorder {
+        self.engine.shut_down();
+        let (host, orphans) = self.engine.close();
+        assert_eq!(orphans, [], "nothing is left fenced");
+        host
+    }
+
+    /// The process is killed; returns the host as it is then.
+    fn kill(self) -> Recorder {
+        let (mut host, _) = self.engine.close();
+        // What the process held goes with it, what the kernel holds stays.
+        host.locks.clear();
+        host.open = BTreeMap::new();
+        host.watched = BTreeMap::new();
+        host.entries = BTreeMap::new();
+        host.attached.clear();
+        host.asked.clear();
+        host
+    }
+}

@@ -1,0 +1,35 @@
+//! Becoming MASTER and leaving it, as the host sees it.
+
+use carp_common::units::State;
+
+use super::*;
+
+/// What is asked of the host besides the looks after it.
+const ALL: &[&str] = &[
+    "answer",
+    "silence",
+    "unfence",
+    "run",
+    "add",
+    "delete",
+    "advertise",
+    "announce",
+];
+
+#[test]
+fn a_backup_that_hears_nobody_answers_adds_advertises_and_announces_in_this_order() {
+    let mut scene = Scene::backup(vhost(1));
+    scene.pass(MASTER_DOWN - ms(1));
+    assert_eq!(scene.asked(ALL), Vec::<String>::new());
+    scene.pass(ms(1));
+    assert_eq!(scene.state(), State::Master);
+    let lines = [
+        "answer 10.0.0.101 until 5000",
+        "run up on eth0 as MASTER",
+        "add 10.0.0.101/32 for 4 s",
+        "advertise 1/0 from 10.0.0.1",
+    ];
+    let asked = scene.asked(ALL);
+    assert_eq!(asked[..4], lines, "{asked:?}");
+    assert_eq!(asked.last().unwrap(), "announce 10.0.0.101");
+}
