@@ -14,6 +14,8 @@
 
 pub mod check;
 pub mod diff;
+#[cfg(test)]
+pub mod example;
 mod names;
 pub mod raw;
 mod summary;

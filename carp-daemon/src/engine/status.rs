@@ -124,3 +124,52 @@ impl Instance {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use carp_common::time::Instant;
+
+    use super::*;
+    use crate::config::example::plain;
+    use crate::engine::registry::Registry;
+
+    fn in_init() -> (Instance, Interface) {
+        let mut registry = Registry::default();
+        let place = registry.segment();
+        let id = registry.enter(place);
+        let instance = Instance::new(id, plain("eth0", 7), 1, Instant::ZERO);
+        (instance, Interface::new("eth0".to_owned()))
+    }
+
+    #[test]
+    fn what_is_lacking_is_what_is_behind_a_link_that_is_down() {
+        let (instance, mut interface) = in_init();
+        let lacks = |interface: &Interface, lacks| {
+            let outlook = Outlook::Start { lacks };
+            instance.lacks(outlook, interface)
+        };
+        assert_eq!(
+            instance.machine().outlook(Instant::ZERO),
+            Outlook::Start { lacks: Lack::Link }
+        );
+        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Interface));
+        interface.ifindex = Some(2);
+        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Link));
+        interface.hearing.lost = true;
+        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Reception));
+        interface.upper = Some(3);
+        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Independence));
+        assert_eq!(lacks(&interface, Lack::Source), Some(Lacking::Source));
+        assert_eq!(lacks(&interface, Lack::Stopped), None);
+    }
+
+    #[test]
+    fn only_a_virtual_host_in_init_lacks_something() {
+        let (instance, interface) = in_init();
+        let outlook = Outlook::Yield {
+            better_than: instance.machine().advertised(),
+            heard: None,
+        };
+        assert_eq!(instance.lacks(outlook, &interface), None);
+    }
+}

@@ -9,9 +9,8 @@ use proptest::prelude::*;
 use zeroize::Zeroize as _;
 
 use super::*;
-use crate::config::{
-    DEFAULT_GROUP, Datapath, Fence, Lease, Ownership, StateDirectory, VirtualAddress,
-};
+use crate::config::example::plain;
+use crate::config::{Datapath, Fence, Lease, Ownership, StateDirectory, VirtualAddress};
 
 const SETTINGS: [Setting; 22] = [
     Setting::Advbase,
@@ -50,44 +49,6 @@ const PROCESS_SETTINGS: [ProcessSetting; 7] = [
 
 fn vhid(number: u8) -> Vhid {
     Vhid::new(number).unwrap()
-}
-
-fn plain(interface: &str, number: u8) -> VhostConfig {
-    let address = IpAddr::V4(Ipv4Addr::new(10, 9, 0, number));
-    VhostConfig {
-        interface: interface.to_owned(),
-        election: Settings {
-            vhid: vhid(number),
-            advbase: AdvBase(1),
-            advskew: AdvSkew(0),
-            deadratio: DeadRatio::default(),
-            preempt: false,
-            profile: Profile::Ucarp,
-            addresses: AddressSet::new([address]),
-            key: Key::new(b"love").unwrap(),
-            strict_counter: false,
-            no_openbsd: false,
-            announce_refresh: None,
-        },
-        source: None,
-        group: DEFAULT_GROUP,
-        broadcast: false,
-        own_mac: false,
-        ignore_carrier: false,
-        addresses: vec![VirtualAddress {
-            address,
-            prefix: 24,
-        }],
-        ownership: Ownership::Native,
-        scripts: Scripts {
-            up: None,
-            down: None,
-            xparam: None,
-            timeout: Duration::from_secs(60),
-        },
-        release_at_exit: false,
-        neutral: false,
-    }
 }
 
 /// The same virtual host with every setting another one.

@@ -129,7 +129,30 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::registry::Registry;
     use super::*;
+    use crate::config::example::plain;
+
+    #[test]
+    fn the_cause_is_what_is_behind_a_link_that_is_down() {
+        let mut registry = Registry::default();
+        let place = registry.segment();
+        let id = registry.enter(place);
+        let instance = Instance::new(id, plain("eth0", 7), 1, Instant::ZERO);
+        let mut interface = Interface::new("eth0".to_owned());
+        let cause = |interface: &Interface, reason| instance.cause(reason, interface);
+        let down = Reason::LinkDown;
+        assert_eq!(cause(&interface, down), Cause::InterfaceGone);
+        interface.ifindex = Some(2);
+        assert_eq!(cause(&interface, down), Cause::Election(down));
+        interface.hearing.lost = true;
+        assert_eq!(cause(&interface, down), Cause::Deaf);
+        interface.upper = Some(3);
+        assert_eq!(cause(&interface, down), Cause::PortOfAnother);
+        for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
+            assert_eq!(cause(&interface, reason), Cause::Election(reason));
+        }
+    }
 
     #[test]
     fn a_storm_of_transitions_is_said_in_part_and_counted() {
