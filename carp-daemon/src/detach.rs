@@ -7,7 +7,7 @@ use std::time::Duration;
 use carp_common::abi::layout::EGRESS_PROGRAM;
 
 use crate::io::clock;
-use crate::io::datapath::{FenceTable, Pins, Removal, attached_programs, remove_unused_egress};
+use crate::io::datapath::{Pins, Removal, Tables, attached_programs, remove_unused_egress};
 use crate::io::netlink::Client;
 use crate::lock;
 
@@ -68,15 +68,19 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
         return Err(Error::NoSuchInterface(interface.to_owned()));
     };
     let mut removal = pins.remove_unowned(link.index, interface);
-    if let Some(mut fences) = pins.fence_table().as_deref().and_then(FenceTable::pinned) {
+    if let Some(mut tables) = Tables::pinned(&pins) {
         let held = lock::Held::look()?;
-        for fenced in fences.on(link.index) {
-            if !held.serves(link.index, fenced.owner.vhid) {
+        for fenced in tables.all() {
+            let is_dead = fenced.owner.is_none_or(|owner| {
+                owner.ifindex == link.index && !held.serves(owner.ifindex, owner.vhid)
+            });
+            if is_dead {
                 // What cannot be removed goes with the last program.
-                let _ = fences.clear(fenced);
+                let _ = tables.disown(fenced);
             }
         }
-        if fences.all().is_empty() && pins.egress().is_some_and(|it| remove_unused_egress(&it)) {
+        tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
+        if tables.all().is_empty() && pins.egress().is_some_and(|it| remove_unused_egress(&it)) {
             removal.removed.push("egress".to_owned());
         }
     }

@@ -7,6 +7,8 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+#[expect(unsafe_code, reason = "a name that the loader looks up")]
+mod admit;
 #[expect(unsafe_code, reason = "map memory, and names that the loader looks up")]
 mod maps;
 #[expect(unsafe_code, reason = "packet memory")]
@@ -21,6 +23,7 @@ use carp_common::abi::classify::{Carried, Frame, Ingress, Place, Verdict, spoken
 use carp_common::abi::counters::Counter;
 use carp_common::units::Family;
 
+use admit::carpd_admit;
 use packet::{NetworkPacket, Packet, Skb};
 use refuse::carpd_refuse;
 
@@ -74,13 +77,17 @@ fn carpd_tcx(context: TcContext) -> i32 {
 fn carpd_egress(context: TcContext) -> i32 {
     let skb = Skb(&context);
     let packet = NetworkPacket(&context);
-    let Some(claim) = spoken_address(&packet, skb.protocol(), maps::FENCE_ALL.load() != 0) else {
+    let every_packet = maps::FENCE_ALL.load() != 0;
+    let Some(claim) = spoken_address(&packet, skb.protocol(), skb.ifindex(), every_packet) else {
         return TCX_NEXT;
     };
-    if skb.was_received() || !maps::is_fenced(&claim) {
+    if skb.was_received() {
         return TCX_NEXT;
     }
-    maps::count(Counter::DroppedFenced);
+    let Some(owner) = maps::fenced(&claim) else {
+        return TCX_NEXT;
+    };
+    maps::count(Counter::DroppedFenced, owner, skb.ifindex());
     TCX_DROP
 }
 
@@ -93,10 +100,10 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
         return Fate::Pass;
     };
     if carried.has_more_tags() {
-        return handle_many_tags(carried, sight);
+        return handle_many_tags(ingress, carried, sight);
     }
-    if asks_for_a_fenced_address(&carried, sight) {
-        maps::count(Counter::DroppedFenced);
+    if let Some(owner) = fenced_address(&carried, sight) {
+        maps::count(Counter::DroppedFenced, owner, ingress.ifindex);
         return Fate::Drop;
     }
     if !carried.is_protocol_112(sight) {
@@ -105,26 +112,26 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
     let frame = &frame();
     match carried.judge(frame, maps::vhost) {
         Verdict::Foreign => Fate::Pass,
-        Verdict::Pass(counter) => {
-            maps::count(counter);
+        Verdict::Pass { counter, ledger } => {
+            maps::count(counter, ledger, ingress.ifindex);
             Fate::Pass
         }
         Verdict::Vrrp { same_vhid } => {
-            maps::count(Counter::PassedVrrp);
-            if same_vhid {
-                maps::count(Counter::PassedVrrpSameVhid);
+            maps::count(Counter::PassedVrrp, 0, ingress.ifindex);
+            if let Some(ledger) = same_vhid {
+                maps::count(Counter::PassedVrrpSameVhid, ledger, ingress.ifindex);
             }
             Fate::Pass
         }
         Verdict::Drop { place, reason } => {
-            count_received(place.family);
+            count_received(&place);
             if maps::DEBUG.load() != 0
                 && let Some(scratch) = maps::scratch()
             {
                 scratch.event.key = place.key;
                 scratch.event.source = place.source(frame).unwrap_or_default();
             }
-            refuse(&place, reason)
+            refuse(&place, reason.index())
         }
         Verdict::Deliver {
             place,
@@ -132,86 +139,80 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             own,
         } => {
             let [unicast, own] = maps::unknown([unicast, own]);
-            count_received(place.family);
-            match admit(frame, &place, own) {
-                Some(Ok(counter)) => {
-                    maps::count(counter);
-                    match unicast && maps::now_ns() <= place.alive_until_ns {
-                        true => Fate::Drop,
-                        false => Fate::Pass,
-                    }
-                }
-                Some(Err(reason)) => refuse(&place, reason),
-                None => Fate::Pass,
+            count_received(&place);
+            let Some(outcome) = admit(frame, &place, own) else {
+                return Fate::Pass;
+            };
+            if outcome != Counter::Delivered.index()
+                && outcome != Counter::DatapathEventsLost.index()
+            {
+                return refuse(&place, outcome);
+            }
+            let _ = maps::carpd_count(outcome, place.ledger(), 0);
+            match unicast && maps::now_ns() <= place.vhost.alive_until_ns {
+                true => Fate::Drop,
+                false => Fate::Pass,
             }
         }
     }
 }
 
-/// Whether the host must not hear it.
+/// Whether the host must not hear it, because it asks for a fenced address; then the ledger of [`maps::fenced`].
 #[inline(always)]
-fn asks_for_a_fenced_address(carried: &Carried, sight: &impl Frame) -> bool {
+fn fenced_address(carried: &Carried, sight: &impl Frame) -> Option<u32> {
     let claim = carried.claimed_address(sight, maps::FENCE_ALL.load() != 0);
-    claim.is_some_and(|claim| maps::is_fenced(&claim))
+    maps::fenced(&claim?)
 }
 
 /// Behind more tags than an advertisement has. More than can be looked behind nobody sends but to get past the fence.
 #[inline(always)]
-fn handle_many_tags(carried: Carried, sight: &impl Frame) -> Fate {
+fn handle_many_tags(ingress: Ingress, carried: Carried, sight: &impl Frame) -> Fate {
     let Some(carried) = carried.behind_more_tags(sight) else {
         return Fate::Pass;
     };
-    if carried.has_more_tags() || asks_for_a_fenced_address(&carried, sight) {
-        maps::count(Counter::DroppedFenced);
-        return Fate::Drop;
-    }
-    Fate::Pass
+    let owner = match carried.has_more_tags() {
+        true => Some(0),
+        false => fenced_address(&carried, sight),
+    };
+    let Some(owner) = owner else {
+        return Fate::Pass;
+    };
+    maps::count(Counter::DroppedFenced, owner, ingress.ifindex);
+    Fate::Drop
 }
 
-/// Judges a well-formed advertisement, unless it is from our own address, and hands it to the daemon; how
-/// that went. `None` never happens.
+/// Judges a well-formed advertisement, and hands it to the daemon. The result is the index of the counter that says how that
+/// went; `None` never happens.
 #[inline(always)]
-fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<Result<Counter, Counter>> {
+fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<u32> {
     let scratch = maps::scratch()?;
-    scratch.slot = place.slot;
+    scratch.keys = place.vhost.keys;
+    scratch.ledger = place.ledger();
     place.describe(frame, &mut scratch.event)?;
-    let now_ns = maps::now_ns();
-    scratch.event.arrival_ns = now_ns;
-    let believable = !own && maps::carpd_authentic() != 0;
-    let event = &maps::scratch()?.event;
-    let history = maps::history(place.slot)?;
-    if !believable {
-        let shown = history.takes_sample(now_ns) && maps::report(event);
-        return Some(Err(match (shown, own) {
-            (true, _) => Counter::SuspectsDelivered,
-            (false, true) => Counter::DroppedOwnSource,
-            (false, false) => Counter::DroppedBadAuthentication,
-        }));
-    }
-    Some(match history.judge(&event.payload, now_ns) {
-        Ok(()) => Ok(match maps::publish(event) {
-            true => Counter::Delivered,
-            false => Counter::DatapathEventsLost,
-        }),
-        Err(reason) => Err(reason),
-    })
+    scratch.event.arrival_ns = maps::now_ns();
+    let authentic = match own {
+        true => 0,
+        false => maps::carpd_authentic(),
+    };
+    Some(carpd_admit(own.into(), authentic))
 }
 
-/// Drops what the daemon would not hear.
+/// Drops what the daemon would not hear, by the index of its counter.
 #[inline(always)]
-fn refuse(place: &Place, reason: Counter) -> Fate {
-    match carpd_refuse(reason.index(), place.alive_until_ns) {
+fn refuse(place: &Place, reason: u32) -> Fate {
+    match carpd_refuse(reason, place.ledger(), place.vhost.alive_until_ns) {
         0 => Fate::Pass,
         _ => Fate::Drop,
     }
 }
 
 #[inline(always)]
-fn count_received(family: Family) {
-    maps::count(match family {
+fn count_received(place: &Place) {
+    let counter = match place.family {
         Family::Inet => Counter::ReceivedInetPackets,
         Family::Inet6 => Counter::ReceivedInet6Packets,
-    });
+    };
+    maps::count(counter, place.ledger(), 0);
 }
 
 /// Never reached: nothing here panics, and the verifier would refuse the loop.

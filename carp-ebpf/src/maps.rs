@@ -2,37 +2,47 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{self, ArrayOfMaps};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use carp_common::abi::admission::History;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use carp_common::abi::classify::Claim;
 use carp_common::abi::counters::Counter;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
 use carp_common::abi::layout::{
-    AdvertisementEvent, FENCE_ENTRIES_MAX, FenceKey, FenceValue, VHOST_CONFIGURED, VhostKey,
-    VhostValue,
+    ADDRESSES_MAX, AddressKey, AddressValue, Counts, EVERY_PACKET, INTERFACES_MAX, KEY_CHUNKS,
+    KEYS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK, Ledger, VHOSTS_MAX, VhostKey, VhostValue,
 };
 
-/// How many virtual hosts fit unless the daemon says otherwise, as it does: all 255 vhids in both families.
-const VHOSTS_MAX: u32 = 512;
-
-/// Configured virtual hosts; an entry takes about 120 bytes of kernel memory.
+/// Virtual hosts of every carpd of this network namespace; an entry takes about 190 bytes of kernel memory.
 #[map]
-static VHOSTS: HashMap<VhostKey, VhostValue> = HashMap::with_max_entries(VHOSTS_MAX, 0);
+static VHOSTS: HashMap<VhostKey, VhostValue> =
+    HashMap::with_max_entries(VHOSTS_MAX, BPF_F_NO_PREALLOC);
 
-/// The digests that each of them accepts: 1216 bytes.
+/// Addresses that this host answers for only as long as their owner is MASTER, of every carpd likewise.
 #[map]
-static KEYS: Array<KernelKeys> = Array::with_max_entries(VHOSTS_MAX, 0);
+static ADDRESSES: HashMap<AddressKey, AddressValue> =
+    HashMap::with_max_entries(ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 
-/// What each of them heard lately: 360 bytes on each CPU.
-#[map]
-static HISTORY: PerCpuArray<History> = PerCpuArray::with_max_entries(VHOSTS_MAX, 0);
+/// The digests that each virtual host of our process accepts: 1216 bytes.
+#[btf_map]
+static KEYS: ArrayOfMaps<
+    btf_maps::Array<KernelKeys, { KEYS_PER_CHUNK as usize }>,
+    { KEY_CHUNKS as usize },
+> = ArrayOfMaps::new();
 
-/// Addresses that this host answers for only until a deadline.
+/// What each of them heard lately in a family, and what became of it: 544 bytes on each CPU.
+#[btf_map]
+static LEDGERS: ArrayOfMaps<
+    btf_maps::PerCpuArray<Ledger, { LEDGERS_PER_CHUNK as usize }>,
+    { LEDGER_CHUNKS as usize },
+> = ArrayOfMaps::new();
+
+/// What became of what was no virtual host's, by interface: 184 bytes on each CPU.
 #[map]
-static FENCE: HashMap<FenceKey, FenceValue> =
-    HashMap::with_max_entries(FENCE_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+static INTERFACES: PerCpuHashMap<u32, Counts> =
+    PerCpuHashMap::with_max_entries(INTERFACES_MAX, BPF_F_NO_PREALLOC);
 
 /// One advertisement at a time.
 #[map]
@@ -42,13 +52,13 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
-/// Advertisements on their way to the daemon. 256 KiB hold 2520 of them (96 bytes and an 8-byte header each): what
-/// 252 virtual hosts at one advertisement a second send in the ten seconds that a daemon may hang.
+/// Advertisements on their way to the daemon. 256 KiB hold 2340 of them (100 bytes and an 8-byte header each, in multiples of 8): what
+/// 234 virtual hosts at one advertisement a second send in the ten seconds that a daemon may hang.
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// Samples of what is not authentic or from our own address, a ring of their own: whatever a flood does to it,
-/// [`ADVERTISEMENTS`] has room. One page holds 39.
+/// [`ADVERTISEMENTS`] has room. One page holds 36.
 #[map]
 static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
@@ -62,42 +72,82 @@ pub static DEBUG: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static FENCE_ALL: Global<u32> = Global::new(0);
 
+/// The number of the process that loads the program. Set before loading, likewise.
+#[unsafe(no_mangle)]
+pub static INSTANCE: Global<u64> = Global::new(0);
+
 /// The helpers that the program calls are for GPL-compatible programs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// The configuration of a virtual host.
+/// A virtual host of our process.
 #[inline(always)]
 pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
-    // SAFETY: the element stays readable until the program returns. Should the daemon remove it meanwhile and the
-    // kernel give its memory to another one, we read another valid configuration: a packet at the moment of a change.
-    let value = unsafe { VHOSTS.get(key) }?;
-    (value.flags & VHOST_CONFIGURED != 0).then_some(value)
+    any_vhost(key).filter(|value| value.instance == INSTANCE.load())
 }
 
-/// Whether the time to answer for an address, or to speak in its name, is over.
+/// A virtual host of any carpd.
 #[inline(always)]
-pub fn is_fenced(claim: &Claim) -> bool {
+fn any_vhost(key: &VhostKey) -> Option<&'static VhostValue> {
+    // SAFETY: the element stays readable until the program returns. Should the daemon replace it meanwhile and the
+    // kernel give its memory to another one, we read another valid configuration: a packet at the moment of a change.
+    unsafe { VHOSTS.get(key) }
+}
+
+/// Whether the time to answer for an address, or to speak in its name, is over; then the ledger of its owner, or 0 when that
+/// is not our process's.
+#[inline(always)]
+pub fn fenced(claim: &Claim) -> Option<u32> {
     // SAFETY: as above.
-    unsafe { FENCE.get(claim.key) }.is_some_and(|fence| {
-        now_ns() > fence.deadline_ns && (claim.resolves || fence.every_packet != 0)
+    let address = unsafe { ADDRESSES.get(claim.key) }?;
+    if !claim.resolves && address.flags & EVERY_PACKET == 0 {
+        return None;
+    }
+    // An address that nobody owns any more is one that a dead carpd left.
+    let Some(owner) = any_vhost(&address.owner) else {
+        return Some(0);
+    };
+    if now_ns() <= owner.owns_until_ns {
+        return None;
+    }
+    Some(match owner.instance == INSTANCE.load() {
+        true => owner.ledger,
+        false => 0,
     })
 }
 
-/// Adds one to a counter of this CPU.
-#[inline(always)]
-pub fn count(counter: Counter) {
-    count_index(counter.index());
-}
-
-/// The same for a counter that is known by its index.
-#[inline(always)]
-pub fn count_index(index: u32) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(index) {
+/// Adds one to a counter of this CPU: in total, and to that of a virtual host by its ledger; 0 for what is no virtual host's,
+/// which counts for the interface.
+///
+/// A global function for the reason that [`carpd_authentic`] is one. The result means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn carpd_count(counter: u32, ledger: u32, ifindex: u32) -> u32 {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter) {
         // SAFETY: the map's own memory, for this CPU alone; the program is not interrupted by itself.
         unsafe { *slot += 1 };
     }
+    let counts = match ledger {
+        0 => INTERFACES
+            .get_ptr_mut(ifindex)
+            // SAFETY: as above, and as for any element of a hash map: it stays readable until the program returns.
+            .map(|counts| unsafe { &mut *counts }),
+        _ => self::ledger(ledger).map(|ledger| &mut ledger.counts),
+    };
+    if let Some(counts) = counts
+        && let Some(count) = counts.get_mut(counter as usize)
+    {
+        *count += 1;
+        return 1;
+    }
+    0
+}
+
+/// The same.
+#[inline(always)]
+pub fn count(counter: Counter, ledger: u32, ifindex: u32) {
+    let _ = carpd_count(counter.index(), ledger, ifindex);
 }
 
 /// What the running program knows about one advertisement. A map, because the stack is too small to hold it beside the
@@ -106,8 +156,10 @@ pub fn count_index(index: u32) {
 pub struct Scratch {
     /// The record for the daemon.
     pub event: AdvertisementEvent,
-    /// Index of its virtual host.
-    pub slot: u32,
+    /// Slot of its virtual host's keys.
+    pub keys: u32,
+    /// Slot of its ledger.
+    pub ledger: u32,
     /// For [`unknown`].
     unknown: [bool; 2],
     /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
@@ -136,13 +188,7 @@ pub fn unknown(answers: [bool; 2]) -> [bool; 2] {
     *core::hint::black_box(&scratch.unknown)
 }
 
-/// The digests that a virtual host accepts.
-#[inline(always)]
-pub fn keys(slot: u32) -> Option<&'static KernelKeys> {
-    KEYS.get(slot)
-}
-
-/// Whether [`scratch`] holds an authentic advertisement of the virtual host whose slot is there: anything but 0.
+/// Whether [`scratch`] holds an authentic advertisement of the virtual host whose keys have the slot that is there: anything but 0.
 ///
 /// A global function without arguments: the verifier judges it once and for itself, instead of once for every way that
 /// leads to the call. Both programs call it.
@@ -152,32 +198,44 @@ pub extern "C" fn carpd_authentic() -> u32 {
     let Some(scratch) = scratch() else {
         return 0;
     };
-    let Some(keys) = keys(scratch.slot) else {
+    let slot = scratch.keys;
+    let Some(keys) = KEYS.get_value(slot / KEYS_PER_CHUNK, &(slot % KEYS_PER_CHUNK)) else {
         return 0;
     };
-    u32::from(is_authentic(keys, &scratch.event.payload))
+    u32::from(is_authentic(keys, scratch.event.header()))
 }
 
-/// What a virtual host heard lately on this CPU.
+/// What a virtual host heard lately in a family on this CPU, and what became of it.
 #[inline(always)]
-pub fn history(slot: u32) -> Option<&'static mut History> {
-    let history = HISTORY.get_ptr_mut(slot)?;
+pub fn ledger(slot: u32) -> Option<&'static mut Ledger> {
+    let place = slot % LEDGERS_PER_CHUNK;
+    let ledger = LEDGERS.get_value_ptr_mut(slot / LEDGERS_PER_CHUNK, &place)?;
     // SAFETY: as for the scratch memory.
-    Some(unsafe { &mut *history })
+    Some(unsafe { &mut *ledger })
 }
+
+/// The record of a CARP header that nothing follows.
+type PlainRecord = [u8; AdvertisementEvent::PLAIN_LEN];
 
 /// Hands an advertisement to the daemon. `false` when the ring is full.
 #[inline(always)]
 pub fn publish(event: &AdvertisementEvent) -> bool {
     ADVERTISEMENTS
-        .output::<AdvertisementEvent>(event, 0)
+        .output::<PlainRecord>(record(event), 0)
         .is_ok()
 }
 
 /// Shows the daemon one that is dropped. `false` when nobody looks at the ring, so that it is full.
 #[inline(always)]
 pub fn report(event: &AdvertisementEvent) -> bool {
-    SUSPECTS.output::<AdvertisementEvent>(event, 0).is_ok()
+    SUSPECTS.output::<PlainRecord>(record(event), 0).is_ok()
+}
+
+/// The part of an event that the daemon is sent.
+#[inline(always)]
+fn record(event: &AdvertisementEvent) -> &PlainRecord {
+    // SAFETY: an event is longer than that, has no padding, and bytes need no alignment.
+    unsafe { &*core::ptr::from_ref(event).cast() }
 }
 
 /// The time. Unit: nanoseconds of CLOCK_MONOTONIC.

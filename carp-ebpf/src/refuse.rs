@@ -12,18 +12,18 @@ const EXPLAINED_MAX: u32 = 100;
 /// Unit: nanoseconds.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Raises the counter of this index and answers anything but 0, which means drop; or 0 when the daemon has given no sign of
-/// life for long, because it was its decision.
+/// Raises the counter of this index and returns anything but 0, which means drop; or 0 when the daemon has given no sign of
+/// life for long, because it was its decision. `ledger` is the virtual host's.
 ///
 /// A global function for the reason that [`maps::carpd_authentic`] is one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn carpd_refuse(counter: u32, alive_until_ns: u64) -> u32 {
+pub extern "C" fn carpd_refuse(counter: u32, ledger: u32, alive_until_ns: u64) -> u32 {
     if maps::now_ns() > alive_until_ns {
-        maps::count(Counter::PassedLeftover);
+        maps::count(Counter::PassedLeftover, ledger, 0);
         return 0;
     }
-    maps::count_index(counter);
+    let _ = maps::carpd_count(counter, ledger, 0);
     if maps::DEBUG.load() != 0 {
         explain(counter);
     }

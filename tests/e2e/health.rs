@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use carp_common::abi::layout::{VHOSTS_MAX, VhostValue};
 use carp_tests::lab::note;
 use carp_tests::{Carpd, Daemon, eventually, lab};
 
@@ -199,23 +201,22 @@ fn a_hook_that_another_program_took_makes_auto_take_the_next_rung() -> Result<()
     Ok(())
 }
 
-/// A foreign entry for the map of virtual hosts, which has room for only one.
+/// Somebody fills the map of virtual hosts, or empties it again.
 fn fill(id: &str, on: bool) -> Result<()> {
-    let shown = bpftool(&["map", "show", "id", id])?;
-    let size = |name: &str| -> Result<usize> {
-        let (_, rest) = shown.split_once(&format!("{name} ")).context("a size")?;
-        let (size, _) = rest.split_once('B').context("in bytes")?;
-        Ok(size.parse()?)
-    };
-    let zeros = |length| vec!["0"; length];
-    let (key, value) = (zeros(size("key")?), zeros(size("value")?));
-    let mut arguments = vec!["map", if on { "update" } else { "delete" }, "id", id, "key"];
-    arguments.extend(key);
-    if on {
-        arguments.push("value");
-        arguments.extend(value);
-    }
-    bpftool(&arguments).map(drop)
+    let value = "0 ".repeat(size_of::<VhostValue>());
+    let lines = (0..VHOSTS_MAX).map(|number| {
+        let [a, b, c, _] = number.to_le_bytes();
+        // Interfaces that there are not.
+        let key = format!("{a} {b} {c} 255 0 0 0 0 0 0 0 0");
+        match on {
+            true => format!("map update id {id} key {key} value {value}\n"),
+            false => format!("map delete id {id} key {key}\n"),
+        }
+    });
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(lines.collect::<String>().as_bytes())?;
+    let path = file.path().display().to_string();
+    bpftool(&["batch", "file", &path]).map(drop)
 }
 
 #[test]
@@ -282,7 +283,7 @@ fn an_entry_whose_keys_cannot_be_written_is_not_published() -> Result<()> {
     let vhosts = map(&b, "VHOSTS")?;
     pair.b.ip("link set eth0 up")?;
     pair.b.plug_in()?;
-    let said = b.wait_for("failed to write eBPF map KEYS", LONG)?;
+    let said = b.wait_for("failed to enlarge eBPF map KEYS", LONG)?;
     ensure!(said.text.contains("[ERROR]"), "{}", said.text);
     b.wait_for("Switching to state: INIT", LONG)?;
     for _ in 0..10 {

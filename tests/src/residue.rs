@@ -63,7 +63,7 @@ impl Network {
         self.inode
     }
 
-    /// The path at which carpd pins something of a namespace: an interface's pins by its index, `egress`, `fence-2`.
+    /// The path at which carpd pins something of a namespace: an interface's pins by its index, `egress`, `addresses-3`.
     #[must_use]
     pub fn pin(self, name: &str) -> PathBuf {
         PathBuf::from(format!("{DIRECTORY}/{}:{name}", self.cookie))
@@ -119,7 +119,7 @@ mod tests {
             inode: 4026532177,
             cookie: 12289,
         };
-        for ours in ["12289:2", "12289:egress", "12289:fence-2"] {
+        for ours in ["12289:2", "12289:egress", "12289:addresses-3"] {
             assert!(network.is_in(ours), "{ours}");
         }
         for other in ["12288:2", "122890:2", "4026532177:2", "bpf", "12289"] {

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::abi::classify::{Ingress, Verdict, classify};
-use carp_common::abi::layout::{FAMILY_INET, VhostKey, VhostValue};
+use carp_common::abi::layout::{VhostKey, VhostValue};
 use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
@@ -98,23 +98,21 @@ fn authenticator(password: &str, address: [u8; 4]) -> Authenticator {
     Authenticator::new(&key, vhid(), &addresses, Profile::Ucarp, None)
 }
 
-fn classified(frame: &[u8]) -> Verdict {
-    let mut group = [0; 16];
-    group[..4].copy_from_slice(&[224, 0, 0, 18]);
+fn classified(frame: &[u8]) -> Verdict<'static> {
     let ours = VhostKey {
         ifindex: 3,
         vlan: 0,
         inner_vlan: 0,
-        _pad: [0; 2],
-        family: FAMILY_INET,
+        _pad: [0; 3],
         vhid: 7,
     };
     let ingress = Ingress {
         ifindex: 3,
         stripped_tag: None,
     };
-    let value = VhostValue::new(group, 0);
-    classify(frame, ingress, |key| (*key == ours).then_some(&value))
+    static VALUE: VhostValue =
+        VhostValue::NONE.hearing(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18)), None);
+    classify(frame, ingress, |key| (*key == ours).then_some(&VALUE))
 }
 
 #[test]
@@ -167,12 +165,12 @@ fn a_frame_to_the_group_is_delivered_and_its_ethernet_source_tells_the_dialect()
         let event = place.event(frame.as_slice(), 0).unwrap();
         assert_eq!(event.source[..4], source, "{hex}");
         assert_eq!(event.ethernet_source, [0, 0, 0x5e, 0, dialect, 7], "{hex}");
-        assert_eq!(event.payload[..], frame[34..], "{hex}");
+        assert_eq!(event.payload(), &frame[34..], "{hex}");
     }
 }
 
 #[test]
 fn a_frame_to_one_host_is_passed() {
     let verdict = classified(&bytes(UNICAST));
-    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::Pass { .. }), "{verdict:?}");
 }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::abi::classify::{Ingress, Verdict, classify};
-use carp_common::abi::layout::{AdvertisementEvent, FAMILY_INET, VhostKey, VhostValue};
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::{VhostKey, VhostValue};
 use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
@@ -90,34 +91,30 @@ impl Capture {
     }
 
     /// What the classifier makes of a frame on a link where only this group is configured.
-    fn classify(&self, frame: &[u8]) -> Verdict {
-        let [a, b, c, d] = self.group.octets();
-        let mut group = [0; 16];
-        group[..4].copy_from_slice(&[a, b, c, d]);
+    fn classify<'v>(&self, frame: &[u8], value: &'v VhostValue) -> Verdict<'v> {
         let ours = VhostKey {
             ifindex: 7,
             vlan: 0,
             inner_vlan: 0,
-            _pad: [0; 2],
-            family: FAMILY_INET,
+            _pad: [0; 3],
             vhid: self.vhid,
         };
         let ingress = Ingress {
             ifindex: 7,
             stripped_tag: None,
         };
-        let value = VhostValue::new(group, 0);
-        classify(frame, ingress, |key| (*key == ours).then_some(&value))
+        classify(frame, ingress, |key| (*key == ours).then_some(value))
     }
 
     /// The advertisements, as the classifier delivers them.
     fn advertised(&self) -> Vec<AdvertisementEvent> {
         let frames = self.frames().into_iter();
+        let value = VhostValue::NONE.hearing(self.group.into(), None);
         frames
-            .filter_map(|frame| match self.classify(&frame) {
+            .filter_map(|frame| match self.classify(&frame, &value) {
                 Verdict::Deliver { place, .. } => place.event(frame.as_slice(), 0),
                 Verdict::Foreign => None,
-                verdict @ (Verdict::Pass(_) | Verdict::Vrrp { .. } | Verdict::Drop { .. }) => {
+                verdict @ (Verdict::Pass { .. } | Verdict::Vrrp { .. } | Verdict::Drop { .. }) => {
                     panic!("{}: {verdict:?}", self.name)
                 }
             })

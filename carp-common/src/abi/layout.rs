@@ -1,20 +1,27 @@
 //! Keys, values and events that pass between the kernel program and the daemon through eBPF maps.
 //!
-//! `repr(C)`, wire values as big-endian byte arrays, explicit zeroed padding. A map slot that was never written
-//! reads as zeros, so zero always means "not configured".
+//! `repr(C)`, wire values as big-endian byte arrays, explicit zeroed padding. What was never written reads as zeros, so
+//! zero always means "not configured".
 //!
 //! | Map | Kind | Key | Value | Written by |
 //! |---|---|---|---|---|
-//! | [`VHOSTS_MAP`] | hash | [`VhostKey`] | [`VhostValue`] | daemon |
-//! | [`KEYS_MAP`] | array | [`VhostValue::slot`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
-//! | [`HISTORY_MAP`] | array | [`VhostValue::slot`] | [`History`](super::admission::History) | program; zeros by the daemon |
-//! | [`FENCE_MAP`] | hash | [`FenceKey`] | [`FenceValue`] | daemon |
-//! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`](super::counters::Counter) | `u64` | program |
-//! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
-//! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`] | program |
+//! | [`VHOSTS_MAP`] | hash, shared | [`VhostKey`] | [`VhostValue`] | daemon |
+//! | [`ADDRESSES_MAP`] | hash, shared | [`AddressKey`] | [`AddressValue`] | daemon |
+//! | [`KEYS_MAP`] | array of arrays | [`VhostValue::keys`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
+//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`] | [`Ledger`] | program; zeros by the daemon |
+//! | [`INTERFACES_MAP`] | per-CPU hash | interface index | [`Counts`] | program; zeros by the daemon |
+//! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |
+//! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
+//! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
 //!
-//! Key material is in an array, whose elements are written in place: what a hash map lets go of stays in the kernel's
-//! memory, and so does what an update of one replaces.
+//! The shared ones are the same for every carpd of a network namespace, which pins them under names that end with
+//! [`VERSION`]; the others belong to one process. A virtual host's deadlines are in its entry alone, and an address only
+//! names its owner, so that one write renews a virtual host with all of its addresses. A hash map replaces an entry as a
+//! whole: the program never sees half of a deadline.
+//!
+//! All of them grow at run time. Entries of hash maps are allocated when they are made, and arrays are added to the
+//! arrays of arrays, [`KEYS_PER_CHUNK`] and [`LEDGERS_PER_CHUNK`] slots at a time. Key material is in arrays, whose elements
+//! are written in place: what a hash map lets go of stays in the kernel's memory, and so does what an update of one replaces.
 
 #![cfg_attr(
     feature = "user",
@@ -23,21 +30,31 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::units::{Family, Vhid};
-use crate::wire::advertisement::HEADER_LEN;
+use super::admission::History;
+use super::counters::Counter;
+use crate::units::{Family, State, Vhid};
+use crate::wire::advertisement::TTL;
 
-/// Name of the hash map of configured virtual hosts: [`VhostKey`] to [`VhostValue`].
+/// The number of this layout. A change of a shared map's key, value, kind or meaning takes the next one.
+///
+/// Whatever else changes, the keys of every version's table of addresses begin with the 16 bytes of an address and its
+/// family, and it is a hash map: a carpd can tell which addresses a version that it does not know has fenced.
+pub const VERSION: u32 = 3;
+
+/// Name of the hash map of virtual hosts: [`VhostKey`] to [`VhostValue`].
 pub const VHOSTS_MAP: &str = "VHOSTS";
-/// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`](super::counters::Counter).
-pub const COUNTERS_MAP: &str = "COUNTERS";
-/// Name of the ring buffer of [`AdvertisementEvent`].
-pub const ADVERTISEMENTS_MAP: &str = "ADVERTISEMENTS";
-/// Name of the array of [`KernelKeys`](super::hmac::KernelKeys).
+/// Name of the hash map of the addresses that this host answers for as MASTER only: [`AddressKey`] to [`AddressValue`].
+pub const ADDRESSES_MAP: &str = "ADDRESSES";
+/// Name of the array of arrays of [`KernelKeys`](super::hmac::KernelKeys).
 pub const KEYS_MAP: &str = "KEYS";
-/// Name of the array of what each virtual host heard lately.
-pub const HISTORY_MAP: &str = "HISTORY";
-/// Name of the hash map of fenced addresses: [`FenceKey`] to [`FenceValue`].
-pub const FENCE_MAP: &str = "FENCE";
+/// Name of the array of per-CPU arrays of [`Ledger`].
+pub const LEDGERS_MAP: &str = "LEDGERS";
+/// Name of the per-CPU hash map of [`Counts`] of what belongs to no virtual host, by interface index.
+pub const INTERFACES_MAP: &str = "INTERFACES";
+/// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`].
+pub const COUNTERS_MAP: &str = "COUNTERS";
+/// Name of the ring buffer of [`AdvertisementEvent`](super::event::AdvertisementEvent).
+pub const ADVERTISEMENTS_MAP: &str = "ADVERTISEMENTS";
 /// Name of the ring buffer of samples of what was not authentic or came back to us, for the daemon to warn of it.
 pub const SUSPECTS_MAP: &str = "SUSPECTS";
 /// Name of the XDP program.
@@ -50,122 +67,224 @@ pub const EGRESS_PROGRAM: &str = "carpd_egress";
 pub const DEBUG_GLOBAL: &str = "DEBUG";
 /// Name of the read-only `u32` global that makes the fence cover every packet to a fenced address: anything but 0 does.
 pub const FENCE_ALL_GLOBAL: &str = "FENCE_ALL";
+/// Name of the read-only `u64` global that says which process a program belongs to: see [`VhostValue::instance`].
+pub const INSTANCE_GLOBAL: &str = "INSTANCE";
 
-/// [`VhostKey::family`] of IPv4.
+/// How many virtual hosts fit, of every carpd of a network namespace together: 32 links with every vhid. A limit, not what is
+/// allocated, but for 16 bytes each.
+pub const VHOSTS_MAX: u32 = 8 * 1024;
+/// How many addresses fit, likewise.
+pub const ADDRESSES_MAX: u32 = 16 * 1024;
+/// How many interfaces have counters, likewise.
+pub const INTERFACES_MAX: u32 = 1024;
+/// Slots of an array in [`KEYS_MAP`]: 38 KiB, which take whole pages.
+pub const KEYS_PER_CHUNK: u32 = 32;
+/// Slots of an array in [`LEDGERS_MAP`]: 4.3 KiB for each processor.
+pub const LEDGERS_PER_CHUNK: u32 = 8;
+/// Arrays in [`KEYS_MAP`] at most: a slot for each virtual host.
+pub const KEY_CHUNKS: u32 = VHOSTS_MAX / KEYS_PER_CHUNK;
+/// Arrays in [`LEDGERS_MAP`] at most: a slot for each virtual host in either family.
+pub const LEDGER_CHUNKS: u32 = 2 * VHOSTS_MAX / LEDGERS_PER_CHUNK;
+
+/// [`AdvertisementEvent::family`](super::event::AdvertisementEvent::family) and [`AddressKey::family`] of IPv4.
 pub const FAMILY_INET: u8 = 4;
-/// [`VhostKey::family`] of IPv6.
+/// [`AdvertisementEvent::family`](super::event::AdvertisementEvent::family) and [`AddressKey::family`] of IPv6.
 pub const FAMILY_INET6: u8 = 6;
 
-/// [`VhostValue::flags`]: the slot is configured.
-pub const VHOST_CONFIGURED: u32 = 1;
-
-/// `VHOSTS` key: which advertisements are ours.
+/// `VHOSTS` key: a virtual host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VhostKey {
-    /// Interface the frame arrived on.
+    /// Interface that its advertisements arrive on.
     pub ifindex: u32,
     /// VLAN id of the outermost tag that has one, in host order; 0 for untagged and priority-tagged frames.
     pub vlan: u16,
     /// VLAN id of a second tag inside that one; 0 when there is none.
     pub inner_vlan: u16,
-    /// [`FAMILY_INET`] or [`FAMILY_INET6`].
-    pub family: u8,
     /// Virtual host id, 1..=255.
     pub vhid: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: [u8; 3],
 }
 
 impl VhostKey {
+    /// Nobody: of an address whose owner is not known.
+    pub const NONE: Self = Self {
+        ifindex: 0,
+        vlan: 0,
+        inner_vlan: 0,
+        vhid: 0,
+        _pad: [0; 3],
+    };
+
     /// The key of a virtual host on a link: `vlan` 0 for the untagged traffic of the interface.
     #[must_use]
-    pub const fn new(ifindex: u32, vlan: u16, family: Family, vhid: Vhid) -> Self {
-        let family = match family {
-            Family::Inet => FAMILY_INET,
-            Family::Inet6 => FAMILY_INET6,
-        };
+    pub const fn new(ifindex: u32, vlan: u16, vhid: Vhid) -> Self {
         Self {
             ifindex,
             vlan,
             inner_vlan: 0,
-            family,
             vhid: vhid.get(),
-            _pad: [0; 2],
-        }
-    }
-
-    /// The family, when it is one.
-    #[must_use]
-    pub const fn family(&self) -> Option<Family> {
-        match self.family {
-            FAMILY_INET => Some(Family::Inet),
-            FAMILY_INET6 => Some(Family::Inet6),
-            _ => None,
+            _pad: [0; 3],
         }
     }
 }
 
-/// `VHOSTS` value.
+/// [`VhostValue::families`]: IPv4 advertisements are for it.
+pub const HEARS_INET: u8 = 1;
+/// [`VhostValue::families`]: IPv6 advertisements are for it.
+pub const HEARS_INET6: u8 = 2;
+
+/// `VHOSTS` value: what a virtual host listens to, and until when it is what it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VhostValue {
-    /// Destination that advertisements of this group carry, IPv4 in the first four bytes and zeros after it. A CARP
-    /// packet for another destination is another group's and passes.
-    pub group: [u8; 16],
-    /// The address that the host itself sends advertisements from, written likewise; zeros for none. A packet from it is an
-    /// echo or a recording, never a peer. Zeros too when the host sends from a virtual address, which peers may do as well.
-    pub own_source: [u8; 16],
     /// Until when the daemon is taken to be alive, on the clock of [`crate::time`]. Afterwards nothing is dropped any
     /// more (what the fence covers apart): the program may be a leftover. What is authentic still goes to the ring, for a
     /// daemon that was only stopped.
     pub alive_until_ns: u64,
-    /// Bit set of `VHOST_*` flags.
-    pub flags: u32,
-    /// Index of its [`KernelKeys`](super::hmac::KernelKeys) and its history. No two entries share one.
-    pub slot: u32,
+    /// Until when this host answers for the addresses that name this virtual host as their owner, unless the daemon moves it
+    /// forward in time: another host may have taken over then. Zero for whoever is not MASTER.
+    pub owns_until_ns: u64,
+    /// The process whose programs hear for it, by a number that no other process of the machine has: an entry of another
+    /// one is not configured, as far as a program is concerned.
+    pub instance: u64,
+    /// Destination of its IPv6 advertisements. A CARP packet for another destination is another group's and passes.
+    pub destination6: [u8; 16],
+    /// The IPv6 address that the host itself sends advertisements from; zeros for none. A packet from it is an echo or a
+    /// recording, never a peer's. Zeros too when the host sends from a virtual address, which peers may do as well.
+    pub own_source6: [u8; 16],
+    /// As `destination6`, for IPv4.
+    pub destination: [u8; 4],
+    /// As `own_source6`, for IPv4.
+    pub own_source: [u8; 4],
+    /// Slot of its keys. Like the ledgers, of its process's own maps; no two entries of a process share one.
+    pub keys: u32,
+    /// Slot of its [`Ledger`] for IPv4; 0 for none.
+    pub ledger: u32,
+    /// Slot of its [`Ledger`] for IPv6; 0 for none.
+    pub ledger6: u32,
+    /// Bit set of [`HEARS_INET`] and [`HEARS_INET6`].
+    pub families: u8,
+    /// The lowest TTL or hop limit that an advertisement may have: 255 proves that it was not routed.
+    pub min_ttl: u8,
+    /// Its state, for whoever looks: 0 INIT, 1 BACKUP, 2 MASTER. Only `owns_until_ns` counts.
+    pub state: u8,
+    /// Zero.
+    pub _pad: u8,
 }
 
 impl VhostValue {
-    /// A configured one without a source of its own that never becomes a leftover.
+    /// Hears nothing and owns nothing.
+    pub const NONE: Self = Self {
+        alive_until_ns: 0,
+        owns_until_ns: 0,
+        instance: 0,
+        destination6: [0; 16],
+        own_source6: [0; 16],
+        destination: [0; 4],
+        own_source: [0; 4],
+        keys: 0,
+        ledger: 0,
+        ledger6: 0,
+        families: 0,
+        min_ttl: TTL,
+        state: 0,
+        _pad: 0,
+    };
+
+    /// Adds a family: the destination of its advertisements, and where ours come from.
     #[must_use]
-    pub const fn new(group: [u8; 16], slot: u32) -> Self {
-        Self {
-            group,
-            own_source: [0; 16],
-            alive_until_ns: u64::MAX,
-            flags: VHOST_CONFIGURED,
-            slot,
+    pub const fn hearing(mut self, destination: IpAddr, own_source: Option<IpAddr>) -> Self {
+        match destination {
+            IpAddr::V4(destination) => {
+                self.families |= HEARS_INET;
+                self.destination = destination.octets();
+                self.own_source = match own_source {
+                    Some(IpAddr::V4(source)) => source.octets(),
+                    Some(IpAddr::V6(_)) | None => [0; 4],
+                };
+            }
+            IpAddr::V6(destination) => {
+                self.families |= HEARS_INET6;
+                self.destination6 = destination.octets();
+                self.own_source6 = match own_source {
+                    Some(IpAddr::V6(source)) => source.octets(),
+                    Some(IpAddr::V4(_)) | None => [0; 16],
+                };
+            }
         }
+        self
+    }
+
+    /// Whether advertisements of a family are for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hears(&self, family: Family) -> bool {
+        let bit = match family {
+            Family::Inet => HEARS_INET,
+            Family::Inet6 => HEARS_INET6,
+        };
+        self.families & bit != 0
+    }
+
+    /// The slot of its ledger for a family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ledger_of(&self, family: Family) -> u32 {
+        match family {
+            Family::Inet => self.ledger,
+            Family::Inet6 => self.ledger6,
+        }
+    }
+
+    /// Sets [`VhostValue::state`].
+    pub const fn set_state(&mut self, state: State) {
+        self.state = match state {
+            State::Init => 0,
+            State::Backup => 1,
+            State::Master => 2,
+        };
     }
 }
 
-/// `FENCE` key: an address that the host answers for while it is MASTER.
+/// `ADDRESSES` key: an address that the host answers for only while its owner is MASTER.
 ///
-/// The address alone: a host answers for its addresses on every interface and in every VLAN, so it must be silent there.
+/// A host answers for its addresses on every interface and in every VLAN, so it must be silent there: an address has no
+/// interface. An IPv6 link-local address has one, because it is another address on each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FenceKey {
+pub struct AddressKey {
     /// The address, IPv4 in the first four bytes and zeros after it.
     pub address: [u8; 16],
     /// [`FAMILY_INET`] or [`FAMILY_INET6`].
     pub family: u8,
     /// Zero.
     pub _pad: [u8; 3],
+    /// The interface of an IPv6 link-local address; 0 for others.
+    pub scope: u32,
 }
 
-impl FenceKey {
-    /// The key of an address.
+impl AddressKey {
+    /// The key of an address on an interface.
     #[must_use]
-    pub const fn new(address: IpAddr) -> Self {
-        let (family, address) = match address {
-            IpAddr::V4(address) => (FAMILY_INET, widen(address.octets())),
-            IpAddr::V6(address) => (FAMILY_INET6, address.octets()),
-        };
+    pub const fn new(address: IpAddr, ifindex: u32) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::of(FAMILY_INET, widen(address.octets()), ifindex),
+            IpAddr::V6(address) => Self::of(FAMILY_INET6, address.octets(), ifindex),
+        }
+    }
+
+    /// The same from the bytes of an address, IPv4 as in [`AddressKey::address`].
+    #[inline(always)]
+    pub(super) const fn of(family: u8, address: [u8; 16], ifindex: u32) -> Self {
+        let is_link_local =
+            family == FAMILY_INET6 && address[0] == 0xfe && address[1] & 0xc0 == 0x80;
         Self {
             address,
             family,
             _pad: [0; 3],
+            scope: if is_link_local { ifindex } else { 0 },
         }
     }
 
@@ -176,116 +295,39 @@ impl FenceKey {
     }
 }
 
-/// How many addresses can be fenced. One map for every carpd of a network namespace, so made large; its memory is only
-/// taken when it is used.
-pub const FENCE_ENTRIES_MAX: u32 = 16 * 1024;
+/// [`AddressValue::flags`]: the fence covers every IP packet to and from the address (`--fence all`).
+pub const EVERY_PACKET: u32 = 1;
 
-/// `FENCE` value. An entry is there while the host is MASTER, and afterwards until the address is gone.
+/// `ADDRESSES` value. An entry is there while the host is MASTER, and afterwards until the address is gone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FenceValue {
-    /// From when on the host no longer answers for the address, unless the daemon moved it forward in time: another host
-    /// may have taken over. On the clock of [`crate::time`].
-    pub deadline_ns: u64,
-    /// Interface of the virtual host that the address belongs to. With the vhid it tells a later start whose entry this
-    /// is, and so whether that daemon lives. The program does not look.
-    pub ifindex: u32,
-    /// Its vhid.
-    pub vhid: u8,
-    /// Not 0: the fence covers every IP packet to and from the address (`--fence all`).
-    pub every_packet: u8,
-    /// Zero.
-    pub _pad: [u8; 2],
+pub struct AddressValue {
+    /// The virtual host whose [`VhostValue::owns_until_ns`] counts. Where there is no such entry, or it says zero, this host
+    /// is silent about the address. It tells a later start whose address this is, and so whether that daemon lives.
+    pub owner: VhostKey,
+    /// Bit set: [`EVERY_PACKET`].
+    pub flags: u32,
 }
 
-/// One advertisement that passed every check the kernel side makes; the ring buffer's record.
+/// One value per [`Counter`].
+pub type Counts = [u64; Counter::ALL.len()];
+
+/// `LEDGERS` value: what one virtual host heard lately in one family on one processor, and what became of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdvertisementEvent {
-    /// Arrival: `bpf_ktime_get_ns`, CLOCK_MONOTONIC nanoseconds.
-    pub arrival_ns: u64,
-    /// Where and for whom it arrived.
-    pub key: VhostKey,
-    /// Source address, IPv4 in the first four bytes and zeros after it.
-    pub source: [u8; 16],
-    /// Destination address, likewise.
-    pub destination: [u8; 16],
-    /// Ethernet source.
-    pub ethernet_source: [u8; 6],
-    /// Zero.
-    pub _pad: [u8; 2],
-    /// The CARP header.
-    pub payload: [u8; HEADER_LEN],
+pub struct Ledger {
+    /// Of what is authentic.
+    pub history: History,
+    /// Of everything for it.
+    pub counts: Counts,
 }
 
-impl AdvertisementEvent {
-    /// Length of the record. Unit: bytes.
-    pub const LEN: usize = size_of::<Self>();
-
-    /// A record with nothing but its time.
-    #[inline(always)]
-    #[must_use]
-    pub const fn empty(arrival_ns: u64) -> Self {
-        Self {
-            arrival_ns,
-            key: VhostKey {
-                ifindex: 0,
-                vlan: 0,
-                inner_vlan: 0,
-                family: 0,
-                vhid: 0,
-                _pad: [0; 2],
-            },
-            source: [0; 16],
-            destination: [0; 16],
-            ethernet_source: [0; 6],
-            _pad: [0; 2],
-            payload: [0; HEADER_LEN],
-        }
-    }
-
-    /// Decodes a record of the ring buffer, which holds the value as it lies in memory. `None` for other lengths.
-    #[must_use]
-    pub fn from_bytes(record: &[u8]) -> Option<Self> {
-        let record: &[u8; Self::LEN] = record.try_into().ok()?;
-        let (arrival_ns, rest) = record.split_first_chunk()?;
-        let (ifindex, rest) = rest.split_first_chunk()?;
-        let (vlan, rest) = rest.split_first_chunk()?;
-        let (inner_vlan, rest) = rest.split_first_chunk()?;
-        let ([family, vhid, _, _], rest) = rest.split_first_chunk()?;
-        let (source, rest) = rest.split_first_chunk()?;
-        let (destination, rest) = rest.split_first_chunk()?;
-        let (ethernet_source, rest) = rest.split_first_chunk()?;
-        let (_pad, rest) = rest.split_first_chunk::<2>()?;
-        Some(Self {
-            arrival_ns: u64::from_ne_bytes(*arrival_ns),
-            key: VhostKey {
-                ifindex: u32::from_ne_bytes(*ifindex),
-                vlan: u16::from_ne_bytes(*vlan),
-                inner_vlan: u16::from_ne_bytes(*inner_vlan),
-                family: *family,
-                vhid: *vhid,
-                _pad: [0; 2],
-            },
-            source: *source,
-            destination: *destination,
-            ethernet_source: *ethernet_source,
-            _pad: [0; 2],
-            payload: rest.try_into().ok()?,
-        })
-    }
-
-    /// The source address; the kernel side writes no other family than the two.
-    #[must_use]
-    pub fn source_address(&self) -> IpAddr {
-        address(self.key.family, self.source)
-    }
-
-    /// The destination address, likewise.
-    #[must_use]
-    pub fn destination_address(&self) -> IpAddr {
-        address(self.key.family, self.destination)
-    }
+impl Ledger {
+    /// Nothing was heard yet.
+    pub const EMPTY: Self = Self {
+        history: History::EMPTY,
+        counts: [0; Counter::ALL.len()],
+    };
 }
 
 /// An IPv4 address in the space of an IPv6 one.
@@ -296,7 +338,7 @@ pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 }
 
 /// The first four bytes for IPv4, all of them for IPv6.
-fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
+pub(super) fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     if family == FAMILY_INET6 {
         return Ipv6Addr::from(bytes).into();
     }
@@ -305,15 +347,14 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 }
 
 const _: () = assert!(size_of::<VhostKey>() == 12);
-const _: () = assert!(size_of::<VhostValue>() == 48);
-const _: () = assert!(size_of::<FenceKey>() == 20);
-const _: () = assert!(size_of::<FenceValue>() == 16);
-const _: () = assert!(size_of::<AdvertisementEvent>() == 96);
+const _: () = assert!(size_of::<VhostValue>() == 80);
+const _: () = assert!(size_of::<AddressKey>() == 24);
+const _: () = assert!(size_of::<AddressValue>() == 16);
+const _: () = assert!(size_of::<Ledger>() == size_of::<History>() + size_of::<Counts>());
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{FenceKey, FenceValue, VhostKey, VhostValue};
-    use crate::abi::admission::History;
+    use super::{AddressKey, AddressValue, Ledger, VhostKey, VhostValue};
     use crate::abi::hmac::KernelKeys;
 
     // SAFETY: `repr(C)`, integers only, every byte named (the size is asserted), so any bit pattern is valid and no
@@ -324,11 +365,11 @@ mod pod {
     // SAFETY: as above; its elements are `repr(C)` integers too, sized likewise.
     unsafe impl aya::Pod for KernelKeys {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for FenceKey {}
+    unsafe impl aya::Pod for AddressKey {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for FenceValue {}
+    unsafe impl aya::Pod for AddressValue {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for History {}
+    unsafe impl aya::Pod for Ledger {}
 }
 
 #[cfg(test)]
@@ -337,101 +378,50 @@ mod tests {
 
     use super::*;
 
-    fn sample() -> AdvertisementEvent {
-        AdvertisementEvent {
-            arrival_ns: 0x0102_0304_0506_0708,
-            key: VhostKey {
-                ifindex: 0x1112_1314,
-                vlan: 0x0151,
-                inner_vlan: 0x0252,
-                family: FAMILY_INET6,
-                vhid: 0xfe,
-                _pad: [0; 2],
-            },
-            source: [0x21; 16],
-            destination: [0x31; 16],
-            ethernet_source: [0x41; 6],
-            _pad: [0; 2],
-            payload: core::array::from_fn(|index| 0x80 + u8::try_from(index).unwrap()),
-        }
-    }
-
-    /// The record as the kernel side leaves it in memory, written by the offsets that the compiler chose.
-    fn record(event: &AdvertisementEvent) -> [u8; AdvertisementEvent::LEN] {
-        let mut bytes = [0xa5; AdvertisementEvent::LEN];
-        let mut put = |offset: usize, field: &[u8]| {
-            bytes[offset..offset + field.len()].copy_from_slice(field);
-        };
-        let key = offset_of!(AdvertisementEvent, key);
-        put(
-            offset_of!(AdvertisementEvent, arrival_ns),
-            &event.arrival_ns.to_ne_bytes(),
-        );
-        put(
-            key + offset_of!(VhostKey, ifindex),
-            &event.key.ifindex.to_ne_bytes(),
-        );
-        put(
-            key + offset_of!(VhostKey, vlan),
-            &event.key.vlan.to_ne_bytes(),
-        );
-        put(
-            key + offset_of!(VhostKey, inner_vlan),
-            &event.key.inner_vlan.to_ne_bytes(),
-        );
-        put(key + offset_of!(VhostKey, family), &[event.key.family]);
-        put(key + offset_of!(VhostKey, vhid), &[event.key.vhid]);
-        put(key + offset_of!(VhostKey, _pad), &event.key._pad);
-        put(offset_of!(AdvertisementEvent, source), &event.source);
-        put(
-            offset_of!(AdvertisementEvent, destination),
-            &event.destination,
-        );
-        put(
-            offset_of!(AdvertisementEvent, ethernet_source),
-            &event.ethernet_source,
-        );
-        put(offset_of!(AdvertisementEvent, _pad), &event._pad);
-        put(offset_of!(AdvertisementEvent, payload), &event.payload);
-        bytes
-    }
-
     #[test]
-    fn event_round_trips_through_its_bytes() {
-        let bytes = record(&sample());
-        assert_eq!(AdvertisementEvent::from_bytes(&bytes), Some(sample()));
-    }
-
-    #[test]
-    fn every_shorter_record_is_refused() {
-        let bytes = record(&sample());
-        for length in 0..bytes.len() {
-            assert_eq!(
-                AdvertisementEvent::from_bytes(&bytes[..length]),
-                None,
-                "{length} bytes"
-            );
+    fn only_link_local_addresses_belong_to_an_interface() {
+        for (text, scope) in [
+            ("192.0.2.1", 0),
+            ("169.254.0.1", 0),
+            ("2001:db8::1", 0),
+            ("fe80::1", 3),
+            ("febf::1", 3),
+            ("fec0::1", 0),
+            ("fd00::1", 0),
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            let key = AddressKey::new(address, 3);
+            assert_eq!((key.scope, key.address()), (scope, address), "{text}");
         }
     }
 
     #[test]
-    fn addresses_follow_the_family() {
-        let mut event = sample();
-        assert_eq!(event.source_address(), IpAddr::from([0x21; 16]));
-        event.key.family = FAMILY_INET;
-        assert_eq!(event.source_address(), IpAddr::from([0x21; 4]));
-        assert_eq!(event.destination_address(), IpAddr::from([0x31; 4]));
+    fn a_table_of_addresses_begins_with_address_and_family_in_every_version() {
+        assert_eq!(offset_of!(AddressKey, address), 0);
+        assert_eq!(offset_of!(AddressKey, family), 16);
     }
 
     #[test]
-    fn zeroed_value_is_not_configured() {
-        let value = VhostValue {
-            group: [0; 16],
-            own_source: [0; 16],
-            alive_until_ns: 0,
-            flags: 0,
-            slot: 0,
-        };
-        assert_eq!(value.flags & VHOST_CONFIGURED, 0);
+    fn each_family_is_heard_when_it_was_added() {
+        let group: IpAddr = "224.0.0.18".parse().unwrap();
+        let group6: IpAddr = "ff02::12".parse().unwrap();
+        let own: IpAddr = "192.0.2.1".parse().unwrap();
+        let heard = |value: VhostValue| (value.hears(Family::Inet), value.hears(Family::Inet6));
+        assert_eq!(heard(VhostValue::NONE), (false, false));
+        let inet = VhostValue::NONE.hearing(group, Some(own));
+        assert_eq!(heard(inet), (true, false));
+        assert_eq!(inet.own_source, [192, 0, 2, 1]);
+        let both = inet.hearing(group6, Some(own));
+        assert_eq!(heard(both), (true, true));
+        assert_eq!(
+            (both.own_source6, both.destination),
+            ([0; 16], [224, 0, 0, 18])
+        );
+    }
+
+    #[test]
+    fn zeros_are_a_virtual_host_that_hears_nothing() {
+        assert_eq!(VhostValue::NONE.families, 0);
+        assert_eq!(VhostValue::NONE.owns_until_ns, 0);
     }
 }

@@ -24,7 +24,6 @@ use std::path::PathBuf;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
-use carp_common::digest::PreparedDigest;
 use carp_common::proto::{Action, Input, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
@@ -35,7 +34,8 @@ use crate::api::{self, Status};
 use crate::config::VhostConfig;
 use crate::io::arp_watch::Seen;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Rung, Survival,
+    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Standing,
+    Survival,
 };
 use crate::io::netlink::{Address, Event, Heard, Link, Order};
 use crate::io::port::Envelope;
@@ -146,29 +146,23 @@ pub trait Receive {
 
 /// What the kernel program knows about virtual hosts and their addresses.
 pub trait Program {
-    /// From now on advertisements for `key` are delivered that carry one of these digests.
+    /// Has the advertisements for a virtual host delivered.
     ///
     /// # Errors
-    /// What the kernel answers.
-    fn configure(
-        &mut self,
-        key: VhostKey,
-        endpoints: Endpoints,
-        digests: &[PreparedDigest],
-        alive_until: Instant,
-    ) -> Result<(), Refused>;
+    /// What the kernel answers; then there is no such virtual host.
+    fn configure(&mut self, key: VhostKey, entry: &Entry<'_>) -> Result<(), Refused>;
 
-    /// Until then the program is not taken for a leftover and may drop.
+    /// Says how long a virtual host is what it is, and with that how long this host answers for its addresses.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Refused>;
+    fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused>;
 
-    /// The address that our advertisements for `key` come from, which are dropped when they come back.
+    /// Changes between whom the advertisements for `key` go; our own are dropped when they come back.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Refused>;
+    fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused>;
 
     /// From now on advertisements for `key` are not ours.
     ///
@@ -179,25 +173,25 @@ pub trait Program {
     /// Whether nobody changed what was configured for `key`.
     fn is_intact(&mut self, key: VhostKey) -> bool;
 
-    /// This host answers for an address until `deadline`.
+    /// This host answers for an address only while its owner is MASTER.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn fence(&mut self, fenced: Fenced, deadline: Instant) -> Result<(), Refused>;
+    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused>;
 
-    /// This host does not answer for an address.
+    /// The same, for an owner that is not MASTER.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn silence(&mut self, fenced: Fenced) -> Result<(), Refused>;
+    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused>;
 
-    /// Whether this host answers for an address is nobody's business of ours.
+    /// This host answers for an address if it has it.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn unfence(&mut self, fenced: Fenced) -> Result<(), Refused>;
+    fn disown(&mut self, fenced: Fenced) -> Result<(), Refused>;
 
-    /// The fenced addresses, of whomever.
+    /// The addresses that have an owner, of whomever.
     fn fenced(&self) -> Vec<Fenced>;
 
     /// Removes what dead ones left pinned for links that are not among these.

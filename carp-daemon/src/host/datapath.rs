@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
-use carp_common::digest::PreparedDigest;
 use carp_common::time::Instant;
 
 use super::Host;
 use crate::engine::effects::{Links, Program, Receive, Refused};
 use crate::io::datapath::{
-    self, Batch, Chain, Choice, Counts, Drained, Endpoints, Fenced, Loss, Rung, Survival,
+    self, Batch, Chain, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung,
+    Standing, Survival,
 };
 
 /// The longest time between two looks. A turn that comes for another reason may take the look half as long before.
@@ -111,24 +111,16 @@ impl Receive for Host {
 }
 
 impl Program for Host {
-    fn configure(
-        &mut self,
-        key: VhostKey,
-        endpoints: Endpoints,
-        digests: &[PreparedDigest],
-        alive_until: Instant,
-    ) -> Result<(), Refused> {
-        Ok(self
-            .datapath
-            .configure(key, endpoints, digests, alive_until)?)
+    fn configure(&mut self, key: VhostKey, entry: &Entry<'_>) -> Result<(), Refused> {
+        Ok(self.datapath.configure(key, entry)?)
     }
 
-    fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Refused> {
-        Ok(self.datapath.keep_alive(key, until)?)
+    fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        Ok(self.datapath.renew(key, standing)?)
     }
 
-    fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Refused> {
-        Ok(self.datapath.set_own_source(key, own)?)
+    fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
+        Ok(self.datapath.set_endpoints(key, endpoints)?)
     }
 
     fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
@@ -139,16 +131,16 @@ impl Program for Host {
         self.datapath.is_intact(key)
     }
 
-    fn fence(&mut self, fenced: Fenced, deadline: Instant) -> Result<(), Refused> {
-        Ok(self.datapath.fence(fenced, deadline)?)
+    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        Ok(self.datapath.own(address, owner)?)
     }
 
-    fn silence(&mut self, fenced: Fenced) -> Result<(), Refused> {
-        Ok(self.datapath.silence(fenced)?)
+    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        Ok(self.datapath.silence(address, owner)?)
     }
 
-    fn unfence(&mut self, fenced: Fenced) -> Result<(), Refused> {
-        Ok(self.datapath.unfence(fenced)?)
+    fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        Ok(self.datapath.disown(fenced)?)
     }
 
     fn fenced(&self) -> Vec<Fenced> {

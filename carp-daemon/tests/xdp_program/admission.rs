@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::hmac::KernelKeys;
-use carp_common::abi::layout::widen;
-use carp_common::abi::layout::{VhostKey, VhostValue};
+use carp_common::abi::layout::VhostValue;
 use carp_common::proto::{AddressSet, Authenticator, Key};
-use carp_common::units::{AdvBase, AdvSkew, Family, Profile, Vhid};
+use carp_common::units::{AdvBase, AdvSkew, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 
-use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
+use crate::datapath::{Datapath, Fate, HOOKS, Hook};
 use crate::frames::*;
 
 const RECEIVED: (&str, u64) = ("received-inet-packets", 1);
@@ -38,7 +37,7 @@ fn every_accepted_form_of_the_digest_reaches_the_ring() {
                 assert_eq!((fate, counters), (Fate::Pass, vec![RECEIVED, DELIVERED]));
                 let events = datapath.drain();
                 assert_eq!(events.len(), 1);
-                assert_eq!(events[0].payload, emitted(&advertisement));
+                assert_eq!(events[0].payload(), emitted(&advertisement));
             }
         }
     }
@@ -85,13 +84,14 @@ fn without_keys_nothing_is_authentic() {
     let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
         return;
     };
-    datapath.keys.set(0, KernelKeys::NONE, 0).unwrap();
+    datapath.accept(KernelKeys::NONE);
     assert_eq!(
         datapath.run_afresh(&genuine()),
         (Fate::Drop, vec![RECEIVED, SUSPECT])
     );
     // Those of others are not touched.
-    assert_eq!(datapath.run(&genuine6()).0, Fate::Pass);
+    let in_vlan = tagged(genuine(), &[[0x81, 0, 0xe0, 5]]);
+    assert_eq!(datapath.run(&in_vlan).1, [RECEIVED, DELIVERED]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn any_of_the_keys_will_do() {
     for place in 0..4 {
         let mut keys = [unused; 4];
         keys[place] = first;
-        datapath.keys.set(0, KernelKeys(keys), 0).unwrap();
+        datapath.accept(KernelKeys(keys));
         assert_eq!(
             datapath.run_afresh(&genuine()).1,
             [RECEIVED, DELIVERED],
@@ -135,7 +135,7 @@ fn flood_of_forgeries_leaves_one_sample_that_names_the_sender() {
     );
     assert_eq!(suspects.len() as u64, shown);
     assert_eq!(suspects[0].source_address(), SOURCE);
-    assert_eq!(suspects[0].payload, forged[CARP..]);
+    assert_eq!(suspects[0].payload(), &forged[CARP..]);
 }
 
 #[test]
@@ -144,28 +144,13 @@ fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
         };
-        let own_of = |vlan, family, own_source, group, slot| {
-            let key = VhostKey::new(LOOPBACK, vlan, family, Vhid::new(VHID).unwrap());
-            let value = VhostValue {
-                own_source,
-                ..VhostValue::new(group, slot)
-            };
-            (key, value)
-        };
         let mut source6 = [0; 16];
         (source6[0], source6[1], source6[15]) = (0xfe, 0x80, 1);
-        for (key, value) in [
-            own_of(
-                0,
-                Family::Inet,
-                widen(SOURCE.octets()),
-                widen(GROUP.octets()),
-                0,
-            ),
-            own_of(0, Family::Inet6, source6, GROUP6, 3),
-        ] {
-            datapath.vhosts.insert(key, value, 0).unwrap();
-        }
+        let entry = datapath
+            .entry(VHID)
+            .hearing(GROUP.into(), Some(SOURCE.into()))
+            .hearing(GROUP6.into(), Some(source6.into()));
+        datapath.set_entry(VHID, entry);
         let forged = carrying(&Advertisement {
             digest: [0xd1; 20],
             ..authentic(VHID, COUNTER)
@@ -185,7 +170,7 @@ fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
             );
             let suspects = datapath.suspects();
             assert_eq!(suspects.len(), 1);
-            assert_eq!(suspects[0].payload, frame[frame.len() - 36..]);
+            assert_eq!(suspects[0].payload(), &frame[frame.len() - 36..]);
             assert_eq!(
                 datapath.run(&frame),
                 (Fate::Drop, vec![received, own]),
@@ -286,14 +271,12 @@ fn leftover_program_drops_nothing_and_still_delivers() {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
         };
-        let vhid = |vhid| Vhid::new(vhid).unwrap();
-        for (slot, vhid, group) in [(0, vhid(VHID), GROUP), (1, vhid(8), OURS)] {
-            let key = VhostKey::new(LOOPBACK, 0, Family::Inet, vhid);
-            let value = VhostValue {
+        for vhid in [VHID, 8] {
+            let entry = VhostValue {
                 alive_until_ns: 1,
-                ..VhostValue::new(carp_common::abi::layout::widen(group.octets()), slot)
+                ..datapath.entry(vhid)
             };
-            datapath.vhosts.insert(key, value, 0).unwrap();
+            datapath.set_entry(vhid, entry);
         }
         let leftover = vec![RECEIVED, ("passed-leftover", 1)];
         let forged = carrying(&Advertisement {
@@ -315,5 +298,71 @@ fn leftover_program_drops_nothing_and_still_delivers() {
             );
         }
         assert_eq!(datapath.drain().len(), 2);
+    }
+}
+
+#[test]
+fn what_is_for_a_virtual_host_is_in_its_ledger_and_the_rest_in_the_interfaces() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        datapath.forget();
+        let forged = carrying(&Advertisement {
+            digest: [0xd1; 20],
+            ..authentic(VHID, COUNTER)
+        });
+        let frames = [
+            genuine(),
+            genuine(),
+            genuine6(),
+            forged,
+            with_ip_byte(genuine(), 8, 254),
+            advertisement(VHID, OURS),
+            advertisement(8, OURS),
+            vrrp(2, VHID, 1, 20),
+            // No virtual host's.
+            advertisement(99, GROUP),
+            tagged(genuine(), &[[0x81, 0, 0, 9]]),
+            vrrp(2, 51, 1, 20),
+        ];
+        for frame in &frames {
+            datapath.run(frame);
+        }
+        let inet = [
+            ("received-inet-packets", 4),
+            ("dropped-wrong-ttl", 1),
+            ("dropped-duplicate", 1),
+            ("suspects-delivered", 1),
+            ("delivered", 1),
+            ("passed-unicast", 1),
+            ("passed-vrrp-same-vhid", 1),
+        ];
+        assert_eq!(datapath.counts_of(1), inet, "{hook:?}");
+        assert_eq!(datapath.counts_of(2), [RECEIVED, DELIVERED]);
+        assert_eq!(datapath.counts_of(3), []);
+        assert_eq!(
+            datapath.counts_of(4),
+            [("received-inet6-packets", 1), DELIVERED]
+        );
+        let others = [
+            ("passed-unknown-vhid", 1),
+            ("passed-other-vlan", 1),
+            ("passed-vrrp", 2),
+        ];
+        assert_eq!(datapath.counts_of_others(), others);
+        let sum = |name| {
+            let parts = [1, 2, 3, 4]
+                .map(|ledger| datapath.counts_of(ledger))
+                .concat();
+            let parts = parts.into_iter().chain(datapath.counts_of_others());
+            parts
+                .filter(|(it, _)| *it == name)
+                .map(|(_, count)| count)
+                .sum::<u64>()
+        };
+        for (name, total) in datapath.moved() {
+            assert_eq!(sum(name), total, "{name} in total");
+        }
     }
 }

@@ -45,7 +45,7 @@ fn forged_advertisement_costs_at_most_the_two_hashes() {
         };
         let two = "forged, two accepted forms";
         percent_of_trivial(&datapath, hook, two, &forged, Fate::Drop, u64::MAX);
-        datapath.keys.set(0, one_form(), 0).unwrap();
+        datapath.accept(one_form());
         let cycles = cycles(&datapath, hook, &forged, BUDGET);
         assert!(cycles <= BUDGET, "{cycles} cycles on {hook:?}");
     }
@@ -191,9 +191,9 @@ fn prices() {
             for ((_, frame, fate), samples) in frames.iter().zip(&mut ours) {
                 samples.push(cost(datapath.fd().as_fd(), hook, frame, *fate));
             }
-            datapath.keys.set(0, one_form(), 0).unwrap();
+            datapath.accept(one_form());
             single_form.push(cost(datapath.fd().as_fd(), hook, &forged(), Fate::Drop));
-            datapath.keys.set(0, two_forms, 0).unwrap();
+            datapath.accept(two_forms);
             let single = single(&trivial, hook, &mut datapath);
             first.push(alone + single);
         }

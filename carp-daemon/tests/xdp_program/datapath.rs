@@ -3,21 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf,
+};
 use aya::programs::{
     ProgramError, ProgramFd, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
 };
 use aya::{Ebpf, EbpfLoader};
-use carp_common::abi::admission::History;
 use carp_common::abi::counters::Counter;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::KernelKeys;
-use carp_common::abi::layout::widen;
 use carp_common::abi::layout::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, EGRESS_PROGRAM, FENCE_MAP, FenceKey,
-    FenceValue, HISTORY_MAP, KEYS_MAP, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
+    ADDRESSES_MAP, ADVERTISEMENTS_MAP, AddressKey, AddressValue, COUNTERS_MAP, Counts,
+    EGRESS_PROGRAM, INSTANCE_GLOBAL, INTERFACES_MAP, KEYS_MAP, KEYS_PER_CHUNK, LEDGERS_MAP,
+    LEDGERS_PER_CHUNK, Ledger, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
     XDP_PROGRAM,
 };
-use carp_common::units::{Family, Vhid};
+use carp_common::units::Vhid;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -25,6 +27,11 @@ use crate::frames::{ADDRESSES, GROUP, GROUP6, OURS, VHID, authenticator};
 
 /// The device that test runs pretend to come from.
 pub const LOOPBACK: u32 = 1;
+/// What the program's process is known by.
+pub const INSTANCE: u64 = 77;
+/// Slots of the virtual hosts' keys.
+const KEYS_OF_7: u32 = 1;
+const KEYS_OF_8: u32 = 2;
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -71,17 +78,19 @@ pub struct Datapath {
     hook: Hook,
     pub program: Ebpf,
     pub vhosts: HashMap<MapData, VhostKey, VhostValue>,
-    pub keys: Array<MapData, KernelKeys>,
-    history: PerCpuArray<MapData, History>,
+    /// The first arrays of keys and ledgers.
+    keys: Array<MapData, KernelKeys>,
+    ledgers: PerCpuArray<MapData, Ledger>,
+    interfaces: PerCpuHashMap<MapData, u32, Counts>,
     counters: PerCpuArray<MapData, u64>,
     advertisements: RingBuf<MapData>,
     suspects: RingBuf<MapData>,
-    pub fence: HashMap<MapData, FenceKey, FenceValue>,
+    pub addresses: HashMap<MapData, AddressKey, AddressValue>,
 }
 
 impl Datapath {
-    /// Loads the object with vhids 7 and 8 in IPv4, 7 in IPv6 and 7 in VLAN 5, in slots 0 to 3. `None` when that is not
-    /// permitted and not required.
+    /// Loads the object with vhid 7 in both families, 8 in IPv4, and 7 in VLAN 5 in IPv4. `None` when that is not permitted
+    /// and not required.
     pub fn load(hook: Hook) -> Option<Self> {
         Self::load_with(hook, &[])
     }
@@ -113,15 +122,26 @@ impl Datapath {
         for global in globals {
             loader.override_global(global, &1_u32, true);
         }
+        loader.override_global(INSTANCE_GLOBAL, &INSTANCE, true);
         let mut program = loader.load(&object).unwrap();
         let mut vhosts: HashMap<_, VhostKey, VhostValue> = take(&mut program, VHOSTS_MAP);
-        let mut keys: Array<_, KernelKeys> = take(&mut program, KEYS_MAP);
-        for (slot, (key, group)) in (0..).zip(configured(ifindex)) {
+        let mut keys: Array<_, KernelKeys> = Array::create(KEYS_PER_CHUNK, 0).unwrap();
+        let mut outer: ArrayOfMaps<_, Array<MapData, KernelKeys>> = take(&mut program, KEYS_MAP);
+        outer.set(0, &keys, 0).unwrap();
+        let ledgers: PerCpuArray<_, Ledger> = PerCpuArray::create(LEDGERS_PER_CHUNK, 0).unwrap();
+        let mut outer: ArrayOfMaps<_, PerCpuArray<MapData, Ledger>> =
+            take(&mut program, LEDGERS_MAP);
+        outer.set(0, &ledgers, 0).unwrap();
+        for (key, value) in configured(ifindex) {
             let accepted = authenticator(key.vhid, &ADDRESSES);
-            keys.set(slot, KernelKeys::new(accepted.digests()), 0)
-                .unwrap();
-            vhosts.insert(key, VhostValue::new(group, slot), 0).unwrap();
+            let accepted = KernelKeys::new(accepted.digests());
+            keys.set(value.keys, accepted, 0).unwrap();
+            vhosts.insert(key, value, 0).unwrap();
         }
+        let mut interfaces: PerCpuHashMap<_, u32, Counts> = take(&mut program, INTERFACES_MAP);
+        let zeros = vec![[0; _]; aya::util::nr_cpus().unwrap()];
+        let zeros = PerCpuValues::try_from(zeros).unwrap();
+        interfaces.insert(ifindex, zeros, 0).unwrap();
         match hook {
             Hook::Xdp => {
                 let xdp: &mut Xdp = found(program.program_mut(XDP_PROGRAM));
@@ -136,11 +156,12 @@ impl Datapath {
             hook,
             vhosts,
             keys,
-            history: take(&mut program, HISTORY_MAP),
+            ledgers,
+            interfaces,
             counters: take(&mut program, COUNTERS_MAP),
             advertisements: take(&mut program, ADVERTISEMENTS_MAP),
             suspects: take(&mut program, SUSPECTS_MAP),
-            fence: take(&mut program, FENCE_MAP),
+            addresses: take(&mut program, ADDRESSES_MAP),
             program,
         })
     }
@@ -148,10 +169,37 @@ impl Datapath {
     /// Forgets what was heard, so that the same advertisement is a new one.
     pub fn forget(&mut self) {
         let processors = aya::util::nr_cpus().unwrap();
-        for slot in (0..).take(configured(LOOPBACK).len()) {
-            let empty = PerCpuValues::try_from(vec![History::EMPTY; processors]).unwrap();
-            self.history.set(slot, empty, 0).unwrap();
+        for slot in 0..LEDGERS_PER_CHUNK {
+            let empty = PerCpuValues::try_from(vec![Ledger::EMPTY; processors]).unwrap();
+            self.ledgers.set(slot, empty, 0).unwrap();
         }
+    }
+
+    /// The digests that vhid 7 accepts, outside of VLANs.
+    pub fn accept(&mut self, keys: KernelKeys) {
+        self.keys.set(KEYS_OF_7, keys, 0).unwrap();
+    }
+
+    /// The untagged entry of a vhid.
+    pub fn entry(&self, vhid: u8) -> VhostValue {
+        self.vhosts.get(&untagged(vhid), 0).unwrap()
+    }
+
+    /// Changes it.
+    pub fn set_entry(&mut self, vhid: u8, value: VhostValue) {
+        self.vhosts.insert(untagged(vhid), value, 0).unwrap();
+    }
+
+    /// What was counted for a ledger since it was last forgotten.
+    pub fn counts_of(&self, ledger: u32) -> Vec<(&'static str, u64)> {
+        let ledgers = self.ledgers.get(&ledger, 0).unwrap();
+        named(ledgers.iter().map(|ledger| ledger.counts))
+    }
+
+    /// What was counted for the interface.
+    pub fn counts_of_others(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.interfaces.get(&LOOPBACK, 0).unwrap();
+        named(counts.iter().copied())
     }
 
     pub fn info(&self) -> ProgramInfo {
@@ -243,14 +291,46 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<AdvertisementEvent> {
     events
 }
 
-/// The virtual hosts and their groups.
-fn configured(ifindex: u32) -> [(VhostKey, [u8; 16]); 4] {
-    let key = |vlan, family, vhid| VhostKey::new(ifindex, vlan, family, Vhid::new(vhid).unwrap());
+/// The sums that are not 0.
+fn named(counts: impl Iterator<Item = Counts>) -> Vec<(&'static str, u64)> {
+    let mut sums = [0; Counter::ALL.len()];
+    for counts in counts {
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    let all = Counter::ALL.iter().zip(sums);
+    all.filter(|(_, sum)| *sum != 0)
+        .map(|(counter, sum)| (counter.name(), sum))
+        .collect()
+}
+
+/// The key of a virtual host on the device of test runs.
+pub fn untagged(vhid: u8) -> VhostKey {
+    VhostKey::new(LOOPBACK, 0, Vhid::new(vhid).unwrap())
+}
+
+/// The virtual hosts; their ledgers are 1 to 4.
+fn configured(ifindex: u32) -> [(VhostKey, VhostValue); 3] {
+    let key = |vlan, vhid| VhostKey::new(ifindex, vlan, Vhid::new(vhid).unwrap());
+    let value = |keys, ledger| VhostValue {
+        alive_until_ns: u64::MAX,
+        instance: INSTANCE,
+        keys,
+        ledger,
+        ..VhostValue::NONE
+    };
+    let both = VhostValue {
+        ledger6: 4,
+        ..value(KEYS_OF_7, 1)
+    };
+    let both = both
+        .hearing(GROUP.into(), None)
+        .hearing(GROUP6.into(), None);
     [
-        (key(0, Family::Inet, VHID), widen(GROUP.octets())),
-        (key(0, Family::Inet, 8), widen(OURS.octets())),
-        (key(5, Family::Inet, VHID), widen(GROUP.octets())),
-        (key(0, Family::Inet6, VHID), GROUP6),
+        (key(0, VHID), both),
+        (key(0, 8), value(KEYS_OF_8, 2).hearing(OURS.into(), None)),
+        (key(5, VHID), value(3, 3).hearing(GROUP.into(), None)),
     ]
 }
 

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use carp_common::abi::layout::{FENCE_ALL_GLOBAL, FenceKey, FenceValue};
+use carp_common::abi::layout::{
+    AddressKey, AddressValue, EVERY_PACKET, FENCE_ALL_GLOBAL, VhostValue,
+};
 use carp_common::wire::arp::Operation;
 
-use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
+use crate::datapath::{Datapath, Fate, HOOKS, Hook, INSTANCE, LOOPBACK, untagged};
 use crate::frames::*;
 use crate::monotonic_ns;
 
@@ -43,27 +45,28 @@ fn set(datapath: &mut Datapath, address: impl Into<IpAddr>, deadline_ns: u64) {
     set_for(datapath, address, deadline_ns, false);
 }
 
+/// The address is vhid 7's, which owns it until then.
 fn set_for(
     datapath: &mut Datapath,
     address: impl Into<IpAddr>,
     deadline_ns: u64,
     every_packet: bool,
 ) {
-    let key = FenceKey::new(address.into());
-    datapath
-        .fence
-        .insert(
-            key,
-            FenceValue {
-                deadline_ns,
-                ifindex: LOOPBACK,
-                vhid: 7,
-                every_packet: every_packet.into(),
-                _pad: [0; 2],
-            },
-            0,
-        )
-        .unwrap();
+    own(datapath, address.into(), every_packet);
+    let entry = VhostValue {
+        owns_until_ns: deadline_ns,
+        ..datapath.entry(VHID)
+    };
+    datapath.set_entry(VHID, entry);
+}
+
+fn own(datapath: &mut Datapath, address: IpAddr, every_packet: bool) {
+    let value = AddressValue {
+        owner: untagged(VHID),
+        flags: if every_packet { EVERY_PACKET } else { 0 },
+    };
+    let key = AddressKey::new(address, LOOPBACK);
+    datapath.addresses.insert(key, value, 0).unwrap();
 }
 
 fn questions() -> Vec<(&'static str, Vec<u8>)> {
@@ -274,5 +277,95 @@ fn egress_silences_what_is_said_in_the_name_of_a_fenced_address() {
                 assert_eq!(datapath.run(&frame), passed, "{name}");
             }
         }
+    }
+}
+
+/// A daemon writes one entry, however many addresses it has.
+#[test]
+fn one_write_opens_and_closes_every_address_of_an_owner() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        let addresses: Vec<Ipv4Addr> = (1..=16).map(|last| [203, 0, 113, last].into()).collect();
+        for address in &addresses {
+            own(&mut datapath, (*address).into(), false);
+        }
+        for (owns_until_ns, fate) in [
+            (0, Fate::Drop),
+            (monotonic_ns() + HOUR_NS, Fate::Pass),
+            (monotonic_ns(), Fate::Drop),
+        ] {
+            let entry = VhostValue {
+                owns_until_ns,
+                ..datapath.entry(VHID)
+            };
+            datapath.set_entry(VHID, entry);
+            for address in &addresses {
+                let question = arp(Operation::Request, SOURCE, *address);
+                assert_eq!(datapath.run(&question).0, fate, "{address} on {hook:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_whose_owner_is_gone_is_silent() {
+    for hook in HOOKS {
+        let Some(mut datapath) = Datapath::load(hook) else {
+            return;
+        };
+        set(&mut datapath, VIRTUAL, monotonic_ns() + HOUR_NS);
+        let question = arp(Operation::Request, SOURCE, VIRTUAL);
+        assert_eq!(datapath.run(&question).0, Fate::Pass);
+        datapath.vhosts.remove(&untagged(VHID)).unwrap();
+        assert_eq!(datapath.run(&question).0, Fate::Drop, "{hook:?}");
+        // Nobody's: it is the interface that counts it.
+        assert_eq!(datapath.counts_of_others(), [("dropped-fenced", 1)]);
+        datapath
+            .addresses
+            .remove(&AddressKey::new(VIRTUAL.into(), 0))
+            .unwrap();
+        assert_eq!(datapath.run(&question).0, Fate::Pass, "{hook:?}");
+    }
+}
+
+/// Two carpds share the tables: each program hears for its own virtual hosts, and fences for all.
+#[test]
+fn the_fence_is_about_the_addresses_of_every_process() {
+    let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
+        return;
+    };
+    set(&mut datapath, VIRTUAL, monotonic_ns());
+    let entry = VhostValue {
+        instance: INSTANCE + 1,
+        ..datapath.entry(VHID)
+    };
+    datapath.set_entry(VHID, entry);
+    assert_eq!(
+        datapath.run(&genuine()),
+        (Fate::Pass, vec![("passed-unknown-vhid", 1)])
+    );
+    let question = arp(Operation::Request, SOURCE, VIRTUAL);
+    assert_eq!(datapath.run(&question).0, Fate::Drop);
+    let others = [("dropped-fenced", 1), ("passed-unknown-vhid", 1)];
+    assert_eq!(datapath.counts_of_others(), others);
+}
+
+#[test]
+fn a_link_local_address_is_fenced_on_its_own_interface() {
+    let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
+        return;
+    };
+    let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x100);
+    let question = icmp6(135, address);
+    for (ifindex, fate) in [(LOOPBACK + 1, Fate::Pass), (LOOPBACK, Fate::Drop)] {
+        let value = AddressValue {
+            owner: untagged(VHID),
+            flags: 0,
+        };
+        let key = AddressKey::new(address.into(), ifindex);
+        datapath.addresses.insert(key, value, 0).unwrap();
+        assert_eq!(datapath.run(&question).0, fate);
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use carp_common::abi::layout::{AdvertisementEvent, TCX_PROGRAM};
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::TCX_PROGRAM;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::bpf::FrameSocket;
@@ -58,20 +59,20 @@ fn on_a_link() {
 
     let plain = carrying(&counter(1));
     socket.send(&plain);
-    assert_eq!(next(&mut datapath).payload, plain[CARP..]);
+    assert_eq!(next(&mut datapath).payload(), &plain[CARP..]);
 
     let in_vlan = tagged(carrying(&counter(2)), &[[0x81, 0, 0xe0, 5]]);
     socket.send(&in_vlan);
     let event = next(&mut datapath);
     assert_eq!((event.key.vlan, event.key.inner_vlan), (5, 0));
-    assert_eq!(event.payload, in_vlan[CARP + 4..]);
+    assert_eq!(event.payload(), &in_vlan[CARP + 4..]);
 
     // The packet socket puts all but the Ethernet header of a frame beyond a page into fragments.
     let mut paged = carrying(&counter(3));
     let payload = paged[CARP..].to_vec();
     paged.resize(8000, 0);
     socket.send(&paged);
-    assert_eq!(next(&mut datapath).payload, *payload);
+    assert_eq!(next(&mut datapath).payload(), payload);
 }
 
 /// The next advertisement that is delivered.

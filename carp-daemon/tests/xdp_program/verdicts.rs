@@ -4,12 +4,13 @@ use std::net::Ipv4Addr;
 
 use aya::maps::{MapData, RingBuf};
 use carp_common::abi::counters::Counter;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::widen;
-use carp_common::abi::layout::{AdvertisementEvent, DEBUG_GLOBAL, VhostKey};
-use carp_common::units::{Family, Vhid};
+use carp_common::abi::layout::{DEBUG_GLOBAL, FAMILY_INET, FAMILY_INET6, VhostKey};
+use carp_common::units::Vhid;
 use carp_common::wire::advertisement::Advertisement;
 
-use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
+use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK, untagged};
 use crate::frames::*;
 use crate::monotonic_ns;
 
@@ -322,22 +323,21 @@ fn event_carries_the_packet_its_link_and_its_arrival() {
     assert_eq!(
         *inet,
         AdvertisementEvent {
-            arrival_ns: inet.arrival_ns,
-            key: VhostKey::new(LOOPBACK, 5, Family::Inet, Vhid::new(VHID).unwrap()),
+            key: VhostKey::new(LOOPBACK, 5, Vhid::new(VHID).unwrap()),
+            family: FAMILY_INET,
+            length: 36,
             source: widen(SOURCE.octets()),
             destination: widen(GROUP.octets()),
             ethernet_source: [0, 0, 0x5e, 0, 0, VHID],
-            _pad: [0; 2],
-            payload: payload(VHID),
+            payload: inet.payload,
+            ..AdvertisementEvent::empty(inet.arrival_ns)
         }
     );
-    assert_eq!(
-        inet6.key,
-        VhostKey::new(LOOPBACK, 0, Family::Inet6, Vhid::new(VHID).unwrap())
-    );
+    assert_eq!(inet.payload(), payload(VHID));
+    assert_eq!((inet6.key, inet6.family), (untagged(VHID), FAMILY_INET6));
     assert_eq!(inet6.source[..2], [0xfe, 0x80]);
     assert_eq!(inet6.destination, GROUP6);
-    assert_eq!(inet6.payload, payload(VHID));
+    assert_eq!(inet6.payload(), payload(VHID));
 }
 
 #[test]

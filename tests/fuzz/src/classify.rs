@@ -3,12 +3,12 @@
 //! Input: 8 bytes of [`Setting`], then a frame.
 
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use carp_common::abi::classify::{Carried, Claim, Ingress, Verdict, classify, spoken_address};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
-use carp_common::abi::layout::{FenceKey, VhostKey, VhostValue, widen};
+use carp_common::abi::layout::{AddressKey, VhostKey, VhostValue, widen};
 use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
 use carp_common::units::{Family, Vhid};
 use carp_common::wire::advertisement::{Advertisement, DropReason, HEADER_LEN};
@@ -28,6 +28,8 @@ const FROM_US: u8 = 128;
 
 const IFINDEX: u32 = 3;
 const SLOT: u32 = 5;
+const LEDGER: u32 = 6;
+const LEDGER6: u32 = 7;
 
 /// Where a configured group's advertisements go; [`Setting::group`] chooses.
 const GROUPS: [[u8; 16]; 5] = [
@@ -67,6 +69,18 @@ pub fn target(data: &[u8]) {
     setting.repair(&mut frame);
     setting.judge(&frame);
     setting.claim(&frame);
+}
+
+/// The IPv4 address that a wide one begins with.
+fn inet([a, b, c, d, ..]: [u8; 16]) -> Ipv4Addr {
+    [a, b, c, d].into()
+}
+
+fn ledger_of(family: Family) -> u32 {
+    match family {
+        Family::Inet => LEDGER,
+        Family::Inet6 => LEDGER6,
+    }
 }
 
 /// What is behind the Ethernet header and the tags.
@@ -228,12 +242,8 @@ impl Setting {
         if said != HEADER_LEN || payload[3] != 7 || payload[1] == 0 || is_vrrp {
             return None;
         }
-        let mut key = VhostKey::new(
-            IFINDEX,
-            packet.tags[0],
-            packet.family()?,
-            Vhid::new(payload[1])?,
-        );
+        packet.family()?;
+        let mut key = VhostKey::new(IFINDEX, packet.tags[0], Vhid::new(payload[1])?);
         key.inner_vlan = packet.tags[1];
         if !self.is_configured(&key) || packet.destination() != *group {
             return None;
@@ -268,12 +278,20 @@ impl Setting {
         {
             group[4..].fill(0);
         }
-        let mut value = VhostValue::new(group, SLOT);
+        let mut value = VhostValue {
+            keys: SLOT,
+            ledger: LEDGER,
+            ledger6: LEDGER6,
+            ..VhostValue::NONE
+        };
+        value = value.hearing(inet(group).into(), None);
+        value = value.hearing(Ipv6Addr::from(group).into(), None);
         if self.has(FROM_US)
             && let Some(packet) = self.unwrap(frame)
             && packet.payload().is_some()
         {
-            value.own_source = packet.source();
+            value.own_source = inet(packet.source()).octets();
+            value.own_source6 = packet.source();
         }
         let asked = Cell::new(None);
         let verdict = classify(frame, self.ingress(), |key| {
@@ -283,7 +301,7 @@ impl Setting {
         let expected = self.expected(frame, &group);
         match verdict {
             Verdict::Foreign => assert_eq!(asked.get(), None),
-            Verdict::Pass(counter) => {
+            Verdict::Pass { counter, ledger } => {
                 assert!(counter.name().starts_with("passed-"), "{counter:?}");
                 if counter == Counter::PassedUnicast {
                     let packet = self.unwrap(frame).expect("it was parsed");
@@ -297,14 +315,21 @@ impl Setting {
                 let unknown =
                     [Counter::PassedUnknownVhid, Counter::PassedOtherVlan].contains(&counter);
                 assert!(!unknown || asked.get().is_some_and(|key| !self.is_configured(&key)));
+                // What was meant for a virtual host is in its ledger; what is broken may be.
+                match counter {
+                    Counter::PassedUnicast | Counter::PassedOtherGroup => assert_ne!(ledger, 0),
+                    Counter::PassedMalformed => {}
+                    _ => assert_eq!(ledger, 0),
+                }
             }
             Verdict::Vrrp { same_vhid } => {
                 let key = asked.get().expect("to know whether the vhid is ours");
-                assert_eq!(same_vhid, self.is_configured(&key));
+                assert_eq!(same_vhid.is_some(), self.is_configured(&key));
             }
             Verdict::Drop { place, reason } => {
                 assert_eq!(expected, Some(Err(reason)));
-                assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
+                assert_eq!((Some(place.key), place.vhost.keys), (asked.get(), SLOT));
+                assert_eq!(place.ledger(), ledger_of(place.family));
             }
             Verdict::Deliver {
                 place,
@@ -312,7 +337,8 @@ impl Setting {
                 own,
             } => {
                 assert_eq!(expected, Some(Ok(())));
-                assert_eq!((Some(place.key), place.slot), (asked.get(), SLOT));
+                assert_eq!((Some(place.key), place.vhost.keys), (asked.get(), SLOT));
+                assert_eq!(place.ledger(), ledger_of(place.family));
                 let event = place.event(frame, 7).expect("the same frame");
                 assert_eq!((event.key, event.arrival_ns), (place.key, 7));
                 assert_eq!(event.destination, group);
@@ -324,11 +350,11 @@ impl Setting {
                     Family::Inet6 => group[0] == 0xff,
                 };
                 assert_eq!(unicast, frame[0] & 1 == 0 && !to_all);
-                let advertisement = Advertisement::parse(&event.payload).expect("it was checked");
+                let advertisement = Advertisement::parse(event.payload()).expect("it was checked");
                 assert_eq!(advertisement.vhid.get(), event.key.vhid);
                 let ours = self.authenticator(0);
                 assert_eq!(
-                    is_authentic(&KernelKeys::new(ours.digests()), &event.payload),
+                    is_authentic(&KernelKeys::new(ours.digests()), event.header()),
                     ours.verify(advertisement.counter, &advertisement.digest)
                 );
             }
@@ -351,7 +377,7 @@ impl Setting {
             asked_for(&packet, every_packet)
         );
         assert_eq!(
-            spoken_address(packet.bytes, packet.ether_type, every_packet),
+            spoken_address(packet.bytes, packet.ether_type, IFINDEX, every_packet),
             spoken_for(&packet, every_packet)
         );
         self.claim_behind_more_tags(carried, packet, frame);
@@ -426,7 +452,7 @@ fn spoken_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
 }
 
 fn claim(address: impl Into<IpAddr>, resolves: bool) -> Claim {
-    let key = FenceKey::new(address.into());
+    let key = AddressKey::new(address.into(), IFINDEX);
     Claim { key, resolves }
 }
 

@@ -4,7 +4,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use carp_common::abi::layout::{AdvertisementEvent, FAMILY_INET6};
+use carp_common::abi::event::{AdvertisementEvent, PAYLOAD_MAX};
+use carp_common::abi::layout::FAMILY_INET6;
 use carp_common::units::Profile;
 use carp_common::wire::advertisement::{self, Advertisement, DropReason, HEADER_LEN};
 use carp_common::wire::arp::{self, Arp, Operation};
@@ -202,16 +203,28 @@ fn frame(data: &[u8]) {
 }
 
 fn event(data: &[u8]) {
-    // Long inputs are cut to a record's length, or few would have it.
-    for record in [data, &data[..data.len().min(AdvertisementEvent::LEN)]] {
+    const HEAD_LEN: usize = AdvertisementEvent::HEAD_LEN;
+    // A record names the length of its payload, or few inputs would be one.
+    let mut named = data.to_vec();
+    let length = u16::try_from(data.len().saturating_sub(HEAD_LEN)).unwrap_or(u16::MAX);
+    if let Some(field) = named.get_mut(22..24) {
+        field.copy_from_slice(&length.to_ne_bytes());
+    }
+    for record in [data, &named] {
         let event = AdvertisementEvent::from_bytes(record);
-        assert_eq!(event.is_some(), record.len() == AdvertisementEvent::LEN);
-        let Some(event) = event else { continue };
+        let payload = record.get(HEAD_LEN..).filter(|payload| {
+            payload.len() <= PAYLOAD_MAX && u16::from_ne_bytes([record[22], record[23]]) == length
+        });
+        assert_eq!(event.is_some(), payload.is_some());
+        let (Some(event), Some(payload)) = (event, payload) else {
+            continue;
+        };
         assert_eq!(event.arrival_ns.to_ne_bytes(), record[..8]);
-        assert_eq!(event.key.vhid, record[17]);
-        assert_eq!(event.payload, record[60..]);
-        let source = &record[20..36];
-        if event.key.family == FAMILY_INET6 {
+        assert_eq!(event.key.vhid, record[16]);
+        assert_eq!(event.payload(), payload);
+        assert_eq!(event.header()[..], event.payload[..HEADER_LEN]);
+        let source = &record[24..40];
+        if event.family == FAMILY_INET6 {
             let source: [u8; 16] = source.try_into().expect("16 bytes");
             assert_eq!(event.source_address(), Ipv6Addr::from(source));
         } else {
@@ -222,9 +235,6 @@ fn event(data: &[u8]) {
             event.source_address().is_ipv6(),
             event.destination_address().is_ipv6()
         );
-        assert_eq!(
-            event.key.family().is_some(),
-            matches!(event.key.family, 4 | 6)
-        );
+        assert_eq!(event.carried_by().is_some(), matches!(event.family, 4 | 6));
     }
 }

@@ -1,22 +1,24 @@
 //! The kernel program of one host: what it delivers, and what it lets the host answer for.
 //!
-//! It is pinned, so that it outlives the process that attached it. What it was told about virtual hosts does not matter
-//! then, because nobody reads what it delivers; what it was told about addresses does.
+//! It is pinned, so that it outlives the process that attached it. What it was told to deliver does not matter then, because
+//! nobody reads it; what it was told about addresses and their owners does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use carp_common::abi::layout::VhostKey;
 use carp_common::time::Instant;
-use carp_daemon::io::datapath::{Endpoints, Fenced, Owner};
+use carp_daemon::io::datapath::{Endpoints, Fenced, Owner, Standing};
 
 /// What was told about one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// Between whom its advertisements go.
     pub endpoints: Endpoints,
-    /// Until when its carpd counts as alive.
-    pub alive_until: Instant,
+    /// What it is, and for how long.
+    pub standing: Standing,
+    /// Its process reads what is delivered for it.
+    pub is_heard: bool,
     /// Nobody else changed or removed it.
     pub is_intact: bool,
 }
@@ -32,7 +34,8 @@ pub struct Program {
     attached: BTreeMap<u32, bool>,
     /// By virtual host.
     pub entries: BTreeMap<VhostKey, Entry>,
-    fence: BTreeMap<IpAddr, (Owner, Instant)>,
+    /// By address: its owner, where that is known.
+    owners: BTreeMap<IpAddr, Option<Owner>>,
 }
 
 impl Program {
@@ -44,7 +47,7 @@ impl Program {
             drops_echoes,
             attached: BTreeMap::new(),
             entries: BTreeMap::new(),
-            fence: BTreeMap::new(),
+            owners: BTreeMap::new(),
         }
     }
 
@@ -81,7 +84,8 @@ impl Program {
     #[must_use]
     pub fn delivers(&self, key: &VhostKey, source: IpAddr) -> bool {
         let in_place = self.attached.get(&key.ifindex) == Some(&true);
-        let entry = self.entries.get(key).filter(|entry| entry.is_intact);
+        let entry = self.entries.get(key);
+        let entry = entry.filter(|entry| entry.is_heard && entry.is_intact);
         let is_echo = |entry: &Entry| self.drops_echoes && entry.endpoints.own == Some(source);
         in_place && entry.is_some_and(|entry| !is_echo(entry))
     }
@@ -90,38 +94,58 @@ impl Program {
     #[must_use]
     pub fn lets_answer(&self, ifindex: u32, ip: IpAddr, now: Instant) -> bool {
         let in_place = self.attached.get(&ifindex) == Some(&true);
-        let open = |(_, deadline): &(Owner, Instant)| now < *deadline;
-        !self.is_possible || !in_place || self.fence.get(&ip).is_none_or(open)
+        let owner = self.owners.get(&ip);
+        !self.is_possible || !in_place || owner.is_none_or(|owner| self.is_master(*owner, now))
     }
 
-    /// The host may answer for an address until then.
-    pub fn fence(&mut self, Fenced { address, owner }: Fenced, deadline: Instant) {
+    /// Whether a virtual host may answer for its addresses.
+    fn is_master(&self, owner: Option<Owner>, now: Instant) -> bool {
+        let entry = owner.and_then(|owner| self.entries.get(&owner.key()));
+        entry.is_some_and(|entry| now <= entry.standing.owns_until)
+    }
+
+    /// A virtual host is that for so long.
+    pub fn renew(&mut self, key: &VhostKey, standing: Standing) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.standing = standing;
+        }
+    }
+
+    /// The host may answer for an address while its owner may.
+    pub fn own(&mut self, address: IpAddr, owner: Owner) {
         if self.is_possible {
-            self.fence.insert(address, (owner, deadline));
+            self.owners.insert(address, Some(owner));
         }
     }
 
-    /// The host may not answer for an address, unless another virtual host may.
-    pub fn silence(&mut self, fenced: Fenced, now: Instant) {
-        let known = self.fence.get(&fenced.address);
-        if known.is_none_or(|(owner, deadline)| *owner == fenced.owner || *deadline <= now) {
-            self.fence(fenced, Instant::ZERO);
+    /// The same for an owner that may not, unless another virtual host may.
+    pub fn silence(&mut self, address: IpAddr, owner: Owner, now: Instant) {
+        if self
+            .entries
+            .get(&owner.key())
+            .is_some_and(|entry| !entry.is_heard)
+        {
+            self.entries.remove(&owner.key());
+        }
+        let known = self.owners.get(&address).copied();
+        if known.is_none_or(|it| it == Some(owner) || !self.is_master(it, now)) {
+            self.own(address, owner);
         }
     }
 
-    /// An address is not fenced any more, unless for another virtual host.
-    pub fn unfence(&mut self, Fenced { address, owner }: Fenced) {
-        if self.fence.get(&address).is_some_and(|(it, _)| *it == owner) {
-            self.fence.remove(&address);
+    /// The host may answer for an address, unless it is another virtual host's.
+    pub fn disown(&mut self, Fenced { address, owner }: Fenced) {
+        if self.owners.get(&address) == Some(&owner) {
+            self.owners.remove(&address);
         }
     }
 
-    /// Returns the fenced addresses.
+    /// Returns the addresses that have an owner.
     #[must_use]
     pub fn fenced(&self) -> Vec<Fenced> {
-        let entries = self.fence.iter();
+        let entries = self.owners.iter();
         entries
-            .map(|(address, (owner, _))| Fenced {
+            .map(|(address, owner)| Fenced {
                 address: *address,
                 owner: *owner,
             })
@@ -131,67 +155,120 @@ impl Program {
     /// Forgets an interface that is gone.
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
-        self.fence.retain(|_, (owner, _)| owner.ifindex != ifindex);
+        self.owners
+            .retain(|_, owner| owner.is_none_or(|owner| owner.ifindex != ifindex));
         self.entries.retain(|key, _| key.ifindex != ifindex);
     }
 
     /// The process was killed. Programs are pinned, sockets are not.
     pub fn is_orphaned(&mut self) {
-        self.entries.clear();
+        for entry in self.entries.values_mut() {
+            entry.is_heard = false;
+        }
         if !self.is_possible {
             self.attached.clear();
+            self.entries.clear();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
-    use carp_common::units::{Family, Vhid};
+    use carp_common::units::{State, Vhid};
 
     use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1));
 
     const fn at(seconds: u64) -> Instant {
         Instant::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn fenced(vhid: u8) -> Fenced {
-        Fenced {
-            address: [10, 0, 0, 100].into(),
-            owner: Owner {
-                ifindex: 2,
-                vhid: Vhid::new(vhid).unwrap(),
-            },
+    fn owner(vhid: u8) -> Owner {
+        Owner {
+            ifindex: 2,
+            vhid: Vhid::new(vhid).unwrap(),
         }
     }
 
-    #[test]
-    fn a_fence_closes_at_its_deadline_where_the_program_is_in_place() {
+    fn fenced(vhid: u8) -> Fenced {
+        Fenced {
+            address: ADDRESS,
+            owner: Some(owner(vhid)),
+        }
+    }
+
+    const fn until(owns_until: Instant) -> Standing {
+        Standing {
+            state: State::Master,
+            alive_until: at(9),
+            owns_until,
+        }
+    }
+
+    fn entry(owns_until: Instant) -> Entry {
+        Entry {
+            endpoints: Endpoints {
+                group: [224, 0, 0, 18].into(),
+                own: Some(OWN),
+            },
+            standing: until(owns_until),
+            is_heard: true,
+            is_intact: true,
+        }
+    }
+
+    /// With vhid 1 as the owner of the address until then.
+    fn program(owns_until: Instant) -> Program {
         let mut program = Program::new(true, true);
-        let ip = fenced(1).address;
         program.attach(2);
-        assert!(program.lets_answer(2, ip, at(1)), "it is not fenced");
-        program.fence(fenced(1), at(5));
-        assert!(program.lets_answer(2, ip, at(4)));
-        assert!(!program.lets_answer(2, ip, at(5)));
+        program.entries.insert(owner(1).key(), entry(owns_until));
+        program.own(ADDRESS, owner(1));
+        program
+    }
+
+    #[test]
+    fn a_fence_closes_with_its_owner_where_the_program_is_in_place() {
+        let mut program = program(at(5));
+        assert!(program.lets_answer(2, [10, 0, 0, 101].into(), at(9)));
+        assert!(program.lets_answer(2, ADDRESS, at(5)));
+        assert!(!program.lets_answer(2, ADDRESS, at(6)));
+        program.renew(&owner(1).key(), until(at(7)));
+        assert!(program.lets_answer(2, ADDRESS, at(6)));
         program.is_orphaned();
-        assert!(!program.lets_answer(2, ip, at(5)), "it is pinned");
+        assert!(program.lets_answer(2, ADDRESS, at(6)), "it is pinned");
+        assert!(!program.lets_answer(2, ADDRESS, at(8)), "it is pinned");
         program.take_off(2);
         assert!(program.is_lost(2) && program.is_any_lost());
-        assert!(program.lets_answer(2, ip, at(5)));
+        assert!(program.lets_answer(2, ADDRESS, at(8)));
+    }
+
+    #[test]
+    fn an_address_without_its_owner_is_silent() {
+        let mut program = program(at(5));
+        program.entries.remove(&owner(1).key());
+        assert!(!program.lets_answer(2, ADDRESS, at(1)));
+        program.disown(fenced(1));
+        assert!(program.lets_answer(2, ADDRESS, at(1)));
+    }
+
+    #[test]
+    fn what_a_dead_run_left_open_ends_with_the_next_one() {
+        let mut program = program(at(5));
+        program.is_orphaned();
+        program.silence(ADDRESS, owner(1), at(2));
+        assert!(!program.lets_answer(2, ADDRESS, at(2)));
     }
 
     #[test]
     fn an_entry_of_another_virtual_host_that_is_open_stays() {
-        let mut program = Program::new(true, true);
-        program.attach(2);
-        program.fence(fenced(1), at(5));
-        program.silence(fenced(2), at(4));
-        program.unfence(fenced(2));
-        assert!(program.lets_answer(2, fenced(1).address, at(4)));
-        program.silence(fenced(2), at(6));
-        program.unfence(fenced(1));
+        let mut program = program(at(5));
+        program.silence(ADDRESS, owner(2), at(4));
+        program.disown(fenced(2));
+        assert!(program.lets_answer(2, ADDRESS, at(4)));
+        program.silence(ADDRESS, owner(2), at(6));
+        program.disown(fenced(1));
         assert_eq!(program.fenced(), [fenced(2)]);
         program.forget(2);
         assert_eq!(program.fenced(), []);
@@ -203,37 +280,33 @@ mod tests {
         program.attach(2);
         program.take_off(2);
         assert!(!program.is_any_lost());
-        program.fence(fenced(1), at(1));
-        assert!(program.lets_answer(2, fenced(1).address, at(2)));
+        program.own(ADDRESS, owner(1));
+        assert!(program.lets_answer(2, ADDRESS, at(2)));
     }
 
     #[test]
     fn what_is_configured_and_no_echo_is_delivered() {
         let mut program = Program::new(true, true);
-        let key = VhostKey::new(2, 0, Family::Inet, Vhid::new(1).unwrap());
-        let own = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
-        let peer = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+        let key = owner(1).key();
+        let peer = [10, 9, 0, 2].into();
         program.attach(2);
         assert!(!program.delivers(&key, peer));
-        let entry = Entry {
-            endpoints: Endpoints {
-                group: [224, 0, 0, 18].into(),
-                own: Some(own),
-            },
-            alive_until: at(9),
-            is_intact: true,
-        };
-        program.entries.insert(key, entry);
-        assert!(program.delivers(&key, peer) && !program.delivers(&key, own));
+        program.entries.insert(key, entry(at(1)));
+        assert!(program.delivers(&key, peer) && !program.delivers(&key, OWN));
         program.drops_echoes = false;
-        assert!(program.delivers(&key, own));
-        program.entries.insert(
-            key,
+        assert!(program.delivers(&key, OWN));
+        for other in [
             Entry {
                 is_intact: false,
-                ..entry
+                ..entry(at(1))
             },
-        );
-        assert!(!program.delivers(&key, peer));
+            Entry {
+                is_heard: false,
+                ..entry(at(1))
+            },
+        ] {
+            program.entries.insert(key, other);
+            assert!(!program.delivers(&key, peer));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use carp_common::abi::layout::AdvertisementEvent;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::time::Instant;
 
 /// The ring between the kernel and a process.

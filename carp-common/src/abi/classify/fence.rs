@@ -5,7 +5,7 @@
 //! ARP requests is believed by everyone who hears them.
 
 use super::{Carried, Frame};
-use crate::abi::layout::{FAMILY_INET, FAMILY_INET6, FenceKey, widen};
+use crate::abi::layout::{AddressKey, FAMILY_INET, FAMILY_INET6, widen};
 use crate::wire::arp;
 use crate::wire::ether;
 use crate::wire::ip::{
@@ -26,20 +26,16 @@ const TARGET_OFFSET: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The address.
-    pub key: FenceKey,
+    pub key: AddressKey,
     /// By ARP or neighbour discovery, which every fence covers; otherwise it is an IP packet.
     pub resolves: bool,
 }
 
 impl Claim {
     #[inline(always)]
-    const fn new(family: u8, address: [u8; 16], resolves: bool) -> Self {
+    const fn new(family: u8, address: [u8; 16], ifindex: u32, resolves: bool) -> Self {
         Self {
-            key: FenceKey {
-                address,
-                family,
-                _pad: [0; 3],
-            },
+            key: AddressKey::of(family, address, ifindex),
             resolves,
         }
     }
@@ -86,6 +82,7 @@ impl Carried {
         frame: &F,
         every_packet: bool,
     ) -> Option<Claim> {
+        let ifindex = self.ingress.ifindex;
         match self.ether_type {
             ether::TYPE_ARP => {
                 let start = frame.bytes_at(self.offset)?;
@@ -93,11 +90,11 @@ impl Carried {
                     return None;
                 }
                 let target = frame.bytes_at(self.offset + arp::TARGET_IP_OFFSET)?;
-                Some(Claim::new(FAMILY_INET, widen(target), true))
+                Some(Claim::new(FAMILY_INET, widen(target), ifindex, true))
             }
             ether::TYPE_IPV4 if every_packet => {
                 let destination = frame.bytes_at(self.offset + IPV4_DESTINATION_OFFSET)?;
-                Some(Claim::new(FAMILY_INET, widen(destination), false))
+                Some(Claim::new(FAMILY_INET, widen(destination), ifindex, false))
             }
             ether::TYPE_IPV6 => {
                 let (offset, resolves) = if self.is_solicitation(frame) {
@@ -108,7 +105,7 @@ impl Carried {
                     return None;
                 };
                 let address = frame.bytes_at(self.offset + offset)?;
-                Some(Claim::new(FAMILY_INET6, address, resolves))
+                Some(Claim::new(FAMILY_INET6, address, ifindex, resolves))
             }
             _ => None,
         }
@@ -125,13 +122,15 @@ impl Carried {
 /// of a neighbour solicitation, as the target of an advertisement or of a solicitation without a source; with
 /// `every_packet` also as the source of an IP packet.
 ///
-/// `packet` begins with its network header, behind all tags, as the kernel knows it; `ether_type` is the kernel's too.
+/// `packet` begins with its network header, behind all tags, as the kernel knows it; `ether_type` is the kernel's too, and
+/// `ifindex` is that of the device that it leaves through.
 /// `None` for everything else, for IPv4 without a look at the packet.
 #[inline(always)]
 #[must_use]
 pub fn spoken_address<F: Frame + ?Sized>(
     packet: &F,
     ether_type: u16,
+    ifindex: u32,
     every_packet: bool,
 ) -> Option<Claim> {
     match ether_type {
@@ -141,11 +140,11 @@ pub fn spoken_address<F: Frame + ?Sized>(
                 return None;
             };
             let sender = packet.bytes_at(arp::ADDRESSES_OFFSET + usize::from(hardware_len))?;
-            Some(Claim::new(FAMILY_INET, widen(sender), true))
+            Some(Claim::new(FAMILY_INET, widen(sender), ifindex, true))
         }
         ether::TYPE_IPV4 if every_packet => {
             let source = packet.bytes_at(IPV4_SOURCE_OFFSET)?;
-            Some(Claim::new(FAMILY_INET, widen(source), false))
+            Some(Claim::new(FAMILY_INET, widen(source), ifindex, false))
         }
         ether::TYPE_IPV6 => {
             let discovery = match packet.bytes_at(IPV6_NEXT_HEADER_OFFSET)? {
@@ -162,7 +161,7 @@ pub fn spoken_address<F: Frame + ?Sized>(
             if is_advertisement || is_solicitation && address == [0; 16] {
                 address = packet.bytes_at(IPV6_HEADER_LEN + TARGET_OFFSET)?;
             }
-            Some(Claim::new(FAMILY_INET6, address, resolves))
+            Some(Claim::new(FAMILY_INET6, address, ifindex, resolves))
         }
         _ => None,
     }
@@ -191,7 +190,7 @@ mod tests {
 
     /// Of ARP or neighbour discovery.
     fn resolving(address: impl Into<IpAddr>) -> Option<Claim> {
-        let key = FenceKey::new(address.into());
+        let key = AddressKey::new(address.into(), 3);
         Some(Claim {
             key,
             resolves: true,
@@ -200,7 +199,7 @@ mod tests {
 
     /// Of an IP packet.
     fn packet(address: impl Into<IpAddr>) -> Option<Claim> {
-        let key = FenceKey::new(address.into());
+        let key = AddressKey::new(address.into(), 3);
         Some(Claim {
             key,
             resolves: false,
@@ -303,7 +302,7 @@ mod tests {
     /// From the network header on.
     fn spoken(frame: &[u8], every_packet: bool) -> Option<Claim> {
         let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
-        spoken_address(&frame[14..], ether_type, every_packet)
+        spoken_address(&frame[14..], ether_type, 3, every_packet)
     }
 
     #[test]

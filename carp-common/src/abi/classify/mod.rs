@@ -13,11 +13,10 @@
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
 use crate::abi::counters::Counter;
-use crate::abi::layout::{
-    AdvertisementEvent, FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue, widen,
-};
+use crate::abi::event::AdvertisementEvent;
+use crate::abi::layout::{FAMILY_INET, FAMILY_INET6, VhostKey, VhostValue, widen};
 use crate::units::Family;
-use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, TTL, VERSION_AND_TYPE};
+use crate::wire::advertisement::{self, AUTH_LEN, HEADER_LEN, IP_PROTOCOL, VERSION_AND_TYPE};
 use crate::wire::checksum::{add_words, fold};
 use crate::wire::ether::{self, VlanTags};
 use crate::wire::ip::{
@@ -34,6 +33,10 @@ const VRRP_HEADER_LEN: usize = 8;
 const VRRP_V2_AUTH_LEN: usize = 8;
 /// An IPv4 header with as many options as fit. Unit: bytes.
 const IPV4_HEADER_MAX_LEN: usize = 60;
+
+/// The only length of a payload that there is so far. Unit: bytes.
+#[expect(clippy::cast_possible_truncation, reason = "36")]
+const PLAIN_LENGTH: u16 = HEADER_LEN as u16;
 
 /// No payload begins later: behind two tags and a longest IPv4 header. Unit: bytes from the Ethernet destination.
 const OFFSET_MAX: usize = ether::HEADER_LEN + 2 * ether::TAG_LEN + IPV4_HEADER_MAX_LEN;
@@ -82,27 +85,33 @@ pub struct Ingress {
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<'v> {
     /// Not IP protocol 112: pass, count nothing.
     Foreign,
     /// Protocol 112, but not for us: pass and count.
-    Pass(Counter),
+    Pass {
+        /// As what.
+        counter: Counter,
+        /// Whose it would have been, by [`VhostValue::ledger`]; 0 for no virtual host's.
+        ledger: u32,
+    },
     /// VRRP: pass and count.
     Vrrp {
-        /// Its VRID is a configured vhid of this link, so both want the same virtual MAC address.
-        same_vhid: bool,
+        /// The ledger of the configured vhid of this link that equals its VRID, so that both want the same virtual MAC
+        /// address. `None` when there is none.
+        same_vhid: Option<u32>,
     },
     /// For a configured virtual host, but broken: count and drop.
     Drop {
         /// Where it is.
-        place: Place,
+        place: Place<'v>,
         /// Why: one of the `dropped-…` counters.
         reason: Counter,
     },
     /// A well-formed advertisement for a configured virtual host; its HMAC is not checked yet.
     Deliver {
         /// Where it is.
-        place: Place,
+        place: Place<'v>,
         /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
         unicast: bool,
         /// Its source is [`VhostValue::own_source`], so it is no peer's: drop it, without a look at its digest.
@@ -114,22 +123,27 @@ pub enum Verdict {
 ///
 /// Offsets instead of the bytes themselves: what the verdict carries has to fit on the kernel's 512 bytes of stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Place<'v> {
     /// Family that carries it.
     pub family: Family,
     /// The virtual host it is for.
     pub key: VhostKey,
-    /// Its [`VhostValue::slot`].
-    pub slot: u32,
-    /// Its [`VhostValue::alive_until_ns`].
-    pub alive_until_ns: u64,
+    /// What is configured for it.
+    pub vhost: &'v VhostValue,
     /// Of the IP header. Unit: bytes from the Ethernet destination.
     header_offset: usize,
     /// Of the CARP header, likewise.
     payload_offset: usize,
 }
 
-impl Place {
+impl Place<'_> {
+    /// The slot of its ledger, for the family that carries it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ledger(&self) -> u32 {
+        self.vhost.ledger_of(self.family)
+    }
+
     /// IP source, IPv4 in the first four bytes. `None` when `frame` is not the one that was judged.
     #[inline(always)]
     #[must_use]
@@ -142,33 +156,34 @@ impl Place {
         }
     }
 
-    /// Whether it was sent from `own`, which is zeros for nobody.
+    /// Whether it was sent from the address that the host itself sends from, which is zeros for none.
     #[inline(always)]
-    fn is_from<F: Frame + ?Sized>(&self, frame: &F, own: &[u8; 16]) -> bool {
+    fn is_own<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         match self.family {
             Family::Inet => {
-                let [a, b, c, d, ..] = *own;
-                let own = [a, b, c, d];
+                let own = self.vhost.own_source;
                 own != [0; 4]
                     && frame.bytes_at(self.header_offset + IPV4_SOURCE_OFFSET) == Some(own)
             }
             Family::Inet6 => {
-                *own != [0; 16]
-                    && frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET) == Some(*own)
+                let own = self.vhost.own_source6;
+                own != [0; 16]
+                    && frame.bytes_at(self.header_offset + IPV6_SOURCE_OFFSET) == Some(own)
             }
         }
     }
 
-    /// Whether it was sent to `group`.
+    /// Whether it was sent to where the advertisements of this virtual host go.
     #[inline(always)]
-    fn is_for<F: Frame + ?Sized>(&self, frame: &F, group: &[u8; 16]) -> bool {
+    fn is_for<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         match self.family {
             Family::Inet => {
-                let [a, b, c, d, ..] = *group;
-                frame.bytes_at(self.header_offset + IPV4_DESTINATION_OFFSET) == Some([a, b, c, d])
+                frame.bytes_at(self.header_offset + IPV4_DESTINATION_OFFSET)
+                    == Some(self.vhost.destination)
             }
             Family::Inet6 => {
-                frame.bytes_at(self.header_offset + IPV6_DESTINATION_OFFSET) == Some(*group)
+                frame.bytes_at(self.header_offset + IPV6_DESTINATION_OFFSET)
+                    == Some(self.vhost.destination6)
             }
         }
     }
@@ -197,8 +212,10 @@ impl Place {
         event: &mut AdvertisementEvent,
     ) -> Option<()> {
         event.key = self.key;
+        event.length = PLAIN_LENGTH;
         match self.family {
             Family::Inet => {
+                event.family = FAMILY_INET;
                 let address = |offset, to: &mut [u8; 16]| {
                     let word = frame.bytes_at(self.header_offset + offset)?;
                     *to = widen(word);
@@ -208,6 +225,7 @@ impl Place {
                 address(IPV4_DESTINATION_OFFSET, &mut event.destination)?;
             }
             Family::Inet6 => {
+                event.family = FAMILY_INET6;
                 frame.copy_to(self.header_offset + IPV6_SOURCE_OFFSET, &mut event.source)?;
                 frame.copy_to(
                     self.header_offset + IPV6_DESTINATION_OFFSET,
@@ -216,7 +234,8 @@ impl Place {
             }
         }
         frame.copy_to(ether::SOURCE_OFFSET, &mut event.ethernet_source)?;
-        frame.copy_to(hidden(self.payload_offset), &mut event.payload)?;
+        let header: &mut [u8; HEADER_LEN] = event.payload.first_chunk_mut()?;
+        frame.copy_to(hidden(self.payload_offset), header)?;
         Some(())
     }
 
@@ -240,7 +259,7 @@ pub fn classify<'v, F: Frame + ?Sized>(
     frame: &F,
     ingress: Ingress,
     vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
-) -> Verdict {
+) -> Verdict<'v> {
     match Carried::find(frame, ingress) {
         Some(carried) if carried.is_protocol_112(frame) => carried.judge(frame, vhost),
         Some(_) | None => Verdict::Foreign,
@@ -310,14 +329,14 @@ impl Carried {
         &self,
         frame: &F,
         vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
-    ) -> Verdict {
+    ) -> Verdict<'v> {
         let packet = match self.ether_type {
             ether::TYPE_IPV4 => inet(frame, self.offset),
             _ => inet6(frame, self.offset),
         };
         match packet {
             Ok(packet) => packet.judge(frame, self.ingress, self.tags, vhost),
-            Err(counter) => Verdict::Pass(counter),
+            Err(counter) => passed(counter),
         }
     }
 }
@@ -368,38 +387,34 @@ impl Packet {
         ingress: Ingress,
         tags: VlanTags,
         vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
-    ) -> Verdict {
+    ) -> Verdict<'v> {
         let payload_offset = self.header_offset + self.header_len;
         // The frame may be padded: what the IP header does not cover is not payload.
         if self.payload_len < 4 {
-            return Verdict::Pass(Counter::PassedMalformed);
+            return passed(Counter::PassedMalformed);
         }
         let Some([first, vhid, _, fourth]) = frame.bytes_at(payload_offset) else {
-            return Verdict::Pass(Counter::PassedMalformed);
+            return passed(Counter::PassedMalformed);
         };
         let is_vrrp = self.is_vrrp(first, fourth);
         if !is_vrrp && (self.payload_len != HEADER_LEN || fourth != AUTH_LEN || vhid == 0) {
-            return Verdict::Pass(Counter::PassedMalformed);
+            return passed(Counter::PassedMalformed);
         }
         let key = VhostKey {
             ifindex: ingress.ifindex,
             vlan: tags.outer,
             inner_vlan: tags.inner,
-            family: match self.family {
-                Family::Inet => FAMILY_INET,
-                Family::Inet6 => FAMILY_INET6,
-            },
             vhid,
-            _pad: [0; 2],
+            _pad: [0; 3],
         };
-        let vhost = vhost(&key);
+        let vhost = vhost(&key).filter(|vhost| vhost.hears(self.family));
         if is_vrrp {
             return Verdict::Vrrp {
-                same_vhid: vhost.is_some(),
+                same_vhid: vhost.map(|vhost| vhost.ledger_of(self.family)),
             };
         }
         let Some(vhost) = vhost else {
-            return Verdict::Pass(match tags.outer {
+            return passed(match tags.outer {
                 0 => Counter::PassedUnknownVhid,
                 _ => Counter::PassedOtherVlan,
             });
@@ -407,35 +422,49 @@ impl Packet {
         let place = Place {
             family: self.family,
             key,
-            slot: vhost.slot,
-            alive_until_ns: vhost.alive_until_ns,
+            vhost,
             header_offset: self.header_offset,
             payload_offset,
         };
-        if !place.is_for(frame, &vhost.group) {
-            return Verdict::Pass(match place.is_unicast(frame) {
-                true => Counter::PassedUnicast,
-                false => Counter::PassedOtherGroup,
-            });
+        if !place.is_for(frame) {
+            return Verdict::Pass {
+                counter: match place.is_unicast(frame) {
+                    true => Counter::PassedUnicast,
+                    false => Counter::PassedOtherGroup,
+                },
+                ledger: place.ledger(),
+            };
         }
         // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
         if matches!(self.family, Family::Inet) && !header_is_intact(frame, self.header_offset) {
-            return Verdict::Pass(Counter::PassedMalformed);
+            return Verdict::Pass {
+                counter: Counter::PassedMalformed,
+                ledger: place.ledger(),
+            };
         }
-        if let Err(reason) = self.check(frame, payload_offset) {
+        if let Err(reason) = self.check(frame, payload_offset, vhost.min_ttl) {
             return Verdict::Drop { place, reason };
         }
+        let first = match self.family {
+            Family::Inet => vhost.destination[0],
+            Family::Inet6 => vhost.destination6[0],
+        };
         Verdict::Deliver {
             place,
-            unicast: is_to_station(frame) && !is_group(self.family, vhost.group[0]),
-            own: place.is_from(frame, &vhost.own_source),
+            unicast: is_to_station(frame) && !is_group(self.family, first),
+            own: place.is_own(frame),
         }
     }
 
     /// The checks of an advertisement that is positively ours, in OpenBSD's order.
     #[inline(always)]
-    fn check<F: Frame + ?Sized>(&self, frame: &F, payload_offset: usize) -> Result<(), Counter> {
-        if self.ttl != TTL {
+    fn check<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        payload_offset: usize,
+        min_ttl: u8,
+    ) -> Result<(), Counter> {
+        if self.ttl < min_ttl {
             return Err(Counter::DroppedWrongTtl);
         }
         let payload: [u8; HEADER_LEN] = frame
@@ -464,6 +493,12 @@ impl Packet {
             _ => false,
         }
     }
+}
+
+/// Nobody's here.
+#[inline(always)]
+const fn passed<'v>(counter: Counter) -> Verdict<'v> {
+    Verdict::Pass { counter, ledger: 0 }
 }
 
 /// The same offset, of which the compiler knows nothing. Range: at most [`OFFSET_MAX`].

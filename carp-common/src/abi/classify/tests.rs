@@ -1,6 +1,6 @@
 mod endpoints;
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
@@ -15,6 +15,8 @@ const VHID: u8 = 7;
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 const GROUP6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12];
 const IFINDEX: u32 = 3;
+const LEDGER: u32 = 11;
+const LEDGER6: u32 = 12;
 const IP: usize = 14;
 const CARP: usize = 34;
 const CARP6: usize = 54;
@@ -118,25 +120,37 @@ fn vrrp6(addresses: u8) -> Vec<u8> {
     with(frame, &[(IP + 5, 8 + 16 * addresses)])
 }
 
+/// A virtual host in both families.
+static CONFIGURED: VhostValue = VhostValue {
+    keys: 3,
+    ledger: LEDGER,
+    ledger6: LEDGER6,
+    ..VhostValue::NONE
+}
+.hearing(IpAddr::V4(GROUP), None)
+.hearing(
+    IpAddr::V6(Ipv6Addr::from_bits(u128::from_be_bytes(GROUP6))),
+    None,
+);
+
+/// What passes without being any virtual host's.
+const fn passes(counter: Counter) -> Verdict<'static> {
+    Verdict::Pass { counter, ledger: 0 }
+}
+
 /// Judges a frame where vhid 7 is configured, untagged and in VLAN 5, in both families.
-fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict {
-    let value = |group| VhostValue::new(group, 0);
-    let (inet, inet6) = (value(widen(GROUP.octets())), value(GROUP6));
+fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict<'static> {
     let ingress = Ingress {
         ifindex: IFINDEX,
         stripped_tag,
     };
     classify(frame, ingress, |key| {
-        assert_eq!((key.ifindex, key._pad), (IFINDEX, [0; 2]));
-        match (key.family, key.vlan, key.inner_vlan, key.vhid) {
-            (FAMILY_INET, 0 | 5, 0, VHID) => Some(&inet),
-            (FAMILY_INET6, 0 | 5, 0, VHID) => Some(&inet6),
-            _ => None,
-        }
+        assert_eq!((key.ifindex, key._pad), (IFINDEX, [0; 3]));
+        matches!((key.vlan, key.inner_vlan, key.vhid), (0 | 5, 0, VHID)).then_some(&CONFIGURED)
     })
 }
 
-fn judge(frame: &[u8]) -> Verdict {
+fn judge(frame: &[u8]) -> Verdict<'static> {
     judge_on(frame, None)
 }
 
@@ -171,19 +185,22 @@ fn genuine_advertisements_are_delivered_with_what_surrounded_them() {
     assert_eq!(
         event,
         AdvertisementEvent {
-            arrival_ns: 99,
-            key: VhostKey::new(IFINDEX, 0, Family::Inet, vhid),
+            key: VhostKey::new(IFINDEX, 0, vhid),
             source: widen([192, 0, 2, 1]),
             destination: widen([224, 0, 0, 18]),
             ethernet_source: [0, 0, 0x5e, 0, 1, VHID],
-            _pad: [0; 2],
-            payload: payload(VHID),
+            family: FAMILY_INET,
+            length: 36,
+            payload: event.payload,
+            ..AdvertisementEvent::empty(99)
         }
     );
+    assert_eq!(event.payload(), payload(VHID));
     let event = delivered(&genuine6());
-    assert_eq!(event.key, VhostKey::new(IFINDEX, 0, Family::Inet6, vhid));
+    assert_eq!((event.key.vhid, event.family), (VHID, FAMILY_INET6));
     assert_eq!((event.source[0], event.source[15]), (0xfe, 1));
-    assert_eq!((event.destination, event.payload), (GROUP6, payload(VHID)));
+    assert_eq!(event.destination, GROUP6);
+    assert_eq!(event.payload(), payload(VHID));
 }
 
 #[test]
@@ -229,13 +246,13 @@ fn vlan_is_the_first_tag_that_names_one() {
         &[VLAN5, SERVICE9][..],
     ] {
         let verdict = judge(&tagged(genuine(), tags));
-        assert_eq!(verdict, Verdict::Pass(Counter::PassedOtherVlan), "{tags:?}");
+        assert_eq!(verdict, passes(Counter::PassedOtherVlan), "{tags:?}");
     }
 }
 
 #[test]
 fn stripped_tag_counts_as_the_outer_one() {
-    let other_vlan = Verdict::Pass(Counter::PassedOtherVlan);
+    let other_vlan = passes(Counter::PassedOtherVlan);
     assert!(
         matches!(judge_on(&genuine(), Some(0xe005)), Verdict::Deliver { place, .. } if place.key.vlan == 5)
     );
@@ -253,14 +270,17 @@ fn stripped_tag_counts_as_the_outer_one() {
 fn payload_is_found_behind_any_number_of_options() {
     for words in 0..=10 {
         let frame = with_options(genuine(), words);
-        assert_eq!(delivered(&frame).payload, payload(VHID), "{words} words");
+        assert_eq!(delivered(&frame).payload(), payload(VHID), "{words} words");
         for bit in 0..usize::from(words) * 32 {
             let mut broken = frame.clone();
             broken[CARP + bit / 8] ^= 1 << (bit % 8);
             let verdict = judge(&broken);
             assert_eq!(
                 verdict,
-                Verdict::Pass(Counter::PassedMalformed),
+                Verdict::Pass {
+                    counter: Counter::PassedMalformed,
+                    ledger: LEDGER
+                },
                 "{words} words, bit {bit}"
             );
         }
@@ -271,13 +291,13 @@ fn payload_is_found_behind_any_number_of_options() {
 fn padding_behind_the_packet_is_not_payload() {
     let mut frame = genuine();
     frame.extend([0; 30]);
-    assert_eq!(delivered(&frame).payload, payload(VHID));
+    assert_eq!(delivered(&frame).payload(), payload(VHID));
     // The CARP header is there, but the IP header does not cover it.
     for payload_len in 0..36 {
         let frame = with(genuine(), &[(IP + 3, 20 + payload_len)]);
         assert_eq!(
             judge(&frame),
-            Verdict::Pass(Counter::PassedMalformed),
+            passes(Counter::PassedMalformed),
             "{payload_len} bytes"
         );
     }
@@ -370,13 +390,29 @@ fn what_is_not_for_us_passes_with_the_reason() {
         (with(genuine6(), &[(IP + 5, 35)]), Counter::PassedMalformed),
         (bad_ip_checksum, Counter::PassedMalformed),
     ] {
-        assert_eq!(judge(&frame), Verdict::Pass(counter), "{frame:x?}");
+        let verdict = judge(&frame);
+        let Verdict::Pass {
+            counter: counted,
+            ledger,
+        } = verdict
+        else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(counted, counter, "{frame:x?}");
+        // What was meant for a virtual host is in its ledger.
+        let is_ours = [Counter::PassedOtherGroup, Counter::PassedUnicast].contains(&counter);
+        assert!(
+            !is_ours || [LEDGER, LEDGER6].contains(&ledger),
+            "{frame:x?}"
+        );
     }
 }
 
 #[test]
 fn vrrp_passes_whatever_it_looks_like() {
-    let ours = Verdict::Vrrp { same_vhid: true };
+    let ours = Verdict::Vrrp {
+        same_vhid: Some(LEDGER),
+    };
     // Version 2 with 5 addresses is as long as CARP; with 7 it has CARP's 7; version 3 with 7 addresses has both.
     for addresses in 1..=20 {
         let count = usize::from(addresses);
@@ -391,18 +427,20 @@ fn vrrp_passes_whatever_it_looks_like() {
             "version 3, {addresses}"
         );
     }
-    assert_eq!(judge(&vrrp6(1)), ours);
-    assert_eq!(judge(&vrrp6(7)), ours);
+    for addresses in [1, 7] {
+        assert_eq!(
+            judge(&vrrp6(addresses)),
+            Verdict::Vrrp {
+                same_vhid: Some(LEDGER6)
+            }
+        );
+    }
     assert_eq!(
         judge(&vrrp(0x21, 9, 1, 20)),
-        Verdict::Vrrp { same_vhid: false }
+        Verdict::Vrrp { same_vhid: None }
     );
     let verdict = judge(&vrrp(0x21, VHID, 3, 20));
-    assert_eq!(
-        verdict,
-        Verdict::Pass(Counter::PassedMalformed),
-        "wrong length"
-    );
+    assert_eq!(verdict, passes(Counter::PassedMalformed), "wrong length");
 }
 
 /// Frames to start mutilations from.
@@ -425,7 +463,7 @@ fn truncated_frames_are_never_delivered() {
             let cut = &frame[..length];
             let verdict = judge(cut);
             let is_expected = match verdict {
-                Verdict::Foreign | Verdict::Pass(_) | Verdict::Vrrp { .. } => true,
+                Verdict::Foreign | Verdict::Pass { .. } | Verdict::Vrrp { .. } => true,
                 // Only once vhid and authentication length were there to say that it is ours.
                 Verdict::Drop { reason, .. } => {
                     reason == Counter::DroppedShortPacket && length + 32 >= frame.len()
@@ -499,14 +537,14 @@ fn no_bytes_panic_and_what_is_delivered_is_an_advertisement() {
         if let Verdict::Deliver { place, .. } = verdict {
             let event = place.event(frame.as_slice(), round).unwrap();
             assert!(
-                Advertisement::parse(&event.payload).is_ok(),
+                Advertisement::parse(event.payload()).is_ok(),
                 "round {round}"
             );
             assert_eq!(event.key.vhid, event.payload[1], "round {round}");
         }
         let kind = match verdict {
             Verdict::Foreign => "foreign",
-            Verdict::Pass(counter) => counter.name(),
+            Verdict::Pass { counter, .. } => counter.name(),
             Verdict::Vrrp { .. } => "vrrp",
             Verdict::Drop { reason, .. } => reason.name(),
             Verdict::Deliver { .. } => "delivered",

@@ -61,7 +61,7 @@ impl Instance {
             Action::Announce(family) => self.announce(family, site),
             Action::Report(transition) => {
                 if transition.from == State::Master {
-                    self.tenure.fall_silent(&self.who, site);
+                    self.tenure.fall_silent(&self.who, &self.machine, site);
                 }
                 self.report(transition, site);
             }
@@ -83,9 +83,7 @@ impl Instance {
         site: &mut Site<'_, E>,
     ) -> Option<Input<'static>> {
         match state {
-            State::Master => self
-                .tenure
-                .answer_for_a_while(&self.who, &self.machine, site),
+            State::Master => self.tenure.take_over(&self.who, &self.machine, site),
             State::Backup | State::Init => {
                 let has_leftovers = self.predecessor.has_leftovers();
                 self.tenure.settle(&self.who, has_leftovers, site);
@@ -96,6 +94,7 @@ impl Instance {
             State::Backup | State::Master => Tenure::key_wanted(&self.who, site),
         };
         if wanted == self.tenure.key() {
+            self.tenure.renew(&self.who, &self.machine, site);
             return None;
         }
         self.tenure.withdraw(&self.who, site);

@@ -34,7 +34,7 @@ pub mod tenure;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::abi::layout::AdvertisementEvent;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::proto::demotion::lost_addresses_demotion;
 use carp_common::proto::{Demotion, DemotionCause, Input, LinkState, Origin, VirtualHost};
 use carp_common::time::Instant;
@@ -232,7 +232,7 @@ impl Instance {
 
     /// An advertisement for it arrived.
     pub fn receive<E: Effects>(&mut self, event: &AdvertisementEvent, site: &mut Site<'_, E>) {
-        let Some(family) = event.key.family() else {
+        let Some(family) = event.carried_by() else {
             return;
         };
         let origin = Origin {
@@ -245,7 +245,7 @@ impl Instance {
         let input = Input::Advertisement {
             family,
             origin,
-            payload: &event.payload,
+            payload: event.payload(),
         };
         self.feed(input, site);
         self.settle_predecessor(site);

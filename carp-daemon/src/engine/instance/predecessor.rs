@@ -88,7 +88,8 @@ impl Predecessor {
         let mut addresses = config.addresses.iter().map(|wanted| wanted.address);
         let was_fenced = |address| {
             fenced.iter().any(|known| {
-                known.address == address && Some(known.owner.ifindex) == site.interface.ifindex
+                let owner = known.owner.map(|owner| owner.ifindex);
+                known.address == address && (owner.is_none() || owner == site.interface.ifindex)
             })
         };
         let will_be_removed = config.ownership == Ownership::Scripts

@@ -7,12 +7,13 @@
 //! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there: while a
 //! down script runs, when it fails, and after a run that died. The entry goes when netlink says that the address is gone.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::VirtualHost;
 use carp_common::time::Instant;
-use carp_common::units::{AdvSkew, DeadRatio, Family, Priority};
+use carp_common::units::{AdvSkew, DeadRatio, Priority};
 
 use super::super::context::Site;
 use super::super::effects::{Effects, Program, Refused};
@@ -20,7 +21,7 @@ use super::Identity;
 use super::predecessor::leftovers;
 use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
-use crate::io::datapath::{Endpoints, Fenced, Owner};
+use crate::io::datapath::{Endpoints, Entry, Fenced, Owner, Standing};
 
 /// The entry of one virtual host.
 #[derive(Debug)]
@@ -29,7 +30,9 @@ pub struct Tenure {
     key: Option<VhostKey>,
     /// Until when the datapath takes us to be alive for that entry.
     alive_until: Instant,
-    /// The datapath has a deadline for its addresses.
+    /// Until when this host answers for the addresses.
+    owns_until: Instant,
+    /// The datapath knows it as the owner of its addresses.
     fenced: bool,
     /// The datapath refused something, which was said.
     refused: bool,
@@ -42,6 +45,7 @@ impl Default for Tenure {
         Self {
             key: None,
             alive_until: Instant::ZERO,
+            owns_until: Instant::ZERO,
             fenced: false,
             refused: false,
             deaf: false,
@@ -60,7 +64,7 @@ impl Tenure {
         self.deaf
     }
 
-    /// Whether there is a deadline for its addresses.
+    /// Whether it owns its addresses.
     pub const fn is_fenced(&self) -> bool {
         self.fenced
     }
@@ -78,12 +82,7 @@ impl Tenure {
     /// The key that a virtual host is to have, while its interface is there.
     pub fn key_wanted<E>(who: &Identity, site: &Site<'_, E>) -> Option<VhostKey> {
         let ifindex = site.interface.ifindex?;
-        Some(VhostKey::new(
-            ifindex,
-            0,
-            Family::Inet,
-            who.config.election.vhid,
-        ))
+        Some(VhostKey::new(ifindex, 0, who.config.election.vhid))
     }
 
     /// Has the advertisements delivered, from now on. Returns whether that worked.
@@ -95,12 +94,12 @@ impl Tenure {
         endpoints: Endpoints,
         site: &mut Site<'_, E>,
     ) -> bool {
-        self.alive_until = site.cx.now + life_sign_validity(machine);
-        let keys = machine.digests();
-        let told = site
-            .cx
-            .effects
-            .configure(key, endpoints, keys, self.alive_until);
+        let entry = Entry {
+            endpoints: &[endpoints],
+            digests: machine.digests(),
+            standing: self.standing(machine, site.cx.now),
+        };
+        let told = site.cx.effects.configure(key, &entry);
         self.deaf = told.is_err();
         self.key = (!self.deaf).then_some(key);
         if self.deaf {
@@ -130,12 +129,32 @@ impl Tenure {
     ) {
         let validity = life_sign_validity(machine);
         let remaining = self.alive_until.saturating_duration_since(site.cx.now);
-        if let Some(key) = self.key
-            && remaining < validity * 5 / 8
-        {
-            self.alive_until = site.cx.now + validity;
-            let told = site.cx.effects.keep_alive(key, self.alive_until);
+        if remaining < validity * 5 / 8 {
+            self.renew(who, machine, site);
+        }
+    }
+
+    /// Tells the kernel program what the virtual host is, and for how long: one write, however many addresses it has.
+    pub fn renew<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        if let Some(key) = self.key {
+            let standing = self.standing(machine, site.cx.now);
+            let told = site.cx.effects.renew(key, standing);
             self.check(who, told, site);
+        }
+    }
+
+    /// From now on we are alive for a while.
+    fn standing(&mut self, machine: &VirtualHost, now: Instant) -> Standing {
+        self.alive_until = now + life_sign_validity(machine);
+        Standing {
+            state: machine.state(),
+            alive_until: self.alive_until,
+            owns_until: self.owns_until,
         }
     }
 
@@ -143,13 +162,26 @@ impl Tenure {
     pub fn tell_own_source<E: Effects>(
         &mut self,
         who: &Identity,
-        own: Option<std::net::IpAddr>,
+        own: Option<IpAddr>,
         site: &mut Site<'_, E>,
     ) {
         if let Some(key) = self.key {
-            let told = site.cx.effects.set_own_source(key, own);
+            let group = who.config.group.into();
+            let told = site.cx.effects.set_endpoints(key, Endpoints { group, own });
             self.check(who, told, site);
         }
+    }
+
+    /// Becomes the owner of its addresses, for a while. The kernel is told how long with what else it is told now.
+    pub fn take_over<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        self.fenced = true;
+        self.tell(who, site, Program::own);
+        self.extend(who, machine, site.cx.now);
     }
 
     /// A MASTER advertised: it is one for a while.
@@ -159,25 +191,33 @@ impl Tenure {
         machine: &VirtualHost,
         site: &mut Site<'_, E>,
     ) {
-        self.fenced = true;
+        self.extend(who, machine, site.cx.now);
+        self.renew(who, machine, site);
+    }
+
+    fn extend(&mut self, who: &Identity, machine: &VirtualHost, now: Instant) {
         let lasts = advertisement_lasts(machine.advertised(), who.config.election.deadratio);
-        let deadline = site.cx.now + lasts;
-        self.tell(who, site, |datapath, fenced| {
-            datapath.fence(fenced, deadline)
-        });
+        self.owns_until = now + lasts;
     }
 
     /// No longer MASTER: another one may take over while the kernel lets us wait before it removes the address.
-    pub fn fall_silent<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
+    pub fn fall_silent<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
         if self.fenced {
-            self.tell(who, site, Program::silence);
+            self.owns_until = Instant::ZERO;
+            self.renew(who, machine, site);
         }
     }
 
     /// What is there stays fenced until the election says whose it is.
     pub fn silence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         self.fenced = true;
-        self.fall_silent(who, site);
+        self.owns_until = Instant::ZERO;
+        self.tell(who, site, Program::silence);
     }
 
     /// Not MASTER: silent as long as what we or our scripts added is there, or what an earlier run left.
@@ -203,8 +243,10 @@ impl Tenure {
                 addresses.any(|wanted| site.cx.namespace.has(wanted.address))
             }
         };
+        // The kernel is told with what else has changed.
+        self.owns_until = Instant::ZERO;
         if stays {
-            self.fall_silent(who, site);
+            self.silence(who, site);
         } else {
             self.unfence(who, site);
         }
@@ -213,7 +255,10 @@ impl Tenure {
     /// Whether this host answers for the addresses is nobody's business of ours any more.
     pub fn unfence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         if std::mem::take(&mut self.fenced) {
-            self.tell(who, site, Program::unfence);
+            self.tell(who, site, |datapath, address, owner| {
+                let owner = Some(owner);
+                datapath.disown(Fenced { address, owner })
+            });
         }
     }
 
@@ -222,7 +267,7 @@ impl Tenure {
         &mut self,
         who: &Identity,
         site: &mut Site<'_, E>,
-        mut tell: impl FnMut(&mut E, Fenced) -> Result<(), Refused>,
+        mut tell: impl FnMut(&mut E, IpAddr, Owner) -> Result<(), Refused>,
     ) {
         let Some(ifindex) = site.interface.ifindex else {
             return;
@@ -233,8 +278,7 @@ impl Tenure {
         };
         let mut outcome = Ok(());
         for wanted in &who.config.addresses {
-            let address = wanted.address;
-            outcome = outcome.and(tell(&mut site.cx.effects, Fenced { address, owner }));
+            outcome = outcome.and(tell(&mut site.cx.effects, wanted.address, owner));
         }
         self.check(who, outcome, site);
     }

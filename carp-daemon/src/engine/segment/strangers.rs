@@ -9,7 +9,7 @@ use super::super::served::Served;
 use super::Segment;
 use crate::api::event::address::Predecessor;
 use crate::config::ADDRESS_PROTOCOL;
-use crate::io::datapath::{Chain, Fenced};
+use crate::io::datapath::{Chain, Fenced, Owner};
 use crate::io::netlink::Address;
 
 /// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be
@@ -25,7 +25,7 @@ fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
     segment.instances.values().any(|instance| {
         let config = &instance.who.config;
         let mut addresses = config.addresses.iter();
-        config.election.vhid == fenced.owner.vhid
+        Some(config.election.vhid) == fenced.owner.map(|owner| owner.vhid)
             && addresses.any(|known| known.address == fenced.address)
     })
 }
@@ -36,7 +36,10 @@ pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
         return;
     };
     let mut strangers = cx.effects.fenced();
-    strangers.retain(|fenced| fenced.owner.ifindex == ifindex && !is_configured(segment, fenced));
+    strangers.retain(|fenced| {
+        let is_here = fenced.owner.is_some_and(|owner| owner.ifindex == ifindex);
+        is_here && !is_configured(segment, fenced)
+    });
     if strangers.is_empty() {
         return;
     }
@@ -49,24 +52,25 @@ pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
             return;
         }
     };
-    strangers.retain(|Fenced { owner, .. }| {
-        serves(segment, owner.ifindex, owner.vhid, &cx.namespace)
-            || !lives(owner.ifindex, owner.vhid)
-    });
     for fenced in strangers {
-        settle_stranger(segment, ifindex, fenced, cx);
+        let Some(owner) = fenced.owner else {
+            continue;
+        };
+        if serves(segment, ifindex, owner.vhid, &cx.namespace) || !lives(ifindex, owner.vhid) {
+            settle_stranger(segment, owner, fenced, cx);
+        }
     }
 }
 
 fn settle_stranger<E: Effects>(
     segment: &Segment,
-    ifindex: u32,
+    owner: Owner,
     fenced: Fenced,
     cx: &mut Context<E>,
 ) {
     let place = segment.interface.place();
     let address = fenced.address;
-    let vhid = fenced.owner.vhid;
+    let Owner { ifindex, vhid } = owner;
     let here = cx.namespace.on(ifindex).iter();
     let left: Vec<Address> = here
         .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
@@ -85,7 +89,7 @@ fn settle_stranger<E: Effects>(
         cx.tell(&place, Predecessor::OrphanFenced { address, vhid });
     } else {
         // It can be told again with the next address that goes.
-        let _ = cx.effects.unfence(fenced);
+        let _ = cx.effects.disown(fenced);
     }
 }
 
@@ -94,10 +98,12 @@ fn settle_stranger<E: Effects>(
 pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
     cx.effects.remove_unowned_but(cx.namespace.links());
     for fenced in cx.effects.fenced() {
-        let is_gone = !cx.namespace.links().contains_key(&fenced.owner.ifindex);
+        let links = cx.namespace.links();
+        let owner = fenced.owner;
+        let is_gone = owner.is_none_or(|owner| !links.contains_key(&owner.ifindex));
         if is_gone && !cx.namespace.has(fenced.address) {
             // What cannot be removed goes with the last program.
-            let _ = cx.effects.unfence(fenced);
+            let _ = cx.effects.disown(fenced);
         }
     }
 }
@@ -108,6 +114,9 @@ pub fn orphans<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> 
     // Where it cannot be told who lives, everything stays.
     if let Ok(lives) = cx.effects.living() {
         orphans.retain(|Fenced { owner, .. }| {
+            let Some(owner) = owner else {
+                return true;
+            };
             let is_ours = served
                 .segments()
                 .any(|segment| serves(segment, owner.ifindex, owner.vhid, &cx.namespace));

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
-use carp_common::digest::PreparedDigest;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
@@ -16,12 +15,12 @@ use super::super::effects::{
     Wire,
 };
 use super::super::registry::InstanceId;
-use super::host::{Entry, Fence, OURS, Recorder, failed, unless};
+use super::host::{Entry, OURS, Recorder, failed, unless};
 use crate::api::{Event, Place, Status};
 use crate::config::VhostConfig;
 use crate::io::arp_watch::Seen;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Rung, Survival,
+    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Standing, Survival,
 };
 use crate::io::netlink::{self, Address, Heard, Link, Order};
 use crate::io::port::Envelope;
@@ -91,8 +90,8 @@ impl Receive for Recorder {
     fn forget(&mut self, ifindex: u32) {
         self.note(format_args!("forget {ifindex}"));
         self.attached.remove(&ifindex);
-        self.fences
-            .retain(|(fenced, _)| fenced.owner.ifindex != ifindex);
+        self.owners
+            .retain(|it| it.owner.is_none_or(|owner| owner.ifindex != ifindex));
     }
 
     fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
@@ -151,37 +150,38 @@ impl Receive for Recorder {
 }
 
 impl Program for Recorder {
-    fn configure(
-        &mut self,
-        key: VhostKey,
-        endpoints: Endpoints,
-        digests: &[PreparedDigest],
-        alive_until: Instant,
-    ) -> Result<(), Refused> {
+    fn configure(&mut self, key: VhostKey, told: &datapath::Entry<'_>) -> Result<(), Refused> {
         self.note(format_args!("configure {}", key.vhid));
         if self.faults.configure {
             return Err(Refused("no room".to_owned()));
         }
-        assert!(!digests.is_empty(), "the program could verify nothing");
+        assert!(!told.digests.is_empty(), "the program could verify nothing");
+        let [endpoints] = *told.endpoints else {
+            panic!("{:?}", told.endpoints);
+        };
+        let closed = Standing {
+            owns_until: Instant::ZERO,
+            ..told.standing
+        };
         let entry = Entry {
             endpoints,
-            alive_until,
+            standing: closed,
+            lives: true,
             intact: true,
         };
         self.entries.insert(key, entry);
+        self.set_standing(key, told.standing);
         Ok(())
     }
 
-    fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), Refused> {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.alive_until = until;
-        }
+    fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        self.set_standing(key, standing);
         Ok(())
     }
 
-    fn set_own_source(&mut self, key: VhostKey, own: Option<IpAddr>) -> Result<(), Refused> {
+    fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.endpoints.own = own;
+            entry.endpoints = endpoints;
         }
         Ok(())
     }
@@ -196,27 +196,34 @@ impl Program for Recorder {
         self.entries.get(&key).is_some_and(|entry| entry.intact)
     }
 
-    fn fence(&mut self, fenced: Fenced, deadline: Instant) -> Result<(), Refused> {
-        let text = format!("answer {} until {}", fenced.address, self.millis(deadline));
-        self.note(text);
-        self.set_fence(fenced, Some(Fence::Open(deadline)));
+    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        let owner = Some(owner);
+        self.set_owner(Fenced { address, owner }, true);
         Ok(())
     }
 
-    fn silence(&mut self, fenced: Fenced) -> Result<(), Refused> {
-        self.note(format_args!("silence {}", fenced.address));
-        self.set_fence(fenced, Some(Fence::Closed));
+    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        // What an earlier run of it left open.
+        let is_dead = |entry: &Entry| !entry.lives;
+        if self.entries.get(&owner.key()).is_some_and(is_dead) {
+            self.entries.remove(&owner.key());
+        }
+        if self.answers_for(address) {
+            self.note(format_args!("silence {address}"));
+        }
+        let owner = Some(owner);
+        self.set_owner(Fenced { address, owner }, true);
         Ok(())
     }
 
-    fn unfence(&mut self, fenced: Fenced) -> Result<(), Refused> {
-        self.note(format_args!("unfence {}", fenced.address));
-        self.set_fence(fenced, None);
+    fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        self.note(format_args!("disown {}", fenced.address));
+        self.set_owner(fenced, false);
         Ok(())
     }
 
     fn fenced(&self) -> Vec<Fenced> {
-        self.fences.iter().map(|(fenced, _)| *fenced).collect()
+        self.owners.clone()
     }
 
     fn remove_unowned_but(&mut self, _links: &Links) {}

@@ -7,14 +7,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
-use carp_common::abi::layout::{AdvertisementEvent, VhostKey};
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 
 use super::super::effects::Links;
 use crate::api::Status;
 use crate::io::arp_watch::Claim;
-use crate::io::datapath::{Endpoints, Fenced, Loss};
+use crate::io::datapath::{Endpoints, Fenced, Loss, Standing};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
 
 /// The netlink ports of the engine and of everybody else.
@@ -36,8 +37,10 @@ pub enum Fence {
 pub struct Entry {
     /// Between whom its advertisements go.
     pub endpoints: Endpoints,
-    /// Until when the daemon is taken to be alive.
-    pub alive_until: Instant,
+    /// What it is, and for how long.
+    pub standing: Standing,
+    /// Its process lives.
+    pub lives: bool,
     /// Nobody changed it.
     pub intact: bool,
 }
@@ -117,8 +120,10 @@ pub struct Recorder {
     pub counts: BTreeMap<&'static str, u64>,
     /// Its table of virtual hosts.
     pub entries: BTreeMap<VhostKey, Entry>,
+    /// How often an entry of it was written.
+    pub writes: usize,
     /// Its table of addresses.
-    pub fences: Vec<(Fenced, Fence)>,
+    pub owners: Vec<Fenced>,
 
     /// Interfaces whose sockets are open, with their groups.
     pub open: BTreeMap<u32, BTreeSet<IpAddr>>,
@@ -237,14 +242,44 @@ impl Recorder {
 
     /// What the kernel program knows about an address.
     pub fn fence(&self, ip: IpAddr) -> Option<Fence> {
-        let found = self.fences.iter().find(|(it, _)| it.address == ip);
-        found.map(|(_, fence)| *fence)
+        let found = self.owners.iter().find(|it| it.address == ip)?;
+        let entry = found.owner.and_then(|owner| self.entries.get(&owner.key()));
+        let until = entry.map_or(Instant::ZERO, |entry| entry.standing.owns_until);
+        Some(match until {
+            Instant::ZERO => Fence::Closed,
+            until => Fence::Open(until),
+        })
     }
 
-    /// Sets what the kernel program knows about an address.
-    pub fn set_fence(&mut self, fenced: Fenced, fence: Option<Fence>) {
-        self.fences.retain(|(it, _)| it.address != fenced.address);
-        self.fences.extend(fence.map(|fence| (fenced, fence)));
+    /// Gives an address an owner, or takes it away.
+    pub fn set_owner(&mut self, fenced: Fenced, owned: bool) {
+        self.owners.retain(|it| it.address != fenced.address);
+        self.owners.extend(owned.then_some(fenced));
+    }
+
+    /// What an entry says now, of each address of its virtual host.
+    pub fn set_standing(&mut self, key: VhostKey, standing: Standing) {
+        let before = self
+            .entries
+            .get_mut(&key)
+            .map(|entry| std::mem::replace(&mut entry.standing, standing).owns_until);
+        self.writes += 1;
+        let addresses: Vec<IpAddr> = self
+            .owners
+            .iter()
+            .filter(|it| it.owner.is_some_and(|owner| owner.key() == key))
+            .map(|it| it.address)
+            .collect();
+        for address in addresses {
+            match standing.owns_until {
+                until if before == Some(until) => {}
+                Instant::ZERO => self.note(format_args!("silence {address}")),
+                until => {
+                    let text = format!("answer {address} until {}", self.millis(until));
+                    self.note(text);
+                }
+            }
+        }
     }
 
     /// Counts something in the kernel program.

@@ -85,7 +85,7 @@ fn an_interface_that_is_deleted_and_created_again_is_served_again() {
     scene.turn();
     assert_eq!(scene.state(), State::Init);
     assert!(scene.host().open.is_empty() && scene.host().locks.is_empty());
-    assert!(scene.host().fences.is_empty(), "{:?}", scene.host().fences);
+    assert!(scene.host().owners.is_empty(), "{:?}", scene.host().owners);
     assert!(is_idle(&mut scene, ms(5_000)));
     // A new one of that name.
     let new = Address {

@@ -336,7 +336,9 @@ impl Scene {
         host.locks.clear();
         host.open = BTreeMap::new();
         host.watched = BTreeMap::new();
-        host.entries = BTreeMap::new();
+        for entry in host.entries.values_mut() {
+            entry.lives = false;
+        }
         host.attached.clear();
         host.asked.clear();
         host

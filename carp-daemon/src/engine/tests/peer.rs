@@ -3,10 +3,11 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use carp_common::abi::layout::{AdvertisementEvent, VhostKey};
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::{FAMILY_INET, VhostKey};
 use carp_common::proto::{Authenticator, Demotion};
 use carp_common::time::Instant;
-use carp_common::units::{AdvBase, AdvSkew, Family, Priority};
+use carp_common::units::{AdvBase, AdvSkew, Priority};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 
 use super::{ETH0, vhost};
@@ -68,13 +69,15 @@ impl Peer {
             digest: self.authenticator.sign(self.counter),
         };
         let mut event = AdvertisementEvent::empty(at.as_nanos());
-        event.key = VhostKey::new(ETH0, 0, Family::Inet, self.config.election.vhid);
+        event.key = VhostKey::new(ETH0, 0, self.config.election.vhid);
+        event.family = FAMILY_INET;
         event.source[..4].copy_from_slice(&self.source.octets());
         event.destination[..4].copy_from_slice(&self.config.group.octets());
         event.ethernet_source = [0, 0, 0x5e, 0, 0, self.config.election.vhid.get()];
         let mut payload = [0; HEADER_LEN];
         advertisement.emit(&mut payload);
-        event.payload = payload;
+        event.payload[..HEADER_LEN].copy_from_slice(&payload);
+        event.length = 36;
         event
     }
 

@@ -11,7 +11,7 @@ fn fenced(address: IpAddr, ifindex: u32, vhid: u8) -> Fenced {
     let vhid = Vhid::new(vhid).unwrap();
     Fenced {
         address,
-        owner: Owner { ifindex, vhid },
+        owner: Some(Owner { ifindex, vhid }),
     }
 }
 
@@ -71,8 +71,8 @@ fn what_a_killed_run_left_goes_when_another_master_is_heard() {
     let mut scene = Scene::start(config(vec![vhost(1)]), host);
     scene.forget();
     scene.hear(&mut Peer::new(2, 0));
-    let asked = scene.asked(&["delete", "silence", "unfence"]);
-    assert_eq!(asked, ["delete 10.0.0.101/32", "unfence 10.0.0.101"]);
+    let asked = scene.asked(&["delete", "silence", "disown"]);
+    assert_eq!(asked, ["delete 10.0.0.101/32", "disown 10.0.0.101"]);
     assert!(!scene.host().has(VIP));
 }
 
@@ -82,9 +82,9 @@ fn what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_i
         let mut host = host();
         host.addresses.push((tagged(150), None));
         let left = fenced(tagged(150).address, ETH0, 50);
-        host.fences.push((left, Fence::Closed));
+        host.owners.push(left);
         if lives {
-            host.living.insert((ETH0, left.owner.vhid));
+            host.living.insert((ETH0, left.owner.unwrap().vhid));
         }
         let mut scene = Scene::start(config(vec![vhost(1)]), host);
         assert_eq!(scene.host().has(left.address), lives);
@@ -97,7 +97,7 @@ fn what_scripts_of_a_dead_carpd_left_stays_and_stays_fenced() {
     let mut host = host();
     host.addresses.push((address(150), None));
     let left = fenced(address(150).address, ETH0, 50);
-    host.fences.push((left, Fence::Closed));
+    host.owners.push(left);
     let scene = Scene::start(config(vec![vhost(1)]), host);
     let mut engine = scene.engine;
     assert_eq!(engine.effects().fence(left.address), Some(Fence::Closed));
@@ -114,7 +114,7 @@ fn the_fence_of_an_interface_that_is_gone_is_lifted_unless_the_address_is_here()
             host.addresses.push((address(150), None));
         }
         let left = fenced(address(150).address, 9, 50);
-        host.fences.push((left, Fence::Closed));
+        host.owners.push(left);
         let mut scene = Scene::start(config(vec![vhost(1)]), host);
         assert_eq!(scene.host().fence(left.address).is_some(), is_here);
     }
@@ -125,7 +125,7 @@ fn a_start_whose_kernel_program_is_refused_touches_no_address_and_leaves_the_fen
     let mut host = host();
     host.addresses.push((tagged(101), None));
     let left = fenced(VIP, ETH0, 1);
-    host.fences.push((left, Fence::Closed));
+    host.owners.push(left);
     host.faults.load = true;
     let failed = Engine::start(config(vec![vhost(1)]), host).unwrap_err();
     assert!(
@@ -162,7 +162,7 @@ fn an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order() {
     scene.pass(ms(2_500));
     scene.forget();
     let mut host = scene.stop();
-    let words = ["silence", "delete", "advertise", "unfence", "answer", "add"];
+    let words = ["silence", "delete", "advertise", "disown", "answer", "add"];
     host.asked
         .retain(|it| words.contains(&it.split(' ').next().unwrap()));
     assert_eq!(
@@ -171,11 +171,11 @@ fn an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order() {
             "silence 10.0.0.101",
             "advertise 255/255 from 10.0.0.1",
             "delete 10.0.0.101/32",
-            "unfence 10.0.0.101",
+            "disown 10.0.0.101",
         ]
     );
     assert_eq!(host.addresses, [(address(1), None)]);
-    assert_eq!(host.fences, []);
+    assert_eq!(host.owners, []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 const ALL: &[&str] = &[
     "answer",
     "silence",
-    "unfence",
+    "disown",
     "run",
     "add",
     "delete",
@@ -32,4 +32,25 @@ fn a_backup_that_hears_nobody_answers_adds_advertises_and_announces_in_this_orde
     let asked = scene.asked(ALL);
     assert_eq!(asked[..4], lines, "{asked:?}");
     assert_eq!(asked.last().unwrap(), "announce 10.0.0.101");
+}
+
+#[test]
+fn an_advertisement_is_one_write_however_many_addresses_there_are() {
+    let mut config = vhost(1);
+    let first = config.addresses[0].clone();
+    for last in 201..216 {
+        let mut more = first.clone();
+        more.address = address(last).address;
+        config.addresses.push(more);
+    }
+    let mut scene = Scene::master(config);
+    // Whatever becoming MASTER leaves to be done.
+    scene.pass(ms(5_500));
+    let addresses = scene.host().owners.len();
+    assert_eq!(addresses, 16);
+    scene.forget();
+    let before = scene.host().writes;
+    scene.pass(ms(10_000));
+    let sent = scene.asked(&["advertise"]).len();
+    assert_eq!((sent, scene.host().writes - before), (10, 10));
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 use aya::maps::MapError;
 use aya::programs::ProgramError;
@@ -92,16 +91,6 @@ pub enum Error {
     /// A map has no room left.
     #[error("eBPF map {0} is full")]
     Full(&'static str),
-    /// Something else is pinned where the table of fenced addresses belongs.
-    #[error("{} is {is}; the table of fenced addresses is {wanted}", .path.display())]
-    ForeignPin {
-        /// Where.
-        path: PathBuf,
-        /// What is there.
-        is: String,
-        /// What should be.
-        wanted: String,
-    },
     /// How many processors there may be, which per-processor maps depend on.
     #[error("failed to count the processors")]
     Processors(#[source] io::Error),
@@ -129,9 +118,6 @@ impl Error {
             Self::Owned(_) => "use --datapath tcx or --datapath socket beside it",
             Self::NoDriverSupport { .. } => {
                 "use --datapath tcx, --datapath xdp-generic or --datapath socket"
-            }
-            Self::ForeignPin { .. } => {
-                "stop every carpd of this network namespace and remove what is pinned there"
             }
             Self::Missing(_) => "rebuild with `cargo xtask build-ebpf`",
             Self::KernelTooOld { .. }

@@ -2,14 +2,16 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | `kernel` | the kernel program and its maps |
+//! | `program` | the kernel program and its maps |
 //! | `hook` | the ways to attach it: XDP in the driver or in the stack, tcx |
 //! | `attached` | carpd's programs as the kernel lists them |
 //! | `bpffs` | the file system of pinned programs, where it outlives us |
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
-//! | `guard` | the maps that it looks virtual hosts up in |
+//! | `tables` | the tables of virtual hosts and addresses, which every carpd shares |
+//! | `slots` | the keys and ledgers of our virtual hosts |
+//! | `vhosts` | what the engine tells of a virtual host and its addresses |
 //! | `egress` | the program that keeps the host from speaking for them |
-//! | `fence` | the table of addresses that the host must not answer for |
+//! | `cover` | what the engine tells of the interfaces that it covers |
 //! | `lookout` | a thread that looks whether programs are still where they should be |
 //! | `rungs` | which of the ways serves an interface |
 //! | [`error`] | what stands in the way, and the way out |
@@ -20,45 +22,46 @@
 
 mod attached;
 mod bpffs;
+mod cover;
 mod egress;
 pub mod error;
-mod fence;
-mod guard;
 mod hook;
-mod kernel;
 mod lookout;
 mod pins;
+mod program;
 mod rungs;
+mod slots;
 pub mod socket;
+mod tables;
+mod vhosts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use carp_common::abi::counters::Counter;
-use carp_common::abi::hmac::KernelKeys;
-use carp_common::abi::layout::{AdvertisementEvent, VhostKey, VhostValue};
-use carp_common::digest::PreparedDigest;
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::{VhostKey, VhostValue};
 use carp_common::time::Instant;
 use tracing::debug;
-use zeroize::Zeroizing;
 
 pub use self::attached::programs as attached_programs;
 use self::egress::Egress;
 pub use self::egress::{Leaving, remove_unused as remove_unused_egress};
-pub use self::fence::{FenceTable, Fenced, Owner};
-pub use self::guard::Endpoints;
 pub use self::hook::Loss;
 use self::hook::{Attachment, Hook};
-use self::kernel::{Kernel, Sizes};
 pub use self::lookout::Lookout;
 pub use self::pins::{Pins, Removal};
+use self::program::{Options, Program, Sizes};
 pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;
+pub use self::tables::{Fenced, Owner, Tables};
+pub use self::vhosts::{Endpoints, Entry, Standing};
 pub use crate::api::status::Survival;
 use crate::config::{self, Config, Fence};
+use crate::io::clock;
+use crate::lock;
 
 /// Why an interface cannot be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -145,8 +148,7 @@ impl Batch {
     }
 }
 
-/// One value per [`Counter`].
-pub type Counts = [u64; Counter::ALL.len()];
+pub use carp_common::abi::layout::Counts;
 
 /// The receiving side of every interface.
 pub struct Datapath {
@@ -157,9 +159,11 @@ pub struct Datapath {
     /// Advertisements that the ring had lost when it was last looked at.
     ring_losses: u64,
     /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
-    kernel: Option<Kernel>,
-    /// That of the kernel programs, or one that others pinned.
-    fences: Option<FenceTable>,
+    kernel: Option<Program>,
+    /// Those of the kernel programs, or what others pinned.
+    tables: Option<Tables>,
+    /// What our programs and our entries know each other by.
+    instance: u64,
     egress: Option<Egress>,
     /// Its program was refused, which was warned of.
     egress_refused: bool,
@@ -171,6 +175,8 @@ pub struct Datapath {
     rungs: BTreeMap<u32, Rung>,
     /// What the sockets look up; the kernel program has its own copy.
     vhosts: HashMap<VhostKey, VhostValue>,
+    /// What the kernel program counted for virtual hosts before they were last removed.
+    retired: BTreeMap<VhostKey, Counts>,
 }
 
 impl Datapath {
@@ -185,7 +191,8 @@ impl Datapath {
             debug: config.debug,
             ring_losses: 0,
             kernel: None,
-            fences: pins.fence_table().as_deref().and_then(FenceTable::pinned),
+            tables: Tables::pinned(&pins),
+            instance: new_instance(),
             egress: None,
             egress_refused: false,
             pins,
@@ -194,17 +201,28 @@ impl Datapath {
             failures: Vec::new(),
             rungs: BTreeMap::new(),
             vhosts: HashMap::new(),
+            retired: BTreeMap::new(),
         }
     }
 
     /// The kernel program, loaded now at the latest, and where it is pinned.
-    fn kernel(&mut self) -> Result<(&mut Kernel, &Pins), error::Error> {
+    fn kernel(&mut self) -> Result<(&mut Program, &Pins), error::Error> {
         let kernel = match &mut self.kernel {
             Some(kernel) => kernel,
             none => {
                 self.pins = Pins::open();
-                let mut kernel = Kernel::load(self.debug, self.fence, self.sizes, &self.pins)?;
-                self.fences = Some(kernel.take_fence_table()?);
+                let options = Options {
+                    debug: self.debug,
+                    fence: self.fence,
+                    instance: self.instance,
+                    sizes: self.sizes,
+                };
+                let (kernel, mut tables) = Program::load(&options, &self.pins)?;
+                // Where it cannot be told who lives, everything stays.
+                if let Ok(held) = lock::Held::look() {
+                    tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
+                }
+                self.tables = Some(tables);
                 none.insert(kernel)
             }
         };
@@ -245,9 +263,13 @@ impl Datapath {
     /// Forgets an interface that is gone.
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
-        if let Some(fences) = &mut self.fences {
-            fences.forget(ifindex);
+        if let Some(tables) = &mut self.tables {
+            tables.forget(ifindex);
         }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.forget(ifindex);
+        }
+        self.retired.retain(|key, _| key.ifindex != ifindex);
     }
 
     /// Stops listening on an interface, which may be gone already.
@@ -264,9 +286,17 @@ impl Datapath {
     /// left which died, or an earlier run when our start failed. A living carpd has programs of its own. The last to stop
     /// removes the rest, when everything else is closed.
     pub fn close(&mut self, orphans: &[Fenced]) -> Option<Leaving> {
+        let ours: Vec<VhostKey> = self.vhosts.keys().copied().collect();
+        for key in ours {
+            // What cannot be removed is a dead one's, like any that is left.
+            let _ = self.remove(key);
+        }
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
-            if !orphans.iter().any(|fenced| fenced.owner.ifindex == ifindex) {
+            if !orphans
+                .iter()
+                .any(|fenced| fenced.owner.is_none_or(|owner| owner.ifindex == ifindex))
+            {
                 self.detach(ifindex);
                 for name in self.pins.remove_unowned(ifindex, "an interface").removed {
                     debug!("removed the {name} program that another run left");
@@ -293,77 +323,6 @@ impl Datapath {
     #[must_use]
     pub fn rung(&self, ifindex: u32) -> Option<Rung> {
         self.rungs.get(&ifindex).copied()
-    }
-
-    /// From now on advertisements for `key`, between `endpoints`, are delivered; in the kernel only what `digests` accept.
-    ///
-    /// # Errors
-    /// What the kernel answers, E2BIG when its map is full.
-    pub fn configure(
-        &mut self,
-        key: VhostKey,
-        endpoints: Endpoints,
-        digests: &[PreparedDigest],
-        alive_until: Instant,
-    ) -> Result<(), error::Error> {
-        // The sockets go when we go, and need no keys.
-        self.vhosts.insert(key, endpoints.value(0));
-        match &mut self.kernel {
-            Some(kernel) => {
-                let keys = Zeroizing::new(KernelKeys::new(digests));
-                kernel.guard().configure(key, endpoints, &keys, alive_until)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Sets the address that our advertisements for `key` come from; packets from it are dropped. What was heard stays
-    /// remembered. Does nothing when `key` is not configured.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn set_own_source(
-        &mut self,
-        key: VhostKey,
-        own: Option<IpAddr>,
-    ) -> Result<(), error::Error> {
-        if let Some(value) = self.vhosts.get_mut(&key) {
-            value.own_source = guard::own_source(own);
-        }
-        match &mut self.kernel {
-            Some(kernel) => kernel.guard().set_own_source(key, own),
-            None => Ok(()),
-        }
-    }
-
-    /// Until then the kernel program is not taken for a leftover and may drop.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn keep_alive(&mut self, key: VhostKey, until: Instant) -> Result<(), error::Error> {
-        match &mut self.kernel {
-            Some(kernel) => kernel.guard().keep_alive(key, until),
-            None => Ok(()),
-        }
-    }
-
-    /// From now on they are not.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn remove(&mut self, key: VhostKey) -> Result<(), error::Error> {
-        self.vhosts.remove(&key);
-        match &mut self.kernel {
-            Some(kernel) => kernel.guard().remove(key),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether nobody has removed or changed what was configured for `key`.
-    #[must_use]
-    pub fn is_intact(&mut self, key: VhostKey) -> bool {
-        let kernel = self.kernel.as_mut();
-        kernel.is_none_or(|kernel| kernel.guard().is_intact(key))
     }
 
     /// Ready when there may be something to [`drain`](Self::drain).
@@ -473,6 +432,11 @@ impl Datapath {
             sum.wrapping_add(socket.count_of(counter))
         }))
     }
+}
+
+/// A number that no other process of this machine has: of its pid at this moment.
+fn new_instance() -> u64 {
+    clock::now().as_nanos() << 22 | u64::from(std::process::id())
 }
 
 /// An error and its causes on one line.

@@ -3,8 +3,8 @@
 //! A pinned link outlives its process, and with it the fence around what a dead MASTER left behind. Each link has a
 //! place (an interface of a network namespace, and a hook there), and each place a lock: who holds it serves there;
 //! what is pinned at a place whose lock is free is a leftover. The next start takes over what it can use and removes
-//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lie the table of fenced addresses and
-//! the directory of the links at egress (`egress`), which have no places.
+//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lie the shared tables (`tables`) and the
+//! directory of the links at egress (`egress`), which have no places.
 
 use std::fs;
 use std::io;
@@ -13,16 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
+use carp_common::abi::layout::VERSION;
 use tracing::{debug, info, warn};
 
 use super::Survival;
 use super::bpffs::{Bpffs, DIRECTORY};
 use super::egress;
+use super::tables::Shared;
 use crate::lock::{self, Lock};
 use crate::sys;
-
-/// The pin of the table of fenced addresses; the number is that of its layout, for versions that come to differ.
-const FENCE_TABLE: &str = "fence-2";
 
 /// The directory of the links at egress.
 const EGRESS: &str = "egress";
@@ -137,18 +136,22 @@ impl Pins {
 
     /// Removes the pins of interfaces that are gone, in every network namespace.
     pub fn remove_dead(&self) {
-        if let Some(root) = self.root() {
-            let names = names(root);
-            for name in &names {
-                match name.strip_suffix(FENCE_TABLE) {
-                    None => remove_dead_in(&root.join(name)),
-                    // Whatever has a program has a directory.
-                    Some(namespace)
-                        if names
-                            .iter()
-                            .any(|other| other != name && other.starts_with(namespace)) => {}
-                    Some(_) => remove_old(&root.join(name)),
-                }
+        let Some(root) = self.root() else {
+            return;
+        };
+        let (directories, tables): (Vec<_>, Vec<_>) = names(root)
+            .into_iter()
+            .partition(|name| root.join(name).is_dir());
+        for name in &directories {
+            remove_dead_in(&root.join(name));
+        }
+        for table in &tables {
+            // Whatever has a program has a directory.
+            let is_used = directories
+                .iter()
+                .any(|name| namespace_of(name) == namespace_of(table));
+            if !is_used {
+                remove_old(&root.join(table));
             }
         }
     }
@@ -169,11 +172,27 @@ impl Pins {
         }
     }
 
-    /// Where the table of fenced addresses is pinned, which every carpd of this network namespace shares; `None` when
-    /// nothing is pinned.
+    /// Where a table is pinned that every carpd of this network namespace shares; `None` when nothing is pinned.
     #[must_use]
-    pub fn fence_table(&self) -> Option<PathBuf> {
-        self.path(FENCE_TABLE)
+    pub fn table(&self, name: &str) -> Option<PathBuf> {
+        self.path(&format!("{name}-{VERSION}"))
+    }
+
+    /// Makes room for a shared table where something else has its name: what was made by a carpd of another layout, which
+    /// forgot to change the number.
+    pub fn set_aside(&self, table: &Shared) {
+        let Some(path) = self.table(table.name) else {
+            return;
+        };
+        if !fs::exists(&path).unwrap_or(false) || table.is_at(&path) {
+            return;
+        }
+        let mut aside = path.clone().into_os_string();
+        aside.push("-aside");
+        match fs::rename(&path, &aside) {
+            Ok(()) => warn!("{} is of another layout: set aside", path.display()),
+            Err(error) => debug!("{}: {error}", path.display()),
+        }
     }
 
     /// Where the links at egress are pinned, which every carpd of this network namespace shares, likewise.
@@ -268,6 +287,11 @@ impl Place {
             remove(&directory.join(name));
         }
     }
+}
+
+/// The network namespace that a pin's name begins with.
+fn namespace_of(name: &str) -> &str {
+    name.split(':').next().unwrap_or_default()
 }
 
 /// The hook that a pin's name is about: both modes of XDP are one.

@@ -3,7 +3,7 @@
 //!
 //! A classic BPF filter in the kernel lets nothing else through; then the XDP program's own classifier runs here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -54,6 +54,8 @@ pub struct Receiver {
     ifindex: u32,
     clock: ArrivalClock,
     counts: Counts,
+    /// The part of it that was for a virtual host.
+    counts_of: BTreeMap<VhostKey, Counts>,
     /// Not asked for yet.
     losses: u64,
     control: Vec<u8>,
@@ -84,7 +86,8 @@ impl Receiver {
             socket: sys::watch(socket)?,
             ifindex: link.index,
             clock: ArrivalClock::new(),
-            counts: [0; Counter::ALL.len()],
+            counts: [0; _],
+            counts_of: BTreeMap::new(),
             losses: 0,
             control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
             next_samples: HashMap::new(),
@@ -151,40 +154,53 @@ impl Receiver {
             ifindex: self.ifindex,
             stripped_tag,
         };
-        match classify(frame, ingress, |key| vhosts.get(key)) {
+        // Whose it is: the classifier names the ledger, which sockets have none of.
+        let mut found = None;
+        let verdict = classify(frame, ingress, |key| {
+            let value = vhosts.get(key);
+            found = value.map(|_| *key);
+            value
+        });
+        match verdict {
             Verdict::Foreign => {}
-            Verdict::Pass(counter) => self.count(counter),
+            Verdict::Pass { counter, .. } => {
+                let is_for_it = matches!(
+                    counter,
+                    Counter::PassedOtherGroup | Counter::PassedUnicast | Counter::PassedMalformed
+                );
+                self.count(counter, found.filter(|_| is_for_it));
+            }
             Verdict::Vrrp { same_vhid } => {
-                self.count(Counter::PassedVrrp);
-                if same_vhid {
-                    self.count(Counter::PassedVrrpSameVhid);
+                self.count(Counter::PassedVrrp, None);
+                if same_vhid.is_some() {
+                    self.count(Counter::PassedVrrpSameVhid, found);
                 }
             }
             Verdict::Drop { place, reason } => {
-                self.count(received(place.family));
-                self.count(reason);
+                self.count(received(place.family), found);
+                self.count(reason, found);
                 explain(frame, &place, reason);
             }
             Verdict::Deliver {
                 place, own: true, ..
             } => {
-                self.count(received(place.family));
+                self.count(received(place.family), found);
                 // As in the kernel: a sample now and then, for the daemon to warn of it.
                 match place.event(frame, arrival.as_nanos()) {
                     Some(event) if self.takes_sample(place.key, arrival) => {
-                        self.count(Counter::SuspectsDelivered);
+                        self.count(Counter::SuspectsDelivered, found);
                         batch.push(event);
                     }
                     Some(_) | None => {
-                        self.count(Counter::DroppedOwnSource);
+                        self.count(Counter::DroppedOwnSource, found);
                         explain(frame, &place, Counter::DroppedOwnSource);
                     }
                 }
             }
             Verdict::Deliver { place, .. } => {
-                self.count(received(place.family));
+                self.count(received(place.family), found);
                 if let Some(event) = place.event(frame, arrival.as_nanos()) {
-                    self.count(Counter::Delivered);
+                    self.count(Counter::Delivered, found);
                     batch.push(event);
                 }
             }
@@ -244,6 +260,22 @@ impl Receiver {
             .unwrap_or_default()
     }
 
+    /// Every counter of what was for a virtual host.
+    pub fn counts_of(&self, key: VhostKey) -> Counts {
+        self.counts_of.get(&key).copied().unwrap_or([0; _])
+    }
+
+    /// Every counter of what was for none.
+    pub fn counts_of_others(&self) -> Counts {
+        let mut others = self.counts;
+        for counts in self.counts_of.values() {
+            for (sum, count) in others.iter_mut().zip(counts) {
+                *sum = sum.wrapping_sub(*count);
+            }
+        }
+        others
+    }
+
     /// Frames that did not fit into the socket's buffer since this was last asked.
     pub fn take_losses(&mut self) -> u64 {
         self.fetch_losses();
@@ -257,17 +289,25 @@ impl Receiver {
         self.losses += lost;
     }
 
-    fn count(&mut self, counter: Counter) {
+    fn count(&mut self, counter: Counter, vhost: Option<VhostKey>) {
         self.add(counter, 1);
+        if let Some(key) = vhost {
+            let counts = self.counts_of.entry(key).or_insert([0; _]);
+            add(counts, counter, 1);
+        }
     }
 
     fn add(&mut self, counter: Counter, amount: u64) {
-        if let Some(slot) = usize::try_from(counter.index())
-            .ok()
-            .and_then(|index| self.counts.get_mut(index))
-        {
-            *slot = slot.wrapping_add(amount);
-        }
+        add(&mut self.counts, counter, amount);
+    }
+}
+
+fn add(counts: &mut Counts, counter: Counter, amount: u64) {
+    if let Some(slot) = usize::try_from(counter.index())
+        .ok()
+        .and_then(|index| counts.get_mut(index))
+    {
+        *slot = slot.wrapping_add(amount);
     }
 }
 

@@ -1,11 +1,13 @@
 //! Which host sent a packet, and to which.
 
+use std::boxed::Box;
+
 use super::*;
 
 #[test]
 fn only_a_packet_to_this_host_alone_is_unicast() {
     let address = Ipv4Addr::new(192, 0, 2, 2);
-    let value = VhostValue::new(widen(address.octets()), 0);
+    let value = VhostValue::NONE.hearing(address.into(), None);
     let ingress = Ingress {
         ifindex: IFINDEX,
         stripped_tag: None,
@@ -17,10 +19,7 @@ fn only_a_packet_to_this_host_alone_is_unicast() {
         };
         unicast
     };
-    let to_group = VhostValue {
-        group: widen(GROUP.octets()),
-        ..value
-    };
+    let to_group = value.hearing(GROUP.into(), None);
     let mut frame = inet_frame(VHID, address);
     assert!(!is_unicast(&frame, &value), "multicast frame");
     frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
@@ -40,51 +39,97 @@ fn only_a_well_formed_packet_from_the_source_of_the_host_is_its_own() {
         (address[0], address[1], address[15]) = (0xfe, 0x80, 1);
         address
     });
-    let judge = |frame: &[u8], group, own_source| {
-        let value = VhostValue {
-            own_source,
-            ..VhostValue::new(group, 0)
-        };
+    let judge = |frame: &[u8], group: IpAddr, own_source: IpAddr| {
+        let value: &'static _ =
+            Box::leak(Box::new(VhostValue::NONE.hearing(group, Some(own_source))));
         let ingress = Ingress {
             ifindex: IFINDEX,
             stripped_tag: None,
         };
-        classify(frame, ingress, |_| Some(&value))
+        classify(frame, ingress, |_| Some(value))
     };
-    let group = widen(GROUP.octets());
+    let (group, group6) = (IpAddr::from(GROUP), IpAddr::from(GROUP6));
     let is_own = |verdict| matches!(verdict, Verdict::Deliver { own: true, .. });
-    assert!(is_own(judge(&genuine(), group, widen(inet))));
-    assert!(is_own(judge(&genuine6(), GROUP6, inet6)));
+    assert!(is_own(judge(&genuine(), group, inet.into())));
+    assert!(is_own(judge(&genuine6(), group6, inet6.into())));
     // Any other bit, and it is another host's.
     for bit in 0..32 {
         let mut other = inet;
         other[bit / 8] ^= 1 << (bit % 8);
-        assert!(!is_own(judge(&genuine(), group, widen(other))), "bit {bit}");
+        assert!(!is_own(judge(&genuine(), group, other.into())), "bit {bit}");
     }
     for bit in 0..128 {
         let mut other = inet6;
         other[bit / 8] ^= 1 << (bit % 8);
-        assert!(!is_own(judge(&genuine6(), GROUP6, other)), "bit {bit}");
+        assert!(
+            !is_own(judge(&genuine6(), group6, other.into())),
+            "bit {bit}"
+        );
     }
     // Zeros are nobody's, also where a packet has them.
     let unspecified = with(
         genuine(),
         &[(IP + 12, 0), (IP + 13, 0), (IP + 14, 0), (IP + 15, 0)],
     );
-    assert!(!is_own(judge(&unspecified, group, [0; 16])));
+    assert!(!is_own(judge(&unspecified, group, [0; 4].into())));
     let mut unspecified = genuine6();
     unspecified[IP + 8..IP + 24].fill(0);
-    assert!(!is_own(judge(&unspecified, GROUP6, [0; 16])));
+    assert!(!is_own(judge(&unspecified, group6, [0; 16].into())));
     // What is wrong with it is said first, and another group stays another group's.
     assert!(matches!(
-        judge(&with(genuine(), &[(IP + 8, 254)]), group, widen(inet)),
+        judge(&with(genuine(), &[(IP + 8, 254)]), group, inet.into()),
         Verdict::Drop {
             reason: Counter::DroppedWrongTtl,
             ..
         }
     ));
     assert_eq!(
-        judge(&genuine(), widen([224, 0, 0, 19]), widen(inet)),
-        Verdict::Pass(Counter::PassedOtherGroup)
+        judge(&genuine(), [224, 0, 0, 19].into(), inet.into()),
+        passes(Counter::PassedOtherGroup)
     );
+}
+
+#[test]
+fn a_virtual_host_of_one_family_does_not_hear_the_other() {
+    let ingress = Ingress {
+        ifindex: IFINDEX,
+        stripped_tag: None,
+    };
+    let inet = VhostValue::NONE.hearing(GROUP.into(), None);
+    let inet6 = VhostValue::NONE.hearing(GROUP6.into(), None);
+    for (frame, hears, other) in [(genuine(), inet, inet6), (genuine6(), inet6, inet)] {
+        let judge = |value| classify(frame.as_slice(), ingress, |_| Some(value));
+        assert!(matches!(judge(&hears), Verdict::Deliver { .. }));
+        assert_eq!(judge(&other), passes(Counter::PassedUnknownVhid));
+    }
+    let vrrp6 = vrrp6(1);
+    let verdict = classify(vrrp6.as_slice(), ingress, |_| Some(&inet));
+    assert_eq!(verdict, Verdict::Vrrp { same_vhid: None });
+}
+
+#[test]
+fn the_lowest_ttl_is_the_virtual_hosts() {
+    let ingress = Ingress {
+        ifindex: IFINDEX,
+        stripped_tag: None,
+    };
+    for (min_ttl, ttl, is_heard) in [
+        (255, 255, true),
+        (255, 254, false),
+        (64, 64, true),
+        (64, 63, false),
+        (1, 0, false),
+    ] {
+        let value = VhostValue {
+            min_ttl,
+            ..CONFIGURED
+        };
+        let frame = with(genuine(), &[(IP + 8, ttl)]);
+        let verdict = classify(frame.as_slice(), ingress, |_| Some(&value));
+        assert_eq!(
+            matches!(verdict, Verdict::Deliver { .. }),
+            is_heard,
+            "{verdict:?}"
+        );
+    }
 }

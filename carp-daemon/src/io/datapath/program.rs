@@ -7,23 +7,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use carp_common::abi::counters::Counter;
+use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::{
-    ADVERTISEMENTS_MAP, AdvertisementEvent, COUNTERS_MAP, DEBUG_GLOBAL, FENCE_ALL_GLOBAL,
-    FENCE_MAP, HISTORY_MAP, KEYS_MAP, SUSPECTS_MAP, VHOSTS_MAP,
+    ADVERTISEMENTS_MAP, COUNTERS_MAP, Counts, DEBUG_GLOBAL, FENCE_ALL_GLOBAL, INSTANCE_GLOBAL,
+    INTERFACES_MAP, SUSPECTS_MAP,
 };
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
 use super::egress::Egress;
-use super::error::{Error, map_error, refused};
-use super::fence::{FenceTable, check_pin};
-use super::guard::Guard;
+use super::error::{Error, errno, map_error, refused};
 use super::hook::{self, Attachment, Hook};
 use super::pins::Pins;
-use super::{Batch, Counts, Drained};
+use super::slots::{Slots, add};
+use super::tables::{SHARED, Tables};
+use super::{Batch, Drained};
 use crate::config::{Config, Fence};
 use crate::io::netlink::Link;
 use crate::sys;
@@ -36,11 +37,22 @@ const LOG_MAP: &str = "AYA_LOGS";
 /// One page.
 const SMALLEST_RING: u32 = 4096;
 
-/// How large the maps are made.
+/// What the programs are loaded with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether they explain what they drop.
+    pub debug: bool,
+    /// What they fence.
+    pub fence: Fence,
+    /// What their entries are known by.
+    pub instance: u64,
+    /// How large their own maps are.
+    pub sizes: Sizes,
+}
+
+/// How large those maps are made that cannot grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Entries of the map of virtual hosts.
-    vhosts: u32,
     /// Bytes of the ring buffer; the kernel wants a power of two of whole pages.
     ring_bytes: u32,
 }
@@ -56,7 +68,7 @@ impl Sizes {
     /// what arrives while we are stopped for that many intervals. Above a thousand virtual hosts it is fewer: the ring is
     /// memory of ours that cannot be swapped out.
     fn for_number(vhosts: usize) -> Self {
-        const RECORD_LEN: usize = size_of::<AdvertisementEvent>() + 8;
+        const RECORD_LEN: usize = (AdvertisementEvent::PLAIN_LEN + 8).next_multiple_of(8);
         const SMALLEST: usize = 64 * 1024;
         const LARGEST: usize = 4 * 1024 * 1024;
         let ring = vhosts
@@ -64,35 +76,45 @@ impl Sizes {
             .clamp(SMALLEST, LARGEST)
             .next_power_of_two();
         Self {
-            vhosts: u32::try_from(vhosts).unwrap_or(u32::MAX).max(1),
             ring_bytes: u32::try_from(ring).expect("no more than LARGEST"),
         }
     }
 }
 
 /// The programs and their maps, which all interfaces share.
-pub struct Kernel {
+pub struct Program {
     /// Owns the programs, and the maps that nobody took.
     object: Ebpf,
-    guard: Guard,
+    slots: Slots,
     counters: PerCpuArray<MapData, u64>,
+    /// Of what was no virtual host's.
+    interfaces: PerCpuHashMap<MapData, u32, Counts>,
+    processors: usize,
     ring: AsyncFd<RingBuf<MapData>>,
     /// What was not authentic, now and then.
     suspects: AsyncFd<RingBuf<MapData>>,
     log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
 }
 
-impl Kernel {
+impl Program {
     /// Makes the maps; the programs are loaded when they are wanted.
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn load(debug: bool, fence: Fence, sizes: Sizes, pins: &Pins) -> Result<Self, Error> {
+    pub fn load(options: &Options, pins: &Pins) -> Result<(Self, Tables), Error> {
+        let &Options {
+            debug,
+            fence,
+            instance,
+            sizes,
+        } = options;
         let mut loader = EbpfLoader::new();
-        if let Some(table) = pins.fence_table() {
-            check_pin(&table)?;
-            // Opened when it is there.
-            loader.map_pin_path(FENCE_MAP, table);
+        for table in SHARED {
+            if let Some(path) = pins.table(table.name) {
+                pins.set_aside(&table);
+                // Opened when it is there.
+                loader.map_pin_path(table.map, path);
+            }
         }
         if !debug {
             loader.map_max_entries(LOG_MAP, SMALLEST_RING);
@@ -101,10 +123,8 @@ impl Kernel {
             // The program touches no kernel structure: give back the kernel's types, which `new` has read.
             .btf(None)
             .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
+            .override_global(INSTANCE_GLOBAL, &instance, true)
             .override_global(FENCE_ALL_GLOBAL, &u32::from(fence == Fence::All), true)
-            .map_max_entries(VHOSTS_MAP, sizes.vhosts)
-            .map_max_entries(KEYS_MAP, sizes.vhosts)
-            .map_max_entries(HISTORY_MAP, sizes.vhosts)
             .map_max_entries(ADVERTISEMENTS_MAP, sizes.ring_bytes)
             .load(OBJECT)
             .map_err(|error: EbpfError| refused("create the eBPF maps", error))?;
@@ -113,18 +133,23 @@ impl Kernel {
         } else {
             None
         };
-        let guard = Guard::take(&mut object)?;
+        let tables = Tables::take(&mut object)?;
+        let slots = Slots::take(&mut object)?;
+        let interfaces = take(&mut object, INTERFACES_MAP)?;
         let counters = take(&mut object, COUNTERS_MAP)?;
         let ring = open_ring(&mut object, ADVERTISEMENTS_MAP)?;
         let suspects = open_ring(&mut object, SUSPECTS_MAP)?;
-        Ok(Self {
+        let program = Self {
             object,
-            guard,
+            slots,
             counters,
+            interfaces,
+            processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
             ring,
             suspects,
             log,
-        })
+        };
+        Ok((program, tables))
     }
 
     /// Loads the program of a hook, unless it is; it sees no packet yet.
@@ -141,6 +166,7 @@ impl Kernel {
     /// What stands in the way, and the way out.
     pub fn attach(&mut self, link: &Link, hook: Hook, pins: &Pins) -> Result<Attachment, Error> {
         self.prepare(hook)?;
+        self.count_on(link.index)?;
         hook::attach(&mut self.object, link, hook, pins)
     }
 
@@ -162,17 +188,42 @@ impl Kernel {
         egress.start(&mut self.object, links, served);
     }
 
-    /// The fenced addresses that its programs know.
-    ///
-    /// # Errors
-    /// When they were taken before.
-    pub fn take_fence_table(&mut self) -> Result<FenceTable, Error> {
-        take(&mut self.object, FENCE_MAP).map(FenceTable::of)
+    /// What it knows of our virtual hosts alone.
+    pub const fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
     }
 
-    /// What the program looks up.
-    pub const fn guard(&mut self) -> &mut Guard {
-        &mut self.guard
+    /// Begins to count what is no virtual host's on an interface, where it does not yet.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn count_on(&mut self, ifindex: u32) -> Result<(), Error> {
+        const BPF_NOEXIST: u64 = 1;
+        let zeros =
+            PerCpuValues::try_from(vec![[0; _]; self.processors]).map_err(Error::Processors)?;
+        match self.interfaces.insert(ifindex, zeros, BPF_NOEXIST) {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+            outcome => outcome.map_err(map_error("write", INTERFACES_MAP)),
+        }
+    }
+
+    /// Forgets what was counted on an interface that is gone.
+    pub fn forget(&mut self, ifindex: u32) {
+        let _ = self.interfaces.remove(&ifindex);
+    }
+
+    /// What became of frames on an interface that were no virtual host's.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn counts_of_others(&self, ifindex: u32) -> Result<Counts, Error> {
+        let mut sum = [0; Counter::ALL.len()];
+        match self.interfaces.get(&ifindex, 0) {
+            Ok(counts) => counts.iter().for_each(|counts| add(&mut sum, counts)),
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(map_error("read", INTERFACES_MAP)(error)),
+        }
+        Ok(sum)
     }
 
     /// Ready when a ring or the log has something.
@@ -277,14 +328,12 @@ mod tests {
         assert_eq!(
             Sizes::for_number(1),
             Sizes {
-                vhosts: 1,
                 ring_bytes: 64 * 1024
             }
         );
         assert_eq!(
             Sizes::for_number(255),
             Sizes {
-                vhosts: 255,
                 ring_bytes: 1024 * 1024
             }
         );

@@ -1,0 +1,187 @@
+//! What the programs of this process know of its virtual hosts alone: the digests that each accepts, and what it heard.
+//!
+//! Both are in arrays of fixed sizes, because elements of arrays are written in place: what a hash map replaces or lets go
+//! of stays in the kernel's memory, and digests are secrets. The arrays are held by arrays of arrays, so a virtual host that
+//! finds no slot is given a new array, at any time.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::maps::{Array, ArrayOfMaps, InnerMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use carp_common::abi::counters::Counter;
+use carp_common::abi::hmac::KernelKeys;
+use carp_common::abi::layout::{
+    Counts, KEYS_MAP, KEYS_PER_CHUNK, LEDGERS_MAP, LEDGERS_PER_CHUNK, Ledger, VhostKey, VhostValue,
+};
+use carp_common::units::Family;
+
+use super::error::{Error, map_error};
+use super::program::take;
+
+/// The slots of every virtual host.
+pub struct Slots {
+    keys: Chunks<Array<MapData, KernelKeys>>,
+    ledgers: Chunks<PerCpuArray<MapData, Ledger>>,
+    processors: usize,
+    taken: BTreeMap<VhostKey, Taken>,
+}
+
+/// Those of one virtual host.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    keys: Option<u32>,
+    /// For IPv4 and IPv6.
+    ledgers: [Option<u32>; 2],
+}
+
+impl Slots {
+    /// Takes the maps, of which every slot is free.
+    ///
+    /// # Errors
+    /// A map that is not there.
+    pub fn take(object: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            keys: Chunks::new(KEYS_MAP, take(object, KEYS_MAP)?, KEYS_PER_CHUNK),
+            ledgers: Chunks::new(LEDGERS_MAP, take(object, LEDGERS_MAP)?, LEDGERS_PER_CHUNK),
+            processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
+            taken: BTreeMap::new(),
+        })
+    }
+
+    /// Gives a virtual host what it needs, and names it in the entry. What it heard stays remembered.
+    ///
+    /// # Errors
+    /// What the kernel refuses; the slots are still to be released then.
+    pub fn furnish(
+        &mut self,
+        key: VhostKey,
+        value: &mut VhostValue,
+        keys: &KernelKeys,
+    ) -> Result<(), Error> {
+        let taken = self.taken.entry(key).or_default();
+        let slot = match taken.keys {
+            Some(slot) => slot,
+            None => {
+                let slot = self.keys.take(|| Array::create(KEYS_PER_CHUNK, 0))?;
+                *taken.keys.insert(slot)
+            }
+        };
+        let (chunk, place) = self.keys.at(slot)?;
+        chunk
+            .set(place, keys, 0)
+            .map_err(map_error("write", KEYS_MAP))?;
+        value.keys = slot;
+        let families = [Family::Inet, Family::Inet6];
+        for (ledger, family) in taken.ledgers.iter_mut().zip(families) {
+            if ledger.is_some() || !value.hears(family) {
+                continue;
+            }
+            let slot = self
+                .ledgers
+                .take(|| PerCpuArray::create(LEDGERS_PER_CHUNK, 0))?;
+            *ledger = Some(slot);
+            let empty = PerCpuValues::try_from(vec![Ledger::EMPTY; self.processors])
+                .map_err(Error::Processors)?;
+            let (chunk, place) = self.ledgers.at(slot)?;
+            chunk
+                .set(place, empty, 0)
+                .map_err(map_error("write", LEDGERS_MAP))?;
+        }
+        [value.ledger, value.ledger6] = taken.ledgers.map(Option::unwrap_or_default);
+        Ok(())
+    }
+
+    /// Takes a virtual host's slots back and wipes its keys. The result is what it counted.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn release(&mut self, key: VhostKey) -> Result<Counts, Error> {
+        let counts = self.counts(key);
+        let Some(taken) = self.taken.remove(&key) else {
+            return counts;
+        };
+        self.ledgers.free.extend(taken.ledgers.iter().flatten());
+        if let Some(slot) = taken.keys {
+            let (chunk, place) = self.keys.at(slot)?;
+            chunk
+                .set(place, KernelKeys::NONE, 0)
+                .map_err(map_error("wipe", KEYS_MAP))?;
+            self.keys.free.push(slot);
+        }
+        counts
+    }
+
+    /// What became of the advertisements for a virtual host, in both families and on every processor.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn counts(&mut self, key: VhostKey) -> Result<Counts, Error> {
+        let taken = self.taken.get(&key).copied().unwrap_or_default();
+        let mut sum = [0; Counter::ALL.len()];
+        for slot in taken.ledgers.into_iter().flatten() {
+            let (chunk, place) = self.ledgers.at(slot)?;
+            let ledgers = chunk
+                .get(&place, 0)
+                .map_err(map_error("read", LEDGERS_MAP))?;
+            for ledger in ledgers.iter() {
+                add(&mut sum, &ledger.counts);
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// Adds what was counted elsewhere.
+pub fn add(sum: &mut Counts, more: &Counts) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum = sum.wrapping_add(*more);
+    }
+}
+
+/// Arrays of one kind, in an array of them. Slot 0 is never used: zero means none.
+struct Chunks<M> {
+    name: &'static str,
+    outer: ArrayOfMaps<MapData, M>,
+    chunks: Vec<M>,
+    slots_per_chunk: u32,
+    free: Vec<u32>,
+}
+
+impl<M: InnerMap> Chunks<M> {
+    const fn new(name: &'static str, outer: ArrayOfMaps<MapData, M>, slots_per_chunk: u32) -> Self {
+        Self {
+            name,
+            outer,
+            chunks: Vec::new(),
+            slots_per_chunk,
+            free: Vec::new(),
+        }
+    }
+
+    /// A free slot, in a new array when there is none.
+    fn take(&mut self, make: impl FnOnce() -> Result<M, MapError>) -> Result<u32, Error> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(slot);
+        }
+        let number = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+        if number >= self.outer.len() {
+            return Err(Error::Full(self.name));
+        }
+        let chunk = make().map_err(map_error("enlarge", self.name))?;
+        self.outer
+            .set(number, &chunk, 0)
+            .map_err(map_error("enlarge", self.name))?;
+        self.chunks.push(chunk);
+        let first = number * self.slots_per_chunk;
+        let slots = first.max(1)..first + self.slots_per_chunk;
+        self.free.extend(slots.rev());
+        self.free.pop().ok_or(Error::Full(self.name))
+    }
+
+    /// The array of a slot, and its place there.
+    fn at(&mut self, slot: u32) -> Result<(&mut M, u32), Error> {
+        let chunk = usize::try_from(slot / self.slots_per_chunk).unwrap_or(usize::MAX);
+        let chunk = self.chunks.get_mut(chunk).ok_or(Error::Full(self.name))?;
+        Ok((chunk, slot % self.slots_per_chunk))
+    }
+}
