@@ -102,6 +102,8 @@ pub struct Engine<E> {
     turns: Turns,
     overheard: Overheard,
     follower: follow::Follower,
+    /// Virtual hosts that have ended, and whose addresses the kernel had no time to remove yet.
+    leaving: Vec<InstanceId>,
     batch: Batch,
     /// When the last turn began.
     looked_at: Instant,
@@ -147,6 +149,7 @@ impl<E: Effects> Engine<E> {
         let oldest = self.hear();
         self.look_for_losses(due.into_iter().chain(oldest).min());
         self.follow_links();
+        self.let_go();
         self.look_after_datapath();
         self.retry();
         let Self { served, cx, .. } = self;

@@ -69,6 +69,7 @@ impl<E: Effects> Engine<E> {
             turns: Turns::new(config.vhosts.len(), now),
             overheard: Overheard::new(now),
             follower: follow::Follower::default(),
+            leaving: Vec::new(),
             batch: Batch::new(),
             looked_at: now,
             loss_check_at: now,
@@ -124,17 +125,29 @@ impl<E: Effects> Engine<E> {
         self.cx.listen();
         interface::take_present_names(std::slice::from_mut(&mut config), &mut self.cx);
         let (interface, vhid) = (&config.interface, config.election.vhid);
-        let is_twin = |instance: &Instance| {
+        let is_twin = |instance: &&Instance| {
             let served = &instance.who.config;
             served.interface == *interface && served.election.vhid == vhid
         };
-        if self.instances().any(is_twin) {
+        let twin = self.instances().find(is_twin);
+        let twin = twin.map(|instance| instance.who.id);
+        if let Some(ended) = twin.filter(|id| self.leaving.contains(id)) {
+            // The new one finds what the old one leaves, and keeps it silent.
+            self.leaving.retain(|id| *id != ended);
+            self.served.leave(ended, &mut self.cx);
+        } else if twin.is_some() {
             return Err(Error::Unworkable(format!(
                 "vhid {vhid} on {interface} is served already"
             )));
         }
         let Self { served, cx, .. } = self;
         let id = served.enter(config, cx);
+        let recalled = served.visit(id, cx, |instance, site| {
+            instance.recall_from(&mut site.cx.effects)
+        });
+        if let Some(Err(first)) = recalled {
+            cx.tell(&Place::Process, Memory::Ignored { first, others: 0 });
+        }
         match served.visit_segment(id, cx, |segment, cx| segment.admit(id, cx)) {
             Some(Err(error)) => {
                 served.leave(id, cx);
@@ -144,25 +157,39 @@ impl<E: Effects> Engine<E> {
         }
     }
 
-    /// Serves a virtual host no longer: it bows out, and nothing of it is left.
+    /// Serves a virtual host no longer: it bows out, and nothing of it is left but what it heard. Where the kernel has no time
+    /// to remove its addresses, it is let go once they are gone, because until then its fence keeps them silent.
     pub fn remove(&mut self, id: InstanceId) {
         self.cx.now = self.cx.effects.now();
         let Self { served, cx, .. } = self;
-        served.visit(id, cx, Instance::shut_down);
-        served.leave(id, cx);
+        served.visit(id, cx, |instance, site| {
+            instance.shut_down(site);
+            if let Some(memory) = instance.take_memory() {
+                site.cx.effects.keep(vec![(instance.file(), memory)]);
+            }
+        });
+        self.leaving.push(id);
+        self.let_go();
     }
 
-    /// Gives each virtual host back what it heard before, and logs how many had something.
+    /// Lets those go that have ended, once the kernel has carried out all orders.
+    pub(super) fn let_go(&mut self) {
+        if self.leaving.is_empty() || self.cx.effects.is_overdue() {
+            return;
+        }
+        for id in std::mem::take(&mut self.leaving) {
+            self.served.leave(id, &mut self.cx);
+        }
+    }
+
+    /// Gives each virtual host back what it heard before, and tells how many had something.
     fn recall_memories(&mut self) {
         let (mut recalled, mut refused) = (0, Vec::new());
         self.served.each(&mut self.cx, |instance, site| {
-            match site.cx.effects.recall(&instance.file()) {
-                Ok(None) => {}
-                Ok(Some(bytes)) if instance.recall(&bytes) => recalled += 1,
-                Ok(Some(_)) => {
-                    refused.push(Refusal::Damaged(site.cx.effects.path_of(&instance.file())));
-                }
-                Err(error) => refused.push(Refusal::Unreadable(error.to_string())),
+            match instance.recall_from(&mut site.cx.effects) {
+                Ok(true) => recalled += 1,
+                Ok(false) => {}
+                Err(refusal) => refused.push(refusal),
             }
         });
         let Some(directory) = self.cx.effects.keeps_in() else {
@@ -221,6 +248,16 @@ impl<E: Effects> Engine<E> {
 }
 
 impl Instance {
+    /// Takes back what it heard before. Returns whether there was something.
+    fn recall_from(&mut self, effects: &mut impl Effects) -> Result<bool, Refusal> {
+        match effects.recall(&self.file()) {
+            Ok(None) => Ok(false),
+            Ok(Some(bytes)) if self.recall(&bytes) => Ok(true),
+            Ok(Some(_)) => Err(Refusal::Damaged(effects.path_of(&self.file()))),
+            Err(error) => Err(Refusal::Unreadable(error.to_string())),
+        }
+    }
+
     /// The file that its memory is in.
     pub(super) fn file(&self) -> FileName {
         let config = &self.who.config;

@@ -50,7 +50,8 @@ pub struct Wanted<'a> {
 #[derive(Debug)]
 struct Taken {
     ifindex: u32,
-    name: String,
+    /// The virtual host that it was taken for.
+    vhid: Vhid,
     listener: UnixListener,
 }
 
@@ -100,10 +101,11 @@ impl Locks {
         let patience = if patient { PATIENCE } else { Duration::ZERO };
         let deadline = clock::now() + patience;
         let what = format!("vhid {vhid} on {interface}");
-        self.take(ifindex, &vhid_name(ifindex, vhid), &what, deadline)?;
+        let owner = (ifindex, vhid);
+        self.take(owner, &vhid_name(ifindex, vhid), &what, deadline)?;
         for address in addresses {
             let what = format!("{what}: its address {address}");
-            self.take(ifindex, &address_name(*address), &what, deadline)?;
+            self.take(owner, &address_name(*address), &what, deadline)?;
         }
         Ok(())
     }
@@ -120,13 +122,11 @@ impl Locks {
         self.held.retain(|_, lock| lock.ifindex != ifindex);
     }
 
-    /// Releases those of one virtual host.
+    /// Releases those of one virtual host. Another one of ours may have an address that it wanted, and keeps the lock of that.
     pub fn release_one(&mut self, wanted: &Wanted<'_>) {
-        let vhid = vhid_name(wanted.ifindex, wanted.vhid);
-        let mut addresses = wanted.addresses.iter().map(|it| address_name(*it));
-        let names: Vec<String> = addresses.by_ref().chain([vhid]).collect();
+        let owner = (wanted.ifindex, wanted.vhid);
         self.held
-            .retain(|_, lock| lock.ifindex != wanted.ifindex || !names.contains(&lock.name));
+            .retain(|_, lock| (lock.ifindex, lock.vhid) != owner);
     }
 
     /// When there is something to answer that waits.
@@ -170,7 +170,7 @@ impl Locks {
 
     fn take(
         &mut self,
-        ifindex: u32,
+        owned_by: (u32, Vhid),
         name: &str,
         what: &str,
         deadline: Instant,
@@ -179,7 +179,7 @@ impl Locks {
         let mut waited = false;
         loop {
             if let Some(listener) = bind(name)? {
-                return self.keep(ifindex, name, listener);
+                return self.keep(owned_by, name, listener);
             }
             let left = deadline.saturating_duration_since(clock::now());
             let (connection, seen) = super::owner(name);
@@ -221,7 +221,12 @@ impl Locks {
         }
     }
 
-    fn keep(&mut self, ifindex: u32, name: &str, listener: UnixListener) -> Result<(), Error> {
+    fn keep(
+        &mut self,
+        (ifindex, vhid): (u32, Vhid),
+        name: &str,
+        listener: UnixListener,
+    ) -> Result<(), Error> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
         self.questions
             .get_ref()
@@ -232,10 +237,9 @@ impl Locks {
                 name: name.to_owned(),
                 source: errno.into(),
             })?;
-        let name = name.to_owned();
         let lock = Taken {
             ifindex,
-            name,
+            vhid,
             listener,
         };
         self.held.insert(self.next, lock);
@@ -345,6 +349,20 @@ mod tests {
             first.release(NO_INTERFACE);
             assert!(!first.has(NO_INTERFACE) && !serves(7));
             second.acquire(&wanted(7, 1), false).unwrap();
+        });
+    }
+
+    #[test]
+    fn releasing_a_virtual_host_leaves_an_address_to_another_one_of_ours() {
+        two(1, 2, |first, second| {
+            first.acquire(&wanted(17, 11), false).unwrap();
+            // It wants the same address and has only its vhid by now.
+            first.acquire(&wanted(18, 11), false).unwrap_err();
+            first.release_one(&wanted(18, 11));
+            second.acquire(&wanted(18, 11), false).unwrap_err();
+            first.release_one(&wanted(17, 11));
+            second.release(NO_INTERFACE);
+            second.acquire(&wanted(19, 11), false).unwrap();
         });
     }
 }

@@ -49,12 +49,13 @@ impl Recorder {
     }
 }
 
-/// An advertisement in words.
-fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> String {
+/// An advertisement in words, and its counter.
+fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> (String, u64) {
     let sent = Advertisement::parse(payload).expect("what we send is valid");
     assert_eq!(sent.vhid, envelope.vhid);
     let (advbase, advskew) = (sent.advbase.0, sent.advskew.0);
-    format!("advertise {advbase}/{advskew} from {}", envelope.source)
+    let text = format!("advertise {advbase}/{advskew} from {}", envelope.source);
+    (text, sent.counter)
 }
 
 impl Receive for Recorder {
@@ -334,9 +335,11 @@ impl Wire for Recorder {
             self.open.contains_key(&ifindex),
             "advertises where nothing is open"
         );
-        let text = sent(envelope, payload);
+        let (text, counter) = sent(envelope, payload);
         self.note(text);
-        unless(self.faults.send)
+        unless(self.faults.send)?;
+        self.last_counter = self.last_counter.max(counter);
+        Ok(())
     }
 
     fn announce(&mut self, _ifindex: u32, address: IpAddr) -> io::Result<()> {
@@ -372,17 +375,18 @@ impl Wire for Recorder {
 }
 
 impl Scripts for Recorder {
-    fn enlist(&mut self, _instance: InstanceId, place: &Place, config: &VhostConfig) {
-        if config.scripts.up.is_some() || config.scripts.down.is_some() {
-            self.note(format_args!("enlist {place}"));
-        }
+    fn enlist(&mut self, instance: InstanceId, place: &Place, _config: &VhostConfig) {
+        self.note(format_args!("enlist {place}"));
+        assert!(self.enlisted.insert(instance), "it is new");
     }
 
-    fn dismiss(&mut self, _instance: InstanceId) {
+    fn dismiss(&mut self, instance: InstanceId) {
         self.note("dismiss");
+        assert!(self.enlisted.remove(&instance), "it was enlisted");
     }
 
-    fn run(&mut self, _instance: InstanceId, wish: Wish) {
+    fn run(&mut self, instance: InstanceId, wish: Wish) {
+        assert!(self.enlisted.contains(&instance), "it is enlisted");
         let which = format!("{:?}", wish.which).to_lowercase();
         self.note(format_args!(
             "run {which} on {} as {}",
@@ -393,36 +397,44 @@ impl Scripts for Recorder {
 
 impl Exclusion for Recorder {
     fn has_locks(&self, ifindex: u32) -> bool {
-        self.locks.iter().any(|(index, _)| *index == ifindex)
+        self.locks.values().any(|(index, _)| *index == ifindex)
     }
 
     fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::Error> {
-        let vhid = wanted.vhid;
+        let Wanted { ifindex, vhid, .. } = *wanted;
         self.note(format_args!("lock {vhid}"));
-        if self.faults.locked.contains(&vhid.get()) {
-            return Err(lock::Error::Socket {
-                action: "bind",
-                name: format!("carpd/vhid/{}/{vhid}", wanted.ifindex),
-                source: failed(libc::EADDRINUSE),
-            });
+        let addresses = wanted.addresses.iter().map(ToString::to_string);
+        // What it has got by the time that it fails stays with it.
+        for name in [format!("vhid {ifindex}/{vhid}")]
+            .into_iter()
+            .chain(addresses)
+        {
+            if self.faults.locked.contains(&name) || self.locks.contains_key(&name) {
+                return Err(lock::Error::Socket {
+                    action: "bind",
+                    name,
+                    source: failed(libc::EADDRINUSE),
+                });
+            }
+            self.locks.insert(name, (ifindex, vhid));
         }
-        self.locks.insert((wanted.ifindex, vhid));
         Ok(())
     }
 
     fn unlock(&mut self, ifindex: u32) {
         self.note(format_args!("unlock all on {ifindex}"));
-        self.locks.retain(|(index, _)| *index != ifindex);
+        self.locks.retain(|_, (index, _)| *index != ifindex);
     }
 
     fn unlock_one(&mut self, wanted: &Wanted<'_>) {
         self.note(format_args!("unlock {}", wanted.vhid));
-        self.locks.remove(&(wanted.ifindex, wanted.vhid));
+        let owner = (wanted.ifindex, wanted.vhid);
+        self.locks.retain(|_, held_by| *held_by != owner);
     }
 
     fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::Error> {
         let mut living = self.living.clone();
-        living.extend(self.locks.iter().copied());
+        living.extend(self.locks.values().copied());
         Ok(Box::new(move |ifindex, vhid| {
             living.contains(&(ifindex, vhid))
         }))
@@ -458,7 +470,7 @@ impl Remember for Recorder {
 
 impl Tell for Recorder {
     fn tell(&mut self, event: Event) {
-        self.told.push(event.what.name());
+        self.told.push(event);
     }
 
     fn show(&mut self, status: &Status) {

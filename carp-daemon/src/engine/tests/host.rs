@@ -13,7 +13,8 @@ use carp_common::time::Instant;
 use carp_common::units::Vhid;
 
 use super::super::effects::Links;
-use crate::api::Status;
+use super::super::registry::InstanceId;
+use crate::api::{self, Status};
 use crate::io::arp_watch::Claim;
 use crate::io::datapath::{Endpoints, Fenced, Loss, Standing};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
@@ -66,8 +67,8 @@ pub struct Faults {
     pub list: Option<i32>,
     /// Notifications cannot be read.
     pub watch: Option<i32>,
-    /// Locks that another process has.
-    pub locked: BTreeSet<u8>,
+    /// Locks that another process has: `vhid 2/1`, `10.0.0.101`.
+    pub locked: BTreeSet<String>,
     /// The memory cannot be read.
     pub recall: bool,
 }
@@ -83,8 +84,8 @@ pub struct Recorder {
     pub origin: Instant,
     /// Everything that was asked for, in order.
     pub asked: Vec<String>,
-    /// The names of the events that were told, in order.
-    pub told: Vec<&'static str>,
+    /// The events that were told, in order.
+    pub told: Vec<api::Event>,
     /// The statuses that were shown.
     pub statuses: Vec<Status>,
     /// What does not work.
@@ -129,13 +130,17 @@ pub struct Recorder {
     pub open: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// Their Ethernet addresses.
     pub macs: BTreeMap<u32, [u8; 6]>,
+    /// The highest counter that was sent.
+    pub last_counter: u64,
     /// Addresses whose ARP is wanted.
     pub watched: BTreeMap<u32, Vec<IpAddr>>,
     /// ARP of others.
     pub claims: Vec<Claim>,
 
-    /// Virtual hosts whose locks are ours.
-    pub locks: BTreeSet<(u32, Vhid)>,
+    /// Virtual hosts whose scripts may be asked for.
+    pub enlisted: BTreeSet<InstanceId>,
+    /// Our locks, each with the virtual host that it was taken for.
+    pub locks: BTreeMap<String, (u32, Vhid)>,
     /// Virtual hosts that another process serves.
     pub living: BTreeSet<(u32, Vhid)>,
     /// What is kept over a restart.
@@ -190,12 +195,6 @@ impl Recorder {
     /// Somebody adds an address, or replaces one.
     pub fn assign(&mut self, address: Address) {
         self.put(address, None);
-    }
-
-    /// Somebody adds an address ahead of all others.
-    pub fn assign_first(&mut self, address: Address) {
-        self.addresses.insert(0, (address, None));
-        self.notifications.push_back(Event::Address(address));
     }
 
     /// Somebody removes an address, whatever its prefix length.

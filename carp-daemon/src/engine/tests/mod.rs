@@ -9,14 +9,18 @@
 //! | `effects` | the engine's traits, on that host |
 //! | [`peer`] | another host of the group, which signs what it says |
 
-#![expect(dead_code, reason = "the chapters that need the rest follow")]
-
 mod effects;
 mod host;
 mod peer;
 
+mod addresses;
+mod arp;
+mod coming;
 mod link;
+mod machine;
+mod peers;
 mod process;
+mod scripts;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -276,9 +280,10 @@ impl Scene {
         self.turn();
     }
 
-    /// An advertisement of a peer arrives now, and is heard when the engine has its next turn.
+    /// An advertisement of a peer arrives now, and is heard when the engine has its next turn. The peer has heard all of ours.
     fn queue(&mut self, peer: &mut Peer) {
         let host = self.host();
+        peer.count_beyond(host.last_counter);
         let event = peer.advertise(host.now);
         host.arrived.push_back(event);
     }
@@ -317,7 +322,7 @@ impl Scene {
     fn told(&mut self, name: &str) -> usize {
         let told = &mut self.host().told;
         let before = told.len();
-        told.retain(|it| *it != name);
+        told.retain(|it| it.what.name() != name);
         before - told.len()
     }
 
@@ -334,6 +339,7 @@ impl Scene {
         let (mut host, _) = self.engine.close();
         // What the process held goes with it, what the kernel holds stays.
         host.locks.clear();
+        host.enlisted.clear();
         host.open = BTreeMap::new();
         host.watched = BTreeMap::new();
         for entry in host.entries.values_mut() {
@@ -341,6 +347,7 @@ impl Scene {
         }
         host.attached.clear();
         host.asked.clear();
+        host.told.clear();
         host
     }
 }

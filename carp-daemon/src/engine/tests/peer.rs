@@ -87,7 +87,7 @@ impl Peer {
     }
 
     /// It counts on from a counter that it heard.
-    pub const fn count_beyond(&mut self, counter: u64) {
-        self.counter = counter;
+    pub fn count_beyond(&mut self, counter: u64) {
+        self.counter = self.counter.max(counter);
     }
 }
