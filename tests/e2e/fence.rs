@@ -2,7 +2,6 @@
 
 mod egress;
 mod holes;
-mod layouts;
 mod leftovers;
 mod oracle;
 mod sandbox;
