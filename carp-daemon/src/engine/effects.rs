@@ -32,7 +32,7 @@ use carp_common::wire::advertisement::HEADER_LEN;
 use super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::config::VhostConfig;
-use crate::io::arp_watch::Seen;
+use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
     self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Standing,
     Survival,
@@ -309,7 +309,7 @@ pub trait Wire {
     ///
     /// # Errors
     /// What the kernel answers.
-    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<Seen>;
+    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<ArpClaims>;
 
     /// When there will be claims to take although nothing is readable.
     fn claims_paused_until(&self) -> Option<Instant>;

@@ -1,4 +1,4 @@
-//! Advertisements that arrive, and what the kernel program knows.
+//! Received advertisements and the state of the kernel program.
 
 use std::io;
 use std::net::IpAddr;
@@ -75,7 +75,7 @@ impl Receive for Host {
         }
         if now >= self.tended_at + LOOK_INTERVAL / 2 {
             self.tended_at = now;
-            // A thread looks, because the kernel may have others to serve first.
+            // A thread looks, because the kernel may serve other processes first.
             self.lookout.begin(self.datapath.sights());
             self.datapath.cover_refused(links);
         }
@@ -87,7 +87,7 @@ impl Receive for Host {
     }
 
     fn next_tending(&self) -> Option<Instant> {
-        // Nobody can take a socket away.
+        // Only programs can be lost: no other process can close our socket.
         let has_programs = self.datapath.has_programs();
         let look = has_programs.then_some(self.tended_at + LOOK_INTERVAL);
         look.into_iter().chain(self.datapath.covers_at()).min()

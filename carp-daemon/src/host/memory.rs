@@ -1,7 +1,7 @@
-//! The state directory, in which what was heard is kept over a restart.
+//! The state directory, which keeps what was heard over a restart.
 //!
-//! A separate thread writes, one file or a few at a time, because a disk can stand still for seconds. It shares only the
-//! open directory with the engine.
+//! A separate thread writes a few files at a time, because a disk can stall for seconds. It shares only the open
+//! directory with the engine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,21 +19,22 @@ use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
 use crate::log;
 
-/// How long an orderly stop waits for the disk; four thousand files take about a second. The addresses are released before.
+/// How long an orderly stop waits for the disk. Four thousand files take about a second, and the addresses have been
+/// released before.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Files that are written at once.
+/// Number of files that are written in one errand.
 const BUNCH: usize = 64;
 
-/// Writes memories.
+/// Writes the files of the virtual hosts.
 pub struct Keeper {
-    /// `None`: nothing is kept.
+    /// The open directory. `None` if nothing is stored.
     directory: Option<Arc<StateDir>>,
     writer: Errands<()>,
 }
 
 impl Keeper {
-    /// Opens the directory, and logs when nothing will be kept.
+    /// Opens the directory. Logs if nothing will be stored.
     pub fn open(wanted: Option<&StateDirectory>) -> Self {
         let directory = match wanted.map(StateDir::open) {
             Some(Ok(directory)) => Some(Arc::new(directory)),
@@ -53,15 +54,15 @@ impl Keeper {
         }
     }
 
-    /// Whether the latest write is still under way.
+    /// Returns whether the latest write is still running.
     fn is_writing(&mut self) -> bool {
-        // A write that panicked is the only outcome, and has been logged: the virtual host writes again when it has its
-        // next turn.
+        // Only a panic of the thread leaves an outcome, and it has been logged. The virtual host writes again when it
+        // has its next turn.
         while self.writer.take_outcome().is_some() {}
         self.writer.is_working()
     }
 
-    /// Has some files written, after those before them. `done` is dropped at the end.
+    /// Queues files to be written after those before them. `done` is dropped when they are.
     fn write(&mut self, files: Vec<(FileName, Vec<u8>)>, done: Option<oneshot::Sender<()>>) {
         let Some(directory) = self.directory.clone() else {
             return;
@@ -79,7 +80,7 @@ impl Keeper {
         }
     }
 
-    /// Writes everything that is new, for an orderly stop, as far as the disk does it within [`STOP_PATIENCE`].
+    /// Writes all new files for an orderly stop, as far as the disk manages that within [`STOP_PATIENCE`].
     pub async fn keep_all(&mut self, files: Vec<(FileName, Vec<u8>)>) {
         if self.directory.is_none() {
             return;
@@ -88,7 +89,7 @@ impl Keeper {
             for bunch in files.chunks(BUNCH) {
                 let (done, ended) = oneshot::channel();
                 self.write(bunch.to_vec(), Some(done));
-                // It is dropped, not sent: that is the end as well.
+                // The sender is dropped without sending, which ends the wait as well.
                 let _ = ended.await;
             }
         };
@@ -98,7 +99,7 @@ impl Keeper {
     }
 }
 
-/// Logs what happened to the directory, for which there may be no engine yet, or any more.
+/// Logs an event of the directory. The engine may not exist yet, or not any more.
 fn tell(what: Memory) {
     log::event::log(&Event::new(Place::Process, what));
 }
@@ -124,7 +125,7 @@ impl Remember for Host {
     }
 
     fn can_keep(&mut self) -> bool {
-        // A disk that stands still must not collect errands.
+        // Errands must not pile up while a disk stalls.
         self.keeper.directory.is_some() && !self.keeper.is_writing()
     }
 

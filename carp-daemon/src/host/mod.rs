@@ -1,12 +1,12 @@
-//! The host that carpd runs on, as the engine sees it: everything in `io`, behind [`crate::engine::effects::Effects`].
+//! The host that carpd runs on, as the engine sees it: all of `io` behind [`crate::engine::effects::Effects`].
 //!
 //! | Module | What it implements |
 //! |---|---|
 //! | `datapath` | `Receive`, `Program` |
 //! | `netlink` | `Netlink` |
 //! | `wire` | `Wire` |
-//! | `memory` | `Remember`, and what is written at the end |
-//! | here | `Clock`, `Scripts`, `Exclusion`, `Tell`, and what wakes the engine |
+//! | `memory` | `Remember`, and the writes of an orderly stop |
+//! | here | `Clock`, `Scripts`, `Exclusion`, `Tell`, and the events that wake the engine |
 
 mod datapath;
 mod memory;
@@ -36,18 +36,18 @@ use crate::io::signals::{Request, Signals};
 use crate::lock::{self, Locks, Wanted};
 use crate::log;
 
-/// Every descriptor of the daemon.
+/// Owns every descriptor of the daemon.
 pub struct Host {
     datapath: Datapath,
     lookout: Lookout,
-    /// The lookout found something gone.
+    /// The lookout found that something is gone.
     suspects_loss: bool,
-    /// When the programs were last looked after.
+    /// When the programs were last checked.
     tended_at: Instant,
-    /// `None` when it failed: opened anew with the next list.
+    /// The monitor. `None` after it failed; it is opened again with the next list.
     monitor: Option<Monitor>,
     netlink: Client,
-    /// What became of the latest bunch of orders.
+    /// The outcomes of the latest bunch of orders.
     outcomes: Option<Vec<io::Result<()>>>,
     places: BTreeMap<u32, Place>,
     runners: BTreeMap<InstanceId, Runner>,
@@ -57,22 +57,22 @@ pub struct Host {
     keeper: Keeper,
 }
 
-/// Why the engine is to have a turn.
+/// The reason why the engine gets a turn.
 #[derive(Debug)]
 pub enum Wake {
-    /// Packets, netlink or a deadline: looked at in every turn anyway.
+    /// Packets, netlink messages or a deadline. Every turn looks at all of them.
     Work,
-    /// Something that it is told.
+    /// A value that the turn receives.
     Told(Arrival),
-    /// It is to stop.
+    /// A signal asks carpd to stop.
     Stop,
 }
 
 impl Host {
-    /// Opens what everything else needs. Runs in a tokio runtime with I/O enabled.
+    /// Opens everything that is needed from the start. Must run in a tokio runtime with I/O enabled.
     ///
     /// # Errors
-    /// What could not be opened.
+    /// Returns what could not be opened.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let (completions, ended) = mpsc::unbounded_channel();
@@ -93,20 +93,21 @@ impl Host {
         })
     }
 
-    /// How many links the network namespace has.
+    /// Returns how many links the network namespace has.
     ///
     /// # Errors
-    /// They cannot be listed.
+    /// Returns an error if they cannot be listed.
     pub fn count_links(&mut self) -> io::Result<usize> {
         Ok(self.netlink.links()?.len())
     }
 
-    /// From now on nothing waits for the kernel without bound, and threads that start have no more privileges than we have.
+    /// Ends the start: from now on no call waits for the kernel without bound, and new threads have no more
+    /// privileges than this one.
     pub const fn settle_in(&mut self) {
         self.netlink.limit_waits();
     }
 
-    /// When somebody who asks for our locks has waited long enough for an answer.
+    /// Returns when the next process that asks at a lock of ours is to be answered.
     #[must_use]
     pub fn answers_at(&self) -> Option<Instant> {
         self.locks.due()
@@ -115,7 +116,7 @@ impl Host {
     /// Ready when the engine is to have a turn.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// Returns any error of the runtime.
     pub fn poll_wake(
         &mut self,
         signals: &mut Signals,
@@ -153,9 +154,9 @@ impl Host {
                 Request::Stop => Wake::Stop,
             }));
         }
-        // After the signals: a process that is to stop does not say that it serves.
+        // This comes after the signals, because a process that is to stop must not answer that it serves.
         self.locks.poll_questions(context)?;
-        // Never ends: we hold a sender.
+        // The channel never ends, because we hold a sender.
         if let Poll::Ready(Some((id, completion))) = self.ended.poll_recv(context) {
             return Poll::Ready(Ok(Wake::Told(Arrival::Script(id, completion))));
         }
@@ -166,27 +167,28 @@ impl Host {
         }
     }
 
-    /// Waits until every script that was asked for has ended.
+    /// Waits until every requested script has ended.
     pub async fn finish_scripts(runners: BTreeMap<InstanceId, Runner>) {
         for runner in runners.into_values() {
             runner.finish().await;
         }
     }
 
-    /// The scripts, to be waited for; none can be asked for any more.
+    /// Takes the script runners, so that their ends can be awaited. No script can be requested any more.
     pub fn take_runners(&mut self) -> BTreeMap<InstanceId, Runner> {
         std::mem::take(&mut self.runners)
     }
 
-    /// The state directory, to be written to at the end.
+    /// Returns the state directory, for the writes of an orderly stop.
     pub const fn keeper(&mut self) -> &mut Keeper {
         &mut self.keeper
     }
 
-    /// Closes everything; what is pinned stays where it still fences one of these addresses, which nobody sees to.
+    /// Closes everything. A pinned object stays while it fences one of `orphans`, the addresses that no process looks
+    /// after any more.
     pub fn close(mut self, orphans: &[Fenced]) {
         let leaving: Option<Leaving> = self.datapath.close(orphans);
-        // Leaves the groups and releases the locks.
+        // Dropping leaves the multicast groups and releases the locks.
         drop(self);
         if let Some(leaving) = leaving {
             leaving.leave();

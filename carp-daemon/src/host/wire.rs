@@ -1,4 +1,4 @@
-//! Frames that are sent, and ARP that is heard.
+//! Sends frames, and receives ARP claims.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +9,7 @@ use carp_common::wire::advertisement::HEADER_LEN;
 
 use super::Host;
 use crate::engine::effects::Wire;
-use crate::io::arp_watch::{ArpWatch, Seen};
+use crate::io::arp_watch::{ArpClaims, ArpWatch};
 use crate::io::netlink::Link;
 use crate::io::port::{Envelope, Port};
 
@@ -93,10 +93,10 @@ impl Wire for Host {
         }
     }
 
-    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<Seen> {
+    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<ArpClaims> {
         match self.places.get_mut(&ifindex) {
             Some(place) => place.watch.take(now),
-            None => Ok(Seen::default()),
+            None => Ok(ArpClaims::default()),
         }
     }
 

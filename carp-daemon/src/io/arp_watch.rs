@@ -1,7 +1,8 @@
-//! ARP packets whose sender has an address that is ours.
+//! Watches for ARP packets whose sender claims one of our addresses.
 //!
-//! A filter in the kernel lets only those through that a host on Ethernet believes, so ordinary and broken ARP wakes
-//! nobody. After anything was read, the next look is a second later: a flood costs one wake-up a second and a small buffer.
+//! A filter in the kernel accepts only packets that a host on Ethernet would believe, so ordinary and broken ARP does
+//! not wake the daemon. After a packet was read, the next read follows a second later: a flood costs one wake-up a
+//! second and a small buffer.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -20,19 +21,19 @@ use tokio::io::unix::AsyncFd;
 use super::netlink::Link;
 use crate::sys;
 
-/// Time between two looks when there was something to see.
+/// Time between two reads after a packet was read.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Unit: bytes, of which the kernel takes about 1 KiB for each frame.
+/// Size of the receive buffer. Unit: bytes, of which the kernel takes about 1 KiB for each frame.
 const RECEIVE_BUFFER: usize = 32 << 10;
 
-/// Frames for one look; more than the buffer holds, unless they come in while it is read.
+/// Frames that one read takes. The buffer holds fewer, unless more arrive meanwhile.
 const FRAMES_AT_ONCE: usize = 64;
 
-/// Addresses that the filter knows one by one; more than these it knows as a range.
+/// Number of addresses up to which the filter compares each one. More are covered by one range.
 const EXACT_MAX: usize = 64;
 
-/// One interface's ARP.
+/// Watches the ARP traffic of one interface.
 #[derive(Debug)]
 pub struct ArpWatch {
     socket: AsyncFd<Socket>,
@@ -40,17 +41,17 @@ pub struct ArpWatch {
     paused_until: Option<Instant>,
 }
 
-/// An ARP packet whose sender has an address.
+/// An ARP packet whose sender claims an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct ArpClaim {
     /// The packet.
     pub arp: Arp,
-    /// It is marked as an announcement of a carpd.
+    /// The packet carries the mark of a carpd's announcement.
     pub is_marked: bool,
 }
 
-impl Claim {
-    /// `None` for what no host on Ethernet believes.
+impl ArpClaim {
+    /// Returns `None` for a frame that no host on Ethernet would believe.
     fn parse(frame: &[u8]) -> Option<Self> {
         Some(Self {
             arp: Arp::parse(frame.get(ether::HEADER_LEN..)?)?,
@@ -59,22 +60,22 @@ impl Claim {
     }
 }
 
-/// What was seen in one look.
+/// The packets of one read.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// ARP packets; their sender addresses may be others when there are more than `EXACT_MAX`.
-    pub claims: Vec<Claim>,
-    /// How many more there were, for which there was no room.
+pub struct ArpClaims {
+    /// The packets. With more than `EXACT_MAX` addresses, some may claim addresses that are not watched.
+    pub claims: Vec<ArpClaim>,
+    /// Number of packets that were dropped because the buffer was full.
     pub lost: u64,
 }
 
 impl ArpWatch {
-    /// Looks for no address yet.
+    /// Opens the socket. It watches no address yet.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW; else what the system calls answer.
+    /// Returns EPERM without CAP_NET_RAW, and any other error of the system calls.
     pub fn open(link: &Link) -> io::Result<Self> {
-        // Protocol 0: no frame comes in before the filter is there and the interface chosen.
+        // With protocol 0 no frame arrives before the filter is attached and the interface chosen.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         socket.set_nonblocking(true)?;
         socket.attach_filter(&filter(&[]))?;
@@ -89,49 +90,49 @@ impl ArpWatch {
         })
     }
 
-    /// Looks for these addresses from now on.
+    /// Watches these addresses from now on.
     ///
     /// # Errors
-    /// What `setsockopt(2)` answers.
+    /// Returns any error of `setsockopt(2)`.
     pub fn choose(&self, addresses: &[Ipv4Addr]) -> io::Result<()> {
         self.socket.get_ref().attach_filter(&filter(addresses))
     }
 
-    /// When there will be something to [`take`](Self::take) although nothing is readable.
+    /// Returns when to call [`take`](Self::take) next although the socket is not reported as readable.
     #[must_use]
     pub fn paused_until(&self) -> Option<Instant> {
         self.paused_until
     }
 
-    /// Ready when there is something to [`take`](Self::take) and the last time was a second ago.
+    /// Ready when there are packets to [`take`](Self::take), and the last read was at least a second ago.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// Returns any error of the runtime.
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.paused_until.is_some() {
             return Poll::Pending;
         }
-        // Cleared before the socket is read: a frame that comes in between makes it ready again.
+        // The readiness is cleared before the socket is read, so a frame that arrives in between sets it again.
         ready!(self.socket.poll_read_ready(context))?.clear_ready();
         self.readable = true;
         Poll::Ready(Ok(()))
     }
 
-    /// What came in since the last look, if it is time for one.
+    /// Returns the packets since the last read, if it is time for another read.
     ///
     /// # Errors
-    /// What `recv(2)` answers, except for a link that is down or gone: netlink tells about that.
-    pub fn take(&mut self, now: Instant) -> io::Result<Seen> {
+    /// Returns any error of `recv(2)`, except for a link that is down or gone: netlink reports that.
+    pub fn take(&mut self, now: Instant) -> io::Result<ArpClaims> {
         let rested = self.paused_until.take_if(|until| *until <= now).is_some();
-        let mut seen = Seen::default();
+        let mut found = ArpClaims::default();
         if !std::mem::take(&mut self.readable) && !rested {
-            return Ok(seen);
+            return Ok(found);
         }
         let mut frame = [0; ANNOUNCEMENT_LEN];
         let socket = self.socket.get_ref();
         for _ in 0..FRAMES_AT_ONCE {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => seen.claims.extend(Claim::parse(&frame[..length])),
+                Ok(length) => found.claims.extend(ArpClaim::parse(&frame[..length])),
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR | Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => {}
                 Err(errno) => {
@@ -141,23 +142,24 @@ impl ArpWatch {
             }
             self.paused_until = Some(now + PAUSE);
         }
-        seen.lost = sys::take_drops(socket.as_fd())?.into();
-        Ok(seen)
+        found.lost = sys::take_drops(socket.as_fd())?.into();
+        Ok(found)
     }
 }
 
-/// Offsets in a frame. The kernel has taken VLAN tags out of it.
+/// Offsets in a frame. The kernel has already removed VLAN tags.
 const HARDWARE_TYPE: u32 = 14;
 const PROTOCOL_TYPE: u32 = 14 + 2;
 const LENGTHS: u32 = 14 + 4;
 const SENDER_IP: u32 = 14 + 14;
 const TARGET_IP: u32 = 14 + 24;
-/// Ancillary data: for whom the frame is (`SKF_AD_OFF` + `SKF_AD_PKTTYPE`).
+/// Offset of the ancillary data that classifies the destination (`SKF_AD_OFF` + `SKF_AD_PKTTYPE`).
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
-/// Another station's, or that of a VLAN nobody has here.
+/// The frame is for another station, or for a VLAN that does not exist here.
 const OTHER_HOST: u32 = 3;
 
-/// `arp src host A or arp src host B …`, whole and of the types that [`Arp::parse`] knows, for this host or for everyone.
+/// Returns the filter `arp src host A or arp src host B …`. It accepts complete packets of the types that
+/// [`Arp::parse`] knows, sent to this host or to everyone.
 fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
@@ -172,7 +174,7 @@ fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
         SockFilter::new(LOAD_BYTE, 0, 0, PACKET_TYPE),
         SockFilter::new(JUMP_EQUAL, 0, 1, OTHER_HOST),
         reject(),
-        // A load beyond the end of the frame rejects it.
+        // The kernel rejects a frame when the filter reads beyond its end.
         SockFilter::new(LOAD_WORD, 0, 0, TARGET_IP),
         SockFilter::new(LOAD_HALF, 0, 0, HARDWARE_TYPE),
         SockFilter::new(JUMP_EQUAL, 2, 0, 1),
@@ -189,7 +191,7 @@ fn filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     let numbers = addresses.iter().map(|address| address.to_bits());
     if addresses.len() <= EXACT_MAX {
         for number in numbers {
-            // To the next comparison unless it is this one.
+            // If the address differs, continue with the next comparison.
             program.push(SockFilter::new(JUMP_EQUAL, 0, 1, number));
             program.push(accept());
         }
@@ -214,13 +216,13 @@ mod tests {
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
-    /// Whether the filter lets an announcement of `sender` through; it runs on any datagram socket.
+    /// Returns whether the filter accepts the frame. Filters work on any datagram socket.
     fn passes(addresses: &[Ipv4Addr], frame: &[u8]) -> bool {
         let (sender, receiver) = UnixDatagram::pair().unwrap();
         receiver.set_nonblocking(true).unwrap();
         let receiver = Socket::from(OwnedFd::from(receiver));
         receiver.attach_filter(&filter(addresses)).unwrap();
-        // A datagram that the filter refuses is an error of the sender's on some kernels.
+        // On some kernels the sender gets an error when the filter rejects its datagram.
         let _ = sender.send(frame);
         receiver
             .recv(&mut [std::mem::MaybeUninit::uninit(); FRAME_LEN])
@@ -263,7 +265,7 @@ mod tests {
             let passes = passes(&[address], &frame[..length]);
             assert_eq!(passes, length == FRAME_LEN, "{length} bytes");
         }
-        // Types, lengths and operation, each bit changed.
+        // Change each bit of types, lengths and operation.
         for offset in ether::HEADER_LEN..ether::HEADER_LEN + 8 {
             for value in (0..8).map(|bit| frame[offset] ^ (1 << bit)).chain([6]) {
                 let mut changed = frame;
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn an_announcement_of_a_carpd_is_told_from_others() {
         let address = addresses(1)[0];
-        let marked = |frame: &[u8]| Claim::parse(frame).unwrap().is_marked;
+        let marked = |frame: &[u8]| ArpClaim::parse(frame).unwrap().is_marked;
         assert!(marked(&announcement_frame(MAC, address)));
         let mut padded = [0; ANNOUNCEMENT_LEN];
         padded[..FRAME_LEN].copy_from_slice(&gratuitous_frame(MAC, address));

@@ -1,8 +1,8 @@
-//! The one place that reads clocks.
+//! The only module that reads clocks.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "everything else asks this module for the time"
+    reason = "all other modules ask this one for the time"
 )]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use carp_common::time::Instant;
 use nix::time::{ClockId, clock_gettime};
 
-/// Now, on CLOCK_MONOTONIC: the clock of `bpf_ktime_get_ns` and of every deadline.
+/// Returns the time on CLOCK_MONOTONIC, the clock of `bpf_ktime_get_ns` and of every deadline.
 #[must_use]
 pub fn now() -> Instant {
     Instant::from_nanos(read(ClockId::CLOCK_MONOTONIC))
 }
 
-/// A number that rises from one run to the next as long as the wall clock does not go back: where replay counters
-/// and IP identifications start. Unit: nanoseconds since 1970.
+/// Returns a number that rises from one run to the next as long as the wall clock is not set back. Replay counters
+/// and IP identifications start there. Unit: nanoseconds since 1970.
 #[must_use]
 pub fn wall_clock_nanos() -> u64 {
     SystemTime::now()
@@ -32,17 +32,17 @@ fn read(clock: ClockId) -> u64 {
     u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Turns the wall-clock time stamps of received frames into [`Instant`]s.
+/// Converts the wall-clock time stamps of received frames into [`Instant`]s.
 ///
-/// The two clocks run at one rate; only a step of the wall clock moves their offset. A time stamp taken before a step
-/// that we see only afterwards cannot be told from one taken later. So from then until nothing waits that may have come
-/// before it, arrival is when the clocks were read: late by as long as we were, never early, so a living MASTER is not
-/// declared dead.
+/// The two clocks run at the same rate, so only a step of the wall clock changes their offset. We notice a step late,
+/// and until then a time stamp from before it cannot be told from a later one. So once we have noticed a step, and
+/// until no frame is left that may have arrived before it, the arrival of a frame is the time when the clocks were
+/// last read. That is at most too late by our own delay and never too early, so a living MASTER is not declared dead.
 #[derive(Debug)]
 pub struct ArrivalClock {
     offset: Offset,
     trusted: bool,
-    /// What arrived before this has been received.
+    /// Every frame that arrived before this time has been received.
     emptied_at: Instant,
 }
 
@@ -53,8 +53,8 @@ struct Offset {
     measured_at: Instant,
 }
 
-/// Larger than the two readings can drift apart by preemption between them in practice, smaller than any step that
-/// would matter to an election.
+/// The smallest change of the offset that counts as a step. It is larger than preemption between the two readings
+/// causes in practice, and smaller than any step that would matter to an election.
 const STEP_NS: u128 = 2_000_000;
 
 impl ArrivalClock {
@@ -68,7 +68,7 @@ impl ArrivalClock {
         }
     }
 
-    /// Measures again; call when a frame has been received, before its arrival is asked for.
+    /// Measures the offset again. Call it when a frame has been received, before asking for its arrival.
     pub fn refresh(&mut self) {
         self.update(measure_offset());
     }
@@ -78,27 +78,29 @@ impl ArrivalClock {
         self.offset = offset;
     }
 
-    /// Every frame that arrived before `at` has been received: nothing waits with a time stamp from before a step.
+    /// Records that every frame that arrived before `at` has been received, so that no time stamp from before a step
+    /// is left.
     pub const fn emptied(&mut self, at: Instant) {
         self.trusted = true;
         self.emptied_at = at;
     }
 
-    /// Whether time stamps tell arrivals; else everything arrives when the clocks were read.
+    /// Returns whether time stamps give the arrival of frames. Otherwise frames count as arrived when the clocks were
+    /// last read.
     #[must_use]
     pub const fn is_trusted(&self) -> bool {
         self.trusted
     }
 
-    /// The arrival of a frame stamped `realtime`: when the clocks were read if it has no stamp, or none that can be
-    /// trusted.
+    /// Returns the arrival of a frame with the time stamp `realtime`. Without a stamp, or when stamps are not
+    /// trusted, this is the time when the clocks were last read.
     #[must_use]
     pub fn arrival(&self, realtime: Option<Duration>) -> Instant {
         let trusted = realtime.filter(|_| self.trusted).and_then(|realtime| {
             let realtime = i128::try_from(realtime.as_nanos()).ok()?;
             u64::try_from(realtime.checked_sub(self.offset.ns)?).ok()
         });
-        // A step that came since the clocks were read can make it look earlier than it can have been.
+        // A step since the clocks were read can make the frame look earlier than it can have been.
         trusted
             .map_or(self.offset.measured_at, Instant::from_nanos)
             .max(self.emptied_at)
@@ -111,7 +113,7 @@ impl Default for ArrivalClock {
     }
 }
 
-/// The tightest of three tries, so that being preempted between two readings does not look like a step.
+/// Takes the tightest of three measurements, so that preemption between two readings does not look like a step.
 fn measure_offset() -> Offset {
     let sample = || {
         let before = read(ClockId::CLOCK_MONOTONIC);
@@ -169,7 +171,7 @@ mod tests {
         for stamp in [before, after] {
             assert_eq!(clock.arrival(Some(stamp)), Instant::from_nanos(9_000));
         }
-        // Not all of them fitted into one batch.
+        // One batch did not hold all of the frames.
         clock.update(offset(10, 9_500));
         for stamp in [before, after] {
             assert_eq!(clock.arrival(Some(stamp)), Instant::from_nanos(9_500));

@@ -26,12 +26,12 @@ const STACK: usize = 128 * 1024;
 /// Errands that may wait for their turn. More would only collect memory while the kernel or the disk stands still.
 const WAITING_MAX: usize = 8192;
 
-/// An errand panicked. A log line has been written.
+/// An errand panicked. The panic has already been logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread panicked")]
 pub struct Panicked;
 
-/// Runs errands in one thread, and keeps the outcomes of type `T` that the event loop has not fetched yet.
+/// Runs errands in one thread, and keeps their outcomes of type `T` until the event loop fetches them.
 pub struct Errands<T> {
     /// Name of the thread.
     name: &'static str,
@@ -61,14 +61,14 @@ struct State {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl<T: Send + 'static> Errands<T> {
-    /// Nothing to do yet. The thread gets this name, of which the kernel shows 15 bytes.
+    /// Creates an empty queue. The kernel shows the first 15 bytes of the thread's name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self::with_linger(name, Duration::ZERO)
     }
 
-    /// The same, with a thread that waits so long for another errand before it ends. Starting a thread takes longer than
-    /// many a short errand.
+    /// Like [`Errands::new`], but the thread waits for another errand for `linger` before it ends. Starting a thread
+    /// takes longer than many a short errand.
     #[must_use]
     pub fn with_linger(name: &'static str, linger: Duration) -> Self {
         let (outcome, outcomes) = mpsc::unbounded_channel();
@@ -82,19 +82,20 @@ impl<T: Send + 'static> Errands<T> {
         }
     }
 
-    /// Begins an errand, or lets it wait for those before it. An outcome wakes the event loop; `None` wakes nobody.
+    /// Queues an errand behind those begun before it. An outcome wakes the event loop; `None` does not.
     ///
     /// # Errors
-    /// No thread could be started, or (`WouldBlock`) too many errands wait already. The errand will not run then.
+    /// Returns an error if no thread could be started, or `WouldBlock` if too many errands wait already. The errand
+    /// then does not run.
     pub fn begin(&mut self, errand: impl FnOnce() -> Option<T> + Send + 'static) -> io::Result<()> {
         let (name, outcome) = (self.name, self.outcome.clone());
         let job = move || match catch_unwind(AssertUnwindSafe(errand)) {
             Ok(None) => {}
-            // Nobody fetches it where the engine has ended.
+            // If the engine has ended, nobody fetches the outcome.
             Ok(Some(value)) => drop(outcome.send(Ok(value))),
             Err(panic) => {
                 error!(
-                    "thread {name} panicked, going on without what it did: {}",
+                    "thread {name} panicked, carpd goes on without its result: {}",
                     message(&*panic)
                 );
                 let _ = outcome.send(Err(Panicked));
@@ -127,30 +128,30 @@ impl<T: Send + 'static> Errands<T> {
         }
     }
 
-    /// Whether an errand waits or runs, or its outcome was not fetched yet.
+    /// Returns whether an errand waits or runs, or an outcome has not been fetched yet.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        // In this order: an errand leaves its outcome before it ends.
+        // The order matters: an errand leaves its outcome before it ends.
         self.is_working() || !self.outcomes.is_empty()
     }
 
-    /// Whether an errand waits or runs.
+    /// Returns whether an errand waits or runs.
     #[must_use]
     pub fn is_working(&self) -> bool {
         let state = self.desk.lock();
         state.is_running || !state.waiting.is_empty()
     }
 
-    /// Ready with the next outcome.
+    /// Returns the next outcome once there is one.
     pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Panicked>> {
         match ready!(self.outcomes.poll_recv(context)) {
             Some(outcome) => Poll::Ready(outcome),
-            // Never: we hold a sender, so the channel is open.
+            // This cannot happen: we hold a sender, so the channel stays open.
             None => Poll::Pending,
         }
     }
 
-    /// Returns the next outcome, if there is one already.
+    /// Returns the next outcome if there is one already.
     pub fn take_outcome(&mut self) -> Option<Result<T, Panicked>> {
         self.outcomes.try_recv().ok()
     }
@@ -160,7 +161,7 @@ impl<T: Send + 'static> Errands<T> {
         self.desk.lock().is_closing = true;
         self.desk.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // Errands that panic are caught, so it always returns.
+            // Panics of errands are caught, so the join always succeeds.
             let _ = thread.join();
         }
         self.desk.lock().is_closing = false;
@@ -169,11 +170,11 @@ impl<T: Send + 'static> Errands<T> {
 
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No errand runs under this lock, and what does leaves the state whole at every step.
+        // No errand runs under this lock, and the code that does run leaves the state consistent at every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out errands until there is none left.
+    /// Runs errands until none is left.
     fn work(&self, linger: Duration) {
         let mut state = self.lock();
         loop {
@@ -196,7 +197,7 @@ impl Desk {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let literal = panic.downcast_ref::<&str>().copied();
     literal
@@ -220,10 +221,10 @@ mod tests {
 
     use super::*;
 
-    /// More than any errand of these tests takes.
+    /// Longer than any errand of these tests takes.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// An errand that waits for the test, and what lets it go on.
+    /// Returns an errand that waits for the test, and the sender that lets it continue.
     fn held() -> (impl FnOnce() -> Option<u32> + Send + 'static, Sender<u32>) {
         let (release, released): (Sender<u32>, Receiver<u32>) = channel();
         (move || released.recv().ok(), release)
@@ -239,7 +240,7 @@ mod tests {
         assert!(errands.is_busy() && errands.take_outcome().is_none());
         release.send(1).unwrap();
         errands.finish();
-        // Not fetched yet.
+        // The outcomes have not been fetched yet.
         assert!(errands.is_busy() && !errands.is_working());
         let mut context = Context::from_waker(Waker::noop());
         assert_eq!(errands.poll_outcome(&mut context), Poll::Ready(Ok(1)));

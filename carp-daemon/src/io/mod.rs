@@ -1,18 +1,18 @@
-//! What touches the system: sockets, netlink, the kernel program, scripts, clocks. It acts and reports, and decides
-//! nothing.
+//! Everything that touches the system: sockets, netlink, the kernel program, scripts and clocks. These modules act
+//! and report; they decide nothing.
 //!
-//! | Module | What it is |
+//! | Module | What it does |
 //! |---|---|
-//! | [`arp_watch`] | who else claims our addresses |
-//! | [`clock`] | the one reader of clocks |
-//! | [`timer`] | one timerfd for the earliest deadline |
-//! | [`datapath`] | where advertisements come from: XDP, or a packet socket |
-//! | [`errand`] | a thread for what may wait for the kernel or a disk |
-//! | [`port`] | what leaves through an interface, and its multicast groups |
-//! | [`netlink`] | links, addresses |
-//! | [`scripts`] | up and down scripts |
-//! | [`state_dir`] | what is kept over a restart |
-//! | [`signals`] | what the operator asks for with `kill` |
+//! | [`arp_watch`] | watches for other hosts that claim our addresses |
+//! | [`clock`] | reads the clocks; nothing else does |
+//! | [`timer`] | waits for the earliest deadline with one timerfd |
+//! | [`datapath`] | receives advertisements, through XDP or a packet socket |
+//! | [`errand`] | runs work that may wait for the kernel or a disk in a thread |
+//! | [`port`] | sends through an interface and joins its multicast groups |
+//! | [`netlink`] | reads and changes links, addresses and routes |
+//! | [`scripts`] | runs up and down scripts |
+//! | [`state_dir`] | stores what must survive a restart |
+//! | [`signals`] | receives the operator's signals |
 
 pub mod arp_watch;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! What leaves through one interface: advertisements and announcements, and the groups it listens to.
+//! The sending side of one interface: advertisements and announcements, and the multicast groups it listens to.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,35 +16,35 @@ use super::clock;
 use super::netlink::Link;
 use crate::sys;
 
-/// Bytes of memory for frames on their way out, of which the kernel takes about 1 KiB for each: an advertisement and an
-/// announcement for every vhid there is, and as much again.
+/// Size of the send buffer. Unit: bytes, of which the kernel takes about 1 KiB for each frame. It holds an
+/// advertisement and an announcement for every possible vhid, and as much again.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// How the advertisements of one virtual host are wrapped.
+/// The headers around the advertisements of one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope {
-    /// Chooses the Ethernet source, with the profile.
+    /// Determines the Ethernet source, together with the profile.
     pub vhid: Vhid,
-    /// The Ethernet source is the interface's own address instead.
+    /// Uses the interface's own address as the Ethernet source.
     pub own_mac: bool,
-    /// Chooses the Ethernet source and the type of service.
+    /// Determines the Ethernet source and the type of service.
     pub profile: Profile,
-    /// IP source.
+    /// The IP source.
     pub source: Ipv4Addr,
-    /// IP destination.
+    /// The IP destination.
     pub group: Ipv4Addr,
-    /// The frame goes to every station although the packet goes to the group.
+    /// Sends the frame to every station, although the packet is addressed to the group.
     pub broadcast: bool,
 }
 
-/// The sending side of one interface, for as long as that interface exists.
+/// The sending sockets of one interface. They live as long as that interface exists.
 #[derive(Debug)]
 pub struct Port {
     ifindex: u32,
     mac: MacAddress,
-    /// Sends whole Ethernet frames, receives nothing.
+    /// Sends whole Ethernet frames and receives nothing.
     packets: Socket,
-    /// Holds the IGMP membership, which also makes switches that snoop forward the group to us.
+    /// Holds the IGMP membership. It also makes snooping switches forward the group to us.
     membership: Socket,
     groups: Vec<Ipv4Addr>,
     identification: u16,
@@ -54,11 +54,12 @@ impl Port {
     /// Opens the sockets.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW; ENODEV when the interface is gone; else what `socket(2)` and `bind(2)` answer.
+    /// Returns EPERM without CAP_NET_RAW, ENODEV when the interface is gone, and any other error of `socket(2)` or
+    /// `bind(2)`.
     pub fn open(link: &Link) -> io::Result<Self> {
         let packets = Socket::new(Domain::PACKET, Type::RAW, None)?;
         packets.set_nonblocking(true)?;
-        // Beyond net.core.wmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        // A size beyond net.core.wmem_max requires CAP_NET_ADMIN. Without it we get as much as any process.
         setsockopt(&packets, sockopt::SndBufForce, &SEND_BUFFER)
             .or_else(|_| setsockopt(&packets, sockopt::SndBuf, &SEND_BUFFER))?;
         sys::bind_to_interface(packets.as_fd(), link.index, 0)?;
@@ -69,33 +70,34 @@ impl Port {
             packets,
             membership: Socket::new(Domain::IPV4, Type::DGRAM, None)?,
             groups: Vec::new(),
-            // Never fragmented, so it only has to differ from packet to packet (RFC 6864).
+            // The packets are never fragmented, so the identification only has to differ from packet to packet (RFC
+            // 6864).
             identification: u16::from_be_bytes([high, low]),
         })
     }
 
-    /// The interface.
+    /// Returns the index of the interface.
     #[must_use]
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    /// Takes in the interface's own address; returns whether it changed.
+    /// Stores the interface's own address. Returns whether it changed.
     pub fn set_mac(&mut self, mac: [u8; 6]) -> bool {
         std::mem::replace(&mut self.mac, MacAddress(mac)) != MacAddress(mac)
     }
 
-    /// Receives a group's packets from now on: the interface's filter lets them in and switches hear of it.
+    /// Receives a group's packets from now on: the interface's filter accepts them, and switches learn of it.
     ///
     /// # Errors
-    /// ENOBUFS above the kernel's limit of groups per socket (`net.ipv4.igmp_max_memberships`); else what
-    /// `setsockopt(2)` answers.
+    /// Returns ENOBUFS above the kernel's limit of groups per socket (`net.ipv4.igmp_max_memberships`), and any other
+    /// error of `setsockopt(2)`.
     pub fn join(&mut self, group: Ipv4Addr) -> io::Result<()> {
         if self.groups.contains(&group) {
             return Ok(());
         }
-        // Two memberships: IGMP makes switches that snoop forward the group to us; the link-level one keeps the device's
-        // filter open even where the IP stack has left the interface (a bridge or bond port).
+        // There are two memberships. The IGMP one makes snooping switches forward the group to us. The link-level one
+        // keeps the device's filter open even where the IP stack has left the interface (a bridge or bond port).
         sys::join_link_group(
             self.packets.as_fd(),
             self.ifindex,
@@ -107,14 +109,14 @@ impl Port {
         Ok(())
     }
 
-    /// Receives a group's packets no longer.
+    /// Stops receiving a group's packets.
     pub fn leave(&mut self, group: Ipv4Addr) {
         let before = self.groups.len();
         self.groups.retain(|joined| *joined != group);
         if self.groups.len() == before {
             return;
         }
-        // The kernel ends what is left of a membership with the socket or the interface.
+        // Errors do not matter: the kernel ends what is left of a membership with the socket or the interface.
         let _ = sys::leave_link_group(
             self.packets.as_fd(),
             self.ifindex,
@@ -125,10 +127,10 @@ impl Port {
             .leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(self.ifindex));
     }
 
-    /// Puts one advertisement on the wire.
+    /// Sends one advertisement.
     ///
     /// # Errors
-    /// What `send(2)` answers: ENOBUFS, ENETDOWN, ENXIO, …
+    /// Returns any error of `send(2)`, such as ENOBUFS, ENETDOWN or ENXIO.
     pub fn send_advertisement(
         &mut self,
         envelope: &Envelope,
@@ -139,10 +141,10 @@ impl Port {
         self.send(&frame)
     }
 
-    /// Tells the link that `address` is here now.
+    /// Announces on the link that this host has `address` now.
     ///
     /// # Errors
-    /// What `send(2)` answers. IPv6 has no announcement here.
+    /// Returns any error of `send(2)`. There is no announcement for IPv6 yet.
     pub fn announce(&self, address: IpAddr) -> io::Result<()> {
         match address {
             IpAddr::V4(address) => self.send(&arp::announcement_frame(self.mac, address)),
@@ -150,16 +152,16 @@ impl Port {
         }
     }
 
-    /// Asks the link who has `address`.
+    /// Asks on the link which host has `address`.
     ///
     /// # Errors
-    /// What `send(2)` answers.
+    /// Returns any error of `send(2)`.
     pub fn probe(&self, address: Ipv4Addr) -> io::Result<()> {
         self.send(&arp::probe_frame(self.mac, address))
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {
-        // A packet socket takes a frame whole or not at all.
+        // A packet socket takes a frame as a whole or not at all.
         self.packets.send(frame).map(|_length| ())
     }
 }

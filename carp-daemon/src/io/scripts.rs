@@ -1,12 +1,13 @@
-//! Up and down scripts: ordered, bounded, never in the election's way.
+//! Runs up and down scripts: in order, for a bounded time, and never in the way of the election.
 //!
-//! A script is run as `SCRIPT INTERFACE ADDRESS [XPARAM]`, without a shell, with our whole environment and what
-//! [`VARIABLES`] names, standard output and error (as ucarp does), standard input from `/dev/null`, in a process group of
-//! its own. It runs with all of our privileges, so anyone who can write the script is root; [`check`] warns of that.
+//! A script is run as `SCRIPT INTERFACE ADDRESS [XPARAM]`, without a shell and in a process group of its own. It
+//! inherits our environment, to which the variables of [`VARIABLES`] are added, and as in ucarp our standard output
+//! and error; its standard input is `/dev/null`. It runs with all of our privileges, so anyone who can write to the
+//! script is root. [`check`] warns of that.
 //!
-//! At most one script of a virtual host runs at a time. While it does, only the latest wish waits behind it, and none
-//! at all when that wish is what the running script already does: after a storm of changes the last script to run is
-//! the one of the last state.
+//! At most one script of a virtual host runs at a time. Meanwhile only the latest request waits, and it is dropped if
+//! the running script already does the same. After a storm of changes, the last script to run is therefore the one of
+//! the last state.
 
 pub mod check;
 mod spawn;
@@ -29,14 +30,14 @@ use tracing::{debug, error, info, warn};
 use crate::config::{Scripts, VirtualAddress};
 use crate::log::NOTICE;
 
-/// How long a script may take to heed TERM before KILL follows.
+/// How long a script may take to end after TERM before it gets KILL.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// Time between two attempts to start a script for which there were no descriptors, processes or memory.
+/// Time between two attempts to start a script while descriptors, processes or memory are short.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What scripts find in their environment: the interface as it is called now, the vhid, the state after the change (`MASTER`,
-/// `BACKUP` or `INIT`), and the address with its prefix length, apart.
+/// The environment variables for scripts: the current name of the interface, the vhid, the state after the change
+/// (`MASTER`, `BACKUP` or `INIT`), the address, and its prefix length.
 pub const VARIABLES: [&str; 5] = [
     "CARPD_INTERFACE",
     "CARPD_VHID",
@@ -45,52 +46,52 @@ pub const VARIABLES: [&str; 5] = [
     "CARPD_PREFIX",
 ];
 
-/// Which script.
+/// One of the two scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// On becoming MASTER.
+    /// The script for becoming MASTER.
     Up,
-    /// On becoming BACKUP.
+    /// The script for becoming BACKUP.
     Down,
 }
 
-/// What is asked for.
+/// A request to run a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// Which script.
+    /// The script to run.
     pub which: Which,
-    /// The state that asks for it.
+    /// The state after the change.
     pub state: State,
-    /// The interface's name now: it may have been renamed.
+    /// The current name of the interface, which may have been renamed.
     pub interface: String,
 }
 
 /// How a script ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// No such script is configured; nothing ran.
+    /// No such script is configured, so nothing ran.
     Absent,
-    /// Exit status 0.
+    /// The exit status was 0.
     Succeeded,
-    /// Another exit status, or a signal that was not ours.
+    /// The exit status was not 0, or a signal that carpd did not send ended the script.
     Failed,
-    /// It could not be started.
+    /// The script could not be started.
     NotStarted,
-    /// It ran, or did not even start, longer than its timeout and was ended.
+    /// The script ran longer than its timeout and was ended, or could not be started within that time.
     TimedOut,
 }
 
-/// A script has ended, one way or another.
+/// A script has ended, in whatever way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Which one.
+    /// The script.
     pub which: Which,
-    /// How.
+    /// How it ended.
     pub outcome: Outcome,
 }
 
-/// Where the completions of all runners go, each with what its virtual host is called by whoever receives them. Unbounded
-/// but small: one element per script that ended.
+/// The channel for the completions of all runners. Each carries the receiver's name for the virtual host. It is
+/// unbounded but small: it gets one element for each script that ended.
 pub type Completions<T> = mpsc::UnboundedSender<(T, Completion)>;
 
 /// Runs the scripts of one virtual host.
@@ -100,7 +101,7 @@ pub struct Runner {
     worker: JoinHandle<()>,
 }
 
-/// What the owner and the worker both touch; never locked across an await.
+/// The state that the owner and the worker share. It is never locked across an await.
 #[derive(Debug, Default)]
 struct Shared {
     wishes: Mutex<Wishes>,
@@ -111,22 +112,22 @@ struct Shared {
 struct Wishes {
     running: Option<Which>,
     waiting: Option<Wish>,
-    /// No further wish will come: the worker ends when it has nothing left to do.
+    /// No more requests will come. The worker ends when it has nothing left to do.
     closed: bool,
 }
 
 impl Wishes {
-    /// The latest wish wins; one that the running script fulfils cancels what waits.
+    /// Adds a request. It replaces the waiting one, and is dropped itself if the running script does the same.
     fn add(&mut self, wish: Wish) {
         self.waiting = (self.running != Some(wish.which)).then_some(wish);
     }
 
-    /// Whether the running script, had it not started yet, need not start any more.
+    /// Returns whether a script that could not be started yet need not be started any more.
     fn is_superseded(&self) -> bool {
         self.waiting.is_some() || self.closed
     }
 
-    /// Marks the waiting wish as running.
+    /// Marks the waiting request as running.
     fn start(&mut self) -> Option<Wish> {
         let wish = self.waiting.take();
         self.running = wish.as_ref().map(|wish| wish.which);
@@ -136,7 +137,7 @@ impl Wishes {
 
 impl Shared {
     fn wishes(&self) -> MutexGuard<'_, Wishes> {
-        // No code that can panic runs under the lock, so the value is whole even when poisoned.
+        // No code that can panic runs under the lock, so the value is consistent even if the lock is poisoned.
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +145,8 @@ impl Shared {
 impl Runner {
     /// Starts the worker, which does nothing until the first [`request`](Self::request).
     ///
-    /// `label` names the virtual host in logs (`eth0 vhid 7`), `vhost` in `completions`. Panics outside a tokio runtime.
+    /// `label` names the virtual host in logs (`eth0 vhid 7`), and `vhost` names it in `completions`. Panics outside
+    /// a tokio runtime.
     #[must_use]
     pub fn new<T: Copy + Send + Sync + 'static>(
         label: String,
@@ -168,18 +170,19 @@ impl Runner {
         Self { shared, worker }
     }
 
-    /// Asks for a script to run. Returns at once.
+    /// Requests that a script run. Returns at once.
     ///
-    /// Every request is followed by a completion of the same [`Which`], its own or a shared one, unless an opposite
-    /// request overtakes it.
+    /// Every request is followed by a completion of the same [`Which`], unless an opposite request overtakes it.
+    /// Several requests may share one completion.
     pub fn request(&self, wish: Wish) {
         self.shared.wishes().add(wish);
         self.shared.changed.notify_one();
     }
 
-    /// Waits until everything requested has ended.
+    /// Waits until every requested script has ended.
     ///
-    /// At most one running and one waiting script, each ended after its timeout and [`KILL_GRACE`], so this is bounded.
+    /// The wait is bounded: there are at most one running and one waiting script, and each is ended after its timeout
+    /// and [`KILL_GRACE`].
     pub async fn finish(self) {
         self.shared.wishes().closed = true;
         self.shared.changed.notify_one();
@@ -189,7 +192,7 @@ impl Runner {
     }
 }
 
-/// What stays the same from one script to the next.
+/// Everything that stays the same from one script to the next.
 struct Job<T> {
     label: String,
     scripts: Scripts,
@@ -206,7 +209,7 @@ async fn work<T: Copy + Send + Sync + 'static>(job: Job<T>, shared: Arc<Shared>)
         if let Some(wish) = next {
             let which = wish.which;
             let outcome = job.run(&wish, &shared).await;
-            // The receiver is gone while the last scripts are waited for at exit.
+            // At exit the receiver may be gone while the last scripts still run.
             let _ = job
                 .completions
                 .send((job.vhost, Completion { which, outcome }));
@@ -248,12 +251,12 @@ impl<T> Job<T> {
                 .process_group(0);
             match self.starter.start(command, self.scripts.timeout).await {
                 Ok(child) => return self.supervise(child, &line).await,
-                // It may pass, and while it lasts the addresses may be at the wrong host.
+                // The shortage may pass, and until the script has run the addresses may be at the wrong host.
                 Err(cause) if is_shortage(&cause) && !shared.wishes().is_superseded() => {
                     if !std::mem::replace(&mut complained, true) {
                         error!("Unable to exec {line}, trying again: {cause}");
                     }
-                    // A new wish, or the end, may make this one void.
+                    // A new request, or the end of carpd, may make this one unnecessary.
                     let _ = timeout(RETRY_INTERVAL, shared.changed.notified()).await;
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::TimedOut => {
@@ -292,7 +295,7 @@ impl<T> Job<T> {
         };
         let limit = self.scripts.timeout;
         match timeout(limit, child.wait()).await {
-            Ok(ended) => self.judge(ended, line),
+            Ok(ended) => self.log_exit(ended, line),
             Err(_elapsed) => {
                 error!(
                     "script on {} still runs after {limit:?}, ending it: [{line}]",
@@ -300,8 +303,9 @@ impl<T> Job<T> {
                 );
                 signal_group(group, Signal::SIGTERM);
                 let heeded = timeout(KILL_GRACE, child.wait()).await.is_ok();
-                // Whatever it started and left in its group goes too, even when the script itself heeded TERM. The
-                // number cannot mean another group yet: the kernel hands process ids out in a cycle.
+                // Processes that the script started in its group are ended too, even if the script itself ended after
+                // TERM. The process group id cannot belong to another group yet, because the kernel assigns process
+                // ids in a cycle.
                 signal_group(group, Signal::SIGKILL);
                 if !heeded && let Err(cause) = child.wait().await {
                     error!("failed to wait for [{line}]: {cause}");
@@ -311,7 +315,7 @@ impl<T> Job<T> {
         }
     }
 
-    fn judge(&self, ended: io::Result<ExitStatus>, line: &str) -> Outcome {
+    fn log_exit(&self, ended: io::Result<ExitStatus>, line: &str) -> Outcome {
         match ended {
             Ok(status) if status.success() => {
                 debug!("script on {} succeeded: [{line}]", self.label);
@@ -329,7 +333,7 @@ impl<T> Job<T> {
     }
 }
 
-/// What keeps a script from starting now, and is not the script's fault.
+/// Returns whether a script cannot start because resources are short, which is not the script's fault.
 fn is_shortage(cause: &io::Error) -> bool {
     matches!(
         cause.raw_os_error(),
@@ -338,7 +342,7 @@ fn is_shortage(cause: &io::Error) -> bool {
 }
 
 fn signal_group(group: Pid, signal: Signal) {
-    // ESRCH: every member has ended already.
+    // ESRCH means that every member has ended already.
     if let Err(errno) = killpg(group, signal)
         && errno != nix::errno::Errno::ESRCH
     {

@@ -1,4 +1,4 @@
-//! What the operator asks for with `kill`.
+//! The signals by which the operator makes requests.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -6,20 +6,21 @@ use std::task::{Context, Poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// A request that came as a signal.
+/// A request that arrived as a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// USR1: log state and counters.
+    /// USR1: log the status and the counters.
     Dump,
     /// USR2: step down for a while.
     StepDown,
-    /// TERM, INT, QUIT, HUP, and every other signal that would end the process: stop in an orderly way.
+    /// TERM, INT, QUIT, HUP and every other signal that would end the process: stop in an orderly way.
     Stop,
 }
 
-/// Every other signal that would end the process without a word.
+/// Returns every other signal that would end the process without a log line.
 ///
-/// Not the ones that tell of a fault in the program itself (SEGV and the like), nor SYS, which seccomp sends.
+/// Signals about a fault of the program itself (SEGV and the like) are not among them, nor is SYS, which seccomp
+/// sends.
 fn others_that_end() -> impl Iterator<Item = i32> {
     [
         libc::SIGALRM,
@@ -34,24 +35,24 @@ fn others_that_end() -> impl Iterator<Item = i32> {
     .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
 }
 
-/// The signals of [`Request`]. From its creation on none of them ends the process by itself.
+/// Receives the signals of [`Request`]. None of them ends the process by itself once this value exists.
 #[derive(Debug)]
 pub struct Signals {
     requests: Vec<(Signal, Request)>,
-    /// One of [`others_that_end`] came.
+    /// Receives a message when one of [`others_that_end`] arrived.
     other: mpsc::Receiver<()>,
 }
 
 impl Signals {
-    /// Takes the signals over. Panics outside a tokio runtime.
+    /// Installs the signal handlers. Panics outside a tokio runtime.
     ///
-    /// A handler rather than `SIG_IGN`, because scripts would inherit that.
+    /// Handlers are used rather than `SIG_IGN`, because scripts would inherit the latter.
     ///
     /// # Errors
-    /// What `sigaction(2)` answers.
+    /// Returns any error of `sigaction(2)`.
     pub fn new() -> io::Result<Self> {
         let requests = [
-            // Stopping comes first: it is what remains when several are pending.
+            // Stop comes first, so that it wins when several signals are pending.
             (SignalKind::terminate(), Request::Stop),
             (SignalKind::interrupt(), Request::Stop),
             (SignalKind::quit(), Request::Stop),
@@ -67,20 +68,21 @@ impl Signals {
         for number in others_that_end() {
             let mut others = signal(SignalKind::from_raw(number))?;
             let came = came.clone();
-            // A task each, so that the engine does not look at all of them in every turn.
+            // Each signal has a task, so that the engine does not poll all of them in every turn.
             tokio::spawn(async move {
                 while others.recv().await.is_some() {
-                    // One that waits already says the same.
+                    // A message that already waits says the same.
                     let _ = came.try_send(());
                 }
             });
         }
-        // A log file at its limit (`ulimit -f`) is not a reason to end: the write fails instead. Nobody waits for the signal.
+        // A log file at its size limit (`ulimit -f`) must not end the process: the write fails instead. The signal
+        // itself is not read.
         drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
         Ok(Self { requests, other })
     }
 
-    /// The next request.
+    /// Returns the next request.
     pub fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Request> {
         if let Poll::Ready(Some(())) = self.other.poll_recv(context) {
             return Poll::Ready(Request::Stop);
@@ -93,7 +95,7 @@ impl Signals {
         Poll::Pending
     }
 
-    /// Waits until someone asks to stop; other requests are let go.
+    /// Waits until a signal asks to stop. Other requests are dropped.
     pub async fn stop(&mut self) {
         while std::future::poll_fn(|context| self.poll_request(context)).await != Request::Stop {}
     }

@@ -1,11 +1,13 @@
-//! The state directory: the memory that each virtual host has of the network, kept over a restart.
+//! The state directory. It stores what each virtual host has heard on the network, so that a restart does not lose
+//! it.
 //!
-//! Each virtual host has one file, in a format of the core's. It holds what anybody on the link has heard, and no key
-//! material. A file that is lost, old or damaged costs nothing but the protection it gave, so nothing here is fatal and
-//! nothing is flushed to the disk.
+//! Each virtual host has one file, in a format of the protocol core. It contains what anyone on the link has heard,
+//! and no key material. Losing a file, or reading an old or damaged one, only costs the protection it gave, so no
+//! error here is fatal and nothing is flushed to the disk.
 //!
-//! The lock of the virtual host ([`crate::lock`]) is held while its file is in use. That lock is of one network
-//! namespace, so two namespaces in which the same vhid is served on interfaces of one name need a directory each.
+//! The lock of the virtual host ([`crate::lock`]) is held while its file is in use. That lock belongs to one network
+//! namespace. Two namespaces that serve the same vhid on interfaces of the same name therefore need different
+//! directories.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -24,23 +26,23 @@ use tracing::warn;
 use crate::config::StateDirectory;
 use crate::io::datapath::Chain;
 
-/// No memory is larger: the core's bound, and room for what a later version may add. Unit: bytes.
+/// The largest file that is read. Unit: bytes. It exceeds the core's bound to leave room for later versions.
 const FILE_MAX: u64 = 128 * 1024;
 
-/// Why a file or the directory cannot be used.
+/// The reason why a file or the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A system call.
+    /// A system call failed.
     #[error("failed to {action} {}", .path.display())]
     System {
         /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A directory in which others could put files.
+    /// Others could write to the directory.
     #[error("{} must be a directory that only its owner (uid {uid}) can write", .path.display())]
     Untrusted {
         /// The directory.
@@ -48,7 +50,7 @@ pub enum Error {
         /// Our effective user id.
         uid: u32,
     },
-    /// A file that we did not write.
+    /// carpd did not write the file.
     #[error("{} is not a regular file of at most {FILE_MAX} bytes", .path.display())]
     Foreign {
         /// The file.
@@ -56,26 +58,26 @@ pub enum Error {
     },
 }
 
-/// An open state directory. Usable by any thread.
+/// An open state directory. Any thread may use it.
 #[derive(Debug)]
 pub struct StateDir {
-    /// What every name is relative to, whatever becomes of the path.
+    /// The directory that names are resolved in, even if the path has changed since.
     directory: OwnedFd,
-    /// For messages.
+    /// The path, for messages.
     path: PathBuf,
-    /// The last write failed, which was logged.
+    /// The last write failed and was logged.
     complained: AtomicBool,
 }
 
 impl StateDir {
-    /// Opens the directory, and makes it first when it was asked for by name and is not there.
+    /// Opens the directory. Creates it first if the configuration asks for that and it does not exist.
     ///
-    /// Later writes are made with fewer capabilities than now, so it has to be our own; then others cannot write it
-    /// either.
+    /// Later writes run with fewer capabilities, so the directory must belong to our user. Others cannot write to it
+    /// either then.
     ///
     /// # Errors
     ///
-    /// What stands in the way.
+    /// Returns the reason why the directory cannot be used.
     pub fn open(wanted: &StateDirectory) -> Result<Self, Error> {
         let path = wanted.path.as_path();
         let failed = |action| move |source| system_error(action, path, source);
@@ -106,20 +108,20 @@ impl StateDir {
         })
     }
 
-    /// The directory, for messages.
+    /// Returns the path of the directory, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads what a virtual host remembered; `None` when there is nothing.
+    /// Reads the file of a virtual host. Returns `None` if there is no file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is not one that we wrote.
+    /// Returns an error if the file cannot be read or carpd did not write it.
     pub fn read(&self, name: &FileName) -> Result<Option<Vec<u8>>, Error> {
         let failed = |source| system_error("read", &self.path_of(name), source);
-        // Not held up by a pipe, and not led elsewhere by a link.
+        // O_NONBLOCK keeps a pipe from blocking us, and O_NOFOLLOW refuses symbolic links.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match openat(&self.directory, name.0.as_str(), flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -140,11 +142,11 @@ impl StateDir {
         }
     }
 
-    /// Replaces what a virtual host remembered, with all of `bytes` or not at all.
+    /// Replaces the file of a virtual host. The new file has all of `bytes`, or the old one stays.
     ///
     /// # Errors
     ///
-    /// What the system calls answer.
+    /// Returns any error of the system calls.
     pub fn write(&self, name: &FileName, bytes: &[u8]) -> Result<(), Error> {
         let new = format!("{}.new", name.0);
         let path = || self.path.join(&new);
@@ -161,13 +163,13 @@ impl StateDir {
                     .map_err(|errno| failed("rename")(errno.into()))
             });
         if written.is_err() {
-            // The next write would remove it as well.
+            // An error does not matter: the next write removes the file as well.
             let _ = self.remove(&new);
         }
         written
     }
 
-    /// Writes, and logs a failure; once, until a write succeeds again.
+    /// Writes the file, and logs a failure. Further failures are not logged until a write succeeds again.
     pub fn keep(&self, name: &FileName, bytes: &[u8]) {
         match self.write(name, bytes) {
             Ok(()) => self.complained.store(false, Ordering::Relaxed),
@@ -175,7 +177,7 @@ impl StateDir {
         }
     }
 
-    /// Logs why something cannot be kept; once, until a write succeeds.
+    /// Logs why the files cannot be written. Further failures are not logged until a write succeeds.
     pub fn complain(&self, error: &dyn std::error::Error) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             warn!(
@@ -185,8 +187,8 @@ impl StateDir {
         }
     }
 
-    /// Creates a new file. Only the owner of the virtual host's lock does, so one that is there already was left by a process
-    /// that was killed.
+    /// Creates a new file. Only the process that holds the virtual host's lock does so, therefore a file that exists
+    /// already was left by a killed process.
     fn create(&self, name: &str) -> Result<File, Errno> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -205,7 +207,7 @@ impl StateDir {
         unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// The path of a file, for messages.
+    /// Returns the path of a file, for messages.
     #[must_use]
     pub fn path_of(&self, name: &FileName) -> PathBuf {
         self.path.join(&name.0)
@@ -218,12 +220,13 @@ impl StateDir {
     }
 }
 
-/// The name of a virtual host's file.
+/// The name of the file of a virtual host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(String);
 
 impl FileName {
-    /// Of a vhid on an interface, in whose name there is neither `/` nor `:` (`dev_valid_name`, net/core/dev.c).
+    /// Names the file for a vhid on an interface. Names of interfaces contain neither `/` nor `:` (`dev_valid_name`,
+    /// net/core/dev.c).
     #[must_use]
     pub fn new(interface: &str, vhid: Vhid) -> Self {
         Self(format!("heard:{interface}:{vhid}"))

@@ -1,4 +1,4 @@
-//! One timer for the whole process: the earliest deadline, to the nanosecond.
+//! One timer for the whole process. It expires at the earliest deadline, exact to the nanosecond.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -20,7 +20,7 @@ pub struct DeadlineTimer {
     armed: Option<Instant>,
 }
 
-/// `TimerFd`, which has only [`AsFd`].
+/// A `TimerFd` with [`AsRawFd`]; it only has [`AsFd`] itself.
 #[derive(Debug)]
 pub struct Timer(TimerFd);
 
@@ -31,10 +31,10 @@ impl AsRawFd for Timer {
 }
 
 impl DeadlineTimer {
-    /// A timer with no deadline.
+    /// Creates a timer without a deadline.
     ///
     /// # Errors
-    /// What `timerfd_create(2)` and the runtime's registration answer.
+    /// Returns any error of `timerfd_create(2)` and of registering with the runtime.
     pub fn new() -> io::Result<Self> {
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
@@ -46,17 +46,17 @@ impl DeadlineTimer {
         })
     }
 
-    /// Replaces the deadline; `None` disarms. A deadline in the past fires at once.
+    /// Replaces the deadline; `None` disarms the timer. A deadline in the past expires at once.
     ///
     /// # Errors
-    /// What `timerfd_settime(2)` answers.
+    /// Returns any error of `timerfd_settime(2)`.
     pub fn set(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         if deadline == self.armed {
             return Ok(());
         }
         let timer = &self.timer.get_ref().0;
         match deadline {
-            // An absolute time of zero would disarm.
+            // An absolute time of zero would disarm the timer.
             Some(at) => timer.set(
                 Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(
                     at.as_nanos().max(1),
@@ -69,11 +69,12 @@ impl DeadlineTimer {
         Ok(())
     }
 
-    /// Ready once the deadline has passed; the timer is then disarmed.
+    /// Ready once the deadline has passed. The timer is then disarmed.
     pub fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.timer.poll_read_ready(context))?;
-            // Reading takes the expiration off a non-blocking timer; EAGAIN means it was re-armed in between.
+            // Reading consumes the expiration of a non-blocking timer. EAGAIN means that the timer was re-armed in
+            // between.
             match guard.try_io(|timer| Ok(timer.get_ref().0.wait()?)) {
                 Ok(outcome) => {
                     self.armed = None;

@@ -21,7 +21,7 @@ use super::super::context::{REPORT_INTERVAL, Site};
 use super::super::effects::Effects;
 use super::Identity;
 use crate::api::event::election::{Claimant, Conflict as Event, Transmit, Unheard};
-use crate::io::arp_watch::Claim;
+use crate::io::arp_watch::ArpClaim;
 
 /// For the MASTER before us to stop answering.
 const GRACE: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ pub struct Conflict {
 impl Conflict {
     /// Whether the claimant is a CARP MASTER for this vhid: its announcement says so, its MAC address does (FreeBSD,
     /// OpenBSD), or it showed it lately.
-    fn is_of_carp_master(&mut self, claim: &Claim, vhid: Vhid, now: Instant) -> bool {
+    fn is_of_carp_master(&mut self, claim: &ArpClaim, vhid: Vhid, now: Instant) -> bool {
         let sender = claim.arp.sender_mac;
         let [a, b, c, d, kind, id] = sender.0;
         let is_virtual = [a, b, c, d] == [0, 0, 0x5e, 0] && kind <= 1 && id == vhid.get();
@@ -157,14 +157,14 @@ impl Conflict {
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
-        claims: &[Claim],
+        claims: &[ArpClaim],
         site: &mut Site<'_, E>,
     ) -> bool {
         if !self.is_watching() {
             return false;
         }
         // The last claim, if possible of somebody who is no CARP MASTER.
-        let mut last: Option<(&Claim, bool)> = None;
+        let mut last: Option<(&ArpClaim, bool)> = None;
         let mut count = 0;
         for claim in claims {
             let sender = claim.arp.sender_ip;
@@ -194,7 +194,7 @@ impl Conflict {
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
-        claim: &Claim,
+        claim: &ArpClaim,
         is_carp_master: bool,
         site: &mut Site<'_, E>,
     ) {
@@ -250,8 +250,8 @@ mod tests {
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
-    fn claim(sender_mac: MacAddress, is_marked: bool) -> Claim {
-        Claim {
+    fn claim(sender_mac: MacAddress, is_marked: bool) -> ArpClaim {
+        ArpClaim {
             arp: Arp {
                 operation: Operation::Request,
                 sender_mac,

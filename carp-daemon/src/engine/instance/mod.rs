@@ -47,7 +47,7 @@ use super::interface::Interface;
 use super::registry::InstanceId;
 use crate::api::Place;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
-use crate::io::arp_watch::Claim as ArpClaim;
+use crate::io::arp_watch::ArpClaim;
 use crate::io::netlink::{Address, AddressFlags};
 use crate::io::scripts::{Completion, Which};
 use claim::Claim;

@@ -6,16 +6,16 @@ use carp_common::wire::ether::MacAddress;
 use super::*;
 use crate::api::What;
 use crate::api::event::election::{Conflict, Unheard};
-use crate::io::arp_watch::Claim;
+use crate::io::arp_watch::ArpClaim;
 
 const THEIRS: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
 /// An announcement of an address by a station; `is_marked`: by a carpd.
-fn claim(station: MacAddress, address: IpAddr, is_marked: bool) -> Claim {
+fn claim(station: MacAddress, address: IpAddr, is_marked: bool) -> ArpClaim {
     let IpAddr::V4(ip) = address else {
         panic!("ARP is about IPv4");
     };
-    Claim {
+    ArpClaim {
         arp: Arp {
             operation: Operation::Request,
             sender_mac: station,

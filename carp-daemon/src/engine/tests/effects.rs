@@ -18,7 +18,7 @@ use super::super::registry::InstanceId;
 use super::host::{Entry, OURS, Recorder, failed, unless};
 use crate::api::{Event, Place, Status};
 use crate::config::VhostConfig;
-use crate::io::arp_watch::Seen;
+use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
     self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Standing, Survival,
 };
@@ -358,12 +358,12 @@ impl Wire for Recorder {
         Ok(())
     }
 
-    fn claims(&mut self, ifindex: u32, _now: Instant) -> io::Result<Seen> {
+    fn claims(&mut self, ifindex: u32, _now: Instant) -> io::Result<ArpClaims> {
         let watched = self.watched.get(&ifindex).cloned().unwrap_or_default();
         let claims = std::mem::take(&mut self.claims);
         let passes =
-            |claim: &crate::io::arp_watch::Claim| watched.contains(&claim.arp.sender_ip.into());
-        Ok(Seen {
+            |claim: &crate::io::arp_watch::ArpClaim| watched.contains(&claim.arp.sender_ip.into());
+        Ok(ArpClaims {
             claims: claims.into_iter().filter(passes).collect(),
             lost: 0,
         })

@@ -15,7 +15,7 @@ use carp_common::units::Vhid;
 use super::super::effects::Links;
 use super::super::registry::InstanceId;
 use crate::api::{self, Status};
-use crate::io::arp_watch::Claim;
+use crate::io::arp_watch::ArpClaim;
 use crate::io::datapath::{Endpoints, Fenced, Loss, Standing};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
 
@@ -135,7 +135,7 @@ pub struct Recorder {
     /// Addresses whose ARP is wanted.
     pub watched: BTreeMap<u32, Vec<IpAddr>>,
     /// ARP of others.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ArpClaim>,
 
     /// Virtual hosts whose scripts may be asked for.
     pub enlisted: BTreeSet<InstanceId>,

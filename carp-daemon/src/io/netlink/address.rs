@@ -6,9 +6,10 @@ pub use netlink_packet_route::address::{AddressFlags, AddressScope};
 
 use crate::api::event::Cidr;
 
-/// An address of an interface, as the kernel tells it or as it is to be added.
+/// An address of an interface, as the kernel reports it or as it is to be added.
 ///
-/// Lifetimes are not part of it: the kernel tells of each renewal, and one that changes nothing else must compare equal.
+/// Lifetimes are not included: the kernel reports each renewal, and an address that changed in nothing else must
+/// compare equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The interface.
@@ -17,16 +18,16 @@ pub struct Address {
     pub address: IpAddr,
     /// Prefix length.
     pub prefix: u8,
-    /// Who added it (`IFA_PROTO`, kernel 5.18); 0 when not said.
+    /// The program that added it (`IFA_PROTO`, kernel 5.18). 0 if unknown.
     pub protocol: u8,
-    /// How far it is valid.
+    /// The scope in which it is valid.
     pub scope: AddressScope,
-    /// State and wishes (`IFA_F_*`). Of those of an address that is to be added, the kernel takes [`Address::WISHES`].
+    /// State and requests (`IFA_F_*`). When an address is added, the kernel accepts the flags of [`Address::WISHES`].
     pub flags: AddressFlags,
 }
 
 impl Address {
-    /// Flags that whoever adds an address may set; the others are the kernel's.
+    /// The flags that a program may set when it adds an address. The kernel sets the others.
     pub const WISHES: AddressFlags = AddressFlags::Nodad
         .union(AddressFlags::Optimistic)
         .union(AddressFlags::Homeaddress)
@@ -34,7 +35,7 @@ impl Address {
         .union(AddressFlags::Noprefixroute)
         .union(AddressFlags::Mcautojoin);
 
-    /// An address that is valid everywhere, without flags.
+    /// Creates an address that is valid everywhere and has no flags.
     #[must_use]
     pub const fn new(ifindex: u32, address: IpAddr, prefix: u8, protocol: u8) -> Self {
         Self {
@@ -47,20 +48,20 @@ impl Address {
         }
     }
 
-    /// The same with these flags.
+    /// Returns the same address with these flags.
     #[must_use]
     pub const fn with_flags(self, flags: AddressFlags) -> Self {
         Self { flags, ..self }
     }
 
-    /// Whether the kernel takes the two for one.
+    /// Returns whether the kernel treats both as the same address.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let identity = |it: &Self| (it.ifindex, it.address, it.prefix);
         identity(self) == identity(other)
     }
 
-    /// The address with its prefix length, for events.
+    /// Returns the address with its prefix length, for events.
     #[must_use]
     pub const fn cidr(&self) -> Cidr {
         let Self {
@@ -69,50 +70,51 @@ impl Address {
         Cidr { address, prefix }
     }
 
-    /// Whether the kernel may choose it as the source of packets to anywhere: neither of a narrow scope, nor secondary (IPv4)
-    /// or temporary (IPv6, the same flag).
+    /// Returns whether the kernel may choose it as the source of packets to any destination. It then has no narrow
+    /// scope, and is neither secondary (IPv4) nor temporary (IPv6, the same flag).
     #[must_use]
     pub fn is_primary(&self) -> bool {
         !self.flags.contains(AddressFlags::Secondary) && self.scope == AddressScope::Universe
     }
 
-    /// Whether duplicate address detection is still under way. The kernel does not answer for it until that has ended.
+    /// Returns whether duplicate address detection is still running. Until it ends, the kernel does not answer for
+    /// the address.
     #[must_use]
     pub const fn is_tentative(&self) -> bool {
         self.flags.contains(AddressFlags::Tentative)
     }
 
-    /// Whether another host had it: duplicate address detection failed, and the kernel never uses it.
+    /// Returns whether duplicate address detection found it at another host. The kernel then never uses it.
     #[must_use]
     pub const fn is_duplicate(&self) -> bool {
         self.flags.contains(AddressFlags::Dadfailed)
     }
 
-    /// Whether it is used while duplicate address detection is under way, if anything else can be the source.
+    /// Returns whether it can be used during duplicate address detection, if no other source is available.
     #[must_use]
     pub const fn is_optimistic(&self) -> bool {
         self.flags.contains(AddressFlags::Optimistic)
     }
 
-    /// Whether it is added without duplicate address detection.
+    /// Returns whether it is added without duplicate address detection.
     #[must_use]
     pub const fn is_without_detection(&self) -> bool {
         self.flags.contains(AddressFlags::Nodad)
     }
 
-    /// Whether its preferred lifetime is over: no source for new connections.
+    /// Returns whether its preferred lifetime has ended. It is then no source for new connections.
     #[must_use]
     pub const fn is_deprecated(&self) -> bool {
         self.flags.contains(AddressFlags::Deprecated)
     }
 
-    /// Whether no lifetime ends it.
+    /// Returns whether its lifetime is unlimited.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         self.flags.contains(AddressFlags::Permanent)
     }
 
-    /// Whether packets can be sent from it now.
+    /// Returns whether packets can be sent from it now.
     #[must_use]
     pub const fn is_usable(&self) -> bool {
         !self.is_duplicate() && (!self.is_tentative() || self.is_optimistic())

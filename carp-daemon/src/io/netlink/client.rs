@@ -1,27 +1,29 @@
-//! Everything that carpd asks of the kernel about links, addresses and routes, and how long it waits for that.
+//! Sends every request about links, addresses and routes to the kernel, and bounds the time spent on waiting for the
+//! answers.
 //!
-//! The kernel works on a request inside `sendmsg`, and has queued the answer by the time that returns: an address is there
-//! before the next advertisement leaves, in program order. But it works under a lock of the whole machine (rtnl), which
-//! others hold for seconds at times: while a driver resets, or many namespaces end. No timeout of a socket and no signal
-//! ends the wait for that lock, so a caller who has other things to do must not be the one who waits. Once it serves, the
-//! engine therefore has a thread send its requests ([`Client::limit_waits`]), and waits for the thread no longer than
-//! [`PATIENCE`]. Renewals of leases are not waited for at all ([`Client::give_later`]).
+//! The kernel carries out a request inside `sendmsg` and has queued the answer when that returns. Program order is
+//! therefore enough to have an address in place before the next advertisement leaves. But the kernel works under a
+//! lock of the whole machine (rtnl), which others sometimes hold for seconds, for example while a driver resets or
+//! many namespaces end. Neither a socket timeout nor a signal ends the wait for that lock, so the event loop must not
+//! be the one that waits. Once carpd serves, a thread therefore sends the engine's requests
+//! ([`Client::limit_waits`]), and the engine waits for that thread no longer than [`PATIENCE`]. It does not wait for
+//! renewals of leases at all ([`Client::give_later`]).
 //!
 //! # Why not rtnetlink's own connection
 //!
-//! rtnetlink's builders write the messages. Its `Handle` and `Connection` do not carry this client:
+//! rtnetlink's builders write the messages. Its `Handle` and `Connection` are not suitable here:
 //!
-//! - The connection is a task that sends. On the event loop's thread it waits for rtnl with the whole loop: while 7000 veths
-//!   were deleted, which took 1.1 s, everything else on that thread was late by 1.1 s. A thread would be needed all the same,
-//!   with a runtime of its own.
-//! - An answer that was lost (ENOBUFS) is reported in a message without a number, which belongs to no request: the request
-//!   that it answered never ends (netlink-proto 0.14, `framed.rs` and `protocol.rs`), and there is no timeout.
-//! - The typed calls (`handle.address().get()` and others) return payloads without their headers, so whether a list was
-//!   interrupted (`NLM_F_DUMP_INTR`) cannot be seen.
-//! - Every attribute is parsed, and a message with one that this version of the parser does not accept is dropped with a
-//!   log line: a newer kernel could cost us a link.
-//! - Each order is one datagram with an acknowledgement: renewing 4000 leases took 25 µs for each, and in bunches, as here,
-//!   12 µs.
+//! - The connection is a task that sends. On the event loop's thread it would wait for rtnl and block the whole loop:
+//!   while 7000 veths were deleted, which took 1.1 s, everything else on that thread was late by 1.1 s. It would need
+//!   a thread as well, with a runtime of its own.
+//! - The message that reports a lost answer (ENOBUFS) has no sequence number and so matches no request. The affected
+//!   request never ends (netlink-proto 0.14, `framed.rs` and `protocol.rs`), and there is no timeout.
+//! - The typed calls (`handle.address().get()` and others) return payloads without their headers, so a caller cannot
+//!   see whether a list was interrupted (`NLM_F_DUMP_INTR`).
+//! - Every attribute is parsed, and a message with an attribute that this version of the parser rejects is dropped
+//!   with a log line. With a newer kernel, carpd could miss a link.
+//! - Each order is one datagram with an acknowledgement. Renewing 4000 leases took 25 µs each that way, and 12 µs in
+//!   bunches as here.
 
 mod line;
 mod order;
@@ -45,34 +47,34 @@ pub use self::order::Order;
 use super::{Address, Event, Link, Route};
 use crate::io::errand::{Errands, Panicked};
 
-/// How long the event loop waits for an answer. Well below the time after which a silent MASTER is replaced, and longer than
-/// any request takes while nobody else holds rtnl.
+/// How long the event loop waits for an answer. This is well below the time after which a silent MASTER is replaced,
+/// and longer than any request takes while no other process holds rtnl.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the thread waits for another request: a takeover gives one order after the other.
+/// How long the thread waits for another request. A takeover gives several orders in a row.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// The one client of the kernel's rtnetlink.
+/// The only client of the kernel's rtnetlink.
 #[derive(Debug)]
 pub struct Client {
     port: u32,
     line: Arc<Mutex<Line>>,
-    /// Sends while the caller has limited patience, and what is for later. Its errands have no outcome: each has a channel of
-    /// its own for that.
+    /// Sends requests whose waiting time is limited, and deferred orders. Its errands have no outcome, because each
+    /// has a channel of its own for that.
     errands: Errands<()>,
-    /// `None`: the caller waits as long as it takes, and sends itself.
+    /// `None` means that the caller sends requests itself and waits as long as it takes.
     patience: Option<Duration>,
-    /// A request that took longer than that. It is gone once the request has ended.
+    /// Refers to a request that took longer than `patience`. The reference is dead once the request has ended.
     overdue: Weak<()>,
-    /// Of the latest [`Client::give_later`].
+    /// Outcomes of the latest [`Client::give_later`].
     outcomes: Option<oneshot::Receiver<Vec<io::Result<()>>>>,
 }
 
 impl Client {
-    /// Opens the socket. Every call waits for the kernel as long as it takes, until [`Client::limit_waits`].
+    /// Opens the socket. Until [`Client::limit_waits`], every call waits for the kernel as long as it takes.
     ///
     /// # Errors
-    /// What `socket(2)`, `bind(2)` and `connect(2)` return.
+    /// Returns any error of `socket(2)`, `bind(2)` or `connect(2)`.
     pub fn new() -> io::Result<Self> {
         let line = Line::new()?;
         Ok(Self {
@@ -85,13 +87,13 @@ impl Client {
         })
     }
 
-    /// From now on no call takes much longer than `PATIENCE`, and several in a row do not either. `TimedOut` means that the
-    /// kernel may still carry out what was asked for.
+    /// Limits every later call to about `PATIENCE`, and several calls in a row to that time in total. `TimedOut`
+    /// means that the kernel may still carry out the request.
     pub const fn limit_waits(&mut self) {
         self.patience = Some(PATIENCE);
     }
 
-    /// What tells notifications of the effects of our orders from those of others.
+    /// Returns the port of the socket. It tells the effects of our orders from those of others in notifications.
     #[must_use]
     pub const fn port(&self) -> u32 {
         self.port
@@ -100,24 +102,25 @@ impl Client {
     /// Lists every interface of this network namespace.
     ///
     /// # Errors
-    /// What the kernel returns, or that the list was never whole.
+    /// Returns the kernel's error, or an error if no attempt gave a complete list.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
         Ok(links_of(self.ask(get_link(0), true)?.events).collect())
     }
 
-    /// Returns one interface as it is now; its XDP hook is not part of every notification.
+    /// Returns one interface as it is now. Not every notification contains its XDP hook.
     ///
     /// # Errors
-    /// ENODEV when it is gone; else what the kernel returns.
+    /// Returns ENODEV if the interface is gone, and any other error of the kernel.
     pub fn link(&mut self, ifindex: u32) -> io::Result<Link> {
         let found = links_of(self.ask(get_link(ifindex), false)?.events).last();
         found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// Lists every address of this network namespace, in the kernel's order: an interface's primary addresses first.
+    /// Lists every address of this network namespace in the kernel's order: an interface's primary addresses come
+    /// first.
     ///
     /// # Errors
-    /// What the kernel returns, or that the list was never whole.
+    /// Returns the kernel's error, or an error if no attempt gave a complete list.
     pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
         let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let events = self.ask(question, true)?.events.into_iter();
@@ -128,10 +131,10 @@ impl Client {
         Ok(addresses.collect())
     }
 
-    /// Lists the routes of the main table that lead straight to an interface, of both families.
+    /// Lists the routes of the main table that lead directly to an interface, of both families.
     ///
     /// # Errors
-    /// What the kernel returns, or that the list was never whole.
+    /// Returns the kernel's error, or an error if no attempt gave a complete list.
     pub fn routes(&mut self) -> io::Result<Vec<Route>> {
         let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         Ok(self.ask(question, true)?.routes)
@@ -140,17 +143,17 @@ impl Client {
     /// Carries out one order.
     ///
     /// # Errors
-    /// What the kernel returns, see [`Order`], and [`Client::give_all`].
+    /// Returns the kernel's error (see [`Order`]), and those of [`Client::give_all`].
     pub fn give(&mut self, order: Order) -> io::Result<()> {
         self.give_all(&[order]).pop().unwrap_or(Ok(()))
     }
 
-    /// Carries out orders one after the other, after all that were given before, and returns what became of each. One that is
-    /// refused does not keep the next from being carried out.
+    /// Carries out orders one after the other, after all that were given before, and returns the outcome of each. A
+    /// refused order does not prevent the following ones.
     ///
-    /// `TimedOut` and `ENOBUFS` mean that nobody knows, or that nobody knows yet. While an earlier request is overdue, orders
-    /// wait for their turn without the caller; but where one is to add an address none is given, because the caller will try
-    /// again.
+    /// `TimedOut` and `ENOBUFS` mean that the outcome is not known, or not yet. While an earlier request is overdue,
+    /// orders are queued and the caller does not wait. Orders that include an addition are not queued then, because
+    /// the caller will try again.
     pub fn give_all(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
         let adds = orders.iter().any(|it| matches!(it, Order::Add(..)));
         let given = orders.to_vec();
@@ -162,18 +165,18 @@ impl Client {
         outcomes.unwrap_or_else(|error| orders.iter().map(|_| Err(error.kind().into())).collect())
     }
 
-    /// Has orders carried out by a thread, after all that were given before. [`Client::poll_outcomes`] has what became of
-    /// them.
+    /// Has a thread carry out orders, after all that were given before. [`Client::poll_outcomes`] returns the
+    /// outcomes.
     pub fn give_later(&mut self, orders: Vec<Order>) {
         let (done, outcomes) = oneshot::channel();
         self.outcomes = Some(outcomes);
         let orders = Arc::new(orders);
         let (line, given) = (Arc::clone(&self.line), Arc::clone(&orders));
         let begun = self.begin(move || {
-            // Nobody waits for it where the engine has ended.
+            // If the engine has ended, nobody waits for the outcomes.
             let _ = done.send(lock(&line).give_all(&given));
         });
-        // No thread is to be had: right here then.
+        // If no thread can be started, the orders are carried out here.
         if begun.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
             let (done, outcomes) = oneshot::channel();
             self.outcomes = Some(outcomes);
@@ -181,8 +184,8 @@ impl Client {
         }
     }
 
-    /// Ready once with what became of the orders of [`Client::give_later`]: with nothing if the thread panicked, or if too much
-    /// waits for it already.
+    /// Ready once, with the outcomes of the orders of [`Client::give_later`]. The list is empty if the thread
+    /// panicked or if too many errands wait for it.
     pub fn poll_outcomes(&mut self, context: &mut Context<'_>) -> Poll<Vec<io::Result<()>>> {
         let Some(outcomes) = &mut self.outcomes else {
             return Poll::Pending;
@@ -192,18 +195,18 @@ impl Client {
         Poll::Ready(ended.unwrap_or_default())
     }
 
-    /// Waits until the kernel has answered everything.
+    /// Waits until the kernel has answered every request.
     pub fn finish(&mut self) {
         self.errands.finish();
     }
 
-    /// Whether a request that took too long is still under way.
+    /// Returns whether a request that took too long is still running.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.overdue.strong_count() > 0
     }
 
-    /// Has a question answered, unless an earlier request is overdue: nobody would wait for the answer.
+    /// Sends a request and returns the answer, unless an earlier request is overdue: the answer would come too late.
     fn ask(&mut self, question: RouteNetlinkMessage, is_list: bool) -> io::Result<Found> {
         if self.is_overdue() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -211,7 +214,7 @@ impl Client {
         self.run(move |line| line.ask(question.clone(), is_list))?
     }
 
-    /// Does something with the line, after all that was begun before: in the thread once the caller has limited patience.
+    /// Runs `work` with the line after everything begun before, in the thread if the waiting time is limited.
     fn run<T: Send + 'static>(
         &mut self,
         work: impl Fn(&mut Line) -> T + Send + Sync + 'static,
@@ -226,14 +229,14 @@ impl Client {
         let under_way = Arc::downgrade(&alive);
         let (line, given) = (Arc::clone(&self.line), Arc::clone(&work));
         let begun = self.begin(move || {
-            // Nobody waits for it any more where the caller ran out of patience.
+            // If the caller has given up waiting, nobody reads the outcome.
             let _ = done.send(given(&mut lock(&line)));
             drop(alive);
         });
         match begun {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            // No thread is to be had, so nothing is under way in one.
+            // No thread could be started, so no other request is running.
             Err(_) => return Ok(work(&mut lock(&self.line))),
         }
         let patience = if self.is_overdue() {
@@ -254,7 +257,7 @@ impl Client {
     }
 
     fn begin(&mut self, errand: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        // A panic is all that there can be; it has been logged, and its caller has noticed by itself.
+        // Only panics are possible outcomes. They have been logged, and the callers have noticed them.
         while self.errands.take_outcome().is_some() {}
         self.errands.begin(move || {
             errand();
@@ -264,15 +267,15 @@ impl Client {
 }
 
 fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
-    // After a panic the next request has a number of its own again.
+    // After a panic the next request gets a sequence number of its own, so the line stays usable.
     line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The question about one interface, or about all of them (0).
+/// Returns the request for one interface, or for all of them (0).
 fn get_link(ifindex: u32) -> RouteNetlinkMessage {
     let mut question = LinkMessage::default();
     question.header.index = ifindex;
-    // Counters would be most of each answer.
+    // Without this, counters would fill most of each answer.
     let without_counters = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
     question.attributes.push(without_counters);
     RouteNetlinkMessage::GetLink(question)
@@ -293,7 +296,7 @@ mod tests {
     use super::*;
     use crate::io::clock;
 
-    /// More than any request takes, also where the tests have little of the processor.
+    /// Longer than any request takes, even when the tests get little processor time.
     const LONG: Duration = Duration::from_secs(60);
 
     fn errno(outcome: &io::Result<()>) -> Option<i32> {
@@ -316,7 +319,7 @@ mod tests {
             assert_eq!(client.link(index).unwrap().name, "lo");
             let refusal = client.link(0x7fff_fff0).unwrap_err();
             assert_eq!(refusal.raw_os_error(), Some(libc::ENODEV), "{refusal}");
-            // Its answer was read to the end.
+            // The whole answer was read.
             assert!(client.links().is_ok() && client.addresses().is_ok());
         }
     }
@@ -328,7 +331,7 @@ mod tests {
             client.patience = limited.then_some(LONG);
             let mut context = Context::from_waker(Waker::noop());
             let line = Arc::clone(&client.line);
-            // The thread waits for this as it would for the kernel.
+            // The thread waits for this lock as it would for the kernel.
             let busy = lock(&line);
             client.give_later(vec![Order::Delete(NOWHERE); 2]);
             assert!(client.poll_outcomes(&mut context).is_pending());
@@ -357,13 +360,13 @@ mod tests {
             assert!(is_timeout(&client.give(Order::Add(NOWHERE, None))));
             assert!(is_timeout(&client.links()));
         }
-        // 100 of these would be far more than one wait.
+        // 100 separate waits would take far longer.
         assert!(clock::now().saturating_duration_since(begun) < 10 * PATIENCE);
         let sent = busy.sent();
         drop(busy);
         client.finish();
         assert!(!client.is_overdue());
-        // The orders to delete, and nothing else.
+        // Only the orders to delete were sent.
         assert_eq!(lock(&line).sent() - sent, 101);
         client.patience = Some(LONG);
         assert!(!is_timeout(&client.give(Order::Delete(NOWHERE))));
@@ -375,7 +378,7 @@ mod tests {
         let mut client = Client::new().unwrap();
         client.patience = Some(LONG);
         for _ in 0..3 {
-            // Without the hook, which writes a backtrace and may take longer than the patience.
+            // `resume_unwind` skips the panic hook, which writes a backtrace and may take longer than the patience.
             let panics =
                 |_: &mut Line| -> u32 { std::panic::resume_unwind(Box::new("on purpose")) };
             let panicked = client.run(panics).unwrap_err();

@@ -1,7 +1,7 @@
-//! rtnetlink datagrams to events.
+//! Parses rtnetlink datagrams into events.
 //!
-//! Only the attributes that carpd uses are looked at, one by one, so that an attribute which a newer kernel enlarges
-//! cannot cost us the message.
+//! Only the attributes that carpd uses are read, one by one. A newer kernel that enlarges another attribute therefore
+//! cannot make us lose the message.
 
 use std::net::IpAddr;
 
@@ -11,38 +11,38 @@ use netlink_packet_core::{
 
 use super::{Address, AddressFlags, Event, Link, Route};
 
-/// Bytes of `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`.
+/// Sizes of `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`. Unit: bytes.
 const LINK_HEADER_LEN: usize = 16;
 const ADDRESS_HEADER_LEN: usize = 8;
 const ROUTE_HEADER_LEN: usize = 12;
 
-/// One netlink message, as far as we care.
+/// One netlink message, reduced to what carpd uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The request that it answers; of a notification, that of whoever caused it.
+    /// The sequence number of the request that it answers, or, in a notification, of the request that caused it.
     pub sequence: u32,
-    /// The socket that the request came from; 0 where the kernel did something by itself.
+    /// The port of the socket that sent the request. 0 if the kernel acted by itself.
     pub port: u32,
-    /// What is listed has changed meanwhile: the list is not to be relied on.
+    /// The listed objects changed during the dump, so the list is not reliable.
     pub interrupted: bool,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Something about a link or address.
+    /// An event about a link or an address.
     Event(Event),
-    /// A route, in a list.
+    /// A route of a list.
     Route(Route),
-    /// End of a dump, or the answer to a request: 0 for success or a positive errno.
+    /// The end of a dump, or the answer to a request: 0 for success, or a positive errno.
     Done(i32),
-    /// Anything else.
+    /// Any other message.
     Other,
 }
 
-/// Calls `visit` for each message of a datagram; stops at the first that is malformed.
+/// Calls `visit` for each message of a datagram. Stops at the first malformed one.
 pub fn for_each(datagram: &[u8], mut visit: impl FnMut(Message)) {
     let mut rest = datagram;
     while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
@@ -85,9 +85,10 @@ fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Body {
     event.map_or(Body::Other, Body::Event)
 }
 
-/// `struct ifinfomsg` (family, type, index, flags, change) and attributes.
+/// Parses `struct ifinfomsg` (family, type, index, flags, change) and attributes.
 ///
-/// Bridges report their ports' membership as links of family AF_BRIDGE; those say nothing about the link itself.
+/// Bridges report the membership of their ports as links of family AF_BRIDGE. Those say nothing about the link
+/// itself.
 fn link(payload: &[u8]) -> Option<Link> {
     let header: &[u8; LINK_HEADER_LEN] = payload.first_chunk()?;
     if i32::from(header[0]) != libc::AF_UNSPEC {
@@ -123,20 +124,20 @@ fn link(payload: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    // An interface can also be in a VRF, which leaves it what arrives.
+    // The master can also be a VRF, which does not take the interface's frames.
     link.upper = master.filter(|_| TAKES_FRAMES.contains(&role.as_str()));
     Some(link)
 }
 
-/// Kinds of interface that take all that arrives at their ports.
+/// Kinds of interface that take all frames that arrive at their ports.
 const TAKES_FRAMES: [&str; 4] = ["bridge", "bond", "team", "openvswitch"];
 
-/// Without its final zero.
+/// Converts a text without its terminating zero.
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into()
 }
 
-/// Every `IFLA_ALT_IFNAME` out of a nested `IFLA_PROP_LIST`.
+/// Returns every `IFLA_ALT_IFNAME` of a nested `IFLA_PROP_LIST`.
 fn other_names(value: &[u8]) -> Vec<String> {
     NlasIterator::new(value)
         .map_while(Result::ok)
@@ -145,7 +146,7 @@ fn other_names(value: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// A text out of a nested `IFLA_LINKINFO`.
+/// Returns a text of a nested `IFLA_LINKINFO`.
 fn info(value: &[u8], kind: u16) -> String {
     NlasIterator::new(value)
         .map_while(Result::ok)
@@ -153,8 +154,8 @@ fn info(value: &[u8], kind: u16) -> String {
         .map_or_else(String::new, |attribute| text(attribute.value()))
 }
 
-/// `IFLA_XDP_PROG_ID` out of a nested `IFLA_XDP`; where a network card has a program of its own as well, the kernel says
-/// which has which instead.
+/// Returns `IFLA_XDP_PROG_ID` of a nested `IFLA_XDP`. If the network card runs a program of its own as well, the
+/// kernel reports one id for each mode instead.
 fn xdp_program(value: &[u8]) -> u32 {
     let id = |kind| {
         let mut attributes = NlasIterator::new(value).map_while(Result::ok);
@@ -165,21 +166,21 @@ fn xdp_program(value: &[u8]) -> u32 {
     places.into_iter().find_map(id).unwrap_or(0)
 }
 
-/// include/uapi/linux/if_link.h; not in `libc`.
+/// From include/uapi/linux/if_link.h; not in `libc`.
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
-/// include/uapi/linux/if_addr.h; not in `libc`.
+/// From include/uapi/linux/if_addr.h; not in `libc`.
 const IFA_PROTO: u16 = 11;
-/// include/uapi/linux/rtnetlink.h; not in `libc`.
+/// From include/uapi/linux/rtnetlink.h; not in `libc`.
 const RTA_VIA: u16 = 18;
 
-/// `struct ifaddrmsg` (family, prefix length, flags, scope, index) and attributes.
+/// Parses `struct ifaddrmsg` (family, prefix length, flags, scope, index) and attributes.
 fn address(payload: &[u8]) -> Option<Address> {
     let header: &[u8; ADDRESS_HEADER_LEN] = payload.first_chunk()?;
     let family = Family::of(header[0])?;
     let (mut local, mut peer, mut protocol) = (None, None, 0);
-    // The header has room for the first eight flags.
+    // The header has room for the first eight flags only.
     let mut flags = u32::from(header[2]);
     for attribute in NlasIterator::new(&payload[ADDRESS_HEADER_LEN..]).map_while(Result::ok) {
         let value = attribute.value();
@@ -193,7 +194,7 @@ fn address(payload: &[u8]) -> Option<Address> {
     }
     Some(Address {
         ifindex: u32::from_ne_bytes(header[4..8].try_into().ok()?),
-        // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has only IFA_ADDRESS.
+        // On a point-to-point link IFA_ADDRESS is the other end. IPv6 only has IFA_ADDRESS.
         address: local.or(peer)?,
         prefix: family.prefix(header[1])?,
         protocol,
@@ -202,8 +203,8 @@ fn address(payload: &[u8]) -> Option<Address> {
     })
 }
 
-/// `struct rtmsg` (family, prefix lengths of destination and source, TOS, table, protocol, scope, type, flags) and
-/// attributes, of a route of the main table that leads straight to an interface.
+/// Parses `struct rtmsg` (family, prefix lengths of destination and source, TOS, table, protocol, scope, type, flags)
+/// and attributes. Returns only routes of the main table that lead directly to an interface.
 fn route(payload: &[u8]) -> Option<Route> {
     let header: &[u8; ROUTE_HEADER_LEN] = payload.first_chunk()?;
     let family = Family::of(header[0])?;
@@ -230,7 +231,7 @@ fn route(payload: &[u8]) -> Option<Route> {
     })
 }
 
-/// What the addresses of a message are.
+/// The family of the addresses in a message.
 #[derive(Clone, Copy)]
 enum Family {
     Inet,
@@ -260,7 +261,7 @@ impl Family {
         }
     }
 
-    /// A prefix length, unless it is longer than an address.
+    /// Returns a prefix length, unless it is longer than an address.
     fn prefix(self, length: u8) -> Option<u8> {
         let longest = match self {
             Self::Inet => 32,
@@ -301,7 +302,7 @@ mod tests {
         bytes
     }
 
-    /// What the messages say; all have the sequence number that [`flagged`] gives them.
+    /// Returns the bodies of the messages. All messages have the sequence number that [`flagged`] gives them.
     fn all(datagram: &[u8]) -> Vec<Body> {
         let mut bodies = Vec::new();
         for_each(datagram, |message| {
@@ -409,7 +410,8 @@ mod tests {
         assert_eq!(all(&added), [Body::Event(Event::Address(address))]);
     }
 
-    /// What followed the header of RTM_NEWADDR after `ip -6 address add 2001:db8::1/64 dev v0 nodad`, recorded on Linux 6.18.
+    /// The bytes after the header of the RTM_NEWADDR that follows `ip -6 address add 2001:db8::1/64 dev v0 nodad`,
+    /// recorded on Linux 6.18.
     const RECORDED: [u8; 56] = [
         0x0a, 0x40, 0x82, 0x00, 0x03, 0x00, 0x00, 0x00, 0x14, 0x00, 0x01, 0x00, 0x20, 0x01, 0x0d,
         0xb8, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x14, 0x00,
@@ -432,7 +434,7 @@ mod tests {
         let flags = AddressFlags::Nodad | AddressFlags::Permanent;
         assert_eq!(address, expected.with_flags(flags));
         assert!(address.is_without_detection() && address.is_permanent() && address.is_usable());
-        // Beyond the eight flags that the header has room for; link scope.
+        // Flags beyond the eight of the header, and link scope.
         bytes[3] = libc::RT_SCOPE_LINK;
         let last = bytes.len() - 4;
         bytes[last..].copy_from_slice(&0x240_u32.to_ne_bytes());
@@ -443,7 +445,7 @@ mod tests {
             AddressFlags::Tentative | AddressFlags::Noprefixroute
         );
         assert!(address.is_tentative() && !address.is_permanent() && !address.is_primary());
-        // Without the attribute the header has them.
+        // Without the attribute, the flags come from the header.
         let address = read(&bytes[..last - 4]);
         assert!(address.is_without_detection() && address.is_permanent());
     }

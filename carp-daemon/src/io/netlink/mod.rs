@@ -1,11 +1,11 @@
-//! rtnetlink: what links and addresses there are, what happens to them, and the addresses that native mode assigns.
+//! rtnetlink: reads links and addresses, follows their changes, and sets the addresses of native mode.
 //!
-//! | Module | What it is |
+//! | Module | What it does |
 //! |---|---|
-//! | `address` | an address with its scope and flags |
-//! | [`message`] | datagrams to [`Event`]s |
-//! | `monitor` | the kernel's notifications, and when some were lost |
-//! | `client` | requests: lists, and orders about addresses and routes |
+//! | `address` | represents an address with its scope and flags |
+//! | [`message`] | parses datagrams into [`Event`]s |
+//! | `monitor` | receives the kernel's notifications, and notices when some were lost |
+//! | `client` | sends requests: lists, and orders about addresses and routes |
 
 mod address;
 mod client;
@@ -21,74 +21,75 @@ pub use monitor::{Heard, Monitor};
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Kernel index: stays when the interface is renamed, changes when it is created again.
+    /// The kernel's index. It stays when the interface is renamed, and changes when it is created again.
     pub index: u32,
-    /// Name.
+    /// The name.
     pub name: String,
-    /// Alternative names (`ip link property add … altname`), Linux 5.5.
+    /// Alternative names (`ip link property add … altname`, Linux 5.5).
     pub other_names: Vec<String>,
-    /// Has Ethernet frames; loopback and tunnels of IP packets have not.
+    /// Carries Ethernet frames. Loopback and tunnels of IP packets do not.
     pub ethernet: bool,
-    /// Ethernet address; zeros when the interface has none.
+    /// The Ethernet address. Zeros if the interface has none.
     pub mac: [u8; 6],
-    /// Set up by the administrator.
+    /// The administrator set it up.
     pub admin_up: bool,
-    /// Has a carrier and may be used (`IFF_RUNNING`: operational state up or unknown).
+    /// It has a carrier and may be used (`IFF_RUNNING`: the operational state is up or unknown).
     pub running: bool,
-    /// The interface that takes what arrives here: the bridge, bond or team that this one is a port of.
+    /// The bridge, bond or team that this interface is a port of, which takes the frames that arrive here.
     pub upper: Option<u32>,
-    /// Program that holds the XDP hook, 0 when it is free.
+    /// The id of the program at the XDP hook. 0 if the hook is free.
     pub xdp_program: u32,
-    /// The kind of virtual interface, as in `ip link add type`; empty for hardware.
+    /// The kind of virtual interface, as in `ip link add type`. Empty for hardware.
     pub kind: String,
 }
 
 impl Link {
-    /// Whether it has this name, or has it as well.
+    /// Returns whether this is its name or one of its alternative names.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.other_names.iter().any(|other| other == name)
     }
 
-    /// Whether it is an end of a virtual cable.
+    /// Returns whether it is one end of a virtual cable.
     #[must_use]
     pub fn is_veth(&self) -> bool {
         self.kind == "veth"
     }
 }
 
-/// A subnet that is reached directly through an interface, from an address of it. The kernel drops it with that address.
+/// A subnet that is directly reachable through an interface from one of its addresses. The kernel removes the route
+/// with that address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The interface.
     pub ifindex: u32,
-    /// First address of the subnet.
+    /// The first address of the subnet.
     pub subnet: IpAddr,
-    /// Its prefix length.
+    /// The prefix length.
     pub prefix: u8,
     /// The preferred source, of the same family.
     pub source: Option<IpAddr>,
-    /// Who added it.
+    /// The program that added the route.
     pub protocol: u8,
 }
 
 /// One message from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// New, or changed in any way.
+    /// The link is new or has changed in any way.
     Link(Link),
-    /// Deleted, or moved to another namespace.
+    /// The link was deleted, or moved to another namespace.
     LinkGone {
-        /// Kernel index.
+        /// The kernel's index.
         ifindex: u32,
     },
-    /// Added, or changed in any way.
+    /// The address is new or has changed in any way.
     Address(Address),
-    /// Deleted.
+    /// The address was deleted.
     AddressGone {
-        /// As it was.
+        /// The address as it was.
         address: Address,
-        /// The port of the socket that the order came from; 0 when it was the kernel's own doing.
+        /// The port of the socket that sent the order. 0 if the kernel acted by itself.
         by: u32,
     },
 }

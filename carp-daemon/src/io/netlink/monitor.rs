@@ -1,4 +1,4 @@
-//! The kernel's notifications about links and addresses.
+//! Receives the kernel's notifications about links and addresses.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,14 +12,15 @@ use super::Event;
 use super::message::{self, Body};
 use crate::sys;
 
-/// Larger than any single notification; the kernel never sends more at once than it can read back.
+/// Size of the buffer for one datagram. Notifications are smaller, and the kernel never sends more at once than it
+/// can itself read.
 const BUFFER_LEN: usize = 32 * 1024;
 
-/// Bytes of memory for notifications that wait, of which the kernel takes about 1 KiB for each. Listing everything anew,
-/// after there was no room, costs more the more there is.
+/// Size of the receive buffer. Unit: bytes, of which the kernel takes about 1 KiB for each notification. It is large
+/// because listing everything anew, which an overrun makes necessary, costs more the more there is.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Datagrams that are read before the caller may do something else.
+/// Datagrams that are read in a row before the caller gets to do other work.
 const AT_ONCE: usize = 1024;
 
 /// Listens for changes of links and addresses.
@@ -29,32 +30,32 @@ pub struct Monitor {
     buffer: Vec<u8>,
 }
 
-/// What one call of [`Monitor::drain`] found.
+/// The result of one call of [`Monitor::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Heard {
-    /// Everything there was.
+    /// All notifications were read.
     All,
-    /// There may be more: look again soon.
+    /// There may be more. Call it again soon.
     More,
-    /// Notifications are lost, because the socket overran or one was too long: ask for everything again.
+    /// Notifications are lost, because the socket overran or one was too long. List everything again.
     Overrun,
 }
 
 impl Monitor {
-    /// Starts listening; take the dump afterwards, so that no change falls between the two.
+    /// Starts listening. Take the dump afterwards, so that no change is missed in between.
     ///
     /// # Errors
-    /// What `socket(2)`, `bind(2)` and the runtime's registration answer.
+    /// Returns any error of `socket(2)`, `bind(2)` and of registering with the runtime.
     pub fn new() -> io::Result<Self> {
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
-        // Beyond net.core.rmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        // A size beyond net.core.rmem_max requires CAP_NET_ADMIN. Without it we get as much as any process.
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
         socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
-        // From here on nobody but the kernel can send to it.
+        // From here on only the kernel can send to the socket.
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self {
             socket: sys::watch(socket)?,
@@ -62,20 +63,20 @@ impl Monitor {
         })
     }
 
-    /// Ready when there is something to [`drain`](Self::drain).
+    /// Ready when there are notifications to [`drain`](Self::drain).
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// Returns any error of the runtime.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The readiness is cleared by `drain`, which reads until there is nothing left.
+        // The readiness is cleared by `drain`, which reads until nothing is left.
         ready!(self.socket.poll_read_ready(context))?.retain_ready();
         Poll::Ready(Ok(()))
     }
 
-    /// Calls `visit` for the notifications received so far, a bounded number at a time.
+    /// Calls `visit` for the notifications received so far. One call reads a bounded number of them.
     ///
     /// # Errors
-    /// What `recv(2)` answers, except for an overrun, which is a result.
+    /// Returns any error of `recv(2)`, except for an overrun, which is a result.
     pub fn drain(&mut self, mut visit: impl FnMut(Event)) -> io::Result<Heard> {
         let mut overrun = false;
         for _ in 0..AT_ONCE {

@@ -1,4 +1,4 @@
-//! Looks at scripts before there is an election: one that cannot run would be noticed at the takeover.
+//! Checks scripts at the start, so that a script that cannot run is not first noticed at a takeover.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,25 +13,26 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::config::VhostConfig;
 
-/// As much of a script's first line as the kernel reads (`BINPRM_BUF_SIZE`, include/uapi/linux/binfmts.h). Unit: bytes.
+/// The part of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`, include/uapi/linux/binfmts.h). Unit:
+/// bytes.
 const FIRST_LINE_MAX: u64 = 256;
 
-/// Where formats that the kernel runs through another program are registered.
+/// The directory with the file formats that the kernel runs through another program.
 const BINFMT_MISC: &str = "/proc/sys/fs/binfmt_misc";
 
 /// A script that cannot be run.
 #[derive(Debug, thiserror::Error)]
 #[error("error: invalid value '{}' for '{option} <FILE>': {reason}", .path.display())]
 pub struct Unusable {
-    /// The option that names it.
+    /// The option that names the script.
     option: &'static str,
     /// The script.
     path: PathBuf,
-    /// Why not, and what would be right.
+    /// Why the script cannot be run, and how to correct it.
     reason: Reason,
 }
 
-/// Why a script cannot be run.
+/// The reason why a script cannot be run.
 #[derive(Debug, thiserror::Error)]
 enum Reason {
     #[error("{0}")]
@@ -50,10 +51,11 @@ enum Reason {
     NoInterpreter,
 }
 
-/// Looks at every script of the virtual hosts. Returns warnings of what makes others root.
+/// Checks every script of the virtual hosts. Returns a warning for each file or directory through which other users
+/// can become root.
 ///
 /// # Errors
-/// The first script that cannot be run.
+/// Returns the first script that cannot be run.
 pub fn check(vhosts: &[VhostConfig]) -> Result<Vec<String>, Unusable> {
     let mut seen = BTreeSet::new();
     let mut warnings = Vec::new();
@@ -93,7 +95,7 @@ fn is_runnable(path: &Path) -> Result<(), Reason> {
     let mut start = Vec::new();
     let file = match File::open(path) {
         Ok(file) => file,
-        // A program may be executable and not readable.
+        // A program may be executable although it is not readable.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
         Err(error) => return Err(Reason::System(error)),
     };
@@ -115,7 +117,8 @@ fn is_runnable(path: &Path) -> Result<(), Reason> {
     })
 }
 
-/// The interpreter that the first line names, as the kernel reads it: up to the next blank. A carriage return belongs to it.
+/// Returns the interpreter in the first line as the kernel reads it: up to the next blank. A carriage return is part
+/// of it.
 fn interpreter(start: &[u8]) -> Option<&OsStr> {
     let line = start
         .strip_prefix(b"#!")?
@@ -125,7 +128,8 @@ fn interpreter(start: &[u8]) -> Option<&OsStr> {
     words.find(|word| !word.is_empty()).map(OsStr::from_bytes)
 }
 
-/// Whether formats are registered beside the kernel's own; then nobody but the kernel knows what runs.
+/// Returns whether formats other than the kernel's own are registered. Only the kernel knows then whether a file can
+/// run.
 fn has_other_formats(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|entries| {
         entries
@@ -134,7 +138,7 @@ fn has_other_formats(directory: &Path) -> bool {
     })
 }
 
-/// A warning for each file or directory by which somebody else decides what the script does.
+/// Returns a warning for each file or directory through which another user controls what the script does.
 fn others_who_may_write(path: &Path) -> Vec<String> {
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directories: BTreeSet<_> = [path, &real]
@@ -158,7 +162,7 @@ fn others_who_may_write(path: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Who else may write it, if anybody does. In a sticky directory others cannot replace what is not theirs.
+/// Returns who else may write to the file, if anyone. In a sticky directory users cannot replace files of others.
 fn danger(metadata: &Metadata, uid: u32) -> Option<String> {
     let mode = metadata.mode();
     let by_others = mode & 0o002 != 0 || (mode & 0o020 != 0 && metadata.gid() != 0);

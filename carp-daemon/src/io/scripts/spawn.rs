@@ -1,7 +1,7 @@
-//! Starts a process without waiting for it on the engine's thread.
+//! Starts a process without making the engine's thread wait.
 //!
-//! The caller of `posix_spawn(3)` is held up until the child has executed its program, so until the kernel has read the
-//! script and its interpreter: a network file system can stand still for minutes.
+//! `posix_spawn(3)` returns only once the child has executed its program, and so once the kernel has read the script
+//! and its interpreter. On a network file system that can take minutes.
 
 use std::io;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Of the thread that waits for the child to execute. Unit: bytes.
+/// Stack of the thread that waits for the child to execute its program. Unit: bytes.
 const STACK: usize = 128 * 1024;
 
-/// Attempts of one virtual host that may stand still at one time: each holds a thread and a process, and a script that
-/// fails is tried again as long as its host is MASTER.
+/// Attempts of one virtual host that may be stuck at the same time. Each occupies a thread and a process, and a
+/// script that fails is tried again as long as its host is MASTER.
 const STANDING_MAX: usize = 4;
 
 /// Starts the scripts of one virtual host.
 #[derive(Debug, Default)]
 pub struct Starter {
-    /// Each thread has one more reference.
+    /// Every thread holds one more reference.
     standing: Arc<()>,
 }
 
 impl Starter {
-    /// Starts `command` in a thread of its own; a child that comes to life after `limit` is killed.
+    /// Starts `command` in a thread of its own. A child that only starts after `limit` is killed.
     ///
-    /// A thread for each rather than tokio's pool, which panics when there is none to be had.
+    /// tokio's thread pool is not used, because it panics when no thread can be started.
     ///
     /// # Errors
-    /// What `posix_spawn(3)` answers, or why there is no thread; `TimedOut` after `limit`, and at once while too many
-    /// earlier attempts still stand.
+    /// Returns any error of `posix_spawn(3)` or of starting the thread. Returns `TimedOut` after `limit`, and at once
+    /// while too many earlier attempts are still stuck.
     pub async fn start(&self, mut command: Command, limit: Duration) -> io::Result<Child> {
         if Arc::strong_count(&self.standing) > STANDING_MAX {
             return Err(io::ErrorKind::TimedOut.into());
@@ -62,10 +62,10 @@ impl Starter {
     }
 }
 
-/// Nobody waits for it any more.
+/// Kills a child that started too late to be waited for.
 fn end(late: &Child) {
     if let Some(group) = late.id().and_then(|id| i32::try_from(id).ok()) {
-        // ESRCH: it has ended already.
+        // ESRCH means that it has ended already.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
 }
@@ -78,13 +78,13 @@ mod tests {
     use super::super::tests::script;
     use super::*;
 
-    /// The kernel holds `execve` up until whoever has a lease on the script gives it back.
+    /// The kernel delays `execve` until the process with a lease on the script gives it back.
     #[tokio::test]
     async fn attempts_that_stand_still_are_few_and_one_works_once_they_have_ended() {
         const PATIENCE: Duration = Duration::from_millis(50);
         let directory = tempfile::tempdir().unwrap();
         let script = script(directory.path(), "script", "true");
-        // F_SETSIG keeps the breach of the lease from ending perl.
+        // F_SETSIG keeps perl from being ended when the lease is broken.
         let lease = "open(F, '<', $ARGV[0]) or die; fcntl(F, 10, 17) or die; fcntl(F, 1024, 1) or die; \
                      $| = 1; print 'held'; sleep 60";
         let mut holder = std::process::Command::new("perl")

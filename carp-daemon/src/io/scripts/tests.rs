@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// Far beyond anything a test needs: reaching it is a failure.
+/// Far longer than any test needs. Reaching it is a failure.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Timeout of a script that hangs on purpose; long enough for a shell to start on a busy machine.
+/// Timeout of a script that hangs on purpose. It is long enough for a shell to start on a busy machine.
 const HANG: Duration = Duration::from_secs(3);
 
-/// Written by another process: were the file open for writing here, a script that another test thread starts at
-/// this moment would inherit the descriptor, and running ours would fail with ETXTBSY.
+/// Writes a script, by means of another process. If this process had the file open for writing, a script that another
+/// test thread starts at that moment would inherit the descriptor, and running this one would fail with ETXTBSY.
 pub(super) fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
     let path = directory.join(name);
     let mut install = std::process::Command::new("install")
@@ -60,7 +60,7 @@ fn wish(which: Which) -> Wish {
     }
 }
 
-/// Those of one runner.
+/// The completions of one runner.
 type Ended = mpsc::UnboundedReceiver<(usize, Completion)>;
 
 fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Runner, Ended) {
@@ -188,7 +188,7 @@ async fn appears_while_running(ended: &mut Ended, path: &Path) {
 #[tokio::test]
 async fn hanging_script_is_ended_with_everything_it_started() {
     let directory = tempfile::tempdir().unwrap();
-    // Both ignore TERM; both hold the FIFO open, whose reader sees its end only when both are gone.
+    // Both processes ignore TERM, and both hold the FIFO open. Its reader reaches the end only when both are gone.
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let body =

@@ -1,8 +1,8 @@
-//! One socket for everything that is asked of the kernel: sends requests, and reads the answers to their end.
+//! One socket for all requests to the kernel. It sends requests and reads their answers to the end.
 //!
-//! An answer counts when it carries our port and the number of one of the requests just sent; what is left of an earlier
-//! one is skipped. A list that is not whole is asked for again: the kernel flags one that changed while it was made, a
-//! datagram that is larger than the buffer is cut, and a full socket loses some.
+//! An answer counts if it carries our port and the sequence number of one of the requests just sent. Remains of an
+//! earlier answer are skipped. A list is requested again if it is not complete: the kernel flags one that changed
+//! during the dump, a datagram larger than the buffer is cut, and a full socket loses datagrams.
 
 use std::io;
 use std::time::Duration;
@@ -19,31 +19,32 @@ use super::order::Order;
 use crate::io::netlink::message::{self, Body};
 use crate::io::netlink::{Event, Route};
 
-/// The kernel fills a list's datagrams up to 32 KiB when the reader offers that much.
+/// Size of the read buffer. If the reader offers that much, the kernel fills a list's datagrams up to 32 KiB.
 const BUFFER_LEN: usize = 32 * 1024;
 
-/// How long the next part of an answer may take. The kernel queues an answer, or the first part of a list, before `send(2)`
-/// returns, and makes the following parts while they are read; so this only keeps a surprise from holding the caller.
+/// How long the next part of an answer may take. The kernel queues an answer, or the first part of a list, before
+/// `send(2)` returns, and makes the other parts while they are read. The timeout therefore only guards against
+/// surprises.
 const PART_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often a list is asked for until it is whole. Each try takes a moment, in which nothing may change.
+/// How often a list is requested until it is complete. A try fails if something changes during it.
 const TRIES: u32 = 10;
 
-/// Orders in one datagram. So many refusals fit into the socket's buffer at its default size.
+/// Orders in one datagram. The refusals of that many fit into the socket's buffer at its default size.
 const BUNCH: usize = 64;
 
 type Request = NetlinkMessage<RouteNetlinkMessage>;
 
-/// What becomes of each of several orders.
+/// The outcome of each of several orders.
 pub type Outcomes = Vec<io::Result<()>>;
 
-/// Where requests go and answers come from; in tests a script.
+/// The transport of requests and answers. Tests use prepared answers.
 pub trait Wire {
     /// Sends one datagram.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
 
-    /// Reads one datagram into the spare room of `buffer` and returns its whole length, however much of it there was room
-    /// for. `WouldBlock` when there is none; with `wait` only after [`PART_TIMEOUT`].
+    /// Reads one datagram into the spare capacity of `buffer` and returns its full length, even if not all of it
+    /// fitted. Returns `WouldBlock` if there is none; with `wait`, only after [`PART_TIMEOUT`].
     fn receive(&mut self, buffer: &mut Vec<u8>, wait: bool) -> io::Result<usize>;
 }
 
@@ -58,7 +59,7 @@ impl Wire for Socket {
     }
 }
 
-/// A socket for requests.
+/// A socket for requests, with their sequence numbers.
 #[derive(Debug)]
 pub struct Line<W = Socket> {
     wire: W,
@@ -71,11 +72,11 @@ impl Line {
     /// Opens the socket.
     ///
     /// # Errors
-    /// What `socket(2)`, `bind(2)` and `connect(2)` return.
+    /// Returns any error of `socket(2)`, `bind(2)` or `connect(2)`.
     pub fn new() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         let port = socket.bind_auto()?.port_number();
-        // From here on nobody but the kernel can send to it.
+        // From here on only the kernel can send to the socket.
         socket.connect(&SocketAddr::new(0, 0))?;
         let timeout =
             TimeVal::microseconds(i64::try_from(PART_TIMEOUT.as_micros()).unwrap_or(i64::MAX));
@@ -94,21 +95,21 @@ impl<W: Wire> Line<W> {
         }
     }
 
-    /// The port of the socket: notifications name the one that caused them.
+    /// Returns the port of the socket. Notifications name the port that caused them.
     pub const fn port(&self) -> u32 {
         self.port
     }
 
-    /// The number of the latest request.
+    /// Returns the sequence number of the latest request.
     #[cfg(test)]
     pub const fn sent(&self) -> u32 {
         self.sequence
     }
 
-    /// Asks for one thing or for a list (`is_list`), until the answer is whole.
+    /// Requests one object, or a list (`is_list`), until the answer is complete.
     ///
     /// # Errors
-    /// What the kernel returns; after some attempts, why none was whole.
+    /// Returns the kernel's error or, after [`TRIES`] attempts, the reason why none was complete.
     pub fn ask(&mut self, request: RouteNetlinkMessage, is_list: bool) -> io::Result<Found> {
         let end = if is_list { NLM_F_DUMP } else { NLM_F_ACK };
         let mut requests = [with_flags(request, end)];
@@ -125,8 +126,9 @@ impl<W: Wire> Line<W> {
         Err(io::Error::other(problem))
     }
 
-    /// Carries out orders one after the other, and returns what became of each. One that is refused does not keep the next
-    /// from being carried out. `ENOBUFS` and `TimedOut` mean that nobody knows, because the answer was lost or is missing.
+    /// Carries out orders one after the other, and returns the outcome of each. A refused order does not prevent the
+    /// following ones. `ENOBUFS` and `TimedOut` mean that the outcome is not known, because the answer was lost or is
+    /// missing.
     pub fn give_all(&mut self, orders: &[Order]) -> Outcomes {
         let bunches = orders.chunks(BUNCH);
         bunches.flat_map(|bunch| self.give_bunch(bunch)).collect()
@@ -134,13 +136,13 @@ impl<W: Wire> Line<W> {
 
     fn give_bunch(&mut self, orders: &[Order]) -> Outcomes {
         let mut requests: Vec<Request> = orders.iter().map(Order::message).collect();
-        // The kernel carries them out in this order, so that the answer to the last one is the end.
+        // The kernel carries the orders out in this sequence, so the answer to the last one ends the exchange.
         if let Some(last) = requests.last_mut() {
             last.header.flags |= NLM_F_ACK;
         }
         match self.exchange(&mut requests) {
             Ok(answer) => {
-                // What was lost may have been a refusal.
+                // A lost answer may have been a refusal.
                 let unknown = answer.torn.map(|_| libc::ENOBUFS);
                 let outcome = |refusal: Option<i32>| match refusal.or(unknown) {
                     Some(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -152,8 +154,8 @@ impl<W: Wire> Line<W> {
         }
     }
 
-    /// Sends requests in one datagram, and reads up to the end of the answer to the last one. All before it are answered
-    /// only where they are refused.
+    /// Sends requests in one datagram, and reads until the end of the answer to the last one. The kernel answers the
+    /// requests before it only if it refuses them.
     fn exchange(&mut self, requests: &mut [Request]) -> io::Result<Answer> {
         let first = self.sequence.wrapping_add(1);
         self.buffer.clear();
@@ -169,8 +171,8 @@ impl<W: Wire> Line<W> {
         let mut answer = Answer::new(self.port, first, requests.len());
         loop {
             self.buffer.clear();
-            // Once something is lost, the end may be as well. The rest is read all the same: until then the kernel begins
-            // no other list.
+            // Once an answer is lost, the end may be lost too. The rest is read all the same, because the kernel
+            // starts no other list before that.
             let wait = answer.torn.is_none();
             match uninterrupted(|| self.wire.receive(&mut self.buffer, wait)) {
                 Ok(length) if length > self.buffer.len() => {
@@ -198,25 +200,25 @@ impl<W: Wire> Line<W> {
     }
 }
 
-/// What was asked for.
+/// The requested objects.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Links and addresses.
+    /// The links and addresses.
     pub events: Vec<Event>,
-    /// Routes.
+    /// The routes.
     pub routes: Vec<Route>,
 }
 
-/// What the kernel said about the requests of one datagram.
+/// The kernel's answers to the requests of one datagram.
 #[derive(Debug)]
 struct Answer {
     port: u32,
-    /// The number of the first request.
+    /// The sequence number of the first request.
     first: u32,
-    /// Of each request the errno with which it was refused.
+    /// For each request, the errno with which it was refused.
     refusals: Vec<Option<i32>>,
     found: Found,
-    /// Why some of it is missing, or not to be relied on.
+    /// Why the answer is incomplete or not reliable.
     torn: Option<&'static str>,
 }
 
@@ -231,7 +233,7 @@ impl Answer {
         }
     }
 
-    /// Takes in one datagram, and returns whether it has the end of the answer.
+    /// Takes in one datagram. Returns whether it contains the end of the answer.
     fn take(&mut self, datagram: &[u8]) -> bool {
         let mut has_ended = false;
         message::for_each(datagram, |message| {
@@ -258,7 +260,7 @@ impl Answer {
     }
 }
 
-/// A request with the flags that it takes in addition to those that it has by its kind.
+/// Returns a request with `flags` in addition to those that its kind has.
 pub fn with_flags(request: RouteNetlinkMessage, flags: u16) -> Request {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -292,11 +294,11 @@ mod tests {
 
     const PORT: u32 = 4711;
 
-    /// Answers that were written down beforehand.
+    /// A transport with prepared answers.
     #[derive(Default)]
     struct Script {
         sent: u32,
-        /// For each datagram that is sent, in order, what is received after it.
+        /// For each datagram that is sent, in order, the datagrams that are received afterwards.
         answers: VecDeque<Vec<io::Result<Vec<u8>>>>,
         pending: VecDeque<io::Result<Vec<u8>>>,
     }
@@ -329,7 +331,7 @@ mod tests {
         bytes
     }
 
-    /// One address of a list (`struct ifaddrmsg` and IFA_LOCAL).
+    /// Returns one address of a list (`struct ifaddrmsg` and IFA_LOCAL).
     fn address(last: u8, flags: u16, sequence: u32, port: u32) -> Vec<u8> {
         let payload = [2, 24, 0, 0, 1, 0, 0, 0, 8, 0, 2, 0, 10, 0, 0, last];
         let flags = NLM_F_MULTIPART | flags;
@@ -340,7 +342,7 @@ mod tests {
         message(NLMSG_DONE, NLM_F_MULTIPART | flags, sequence, PORT, &[0; 4])
     }
 
-    /// Those in a list, by their last byte.
+    /// Returns the listed addresses, by their last byte.
     fn listed(line: &mut Line<Script>) -> io::Result<Vec<u8>> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let last = |event| match event {
@@ -407,11 +409,11 @@ mod tests {
         let lost = || Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         let interrupted = || Err(io::ErrorKind::Interrupted.into());
         let mut line = line(vec![
-            // Lost with its end.
+            // An answer that is lost with its end.
             vec![Ok(address(1, 0, 1, PORT)), lost()],
-            // The end comes, but not all before it.
+            // An answer with its end, but without everything before it.
             vec![lost(), Ok([address(1, 0, 2, PORT), done(0, 2)].concat())],
-            // Malformed from the start, or from the second message on: the end is missing.
+            // A malformed message, the first or a later one: the end is missing.
             vec![Ok(vec![1; 15]), Ok([done(0, 3), vec![0; 3]].concat())],
         ]);
         assert_eq!(listed(&mut line).unwrap(), []);
@@ -459,7 +461,7 @@ mod tests {
         };
         let mut line = line(vec![vec![
             Ok(refusal(libc::EEXIST, 2)),
-            // The answer to the last order, which is carried out.
+            // The answer to the last order, which the kernel carries out.
             Ok(refusal(0, 3)),
         ]]);
         let errno = |outcome: io::Result<()>| outcome.err().and_then(|it| it.raw_os_error());
@@ -472,7 +474,7 @@ mod tests {
     #[test]
     fn where_a_refusal_finds_no_room_the_order_has_failed_and_the_next_is_answered_right() {
         let mut line = Line::new().unwrap();
-        // The kernel makes it as small as it allows.
+        // The kernel sets the smallest size that it allows.
         setsockopt(&line.wire, sockopt::RcvBuf, &0).unwrap();
         let lost = |outcome: &io::Result<()>| {
             let refusal = outcome.as_ref().unwrap_err();

@@ -1,4 +1,4 @@
-//! Orders as the messages that the kernel understands, written with rtnetlink's builders.
+//! Orders to the kernel as messages, written with rtnetlink's builders.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 use super::line::with_flags;
 use crate::io::netlink::{Address, Route};
 
-/// Every other route to the same subnet comes first.
+/// The worst metric: every other route to the same subnet takes precedence.
 const LAST_METRIC: u32 = u32::MAX;
 
-/// What the kernel is to do.
+/// An order to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Add an address, tagged with its protocol number, for a time or for good. `AlreadyExists` when the interface has
-    /// it with this prefix length.
+    /// Add an address with its protocol number, for a limited time or without limit. `AlreadyExists` if the interface
+    /// already has it with this prefix length.
     Add(Address, Option<Duration>),
-    /// Give an address its whole time again; add it when it is not there.
+    /// Restart the lifetime of an address, or add it if it is missing.
     Renew(Address, Option<Duration>),
-    /// Delete an address. `AddrNotAvailable` when the interface does not have it.
+    /// Delete an address. `AddrNotAvailable` if the interface does not have it.
     Delete(Address),
-    /// Add a route. `AlreadyExists` when there is the same.
+    /// Add a route. `AlreadyExists` if the same one exists.
     AddRoute(Route),
-    /// Delete a route. `ESRCH` when there is none.
+    /// Delete a route. `ESRCH` if it does not exist.
     DeleteRoute(Route),
 }
 
 impl Order {
-    /// The request to the kernel.
+    /// Returns the message for the kernel.
     pub(super) fn message(&self) -> NetlinkMessage<RouteNetlinkMessage> {
         let (flags, message) = match self {
             Self::Add(address, lease) => (
@@ -43,10 +43,10 @@ impl Order {
                 NLM_F_CREATE | NLM_F_REPLACE,
                 RouteNetlinkMessage::NewAddress(assignment(address, *lease)),
             ),
-            // Without IFA_ADDRESS the kernel takes the first with that address, whatever its prefix length
+            // Without IFA_ADDRESS the kernel deletes the first match of the address, whatever its prefix length
             // (`inet_rtm_deladdr`).
             Self::Delete(address) => (0, RouteNetlinkMessage::DelAddress(identity(address))),
-            // Several virtual addresses may be in one subnet, each with a route.
+            // Several virtual addresses may be in one subnet, each with a route, so the route is appended.
             Self::AddRoute(route) => (
                 NLM_F_CREATE | NLM_F_APPEND,
                 RouteNetlinkMessage::NewRoute(route_message(route)),
@@ -57,7 +57,7 @@ impl Order {
     }
 }
 
-/// Which address it is.
+/// Returns a message that identifies an address.
 fn identity(address: &Address) -> AddressMessage {
     let (ifindex, prefix) = (address.ifindex, address.prefix);
     let mut message = match address.address {
@@ -70,14 +70,15 @@ fn identity(address: &Address) -> AddressMessage {
             .address(v6, prefix)
             .build(),
     };
-    // A shorter prefix brings one: an earlier run's may still have it.
+    // With a shorter prefix, the builder adds a broadcast address. An address of an earlier run may have such a
+    // prefix.
     message
         .attributes
         .retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
     message
 }
 
-/// Without a broadcast address, as with `ip address add`.
+/// Returns a message that adds an address without a broadcast address, as `ip address add` does.
 fn assignment(address: &Address, lease: Option<Duration>) -> AddressMessage {
     let mut message = identity(address);
     message.attributes.extend([
@@ -92,9 +93,10 @@ fn assignment(address: &Address, lease: Option<Duration>) -> AddressMessage {
     message
 }
 
-/// Preferred as long as it is valid: a deprecated address is not a source for new connections.
+/// Returns the lifetimes. The address is preferred as long as it is valid, because a deprecated address is not a
+/// source for new connections.
 fn lifetime(lease: Option<Duration>) -> CacheInfo {
-    // INFINITY_LIFE_TIME of the kernel.
+    // `INFINITY_LIFE_TIME` of the kernel.
     let seconds = lease.map_or(u32::MAX, |lease| {
         u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
     });
@@ -136,7 +138,7 @@ fn route_message(route: &Route) -> RouteMessage {
 pub mod tests {
     use super::*;
 
-    /// On an interface that cannot be there.
+    /// An address on an interface that cannot exist.
     pub const NOWHERE: Address = Address::new(
         0x7fff_fff0,
         IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
