@@ -1,12 +1,13 @@
-//! One process per (network namespace, interface, vhid), per virtual address, and per place of a kernel program.
+//! Locks that admit one process per (network namespace, interface, vhid), per virtual address, and per hook of a
+//! kernel program.
 //!
-//! Two elections for one vhid on one interface would fight over one identity, and two virtual hosts over one address. A
-//! lock is a name in the abstract namespace of UNIX sockets. That namespace belongs to the network namespace, so it holds
-//! against a container with the host's network too. The kernel frees the name when its owner ends, however that ends, so
-//! nothing has to be cleaned up; and it tells whoever connects the owner's pid. The descriptor is close-on-exec, so a
-//! script cannot keep it; it survives `fork`, so take it after daemonizing.
+//! Two elections for one vhid on one interface would fight over one identity, and two virtual hosts over one address.
+//! A lock is a name in the abstract namespace of UNIX sockets. That namespace belongs to the network namespace, so a
+//! lock also excludes a container that uses the host's network. The kernel frees the name when its owner ends in
+//! whatever way, so no cleanup is needed, and it tells the owner's pid to every process that connects. The descriptor
+//! is close-on-exec, so scripts do not keep it. It survives `fork`, so locks must be taken after daemonizing.
 //!
-//! An interface goes by its index, which a new name does not change.
+//! Names contain the interface's index, because the index stays when the interface is renamed.
 
 mod served;
 
@@ -30,54 +31,54 @@ use nix::sys::socket::{
 
 pub use served::{Locks, Questions, Wanted};
 
-/// Where carpd keeps files; created with mode 0700.
+/// The directory for carpd's files. It is created with mode 0700.
 pub const DIRECTORY: &str = "/run/carpd";
 
-/// Connections that may wait for an answer at one lock. They are memory that any local user can have us hold.
+/// Connections that may wait for an answer at one lock. Any local user can make us hold the memory for them.
 const BACKLOG: i32 = 16;
 
 /// How long a start waits for an owner that is stopping.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The names of the sockets of this network namespace; those of abstract ones begin with `@`.
+/// The file that lists the sockets of this network namespace. Names of abstract sockets begin with `@`.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 
-/// Why the lock is not ours.
+/// The reason why this process does not hold the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else serves it.
+    /// Another process holds it.
     #[error("{what} is already served by {owner}")]
     Busy {
-        /// Which virtual host, address or hook, and of which interface.
+        /// The virtual host, address or hook, with its interface.
         what: String,
-        /// Who that is.
+        /// The other process.
         owner: Owner,
     },
-    /// A carpd serves it that was started with other options.
+    /// A carpd holds it that was started with other options.
     #[error("{what} is already served by {owner}, with other options: stop that one first")]
     Other {
-        /// Which virtual host or address.
+        /// The virtual host or address.
         what: String,
-        /// Who that is.
+        /// That carpd.
         owner: Owner,
     },
-    /// Somebody else serves it, or did, and answers nobody.
+    /// Another process holds or held it, and does not answer.
     #[error(
         "{what} is already served by {owner}, which did not answer within {} s: it is starting or stopping, or hangs",
         PATIENCE.as_secs()
     )]
     Silent {
-        /// Which virtual host or address.
+        /// The virtual host or address.
         what: String,
-        /// Who that is.
+        /// That process.
         owner: Owner,
     },
-    /// A carpd serves it that was started with the options we were started with.
+    /// A carpd holds it that was started with the same options as this one.
     #[error("{what}: served by {owner} already, with these options: left as it is")]
     Same {
-        /// Which virtual host.
+        /// The virtual host.
         what: String,
-        /// Who that is.
+        /// That carpd.
         owner: Owner,
     },
     /// A socket could not be used.
@@ -85,9 +86,9 @@ pub enum Error {
     Socket {
         /// What was attempted.
         action: &'static str,
-        /// Its name.
+        /// The name of the socket.
         name: String,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
     /// A file or directory could not be used.
@@ -95,12 +96,12 @@ pub enum Error {
     File {
         /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// The directory could be written by somebody else, who could then mislead us.
+    /// Another user could write to the directory and mislead us.
     #[error("{} must be a directory that only its owner (uid {uid}) can write", .path.display())]
     Untrusted {
         /// The directory.
@@ -110,17 +111,18 @@ pub enum Error {
     },
 }
 
-/// The process that holds a lock, as the kernel tells it.
+/// The process that holds a lock, according to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its process id in our pid namespace, 0 when it is in another one; and its user id. `None` when it does not listen.
+    /// Its process id in our pid namespace, or 0 if it is in another one, and its user id. `None` if it does not
+    /// listen.
     credentials: Option<(i32, u32)>,
 }
 
 impl Owner {
     const UNKNOWN: Self = Self { credentials: None };
 
-    /// Whether what it says can be believed: any local user can bind a name that is free.
+    /// Returns whether its answers can be believed. Any local user can bind a free name.
     fn is_trusted(self) -> bool {
         self.credentials
             .is_some_and(|(_, uid)| uid == 0 || uid == nix::unistd::geteuid().as_raw())
@@ -141,20 +143,20 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Held as long as this value lives.
+/// A lock, held as long as this value exists.
 #[derive(Debug)]
 pub struct Lock {
     _listener: UnixListener,
 }
 
-/// Makes this process the only one with a kernel program at a hook of an interface, in the calling thread's network
-/// namespace.
+/// Makes this process the only one with a kernel program at this hook of the interface, in the calling thread's
+/// network namespace.
 ///
-/// `interface` is its name, for the error.
+/// `interface` is the interface's name, for the error.
 ///
 /// # Errors
 ///
-/// [`Error::Busy`] when another process (or this one) holds it; otherwise what the system refuses.
+/// Returns [`Error::Busy`] if another process (or this one) holds the lock, and otherwise the error of the system.
 pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, Error> {
     let name = format!("carpd/hook/{ifindex}/{hook}");
     match bind(&name)? {
@@ -168,23 +170,23 @@ pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, E
     }
 }
 
-/// Which locks of this network namespace are held at the moment, by any process. Looking takes none.
+/// The locks of this network namespace that any process holds at the moment. Reading them takes none.
 #[derive(Debug)]
 pub struct Held(HashSet<String>);
 
 impl Held {
-    /// Looks.
+    /// Reads which locks are held.
     ///
     /// # Errors
     ///
-    /// When `/proc` is not there.
+    /// Returns an error if `/proc` is missing.
     pub fn look() -> Result<Self, Error> {
         fs::read_to_string(SOCKETS)
             .map(|sockets| Self::among(&sockets))
             .map_err(|source| file_error("read", Path::new(SOCKETS), source))
     }
 
-    /// Whether a carpd serves this virtual host.
+    /// Returns whether a carpd serves this virtual host.
     #[must_use]
     pub fn serves(&self, ifindex: u32, vhid: Vhid) -> bool {
         self.has(&vhid_name(ifindex, vhid))
@@ -208,7 +210,7 @@ fn address_name(address: IpAddr) -> String {
     format!("carpd/address/{address}")
 }
 
-/// `None`: somebody has that name.
+/// Binds a name. Returns `None` if another socket has it.
 fn bind(name: &str) -> Result<Option<UnixListener>, Error> {
     let failed = |action| {
         move |source| Error::Socket {
@@ -231,7 +233,7 @@ fn bind(name: &str) -> Result<Option<UnixListener>, Error> {
     Ok(Some(listener))
 }
 
-/// Who has a name; with a connection, unless too many wait for one already.
+/// Returns the owner of a name, with a connection to it unless too many connections wait already.
 fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
     let connected = || -> nix::Result<(OwnedFd, Owner)> {
         // Connecting must not wait for a place in the queue.
@@ -250,11 +252,12 @@ fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
     })
 }
 
-/// [`DIRECTORY`], which is there now and ours; or, for root, that of the user whom carpd runs as here.
+/// Returns [`DIRECTORY`]. Creates it if it is missing. It must belong to our user, or may belong to another user if
+/// we are root.
 ///
 /// # Errors
 ///
-/// When it cannot be made, or others can write it.
+/// Returns an error if it cannot be created, or if others can write to it.
 pub fn directory() -> Result<&'static Path, Error> {
     let directory = Path::new(DIRECTORY);
     prepare(directory)?;
@@ -292,7 +295,7 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
 mod tests {
     use super::*;
 
-    /// No interface has it, so no carpd of this machine is in the way.
+    /// No interface has this index, so no carpd of this machine interferes.
     const NO_INTERFACE: u32 = u32::MAX;
 
     #[test]

@@ -1,19 +1,19 @@
-//! What the process may do: everything until it is ready, then only what serving takes.
+//! The privileges of the process: all of them until it is ready, and then only those that serving requires.
 //!
-//! | Kept | For |
+//! | Kept | Needed for |
 //! |---|---|
-//! | CAP_NET_ADMIN | addresses and routes by netlink, attaching to interfaces, buffer sizes beyond the limit |
-//! | CAP_NET_RAW | packet sockets: one opens whenever an interface appears |
+//! | CAP_NET_ADMIN | adding addresses and routes, attaching to interfaces, buffer sizes beyond the limit |
+//! | CAP_NET_RAW | packet sockets, which are opened whenever an interface appears |
 //! | CAP_BPF | every `bpf(2)` on maps and links where unprivileged use is off; not with the datapath `socket` |
-//! | CAP_IPC_LOCK | with locked memory (`--realtime`): the kernel counts later allocations against RLIMIT_MEMLOCK, and a failed one ends the process |
-//! | CAP_DAC_OVERRIDE | with scripts: `execve(2)` of one that, or whose directory, is another user's |
-//! | CAP_KILL | with scripts: ending what a script runs as another user |
+//! | CAP_IPC_LOCK | locked memory (`--realtime`): the kernel counts later allocations against RLIMIT_MEMLOCK, and a failed one ends the process |
+//! | CAP_DAC_OVERRIDE | scripts: `execve(2)` of a script that belongs to another user, or is in another user's directory |
+//! | CAP_KILL | scripts: ending processes that a script runs as another user |
 //!
-//! Without scripts nothing is ever executed, so the rest is out of reach for good: `no_new_privs`, an empty bounding
-//! set, and the system calls in `syscalls` refused. Scripts are promised root, as with ucarp: the bounding set stays,
-//! and `execve(2)` gives them all of it back.
+//! Without scripts nothing is ever executed, so all other privileges are given up for good: with `no_new_privs`, an
+//! empty bounding set, and a filter that refuses the system calls in `syscalls`. Scripts are promised root, as in
+//! ucarp. For them the bounding set stays, and `execve(2)` gives them all of it back.
 //!
-//! Core dumps and `ptrace(2)` by others end with [`hide_memory`].
+//! [`hide_memory`] prevents core dumps and `ptrace(2)` by other processes.
 
 mod lacking;
 pub mod realtime;
@@ -32,29 +32,29 @@ use crate::sys;
 
 pub use lacking::Lacking;
 
-/// Why privileges could not be given up; going on with them is not an option.
+/// The reason why privileges could not be given up. carpd must not continue with them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Privileges belong to threads, and we only reach our own.
+    /// Other threads run. Privileges belong to threads, and a thread can only change its own.
     #[error("failed to give up privileges: {0} threads run already, the others would keep theirs")]
     Threads(usize),
-    /// `/proc` is not there.
+    /// `/proc` is missing.
     #[error("failed to count the threads in /proc/self/task")]
     Proc(#[source] std::io::Error),
-    /// A capability set.
+    /// A capability set could not be read or changed.
     #[error("failed to {action}")]
     Capabilities {
         /// What was attempted.
         action: &'static str,
-        /// The refusal.
+        /// The system's error.
         source: CapsError,
     },
-    /// `PR_SET_NO_NEW_PRIVS`.
+    /// `PR_SET_NO_NEW_PRIVS` failed.
     #[error("failed to set no_new_privs")]
     NoNewPrivileges(#[source] Errno),
 }
 
-/// What serving a configuration takes.
+/// The privileges that serving a configuration requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     bpf: bool,
@@ -63,7 +63,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of this configuration.
+    /// Returns the needs of this configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -90,13 +90,14 @@ impl Needs {
         kept
     }
 
-    /// Gives up everything else, for good. To be called when the start is complete, and while there is one thread besides those
-    /// that have nothing left ([`give_up_everything`]); later ones inherit from it.
+    /// Gives up all other privileges for good. Call it when the start is complete and this is the only thread, apart
+    /// from threads without privileges ([`give_up_everything`]). Later threads inherit from this one.
     ///
     /// # Errors
     ///
-    /// What was not possible. Capabilities that the process does not have, or the kernel does not know (CAP_BPF came
-    /// with Linux 5.8, as did the ring buffer), are no error here: whatever needs them says so.
+    /// Returns what failed. It is no error if the process lacks one of the capabilities to keep, or the kernel does
+    /// not know it (CAP_BPF came with Linux 5.8, as did the ring buffer): the operation that requires it reports
+    /// that.
     pub fn give_up_the_rest(self) -> Result<(), Error> {
         let powerless = POWERLESS_THREADS.load(Ordering::Acquire);
         match sys::thread_count().map_err(Error::Proc)? {
@@ -105,9 +106,11 @@ impl Needs {
         }
         if !self.scripts {
             close_the_way_back()?;
-            // The other locks hold without this one, which some containers and kernels do not have.
+            // Some containers and kernels have no seccomp. The other restrictions hold without it.
             if let Err(cause) = syscalls::refuse_what_is_never_needed() {
-                warn!("system calls that are never needed stay possible: {cause}");
+                warn!(
+                    "seccomp filter not applied, system calls that carpd never needs stay permitted: {cause}"
+                );
             }
         }
         let held = caps::read(None, CapSet::Permitted).map_err(failed_to("read capabilities"))?;
@@ -121,7 +124,7 @@ impl Needs {
     }
 }
 
-/// Nothing that this thread executes from here on has more than it has.
+/// Ensures that no program executed by this thread has more privileges than the thread.
 fn close_the_way_back() -> Result<(), Error> {
     nix::sys::prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
     caps::clear(None, CapSet::Ambient).map_err(failed_to("clear the ambient capabilities"))?;
@@ -135,10 +138,10 @@ fn close_the_way_back() -> Result<(), Error> {
     Ok(())
 }
 
-/// How many threads have no privileges and get none back.
+/// The number of threads that have no privileges and cannot regain any.
 static POWERLESS_THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread without privileges, until it ends.
+/// A token that counts a thread without privileges. It is dropped when the thread ends.
 #[derive(Debug)]
 pub struct Powerless(());
 
@@ -148,11 +151,11 @@ impl Drop for Powerless {
     }
 }
 
-/// Gives up every privilege of the calling thread alone, for good.
+/// Gives up every privilege of the calling thread only, for good.
 ///
 /// # Errors
 ///
-/// What was not possible.
+/// Returns what failed.
 pub fn give_up_everything() -> Result<Powerless, Error> {
     close_the_way_back()?;
     for set in [CapSet::Effective, CapSet::Permitted] {
@@ -166,26 +169,26 @@ fn failed_to(action: &'static str) -> impl FnOnce(CapsError) -> Error {
     move |source| Error::Capabilities { action, source }
 }
 
-/// Keeps the process's memory, and with it the password, out of core dumps and of other processes' reach.
+/// Keeps the process's memory, which contains the password, out of core dumps and from other processes.
 ///
-/// `PR_SET_DUMPABLE` rather than RLIMIT_CORE: it also holds for a `core_pattern` that is a program, and scripts do not
-/// inherit it.
+/// `PR_SET_DUMPABLE` is used rather than RLIMIT_CORE, because it also covers a `core_pattern` that is a program, and
+/// scripts do not inherit it.
 ///
 /// # Errors
 ///
-/// What `prctl(2)` answers.
+/// Returns any error of `prctl(2)`.
 pub fn hide_memory() -> Result<(), Errno> {
     nix::sys::prctl::set_dumpable(false)
 }
 
-/// Lets the process open so many descriptors, as far as its hard limit allows.
+/// Raises the limit of open descriptors to `count`, as far as the hard limit allows.
 ///
-/// Only when the limit is lower than that: scripts inherit it, and some programs do something for each descriptor that
-/// there could be.
+/// The limit is only raised, never set without need: scripts inherit it, and some programs loop over all descriptors
+/// that the limit permits.
 ///
 /// # Errors
 ///
-/// What `setrlimit(2)` answers.
+/// Returns any error of `setrlimit(2)`.
 pub fn allow_descriptors(count: usize) -> Result<(), Errno> {
     let wanted = rlim_t::try_from(count).unwrap_or(rlim_t::MAX);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn privileges_are_not_given_up_by_one_thread_of_several() {
-        // The test harness runs this on a thread of its own.
+        // The test harness runs this test in a thread of its own.
         let refused = NOTHING_SPECIAL.give_up_the_rest().unwrap_err();
         assert!(matches!(refused, Error::Threads(2..)), "{refused}");
     }

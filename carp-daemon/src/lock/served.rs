@@ -1,8 +1,8 @@
-//! The locks of a daemon's virtual hosts, and what it tells others that want one of them.
+//! Holds the locks of a daemon's virtual hosts, and answers processes that ask for them.
 //!
-//! Whoever connects to a lock is sent the fingerprint of the options that its owner was started with, if it is root or the
-//! owner's user. So a second start can tell that what it was asked for is running already (`ifup` runs hooks again). An
-//! owner that is stopping answers nobody: the next start waits for it.
+//! A process that connects to a lock receives the fingerprint of the options that the owner was started with, if it
+//! runs as root or as the owner's user. A second start thus notices that the same is running already (`ifup` runs
+//! hooks again). An owner that is stopping does not answer, so that the next start waits for it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -23,30 +23,31 @@ use super::{Error, Owner, PATIENCE, address_name, bind, vhid_name};
 use crate::io::clock;
 use crate::sys;
 
-/// Time between two attempts meanwhile.
+/// Time between two attempts while waiting.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Questions that are answered at once; the next ones after [`PAUSE`], so that asking costs the election nothing.
+/// Questions that are answered at once. The next ones are answered after [`PAUSE`], so that questions do not delay
+/// the election.
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of a fingerprint.
+/// Size of a fingerprint. Unit: bytes.
 const ANSWER_LEN: usize = size_of::<u64>();
 
-/// What one virtual host needs to itself.
+/// The locks that one virtual host needs.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// The interface.
     pub ifindex: u32,
-    /// Its name, for errors.
+    /// The interface's name, for errors.
     pub interface: &'a str,
-    /// On that interface.
+    /// The vhid, locked on that interface.
     pub vhid: Vhid,
-    /// In the whole network namespace.
+    /// The addresses, locked in the whole network namespace.
     pub addresses: Vec<IpAddr>,
 }
 
-/// One lock.
+/// A lock that this process holds.
 #[derive(Debug)]
 struct Taken {
     ifindex: u32,
@@ -58,22 +59,22 @@ struct Taken {
 /// Every lock of this process's virtual hosts.
 #[derive(Debug)]
 pub struct Locks {
-    /// Each with its interface, by a number that is never used again.
+    /// The locks, each by a number that is never used again.
     held: BTreeMap<u64, Taken>,
     next: u64,
-    /// Readable when somebody asks: one epoll instance for all locks, which costs the runtime one registration.
+    /// Readable when a process asks. One epoll instance covers all locks and costs the runtime one registration.
     questions: AsyncFd<Questions>,
     fingerprint: u64,
-    /// There may be more questions; not to be looked at before.
+    /// There may be more questions, but they are not answered before this time.
     paused_until: Option<Instant>,
 }
 
 impl Locks {
-    /// None yet. `fingerprint`: of the options that this process was started with.
+    /// Creates an empty set of locks. `fingerprint` is that of the options that this process was started with.
     ///
     /// # Errors
     ///
-    /// When the system has no descriptor left.
+    /// Returns an error if no descriptor is left.
     pub fn new(fingerprint: u64) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Self {
@@ -85,12 +86,14 @@ impl Locks {
         })
     }
 
-    /// Takes what a virtual host needs. `patient`: an owner may be stopping, wait for it; this blocks the thread.
+    /// Takes the locks of a virtual host. If `patient`, this waits for an owner that may be stopping, and blocks the
+    /// thread.
     ///
     /// # Errors
     ///
-    /// When another process has it, or this one. A patient one learns whether that has our fingerprint ([`Error::Same`]),
-    /// another ([`Error::Other`]), or did not answer ([`Error::Silent`]).
+    /// Returns an error if another process (or this one) holds one of them. If `patient`, the error tells whether
+    /// that process has the same fingerprint ([`Error::Same`]), another one ([`Error::Other`]), or did not answer
+    /// ([`Error::Silent`]).
     pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), Error> {
         let Wanted {
             ifindex,
@@ -110,36 +113,37 @@ impl Locks {
         Ok(())
     }
 
-    /// Whether those of an interface are held.
+    /// Returns whether this process holds locks on an interface.
     #[must_use]
     pub fn has(&self, ifindex: u32) -> bool {
         self.held.values().any(|lock| lock.ifindex == ifindex)
     }
 
-    /// Releases those of an interface.
+    /// Releases the locks of an interface.
     pub fn release(&mut self, ifindex: u32) {
-        // Closing takes them out of the epoll instance.
+        // Closing a socket removes it from the epoll instance.
         self.held.retain(|_, lock| lock.ifindex != ifindex);
     }
 
-    /// Releases those of one virtual host. Another one of ours may have an address that it wanted, and keeps the lock of that.
+    /// Releases the locks of one virtual host, except that of an address that another virtual host of this process has
+    /// locked.
     pub fn release_one(&mut self, wanted: &Wanted<'_>) {
         let owner = (wanted.ifindex, wanted.vhid);
         self.held
             .retain(|_, lock| (lock.ifindex, lock.vhid) != owner);
     }
 
-    /// When there is something to answer that waits.
+    /// Returns when postponed questions are to be answered.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.paused_until
     }
 
-    /// Answers those who ask; others wake the task again.
+    /// Answers the processes that ask. Later questions wake the task again.
     ///
     /// # Errors
     ///
-    /// What `epoll_wait(2)` answers.
+    /// Returns any error of `epoll_wait(2)`.
     pub fn poll_questions(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.paused_until.is_some_and(|until| clock::now() < until) {
             return Ok(());
@@ -200,7 +204,7 @@ impl Locks {
                         owner,
                     });
                 }
-                // It did not answer, so it may be about to end.
+                // The owner did not answer, so it may be about to end.
                 None if !left.is_zero() => {
                     waited = true;
                     thread::sleep(RETRY.min(left));
@@ -248,7 +252,7 @@ impl Locks {
     }
 }
 
-/// An epoll instance over all locks, as the runtime watches it: readable when somebody asks at one of them.
+/// An epoll instance over all locks, for the runtime. It is readable when a process asks at one of them.
 #[derive(Debug)]
 pub struct Questions(Epoll);
 
@@ -258,7 +262,7 @@ impl std::os::fd::AsRawFd for Questions {
     }
 }
 
-/// One of those who ask. That it went away, or is not to know, is no matter.
+/// Answers one process. It does not matter if that process is gone, or is not permitted to know.
 fn answer(listener: &UnixListener, fingerprint: u64) {
     let Ok((mut connection, _)) = listener.accept() else {
         return;
@@ -269,14 +273,14 @@ fn answer(listener: &UnixListener, fingerprint: u64) {
         Owner { credentials }.is_trusted()
     });
     if may_know {
-        // A new connection has room for it.
+        // The buffer of a new connection has room for the answer.
         let _ = connection
             .set_nonblocking(true)
             .and_then(|()| connection.write_all(&fingerprint.to_ne_bytes()));
     }
 }
 
-/// The fingerprint that an owner sends within `patience`.
+/// Returns the fingerprint if the owner sends it within `patience`.
 fn ask(connection: OwnedFd, patience: Duration) -> Option<u64> {
     if patience.is_zero() {
         return None;
@@ -296,7 +300,7 @@ mod tests {
     use super::super::Held;
     use super::*;
 
-    /// No interface has it, so no carpd of this machine is in the way.
+    /// No interface has this index, so no carpd of this machine interferes.
     const NO_INTERFACE: u32 = u32::MAX - 7;
 
     fn wanted(vhid: u8, last: u8) -> Wanted<'static> {
@@ -304,12 +308,12 @@ mod tests {
             ifindex: NO_INTERFACE,
             interface: "eth0",
             vhid: Vhid::new(vhid).unwrap(),
-            // Of a range for documentation.
+            // The address is of a range reserved for documentation.
             addresses: vec![Ipv4Addr::new(192, 0, 2, last).into()],
         }
     }
 
-    /// Locks of two daemons with these fingerprints.
+    /// Runs a test with the locks of two daemons that have these fingerprints.
     fn two(first: u64, second: u64, test: impl FnOnce(&mut Locks, &mut Locks)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -1,25 +1,26 @@
-//! Capabilities that are not there, and how an administrator grants them.
+//! Missing capabilities, and how an administrator grants them.
 
 use std::fmt;
 
 use caps::{CapSet, Capability};
 
-/// The capabilities that something takes and this process does not have; perhaps none.
+/// The capabilities that an operation requires and this process lacks. May be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking(Vec<Capability>);
 
 impl Lacking {
-    /// Which of these this process lacks.
+    /// Returns which of these capabilities this process lacks.
     #[must_use]
     pub fn of(wanted: &[Capability]) -> Self {
         let has = |it| caps::has_cap(None, CapSet::Effective, it).unwrap_or(false);
-        // It includes these two (capability(7)).
+        // CAP_SYS_ADMIN includes these two (capabilities(7)).
         let includes = |it| matches!(it, Capability::CAP_BPF | Capability::CAP_PERFMON);
         let may = |it| has(it) || includes(it) && has(Capability::CAP_SYS_ADMIN);
         Self(wanted.iter().copied().filter(|it| !may(*it)).collect())
     }
 
-    /// What the administrator can do: grants them, or finds out what forbids it although they are there.
+    /// Returns advice for the administrator: how to grant the capabilities, or what else may forbid the operation if
+    /// none is missing.
     #[must_use]
     pub fn way_out(&self) -> String {
         if self.0.is_empty() {
@@ -46,7 +47,7 @@ impl fmt::Display for Lacking {
     }
 }
 
-/// As container tools spell it.
+/// Returns the name as container tools write it.
 fn short(capability: Capability) -> String {
     let name = capability.to_string();
     name.strip_prefix("CAP_").unwrap_or(&name).to_owned()

@@ -1,4 +1,4 @@
-//! `--realtime`: no ordinary process keeps us from the CPU, and no page of ours has to come back from disk first.
+//! `--realtime`: no ordinary process takes the CPU from carpd, and none of its pages has to be read from disk first.
 
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
@@ -7,17 +7,17 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::sys;
 
-/// Priority under SCHED_RR.
+/// The priority under SCHED_RR.
 ///
-/// Interrupt threads run at 50 under SCHED_FIFO and bring us our packets (`sched_set_fifo`, kernel/sched/syscalls.c):
-/// this is the highest that leaves them the CPU. Round robin, so that a second carpd of the same host is not kept
-/// waiting by the first.
+/// Interrupt threads run at 50 under SCHED_FIFO and deliver our packets (`sched_set_fifo`, kernel/sched/syscalls.c).
+/// This is the highest priority that leaves them the CPU. With round robin, one carpd does not make another one on
+/// the host wait.
 pub const PRIORITY: u32 = 49;
 
-/// Why `--realtime` cannot be had.
+/// The reason why `--realtime` is not possible.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither the capability nor the resource limit.
+    /// The process has neither the capability nor the resource limit for the priority.
     #[error(
         "--realtime is not permitted: SCHED_RR takes CAP_SYS_NICE, or RLIMIT_RTPRIO of {PRIORITY} or more, which is \
          {limit} (systemd: LimitRTPRIO={PRIORITY})"
@@ -26,16 +26,16 @@ pub enum Error {
         /// RLIMIT_RTPRIO as it is.
         limit: u64,
     },
-    /// The capability is there, so it is the control group.
+    /// The process has the capability, so the control group forbids it.
     #[error(
         "--realtime is not permitted here: the CPU control group has no time for SCHED_RR (CONFIG_RT_GROUP_SCHED); \
          give it some in cpu.rt_runtime_us, or set kernel.sched_rt_runtime_us=-1"
     )]
     Group,
-    /// `sched_setscheduler(2)` otherwise.
+    /// `sched_setscheduler(2)` failed for another reason.
     #[error("--realtime: failed to enter SCHED_RR")]
     Scheduler(#[source] Errno),
-    /// Neither the capability nor the resource limit.
+    /// The process has neither the capability nor the resource limit for locking memory.
     #[error(
         "--realtime is not permitted: locking all memory takes CAP_IPC_LOCK, or an unlimited RLIMIT_MEMLOCK, which is \
          {limit} bytes (systemd: LimitMEMLOCK=infinity)"
@@ -44,19 +44,19 @@ pub enum Error {
         /// RLIMIT_MEMLOCK as it is. Unit: bytes.
         limit: u64,
     },
-    /// `mlockall(2)` otherwise.
+    /// `mlockall(2)` failed for another reason.
     #[error("--realtime: failed to lock the memory")]
     Memory(#[source] Errno),
 }
 
-/// Enters SCHED_RR and locks all memory, present and future.
+/// Enters SCHED_RR and locks all present and future memory.
 ///
-/// Neither reaches scripts: their scheduling is reset at `fork(2)`, and memory locks end at `execve(2)`. To be called
-/// after going into the background, where memory locks end too, and before there are threads.
+/// Neither reaches scripts: their scheduling is reset at `fork(2)`, and memory locks end at `execve(2)`. Call it
+/// after going into the background, where memory locks end too, and before threads are started.
 ///
 /// # Errors
 ///
-/// What is missing.
+/// Returns what is missing.
 pub fn enter() -> Result<(), Error> {
     lock_memory()?;
     sys::schedule_round_robin(PRIORITY).map_err(|errno| {
@@ -67,7 +67,7 @@ pub fn enter() -> Result<(), Error> {
 
 fn lock_memory() -> Result<(), Error> {
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _hard)| soft);
-    // A limit that suffices now would make some later allocation fail.
+    // A limit that suffices now would make a later allocation fail.
     if limit != RLIM_INFINITY && !has(Capability::CAP_IPC_LOCK) {
         return Err(Error::MemoryLimit { limit });
     }

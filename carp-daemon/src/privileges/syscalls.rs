@@ -1,16 +1,17 @@
-//! System calls that a running carpd without scripts never makes, refused by seccomp.
+//! A seccomp filter for system calls that a running carpd without scripts never makes.
 //!
-//! A list of what is forbidden: what libc, the runtime or aya call next year keeps working, while the ways from a taken
-//! over process to another one, to the kernel and to the file system's layout are shut. Each answers EPERM. What
-//! arrives through another architecture's entry (32-bit calls on x86-64) ends the process.
+//! The filter lists the forbidden calls. Calls that libc, the runtime or aya begin to use later therefore keep
+//! working, while a taken over process cannot reach other processes, the kernel, or the layout of the file system. A
+//! forbidden call returns EPERM. A call through another architecture's entry (32-bit calls on x86-64) ends the
+//! process.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter};
 
-/// No program is ever executed, no other process looked into, no part of the system set up.
+/// Calls that execute programs, inspect other processes, or set up parts of the system.
 const REFUSED: [libc::c_long; 43] = [
-    // Other programs and processes.
+    // Calls on other programs and processes.
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -20,7 +21,7 @@ const REFUSED: [libc::c_long; 43] = [
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_personality,
-    // The kernel itself.
+    // Calls on the kernel itself.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -32,11 +33,11 @@ const REFUSED: [libc::c_long; 43] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Keys.
+    // Calls on keys.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Namespaces and mounts.
+    // Calls on namespaces and mounts.
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_chroot,
@@ -50,7 +51,7 @@ const REFUSED: [libc::c_long; 43] = [
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     libc::SYS_open_by_handle_at,
-    // What everybody shares.
+    // Calls on what all processes share.
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_acct,
@@ -60,18 +61,18 @@ const REFUSED: [libc::c_long; 43] = [
     libc::SYS_setdomainname,
 ];
 
-/// Why there is no filter.
+/// The reason why there is no filter.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No filter for this architecture.
+    /// There is no filter for this architecture.
     #[error("failed to make a seccomp filter: {0}")]
     Make(#[from] BackendError),
-    /// The kernel, or a container's own filter.
+    /// The kernel, or a container's own filter, refused it.
     #[error("failed to apply a seccomp filter: {0}")]
     Apply(#[from] seccompiler::Error),
 }
 
-/// From now on this process makes none of them. Sets `no_new_privs`.
+/// Forbids these calls to this process from now on. Sets `no_new_privs`.
 pub fn refuse_what_is_never_needed() -> Result<(), Error> {
     Ok(seccompiler::apply_filter_all_threads(&filter()?)?)
 }
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn refused_calls_answer_eperm_and_others_work() {
-        // A filter is of one thread when applied to it alone, and ends with it.
+        // A filter applied to one thread alone ends with it.
         let refused = std::thread::spawn(|| {
             seccompiler::apply_filter(&filter().unwrap()).unwrap();
             std::fs::read("/proc/self/stat").unwrap();
