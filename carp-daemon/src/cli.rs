@@ -1,8 +1,8 @@
-//! ucarp's command line, and a few options of our own, to raw words, which [`crate::config`] checks.
+//! Turns ucarp's command line, with a few options of our own, into raw words. [`crate::config`] checks them.
 //!
-//! Both spellings of every option, `getopt_long`'s abbreviations, and the last of a repeated option, as with ucarp.
-//! Where ucarp silently makes something else of a value (numbers modulo 256, an unknown facility, words left over),
-//! this refuses it, naming the option, the value and what is accepted.
+//! Like ucarp, this accepts both spellings of every option and `getopt_long`'s abbreviations, and the last of a
+//! repeated option counts. Where ucarp silently reads a value as something else (numbers modulo 256, an unknown
+//! facility, surplus words), carpd refuses it and names the option, the value and the accepted values.
 
 mod arguments;
 mod combinations;
@@ -24,39 +24,39 @@ use crate::log;
 use arguments::Arguments;
 pub use error::Error;
 
-/// What the command line asks for.
+/// The action that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Print this on standard output and exit 0.
+    /// Print this text on standard output and exit 0.
     Print(String),
-    /// Run.
+    /// Run the daemon.
     Run(Box<Invocation>),
     /// Remove what a killed carpd left attached to this interface.
     Detach(String),
 }
 
-/// A run of the daemon.
+/// The settings of a run of the daemon.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// What to serve.
+    /// The configuration to serve.
     pub config: Config,
-    /// What to log.
+    /// The settings of the log.
     pub log: log::Settings,
-    /// In the background (`-B`).
+    /// Run in the background (`-B`).
     pub daemonize: bool,
-    /// For the log once there is one: what we decided in the operator's place.
+    /// Lines for the log: what carpd decided because the operator left it open.
     pub notes: Vec<String>,
-    /// For the log once there is one: what someone should look at.
+    /// Warnings for the log.
     pub warnings: Vec<String>,
 }
 
-/// Reads the process's command line; `argv[0]` is its name.
+/// Parses the process's command line. `argv[0]` is the program's name.
 ///
-/// A password in it is overwritten, in the process's own memory, before this returns.
+/// A password in it is overwritten in the process's own memory before this returns.
 ///
 /// # Errors
 ///
-/// What is wrong with it, for the operator, who gets exit status 1.
+/// Returns the first mistake, with a text for the operator. The exit status is 1 then.
 pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
     let mut command = Arguments::command();
     command.build();
@@ -149,7 +149,7 @@ fn first_mistake(
         Ok(checked) => return unreadable.map_or(Ok(checked), Err),
         Err(mistakes) => mistakes,
     };
-    // Of equal ones the first.
+    // `min_by_key` returns the first of equal ones.
     let first = mistakes
         .into_iter()
         .min_by_key(order)

@@ -1,5 +1,5 @@
-//! The options for clap, and the text of `--help`. Values stay text unless they concern the command line alone; the defaults
-//! here are only for the help.
+//! Declares the options for clap, and the text of `--help`. Values stay text unless they concern the command line
+//! alone. The defaults here only appear in the help.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ pub struct Arguments {
         help_heading = "Who we are",
         allow_hyphen_values = true
     )]
-    // Which of the passwords that `getopt` found.
+    // The index of the password among those that `getopt` found.
     pub pass: Option<usize>,
 
     /// File whose first line is the password
@@ -93,7 +93,7 @@ pub struct Arguments {
     pub passfile: Option<PathBuf>,
 
     /// Virtual address, the same on all hosts; the prefix tells its subnet [default prefix: 32]
-    // Every one, because a second is an error and not the only one.
+    // All of them are collected, because a second one is a mistake of its own.
     #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
           action = ArgAction::Append)]
     pub addr: Vec<String>,
@@ -316,7 +316,7 @@ pub struct Arguments {
     pub version: Option<bool>,
 }
 
-/// Accepts the names of a setting; clap proposes a similar one for any other word.
+/// Accepts the names of a setting. For any other word clap proposes a similar name.
 fn one_of<T: Named>() -> PossibleValuesParser {
     T::ALL.iter().map(|value| value.name()).into()
 }

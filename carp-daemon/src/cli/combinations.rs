@@ -1,4 +1,4 @@
-//! Options that exclude each other.
+//! Rules about options that exclude each other.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use super::Error;
 use super::arguments::Arguments;
 
-/// Options that concern the whole process; every other one concerns a virtual host.
+/// The options of the whole process. Every other option concerns a virtual host.
 const OF_THE_PROCESS: [&str; 12] = [
     "vhosts",
     "wait_interface",
@@ -24,7 +24,8 @@ const OF_THE_PROCESS: [&str; 12] = [
     "version",
 ];
 
-/// ucarp's rule for a password that is given twice: the last one counts. That is not what somebody means who gives both.
+/// Applies ucarp's rule for a password that is given twice: the last one counts. The operator probably did not intend
+/// that, so this adds a warning.
 pub fn last_password(matches: &ArgMatches, arguments: &mut Arguments, warnings: &mut Vec<String>) {
     let last = |id| matches.indices_of(id).and_then(Iterator::last);
     let (Some(pass), Some(passfile)) = (last("pass"), last("passfile")) else {
@@ -42,10 +43,10 @@ pub fn last_password(matches: &ArgMatches, arguments: &mut Arguments, warnings: 
     ));
 }
 
-/// `--detach` does one thing.
+/// Refuses any other option beside `--detach`.
 ///
 /// # Errors
-/// Another option beside it.
+/// Returns the other option.
 pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
     match given(command, matches).find(|option| *option != "detach") {
         None => Ok(()),
@@ -56,10 +57,10 @@ pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<
     }
 }
 
-/// With `--vhosts`, options of one virtual host have no place on the command line.
+/// Refuses options of one virtual host beside `--vhosts`.
 ///
 /// # Errors
-/// One that is there.
+/// Returns the first such option.
 pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
     match given(command, matches).find(|option| !OF_THE_PROCESS.contains(option)) {
         None => Ok(()),
@@ -70,10 +71,10 @@ pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Res
     }
 }
 
-/// A line of `--vhosts` describes a virtual host and nothing else.
+/// Refuses options of the whole process in a line of `--vhosts`.
 ///
 /// # Errors
-/// An option of the whole process.
+/// Returns the first such option.
 pub fn nothing_of_the_process(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
     match given(command, matches).find(|option| OF_THE_PROCESS.contains(option)) {
         None => Ok(()),
@@ -84,7 +85,7 @@ pub fn nothing_of_the_process(command: &Command, matches: &ArgMatches) -> Result
     }
 }
 
-/// The ids of the options that are there.
+/// Returns the ids of the options on the command line.
 fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = &'a str> {
     command
         .get_arguments()
@@ -92,7 +93,7 @@ fn given<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Ite
         .filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine))
 }
 
-/// The option as one would type it.
+/// Returns the option as an operator would type it.
 pub fn spelled(command: &Command, id: &str) -> String {
     let long = command
         .get_arguments()

@@ -1,4 +1,4 @@
-//! Why a command line is refused.
+//! The reasons for which a command line is refused.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::error::ErrorKind;
 
 use crate::config::Mistake;
 
-/// Why the command line was refused. Exit status 1.
+/// The reason why the command line was refused. The exit status is 1.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No options at all; this is what there are.
+    /// There are no options at all. Contains the help text.
     #[error("{}", .0.trim_end())]
     Nothing(String),
     /// An unknown option, a missing value, or a value outside a fixed set.
@@ -23,26 +23,26 @@ pub enum Error {
     Vhosts {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// One of its lines is refused.
+    /// A line of that file is refused.
     #[error("error: {}:{line}: {}", .path.display(), .reason.to_string().trim_start_matches("error: "))]
     VhostsLine {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Why.
+        /// The reason.
         reason: Box<Error>,
     },
-    /// An option where it has no meaning, and where it has one.
+    /// An option that is not permitted here. The text says where it belongs.
     #[error("error: {0}")]
     Misplaced(String),
 }
 
-/// clap's message without its usage line, which says nothing, without the way to `--help` where the message itself
-/// says what is right, and without the hint at a hidden alias, of which none has more than two letters.
+/// Returns clap's message without superfluous paragraphs: the usage line; the hint at `--help` if the message itself
+/// names the accepted values; and proposals of hidden aliases, which have at most two letters.
 fn plain(error: &clap::Error) -> String {
     let says_what_is_right = matches!(
         error.kind(),
@@ -58,7 +58,7 @@ fn plain(error: &clap::Error) -> String {
     kept.collect::<Vec<_>>().join("\n\n").trim_end().to_owned()
 }
 
-/// The option that a paragraph of clap's proposes.
+/// Returns the option that a paragraph of clap's message proposes.
 fn hint(paragraph: &str) -> Option<&str> {
     let (_, rest) = paragraph
         .trim_start()

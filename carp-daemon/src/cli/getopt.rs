@@ -1,36 +1,38 @@
-//! Where `getopt_long` would see values.
+//! Finds the values in `argv` as `getopt_long` would.
 //!
-//! clap knows the options but not where in `argv` a value stood, which is needed to overwrite a password there; it
-//! keeps copies of what it reads, and quotes it in errors; and it reads `-p=x` as the value `x` where getopt reads
-//! `=x`, which as a password would differ from the peers'. So it never sees a password, only its number.
+//! clap knows the options but cannot tell where in `argv` a value was, which is needed to overwrite a password there.
+//! It also keeps copies of what it reads and quotes them in errors. And it reads `-p=x` as the value `x`, while
+//! getopt reads `=x`, which would make a password differ from that of the peers. clap therefore never gets a
+//! password, only its number.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::{Arg, Command};
 
-/// The option whose values are secret.
+/// The id of the option whose values are secret.
 const SECRET: &str = "pass";
 
-/// A command line as it is meant.
+/// A command line, prepared for clap.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Words {
-    /// The words, name first, so that clap reads them as getopt does; for a secret its index in `secrets`.
+    /// The words, beginning with the program's name, so that clap reads them as getopt does. A secret is replaced by
+    /// its index in `secrets`.
     pub words: Vec<OsString>,
-    /// Where the secrets are.
+    /// The positions of the secrets.
     pub secrets: Vec<Secret>,
 }
 
-/// Where a secret is: from here to the end of its word.
+/// The position of a secret, which extends to the end of its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Secret {
     /// Index into `argv`.
     pub word: usize,
-    /// Where in that word. Unit: bytes.
+    /// Offset in that word. Unit: bytes.
     pub offset: usize,
 }
 
-/// Walks over `argv`. `command` must have been built.
+/// Splits `argv` into words and secrets. `command` must have been built.
 pub fn walk(command: &Command, argv: &[OsString]) -> Words {
     let mut words = Vec::with_capacity(argv.len() + 1);
     let mut secrets = Vec::new();
@@ -72,7 +74,7 @@ pub fn walk(command: &Command, argv: &[OsString]) -> Words {
                     before.push(value);
                     words.push(before);
                 } else {
-                    // A value of its own word keeps the `=` that clap would take off.
+                    // A value in a word of its own keeps a leading `=`, which clap would remove otherwise.
                     words.extend(Some(before).filter(|before| !before.is_empty()));
                     words.push(value);
                 }
@@ -82,17 +84,17 @@ pub fn walk(command: &Command, argv: &[OsString]) -> Words {
     Words { words, secrets }
 }
 
-/// What a word says about values.
+/// The meaning of a word with regard to values.
 enum Meaning<'a> {
-    /// Nothing.
+    /// The word has no value and awaits none.
     Complete,
-    /// The next word is this option's value.
+    /// The next word is the value of this option.
     Awaits(&'a Arg),
-    /// This option's value begins at this offset.
+    /// The value of this option begins at this offset.
     Carries(&'a Arg, usize),
 }
 
-/// Of `--long`, given without its dashes.
+/// Returns the meaning of `--long`, given without its dashes.
 fn meaning_of_long<'a>(command: &'a Command, long: &[u8]) -> Meaning<'a> {
     let length = long.iter().position(|&byte| byte == b'=');
     let option = find_long(command, &long[..length.unwrap_or(long.len())]);
@@ -103,7 +105,7 @@ fn meaning_of_long<'a>(command: &'a Command, long: &[u8]) -> Meaning<'a> {
     }
 }
 
-/// Of `-Pp1234` and the like, given without its dash.
+/// Returns the meaning of a cluster such as `-Pp1234`, given without its dash.
 fn meaning_of_cluster<'a>(command: &'a Command, letters: &[u8]) -> Meaning<'a> {
     for (position, &letter) in letters.iter().enumerate() {
         let mut options = command.get_arguments();
@@ -121,7 +123,7 @@ fn meaning_of_cluster<'a>(command: &'a Command, letters: &[u8]) -> Meaning<'a> {
     Meaning::Complete
 }
 
-/// The whole name, or an abbreviation that fits one option only.
+/// Returns the option with this name, or the only one that the abbreviation fits.
 fn find_long<'a>(command: &'a Command, name: &[u8]) -> Option<&'a Arg> {
     let names = |option: &'a Arg| {
         option

@@ -1,4 +1,4 @@
-//! The password on the command line, with as few traces as possible.
+//! Handles passwords on the command line with as few traces as possible.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,10 +11,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::getopt::Secret;
 
-/// Wiped when dropped.
+/// A password, wiped when it is dropped.
 pub type Password = Zeroizing<Vec<u8>>;
 
-/// The words after passwords that stand in a word of their own: somebody who forgot the quotes gave the rest there.
+/// Returns the words after passwords that are words of their own. They may be the rest of a password whose quotes
+/// were forgotten.
 pub fn followers(argv: &[OsString], secrets: &[Secret]) -> Vec<Password> {
     let alone = secrets.iter().filter(|secret| secret.offset == 0);
     alone
@@ -23,7 +24,8 @@ pub fn followers(argv: &[OsString], secrets: &[Secret]) -> Vec<Password> {
         .collect()
 }
 
-/// Whether clap's message would show a word that may belong to a password: one that is no option, or that follows.
+/// Returns whether clap's message would show a word that may be part of a password: one that is not an option, or one
+/// that follows a password.
 pub fn may_be_shown_by(error: &clap::Error, secrets: &[Secret], followers: &[Password]) -> bool {
     match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) => {
@@ -37,7 +39,7 @@ pub fn may_be_shown_by(error: &clap::Error, secrets: &[Secret], followers: &[Pas
 
 /// Overwrites the secrets in the memory that `ps` and `/proc/PID/cmdline` show, each up to the end of its word.
 ///
-/// The process writes to itself through `/proc/self/mem`, at the place that `/proc/self/stat` names.
+/// The process writes to itself through `/proc/self/mem`, at the address that `/proc/self/stat` reports.
 pub fn hide(argv: &[OsString], secrets: &[Secret]) -> io::Result<()> {
     if secrets.is_empty() {
         return Ok(());
@@ -70,7 +72,7 @@ pub fn hide(argv: &[OsString], secrets: &[Secret]) -> io::Result<()> {
     Ok(())
 }
 
-/// Field 48 of `/proc/PID/stat` (proc(5)). The second, in parentheses, may contain spaces.
+/// Returns field 48 of `/proc/PID/stat` (proc(5)). The second field, in parentheses, may contain spaces.
 fn argument_start(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name
@@ -81,7 +83,7 @@ fn argument_start(stat: &str) -> Option<u64> {
         .filter(|&start| start != 0)
 }
 
-/// The secrets themselves; the words, which are copies too, are overwritten.
+/// Returns the secrets and wipes the words, which contain copies of them.
 pub fn extract(argv: Vec<OsString>, secrets: &[Secret]) -> Vec<Password> {
     let passwords = secrets
         .iter()

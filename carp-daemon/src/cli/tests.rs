@@ -21,8 +21,8 @@ const REQUIRED: [&str; 8] = [
     "10.0.0.1",
 ];
 
-/// The required options and these, an address among them in place of the required one; the password is not in this
-/// process's memory, which is warned about.
+/// Parses the required options and these. An address among them replaces the required one. Tests always get a warning
+/// about hiding the password, because it is not in the arguments of this process.
 fn parsed(more: &[&str]) -> Result<Invocation, Error> {
     let has_address = more
         .first()
@@ -104,7 +104,7 @@ fn required_options_alone_give_ucarps_defaults() {
     assert_eq!(vhost.scripts.timeout, Duration::from_secs(60));
 }
 
-/// ucarp's long options, for what `getopt_long` makes of an abbreviation.
+/// ucarp's long options, to determine what `getopt_long` makes of an abbreviation.
 const UCARP_OPTIONS: [(&str, bool); 22] = [
     ("interface", true),
     ("srcip", true),

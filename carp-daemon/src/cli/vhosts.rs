@@ -1,4 +1,4 @@
-//! Several virtual hosts in one process: a file with the options of one in each line.
+//! Reads several virtual hosts from a file. Each line contains the options of one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,11 +21,11 @@ pub struct Lines {
     pub unreadable: Option<Error>,
 }
 
-/// Reads the virtual hosts of a file. Lines that are empty or begin with `#` are skipped; words are split at blanks and
-/// there is no quoting.
+/// Reads the virtual hosts of a file. Lines that are empty or begin with `#` are skipped. Words are separated by
+/// blanks, and quotes have no meaning.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn read(path: &Path) -> Result<Lines, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Vhosts {
         path: path.to_owned(),
@@ -62,7 +62,7 @@ pub fn read(path: &Path) -> Result<Lines, Error> {
     })
 }
 
-/// One line.
+/// Parses one line.
 fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost, Error> {
     let argv: Vec<OsString> = std::iter::once("carpd")
         .chain(words.split_whitespace())
@@ -76,7 +76,7 @@ fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost,
     }
     let refused = |error: clap::Error| {
         match error.get(ContextKind::InvalidArg) {
-        // Not repeated: it may be the password, when the file is the wrong one.
+        // The word is not shown: if the file is the wrong one, it may be a password.
         Some(ContextValue::String(word)) if !word.starts_with('-') => Error::Misplaced(
             "a word that is neither an option nor belongs to one: a line holds the options of a virtual host, as in \
              -i eth0 -v 7 -o /etc/carpd.pass -a 10.0.0.7/24"
@@ -98,7 +98,7 @@ mod tests {
     use crate::cli::{Error, Request, parse};
     use crate::config::VhostConfig;
 
-    /// A file with these lines, and the password file that they name.
+    /// Writes a file with these lines, and the password file that they name.
     fn written(text: &str) -> [tempfile::NamedTempFile; 2] {
         let mut password = tempfile::NamedTempFile::new().unwrap();
         password.write_all(b"love\n").unwrap();

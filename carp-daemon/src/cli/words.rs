@@ -1,4 +1,4 @@
-//! The conversion of options to raw words.
+//! Converts options to raw words.
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
@@ -65,7 +65,7 @@ impl Source<'_> {
         }
     }
 
-    /// Returns the password; [`super::combinations::last_password`] has left only one of the two options.
+    /// Returns the password. [`super::combinations::last_password`] has left only one of the two options.
     fn password(
         &self,
         pass: Option<usize>,

@@ -157,7 +157,7 @@ fn check_state_directory(
     );
     match (chosen, word) {
         (Ok(chosen), _) => chosen,
-        // Only the path of the option is ever relative.
+        // Only the path of the option can be relative.
         (Err(cause), word) => {
             let Word { value, origin } = word?;
             findings.mistake(&origin.place, Problem::RelativePath { path: value, cause });

@@ -4,13 +4,13 @@
 //! the system can still refuse it (an interface that is not there, a hook that is taken), which is a run-time error. Two
 //! configurations can be compared at any time: a password that the daemon has wiped is compared by its fingerprint.
 //!
-//! | Module | What it is |
+//! | Module | What it does |
 //! |---|---|
-//! | [`raw`] | unchecked words with their places |
-//! | [`mod@check`] | the rules; each mistake names its place and the accepted values |
-//! | [`mod@diff`] | the plan from one configuration to another: keep, change in place, restart, add, remove |
-//! | `names` | settings whose values are a fixed set of names |
-//! | `summary` | the first lines of a log |
+//! | [`raw`] | represents unchecked words with their places |
+//! | [`mod@check`] | applies the rules; each mistake names its place and the accepted values |
+//! | [`mod@diff`] | plans the change from one configuration to another: keep, change in place, restart, add, remove |
+//! | `names` | names the values of settings that have a fixed set of them |
+//! | `summary` | logs the configuration at the start |
 
 pub mod check;
 pub mod diff;
@@ -34,14 +34,14 @@ pub use check::{Checked, Mistake, check};
 pub use diff::{Plan, diff};
 pub use names::Named;
 
-/// Everything one process serves.
+/// The configuration of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The virtual hosts, each on its interface; several may share one.
+    /// The virtual hosts. Several may share an interface.
     pub vhosts: Vec<VhostConfig>,
     /// How advertisements are received.
     pub datapath: Datapath,
-    /// What the kernel keeps from a MASTER's addresses when the daemon stops deciding (`--fence`).
+    /// What the kernel blocks for a MASTER's addresses when the daemon stops deciding (`--fence`).
     pub fence: Fence,
     /// Lifetime of the addresses that native mode assigns, renewed while MASTER (`--lease`).
     pub lease: Lease,
@@ -49,43 +49,43 @@ pub struct Config {
     pub wait_interface: bool,
     /// Real-time scheduling and locked memory (`--realtime`).
     pub realtime: bool,
-    /// Where what was heard is kept over a restart; `None`: nowhere (`--state-dir`).
+    /// The directory that keeps what was heard over a restart. `None`: nothing is kept (`--state-dir`).
     pub state_directory: Option<StateDirectory>,
     /// Let the XDP program explain its rejections (`--debug`).
     pub debug: bool,
 }
 
-/// A directory for what carpd keeps over a restart.
+/// The directory for files that survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDirectory {
-    /// Absolute.
+    /// An absolute path.
     pub path: PathBuf,
-    /// Make it when it is not there: it was asked for by name.
+    /// Create it if it is missing, because the operator named it.
     pub create: bool,
 }
 
-/// One (interface, vhid).
+/// The configuration of one virtual host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VhostConfig {
-    /// Interface name; resolved (the first usable one) before this value exists.
+    /// The name of the interface. The default, the first usable one, has been resolved before.
     pub interface: String,
-    /// The core's settings. Its addresses are those of `addresses`.
+    /// The core's settings. Their addresses are those of `addresses`.
     pub election: Settings,
-    /// Fixed source address (`-s`); the interface's first address when absent.
+    /// The fixed source address (`-s`). `None`: the interface's first address.
     pub source: Option<Ipv4Addr>,
-    /// IPv4 group (`--mcast`), [`DEFAULT_GROUP`] by default.
+    /// The IPv4 multicast group (`--mcast`), [`DEFAULT_GROUP`] by default.
     pub group: Ipv4Addr,
-    /// Advertisements travel as Ethernet broadcast and the group is not joined (`-M`).
+    /// Send advertisements as Ethernet broadcast and do not join the group (`-M`).
     pub broadcast: bool,
-    /// Advertisements come from the interface's own MAC address instead of the virtual one (`--own-mac`).
+    /// Send advertisements from the interface's own MAC address instead of the virtual one (`--own-mac`).
     pub own_mac: bool,
-    /// Carrier does not matter (`-S`).
+    /// Ignore the carrier (`-S`).
     pub ignore_carrier: bool,
     /// The virtual addresses with their prefix lengths, as native mode assigns them.
     pub addresses: Vec<VirtualAddress>,
-    /// Who adds and removes the addresses.
+    /// The owner of the addresses, which adds and removes them.
     pub ownership: Ownership,
-    /// What to run on a change of state, whoever owns the addresses.
+    /// The scripts to run on a change of state, whoever owns the addresses.
     pub scripts: Scripts,
     /// Run the release (down script) at exit unless BACKUP (`-z`). Native mode always releases.
     pub release_at_exit: bool,
@@ -108,24 +108,24 @@ impl fmt::Display for VhostId {
     }
 }
 
-/// CARP's own group (IANA); VRRP has the same.
+/// CARP's multicast group (IANA). VRRP uses the same.
 pub const DEFAULT_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
-/// A virtual address and how native mode assigns it.
+/// A virtual address, and the prefix length with which native mode assigns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualAddress {
-    /// The address; it enters the HMAC.
+    /// The address. It is part of the HMAC.
     pub address: IpAddr,
-    /// Prefix length, 0..=32 or 0..=128; it does not enter the HMAC.
+    /// The prefix length, 0..=32 or 0..=128. It is not part of the HMAC.
     pub prefix: u8,
 }
 
-/// An IPv4 subnet, by one of its addresses.
+/// An IPv4 subnet, given by one of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet {
-    /// Any of them.
+    /// Any address of the subnet.
     pub address: Ipv4Addr,
-    /// 0..=32.
+    /// The prefix length, 0..=32.
     pub prefix: u8,
 }
 
@@ -136,22 +136,22 @@ impl Subnet {
             .unwrap_or(0)
     }
 
-    /// Its first address.
+    /// Returns the first address of the subnet.
     #[must_use]
     pub fn network(self) -> Ipv4Addr {
         Ipv4Addr::from(self.address.to_bits() & self.mask())
     }
 
-    /// Whether it holds the address.
+    /// Returns whether the subnet contains the address.
     #[must_use]
     pub fn contains(self, address: Ipv4Addr) -> bool {
         (self.address.to_bits() ^ address.to_bits()) & self.mask() == 0
     }
 
-    /// What the address is in this subnet when no host can have it.
+    /// Returns what the address is in this subnet if no host can have it.
     #[must_use]
     pub fn reserved(self, address: Ipv4Addr) -> Option<String> {
-        // A subnet of one or two addresses has no others (RFC 3021).
+        // In a subnet of one or two addresses hosts can have all of them (RFC 3021).
         if self.prefix > 30 || !self.contains(address) {
             return None;
         }
@@ -170,78 +170,78 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// Who adds and removes the virtual addresses.
+/// The owner of the virtual addresses, which adds and removes them.
 ///
-/// An up script decides: who gives one gets exactly ucarp's behaviour. A down script alone leaves the addresses to
-/// carpd and is a notification.
+/// An up script decides: with one, carpd behaves exactly as ucarp. A down script alone is a notification, and carpd
+/// owns the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// carpd, by netlink, tagged with [`ADDRESS_PROTOCOL`].
+    /// carpd adds and removes them by netlink, tagged with [`ADDRESS_PROTOCOL`].
     Native,
-    /// The scripts, exactly as with ucarp.
+    /// The scripts add and remove them, exactly as with ucarp.
     Scripts,
 }
 
-/// Up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]` with the prefix length in the environment.
+/// The up and down scripts, run as `SCRIPT INTERFACE ADDRESS [XPARAM]` with the prefix length in the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scripts {
-    /// On becoming MASTER. Present exactly when the scripts own the addresses.
+    /// The script for becoming MASTER. It is present exactly if the scripts own the addresses.
     pub up: Option<PathBuf>,
-    /// On becoming BACKUP, and at start unless `neutral`.
+    /// The script for becoming BACKUP. It also runs at the start unless `neutral`.
     pub down: Option<PathBuf>,
-    /// Third argument.
+    /// The third argument.
     pub xparam: Option<OsString>,
-    /// A script that runs longer is ended: TERM, then KILL.
+    /// The time limit. A script that runs longer is ended with TERM, then KILL.
     pub timeout: Duration,
 }
 
-/// `--lease`: how long the addresses of native mode outlive the daemon.
+/// `--lease`: how long the addresses of native mode stay after the daemon died.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lease {
     /// As short as the master-down time allows.
     #[default]
     Auto,
-    /// So long.
+    /// This long.
     Fixed(Duration),
-    /// For good.
+    /// Without limit.
     Off,
 }
 
 /// `--datapath`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Datapath {
-    /// Native XDP, else tcx, else an AF_PACKET socket; on a veth tcx first.
+    /// Native XDP, else tcx, else an AF_PACKET socket. On a veth tcx comes first.
     #[default]
     Auto,
-    /// Native (driver) XDP or an error.
+    /// Native (driver) XDP. carpd exits if it is not available.
     XdpNative,
-    /// Generic (skb) XDP or an error: it copies every packet of the link.
+    /// Generic (skb) XDP, which copies every packet of the link. carpd exits if it is not available.
     XdpGeneric,
-    /// A tcx program at ingress or an error: any device, Linux 6.6.
+    /// A tcx program at ingress, on any device (Linux 6.6). carpd exits if it is not available.
     Tcx,
-    /// AF_PACKET with a classic BPF filter: needs no CAP_BPF, but has no fence.
+    /// AF_PACKET with a classic BPF filter. It needs no CAP_BPF, but has no fence.
     Socket,
 }
 
 /// `--fence`: what the kernel drops once the daemon of a MASTER is dead, stopped or starved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fence {
-    /// ARP requests and neighbour solicitations for the virtual addresses: this host no longer claims them.
+    /// ARP requests and neighbour solicitations for the virtual addresses, so that this host no longer claims them.
     #[default]
     Arp,
-    /// Every packet to the virtual addresses; costs a lookup for each packet of the link.
+    /// Every packet to the virtual addresses. This costs a lookup for each packet of the link.
     All,
-    /// Nothing: a dead MASTER goes on answering.
+    /// Nothing. A dead MASTER continues to answer.
     Off,
 }
 
-/// `IFA_PROTO` of the addresses that native mode assigns, so that a later start recognises what an earlier one left.
+/// `IFA_PROTO` of the addresses that native mode assigns. A later start recognises by it what an earlier one left.
 /// 0..=3 are the kernel's own (`IFAPROT_*`, include/uapi/linux/if_addr.h, kernel 5.18); 112 is CARP's IP protocol.
 pub const ADDRESS_PROTOCOL: u8 = 112;
 
 impl Config {
-    /// A number that tells these options, passwords included, from others; for comparison between two processes of one
-    /// host only.
+    /// Returns a number that differs for different options, including passwords. It may only be compared between two
+    /// processes of one host.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         struct Text(DefaultHasher);
@@ -254,7 +254,7 @@ impl Config {
         let mut text = Text(DefaultHasher::new());
         write!(text, "{self:?}").expect("hashing never fails");
         for vhost in &self.vhosts {
-            // Prints as `***`.
+            // The key itself prints as `***`.
             vhost.election.key.fingerprint().hash(&mut text.0);
         }
         text.0.finish()
@@ -262,7 +262,7 @@ impl Config {
 }
 
 impl VhostConfig {
-    /// Returns its identity.
+    /// Returns the identity of the virtual host.
     #[must_use]
     pub fn id(&self) -> VhostId {
         VhostId {

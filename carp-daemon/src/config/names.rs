@@ -4,12 +4,12 @@ use carp_common::units::Profile;
 
 use super::{Datapath, Fence};
 
-/// A setting whose values are a fixed set of names, the same for reading and for display.
+/// A setting whose values are a fixed set of names. The same names are used for reading and for display.
 pub trait Named: Copy + 'static {
     /// Every value, in the order in which help lists them.
     const ALL: &'static [Self];
 
-    /// The name of this value.
+    /// Returns the name of this value.
     fn name(self) -> &'static str;
 
     /// Returns the value with this name.
@@ -66,7 +66,7 @@ impl Named for Profile {
 mod tests {
     use super::*;
 
-    /// Gives every value by its name again, which it would not if one were missing in `ALL` or two had one name.
+    /// Checks that every value is found by its name. This fails if one is missing in `ALL` or two have the same name.
     fn is_complete<T: Named + PartialEq>(next: fn(T) -> Option<T>) -> usize {
         let mut count = 0;
         let mut value = T::ALL.first().copied();

@@ -150,7 +150,7 @@ impl fmt::Display for Place {
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Its bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -1,4 +1,4 @@
-//! The first lines of a log: which version runs, and with what options.
+//! Logs the version and the options at the start.
 
 use std::fmt::{Display, Write as _};
 
@@ -7,7 +7,7 @@ use tracing::{debug, info};
 use super::{Config, Lease, Named as _, Ownership, VhostConfig};
 use crate::log::NOTICE;
 
-/// With more virtual hosts than this only `--debug` shows the options of each.
+/// Number of virtual hosts up to which the options of each are logged without `--debug`.
 const SHOWN_MAX: usize = 16;
 
 impl Config {
@@ -110,7 +110,7 @@ impl VhostConfig {
     }
 }
 
-/// Those that are given.
+/// Adds the flags that are set.
 fn add_flags(line: &mut String, flags: &[(bool, &str)]) {
     for (_, flag) in flags.iter().filter(|(given, _)| *given) {
         add(line, format_args!(", {flag}"));

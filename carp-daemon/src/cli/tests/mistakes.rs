@@ -1,4 +1,4 @@
-//! What options that do not belong together come to.
+//! Tests of options that do not fit together.
 
 use super::*;
 

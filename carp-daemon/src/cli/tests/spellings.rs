@@ -1,10 +1,10 @@
-//! Every option, in every way to write it.
+//! Tests of every option in every spelling.
 
 use clap::Arg;
 
 use super::*;
 
-/// Each option with a value for it that is not its default; a flag has none.
+/// Each option with a value that differs from its default. A flag has no value.
 const OPTIONS: [(&str, Option<&str>); 37] = [
     ("interface", Some("eth1")),
     ("srcip", Some("10.0.0.9")),
@@ -45,10 +45,10 @@ const OPTIONS: [(&str, Option<&str>); 37] = [
     ("version", None),
 ];
 
-/// Options that are enough by themselves.
+/// Options that need no others.
 const ALONE: [&str; 4] = ["vhosts", "detach", "help", "version"];
 
-/// `-k 3`, `-k3`, `--advskew 3`, `--advskew=3`, and for a flag `-P`, `--preempt`.
+/// Returns the spellings `-k 3`, `-k3`, `--advskew 3`, `--advskew=3`, and for a flag `-P`, `--preempt`.
 fn both_spellings(option: &Arg, value: Option<&str>) -> Vec<Vec<String>> {
     let short = option.get_short().map(|letter| format!("-{letter}"));
     let aliases = option.get_visible_aliases().unwrap_or_default();
@@ -146,7 +146,7 @@ fn a_default_that_help_shows_is_the_one_that_counts() {
     assert_eq!(found, 9, "options with a default in the help");
 }
 
-/// A change of the result, in every spelling.
+/// The spellings of an option, and the change that each must cause.
 type Spelling = (&'static [&'static [&'static str]], fn(&Invocation) -> bool);
 
 #[test]

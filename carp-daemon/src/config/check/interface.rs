@@ -1,11 +1,11 @@
-//! The default interface.
+//! Chooses the default interface.
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::Problem;
 
-/// The first interface that is up, not loopback, and has an IPv4 address.
+/// Returns the first interface that is up, not loopback, and has an IPv4 address.
 pub fn first() -> Result<String, Problem> {
     let addresses = getifaddrs().map_err(Problem::Interfaces)?;
     let candidates = addresses.map(|entry| {
@@ -30,7 +30,7 @@ fn first_usable(
                 && flags.contains(InterfaceFlags::IFF_UP)
                 && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
         })
-        // An address may carry a label, `eth0:1`; a colon cannot be part of an interface's name.
+        // An address may have a label such as `eth0:1`. Names of interfaces cannot contain a colon.
         .filter_map(|(label, ..)| label.split(':').next().map(str::to_owned))
         .next()
 }

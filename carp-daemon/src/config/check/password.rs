@@ -13,7 +13,7 @@ use super::error::PassfileError;
 use super::{Findings, Problem};
 use crate::config::raw::{Password, Place, Secret};
 
-/// More than any first line that could be meant. Unit: bytes.
+/// The largest part of the file that is read. It is more than any sensible first line. Unit: bytes.
 const MAX_FILE: u64 = 4096;
 
 /// Returns the key, or adds a mistake.
@@ -63,10 +63,10 @@ pub fn key(
     }
 }
 
-/// Returns the key of a password that peers accept as well.
+/// Returns the key of a password that peers accept too.
 ///
 /// # Errors
-/// The reason why they do not, and the accepted passwords.
+/// Returns the reason why peers would not accept it, and the accepted passwords.
 fn usable(
     password: &Secret,
     profile: Profile,
@@ -116,7 +116,7 @@ fn first_line(path: &Path, findings: &mut Findings) -> Result<Secret, PassfileEr
             metadata.uid()
         ));
     }
-    // Allocated once, so that no copy is left behind by growing.
+    // The buffer has its full size from the start, so that growing leaves no copy behind.
     let mut line = Zeroizing::new(Vec::with_capacity(
         usize::try_from(MAX_FILE).unwrap_or_default() + 1,
     ));
@@ -224,7 +224,7 @@ mod tests {
         }
     }
 
-    /// The key and the warnings, or the mistake.
+    /// Returns the key and the warnings, or the mistake.
     fn checked(password: Password, profile: Profile) -> Result<(Key, Vec<String>), String> {
         let mut findings = Findings::default();
         let key = key(Some(password), profile, &Place::CommandLine, &mut findings);

@@ -1,4 +1,4 @@
-//! Where what was heard is kept: `--state-dir`, else what systemd offers, else the usual place.
+//! Chooses the state directory: `--state-dir`, else the one that systemd offers, else the usual one.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use crate::config::StateDirectory;
 
-/// Set by systemd from `StateDirectory=`: one absolute path or several with colons between them.
+/// The variable that systemd sets from `StateDirectory=`: one absolute path, or several separated by colons.
 pub const VARIABLE: &str = "STATE_DIRECTORY";
-/// Used when it is there; packages make it.
+/// The usual directory. It is used if it exists; packages create it.
 pub const DEFAULT: &str = "/var/lib/carpd";
 
-/// Returns the first that there is. Only the one of the option is made when it is absent: a carpd that is tried out leaves
-/// nothing behind unasked.
+/// Returns the first of these directories that is available. Only the directory of the option is created if it is
+/// missing, so that trying carpd out leaves nothing behind.
 ///
 /// # Errors
 ///
-/// When the option's path is relative to a directory that is gone.
+/// Returns an error if the option's path is relative to a directory that is gone.
 pub fn choose(
     option: Option<&Path>,
     variable: Option<OsString>,
     default: &Path,
 ) -> io::Result<Option<StateDirectory>> {
     if let Some(path) = option {
-        // A daemon's directory is `/`.
+        // The path is resolved now, because a daemon changes its directory to `/`.
         let path = std::path::absolute(path)?;
         return Ok(Some(StateDirectory { path, create: true }));
     }

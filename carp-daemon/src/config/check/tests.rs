@@ -27,7 +27,7 @@ fn line(line: usize) -> Place {
     }
 }
 
-/// A virtual host with nothing but what it must have.
+/// Returns a virtual host with only the required settings.
 fn least(place: &Place, vhid: &str, address: &str) -> raw::VirtualHost {
     let password = Secret::from(Zeroizing::new(b"love".to_vec()));
     raw::VirtualHost {

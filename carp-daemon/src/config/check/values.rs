@@ -1,5 +1,5 @@
-//! One rule for each kind of value. A rule returns the value, or the reason for the refusal with the accepted values; the
-//! error puts the word and the name of its option or key in front.
+//! One rule for each kind of value. A rule returns the value, or the reason for the refusal with the accepted values.
+//! The error text puts the word and the name of its option or key in front.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::config::{Lease, Named, Subnet, VirtualAddress};
 /// Longest alternative name of an interface: ALTIFNAMSIZ with its final NUL is 128 (include/uapi/linux/if.h).
 const INTERFACE_NAME_MAX: usize = 127;
 
-/// A whole number, decimal or after `0x` hexadecimal. ucarp takes one after `0` for octal: it is refused where that makes a
-/// difference.
+/// Parses a whole number, decimal or hexadecimal after `0x`. ucarp reads a number after `0` as octal. Such a number
+/// is refused if the two readings differ.
 fn number<T: TryFrom<u32>>(text: &str, least: u32, most: u32) -> Result<T, String> {
     let (digits, radix) =
         if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -22,7 +22,7 @@ fn number<T: TryFrom<u32>>(text: &str, least: u32, most: u32) -> Result<T, Strin
         };
     let accepted =
         || format!("{least} to {most} are accepted, in decimal or in hexadecimal after 0x");
-    // from_str_radix would take a sign.
+    // `from_str_radix` would accept a sign.
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return Err(format!("not a whole number: {}", accepted()));
     }
@@ -34,7 +34,7 @@ fn number<T: TryFrom<u32>>(text: &str, least: u32, most: u32) -> Result<T, Strin
             "ambiguous: write {plain} for the decimal number; ucarp reads the octal one, {octal}"
         ));
     }
-    // All digits, so what is left to go wrong is the size.
+    // All characters are digits, so only the size can be wrong.
     u32::from_str_radix(digits, radix)
         .ok()
         .filter(|value| (least..=most).contains(value))
@@ -42,17 +42,17 @@ fn number<T: TryFrom<u32>>(text: &str, least: u32, most: u32) -> Result<T, Strin
         .ok_or_else(|| format!("out of range: {}", accepted()))
 }
 
-/// 0 to 255.
+/// Parses 0 to 255.
 pub fn byte(text: &str) -> Result<u8, String> {
     byte_from(text, 0)
 }
 
-/// 1 to 255.
+/// Parses 1 to 255.
 pub fn vhid(text: &str) -> Result<Vhid, String> {
     Ok(Vhid::new(byte_from(text, 1)?).expect("1 to 255 was checked"))
 }
 
-/// 1 to 255.
+/// Parses 1 to 255.
 pub fn dead_ratio(text: &str) -> Result<DeadRatio, String> {
     Ok(DeadRatio::new(byte_from(text, 1)?).expect("1 to 255 was checked"))
 }
@@ -61,15 +61,15 @@ fn byte_from(text: &str, least: u32) -> Result<u8, String> {
     number(text, least, u8::MAX.into())
 }
 
-/// 1 s to a day.
+/// Parses 1 s to a day.
 pub fn script_timeout(text: &str) -> Result<Duration, String> {
     number(text, 1, 86_400).map(|seconds: u32| Duration::from_secs(seconds.into()))
 }
 
-/// `--lease`: off, or 2 s to a day.
+/// Parses `--lease`: off, or 2 s to a day.
 ///
-/// The kernel counts the lifetime of an address in whole seconds; renewed at half of it, 2 s is the least that leaves
-/// a busy daemon time to spare.
+/// The kernel counts the lifetime of an address in whole seconds. carpd renews it after half of that, and 2 s is the
+/// least that leaves a busy daemon enough time.
 pub fn lease(text: &str) -> Result<Lease, String> {
     match number::<u32>(text, 0, 86_400)? {
         0 => Ok(Lease::Off),
@@ -80,13 +80,13 @@ pub fn lease(text: &str) -> Result<Lease, String> {
     }
 }
 
-/// `--announce-refresh`: off, or 1 s to a day.
+/// Parses `--announce-refresh`: off, or 1 s to a day.
 pub fn announce_refresh(text: &str) -> Result<Option<Duration>, String> {
     let seconds: u32 = number(text, 0, 86_400)?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }
 
-/// A name the kernel could know. Source: `dev_valid_name`, net/core/dev.c.
+/// Parses a name that an interface could have. Source: `dev_valid_name`, net/core/dev.c.
 pub fn interface(text: &str) -> Result<String, String> {
     let possible = !text.is_empty()
         && text.len() <= INTERFACE_NAME_MAX
@@ -103,7 +103,7 @@ pub fn interface(text: &str) -> Result<String, String> {
     }
 }
 
-/// `-s`.
+/// Parses `--srcip`.
 pub fn source(text: &str) -> Result<Ipv4Addr, String> {
     match text.parse() {
         Ok(IpAddr::V4(address)) => host(address),
@@ -114,7 +114,7 @@ pub fn source(text: &str) -> Result<Ipv4Addr, String> {
     }
 }
 
-/// `-m`.
+/// Parses `--mcast`.
 pub fn group(text: &str) -> Result<Ipv4Addr, String> {
     text.parse()
         .ok()
@@ -122,7 +122,7 @@ pub fn group(text: &str) -> Result<Ipv4Addr, String> {
         .ok_or_else(|| "not a multicast group: 224.0.0.0 to 239.255.255.255 are accepted".into())
 }
 
-/// `-a`.
+/// Parses `--addr`.
 pub fn virtual_address(text: &str) -> Result<VirtualAddress, String> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -179,7 +179,7 @@ fn host(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
     }
 }
 
-/// A name out of a fixed set.
+/// Parses a name out of a fixed set.
 pub fn named<T: Named>(text: &str) -> Result<T, String> {
     T::named(text).ok_or_else(|| {
         let names: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();

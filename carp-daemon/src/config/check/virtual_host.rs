@@ -1,4 +1,4 @@
-//! The check of one virtual host.
+//! Checks one virtual host.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::{Findings, Problem, interface, is_set, password, values};
 use crate::config::raw::{self, Place, Word};
 use crate::config::{DEFAULT_GROUP, Ownership, Scripts, VhostConfig, VirtualAddress};
 
-/// `--advbase` by default.
+/// The default of `--advbase`.
 const ADVBASE: AdvBase = AdvBase(1);
-/// `--advskew` by default.
+/// The default of `--advskew`.
 const ADVSKEW: AdvSkew = AdvSkew(0);
-/// `--script-timeout` by default.
+/// The default of `--script-timeout`.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Checks the words of one virtual host. Returns `None` if a required setting is missing or wrong.

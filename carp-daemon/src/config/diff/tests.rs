@@ -51,7 +51,7 @@ fn vhid(number: u8) -> Vhid {
     Vhid::new(number).unwrap()
 }
 
-/// The same virtual host with every setting another one.
+/// Returns a virtual host that differs in every setting.
 fn another(interface: &str, number: u8) -> VhostConfig {
     let address = IpAddr::V4(Ipv4Addr::new(10, 9, 1, number));
     VhostConfig {
@@ -103,7 +103,7 @@ fn config(vhosts: Vec<VhostConfig>) -> Config {
     }
 }
 
-/// The same process with every setting another one.
+/// Returns the configuration of a process that differs in every setting.
 fn another_process(vhosts: Vec<VhostConfig>) -> Config {
     Config {
         vhosts,
@@ -120,7 +120,7 @@ fn another_process(vhosts: Vec<VhostConfig>) -> Config {
     }
 }
 
-/// Takes over one setting.
+/// Copies one setting.
 fn take(config: &mut VhostConfig, setting: Setting, from: &VhostConfig) {
     let (ours, theirs) = (&mut config.election, &from.election);
     match setting {
@@ -152,7 +152,7 @@ fn take(config: &mut VhostConfig, setting: Setting, from: &VhostConfig) {
     }
 }
 
-/// Takes over one setting of the process.
+/// Copies one setting of the process.
 fn take_in_process(config: &mut Config, setting: ProcessSetting, from: &Config) {
     match setting {
         ProcessSetting::Datapath => config.datapath = from.datapath,
@@ -210,7 +210,7 @@ fn changed_by(present: &VhostConfig, what: &[Setting], to: &VhostConfig) -> Vhos
 
 fn any_vhosts() -> impl Strategy<Value = Vec<VhostConfig>> {
     let id = (prop_oneof![Just("eth0"), Just("eth1")], 1..4u8);
-    // Few settings differ in most, many in some.
+    // In most cases few settings differ, in some many.
     let which = prop_oneof![
         2 => Just(0),
         4 => (0..SETTINGS.len()).prop_map(|bit| 1_u32 << bit),
