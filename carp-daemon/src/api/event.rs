@@ -1,13 +1,13 @@
-//! One thing that happened: where, what, and how much it matters.
+//! A single event: its place, its kind and its severity.
 //!
-//! Each room of the engine has its kinds of events, in a file of its own. A kind has typed fields, a severity and a name for
-//! programs, which stays the same when its text is improved. `log/event` has the texts.
+//! Each room of the engine has its kinds of events, in a file of its own. A kind has typed fields, a severity, and a
+//! name for programs that stays the same when its text is improved. The texts are in `log/event`.
 //!
-//! | Module | What it is about |
+//! | Module | Events about |
 //! |---|---|
-//! | [`address`] | virtual addresses: claim, restoration, placement, what an earlier run left |
+//! | [`address`] | virtual addresses: claim, restoration, placement, and what an earlier run left |
 //! | [`election`] | states, other hosts, sending |
-//! | [`interface`] | links, source addresses, how an interface is listened to |
+//! | [`interface`] | links, source addresses, reception |
 //! | [`process`] | netlink, scripts, memory, stalls, start and end |
 
 pub mod address;
@@ -25,7 +25,7 @@ use self::election::{Conflict, Election, Transmit};
 use self::interface::{Datapath, Link, Source};
 use self::process::{Memory, Netlink, Process, Script, Stall};
 
-/// Declares the events of one room once: a variant, its severity, and its name for programs.
+/// Declares the events of one room: for each a variant, its severity, and its name for programs.
 macro_rules! events {
     (
         $(#[$about:meta])* $room:ident
@@ -40,16 +40,16 @@ macro_rules! events {
         }
 
         impl $room {
-            /// The names of all its events.
+            /// The names of all events of this room.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// Its name for programs.
+            /// Returns the event's name for programs.
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$variant { .. } => $name,)+ }
             }
 
-            /// How much it matters.
+            /// Returns how much the event matters.
             #[must_use]
             pub const fn severity(&self) -> $crate::api::event::Severity {
                 match self { $(Self::$variant { .. } => $crate::api::event::Severity::$severity,)+ }
@@ -59,39 +59,39 @@ macro_rules! events {
 }
 pub(crate) use events;
 
-/// How much an event matters; its number is syslog's.
+/// How much an event matters. The numbers are those of syslog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// We cannot do our job.
+    /// carpd cannot do its job.
     Error = 3,
-    /// Someone should look.
+    /// An operator should look.
     Warning = 4,
-    /// Normal, and worth knowing: changes of state.
+    /// Normal but important: changes of state.
     Notice = 5,
-    /// Start and stop, and what was asked for.
+    /// Start and stop, and answers to requests.
     Info = 6,
-    /// Everything.
+    /// Details.
     Debug = 7,
 }
 
-/// Where something happened.
+/// The place of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the process as a whole.
+    /// The process as a whole.
     Process,
-    /// On an interface, by the name that it has now.
+    /// An interface, by its current name.
     Interface(String),
-    /// At a virtual host.
+    /// A virtual host.
     VirtualHost {
-        /// The name that its interface has now.
+        /// The current name of its interface.
         interface: String,
-        /// Its id.
+        /// Its vhid.
         vhid: Vhid,
     },
 }
 
 impl Place {
-    /// The interface, unless the whole process is meant.
+    /// Returns the interface, unless the place is the whole process.
     #[must_use]
     pub fn interface(&self) -> Option<&str> {
         match self {
@@ -100,7 +100,7 @@ impl Place {
         }
     }
 
-    /// The virtual host's id, where one is meant.
+    /// Returns the vhid, if the place is a virtual host.
     #[must_use]
     pub const fn vhid(&self) -> Option<Vhid> {
         match self {
@@ -110,7 +110,7 @@ impl Place {
     }
 }
 
-/// `eth0 id 1`, `eth0`, or nothing for the process.
+/// Displays `eth0 id 1`, `eth0`, or nothing for the process.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,9 +124,9 @@ impl fmt::Display for Place {
 /// An address with its prefix length, or a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cidr {
-    /// The address; of a subnet, its first.
+    /// The address. Of a subnet, the first address.
     pub address: IpAddr,
-    /// Length of the prefix. Unit: bits.
+    /// The prefix length. Unit: bits.
     pub prefix: u8,
 }
 
@@ -136,19 +136,19 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// One thing that happened.
+/// A single event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What.
+    /// The kind, with its fields.
     pub what: What,
-    /// How many like it were left out since the last one that was not. Always 0 where nothing limits their rate.
+    /// How many similar events were suppressed since the last one that was not. Always 0 if the rate is not limited.
     pub suppressed: u64,
 }
 
 impl Event {
-    /// An event whose rate is not limited.
+    /// Creates an event whose rate is not limited.
     #[must_use]
     pub fn new(place: Place, what: impl Into<What>) -> Self {
         Self {
@@ -158,36 +158,37 @@ impl Event {
         }
     }
 
-    /// The same, after so many that were left out.
+    /// Returns the same event, after so many suppressed ones.
     #[must_use]
     pub fn after(self, suppressed: u64) -> Self {
         Self { suppressed, ..self }
     }
 }
 
-/// Declares what can happen once: the rooms, each an enum of its own.
+/// Declares the rooms, each an enum of its own.
 macro_rules! rooms {
     ($($(#[$doc:meta])* $room:ident,)+) => {
-        /// What happened, by the room of the engine in which it did.
+        /// The kind of an event, by the room of the engine that it comes from.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum What {
             $($(#[$doc])* $room($room),)+
         }
 
         impl What {
-            /// Its name for programs: unique, in kebab case, and the same in every later version.
+            /// Returns the event's name for programs. It is unique, in kebab case, and the same in every later
+            /// version.
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$room(it) => it.name(),)+ }
             }
 
-            /// How much it matters.
+            /// Returns how much the event matters.
             #[must_use]
             pub const fn severity(&self) -> Severity {
                 match self { $(Self::$room(it) => it.severity(),)+ }
             }
 
-            /// The names of all events.
+            /// Returns the names of all events.
             pub fn names() -> impl Iterator<Item = &'static str> {
                 [$($room::NAMES),+].into_iter().flatten().copied()
             }
@@ -204,33 +205,33 @@ macro_rules! rooms {
 rooms! {
     /// States, and the other hosts of the group.
     Election,
-    /// Advertisements and announcements of ours.
+    /// Sending of our advertisements and announcements.
     Transmit,
-    /// Others that have our addresses.
+    /// Other stations that use our addresses.
     Conflict,
     /// The virtual addresses in native mode.
     Assignment,
-    /// Virtual addresses that went although carpd did not remove them.
+    /// Virtual addresses that disappeared although carpd did not remove them.
     Restore,
-    /// Where virtual addresses stand among the host's own.
+    /// The position of virtual addresses among the host's own.
     Placement,
-    /// What a carpd that died left.
+    /// What a dead carpd left.
     Predecessor,
-    /// How an interface is listened to.
+    /// Reception on an interface.
     Datapath,
     /// Interfaces.
     Link,
-    /// The addresses that advertisements come from.
+    /// The source addresses of advertisements.
     Source,
-    /// News about links and addresses.
+    /// Notifications about links and addresses.
     Netlink,
     /// Up scripts.
     Script,
-    /// What was heard, kept over a restart.
+    /// What was heard, stored over a restart.
     Memory,
-    /// Lateness.
+    /// Late turns of the engine.
     Stall,
-    /// Start and end.
+    /// Start and end of the process.
     Process,
 }
 

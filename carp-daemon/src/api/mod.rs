@@ -1,12 +1,12 @@
-//! What the daemon shows of itself, as plain values: events as they happen, and a status on request.
+//! Everything that the daemon shows of itself, as plain values: events when they happen, and a status on request.
 //!
-//! Nothing here knows the engine, the system calls or the log. The engine makes these values; the log, SIGUSR1 and every
-//! other way to ask only render them.
+//! Nothing here knows the engine, the system calls or the log. The engine makes these values. The log, SIGUSR1 and
+//! every other interface only render them.
 //!
-//! | Module | What it is |
+//! | Module | What it represents |
 //! |---|---|
-//! | [`event`] | one thing that happened |
-//! | [`status`] | how every virtual host and interface is at one moment |
+//! | [`event`] | a single event |
+//! | [`status`] | the state of every virtual host and interface at one moment |
 
 pub mod event;
 pub mod status;

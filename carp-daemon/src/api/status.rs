@@ -1,4 +1,4 @@
-//! How every virtual host and interface is at one moment.
+//! The state of every virtual host and interface at one moment.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,77 +12,78 @@ use carp_common::units::{Priority, State};
 use super::event::Place;
 use super::event::election::Cause;
 
-/// The whole process at one moment.
+/// The state of the whole process at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// The moment, by the wall clock.
+    /// The moment, on the wall clock.
     pub taken_at: SystemTime,
     /// Every virtual host, in the order of the configuration.
     pub virtual_hosts: Vec<VirtualHostStatus>,
-    /// Every interface that is there.
+    /// Every interface that exists.
     pub interfaces: Vec<InterfaceStatus>,
 }
 
-/// One virtual host at one moment.
+/// The state of one virtual host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VirtualHostStatus {
-    /// Its interface's present name, and its vhid.
+    /// The current name of its interface, and its vhid.
     pub place: Place,
-    /// Its part in the election.
+    /// Its state in the election.
     pub state: State,
-    /// For how long.
+    /// How long it has been in that state.
     pub lasted: Duration,
-    /// Why; `None` since the start.
+    /// Why it is in that state. `None` if it has been since the start.
     pub cause: Option<Cause>,
-    /// Whom it last heard in an advertisement that counted.
+    /// The host that it last heard in an advertisement that counted.
     pub heard: Option<Heard>,
     /// The address that it sends from.
     pub source: Option<IpAddr>,
-    /// What it advertises, or would.
+    /// The priority that it advertises, or would as MASTER.
     pub advertises: Priority,
-    /// What makes it less eligible than it was configured to be.
+    /// The demotions that make it less eligible than configured.
     pub demotions: Demotions,
-    /// When the election has something to do, if nothing is heard before.
+    /// The time until the election acts, if nothing is heard before.
     pub due_in: Option<Duration>,
-    /// What comes next, as the core expects.
+    /// The next event that the core expects.
     pub outlook: Outlook,
-    /// In INIT what is lacking; `None`: nothing that could come.
+    /// What is missing in INIT. `None` if nothing is that could appear.
     pub lacks: Option<Lacking>,
-    /// How its interface is listened to, while it is.
+    /// How advertisements are received on its interface, if they are.
     pub datapath: Option<String>,
-    /// What keeps this host from answering for a MASTER's addresses when its daemon is killed; `None` without an interface.
+    /// What stops this host from answering for a MASTER's addresses when its daemon is killed. `None` without an
+    /// interface.
     pub fence_survives_kill: Option<Survival>,
-    /// The lifetime of the addresses in native mode; `None`: they stay.
+    /// The lifetime of the addresses in native mode. `None` if it is not limited.
     pub lease: Option<Duration>,
-    /// What happened in the election since the start.
+    /// The counters of the election since the start.
     pub counters: Counters,
-    /// Addresses that were put back.
+    /// How many addresses were restored.
     pub addresses_restored: u64,
-    /// ARP packets of others that claimed its addresses.
+    /// How many ARP packets of other stations claimed its addresses.
     pub arp_conflicts: u64,
-    /// Turns of the engine that were late by more than half an interval.
+    /// How many turns of the engine were late by more than half an interval.
     pub stalls: u64,
-    /// The latest of them.
+    /// How late the latest of those turns was.
     pub worst_stall: Duration,
 }
 
-/// Another host, and when it was heard.
+/// Another host, and when it was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The source of its advertisement.
+    /// The source address of its advertisement.
     pub source: IpAddr,
     /// How long ago that arrived.
     pub ago: Duration,
 }
 
-/// What a virtual host in INIT waits for. The core knows only of a link and a source.
+/// What a virtual host in INIT waits for. The core only knows of a link and a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
     /// The interface.
     Interface,
-    /// That the interface is no port of another one.
+    /// The interface must stop being a port of another one.
     Independence,
-    /// That advertisements can be received.
+    /// Reception of advertisements.
     Reception,
     /// The link.
     Link,
@@ -92,19 +93,19 @@ pub enum Lacking {
     Source,
 }
 
-/// Whether a fence goes on after its daemon is killed.
+/// Whether a fence stays after its daemon is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
-    /// Until the machine stops.
+    /// It stays until the machine stops.
     Yes,
-    /// As long as the first process of this container runs.
+    /// It stays as long as the first process of this container runs.
     WithContainer,
-    /// No: this host goes on answering.
+    /// It does not stay, and this host continues to answer.
     No,
 }
 
 impl Survival {
-    /// Its name for programs.
+    /// Returns the name for programs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -121,11 +122,11 @@ impl fmt::Display for Survival {
     }
 }
 
-/// One interface at one moment.
+/// The state of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceStatus {
-    /// Its present name.
+    /// Its current name.
     pub name: String,
-    /// The counters of its datapath, each with its name in kebab case; or why they cannot be read.
+    /// The counters of its datapath, each with its name in kebab case, or the reason why they cannot be read.
     pub counters: Result<Vec<(&'static str, u64)>, String>,
 }

@@ -1,4 +1,4 @@
-//! Events about virtual addresses: claim, restoration, placement, and what a carpd that died left.
+//! Events about virtual addresses: claim, restoration, placement, and what a dead carpd left.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Info "address-taken-over",
-    /// The kernel takes long to add an address, and the engine goes on meanwhile.
+    /// The kernel takes long to add an address, and the engine continues meanwhile.
     AddSlow {
         /// The virtual address.
         address: Cidr,
@@ -29,41 +29,41 @@ events! {
     AddFailed {
         /// The virtual address.
         address: Cidr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "address-add-failed",
-    /// Another program added an address of a MASTER: it stays, and carpd does not touch it.
+    /// Another program had added an address of a MASTER. It stays, and carpd does not touch it.
     Foreign {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-foreign",
-    /// Another program added an address before the election began: this host answers for it as BACKUP too.
+    /// Another program had added an address before the election began. This host answers for it as BACKUP too.
     ForeignAsBackup {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-foreign-as-backup",
-    /// Another program added an address at the moment of an order of ours: it was left to that program.
+    /// Another program added an address at the same moment as carpd, and the address was left to that program.
     LeftToOther {
         /// The virtual address.
         address: Cidr,
     } => Info "address-left",
-    /// Another program added an address at the moment of an order of ours, and it could not be left to that program.
+    /// Another program added an address at the same moment as carpd, and it could not be left to that program.
     LeaveFailed {
         /// The virtual address.
         address: Cidr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "address-leave-failed",
     /// The lease of an address that was taken over could not be renewed.
     RenewalFailed {
         /// The virtual address.
         address: Cidr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "lease-renewal-failed",
     /// The lease of a MASTER's addresses could not be renewed.
     RenewalsFailed {
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "lease-renewals-failed",
     /// carpd removed an address.
@@ -71,7 +71,7 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Debug "address-removed",
-    /// The kernel takes long to remove an address, and the engine goes on meanwhile.
+    /// The kernel takes long to remove an address, and the engine continues meanwhile.
     RemoveSlow {
         /// The virtual address.
         address: Cidr,
@@ -80,13 +80,13 @@ events! {
     RemoveFailed {
         /// The virtual address.
         address: Cidr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "address-remove-failed",
 }
 
 events! {
-    /// Virtual addresses that went although carpd did not remove them.
+    /// Virtual addresses that disappeared although carpd did not remove them.
     Restore
     /// The lease ran out while carpd was stopped.
     LeaseExpired {
@@ -98,15 +98,15 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-removed-by-other",
-    /// Another program removes an address again and again: demoted.
+    /// Another program removes an address again and again. The virtual host is demoted.
     RemovedTooOften {
         /// The virtual address.
         address: Cidr,
         /// How often it was removed.
         times: usize,
-        /// In this time.
+        /// The time in which it was.
         within: Duration,
-        /// How long it must be left alone before the demotion ends.
+        /// How long it must not be removed before the demotion ends.
         quiet: Duration,
         /// Time between two attempts to put it back.
         retry: Duration,
@@ -116,12 +116,12 @@ events! {
         /// The virtual address.
         address: IpAddr,
     } => Warning "scripted-address-removed",
-    /// No address was removed for long enough: the demotion ends.
+    /// No address was removed for long enough, and the demotion ends.
     LeftAlone {
-        /// For how long.
+        /// How long that was.
         quiet: Duration,
     } => Info "addresses-left-alone",
-    /// An address cannot be put back: demoted.
+    /// An address cannot be restored. The virtual host is demoted.
     CannotAdd {
         /// Time between two attempts.
         retry: Duration,
@@ -129,32 +129,32 @@ events! {
 }
 
 events! {
-    /// Where virtual addresses stand among the host's own, and the routes to their subnets.
+    /// The position of virtual addresses among the host's own, and the routes to their subnets.
     Placement
     /// An address was moved behind the host's own.
     PutBehind {
         /// The virtual address.
         address: IpAddr,
     } => Debug "address-put-behind",
-    /// An address that was removed to be moved could not be added again.
+    /// An address was removed in order to be moved, and could not be added again.
     AddAgainFailed {
         /// The virtual address.
         address: IpAddr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "address-add-again-failed",
     /// The route to a virtual address's subnet was added or removed.
     RouteChanged {
         /// The subnet.
         subnet: Cidr,
-        /// It was added, rather than removed.
+        /// Whether the route was added rather than removed.
         wanted: bool,
     } => Debug "route-changed",
     /// The route to a virtual address's subnet could not be added or removed.
     RouteFailed {
         /// The subnet.
         subnet: Cidr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "route-failed",
     /// The host's own address in the subnet has a longer prefix than the virtual one, so no route is added.
@@ -170,7 +170,7 @@ events! {
         address: IpAddr,
         /// Its subnet.
         subnet: Cidr,
-        /// The subnets that the host's own addresses on the interface are in.
+        /// The subnets of the host's own addresses on the interface.
         own: Vec<Cidr>,
     } => Warning "subnet-without-own-address",
     /// The host has no address of its own on the interface of a virtual one that was given without a prefix.
@@ -182,41 +182,41 @@ events! {
     OutsideSubnets {
         /// The virtual address.
         address: IpAddr,
-        /// The subnets that the host's own addresses on the interface are in.
+        /// The subnets of the host's own addresses on the interface.
         own: Vec<Cidr>,
     } => Warning "address-outside-subnets",
 }
 
 events! {
-    /// What a carpd that died left.
+    /// What a dead carpd left.
     Predecessor
-    /// An address of a virtual host that is served again: kept until the election is settled.
+    /// An address of a virtual host that is served again. It is kept until the election is settled.
     LeftoverKept {
         /// The virtual address.
         address: Cidr,
     } => Info "leftover-kept",
-    /// An address of a virtual host that is served again: removed.
+    /// An address of a virtual host that is served again. It is removed.
     LeftoverRemoved {
         /// The virtual address.
         address: Cidr,
     } => Info "leftover-removed",
-    /// An address that nobody serves any more: removed.
+    /// An address that no carpd serves any more. It is removed.
     OrphanRemoved {
         /// The virtual address.
         address: Cidr,
-        /// The vhid that it was for.
+        /// The vhid that it belonged to.
         vhid: Vhid,
     } => Info "orphan-removed",
-    /// An address that nobody serves any more and that scripts added: stays, and stays fenced.
+    /// An address that no carpd serves any more and that scripts added. It stays, behind its fence.
     OrphanFenced {
         /// The virtual address.
         address: IpAddr,
-        /// The vhid that it was for.
+        /// The vhid that it belonged to.
         vhid: Vhid,
     } => Warning "orphan-fenced",
-    /// Whether other carpd live cannot be found out.
+    /// carpd cannot tell which other carpd are alive.
     Unknown {
-        /// Why not.
+        /// The error.
         error: String,
     } => Warning "orphans-unknown",
 }

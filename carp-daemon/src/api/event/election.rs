@@ -1,4 +1,4 @@
-//! Events of the election: states, the other hosts of the group, sending, and others that have our addresses.
+//! Events of the election: states, the other hosts of the group, sending, and other stations that use our addresses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use carp_common::wire::ether::MacAddress;
 
 use super::{Event, Place, events};
 
-/// Why a virtual host is in its state.
+/// The reason why a virtual host is in its state.
 ///
-/// The core hears only of a link that is down or of a source that is missing; here is what was behind it.
+/// The core only knows that a link is down or a source is missing. The other reasons are more precise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The core's own reason.
@@ -20,7 +20,7 @@ pub enum Cause {
     InterfaceGone,
     /// The interface became a port of a bridge, bond or switch.
     PortOfAnother,
-    /// The interface is there, and advertisements cannot be received on it.
+    /// The interface exists, but advertisements cannot be received on it.
     Deaf,
     /// The address that `--srcip` names is no longer on this host.
     FixedSourceGone,
@@ -38,7 +38,7 @@ events! {
         /// Why.
         cause: Cause,
     } => Notice "state-changed",
-    /// ucarp's "Bad digest": password, vhid or virtual addresses differ somewhere.
+    /// ucarp's "Bad digest": password, vhid or virtual addresses differ between hosts.
     BadDigest {
         /// The sender.
         source: IpAddr,
@@ -50,7 +50,7 @@ events! {
     } => Warning "equal-settings",
     /// An advertisement of ours came back.
     OwnEcho {
-        /// The source that it carried.
+        /// The source address that it carried.
         source: IpAddr,
     } => Warning "own-echo",
     /// A worse MASTER advertised while this host is MASTER.
@@ -60,34 +60,34 @@ events! {
     } => Warning "worse-master",
     /// The priority changed under one replay counter.
     Tampered {
-        /// The source that it carried, which may be forged.
+        /// The source address that it carried, which may be forged.
         source: IpAddr,
     } => Warning "advertisement-tampered",
     /// With strict counters: the replay counter did not rise.
     StaleCounter {
-        /// The source that it carried, which may be forged.
+        /// The source address that it carried, which may be forged.
         source: IpAddr,
     } => Warning "stale-counter",
-    /// This host took over although somebody advertises with counters that were heard before.
+    /// This host took over although advertisements arrive, because their counters were heard before.
     Unproven {
-        /// The source that they carried, which may be forged.
+        /// The source address that they carried, which may be forged.
         source: IpAddr,
     } => Warning "master-unproven",
-    /// Somebody claims to be better and does not answer.
+    /// Another host claims to be better and does not answer our advertisements.
     Unanswered {
-        /// The source that it carried, which may be forged.
+        /// The source address that it carried, which may be forged.
         source: IpAddr,
     } => Warning "challenge-unanswered",
-    /// Send errors reached the limit: demoted.
+    /// Send errors reached the limit. The virtual host is demoted.
     SendingFails => Error "sending-fails",
     /// Advertisements can be sent again.
     SendingWorks => Info "sending-works",
-    /// SIGUSR2 on a MASTER that never heard another host.
+    /// SIGUSR2 reached a MASTER that never heard another host.
     SteppingDownAlone {
-        /// How long nobody has the address unless another host takes over.
+        /// How long no host has the address unless another one takes over.
         lasts: Duration,
     } => Warning "stepping-down-alone",
-    /// Nobody took over after SIGUSR2.
+    /// No host took over after SIGUSR2.
     NobodyTookOver {
         /// How long no host had the address.
         lasted: Duration,
@@ -97,7 +97,7 @@ events! {
 }
 
 impl Event {
-    /// What the core wants to be known.
+    /// Converts a notice of the core.
     #[must_use]
     pub fn of_notice(place: Place, notice: Notice) -> Self {
         let (what, suppressed) = match notice {
@@ -125,18 +125,18 @@ impl Event {
 }
 
 events! {
-    /// Advertisements and announcements of ours.
+    /// Sending of our advertisements and announcements.
     Transmit
     /// One advertisement was not sent.
     AdvertisementFailed {
-        /// Why not.
+        /// The error.
         error: String,
     } => Debug "advertisement-failed",
     /// One address was not announced by gratuitous ARP.
     AnnouncementFailed {
         /// The virtual address.
         address: IpAddr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Debug "announcement-failed",
 }
@@ -146,21 +146,21 @@ events! {
 pub enum Claimant {
     /// It showed that it is MASTER of the same vhid.
     CarpMaster,
-    /// It did not.
+    /// It did not show that.
     Other,
 }
 
-/// What may keep its advertisements away, where none was ever heard.
+/// What may keep its advertisements away if none was ever heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// A port on the way may let only a network card's own MAC address pass.
+    /// A port on the way may only pass frames from a network card's own MAC address.
     PortSecurity,
-    /// This host sends from its own MAC address already (`--own-mac`); the other one may not.
+    /// This host already sends from its own MAC address (`--own-mac`). The other one may not.
     PeerWithoutOwnMac,
 }
 
 events! {
-    /// Others that have our addresses.
+    /// Other stations that use our addresses.
     Conflict
     /// Another station answers ARP for a virtual address of this MASTER.
     Claimed {
@@ -168,26 +168,26 @@ events! {
         address: IpAddr,
         /// The station.
         station: MacAddress,
-        /// What it is.
+        /// What is known about the station.
         claimant: Claimant,
-        /// Why no advertisement may have been heard; `None`: some were.
+        /// Why none of its advertisements may have been heard. `None` if some were.
         unheard: Option<Unheard>,
     } => Warning "address-conflict",
-    /// The question for a virtual address was not sent.
+    /// An ARP request for a virtual address was not sent.
     ProbeFailed {
         /// The virtual address.
         address: IpAddr,
-        /// Why not.
+        /// The error.
         error: String,
     } => Debug "arp-probe-failed",
     /// ARP could not be received.
     ReceiveFailed {
-        /// Why not.
+        /// The error.
         error: String,
     } => Debug "arp-receive-failed",
-    /// The choice of ARP that is received could not be changed.
+    /// The filter for received ARP could not be changed.
     WatchFailed {
-        /// Why not.
+        /// The error.
         error: String,
     } => Warning "arp-watch-failed",
 }

@@ -1,4 +1,4 @@
-//! Events about interfaces: links, the addresses to send from, and how they are listened to.
+//! Events about interfaces: links, source addresses, and reception.
 
 use std::net::Ipv4Addr;
 
@@ -6,55 +6,56 @@ use carp_common::wire::ether::MacAddress;
 
 use super::events;
 
-/// Why advertisements do not arrive any more.
+/// The reason why advertisements do not arrive any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// The socket or ring buffer failed, with this error.
     Receive(String),
     /// Another program took carpd's off the interface.
     Detached,
-    /// Another program is where carpd's was.
+    /// Another program took the place of carpd's.
     Replaced,
 }
 
 events! {
-    /// How an interface is listened to.
+    /// Reception on an interface.
     Datapath
-    /// Advertisements are received, by the first choice or as the driver allows.
+    /// Advertisements are received by the first choice, or as well as the driver allows.
     Attached {
         /// The interface, the rung and the refusals of those before it.
         summary: String,
     } => Info "datapath-attached",
-    /// Advertisements are received in a way that someone should know of.
+    /// Advertisements are received in a way that the operator should know of.
     FellBack {
         /// The interface, the rung and the refusals of those before it.
         summary: String,
     } => Warning "datapath-fell-back",
-    /// The datapath refused something about a virtual host. Reported once until it is programmed again.
+    /// The datapath refused an order about a virtual host. This is reported once until the virtual host is programmed
+    /// again.
     Refused {
-        /// The rung, while there is one.
+        /// The rung, if there is one.
         rung: Option<String>,
-        /// Why.
+        /// The error.
         error: String,
     } => Error "datapath-refused",
     /// Another program changed a virtual host's entry in the kernel's map.
     EntryChanged => Warning "datapath-entry-changed",
-    /// Advertisements do not arrive any more: attaching anew.
+    /// Advertisements do not arrive any more. carpd attaches its program anew.
     Lost {
-        /// Why not.
+        /// The reason.
         loss: Loss,
     } => Warning "datapath-lost",
-    /// Advertisements do not arrive again, so soon that attaching waits.
+    /// Advertisements stopped arriving again so soon that carpd waits before it attaches anew.
     LostAgain {
-        /// Why not.
+        /// The reason.
         loss: Loss,
     } => Error "datapath-lost-again",
     /// Attaching anew failed.
     ReattachFailed {
-        /// Why.
+        /// The error.
         error: String,
     } => Error "datapath-reattach-failed",
-    /// A VRRP router uses a VRID that is a vhid here.
+    /// A VRRP router uses a VRID that is also a vhid here.
     VrrpSameVhid {
         /// Both use the virtual MAC address of that number.
         shares_mac: bool,
@@ -63,24 +64,24 @@ events! {
     UnicastPeer => Warning "unicast-peer",
 }
 
-/// What an interface is a port of.
+/// The interface that another one is a port of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upper {
-    /// An interface.
+    /// An interface that carpd knows.
     Known {
-        /// What it is, as the kernel names it: `bridge`, `bond`, `team`, `openvswitch`.
+        /// Its kind, as the kernel names it: `bridge`, `bond`, `team`, `openvswitch`.
         kind: String,
         /// Its name.
         name: String,
     },
-    /// One that is not known, by its index.
+    /// An interface that carpd does not know, by its index.
     Unknown(u32),
 }
 
 events! {
     /// Interfaces.
     Link
-    /// An interface was configured by another name of it.
+    /// The configuration uses another name of an interface.
     OtherName {
         /// The name in the configuration.
         configured: String,
@@ -89,29 +90,29 @@ events! {
     Awaited => Warning "interface-awaited",
     /// An interface disappeared.
     Gone {
-        /// The name that is waited for.
+        /// The name that carpd waits for.
         awaited: String,
     } => Warning "interface-gone",
-    /// An interface is there, and cannot be served yet.
+    /// An interface exists, but cannot be served yet.
     Unservable {
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "interface-unservable",
     /// An interface is down when it is opened.
     Down => Warning "interface-down",
-    /// An interface has another MAC address.
+    /// The MAC address of an interface changed.
     MacChanged {
-        /// The new one.
+        /// The new MAC address.
         mac: MacAddress,
     } => Info "interface-mac-changed",
-    /// An interface has another name. The event is in the place of the old one.
+    /// The name of an interface changed. The place of the event is the old name.
     Renamed {
-        /// The new one.
+        /// The new name.
         name: String,
     } => Warning "interface-renamed",
-    /// An interface became a port of another one, which takes all that arrives.
+    /// An interface became a port of another one, which takes all frames that arrive.
     Enslaved {
-        /// The other one.
+        /// The other interface.
         upper: Upper,
     } => Warning "interface-enslaved",
     /// An interface is no longer a port of another one.
@@ -119,7 +120,7 @@ events! {
 }
 
 events! {
-    /// The addresses that advertisements come from.
+    /// The source addresses of advertisements.
     Source
     /// An interface has no address to send from.
     Missing => Warning "source-missing",
@@ -128,7 +129,7 @@ events! {
         /// The address.
         source: Ipv4Addr,
     } => Warning "fixed-source-absent",
-    /// The address that `--srcip` names was on this host, and is no longer.
+    /// The address that `--srcip` names was on this host and disappeared.
     FixedGone {
         /// The address.
         source: Ipv4Addr,

@@ -1,11 +1,11 @@
-//! Events about the process and what it leans on: netlink, scripts, the state directory, the scheduler.
+//! Events about the process and what it depends on: netlink, scripts, the state directory, the scheduler.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::events;
 
-/// What was asked of netlink.
+/// A request to netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Notifications.
@@ -15,13 +15,13 @@ pub enum Request {
 }
 
 events! {
-    /// News about links and addresses.
+    /// Notifications about links and addresses.
     Netlink
     /// Links and addresses could not be watched or listed.
     Failed {
-        /// What was asked.
+        /// The request.
         request: Request,
-        /// Why not.
+        /// The error.
         error: String,
     } => Error "netlink-failed",
     /// Notifications were lost.
@@ -31,80 +31,80 @@ events! {
 events! {
     /// Up scripts, where they own the addresses.
     Script
-    /// The up script failed, and the address is not there: demoted.
+    /// The up script failed, and the address is missing. The virtual host is demoted.
     Failed {
         /// Time between two attempts.
         retry: Duration,
     } => Error "up-script-failed",
-    /// The up script has worked: the demotion ends.
+    /// The up script succeeded, and the demotion ends.
     Worked => Info "up-script-worked",
-    /// The failure is long past on a host that is not MASTER: the demotion ends.
+    /// The failure is long past on a host that is not MASTER, and the demotion ends.
     FailureExpired {
-        /// How long.
+        /// How long ago it was.
         quiet: Duration,
     } => Info "up-script-failure-expired",
 }
 
-/// Why a file of the state directory was ignored.
+/// The reason why a file of the state directory was ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is damaged, or another version of carpd wrote it.
     Damaged(PathBuf),
-    /// It could not be read, with this error, which names it.
+    /// It could not be read. The error names it.
     Unreadable(String),
 }
 
 events! {
-    /// What was heard, kept over a restart.
+    /// What was heard, stored over a restart.
     Memory
     /// There is no state directory.
     NoDirectory => Info "memory-without-directory",
     /// The state directory cannot be used.
     DirectoryFailed {
-        /// Why not.
+        /// The error.
         error: String,
     } => Warning "memory-directory-failed",
     /// Files were ignored.
     Ignored {
         /// The first of them.
         first: Refusal,
-        /// How many more.
+        /// The number of the others.
         others: usize,
     } => Warning "memory-ignored",
-    /// What was heard before is known again.
+    /// What was heard before the restart was read.
     Recalled {
-        /// Virtual hosts that had something.
+        /// The number of virtual hosts that had a file.
         recalled: usize,
-        /// All of them.
+        /// The number of all virtual hosts.
         total: usize,
         /// The state directory.
         directory: PathBuf,
     } => Info "memory-recalled",
-    /// The disk was too slow to keep everything at the end.
+    /// The disk was too slow to store everything at the end.
     Incomplete => Warning "memory-incomplete",
 }
 
 events! {
-    /// Lateness.
+    /// Late turns of the engine.
     Stall
-    /// The engine looked at something by more than half an interval too late.
+    /// The engine looked at an input later than half an interval after it was due.
     Late {
-        /// How late.
+        /// How late it was.
         lateness: Duration,
         /// The virtual host's advertisement interval.
         interval: Duration,
     } => Warning "engine-late",
     /// Advertisements did not fit into the buffers while the engine was stopped.
     AdvertisementsLost {
-        /// How many.
+        /// The number of advertisements.
         lost: u64,
     } => Warning "advertisements-lost",
 }
 
 events! {
-    /// Start and end.
+    /// Start and end of the process.
     Process
-    /// A second request to stop ended the waiting for scripts.
+    /// A second request to stop ended the wait for scripts.
     NotWaiting => Warning "not-waiting-for-scripts",
     /// Everything is released.
     Stopped => Notice "stopped",
