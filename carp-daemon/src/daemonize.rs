@@ -1,7 +1,7 @@
-//! Into the background, with the truth about the start.
+//! Puts the daemon into the background, and reports whether the start succeeded.
 //!
-//! ucarp's parent exits 0 before the daemon has looked at its interface. Ours waits on a pipe for what became of the
-//! start and reports it: on its own standard error, with the exit status the daemon ends with.
+//! ucarp's parent exits 0 before the daemon has looked at its interface. Our parent waits on a pipe for the result of
+//! the start. It prints a failure on its own standard error, and exits with the status that the daemon ends with.
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -11,42 +11,43 @@ use nix::errno::Errno;
 
 use crate::sys::{self, Fork};
 
-/// The longest message that is passed on; a longer one is cut.
+/// Size of the longest message that is passed on. Longer ones are cut. Unit: bytes.
 const MAX_MESSAGE: u64 = 4096;
 
-/// Which of the two processes goes on.
+/// One of the two processes that continue.
 #[derive(Debug)]
 pub enum Process {
-    /// The one the operator started: print what there is to say and exit.
+    /// The process that the operator started. It must print the report and exit.
     Parent(Report),
-    /// The daemon: start up, then use the value.
+    /// The daemon. It must start up and then use the value.
     Daemon(Readiness),
 }
 
-/// How the start went, as the parent is told.
+/// The result of the start, as the parent receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Exit status.
+    /// The exit status.
     pub status: u8,
-    /// Why there is no daemon; empty when there is one.
+    /// The reason why there is no daemon. Empty if there is one.
     pub message: String,
 }
 
-/// The duty to tell the parent. Dropped, or lost in a crash, it counts as a failure with status 2.
+/// The daemon's duty to report to the parent. If it is dropped or lost in a crash, the parent reports a failure with
+/// status 2.
 #[derive(Debug)]
 pub struct Readiness {
     pipe: PipeWriter,
 }
 
-/// Splits off a daemon: a session of its own, `/` as its directory, the operator's streams until it is ready, and none
-/// of the other descriptors that the operator's shell or program left open.
+/// Splits off a daemon. It gets a session of its own and `/` as its directory. It keeps the operator's standard
+/// streams until it is ready, and none of the other descriptors that the operator's shell or program left open.
 ///
-/// The parent returns when the daemon is ready, has failed, or is gone. Nothing else may run or be open in this process:
-/// neither threads nor a runtime survive, and every descriptor above 2 is closed.
+/// The parent returns when the daemon is ready, has failed, or is gone. No thread and no runtime may run in this
+/// process, because they do not survive, and every descriptor above 2 is closed.
 ///
 /// # Errors
 ///
-/// When the system has no pipe or process left, or while starting the session.
+/// Returns an error if the system has no pipe or process left, or if the session cannot be started.
 pub fn daemonize() -> io::Result<Process> {
     close_inherited()?;
     let (reader, writer) = io::pipe()?;
@@ -65,11 +66,11 @@ pub fn daemonize() -> io::Result<Process> {
 }
 
 impl Readiness {
-    /// The start succeeded: the parent exits 0, and the standard streams become `/dev/null`.
+    /// Reports success: the parent exits 0. The standard streams become `/dev/null`.
     ///
     /// # Errors
     ///
-    /// When `/dev/null` cannot be used; the parent was told of success all the same.
+    /// Returns an error if `/dev/null` cannot be used. The parent has received success all the same.
     pub fn ready(self) -> io::Result<()> {
         self.tell(0, "");
         let null = OpenOptions::new()
@@ -82,8 +83,8 @@ impl Readiness {
         Ok(())
     }
 
-    /// There is no daemon, because the start failed or there is one already: the parent prints the message and exits with
-    /// the status.
+    /// Reports that there is no daemon, because the start failed or another carpd already serves. The parent prints
+    /// the message and exits with the status.
     pub fn ended(self, status: u8, message: &str) {
         self.tell(status, message);
     }
@@ -91,12 +92,13 @@ impl Readiness {
     fn tell(mut self, status: u8, message: &str) {
         let mut bytes = vec![status];
         bytes.extend_from_slice(message.as_bytes());
-        // A parent that was interrupted does not wait for us any more.
+        // A parent that was interrupted does not read the report.
         let _ = self.pipe.write_all(&bytes);
     }
 }
 
-/// By a list rather than `close_range(2)`, which Linux has since 5.9 only.
+/// Closes every descriptor above 2. `close_range(2)` only exists since Linux 5.9, so this reads the list of
+/// descriptors.
 fn close_inherited() -> io::Result<()> {
     let mut inherited = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -108,7 +110,7 @@ fn close_inherited() -> io::Result<()> {
     }
     for descriptor in inherited {
         match nix::unistd::close(descriptor) {
-            // The list's own, closed with it.
+            // The list's own descriptor is closed already.
             Ok(()) | Err(Errno::EBADF) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -1,4 +1,4 @@
-//! `carpd --detach`: removes by hand what a killed carpd left attached.
+//! `carpd --detach`: removes what a killed carpd left attached.
 
 use std::io;
 use std::thread;
@@ -11,32 +11,32 @@ use crate::io::datapath::{Pins, Removal, Tables, attached_programs, remove_unuse
 use crate::io::netlink::Client;
 use crate::lock;
 
-/// How long a program that a carpd left at its stop may still be listed, and the pause between two looks.
+/// How long a removed program may still be listed, and the pause between two checks.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_RETRY: Duration = Duration::from_millis(20);
 
-/// Why nothing could be removed, or not all.
+/// The reason why not everything could be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was attached to it went with it.
+    /// The interface does not exist, and programs attached to it are gone with it.
     #[error("interface {0} does not exist, nothing is attached to it any more")]
     NoSuchInterface(String),
     /// A carpd is alive there.
     #[error("{0}: stop that one, and it removes its programs itself")]
     Alive(lock::Error),
-    /// Whether one is could not be found out.
+    /// The locks could not be read.
     #[error(transparent)]
     Lock(lock::Error),
-    /// A program is there whose pin is not.
+    /// A program is attached, but its pin is not visible.
     #[error(
         "{program} is still attached to {interface}, and pinned nowhere that this process can see: its carpd is alive \
          without a bpffs, or was killed in a container or mount namespace of its own, which goes on; run this there, or \
          end that container"
     )]
     Elsewhere {
-        /// The program's name.
+        /// The name of the program.
         program: String,
-        /// Where it is attached.
+        /// The interface that it is attached to.
         interface: String,
     },
     /// The interfaces could not be listed.
@@ -54,11 +54,11 @@ impl From<lock::Error> for Error {
     }
 }
 
-/// Removes every kernel program of a carpd that is not alive from an interface of this network namespace, and whatever
-/// is left of interfaces that are gone.
+/// Removes every kernel program of a dead carpd from an interface of this network namespace, and everything left of
+/// interfaces that are gone.
 ///
 /// # Errors
-/// When the interface does not exist, or the system refuses.
+/// Returns an error if the interface does not exist, a carpd is alive there, or the system refuses.
 pub fn from(interface: &str) -> Result<Removal, Error> {
     let pins = Pins::existing();
     pins.remove_dead();
@@ -75,7 +75,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
                 owner.ifindex == link.index && !held.serves(owner.ifindex, owner.vhid)
             });
             if is_dead {
-                // What cannot be removed goes with the last program.
+                // Entries that cannot be removed go with the last program.
                 let _ = tables.disown(fenced);
             }
         }
@@ -86,10 +86,10 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
     }
     let give_up_at = clock::now() + PATIENCE;
     let attached = loop {
-        // Asked again: what was removed is listed no more.
+        // The link is queried again, because removed programs disappear from it.
         let now = netlink.link(link.index).map_err(Error::Links)?;
         let mut attached = attached_programs(&now);
-        // A living carpd elsewhere in the network namespace covers this interface too.
+        // A living carpd on another interface of the network namespace covers this interface too.
         if pins.egress().is_some_and(|it| it.is_dir()) {
             attached.retain(|name| name != EGRESS_PROGRAM);
         }

@@ -1,20 +1,20 @@
-//! The daemon: it owns every file descriptor and carries out what `carp_common::proto` decides.
+//! The daemon. It owns every file descriptor, and carries out what `carp_common::proto` decides.
 //!
-//! | Module | What it is |
+//! | Module | What it does |
 //! |---|---|
-//! | [`api`] | what the daemon shows of itself: events and status, as values |
-//! | [`cli`] | ucarp's options to raw words |
-//! | [`config`] | raw words to a checked configuration, and what it takes to change one into another |
-//! | [`engine`] | the event loop: input in, actions out, wait for the next deadline |
-//! | [`serve`] | the engine's caller: opens the host, lets it have its turns, ends in an orderly way |
-//! | [`host`] | `io` as the engine sees it |
-//! | [`io`] | what touches the system: datapath, sockets, netlink, scripts, clocks |
-//! | [`detach`] | `carpd --detach`: what a killed carpd left attached goes |
-//! | [`lock`] | one process per interface and vhid |
-//! | [`log`] | ucarp's log lines |
-//! | [`privileges`] | what the process may do, and giving up the rest |
-//! | [`daemonize`] | into the background, with the errors of the start reported by the parent |
-//! | `sys` | the system calls that no crate wraps |
+//! | [`api`] | represents events and status as plain values |
+//! | [`cli`] | turns ucarp's options into raw words |
+//! | [`config`] | checks raw words, and plans the change from one configuration to another |
+//! | [`engine`] | runs the event loop: feeds inputs, carries out actions, waits for the next deadline |
+//! | [`serve`] | opens the host, gives the engine its turns, and ends in an orderly way |
+//! | [`host`] | implements the engine's effects with `io` |
+//! | [`io`] | touches the system: datapath, sockets, netlink, scripts, clocks |
+//! | [`detach`] | implements `carpd --detach`, which removes what a killed carpd left attached |
+//! | [`lock`] | admits one process per interface and vhid |
+//! | [`log`] | writes ucarp's log lines |
+//! | [`privileges`] | gives up privileges that serving does not require |
+//! | [`daemonize`] | puts carpd into the background; the parent reports errors of the start |
+//! | `sys` | wraps the system calls that no crate wraps |
 #![deny(unsafe_code)]
 
 pub mod api;

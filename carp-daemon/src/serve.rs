@@ -1,4 +1,4 @@
-//! The daemon's caller of the engine: opens the host, lets the engine have its turns, and ends in an orderly way.
+//! Runs the engine: opens the host, gives the engine its turns, and ends in an orderly way.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -14,18 +14,18 @@ use crate::io::signals::Signals;
 use crate::io::timer::DeadlineTimer;
 use crate::{log, privileges, sys};
 
-/// How long a MASTER that bowed out lets the others take over before it takes its program off, which resets the queues of
-/// some network cards. The last backup's turn comes after 62 ms.
+/// How long the program of a MASTER that bowed out stays attached, so that the others can take over first. Detaching
+/// it resets the queues of some network cards. The last backup takes over after 62 ms.
 const HAND_OVER: Duration = Duration::from_millis(100);
 
-/// The locks of its vhid and of its address, and what watches its script.
+/// Descriptors of a virtual host: the locks of its vhid and address, and the one that watches its script.
 const DESCRIPTORS_OF_A_VHOST: usize = 3;
-/// Its sockets, and its attachment with a lock.
+/// Descriptors of a served interface: its sockets, its attachment and that one's lock.
 const DESCRIPTORS_OF_AN_INTERFACE: usize = 8;
-/// The program at the egress of any interface, where it is not pinned, and again for the thread that looks at it; and as much
-/// for as many interfaces again, which may come.
+/// Descriptors of any link: the program at its egress if that is not pinned, once more for the thread that checks it,
+/// and twice that because as many links may still appear.
 const DESCRIPTORS_OF_A_LINK: usize = 4;
-/// Maps, programs, netlink, the timer, and what comes and goes.
+/// All other descriptors: maps, programs, netlink, the timer, and short-lived ones.
 const OTHER_DESCRIPTORS: usize = 128;
 
 /// Serves every virtual host of the configuration until asked to stop.
@@ -34,7 +34,7 @@ const OTHER_DESCRIPTORS: usize = 128;
 /// start that needs privileges beyond serving has succeeded.
 ///
 /// # Errors
-/// What failed at the start, also in `on_ready`, or what makes going on impossible.
+/// Returns what failed at the start or in `on_ready`, or what makes it impossible to continue.
 pub async fn run(
     config: Config,
     on_ready: impl FnOnce() -> Result<(), privileges::Error>,
@@ -60,7 +60,7 @@ pub async fn run(
     }
     engine.effects().settle_in();
     let outcome = serve(&mut engine, &mut timer, &mut signals).await;
-    // Whatever ended it: the others hear of it, and the addresses go.
+    // Whatever ended the loop, the other hosts must hear of it and the addresses must be released.
     stop(engine, &mut signals).await;
     outcome
 }
@@ -79,7 +79,7 @@ fn allow_descriptors(config: &Config, links: usize) -> Result<(), Error> {
     })
 }
 
-/// Turns until someone asks to stop.
+/// Gives the engine turns until a signal asks to stop.
 async fn serve(
     engine: &mut Engine<Host>,
     timer: &mut DeadlineTimer,
@@ -120,7 +120,8 @@ async fn serve(
     }
 }
 
-/// The orderly stop: bow out, release, wait for scripts; a second request to stop ends the waiting.
+/// Stops in an orderly way: bows out, releases the addresses, and waits for scripts. A second request to stop ends
+/// the wait.
 async fn stop(mut engine: Engine<Host>, signals: &mut Signals) {
     let handed_over = engine.shut_down();
     let memories = engine.take_memories();
@@ -142,7 +143,7 @@ async fn stop(mut engine: Engine<Host>, signals: &mut Signals) {
     tell(Process::Stopped);
 }
 
-/// Logs what happened to the process, for which there may be no host any more.
+/// Logs an event of the process. There may be no host any more.
 fn tell(what: Process) {
     log::event::log(&Event::new(Place::Process, what));
 }

@@ -1,7 +1,7 @@
-//! What needs `unsafe`: the system calls that `nix`, `socket2` and `std` do not wrap (packet socket addresses and
-//! options, pinned BPF links), and registration with the runtime.
+//! Everything that needs `unsafe`: system calls that `nix`, `socket2` and `std` do not wrap (packet socket addresses
+//! and options, pinned BPF links), and registration with the runtime.
 //!
-//! The only module of the daemon with `unsafe`; every function here is safe to call.
+//! This is the only module of the daemon with `unsafe`. Every function here is safe to call.
 #![expect(
     unsafe_code,
     reason = "sockaddr_ll, SOL_PACKET, AsyncFd; everything else in the crate is safe"
@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What owns one open descriptor from its creation until it is dropped.
+/// A type that owns one open descriptor from its creation until it is dropped.
 pub trait OwnsDescriptor: AsRawFd {}
 
 impl OwnsDescriptor for socket2::Socket {}
@@ -29,10 +29,10 @@ impl<L> OwnsDescriptor for aya_log::EbpfLogger<L> {}
 impl OwnsDescriptor for crate::io::timer::Timer {}
 impl OwnsDescriptor for crate::lock::Questions {}
 
-/// Lets the runtime say when `source` is readable.
+/// Registers `source` with the runtime, which then reports when it is readable.
 ///
 /// # Errors
-/// What `epoll_ctl(2)` answers.
+/// Returns any error of `epoll_ctl(2)`.
 pub fn watch<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: the implementors of `OwnsDescriptor`, all listed above, return one descriptor which they keep open as long
     // as they live, and the result owns `source`.
@@ -40,13 +40,13 @@ pub fn watch<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {
     registered.map_err(|error| error.into_parts().1)
 }
 
-/// Ties a packet socket to one interface.
+/// Binds a packet socket to one interface.
 ///
-/// `protocol` is an EtherType in host order, or `ETH_P_ALL`; 0 receives nothing, which suits a socket that only
-/// sends.
+/// `protocol` is an EtherType in host order, or `ETH_P_ALL`. With 0 the socket receives nothing, which suits a socket
+/// that only sends.
 ///
 /// # Errors
-/// What `bind(2)` answers, ENODEV for an interface that is gone.
+/// Returns any error of `bind(2)`, such as ENODEV for an interface that is gone.
 pub fn bind_to_interface(socket: BorrowedFd<'_>, ifindex: u32, protocol: u16) -> io::Result<()> {
     let ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
     let address = libc::sockaddr_ll {
@@ -70,27 +70,26 @@ pub fn bind_to_interface(socket: BorrowedFd<'_>, ifindex: u32, protocol: u16) ->
     check(status)
 }
 
-/// Leaves the frames this host sends out of a packet socket. Kernel 4.20.
+/// Excludes the frames that this host sends from a packet socket. Kernel 4.20.
 ///
 /// # Errors
-/// What `setsockopt(2)` answers.
+/// Returns any error of `setsockopt(2)`.
 pub fn ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_packet_option(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)
 }
 
-/// Asks for a [`PacketAuxdata`] with every frame: it holds the VLAN tag that the kernel took out of the frame.
+/// Requests a [`PacketAuxdata`] with every frame. It contains the VLAN tag that the kernel removed from the frame.
 ///
 /// # Errors
-/// What `setsockopt(2)` answers.
+/// Returns any error of `setsockopt(2)`.
 pub fn receive_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_packet_option(socket, libc::PACKET_AUXDATA, &1_i32)
 }
 
-/// Lets frames for an Ethernet multicast group through the interface's hardware filter, for as long as the socket
-/// lives.
+/// Opens the interface's hardware filter for an Ethernet multicast group, as long as the socket exists.
 ///
 /// # Errors
-/// What `setsockopt(2)` answers.
+/// Returns any error of `setsockopt(2)`.
 pub fn join_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> io::Result<()> {
     let request = link_group(ifindex, group)?;
     set_packet_option(socket, libc::PACKET_ADD_MEMBERSHIP, &request)
@@ -99,7 +98,7 @@ pub fn join_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> 
 /// Undoes [`join_link_group`].
 ///
 /// # Errors
-/// What `setsockopt(2)` answers.
+/// Returns any error of `setsockopt(2)`.
 pub fn leave_link_group(socket: BorrowedFd<'_>, ifindex: u32, group: [u8; 6]) -> io::Result<()> {
     let request = link_group(ifindex, group)?;
     set_packet_option(socket, libc::PACKET_DROP_MEMBERSHIP, &request)
@@ -116,10 +115,10 @@ fn link_group(ifindex: u32, group: [u8; 6]) -> io::Result<libc::packet_mreq> {
     })
 }
 
-/// Frames the socket's full buffer cost since the last call: reading resets the kernel's count.
+/// Returns how many frames were lost to a full buffer since the last call. Reading resets the kernel's count.
 ///
 /// # Errors
-/// What `getsockopt(2)` answers.
+/// Returns any error of `getsockopt(2)`.
 pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats {
         tp_packets: 0,
@@ -143,12 +142,12 @@ pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
 /// `struct tpacket_auxdata` (packet(7)) reduced to the VLAN tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketAuxdata {
-    /// Tag control information of the tag the kernel took out, when there was one.
+    /// Tag control information of the tag that the kernel removed, if there was one.
     pub vlan_tci: Option<u16>,
 }
 
 impl PacketAuxdata {
-    /// From the bytes of a `PACKET_AUXDATA` control message; `None` when they are too few.
+    /// Parses the bytes of a `PACKET_AUXDATA` control message. Returns `None` if there are too few.
     ///
     /// Layout: status, len, snaplen (u32 each), mac, net, vlan_tci, vlan_tpid (u16 each), host order.
     #[must_use]
@@ -161,10 +160,10 @@ impl PacketAuxdata {
     }
 }
 
-/// The network namespace of the calling thread: a number that the kernel never gives a second time. Kernel 5.14.
+/// Returns the cookie of the calling thread's network namespace, a number that the kernel never reuses. Kernel 5.14.
 ///
 /// # Errors
-/// What `socket(2)` or `getsockopt(2)` answers, ENOPROTOOPT on older kernels.
+/// Returns any error of `socket(2)` or `getsockopt(2)`, such as ENOPROTOOPT on older kernels.
 pub fn network_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;
@@ -182,10 +181,10 @@ pub fn network_cookie() -> io::Result<u64> {
     check(status).map(|()| cookie)
 }
 
-/// Opens what is pinned in a bpffs.
+/// Opens an object that is pinned in a bpffs.
 ///
 /// # Errors
-/// What `bpf(2)` answers, ENOENT when there is nothing.
+/// Returns any error of `bpf(2)`, such as ENOENT if nothing is pinned there.
 pub fn open_bpf_object(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = PinAttributes {
@@ -194,14 +193,14 @@ pub fn open_bpf_object(path: &Path) -> io::Result<OwnedFd> {
         file_flags: 0,
     };
     let descriptor = bpf(BPF_OBJ_GET, &attributes)?;
-    // SAFETY: the kernel has just opened it for us, close-on-exec, and nobody else knows of it.
+    // SAFETY: the kernel has just opened the descriptor for us, close-on-exec, and no other code knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Pins a program, a map or a link in a bpffs.
 ///
 /// # Errors
-/// What `bpf(2)` answers, EEXIST when something is pinned there.
+/// Returns any error of `bpf(2)`, such as EEXIST if something is pinned there.
 pub fn pin_bpf_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = PinAttributes {
@@ -220,13 +219,13 @@ struct PinAttributes {
     file_flags: u32,
 }
 
-/// Attaches a tcx program at an interface's egress, before all that are there. As long as nothing else holds the link, it
-/// goes with the result. Kernel 6.6.
+/// Attaches a tcx program at an interface's egress, before all programs that are there. Dropping the result detaches
+/// it unless something else holds the link. Kernel 6.6.
 ///
-/// aya can do that too, but not in a thread beside the one that has its object.
+/// aya can do this as well, but only in the thread that owns its object.
 ///
 /// # Errors
-/// What `bpf(2)` answers: ENODEV when the interface is gone, EINVAL on an older kernel.
+/// Returns any error of `bpf(2)`, such as ENODEV if the interface is gone, and EINVAL on an older kernel.
 pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
     /// The part of `union bpf_attr` that BPF_LINK_CREATE reads for tcx (linux/bpf.h).
     #[repr(C)]
@@ -244,37 +243,37 @@ pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Ow
         target_ifindex: ifindex,
         attach_type: BPF_TCX_EGRESS,
         flags: BPF_F_BEFORE,
-        // Before none in particular, whatever was attached in the meantime.
+        // 0 means before all others, whatever was attached in the meantime.
         relative_fd: 0,
         _pad: 0,
         expected_revision: 0,
     };
     let descriptor = bpf(BPF_LINK_CREATE, &attributes)?;
-    // SAFETY: the kernel has just opened it for us, close-on-exec, and nobody else knows of it.
+    // SAFETY: the kernel has just opened the descriptor for us, close-on-exec, and no other code knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Takes a program off what a `bpf_link` attached it to; the link stays, dead. Kernel 5.9.
+/// Detaches the program of a `bpf_link`. The link itself stays, without effect. Kernel 5.9.
 ///
 /// # Errors
-/// What `bpf(2)` answers.
+/// Returns any error of `bpf(2)`.
 pub fn detach_bpf_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &link.as_raw_fd()).map(drop)
 }
 
-/// Where the program of a `bpf_link` is, and which program that is.
+/// The program of a `bpf_link` and the place where it is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// Id of the program.
+    /// The id of the program.
     pub program: u32,
-    /// The interface of an XDP or tcx link; 0 once it is detached.
+    /// The interface of an XDP or tcx link. 0 once it is detached.
     pub ifindex: u32,
 }
 
-/// Looks at an XDP or tcx link.
+/// Reads the information of an XDP or tcx link.
 ///
 /// # Errors
-/// What `bpf(2)` answers.
+/// Returns any error of `bpf(2)`.
 pub fn bpf_link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads (linux/bpf.h).
     #[repr(C)]
@@ -317,30 +316,30 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_TCX_EGRESS: u32 = 47;
 const BPF_F_BEFORE: u32 = 1 << 3;
 
-/// `attributes`: a prefix of `union bpf_attr`; the kernel takes what is missing for zeros.
+/// Calls `bpf(2)`. `attributes` is a prefix of `union bpf_attr`; the kernel takes the rest as zeros.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     let pointer: *const T = attributes;
-    // SAFETY: `pointer` is valid for the length given, and what it points to holds what the commands above use: C
-    // strings and structures of the length said there, all of which live during the call, and descriptors.
+    // SAFETY: `pointer` is valid for the length given. The attributes of the commands above contain C strings and
+    // structures of the stated lengths, all of which live during the call, and descriptors.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     let result = libc::c_int::try_from(Errno::result(result)?);
     result.map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Which process [`fork`] returned in.
+/// The process in which [`fork`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
-    /// The caller.
+    /// The calling process.
     Parent,
-    /// The copy.
+    /// The new process.
     Child,
 }
 
 /// Duplicates the process.
 ///
 /// # Errors
-/// What `fork(2)` answers, or `InvalidInput` when the process has more than one thread: the copy would have only the
-/// calling one, and whatever the others held locked would stay locked.
+/// Returns any error of `fork(2)`, or `InvalidInput` if the process has more than one thread. The new process would
+/// only have the calling thread, and whatever the others had locked would stay locked.
 pub fn fork() -> io::Result<Fork> {
     if thread_count()? != 1 {
         return Err(io::Error::new(
@@ -348,7 +347,8 @@ pub fn fork() -> io::Result<Fork> {
             "a process with several threads cannot fork",
         ));
     }
-    // SAFETY: this is the only thread, as counted above, so the child finds every lock free and every invariant whole.
+    // SAFETY: this is the only thread, as counted above, so in the child every lock is free and every invariant
+    // holds.
     let result = unsafe { nix::unistd::fork() }?;
     Ok(if result.is_child() {
         Fork::Child
@@ -357,20 +357,21 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// How many threads this process has.
+/// Returns the number of threads of this process.
 ///
 /// # Errors
-/// When `/proc` is not there.
+/// Returns an error if `/proc` is missing.
 pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Puts the calling thread, and none that it starts, under SCHED_RR.
+/// Moves the calling thread to SCHED_RR. Threads that it starts do not inherit that.
 ///
 /// # Errors
-/// What `sched_setscheduler(2)` answers.
+/// Returns any error of `sched_setscheduler(2)`.
 pub fn schedule_round_robin(priority: u32) -> Result<(), Errno> {
-    // The kernel's `struct sched_param` is this one number; musl's is larger, and its function never asks the kernel.
+    // The kernel's `struct sched_param` is this one number. musl's is larger, and its function does not call the
+    // kernel.
     let parameters: libc::c_int = priority.try_into().map_err(|_| Errno::EINVAL)?;
     let pointer: *const libc::c_int = &raw const parameters;
     // SAFETY: `pointer` is valid and the kernel only reads it during the call.
@@ -385,11 +386,11 @@ pub fn schedule_round_robin(priority: u32) -> Result<(), Errno> {
     Errno::result(status).map(drop)
 }
 
-/// Gives memory that was freed back to the kernel: glibc keeps it, and loading a program takes a few megabytes that
-/// nothing needs afterwards.
+/// Returns freed memory to the kernel. glibc would keep it, and loading a program takes a few megabytes that nothing
+/// needs afterwards.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes glibc's own locks and touches nothing that is allocated.
+    // SAFETY: the function takes glibc's own locks and does not touch allocated memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,4 +1,4 @@
-//! carpd: arguments, background, logging, exit status; nothing else.
+//! carpd's entry point: arguments, background, logging and exit status, and nothing else.
 #![deny(unsafe_code)]
 
 use std::io::{self, Write};
@@ -16,9 +16,9 @@ use carp_daemon::privileges::{self, Needs, realtime};
 use carp_daemon::serve;
 use tracing::{error, info, warn};
 
-/// Usage or configuration.
+/// Exit status for a wrong usage or configuration.
 const EXIT_USAGE: u8 = 1;
-/// What failed at run time.
+/// Exit status for a failure at run time.
 const EXIT_RUN_TIME: u8 = 2;
 
 fn main() -> ExitCode {
@@ -36,7 +36,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what was removed. Nothing to remove is what was wanted; a carpd that is alive, or a refusal, is not.
+/// Runs `--detach` and prints what was removed. It succeeds if there is nothing to remove, and fails if a carpd is
+/// alive or the system refuses.
 fn detach(interface: &str) -> ExitCode {
     let outcome = detach::from(interface).and_then(|detached| {
         for name in &detached.removed {
@@ -60,9 +61,10 @@ fn detach(interface: &str) -> ExitCode {
     }
 }
 
-/// Splits off the daemon if asked to, before there is a thread, a runtime or a connection that would not survive it.
+/// Splits off the daemon if requested. This happens before there are threads, a runtime or connections, because those
+/// would not survive it.
 fn start(mut invocation: Invocation) -> ExitCode {
-    // Both processes hold the password.
+    // Both processes hold the password in memory.
     if let Err(cause) = privileges::hide_memory() {
         invocation.warnings.push(format!(
             "a core dump of this process would hold the password: {cause}"
@@ -98,7 +100,7 @@ fn start(mut invocation: Invocation) -> ExitCode {
     }
 }
 
-/// Runs until told to stop. `readiness` is there when a parent waits to hear how the start went.
+/// Runs until asked to stop. `readiness` is present if a parent waits for the result of the start.
 fn serve(invocation: Invocation, readiness: Option<Readiness>) -> ExitCode {
     let logger = match log::init(invocation.log, readiness.is_some()) {
         Ok(logger) => logger,
@@ -140,7 +142,7 @@ fn serve_logged(invocation: Invocation, readiness: Option<Readiness>, logger: &L
         Some(_) | None => EXIT_RUN_TIME,
     };
     if readiness.is_some() {
-        // The parent says it on the console.
+        // The parent prints the message on the console.
         logger.leave_console();
     }
     if status == 0 {
@@ -154,7 +156,7 @@ fn serve_logged(invocation: Invocation, readiness: Option<Readiness>, logger: &L
     status
 }
 
-/// Serves, and gives up what that does not take before anybody is told that we are ready.
+/// Serves. Gives up the privileges that serving does not require before reporting that carpd is ready.
 fn run(invocation: Invocation, on_ready: impl FnOnce()) -> anyhow::Result<()> {
     if invocation.config.realtime {
         realtime::enter()?;
@@ -172,7 +174,7 @@ fn run(invocation: Invocation, on_ready: impl FnOnce()) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The parent is told, the console given back to the operator.
+/// Gives the console back to the operator, and reports success to the parent.
 fn leave(logger: &Logger, readiness: Readiness) {
     logger.leave_console();
     if let Err(cause) = readiness.ready() {
@@ -181,11 +183,11 @@ fn leave(logger: &Logger, readiness: Readiness) {
 }
 
 fn print(text: &str) {
-    // Whoever closed the pipe has read enough.
+    // An error means that the reader has closed the pipe and has read enough.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(text: &str) {
-    // There is nowhere else to complain.
+    // An error means that there is nowhere left to complain.
     let _ = writeln!(io::stderr(), "{text}");
 }
