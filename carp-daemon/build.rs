@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Names another object than the one `cargo xtask build-ebpf` makes; and tells the compiler where it is.
+/// The variable that names an object other than the one of `cargo xtask build-ebpf`. It also passes the object's path
+/// to the compiler.
 const VARIABLE: &str = "CARPD_EBPF_OBJECT";
 
 fn main() {
@@ -12,7 +13,7 @@ fn main() {
     println!("cargo::rerun-if-changed={}", object.display());
     match object.canonicalize() {
         Ok(path) => println!("cargo::rustc-env={VARIABLE}={}", path.display()),
-        // cargo shows the line and fails the build.
+        // cargo prints the line and fails the build.
         Err(error) => println!(
             "cargo::error=no eBPF object at {} ({error}): run `cargo xtask build-ebpf` first",
             object.display()

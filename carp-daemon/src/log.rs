@@ -1,21 +1,21 @@
-//! Logging in ucarp's line shape, to the console and to syslog, without the engine ever waiting for either.
+//! Writes log lines in ucarp's form to the console and to syslog. The engine never waits for either.
 //!
-//! Console: `YYYY-MM-DDTHH:MM:SS.uuuuuu+HH:MM: [LEVEL] text`, local time, one write per line; WARNING and ERROR go to
-//! standard error, the rest to standard output. Syslog: `text` from `carpd[pid]`, with its severity. The fields of an event
-//! follow its message as ` name=value`.
+//! A console line is `YYYY-MM-DDTHH:MM:SS.uuuuuu+HH:MM: [LEVEL] text` in local time, with one write for each line.
+//! WARNING and ERROR go to standard error, the rest to standard output. A syslog line is `text` from `carpd[pid]`,
+//! with its severity. The fields of an event follow its message as ` name=value`.
 //!
-//! Under systemd a stream that is the journal gets `<PRIORITY>text`: the journal has its own clock and reads the prefix
-//! (sd-daemon(3)). Syslog would only bring the same line to the same place again, so it stays silent then unless a facility was
-//! asked for, or the console will be left.
+//! Under systemd, a stream that leads to the journal gets `<PRIORITY>text`, because the journal has its own clock and
+//! reads the prefix (sd-daemon(3)). Syslog would bring the same line to the journal a second time, so it is then not
+//! used unless a facility was named, or carpd will leave the console.
 //!
-//! | Module | What it is |
+//! | Module | What it does |
 //! |---|---|
-//! | `line` | the text of a line, and how much it matters |
-//! | `limit` | a bound on the lines of the whole process |
-//! | `background` | a thread for each destination |
-//! | `console`, `syslog` | the destinations |
-//! | [`event`] | the text of each event of the engine |
-//! | [`status`] | what SIGUSR1 shows |
+//! | `line` | makes the text of a line, with its severity |
+//! | `limit` | limits the lines of the whole process |
+//! | `background` | runs a thread for each destination |
+//! | `console`, `syslog` | write to the destinations |
+//! | [`event`] | has the text of each event of the engine |
+//! | [`status`] | has the lines for SIGUSR1 |
 
 mod background;
 mod console;
@@ -45,33 +45,34 @@ use line::{Line, Severity};
 use syslog::Syslog;
 pub use syslog::{Facility, UnknownFacility};
 
-/// Crates whose INFO and DEBUG lines are ours to show; of others only WARN and ERROR.
+/// The crates whose INFO and DEBUG lines are shown. Others only show WARN and ERROR.
 const OUR_CRATES: [&str; 4] = ["carpd", "carp_daemon", "carp_common", "carp_ebpf"];
 
-/// Where the XDP program's reports come from, as `aya-log` names it.
+/// The target of the XDP program's reports, as `aya-log` names it.
 pub(crate) const PROGRAM_TARGET: &str = "carp_ebpf";
 
-/// Reports about packets in one second; the rest of them is only counted. Anyone on the link can provoke them.
+/// Number of reports about packets in one second. Further ones are only counted, because anyone on the link can cause
+/// them.
 const REPORTS_PER_SECOND: u32 = 20;
 
-/// What to log, and where to.
+/// The lines to log, and their destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// DEBUG lines of our own crates too (`-D`).
+    /// Log DEBUG lines of our own crates too (`-D`).
     pub debug: bool,
-    /// `-f`.
+    /// The syslog facility (`-f`).
     pub syslog: Destination,
 }
 
 /// `--facility`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Destination {
-    /// Not given: facility `daemon`, unless the console is the journal already.
+    /// The option is not given: facility `daemon`, unless the console is the journal.
     #[default]
     Default,
-    /// Asked for by name: always.
+    /// The option names a facility, which is always used.
     Facility(Facility),
-    /// `none`: never.
+    /// `none`: syslog is not used.
     None,
 }
 
@@ -81,11 +82,11 @@ pub struct Logger {
     sink: Arc<Sink>,
 }
 
-/// How long the end waits for what was not written yet.
+/// How long the end waits for lines that are not written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 impl Logger {
-    /// From now on only syslog hears us: the console belongs to somebody else, or nobody.
+    /// Logs only to syslog from now on, because the console belongs to another program or to none.
     pub fn leave_console(&self) {
         let console = self.sink.lock().console.take();
         if let Some(console) = console {
@@ -93,7 +94,7 @@ impl Logger {
         }
     }
 
-    /// Waits until the last lines are written, for a bounded time.
+    /// Waits for a limited time until the last lines are written.
     pub fn finish(&self) {
         let begun = clock::now();
         let outputs = self.sink.lock();
@@ -103,7 +104,7 @@ impl Logger {
     }
 }
 
-/// Why a daemon that leaves the console would log nowhere, and what to do about it.
+/// Returns a warning, with its remedy, if a daemon that leaves the console would log nowhere.
 #[must_use]
 pub fn silence_in_background(settings: Settings) -> Option<String> {
     let why = match settings.syslog {
@@ -121,12 +122,12 @@ pub fn silence_in_background(settings: Settings) -> Option<String> {
 
 /// Installs the logger for `tracing` and for crates that use `log`, for the whole process.
 ///
-/// Call once, after the last `fork`: syslog lines carry the process id of this moment. With `leaves_console` syslog is what
-/// remains, so it is used from the beginning.
+/// Call it once, after the last `fork`: syslog lines carry the process id of this moment. With `leaves_console` only
+/// syslog remains later, so it is used from the beginning.
 ///
 /// # Errors
 ///
-/// When a destination gets no thread, or the process has a logger already.
+/// Returns an error if a destination gets no thread, or the process has a logger already.
 pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
     let console = Console::new();
     let facility = match settings.syslog {
@@ -173,7 +174,7 @@ pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
     Ok(Logger { sink })
 }
 
-/// Where lines end; whatever a destination does, the caller goes on.
+/// The destinations of lines. A caller never waits for them.
 #[derive(Debug)]
 struct Sink {
     outputs: Mutex<Outputs>,
@@ -217,7 +218,7 @@ impl Outputs {
     }
 }
 
-/// Turns `tracing` events into lines.
+/// Converts `tracing` events to lines.
 struct Lines(Arc<Sink>);
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -227,7 +228,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// Turns `log` records into lines: the XDP program's reports arrive through that crate.
+/// Converts `log` records to lines. The XDP program's reports arrive through that crate.
 struct Records {
     sink: Arc<Sink>,
     reports: Mutex<Reports>,
@@ -235,7 +236,7 @@ struct Records {
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// How many reports about packets the present second has seen.
+/// The number of reports about packets in the current second.
 #[derive(Debug, Default)]
 struct Reports {
     second: u64,
@@ -243,7 +244,8 @@ struct Reports {
 }
 
 impl Reports {
-    /// Whether one more may be shown; with it, how many were not in the last second that had any.
+    /// Returns `None` if one more report must not be shown, and otherwise how many were left out in the last second
+    /// with reports.
     fn admit(&mut self, second: u64) -> Option<u32> {
         let mut left_out = 0;
         if second != self.second {

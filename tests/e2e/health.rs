@@ -166,11 +166,11 @@ fn a_hook_that_another_program_took_is_given_up_and_taken_again_when_it_is_free(
         detach(&b).ok();
         Ok(rungs::attach(&pair.b, "eth0", "xdpgeneric").ok())
     })?;
-    let said = b.wait_for("in INIT until it can be listened to", LONG)?;
+    let said = b.wait_for("in INIT until advertisements can be received", LONG)?;
     ensure!(said.text.contains("taken by program"), "{}", said.text);
     b.wait_for("Switching to state: INIT", LONG)?;
     pair.stays_the_only_master(&pair.a, 20)?;
-    b.says_once("in INIT until it can be listened to")?;
+    b.says_once("in INIT until advertisements can be received")?;
     let lines = b.mark();
     pair.b.ip("link set dev eth0 xdpgeneric off")?;
     b.wait_for_after(lines, "receiving on eth0", LONG)?;

@@ -1,9 +1,9 @@
-//! A destination of lines, written to by a thread of its own, so that nothing waits for it but that thread.
+//! Writes to a destination of lines in a thread of its own, so that only this thread waits for it.
 //!
-//! A pipe whose reader stopped, a terminal that was halted, a log daemon that hangs: where the thread cannot go on, lines
-//! queue up to a bound, are counted beyond it, and the count is written once there is room again.
+//! A destination can block: a pipe whose reader stopped, a halted terminal, a log daemon that hangs. Lines then queue
+//! up to a limit and are only counted beyond it. The count is written once there is room again.
 //!
-//! The thread lasts as long as the destination is used, and gives up every privilege before its first line.
+//! The thread lives as long as the destination is used, and gives up every privilege before its first line.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,28 +16,28 @@ use nix::poll::PollTimeout;
 use super::line::Line;
 use crate::privileges;
 
-/// Text that may wait for one destination. Unit: bytes. Ten thousand ordinary lines.
+/// Size of the text that may wait for one destination, about ten thousand ordinary lines. Unit: bytes.
 const QUEUE_MAX: usize = 2 * 1024 * 1024;
 
-/// How long the thread waits for room before it gives a line up.
+/// How long the thread waits for room before it drops a line. Unit: milliseconds.
 const PATIENCE: u16 = 1000;
 
-/// Time between two attempts to write that lines were lost, while there is nothing else to write.
+/// Time between two attempts to write the number of lost lines while there are no new lines.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Of the thread. Unit: bytes.
+/// Stack of the thread. Unit: bytes.
 const STACK: usize = 128 * 1024;
 
-/// Where lines end.
+/// A destination of lines.
 pub trait Destination: Send + 'static {
-    /// Writes one line; drops and counts it when there is no room within `patience`.
+    /// Writes one line. If there is no room within `patience`, drops and counts it.
     fn write(&mut self, line: &Line, patience: PollTimeout);
 
-    /// Says how many lines were lost, if any were. Whether that could not be said yet.
+    /// Writes how many lines were lost, if any. Returns whether that must be tried again.
     fn settle(&mut self) -> bool;
 }
 
-/// The calling side of a destination.
+/// The caller's side of a destination.
 #[derive(Debug)]
 pub struct Output {
     shared: Arc<Shared>,
@@ -45,24 +45,24 @@ pub struct Output {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Locked for a few instructions only.
+    /// The queue. It is only locked for a few instructions.
     queue: Mutex<Queue>,
-    /// There are lines.
+    /// Signals that there are lines.
     filled: Condvar,
-    /// There are none left.
+    /// Signals that no lines are left.
     emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<Line>,
-    /// Of their texts.
+    /// The size of their texts.
     bytes: usize,
-    /// Lines for which there was no room.
+    /// The number of lines for which there was no room.
     lost: u64,
-    /// The thread is at work.
+    /// The thread is writing.
     is_busy: bool,
-    /// Nothing more will come.
+    /// No further lines will come.
     is_closed: bool,
 }
 
@@ -70,7 +70,7 @@ impl Output {
     /// Starts the thread that writes to `destination`.
     ///
     /// # Errors
-    /// There is no thread to be had, or it could not give up its privileges.
+    /// Returns an error if no thread could be started, or it could not give up its privileges.
     pub fn start(mut destination: impl Destination) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let with = Arc::clone(&shared);
@@ -83,7 +83,7 @@ impl Output {
                     Ok(powerless) => (Ok(()), Some(powerless)),
                     Err(error) => (Err(error), None),
                 };
-                // Whoever started us waits for it.
+                // The caller is waiting for the result.
                 let _ = given_up.send(outcome);
                 if may_write.is_some() {
                     with.work(&mut destination);
@@ -96,17 +96,17 @@ impl Output {
         Ok(Self { shared })
     }
 
-    /// Has one line written, soon.
+    /// Queues one line.
     pub fn write(&self, line: &Line) {
         self.shared.push(line.clone());
     }
 
-    /// Waits until everything is written, but no longer than this.
+    /// Waits until everything is written, but not longer than `limit`.
     pub fn flush(&self, limit: Duration) {
         let is_at_work =
             |queue: &mut Queue| queue.is_busy || !queue.lines.is_empty() || queue.lost > 0;
         let queue = self.shared.lock();
-        // Timed out or not, there is nothing more to do.
+        // Whether this timed out does not matter: nothing more can be done.
         let _ = self
             .shared
             .emptied
@@ -123,7 +123,7 @@ impl Drop for Output {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No code that can panic runs under the lock, so the value is whole even when poisoned.
+        // No code that can panic runs under the lock, so the value is consistent even if the lock is poisoned.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,8 +152,8 @@ impl Shared {
         }
     }
 
-    /// Everything that waits, with the number of lines that were lost after it; nothing when the destination `owes` something
-    /// and it is time to try that. `None` at the end.
+    /// Waits for lines, and returns them with the number of lines lost after them. If the destination `owes` the
+    /// number of lost lines, it returns nothing once it is time to try that again. Returns `None` at the end.
     fn next(&self, owes: bool) -> Option<(VecDeque<Line>, u64)> {
         let mut queue = self.lock();
         queue.is_busy = false;
@@ -189,7 +189,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Writes a line only when it is allowed to.
+    /// A destination that writes a line only when the test permits it.
     struct Gate {
         allowed: Receiver<()>,
         written: Sender<String>,
@@ -217,7 +217,7 @@ mod tests {
         let output = Output::start(Gate { allowed, written }).unwrap();
         let long = line(&"x".repeat(4000));
         let many = QUEUE_MAX / 4000;
-        // Not one of them is written before the last is there: a caller that waited would do so without end.
+        // No line is written before the last one is queued, so a caller that waited would hang.
         for _ in 0..many * 3 {
             output.write(&long);
         }
@@ -228,13 +228,13 @@ mod tests {
         while whole + lost < many * 3 {
             let text = lines.recv_timeout(LONG).unwrap();
             match text.split_once(" log lines were lost here") {
-                // Once for the lines that the thread took before it was held up, and once for the rest.
+                // The count is written once for lines lost before the thread was blocked, and once for the rest.
                 Some((number, _)) => lost += number.parse::<usize>().unwrap(),
                 None => whole += 1,
             }
         }
         assert_eq!(whole + lost, many * 3);
-        // As many as may wait, and perhaps as many that the thread had taken before.
+        // These are the lines that fit into the queue, and perhaps as many that the thread had taken before.
         assert!((many..=2 * many).contains(&whole), "{whole}");
         output.write(&line("last"));
         output.flush(LONG);

@@ -1,4 +1,4 @@
-//! Standard output and standard error, or the journal behind them.
+//! Writes to standard output and standard error, or to the journal behind them.
 
 use std::fmt::Write;
 use std::io;
@@ -12,7 +12,7 @@ use nix::sys::stat::fstat;
 use super::background::Destination;
 use super::line::{self, Line, Severity};
 
-/// The two streams.
+/// The two standard streams.
 #[derive(Debug)]
 pub struct Console {
     output: Stream,
@@ -21,14 +21,14 @@ pub struct Console {
 
 #[derive(Debug, Default)]
 struct Stream {
-    /// The journal reads it.
+    /// The stream leads to the journal.
     journal: bool,
-    /// Lines that did not fit since the last one that did.
+    /// The number of lines that did not fit since the last one that did.
     lost: u64,
 }
 
 impl Console {
-    /// Looks where the streams lead.
+    /// Determines where the streams lead.
     pub fn new() -> Self {
         let journal = std::env::var("JOURNAL_STREAM").ok();
         let stream = |fd: BorrowedFd<'_>| Stream {
@@ -41,7 +41,7 @@ impl Console {
         }
     }
 
-    /// Whether every line ends up in the journal.
+    /// Returns whether every line goes to the journal.
     pub fn is_journal(&self) -> bool {
         self.output.journal && self.error.journal
     }
@@ -57,7 +57,7 @@ impl Destination for Console {
     }
 
     fn settle(&mut self) -> bool {
-        // Both, whatever the first one says.
+        // Both streams must be tried, whatever the first one returns.
         let owes = [
             self.output.settle(io::stdout().as_fd()),
             self.error.settle(io::stderr().as_fd()),
@@ -67,9 +67,9 @@ impl Destination for Console {
 }
 
 impl Stream {
-    /// Writes one line, or drops it when there is no room for so long, or the stream is gone.
+    /// Writes one line. Drops it if there is no room within `patience`, or if the stream is gone.
     fn write(&mut self, fd: BorrowedFd<'_>, line: &Line, patience: PollTimeout) {
-        // Once a line was lost, the next one does not wait: that would only lose more.
+        // Once a line was lost, the next ones are not waited for, because that would only lose more.
         let patience = match self.lost {
             0 => patience,
             _ => PollTimeout::ZERO,
@@ -79,7 +79,7 @@ impl Stream {
         }
     }
 
-    /// Says how many lines were lost, if any were. Whether that could not be said yet.
+    /// Writes how many lines were lost, if any. Returns whether that must be tried again.
     fn settle(&mut self, fd: BorrowedFd<'_>) -> bool {
         if self.lost > 0 {
             let about = self.shape(&Line::about_losses(self.lost));
@@ -115,17 +115,17 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
-    /// The reader does not keep up, or the file or its file system is full.
+    /// The reader is too slow, or the file or its file system is full.
     NoRoom,
-    /// Nobody will ever read it (EPIPE, EIO): not worth counting.
+    /// The stream is closed (EPIPE, EIO), so losses need not be counted.
     Gone,
 }
 
-/// One `write(2)` that hardly ever blocks.
+/// Writes with one `write(2)` that rarely blocks.
 ///
-/// O_NONBLOCK would change the descriptor for everybody who shares it, the shell included, so the room is asked for
-/// first: a pipe that polls writable takes [`line::MAX_LINE`] bytes, unless somebody who shares it is faster. A terminal may
-/// take fewer.
+/// O_NONBLOCK would change the descriptor for every process that shares it, including the shell, so this polls for
+/// room first. A pipe that polls writable takes [`line::MAX_LINE`] bytes, unless another process that shares it
+/// writes in between. A terminal may take fewer.
 fn try_write(fd: BorrowedFd<'_>, line: &str, patience: PollTimeout) -> Written {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
     match poll(&mut fds, patience) {
@@ -140,8 +140,8 @@ fn try_write(fd: BorrowedFd<'_>, line: &str, patience: PollTimeout) -> Written {
     }
 }
 
-/// `journal_stream` is systemd's `JOURNAL_STREAM`: `DEVICE:INODE` of the stream it opened (systemd.exec(5)). A child
-/// that redirected its output inherits the variable all the same, hence the comparison.
+/// Returns whether the stream is the one in systemd's `JOURNAL_STREAM`: `DEVICE:INODE` (systemd.exec(5)). The
+/// comparison is necessary, because a child that redirected its output inherits the variable too.
 fn leads_to(fd: BorrowedFd<'_>, journal_stream: Option<&str>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(|value| value.split_once(':')) else {
         return false;

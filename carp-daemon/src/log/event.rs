@@ -1,8 +1,8 @@
-//! Events as log lines: the only place that has their text.
+//! Renders events as log lines. No other module has their texts.
 //!
-//! | Module | Texts of |
+//! | Module | What it has |
 //! |---|---|
-//! | `election`, `address`, `interface`, `process` | the events of `api::event`'s module of that name |
+//! | `election`, `address`, `interface`, `process` | the texts of the events in the module of `api::event` with that name |
 
 mod address;
 mod election;
@@ -26,7 +26,7 @@ pub(super) use election::cause;
 pub fn log(event: &Event) {
     let (text, suppressed) = (Text(event), event.suppressed);
     if let What::Election(Election::StateChanged { from, cause, .. }) = &event.what {
-        // ucarp's line, which people search for, with the rest as fields.
+        // This is ucarp's line, which people search for. The rest follows as fields.
         let interface = event.place.interface();
         let vhid = event.place.vhid().map(Vhid::get);
         let reason = election::cause(*cause);
@@ -72,7 +72,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// A place before a sentence about it: nothing for the process, else with a colon.
+/// A place in front of a sentence about it: nothing for the process, else the place with a colon.
 struct Lead<'a>(&'a Place);
 
 impl fmt::Display for Lead<'_> {

@@ -1,24 +1,26 @@
-//! A bound on the lines of the whole process: thousands of virtual hosts, each within limits of its own, are a flood together.
+//! Limits the lines of the whole process. Thousands of virtual hosts can flood the log together, even if each one
+//! keeps to its own limits.
 
-/// Lines in one window: enough for every one of 4 080 virtual hosts to change its state and to be reported, and of the order of
-/// what journald takes from one service.
+/// Number of lines in one window. It suffices for each of 4 080 virtual hosts to change its state and to be reported,
+/// and is of the order of what journald accepts from one service.
 const LINES_MAX: u32 = 20_000;
-/// Unit: seconds.
+/// Length of a window. Unit: seconds.
 const WINDOW: u64 = 30;
 
-/// How many lines the present window has seen.
+/// The number of lines in the current window.
 #[derive(Debug, Default)]
 pub struct Limit {
-    /// Unit: seconds of the wall clock.
+    /// The start of the window. Unit: seconds of the wall clock.
     began: i64,
     lines: u32,
     held_back: u64,
 }
 
 impl Limit {
-    /// Whether one more line may be written at this second; with it, how many before it were not.
+    /// Returns `None` if a line must not be written at this second, and otherwise how many lines before it were held
+    /// back.
     ///
-    /// A wall clock that is set back begins a window, so that it cannot silence anything for long.
+    /// If the wall clock is set back a new window begins, so that the log is not silent for long.
     pub fn admit(&mut self, second: i64) -> Option<u64> {
         if second < self.began || second.abs_diff(self.began) >= WINDOW {
             self.began = second;
@@ -33,7 +35,7 @@ impl Limit {
     }
 }
 
-/// The line that tells of them.
+/// Returns the line about lines that were held back.
 pub fn about(held_back: u64) -> String {
     format!("{held_back} log lines were left out: more than {LINES_MAX} within {WINDOW} s")
 }

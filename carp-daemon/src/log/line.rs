@@ -10,15 +10,15 @@ use tracing::{Event, Level, Metadata};
 
 pub use crate::api::Severity;
 
-/// Longest line, in bytes and with its newline, on any destination.
+/// Size of the longest line, with its newline, on any destination. Unit: bytes.
 ///
-/// ucarp's own limit, and `PIPE_BUF`: a write of no more than this to a pipe is whole or does not happen.
+/// It is ucarp's own limit, and `PIPE_BUF`: a write of up to this size to a pipe is complete or does not happen.
 pub const MAX_LINE: usize = 4096;
 
-/// Target of the events that are [`Severity::Notice`]: `tracing` has no such level.
+/// The target of events that are [`Severity::Notice`], for which `tracing` has no level.
 pub const NOTICE: &str = "carp_daemon::notice";
 
-/// The severity of an event of the crate `tracing`.
+/// Returns the severity of an event of the crate `tracing`.
 pub fn severity_of(metadata: &Metadata<'_>) -> Severity {
     match *metadata.level() {
         Level::ERROR => Severity::Error,
@@ -29,7 +29,7 @@ pub fn severity_of(metadata: &Metadata<'_>) -> Severity {
     }
 }
 
-/// The severity of a record of the crate `log`.
+/// Returns the severity of a record of the crate `log`.
 pub fn severity_of_record(level: log::Level) -> Severity {
     match level {
         log::Level::Error => Severity::Error,
@@ -39,7 +39,7 @@ pub fn severity_of_record(level: log::Level) -> Severity {
     }
 }
 
-/// A severity as ucarp prints it.
+/// Returns the name of a severity as ucarp prints it.
 pub const fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "ERROR",
@@ -50,19 +50,19 @@ pub const fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-/// One line, before a destination gives it its shape.
+/// One line, before a destination puts it into its form.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// How much it matters.
+    /// How much the line matters.
     pub severity: Severity,
-    /// When it was written, which may be long before it is read.
+    /// The time of the event, which may be long before the line is read.
     pub at: DateTime<Utc>,
-    /// Printable, and at most [`MAX_LINE`] bytes long.
+    /// The text: printable, and at most [`MAX_LINE`] bytes long.
     pub text: String,
 }
 
 impl Line {
-    /// Of this moment.
+    /// Creates a line with the current time.
     #[expect(
         clippy::disallowed_methods,
         reason = "log lines carry the time of day, for people"
@@ -77,7 +77,7 @@ impl Line {
         }
     }
 
-    /// What a destination writes when it has room again.
+    /// Returns the line that a destination writes when it has room again.
     pub fn about_losses(lost: u64) -> Self {
         Self::new(
             Severity::Warning,
@@ -86,15 +86,15 @@ impl Line {
     }
 }
 
-/// Message first, then ` name=value` for each field.
+/// Returns the text of an event: the message, then ` name=value` for each field.
 pub fn text(event: &Event<'_>) -> String {
     let mut fields = Fields::default();
     event.record(&mut fields);
     fields.message + &fields.rest
 }
 
-/// The same text with control characters escaped: what a peer, a script or a file name brings along must not start
-/// lines of its own or move the terminal's cursor.
+/// Returns the text with control characters escaped. Text from a peer, a script or a file name must not begin new
+/// lines or move the terminal's cursor.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -139,7 +139,7 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        // How many lines like this one were left out: hardly ever any.
+        // The number of suppressed events is 0 in most cases, and then not shown.
         if (field.name(), value) != ("suppressed", 0) {
             self.add(field, &value.to_string());
         }

@@ -1,7 +1,7 @@
-//! A status as log lines: what SIGUSR1 shows.
+//! Renders a status as log lines, for SIGUSR1.
 //!
-//! Four lines for each virtual host and one for each interface: the state, values for programs, the same in words with what
-//! comes next, and the counters that are not 0.
+//! There are four lines for each virtual host: the state; values for programs; the same in words, with what comes
+//! next; and the counters that are not 0. Each interface has one line.
 
 use std::fmt::{Display, Write as _};
 use std::time::{Duration, SystemTime};
@@ -33,7 +33,7 @@ pub fn log(status: &Status) {
     }
 }
 
-/// The lines of one virtual host.
+/// Returns the lines of one virtual host.
 fn lines(it: &VirtualHostStatus, taken_at: SystemTime) -> [String; 4] {
     let (place, state) = (&it.place, it.state);
     let more = [
@@ -50,7 +50,7 @@ fn lines(it: &VirtualHostStatus, taken_at: SystemTime) -> [String; 4] {
     ]
 }
 
-/// For programs: `name=value` each.
+/// Returns the line for programs: `name=value` for each value.
 fn values(it: &VirtualHostStatus, taken_at: SystemTime) -> String {
     let mut line = String::new();
     add(&mut line, "datapath", or_none(it.datapath.as_ref()));
@@ -81,7 +81,7 @@ fn values(it: &VirtualHostStatus, taken_at: SystemTime) -> String {
     line
 }
 
-/// For people: since when, why, who is MASTER, and what would happen next.
+/// Returns the line for people: since when, why, which host is MASTER, and what comes next.
 fn explanation(it: &VirtualHostStatus) -> String {
     let why = it.cause.map_or("started", cause);
     let heard = it
@@ -101,7 +101,7 @@ fn explanation(it: &VirtualHostStatus) -> String {
                     it.above
                 ),
                 Some(_) => "; without --preempt a worse MASTER keeps the address".to_owned(),
-                // No priority is worse than ours.
+                // No priority is worse than that of this host.
                 None => String::new(),
             };
             let left = seconds(after);
@@ -121,7 +121,7 @@ fn explanation(it: &VirtualHostStatus) -> String {
     format!("{state} for {lasted} s: {why}; {next}")
 }
 
-/// What a virtual host in INIT waits for that was shut down.
+/// The condition for leaving INIT after a shutdown.
 const NOTHING: &str = "the cause is gone";
 
 const fn lacking(it: Lacking) -> &'static str {
@@ -135,7 +135,7 @@ const fn lacking(it: Lacking) -> &'static str {
     }
 }
 
-/// What silences a MASTER whose daemon is killed, in words.
+/// Describes what stops a MASTER whose daemon is killed from answering.
 fn after_a_crash(it: &VirtualHostStatus) -> String {
     let lease = it.lease.map_or("its address stays".to_owned(), |lease| {
         format!("its address ends with its lease of {} s", lease.as_secs())
@@ -147,7 +147,7 @@ fn after_a_crash(it: &VirtualHostStatus) -> String {
     format!("; if carpd is killed, {kernel} and {lease}")
 }
 
-/// All that are not 0.
+/// Returns the counters that are not 0.
 fn counted(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
     let mut line = String::new();
     for (name, value) in counters.filter(|(_, value)| *value != 0) {
@@ -159,7 +159,7 @@ fn counted(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
     line
 }
 
-/// Appends `name=value`, after a blank where there is something before it.
+/// Appends `name=value`, with a blank before it if the line is not empty.
 fn add(line: &mut String, name: &str, value: impl Display) {
     let blank = if line.is_empty() { "" } else { " " };
     write!(line, "{blank}{name}={value}").expect("writing to a String cannot fail");
@@ -173,7 +173,7 @@ fn seconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64())
 }
 
-/// The wall clock's time so long before `taken_at`, as it counts now.
+/// Returns the wall-clock time `before` the moment `taken_at`, by the clock's present setting.
 fn local_time(taken_at: SystemTime, before: Duration) -> String {
     let time = DateTime::<Local>::from(taken_at) - before;
     time.format("%Y-%m-%dT%H:%M:%S%:z").to_string()
@@ -251,7 +251,7 @@ mod tests {
         of(State::Master, outlook)
     }
 
-    /// A moment in 2026.
+    /// Returns a moment in 2026.
     fn moment() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
     }
@@ -283,7 +283,7 @@ mod tests {
         );
     }
 
-    /// What comes before the time of day, and what comes after it.
+    /// Returns the text before and after the time of day.
     fn around_since(status: &VirtualHostStatus) -> (String, String) {
         let line = values(status, moment());
         let (before, rest) = line.split_once(" since=").unwrap();

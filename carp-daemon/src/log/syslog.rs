@@ -1,5 +1,5 @@
-//! Syslog, as `syslog(3)` sends it (RFC 3164 datagrams to `/dev/log`), but it waits for nobody: the C library's function blocks
-//! while the log daemon is stopped.
+//! Sends to syslog as `syslog(3)` does (RFC 3164 datagrams to `/dev/log`), but never blocks. The C library's function
+//! blocks while the log daemon is stopped.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
@@ -13,11 +13,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::background::Destination;
 use super::line::{self, Line};
 
-/// A syslog facility. Range: 0..=23, LOG_KERN to LOG_LOCAL7 without their shift.
+/// A syslog facility. Range: 0..=23, LOG_KERN to LOG_LOCAL7, not shifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facility(u8);
 
-/// Names as in `syslog.conf(5)`, with `security` for `auth` as ucarp has it.
+/// The facilities by name as in `syslog.conf(5)`, with `security` for `auth` as in ucarp.
 const FACILITIES: [(&str, u8); 21] = [
     ("auth", 4),
     ("authpriv", 10),
@@ -43,11 +43,11 @@ const FACILITIES: [(&str, u8); 21] = [
 ];
 
 impl Facility {
-    /// System daemons: the default.
+    /// The default: system daemons.
     pub const DAEMON: Self = Self(3);
 }
 
-/// The name is none of the facilities.
+/// The name is not that of a facility.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownFacility;
 
@@ -65,7 +65,7 @@ impl std::error::Error for UnknownFacility {}
 impl FromStr for Facility {
     type Err = UnknownFacility;
 
-    /// Upper or lower case.
+    /// Accepts upper and lower case.
     fn from_str(text: &str) -> Result<Self, UnknownFacility> {
         FACILITIES
             .iter()
@@ -75,22 +75,22 @@ impl FromStr for Facility {
     }
 }
 
-/// Where the log daemon listens.
+/// The socket of the log daemon.
 const PATH: &str = "/dev/log";
 
-/// A connection that is renewed when the log daemon restarts.
+/// A connection to the log daemon. It is renewed when the log daemon restarts.
 #[derive(Debug)]
 pub struct Syslog {
     facility: Facility,
     pid: u32,
     path: PathBuf,
     socket: Option<UnixDatagram>,
-    /// Lines for which there was no room since the last one that was sent.
+    /// The number of lines for which there was no room since the last one that was sent.
     lost: u64,
 }
 
 impl Syslog {
-    /// Connects with the first line.
+    /// Creates the destination. It connects with the first line.
     pub fn new(facility: Facility) -> Self {
         Self {
             facility,
@@ -114,7 +114,7 @@ impl Syslog {
         datagram
     }
 
-    /// Whether there is no room for it. Where nobody listens it is dropped.
+    /// Sends a line, and returns whether there was no room for it. Without a log daemon the line is dropped.
     fn is_refused(&mut self, line: &Line, patience: PollTimeout) -> bool {
         let datagram = self.shape(line);
         let sent = self.send(&datagram, patience);
@@ -122,7 +122,7 @@ impl Syslog {
         if error.kind() == io::ErrorKind::WouldBlock {
             return true;
         }
-        // The log daemon was restarted: its old socket refuses, the new one is at the same path.
+        // The log daemon was restarted. Its old socket refuses the line, and the new one has the same path.
         self.socket = None;
         let _ = self.send(&datagram, PollTimeout::ZERO);
         false
@@ -134,7 +134,7 @@ impl Syslog {
             None => connect(&self.path)?,
         };
         let socket = self.socket.insert(socket);
-        // Without room the attempt says so, and so does one on a socket that is gone.
+        // An error is ignored: the attempt to send reports a lack of room, and a socket that is gone.
         let _ = poll(
             &mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)],
             patience,
@@ -165,10 +165,10 @@ impl Destination for Syslog {
     }
 }
 
-/// Whether a log daemon listens.
+/// Checks whether a log daemon listens.
 ///
 /// # Errors
-/// Why none does.
+/// Returns the reason why none does.
 pub fn look() -> io::Result<()> {
     connect(Path::new(PATH)).map(drop)
 }
@@ -242,7 +242,7 @@ mod tests {
         daemon.set_nonblocking(true).unwrap();
         let mut syslog = Syslog::new(Facility::DAEMON);
         syslog.path = path;
-        // More than net.unix.max_dgram_qlen (10 by default, 512 under systemd) and any send buffer can take.
+        // This is more than net.unix.max_dgram_qlen (10 by default, 512 under systemd) and any send buffer can hold.
         let long = early(Severity::Info, &"x".repeat(4000));
         for _ in 0..10_000 {
             syslog.write(&long, PollTimeout::ZERO);

@@ -1,4 +1,4 @@
-//! Texts about virtual addresses.
+//! Texts of events about virtual addresses.
 
 use std::collections::BTreeSet;
 use std::fmt::{Formatter, Result};
@@ -32,11 +32,11 @@ pub(super) fn assignment(f: &mut Formatter<'_>, place: &Place, it: &Assignment) 
         ),
         Assignment::LeftToOther { address } => write!(
             f,
-            "{lead}{address} is somebody else's since a moment ago: left there"
+            "{lead}another program added {address} at the same moment: it stays there"
         ),
         Assignment::LeaveFailed { address, error } => write!(
             f,
-            "{lead}failed to leave {address} to somebody else: {error}"
+            "{lead}another program added {address} at the same moment, and leaving it to that program failed: {error}"
         ),
         Assignment::RenewalFailed { address, error } => {
             write!(f, "{lead}failed to renew the lease of {address}: {error}")
@@ -108,7 +108,8 @@ pub(super) fn placement(f: &mut Formatter<'_>, place: &Place, it: &Placement) ->
             write!(f, "{lead}failed to add {address} again: {error}")
         }
         Placement::RouteChanged { subnet, wanted } => {
-            write!(f, "{lead}route to {subnet} wanted: {wanted}")
+            let action = if *wanted { "added" } else { "removed" };
+            write!(f, "{lead}{action} the route to {subnet}")
         }
         Placement::RouteFailed { subnet, error } => {
             write!(f, "{lead}failed to change the route to {subnet}: {error}")
@@ -124,14 +125,14 @@ pub(super) fn placement(f: &mut Formatter<'_>, place: &Place, it: &Placement) ->
             own,
         } => write!(
             f,
-            "{lead}this host has no address of its own in {subnet}{}: as MASTER it sends from {address} what goes there; add \
-             an address of that subnet to {interface}, or correct --addr",
+            "{lead}this host has no address of its own in {subnet}{}: as MASTER it uses {address} as the source of what it sends there; add an address of that subnet \
+             to {interface}, or correct --addr",
             only_in(own)
         ),
         Placement::InterfaceWithoutOwn { address } => write!(
             f,
-            "{lead}this host has no address of its own on {interface}: as MASTER it sends from {address} what leaves there; \
-             add one"
+            "{lead}this host has no address of its own on {interface}: as MASTER it uses {address} as the source of what it \
+             sends there; add an address to {interface}"
         ),
         Placement::OutsideSubnets { address, own } => write!(
             f,
@@ -142,7 +143,7 @@ pub(super) fn placement(f: &mut Formatter<'_>, place: &Place, it: &Placement) ->
     }
 }
 
-/// The subnets that the host's own addresses are in, as the rest of a sentence.
+/// Returns the end of a sentence about the subnets of the host's own addresses.
 fn only_in(own: &[Cidr]) -> String {
     let subnets: BTreeSet<String> = own.iter().map(Cidr::to_string).collect();
     match subnets.is_empty() {
@@ -172,7 +173,10 @@ pub(super) fn predecessor(f: &mut Formatter<'_>, place: &Place, it: &Predecessor
             place.interface().unwrap_or_default()
         ),
         Predecessor::Unknown { error } => {
-            write!(f, "{lead}what other carpd left is not looked at: {error}")
+            write!(
+                f,
+                "{lead}cannot tell which other carpd are alive, so what dead ones left stays: {error}"
+            )
         }
     }
 }

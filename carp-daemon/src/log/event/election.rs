@@ -1,4 +1,4 @@
-//! Texts of the election.
+//! Texts of the election's events.
 
 use std::fmt::{Formatter, Result};
 
@@ -8,7 +8,7 @@ use super::Lead;
 use crate::api::event::Place;
 use crate::api::event::election::{Cause, Claimant, Conflict, Election, Transmit, Unheard};
 
-/// Why a virtual host is in its state.
+/// Returns why a virtual host is in its state.
 pub(in crate::log) const fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::InterfaceGone => "the interface is gone",
@@ -46,7 +46,7 @@ pub(super) fn election(f: &mut Formatter<'_>, place: &Place, it: &Election) -> R
         ),
         Election::OwnEcho { source } => write!(
             f,
-            "{lead}our own advertisement came back (source {source}): the switch, bond or bridge reflects it, somebody \
+            "{lead}our own advertisement came back (source {source}): the switch, bond or bridge reflects it, an attacker \
              replays it, or another host sends from our address"
         ),
         Election::WorseMaster { source } => write!(
@@ -138,7 +138,10 @@ pub(super) fn conflict(f: &mut Formatter<'_>, place: &Place, it: &Conflict) -> R
             )
         }
         Conflict::ProbeFailed { address, error } => {
-            write!(f, "{lead}failed to ask for {address}: {error}")
+            write!(
+                f,
+                "{lead}failed to send an ARP request for {address}: {error}"
+            )
         }
         Conflict::ReceiveFailed { error } => write!(f, "{lead}failed to receive ARP: {error}"),
         Conflict::WatchFailed { error } => write!(f, "{lead}failed to watch ARP: {error}"),

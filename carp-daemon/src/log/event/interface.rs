@@ -1,4 +1,4 @@
-//! Texts about interfaces.
+//! Texts of events about interfaces.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -32,7 +32,7 @@ pub(super) fn datapath(f: &mut Formatter<'_>, place: &Place, it: &Datapath) -> R
         Datapath::LostAgain { loss } => write!(f, "{lead}{loss} again: in INIT for a moment"),
         Datapath::ReattachFailed { error } => write!(
             f,
-            "{lead}in INIT until it can be listened to, trying again: {error}"
+            "{lead}in INIT until advertisements can be received, trying again: {error}"
         ),
         Datapath::VrrpSameVhid { shares_mac } => {
             let shared_mac = match shares_mac {
@@ -41,14 +41,14 @@ pub(super) fn datapath(f: &mut Formatter<'_>, place: &Place, it: &Datapath) -> R
             };
             write!(
                 f,
-                "{lead}VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements for \
-                 ours{shared_mac}; give one of them another id, or carpd a group of its own (--mcast)"
+                "{lead}a VRRP router uses a VRID that is also a vhid here: carpd's advertisements delay those of \
+                 keepalived{shared_mac}; give one of them another id, or carpd another multicast group (--mcast)"
             )
         }
         Datapath::UnicastPeer => write!(
             f,
-            "{lead}a peer sends its advertisements for a vhid of ours by unicast, which carpd does not hear yet: both would \
-             be MASTER; take the peer's unicast setting away (`peer` of FreeBSD and pfSense, `carppeer` of OpenBSD)"
+            "{lead}a peer sends its advertisements for a vhid of this host by unicast, which carpd does not hear yet: both \
+             would be MASTER; remove the peer's unicast setting (`peer` of FreeBSD and pfSense, `carppeer` of OpenBSD)"
         ),
     }
 }
@@ -72,7 +72,7 @@ pub(super) fn link(f: &mut Formatter<'_>, place: &Place, it: &Link) -> Result {
                 Upper::Unknown(index) => ("interface", format!("number {index}")),
             };
             let instead = match kind {
-                // The device that its ports are listed under carries nothing.
+                // The device that lists the ports does not carry traffic itself.
                 "openvswitch" => "an internal port of the switch",
                 _ => &name,
             };

@@ -1,4 +1,4 @@
-//! Texts about the process and what it leans on.
+//! Texts of events about the process and what it depends on.
 
 use std::fmt::{Formatter, Result};
 

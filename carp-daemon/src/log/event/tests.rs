@@ -1,4 +1,4 @@
-//! Every event's line, in full.
+//! Checks the full line of every event.
 
 mod address;
 mod election;
@@ -59,7 +59,7 @@ fn error() -> String {
     "No such device".to_owned()
 }
 
-/// The lines of all events in the shape that ucarp has on the console, without the time.
+/// A layer that keeps the lines of all events in ucarp's console form, without the time.
 #[derive(Clone, Default)]
 struct Keep(Arc<Mutex<Vec<String>>>);
 
@@ -71,7 +71,7 @@ impl<S: tracing::Subscriber> Layer<S> for Keep {
     }
 }
 
-/// The lines that these events become.
+/// Returns the lines that these events become.
 fn logged<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<String> {
     let keep = Keep::default();
     let subscriber = tracing_subscriber::registry().with(keep.clone());
@@ -107,7 +107,7 @@ fn no_event_is_missing_from_the_table() {
 #[test]
 fn what_was_left_out_is_counted_in_the_line() {
     for Row(event, line) in rows() {
-        // It counts others of another kind.
+        // This event has a count of its own.
         if matches!(event.what, What::Memory(Memory::Ignored { .. })) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Lines about virtual addresses.
+//! Lines of events about virtual addresses.
 
 use std::time::Duration;
 
@@ -50,14 +50,15 @@ fn claim() -> Vec<Row> {
         ),
         of_process(
             Assignment::LeftToOther { address },
-            "[INFO] 10.9.0.100/32 is somebody else's since a moment ago: left there",
+            "[INFO] another program added 10.9.0.100/32 at the same moment: it stays there",
         ),
         of_process(
             Assignment::LeaveFailed {
                 address,
                 error: error(),
             },
-            "[ERROR] failed to leave 10.9.0.100/32 to somebody else: No such device",
+            "[ERROR] another program added 10.9.0.100/32 at the same moment, and leaving it to that program failed: No \
+             such device",
         ),
         of_vhost(
             Assignment::RenewalFailed {
@@ -74,7 +75,7 @@ fn claim() -> Vec<Row> {
             Assignment::Removed { address },
             "[DEBUG] eth0 id 7: removed 10.9.0.100/32",
         ),
-        // What nobody serves any more has no virtual host.
+        // An address that no carpd serves any more belongs to no virtual host.
         of_interface(
             Assignment::Removed { address },
             "[DEBUG] eth0: removed 10.9.0.100/32",
@@ -152,7 +153,7 @@ fn placement() -> Vec<Row> {
                 subnet,
                 wanted: true,
             },
-            "[DEBUG] eth0 id 7: route to 10.9.0.0/24 wanted: true",
+            "[DEBUG] eth0 id 7: added the route to 10.9.0.0/24",
         ),
         of_vhost(
             Placement::RouteFailed {
@@ -175,23 +176,23 @@ fn placement() -> Vec<Row> {
                 subnet,
                 own: vec![],
             },
-            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24: as MASTER it sends from 10.9.0.100 what \
-             goes there; add an address of that subnet to eth0, or correct --addr",
+            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24: as MASTER it uses 10.9.0.100 as \
+             the source of what it sends there; add an address of that subnet to eth0, or correct --addr",
         ),
         of_vhost(
             Placement::SubnetWithoutOwn {
                 address,
                 subnet,
-                // Told once each, in the order of the text.
+                // Each subnet is named once, in the order of the text.
                 own: vec![cidr("9.0.0.0/8"), cidr("10.1.0.0/16"), cidr("9.0.0.0/8")],
             },
-            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24, only in 10.1.0.0/16 and 9.0.0.0/8: as \
-             MASTER it sends from 10.9.0.100 what goes there; add an address of that subnet to eth0, or correct --addr",
+            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24, only in 10.1.0.0/16 and 9.0.0.0/8: as MASTER it uses 10.9.0.100 as \
+             the source of what it sends there; add an address of that subnet to eth0, or correct --addr",
         ),
         of_vhost(
             Placement::InterfaceWithoutOwn { address },
-            "[WARNING] eth0 id 7: this host has no address of its own on eth0: as MASTER it sends from 10.9.0.100 what leaves \
-             there; add one",
+            "[WARNING] eth0 id 7: this host has no address of its own on eth0: as MASTER it uses 10.9.0.100 as the source of \
+             what it sends there; add an address to eth0",
         ),
         of_vhost(
             Placement::OutsideSubnets {
@@ -233,7 +234,7 @@ fn predecessor() -> Vec<Row> {
         ),
         of_interface(
             Predecessor::Unknown { error: error() },
-            "[WARNING] eth0: what other carpd left is not looked at: No such device",
+            "[WARNING] eth0: cannot tell which other carpd are alive, so what dead ones left stays: No such device",
         ),
     ]
 }

@@ -1,4 +1,4 @@
-//! Lines of the election.
+//! Lines of the election's events.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
         of_vhost(
             Election::OwnEcho { source },
             "[WARNING] eth0 id 7: our own advertisement came back (source 10.9.0.7): the switch, bond or bridge reflects it, \
-             somebody replays it, or another host sends from our address",
+             an attacker replays it, or another host sends from our address",
         ),
         of_vhost(
             Election::WorseMaster { source },
@@ -140,7 +140,7 @@ pub(super) fn rows() -> Vec<Row> {
                 address,
                 error: error(),
             },
-            "[DEBUG] eth0 id 7: failed to ask for 10.9.0.100: No such device",
+            "[DEBUG] eth0 id 7: failed to send an ARP request for 10.9.0.100: No such device",
         ),
         of_interface(
             Conflict::ReceiveFailed { error: error() },

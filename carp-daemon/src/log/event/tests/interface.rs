@@ -1,4 +1,4 @@
-//! Lines about interfaces.
+//! Lines of events about interfaces.
 
 use carp_common::wire::ether::MacAddress;
 
@@ -60,23 +60,23 @@ fn datapath() -> Vec<Row> {
         ),
         of_interface(
             Datapath::ReattachFailed { error: error() },
-            "[ERROR] eth0: in INIT until it can be listened to, trying again: No such device",
+            "[ERROR] eth0: in INIT until advertisements can be received, trying again: No such device",
         ),
         of_interface(
             Datapath::VrrpSameVhid { shares_mac: false },
-            "[WARNING] eth0: VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements for \
-             ours; give one of them another id, or carpd a group of its own (--mcast)",
+            "[WARNING] eth0: a VRRP router uses a VRID that is also a vhid here: carpd's advertisements delay \
+             those of keepalived; give one of them another id, or carpd another multicast group (--mcast)",
         ),
         of_process(
             Datapath::VrrpSameVhid { shares_mac: true },
-            "[WARNING] VRRP is spoken with a VRID that is a vhid of ours: keepalived delays its own advertisements for ours, \
-             and both use the virtual MAC address 00:00:5e:00:01:VRID; give one of them another id, or carpd a group of its \
-             own (--mcast)",
+            "[WARNING] a VRRP router uses a VRID that is also a vhid here: carpd's advertisements delay \
+             those of keepalived, and both use the virtual MAC address 00:00:5e:00:01:VRID; give one of them another \
+             id, or carpd another multicast group (--mcast)",
         ),
         of_interface(
             Datapath::UnicastPeer,
-            "[WARNING] eth0: a peer sends its advertisements for a vhid of ours by unicast, which carpd does not hear yet: \
-             both would be MASTER; take the peer's unicast setting away (`peer` of FreeBSD and pfSense, `carppeer` of \
+            "[WARNING] eth0: a peer sends its advertisements for a vhid of this host by unicast, which carpd does not hear yet: \
+             both would be MASTER; remove the peer's unicast setting (`peer` of FreeBSD and pfSense, `carppeer` of \
              OpenBSD)",
         ),
     ]

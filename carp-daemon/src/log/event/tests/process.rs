@@ -1,4 +1,4 @@
-//! Lines about the process and what it leans on.
+//! Lines of events about the process and what it depends on.
 
 use std::path::PathBuf;
 use std::time::Duration;
