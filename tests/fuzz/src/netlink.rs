@@ -21,9 +21,9 @@ pub fn target(data: &[u8]) {
                 assert!(link.name.len() <= 3 * data.len());
             }
             Body::Done(errno) => assert!(*errno >= 0),
-            Body::Event(
-                Event::Address(address) | Event::AddressGone { address, .. },
-            ) => assert_prefix(address.address, address.prefix),
+            Body::Event(Event::Address(address) | Event::AddressGone { address, .. }) => {
+                assert_prefix(address.address, address.prefix)
+            }
             Body::Route(route) => {
                 assert_prefix(route.subnet, route.prefix);
                 let source = route.source.unwrap_or(route.subnet);
