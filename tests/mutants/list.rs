@@ -24,6 +24,7 @@ const PEER: &str = "carp-common/src/proto/peer.rs";
 const DOUBT: &str = "carp-common/src/proto/doubt.rs";
 const CHALLENGE: &str = "carp-common/src/proto/vhost/challenge.rs";
 const SEND: &str = "carp-common/src/proto/vhost/send.rs";
+const LISTEN: &str = "carp-common/src/proto/vhost/listen.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
 const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
@@ -130,7 +131,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "only the IPv4 timer counts",
-        file: VHOST,
+        file: LISTEN,
         find: "let Some(due) = self.master_down_at().filter(",
         replace: "let Some(due) = self.timers.get(Timer::MasterDown(Family::Inet)).filter(",
         caught_by: &["silence_in_one_family_is_silence"],
@@ -272,7 +273,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "steps down for no longer than it is told",
-        file: VHOST,
+        file: LISTEN,
         find: "self.listen_until(family, since.max(self.held_until) + silence);",
         replace: "self.listen_until(family, since + silence);",
         caught_by: &["stepping_down_keeps_away_for_the_hold_and_a_master_down_time"],
@@ -425,7 +426,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "gives a BSD's ticks no time",
-        file: VHOST,
+        file: LISTEN,
         find: "let silence = self.master_down_time().max(self.bsd_patience[family]);",
         replace: "let silence = self.master_down_time(); let _ = self.bsd_patience[family];",
         caught_by: &["bsds::an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
@@ -499,7 +500,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "is deposed again by what was sent in another part",
-        file: VHOST,
+        file: LISTEN,
         find: "self.leaves_out |= self.yielded_at",
         replace: "self.leaves_out |= false && self.yielded_at",
         caught_by: &[

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use carp_common::proto::{
     Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
-    Settings, VirtualHost,
+    Settings, Standing, VirtualHost,
 };
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, State};
@@ -53,6 +53,8 @@ pub enum Request {
         /// While it was stopped, and not while it had other things to do.
         was_stopped: bool,
     },
+    /// It told the kernel what holds from now on.
+    Programmed(Standing),
     /// Its state changed.
     Became(State, Reason),
     /// The operator keeps the host away for a while.
@@ -189,22 +191,24 @@ impl Host {
         self.was_stopped = true;
     }
 
-    /// The kernel got a packet.
-    pub fn enqueue(&mut self, arrived: Arrived) {
+    /// The kernel got a packet. Returns whether the process must take it for a sign of life.
+    pub fn enqueue(&mut self, arrived: Arrived) -> bool {
         let full = self.ring.len() >= self.ring_size;
         if full {
             self.lost += 1;
             // A process that runs misses it as if it had been lost on the way. One that is stopped must not conclude
             // from its own absence that the sender is dead, so for the watch it counts as heard.
             if !self.was_stopped {
-                return;
+                return false;
             }
         }
-        self.watch
+        let counts = self
+            .watch
             .arrives(arrived.at, &arrived.packet, arrived.heard);
         if !full {
             self.ring.push_back(arrived);
         }
+        counts
     }
 
     /// Something else happened.
@@ -389,6 +393,9 @@ impl Host {
             let Some((family, outcome)) = outcomes.pop_front() else {
                 return Ok(());
             };
+            if outcome == SendOutcome::Sent {
+                self.watch.sent();
+            }
             self.core
                 .handle_input(now, Input::SendCompleted { family, outcome });
         }
@@ -420,7 +427,8 @@ impl Host {
             Action::ReleaseAddresses => self.script(Which::Down, requests),
             Action::Announce(family) => requests.push(Request::Announced(family)),
             Action::Report(change) => requests.push(Request::Became(change.to, change.reason)),
-            Action::ProgramDatapath(_) | Action::Notify(_) => {}
+            Action::ProgramDatapath(standing) => requests.push(Request::Programmed(standing)),
+            Action::Notify(_) => {}
         }
     }
 

@@ -27,6 +27,8 @@
 //!   that is leaving MASTER;
 //! - claims and releases alternate; when no script runs, the addresses are there exactly while it is MASTER;
 //! - a takeover tells the datapath, claims, advertises, announces, in this order;
+//! - only a MASTER owns the addresses, no longer than an advertisement that went out makes it one, until beyond the next
+//!   one, and not when it says that it leaves; it counts as alive until it runs again, and not much longer;
 //! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
 //! - its replay counters rise, and with strict counters they go on rising after a restart;
 //! - its peers can authenticate what it sends, and it never advertises better than it is configured;
@@ -57,6 +59,10 @@
 //!   62 ms; 0 for the others' implementations), `d + 3j`. This is checked in the end of two runs of three, and whenever a
 //!   master that had settled goes and nothing else goes wrong. An advertisement that a bow-out overtakes on its way takes it
 //!   back, so where one may be under way the bound is the one of a crash.
+//!
+//! **A host that takes over because of silence finds no owner**: when the last advertisement of another carpd reached it, and
+//! its master-down time is no shorter than what that advertisement is worth, the other one's kernel is silent, were its
+//! process hung, dead or unable to send.
 //!
 //! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
 //!

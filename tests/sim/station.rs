@@ -1,6 +1,7 @@
 //! A host and its place on the network.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use carp_common::time::Instant;
 use carp_common::units::State;
@@ -70,6 +71,12 @@ pub struct Station {
     pub used: BTreeSet<u64>,
     /// Its last advertisements.
     pub last_sent: VecDeque<Sent>,
+    /// By family: its last advertisement, and when it sent that.
+    pub said: [Option<(Instant, Vec<u8>)>; 2],
+    /// By family and source: the last advertisement of another that its process must take for a sign of life.
+    pub counted: [BTreeMap<IpAddr, Vec<u8>>; 2],
+    /// Until when its kernel lets it answer for the addresses, be its process hung or dead.
+    pub owns_until: Instant,
     /// Since when it has been MASTER, or was when it last was.
     pub reigns_since: Instant,
     /// The state that the world last saw it in.

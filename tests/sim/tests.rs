@@ -4,6 +4,7 @@
 
 mod bsds;
 mod recordings;
+mod reigns;
 mod seeds;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

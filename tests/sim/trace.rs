@@ -45,8 +45,13 @@ impl Trace {
             Action::Report(change) => {
                 format!("  {} -> {}: {:?}", change.from, change.to, change.reason)
             }
-            Action::ProgramDatapath(_)
-            | Action::ClaimAddresses
+            Action::ProgramDatapath(standing) => format!(
+                "  datapath {}, owns for {:?}, alive for {:?}",
+                standing.state,
+                standing.owns_until.saturating_duration_since(now),
+                standing.alive_until.saturating_duration_since(now)
+            ),
+            Action::ClaimAddresses
             | Action::ReleaseAddresses
             | Action::Announce(_)
             | Action::Notify(_) => format!("  {action:?}"),

@@ -4,6 +4,8 @@
 //! and what it asked for.
 
 mod order;
+mod pace;
+mod reign;
 mod sent;
 mod sleep;
 
@@ -20,6 +22,8 @@ use super::packet::{Ad, Group, Packet};
 use super::scenario::{STEP, interval};
 use super::signs::Signs;
 use order::check_order;
+use pace::Pace;
+use reign::Reign;
 pub use sent::SentCounters;
 use sleep::{Look, Sleep};
 
@@ -46,7 +50,7 @@ pub struct Watch {
     group: Group,
     state: State,
     claimed: bool,
-    datapath: State,
+    reign: Reign,
     sent: SentCounters,
     /// Per family: when it last heard what must restart the master-down timer.
     must_wait_from: [Instant; 2],
@@ -86,19 +90,6 @@ struct Causes {
     more_demoted_master: bool,
 }
 
-/// How often something happened in the interval that began then.
-#[derive(Debug, Default)]
-struct Pace {
-    since: Instant,
-    announcements: [u32; 2],
-    advertisements: [u32; 2],
-}
-
-/// Most announcements of one family in one interval: of a takeover and late after it, of a claim, and in answer, at both its ends.
-const ANNOUNCEMENTS_MAX: u32 = 9;
-/// Most advertisements: those of a takeover and of leaving, and at both ends the periodic one and ten answers.
-const ADVERTISEMENTS_MAX: u32 = 24;
-
 impl Watch {
     /// For a process that starts now, on a host that sent these counters before.
     #[must_use]
@@ -114,7 +105,7 @@ impl Watch {
             group: group.clone(),
             state: State::Init,
             claimed: false,
-            datapath: State::Init,
+            reign: Reign::default(),
             sent,
             must_wait_from: [now; 2],
             may_wait_from: [now; 2],
@@ -141,14 +132,14 @@ impl Watch {
         self.sent
     }
 
-    /// The kernel got an advertisement; the process may take its time.
-    pub fn arrives(&mut self, at: Instant, packet: &Packet, heard: Heard) {
+    /// The kernel got an advertisement; the process may take its time. Returns whether it must restart the master-down timer.
+    pub fn arrives(&mut self, at: Instant, packet: &Packet, heard: Heard) -> bool {
         let Packet { family, source, .. } = *packet;
         let Some(ad) = self.group.open(&packet.payload) else {
-            return;
+            return false;
         };
         if source == self.own[index(family)] || self.state == State::Init {
-            return;
+            return false;
         }
         let highest = &mut self.highest[index(family)];
         let stale = self.settings.strict_counter && ad.counter <= *highest;
@@ -158,10 +149,17 @@ impl Watch {
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
         let is_sign = self.signs[index(family)].arrives(at, source, ad);
-        if heard == Heard::Genuine && !stale && !entitles && is_sign {
+        let counts = heard == Heard::Genuine && !stale && !entitles && is_sign;
+        if counts {
             let must = &mut self.must_wait_from[index(family)];
             *must = self.signs[index(family)].counts(ad.counter, at, *must);
         }
+        counts
+    }
+
+    /// The device took an advertisement.
+    pub const fn sent(&mut self) {
+        self.reign.sent();
     }
 
     /// The process is about to handle an advertisement.
@@ -264,12 +262,8 @@ impl Watch {
                 if self.claimed { "claimed" } else { "released" }
             ));
         }
-        if self.datapath != state {
-            return Err(format!(
-                "is {state} but told the datapath {}",
-                self.datapath
-            ));
-        }
+        let life = self.master_down().max(self.longest_interval()) * 2;
+        self.reign.acted(now, state, life)?;
         if before != self.state {
             check_order(before, self.state, actions)?;
         }
@@ -284,7 +278,7 @@ impl Watch {
         batch: &[Action],
     ) -> Result<(), Violation> {
         match action {
-            Action::ProgramDatapath(state) => self.datapath = state,
+            Action::ProgramDatapath(standing) => self.reign.programmed(now, standing)?,
             Action::ClaimAddresses if self.claimed => {
                 return Err("claimed addresses that it has".into());
             }
@@ -300,13 +294,7 @@ impl Watch {
                         "announced {family} addresses that it does not have"
                     ));
                 }
-                let count = &mut self.pace(now).announcements[index(family)];
-                *count += 1;
-                if *count > ANNOUNCEMENTS_MAX {
-                    return Err(format!(
-                        "announced {family} addresses {count} times in one advertisement interval"
-                    ));
-                }
+                self.pace(now).announces(family)?;
             }
             Action::SendAdvertisement { family, payload } => {
                 self.sends(now, family, &payload, before, batch)?
@@ -348,6 +336,8 @@ impl Watch {
             return Err(format!("advertised as better than it is: {ad:?}"));
         }
         self.sent.add(ad.counter)?;
+        let announced = interval(ad.advbase, ad.advskew);
+        self.reign.advertises(now, leaves, announced)?;
         let must = &mut self.must_wait_from[index(family)];
         *must = self.signs[index(family)].sent(ad.counter, *must);
         if !self.settings.uses(family) {
@@ -356,14 +346,7 @@ impl Watch {
             ));
         }
         self.highest[index(family)] = self.highest[index(family)].max(ad.counter);
-        let count = &mut self.pace(now).advertisements[index(family)];
-        *count += 1;
-        if *count > ADVERTISEMENTS_MAX {
-            return Err(format!(
-                "sent {count} {family} advertisements in one advertisement interval"
-            ));
-        }
-        Ok(())
+        self.pace(now).advertises(family)
     }
 
     fn reports(
@@ -452,10 +435,7 @@ impl Watch {
             self.may_wait_from = self.may_wait_from.map(|may| may.max(now + patience));
         }
         if to == State::Master {
-            self.pace = Pace {
-                since: now,
-                ..Pace::default()
-            };
+            self.pace = Pace::from(now);
         }
         self.state = to;
         Ok(())
@@ -478,7 +458,13 @@ impl Watch {
         };
         match (core.next_deadline(), latest) {
             (None, None) => Ok(()),
-            (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => Ok(()),
+            (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => {
+                // Not where an operator keeps it away, or it is patient with a BSD.
+                let pace = self.interval(self.settings.advskew.0);
+                let usual = deadline <= now + self.master_down().max(pace)
+                    && deadline > self.held_until + self.master_down();
+                self.reign.settled(now, usual.then_some(deadline))
+            }
             (deadline, latest) => Err(format!(
                 "{} sleeps until {deadline:?}; now is {now:?}, and it must wake by {latest:?}",
                 self.state
@@ -490,10 +476,7 @@ impl Watch {
     fn pace(&mut self, now: Instant) -> &mut Pace {
         // Without demotion, which only makes it longer.
         if self.pace.since + self.interval(self.settings.advskew.0) < now {
-            self.pace = Pace {
-                since: now,
-                ..Pace::default()
-            };
+            self.pace = Pace::from(now);
         }
         &mut self.pace
     }

@@ -1,6 +1,7 @@
 //! One run: an event queue, a virtual clock that jumps, and everything that the scenario put into it.
 
 mod faults;
+mod owners;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -165,6 +166,9 @@ impl<'a> World<'a> {
                 sent: SentCounters::default(),
                 used: BTreeSet::new(),
                 last_sent: VecDeque::new(),
+                said: [None, None],
+                counted: Default::default(),
+                owns_until: START,
                 reigns_since: START,
                 seen: State::Init,
             });
@@ -290,11 +294,16 @@ impl<'a> World<'a> {
             Body::Carpd(_) if station.paused => {}
             Body::Carpd(host) => {
                 self.trace.packet(self.now, &station.name, "gets", &packet);
-                host.enqueue(Arrived {
+                let (family, source) = (index(packet.family), packet.source);
+                let payload = packet.payload.clone();
+                let counts = host.enqueue(Arrived {
                     at: self.now,
                     packet,
                     heard,
                 });
+                if counts {
+                    station.counted[family].insert(source, payload);
+                }
                 self.wake_soon(to);
             }
             // A machine that is stopped whole: what arrives meanwhile is gone.
@@ -328,7 +337,7 @@ impl<'a> World<'a> {
                 result.map_err(|what| format!("{}: {what}", station.name))?;
                 let deadline = host.next_deadline();
                 for request in requests {
-                    self.carry_out(number, request);
+                    self.carry_out(number, request)?;
                 }
                 if let Some(deadline) = deadline {
                     let late = self.latency();
@@ -339,7 +348,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn carry_out(&mut self, number: usize, request: Request) {
+    fn carry_out(&mut self, number: usize, request: Request) -> Result<(), Violation> {
         match request {
             Request::Transmit(packet) => self.transmit(number, packet),
             Request::Refused(packet) => self.remember(number, packet.payload, false),
@@ -358,6 +367,7 @@ impl<'a> World<'a> {
             }
             Request::Became(state, reason) => {
                 if reason == Reason::MasterTimedOut {
+                    self.check_owners(number)?;
                     self.calm.asks(self.now, number, &self.stations);
                 }
                 self.stations[number].seen = state;
@@ -367,6 +377,9 @@ impl<'a> World<'a> {
                 }
                 self.count(format!("carpd became {state}"));
             }
+            Request::Programmed(standing) => {
+                self.stations[number].owns_until = standing.owns_until;
+            }
             Request::StaysAway(hold) => self.calm.disturb(self.now + hold),
             Request::Exited => {
                 let station = &mut self.stations[number];
@@ -374,6 +387,7 @@ impl<'a> World<'a> {
                 station.die();
             }
         }
+        Ok(())
     }
 
     fn script_starts(&mut self, station: usize) {
@@ -427,6 +441,7 @@ impl<'a> World<'a> {
             attacker.overhears(self.now, from, &packet);
             ahead = attacker.overtakes(self.now, from, &packet);
         }
+        self.says(from, &packet);
         self.remember_sent(from, &packet);
         let mut fates = Vec::new();
         for to in 0..self.stations.len() {

@@ -17,6 +17,7 @@
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`outlook`] | what would happen next |
+//! | [`tenure`] | how long we are MASTER, how long alive |
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
 //! | `peer` | one source, and what it showed |
@@ -41,6 +42,7 @@ mod queue;
 pub mod rate_limit;
 mod send_errors;
 pub mod sequence;
+pub mod tenure;
 mod timers;
 pub mod vhost;
 
@@ -55,6 +57,7 @@ pub use auth::Authenticator;
 pub use counters::Counters;
 pub use demotion::DemotionCause;
 pub use key::{Key, PasswordTooLong};
+pub use tenure::Standing;
 pub use vhost::VirtualHost;
 
 /// What one election is about. Everything here is fixed at start; what changes at run time arrives as an [`Input`].
@@ -179,11 +182,19 @@ pub enum Command {
 }
 
 /// What to do, in this order.
+///
+/// A transition begins with [`Action::Report`], so that a log has the cause before its effects, and
+/// [`Action::ProgramDatapath`]: a host that leaves MASTER falls silent before anybody hears that he may take over. Then
+///
+/// - a new MASTER claims the addresses, advertises and announces;
+/// - one that yields releases the addresses, and then sends its last advertisement;
+/// - one that bows out, because it was told to stop or to step down, does that first, so that its successor need not wait,
+///   and then releases the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    /// Tell the kernel side which state we are in.
-    ProgramDatapath(State),
+    /// Tell the kernel side what holds from now on: with each transition, and whenever a deadline moves.
+    ProgramDatapath(Standing),
     /// Put one advertisement on the wire; report back with [`Input::SendCompleted`].
     SendAdvertisement {
         /// Family to send in.

@@ -4,6 +4,7 @@
 //! functions; ucarp 1.5.2 `carp.c`.
 
 mod challenge;
+mod listen;
 mod outlook;
 mod receive;
 mod send;
@@ -22,12 +23,13 @@ use super::doubt::Doubt;
 use super::election::Advertiser;
 use super::evidence::{Evidence, Memory};
 use super::memory;
-use super::patience::{Patience, Silence};
+use super::patience::Patience;
 use super::per_family::PerFamily;
 use super::queue::ActionQueue;
 use super::rate_limit::RateLimit;
 use super::send_errors::SendErrors;
 use super::sequence::CounterSequence;
+use super::tenure::{Lasting, Standing};
 use super::timers::{Timer, Timers};
 use super::{
     Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
@@ -54,8 +56,7 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 ///   no deadline.
 /// - A BACKUP that slept through the end of the master-down time waits once more: [`patience`](super::patience).
 /// - No bytes and no order of inputs may panic; a packet in INIT is counted and dropped.
-/// - The order of actions is part of the behaviour. [`Action::Report`] comes first, so that a log has the cause
-///   before its effects.
+/// - The order of actions is part of the behaviour: [`Action`] says which it is.
 /// - Actions for one input have a constant upper bound, asserted in debug builds.
 /// - The virtual addresses are released before the first BACKUP, whoever left them there, and at the latest on
 ///   [`Input::Shutdown`]; afterwards only by who claimed them.
@@ -64,6 +65,9 @@ pub struct VirtualHost {
     settings: Settings,
     authenticator: Authenticator,
     state: State,
+    /// What the kernel side is to know, and what it was told last.
+    standing: Standing,
+    told: Standing,
     /// The latest `now`.
     now: Instant,
     link: LinkState,
@@ -153,6 +157,8 @@ impl VirtualHost {
         Self {
             authenticator,
             state: State::Init,
+            standing: Standing::INIT,
+            told: Standing::INIT,
             now,
             link: LinkState::Down,
             sources: PerFamily::default(),
@@ -222,6 +228,7 @@ impl VirtualHost {
             Input::Command(Command::StepDown { hold }) => self.step_down(hold),
             Input::Shutdown => self.shut_down(),
         }
+        self.live();
     }
 
     /// Time passed. Does what is due and nothing else.
@@ -230,9 +237,16 @@ impl VirtualHost {
     /// does not count yet.
     pub fn handle_timeout(&mut self, now: Instant, looked_at: Instant) {
         self.begin(now);
+        if self.timers.next().is_none_or(|due| due > self.now) {
+            return;
+        }
         match self.state {
             State::Init => {}
-            State::Backup => self.backup_timeout(looked_at),
+            State::Backup => {
+                self.backup_timeout(looked_at);
+                self.live();
+            }
+            // What it sends tells the kernel side more, once that is done.
             State::Master => self.master_timeout(),
         }
     }
@@ -391,7 +405,6 @@ impl VirtualHost {
                 self.enter(State::Backup, Reason::Requested);
                 self.bow_out();
                 self.release();
-                self.program_datapath();
                 self.listen_afresh();
             }
         }
@@ -403,7 +416,6 @@ impl VirtualHost {
             self.enter(State::Init, Reason::Shutdown);
             self.bow_out();
             self.release();
-            self.program_datapath();
         } else {
             self.stop(Reason::Shutdown);
             self.release_if_never();
@@ -434,6 +446,29 @@ impl VirtualHost {
         }
         self.actions
             .push(Action::Report(Transition { from, to, reason }));
+        let lasting = self.lasting();
+        self.standing.enter(to, self.now, lasting);
+        self.program_datapath();
+    }
+
+    /// An input was handled, or what was due is done.
+    fn live(&mut self) {
+        let lasting = self.lasting();
+        self.standing.live(self.now, lasting);
+        self.program_datapath();
+    }
+
+    /// Tells the kernel side what it does not know yet.
+    fn program_datapath(&mut self) {
+        if self.told != self.standing {
+            self.told = self.standing;
+            self.actions.push(Action::ProgramDatapath(self.standing));
+        }
+    }
+
+    fn lasting(&self) -> Lasting {
+        let deadratio = self.settings.deadratio;
+        Lasting::new(self.advertised(), deadratio, self.master_down_time())
     }
 
     fn start_if_possible(&mut self) {
@@ -442,7 +477,6 @@ impl VirtualHost {
             return;
         }
         self.enter(State::Backup, Reason::Started);
-        self.program_datapath();
         self.release_if_never();
         self.forget_send_errors();
         self.listen_afresh();
@@ -458,57 +492,14 @@ impl VirtualHost {
         if was == State::Master {
             self.release();
         }
-        self.program_datapath();
     }
 
     fn become_master(&mut self, reason: Reason) {
         self.enter(State::Master, reason);
-        self.program_datapath();
         self.actions.push(Action::ClaimAddresses);
         self.advertise();
         self.reasserted_at = None;
         self.announce_in_series();
-    }
-
-    fn backup_timeout(&mut self, looked_at: Instant) {
-        if self.timers.take_due(Timer::TakeOver, self.now).is_some()
-            && let Some(planned) = self.take_over
-        {
-            self.become_master(planned.reason);
-            self.called_by = Some(planned);
-            return;
-        }
-        let Some(due) = self.master_down_at().filter(|due| *due <= self.now) else {
-            return;
-        };
-        if self.is_patient(due, looked_at) {
-            return;
-        }
-        self.ask();
-        // He to whom we yielded is gone, or never was: somebody played what we had not heard. No more of that deposes us.
-        let patience = FAMILIES.map(|family| self.bsd_patience[family]);
-        let soon = self.master_down_time().max(patience[0]).max(patience[1]) * 2;
-        self.leaves_out |= self.yielded_at.is_some_and(|at| self.now < at + soon);
-        self.become_master(Reason::MasterTimedOut);
-    }
-
-    /// Whether the silence that was due to end at `due` does not count yet. Then it ends later, in every family.
-    fn is_patient(&mut self, due: Instant, looked_at: Instant) -> bool {
-        let silence = Silence {
-            due,
-            looked_at,
-            now: self.now,
-        };
-        let (interval, master_down) = (self.interval(), self.master_down_time());
-        let Some(until) = self.patience.reprieve(silence, interval, master_down) else {
-            return false;
-        };
-        for timer in FAMILIES.map(Timer::MasterDown) {
-            if self.timers.get(timer).is_some_and(|at| at < until) {
-                self.timers.set(timer, until);
-            }
-        }
-        true
     }
 
     fn master_timeout(&mut self) {
@@ -521,41 +512,6 @@ impl VirtualHost {
             }
         }
         self.announce_if_due();
-    }
-
-    /// (Re)starts the master-down timer of every family, whatever it was.
-    fn listen_afresh(&mut self) {
-        self.timers.clear_all();
-        self.take_over = None;
-        self.doubt.proven(self.now);
-        for family in self.active_families() {
-            self.listen(family, self.now);
-        }
-    }
-
-    /// Restarts the master-down timer of the family. A MASTER was heard at `since`, if not later already; the time
-    /// that an operator told us to stay away comes on top.
-    fn listen(&mut self, family: Family, since: Instant) {
-        let silence = self.master_down_time().max(self.bsd_patience[family]);
-        self.listen_until(family, since.max(self.held_until) + silence);
-    }
-
-    /// Restarts the master-down timer of the family, unless it ends later already.
-    fn listen_until(&mut self, family: Family, deadline: Instant) {
-        if !self.is_active(family) {
-            return;
-        }
-        let timer = Timer::MasterDown(family);
-        self.timers.set(
-            timer,
-            self.timers
-                .get(timer)
-                .map_or(deadline, |known| known.max(deadline)),
-        );
-    }
-
-    fn program_datapath(&mut self) {
-        self.actions.push(Action::ProgramDatapath(self.state));
     }
 
     fn release(&mut self) {

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
-use carp_common::proto::{Action, Input, VirtualHost};
+use carp_common::proto::{Action, Input, Standing, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::advertisement::HEADER_LEN;
@@ -34,8 +34,7 @@ use crate::api::{self, Status};
 use crate::config::VhostConfig;
 use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Standing,
-    Survival,
+    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Survival,
 };
 use crate::io::netlink::{Address, Event, Heard, Link, Order};
 use crate::io::port::Envelope;

@@ -80,7 +80,7 @@ impl<E: Effects> Engine<E> {
         };
         if let Some(suspects) = suspects {
             served.each_segment(cx, |segment, cx| segment.keep_addresses(&suspects, cx));
-            served.each(cx, Instance::lift_fence);
+            served.each(cx, Instance::settle_fence);
         }
     }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
+use carp_common::proto::Standing;
 use carp_common::time::Instant;
 
 use super::Host;
 use crate::engine::effects::{Links, Program, Receive, Refused};
 use crate::io::datapath::{
     self, Batch, Chain, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung,
-    Standing, Survival,
+    Survival,
 };
 
 /// The longest time between two looks. A turn that comes for another reason may take the look half as long before.

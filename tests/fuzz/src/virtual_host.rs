@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use arbitrary::{Result, Unstructured};
 use carp_common::proto::{
     Action, AddressSet, Authenticator, Command, Counters, DemotionCause, Input, Key, LinkState,
-    Notice, Origin, SendOutcome, Settings, Transition, VirtualHost, vhost::NOTICE_INTERVAL,
+    Notice, Origin, SendOutcome, Settings, Standing, Transition, VirtualHost, vhost::NOTICE_INTERVAL,
 };
 use carp_common::time::{Duration, Instant};
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
@@ -80,7 +80,7 @@ struct Play {
     sent_counter: Option<u64>,
     reported: State,
     states: Vec<State>,
-    datapath: State,
+    datapath: Standing,
     holds_addresses: bool,
     noticed: BTreeMap<&'static str, Instant>,
     counters: Counters,
@@ -130,7 +130,7 @@ impl Play {
             sent_counter: None,
             reported: State::Init,
             states: Vec::new(),
-            datapath: State::Init,
+            datapath: Standing::INIT,
             holds_addresses: false,
             noticed: BTreeMap::new(),
             counters: Counters::default(),
@@ -325,10 +325,17 @@ impl Play {
                     self.states.push(to);
                     was_master |= to == State::Master;
                 }
-                Action::ProgramDatapath(state) => self.datapath = state,
+                Action::ProgramDatapath(standing) => {
+                    assert_ne!(standing, self.datapath, "told twice");
+                    self.datapath = standing;
+                }
                 Action::ClaimAddresses => {
                     assert!(!self.holds_addresses, "claimed twice");
-                    assert_eq!(self.datapath, State::Master, "the datapath comes first");
+                    assert_eq!(
+                        self.datapath.state,
+                        State::Master,
+                        "the datapath comes first"
+                    );
                     self.holds_addresses = true;
                 }
                 Action::ReleaseAddresses => self.holds_addresses = false,
@@ -349,7 +356,11 @@ impl Play {
         assert!(number <= ACTIONS_MAX, "{number} actions");
         let state = self.host.state();
         assert_eq!(self.reported, state, "every change is reported");
-        assert_eq!(self.datapath, state, "the datapath follows the state");
+        assert_eq!(self.datapath.state, state, "the datapath follows the state");
+        assert!(
+            state == State::Master || self.datapath.owns_until <= self.told,
+            "only a MASTER owns the addresses"
+        );
         assert_eq!(
             self.holds_addresses,
             state == State::Master,

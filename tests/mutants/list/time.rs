@@ -1,7 +1,8 @@
-//! Mutants of the rules about time: when silence counts.
+//! Mutants of the rules about time: when silence counts, how long a host is MASTER, and how long it is alive.
 
-use super::{Mutant, VHOST};
+use super::{LISTEN, Mutant, SEND, VHOST};
 
+const TENURE: &str = "carp-common/src/proto/tenure.rs";
 const PATIENCE: &str = "carp-common/src/proto/patience.rs";
 
 /// All of them.
@@ -41,9 +42,68 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "after a sleep waits in one family only",
-        file: VHOST,
+        file: LISTEN,
         find: "for timer in FAMILIES.map(Timer::MasterDown) {\n            if",
         replace: "for timer in [Timer::MasterDown(Family::Inet)] {\n            if",
         caught_by: &["a_backup_whose_machine_was_paused_lets_a_living_master_be"],
+    },
+    Mutant {
+        name: "an advertisement makes a host MASTER until others take over",
+        file: TENURE,
+        find: "interval + margin / 2",
+        replace: "interval + margin * 3 / 2",
+        caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
+    },
+    Mutant {
+        name: "an advertisement makes a host MASTER until the next one is due",
+        file: TENURE,
+        find: "interval + margin / 2",
+        replace: "{ let _ = margin; interval }",
+        caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
+    },
+    Mutant {
+        name: "advertisements prolong nothing",
+        file: SEND,
+        find: "if !failed {\n            let lasting",
+        replace: "if failed {\n            let lasting",
+        caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
+    },
+    Mutant {
+        name: "an advertisement that nobody can have heard prolongs the ownership",
+        file: SEND,
+        find: "if !failed {\n            let lasting",
+        replace: "if true {\n            let lasting",
+        caught_by: &["reigns::a_master_that_cannot_send_is_silent_before_its_backup_takes_over"],
+    },
+    Mutant {
+        name: "goes on answering when it leaves",
+        file: TENURE,
+        find: "State::Backup | State::Init => Instant::ZERO,",
+        replace: "State::Backup | State::Init => self.owns_until,",
+        caught_by: &["reigns::a_master_that_leaves_is_silent_before_it_says_so"],
+    },
+    Mutant {
+        name: "falls silent only after everything else that a transition does",
+        file: VHOST,
+        find: "        self.program_datapath();\n    }\n\n    /// An input was handled",
+        replace: "    }\n\n    /// An input was handled",
+        caught_by: &[
+            "reigns::a_master_that_leaves_is_silent_before_it_says_so",
+            "an_ordered_stop_hands_over_at_once",
+        ],
+    },
+    Mutant {
+        name: "renews its life when it is nearly over",
+        file: TENURE,
+        find: "remaining < lasts.life * 5 / 8",
+        replace: "remaining < lasts.life / 8",
+        caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
+    },
+    Mutant {
+        name: "counts as alive long after its death",
+        file: TENURE,
+        find: "life: master_down.max(advertised.interval()) * 2,",
+        replace: "life: master_down.max(advertised.interval()) * 20,",
+        caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
 ];

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use carp_common::abi::layout::VhostKey;
+use carp_common::proto::Standing;
 use carp_common::time::Instant;
-use carp_daemon::io::datapath::{Endpoints, Fenced, Owner, Standing};
+use carp_daemon::io::datapath::{Endpoints, Fenced, Owner};
 
 /// What was told about one virtual host.
 #[derive(Clone, Copy, Debug)]

@@ -327,7 +327,6 @@ impl VirtualHost {
         if speaks {
             self.last_advertisement();
         }
-        self.program_datapath();
         self.doubt.proven(since);
         for family in self.active_families() {
             self.listen(family, since);

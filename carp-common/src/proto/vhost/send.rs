@@ -146,6 +146,10 @@ impl VirtualHost {
             self.sequence.unsend(family);
             self.memory.unsend(family);
         }
+        if !failed {
+            let lasting = self.lasting();
+            self.standing.advertised(self.now, lasting);
+        }
         let change = self.send_errors.record(family, failed);
         self.apply(change);
     }

@@ -35,6 +35,8 @@ struct Host {
     authenticator: Authenticator,
     /// The next counter a peer sends.
     counter: u64,
+    /// What the datapath knows.
+    standing: Standing,
     /// The last payload of ours.
     sent: Option<[u8; HEADER_LEN]>,
     /// Where the peers' advertisements come from.
@@ -103,6 +105,7 @@ impl Host {
             now,
             authenticator,
             counter: 5000,
+            standing: Standing::INIT,
             sent: None,
             ethernet_source: UCARP_MAC,
             last_kind: String::new(),
@@ -232,9 +235,28 @@ impl Host {
                 self.check_own(&payload);
                 self.sent = Some(payload);
             }
-            shown.push(show(action));
+            if let Action::ProgramDatapath(standing) = action {
+                shown.extend(self.program(standing));
+            } else {
+                shown.push(show(action));
+            }
         }
         shown.join(", ")
+    }
+
+    /// The state, or for how long the host owns the addresses when that alone moved. That it lives is not shown.
+    fn program(&mut self, standing: Standing) -> Option<String> {
+        assert_ne!(standing, self.standing, "told twice");
+        let before = core::mem::replace(&mut self.standing, standing);
+        let owns = standing.owns_until.saturating_duration_since(self.now);
+        match (
+            before.state != standing.state,
+            before.owns_until != standing.owns_until,
+        ) {
+            (true, _) => Some(format!("datapath {}", standing.state)),
+            (false, true) => Some(format!("own for {} ms", owns.as_millis())),
+            (false, false) => None,
+        }
     }
 
     /// Whatever we send is well formed, authentic, and uses each counter once.
@@ -257,7 +279,7 @@ impl Host {
 fn show(action: Action) -> String {
     let mut text = String::new();
     match action {
-        Action::ProgramDatapath(state) => write!(text, "datapath {state}"),
+        Action::ProgramDatapath(standing) => write!(text, "datapath {}", standing.state),
         Action::SendAdvertisement { family, payload } => {
             let Advertisement {
                 advbase,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use carp_common::proto::{Action, Input, LinkState, SendOutcome};
+use carp_common::proto::{Action, Input, LinkState, SendOutcome, Standing};
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
 
@@ -32,7 +32,6 @@ impl Instance {
                 None => break,
             }
         }
-        self.tenure.show_life(&self.who, &self.machine, site);
         self.follow_state(site);
         site.cx.touched.push(self.who.id);
     }
@@ -44,27 +43,18 @@ impl Instance {
         site: &mut Site<'_, E>,
     ) -> Option<Input<'static>> {
         match action {
-            Action::ProgramDatapath(state) => return self.program_datapath(state, site),
+            Action::ProgramDatapath(standing) => return self.program_datapath(standing, site),
             Action::SendAdvertisement { family, payload } => {
                 let outcome = self.advertise(family, &payload, site);
                 if outcome == SendOutcome::Sent {
                     self.outdated = true;
-                    if self.tenure.is_fenced() && self.machine.state() == State::Master {
-                        self.tenure
-                            .answer_for_a_while(&self.who, &self.machine, site);
-                    }
                 }
                 return Some(Input::SendCompleted { family, outcome });
             }
             Action::ClaimAddresses => return self.take_addresses(site),
             Action::ReleaseAddresses => self.release(site),
             Action::Announce(family) => self.announce(family, site),
-            Action::Report(transition) => {
-                if transition.from == State::Master {
-                    self.tenure.fall_silent(&self.who, &self.machine, site);
-                }
-                self.report(transition, site);
-            }
+            Action::Report(transition) => self.report(transition, site),
             Action::Notify(notice) => {
                 let event = Event::of_notice(self.who.place.clone(), notice);
                 site.cx.effects.tell(event);
@@ -73,28 +63,24 @@ impl Instance {
         None
     }
 
-    /// In INIT advertisements are nobody's business of ours and pass; a MASTER's addresses are fenced.
-    ///
     /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of a link that
     /// is down.
-    pub fn program_datapath<E: Effects>(
+    fn program_datapath<E: Effects>(
         &mut self,
-        state: State,
+        standing: Standing,
         site: &mut Site<'_, E>,
     ) -> Option<Input<'static>> {
-        match state {
-            State::Master => self.tenure.take_over(&self.who, &self.machine, site),
-            State::Backup | State::Init => {
-                let has_leftovers = self.predecessor.has_leftovers();
-                self.tenure.settle(&self.who, has_leftovers, site);
-            }
+        let before = self.tenure.follow(&self.who, standing, site);
+        // What leaves MASTER is silent, at least until the addresses are released.
+        if before.state != State::Master && standing.state != before.state {
+            self.settle_fence(site);
         }
-        let wanted = match state {
+        let wanted = match standing.state {
             State::Init => None,
             State::Backup | State::Master => Tenure::key_wanted(&self.who, site),
         };
         if wanted == self.tenure.key() {
-            self.tenure.renew(&self.who, &self.machine, site);
+            self.tenure.renew(&self.who, site);
             return None;
         }
         self.tenure.withdraw(&self.who, site);
@@ -178,6 +164,7 @@ impl Instance {
         if self.who.config.ownership == Ownership::Native {
             self.claim.release(&self.who, site);
         }
+        self.settle_fence(site);
         let neutral_start = self.who.config.neutral && !self.was_master;
         // What runs at the end is decided by `shut_down`.
         if !neutral_start && !site.cx.stopping {

@@ -123,8 +123,8 @@ impl Instance {
             .settle(&self.who, &self.machine, &mut self.tenure, site);
     }
 
-    /// Addresses are gone: there may be nothing left to be silent about.
-    pub fn lift_fence<E: Effects>(&mut self, site: &mut Site<'_, E>) {
+    /// Not MASTER: there may be nothing left to be silent about.
+    pub fn settle_fence<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         if self.machine.state() != State::Master {
             let has_leftovers = self.predecessor.has_leftovers();
             self.tenure.settle(&self.who, has_leftovers, site);

@@ -1,19 +1,17 @@
 //! What the kernel program knows about a virtual host: that its advertisements are wanted, until when it is alive, and
 //! until when this host answers for its addresses.
 //!
-//! As long as we advertise, nobody else takes over. The kernel is told how long that holds, again with each
-//! advertisement; should we die, hang or starve, this host falls silent before another one can have taken over.
+//! The core says how long that is, again with each advertisement. The kernel learns it in one write, so should we die, hang
+//! or starve, this host falls silent before another one can have taken over.
 //!
 //! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there: while a
 //! down script runs, when it fails, and after a run that died. The entry goes when netlink says that the address is gone.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use carp_common::abi::layout::VhostKey;
-use carp_common::proto::VirtualHost;
-use carp_common::time::Instant;
-use carp_common::units::{AdvSkew, DeadRatio, Priority};
+use carp_common::proto::{Standing, VirtualHost};
+use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::{Effects, Program, Refused};
@@ -21,17 +19,15 @@ use super::Identity;
 use super::predecessor::leftovers;
 use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
-use crate::io::datapath::{Endpoints, Entry, Fenced, Owner, Standing};
+use crate::io::datapath::{Endpoints, Entry, Fenced, Owner};
 
 /// The entry of one virtual host.
 #[derive(Debug)]
 pub struct Tenure {
     /// Its entry in the datapath, while there is one.
     key: Option<VhostKey>,
-    /// Until when the datapath takes us to be alive for that entry.
-    alive_until: Instant,
-    /// Until when this host answers for the addresses.
-    owns_until: Instant,
+    /// What the core last had the datapath know.
+    standing: Standing,
     /// The datapath knows it as the owner of its addresses.
     fenced: bool,
     /// The datapath refused something, which was said.
@@ -44,8 +40,7 @@ impl Default for Tenure {
     fn default() -> Self {
         Self {
             key: None,
-            alive_until: Instant::ZERO,
-            owns_until: Instant::ZERO,
+            standing: Standing::INIT,
             fenced: false,
             refused: false,
             deaf: false,
@@ -62,11 +57,6 @@ impl Tenure {
     /// Whether it would hear nothing.
     pub const fn is_deaf(&self) -> bool {
         self.deaf
-    }
-
-    /// Whether it owns its addresses.
-    pub const fn is_fenced(&self) -> bool {
-        self.fenced
     }
 
     /// Its addresses are fenced already, by an earlier run.
@@ -97,7 +87,7 @@ impl Tenure {
         let entry = Entry {
             endpoints: &[endpoints],
             digests: machine.digests(),
-            standing: self.standing(machine, site.cx.now),
+            standing: self.standing,
         };
         let told = site.cx.effects.configure(key, &entry);
         self.deaf = told.is_err();
@@ -119,42 +109,28 @@ impl Tenure {
         }
     }
 
-    /// Tells the kernel program that we are alive, when three eighths of what it knows have passed: an idle BACKUP's next
-    /// chance is half of it later.
-    pub fn show_life<E: Effects>(
+    /// What holds from now on. A new MASTER becomes the owner of its addresses; the kernel learns for how long with its entry.
+    ///
+    /// Returns what held before.
+    pub fn follow<E: Effects>(
         &mut self,
         who: &Identity,
-        machine: &VirtualHost,
+        standing: Standing,
         site: &mut Site<'_, E>,
-    ) {
-        let validity = life_sign_validity(machine);
-        let remaining = self.alive_until.saturating_duration_since(site.cx.now);
-        if remaining < validity * 5 / 8 {
-            self.renew(who, machine, site);
+    ) -> Standing {
+        if standing.state == State::Master && !(self.fenced && self.standing.state == State::Master)
+        {
+            self.fenced = true;
+            self.tell(who, site, Program::own);
         }
+        std::mem::replace(&mut self.standing, standing)
     }
 
-    /// Tells the kernel program what the virtual host is, and for how long: one write, however many addresses it has.
-    pub fn renew<E: Effects>(
-        &mut self,
-        who: &Identity,
-        machine: &VirtualHost,
-        site: &mut Site<'_, E>,
-    ) {
+    /// Tells the kernel program what holds: one write, however many addresses there are.
+    pub fn renew<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         if let Some(key) = self.key {
-            let standing = self.standing(machine, site.cx.now);
-            let told = site.cx.effects.renew(key, standing);
+            let told = site.cx.effects.renew(key, self.standing);
             self.check(who, told, site);
-        }
-    }
-
-    /// From now on we are alive for a while.
-    fn standing(&mut self, machine: &VirtualHost, now: Instant) -> Standing {
-        self.alive_until = now + life_sign_validity(machine);
-        Standing {
-            state: machine.state(),
-            alive_until: self.alive_until,
-            owns_until: self.owns_until,
         }
     }
 
@@ -172,51 +148,9 @@ impl Tenure {
         }
     }
 
-    /// Becomes the owner of its addresses, for a while. The kernel is told how long with what else it is told now.
-    pub fn take_over<E: Effects>(
-        &mut self,
-        who: &Identity,
-        machine: &VirtualHost,
-        site: &mut Site<'_, E>,
-    ) {
-        self.fenced = true;
-        self.tell(who, site, Program::own);
-        self.extend(who, machine, site.cx.now);
-    }
-
-    /// A MASTER advertised: it is one for a while.
-    pub fn answer_for_a_while<E: Effects>(
-        &mut self,
-        who: &Identity,
-        machine: &VirtualHost,
-        site: &mut Site<'_, E>,
-    ) {
-        self.extend(who, machine, site.cx.now);
-        self.renew(who, machine, site);
-    }
-
-    fn extend(&mut self, who: &Identity, machine: &VirtualHost, now: Instant) {
-        let lasts = advertisement_lasts(machine.advertised(), who.config.election.deadratio);
-        self.owns_until = now + lasts;
-    }
-
-    /// No longer MASTER: another one may take over while the kernel lets us wait before it removes the address.
-    pub fn fall_silent<E: Effects>(
-        &mut self,
-        who: &Identity,
-        machine: &VirtualHost,
-        site: &mut Site<'_, E>,
-    ) {
-        if self.fenced {
-            self.owns_until = Instant::ZERO;
-            self.renew(who, machine, site);
-        }
-    }
-
     /// What is there stays fenced until the election says whose it is.
     pub fn silence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         self.fenced = true;
-        self.owns_until = Instant::ZERO;
         self.tell(who, site, Program::silence);
     }
 
@@ -243,8 +177,6 @@ impl Tenure {
                 addresses.any(|wanted| site.cx.namespace.has(wanted.address))
             }
         };
-        // The kernel is told with what else has changed.
-        self.owns_until = Instant::ZERO;
         if stays {
             self.silence(who, site);
         } else {
@@ -301,75 +233,6 @@ impl Tenure {
                 error: error.to_string(),
             };
             site.cx.tell(&who.place, refused);
-        }
-    }
-}
-
-/// How long a sign of life of ours is good for: we hear, send or time out at least twice in it.
-fn life_sign_validity(machine: &VirtualHost) -> Duration {
-    let interval = machine.advertised().interval();
-    2 * machine.master_down_time().max(interval)
-}
-
-/// How long after an advertisement the sender is certainly still MASTER: until half the time between the next one and
-/// the earliest that an equal peer with advskew 0 could take over.
-///
-/// Where that is not later than the next advertisement, a moment beyond that one: with a deadratio of 1 a peer takes over
-/// within the interval itself, so there it is a short moment, and for as long two hosts may answer.
-fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
-    let interval = advertised.interval();
-    let fastest_peer = Priority {
-        advskew: AdvSkew(0),
-        ..advertised
-    };
-    let takeover = fastest_peer.master_down_time(deadratio);
-    match takeover.checked_sub(interval) {
-        Some(margin) if !margin.is_zero() => interval + margin / 2,
-        Some(_) | None if deadratio.get() == 1 => interval + interval / 16,
-        Some(_) | None => interval + interval / 4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use carp_common::units::AdvBase;
-
-    use super::*;
-
-    #[test]
-    fn an_advertisement_lasts_beyond_the_next_one_but_not_until_the_takeover() {
-        for (advbase, advskew, deadratio, millis) in [
-            (1, 0, 3, 2000),
-            (1, 128, 3, 2250),
-            (1, 0, 2, 1500),
-            (0, 64, 3, 312),
-            (0, 50, 3, 244),
-            (0, 0, 3, 7),
-        ] {
-            let advertised = Priority {
-                advbase: AdvBase(advbase),
-                advskew: AdvSkew(advskew),
-            };
-            let deadratio = DeadRatio::new(deadratio).unwrap();
-            let lasts = advertisement_lasts(advertised, deadratio);
-            assert_eq!(lasts.as_millis(), millis, "{advertised} at {deadratio:?}");
-            assert!(lasts > advertised.interval());
-            assert!(
-                lasts < advertised.master_down_time(deadratio),
-                "an equal peer's"
-            );
-        }
-    }
-
-    #[test]
-    fn with_deadratio_1_it_lasts_a_sixteenth_longer_than_the_interval() {
-        for (advskew, micros) in [(0, 1_062_500), (128, 1_593_750)] {
-            let advertised = Priority {
-                advbase: AdvBase(1),
-                advskew: AdvSkew(advskew),
-            };
-            let lasts = advertisement_lasts(advertised, DeadRatio::new(1).unwrap());
-            assert_eq!(lasts.as_micros(), micros);
         }
     }
 }

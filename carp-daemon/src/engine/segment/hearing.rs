@@ -200,7 +200,7 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
         segment.visit(id, cx, |instance, site| {
             // Something else is in the way: then advertisements are nobody's business of ours.
             if instance.machine().state() == State::Init {
-                instance.program_datapath(State::Init, site);
+                instance.tenure.withdraw(&instance.who, site);
             }
         });
     }

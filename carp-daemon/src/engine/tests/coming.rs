@@ -69,15 +69,16 @@ fn a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_not
     let (mut scene, second) = two_masters();
     scene.engine.remove(second);
     let asked = scene.asked(TOUCHED);
+    // Without its entry the host is silent about the addresses that it owns.
     let expected = [
-        "silence 10.0.0.102",
+        "withdraw 2",
         "advertise 255/255 from 10.0.0.1",
         "delete 10.0.0.102/32",
         "disown 10.0.0.102",
-        "withdraw 2",
     ];
+    let places = expected.map(|it| asked.iter().position(|asked| asked == it));
     assert!(
-        expected.iter().all(|it| asked.contains(&(*it).to_owned())),
+        places.iter().all(Option::is_some) && places.is_sorted(),
         "{asked:?}"
     );
     assert!(

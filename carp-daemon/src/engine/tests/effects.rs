@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
+use carp_common::proto::Standing;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
@@ -20,7 +21,7 @@ use crate::api::{Event, Place, Status};
 use crate::config::VhostConfig;
 use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Standing, Survival,
+    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
 };
 use crate::io::netlink::{self, Address, Heard, Link, Order};
 use crate::io::port::Envelope;

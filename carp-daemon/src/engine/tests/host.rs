@@ -9,6 +9,7 @@ use std::time::Duration;
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::VhostKey;
+use carp_common::proto::Standing;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 
@@ -16,7 +17,7 @@ use super::super::effects::Links;
 use super::super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::io::arp_watch::ArpClaim;
-use crate::io::datapath::{Endpoints, Fenced, Loss, Standing};
+use crate::io::datapath::{Endpoints, Fenced, Loss};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
 
 /// The netlink ports of the engine and of everybody else.

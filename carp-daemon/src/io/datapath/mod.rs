@@ -57,7 +57,7 @@ use self::program::{Options, Program, Sizes};
 pub use self::rungs::{Choice, Rung};
 use self::socket::Receiver;
 pub use self::tables::{Fenced, Owner, Tables};
-pub use self::vhosts::{Endpoints, Entry, Standing};
+pub use self::vhosts::{Endpoints, Entry};
 pub use crate::api::status::Survival;
 use crate::config::{self, Config, Fence};
 use crate::io::clock;

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use carp_common::abi::hmac::KernelKeys;
 use carp_common::abi::layout::{Counts, VhostKey, VhostValue};
 use carp_common::digest::PreparedDigest;
-use carp_common::time::Instant;
-use carp_common::units::State;
+use carp_common::proto::Standing;
 use zeroize::Zeroizing;
 
 use super::slots::add;
@@ -21,7 +20,7 @@ pub struct Entry<'a> {
     pub endpoints: &'a [Endpoints],
     /// Every accepted form of its digest, likeliest first: in the kernel nothing else is delivered.
     pub digests: &'a [PreparedDigest],
-    /// What it is, and for how long.
+    /// What it is, and for how long: what changes with every advertisement.
     pub standing: Standing,
 }
 
@@ -34,23 +33,10 @@ pub struct Endpoints {
     pub own: Option<IpAddr>,
 }
 
-/// What changes with every advertisement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// For whoever looks.
-    pub state: State,
-    /// Until then the kernel program is not taken for a leftover and may drop.
-    pub alive_until: Instant,
-    /// Until then this host answers for the addresses; the zero of the clock for whoever is not MASTER.
-    pub owns_until: Instant,
-}
-
-impl Standing {
-    fn write(self, value: &mut VhostValue) {
-        value.set_state(self.state);
-        value.alive_until_ns = self.alive_until.as_nanos();
-        value.owns_until_ns = self.owns_until.as_nanos();
-    }
+fn write(standing: Standing, value: &mut VhostValue) {
+    value.set_state(standing.state);
+    value.alive_until_ns = standing.alive_until.as_nanos();
+    value.owns_until_ns = standing.owns_until.as_nanos();
 }
 
 impl Datapath {
@@ -66,7 +52,7 @@ impl Datapath {
         for endpoints in entry.endpoints {
             value = value.hearing(endpoints.group, endpoints.own);
         }
-        entry.standing.write(&mut value);
+        write(entry.standing, &mut value);
         let configured = self.publish(key, value, entry.digests);
         if configured.is_err() {
             // What is half there must not be found by `renew`. That it cannot be undone either is no news.
@@ -98,7 +84,7 @@ impl Datapath {
     /// What the kernel refuses.
     pub fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), error::Error> {
         if let Some(value) = self.vhosts.get_mut(&key) {
-            standing.write(value);
+            write(standing, value);
         }
         self.write(key)
     }

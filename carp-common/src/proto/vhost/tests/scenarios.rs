@@ -219,7 +219,7 @@ fn both_families_are_advertised_and_announced() {
     );
     assert_eq!(
         host.input(Input::Shutdown),
-        "MASTER to INIT: Shutdown, send inet 255/255, send inet6 255/255, release, datapath INIT"
+        "MASTER to INIT: Shutdown, datapath INIT, send inet 255/255, send inet6 255/255, release"
     );
 }
 

@@ -154,7 +154,7 @@ pub(super) fn any_settings() -> impl Strategy<Value = Settings> {
 #[derive(Default)]
 struct World {
     state: Option<State>,
-    datapath: Option<State>,
+    datapath: Option<Standing>,
     holds_addresses: bool,
     notices: Vec<(String, Instant)>,
 }
@@ -171,14 +171,14 @@ impl World {
                     self.state = Some(to);
                     was_master |= to == State::Master;
                 }
-                Action::ProgramDatapath(state) => self.datapath = Some(state),
+                Action::ProgramDatapath(standing) => {
+                    assert_ne!(Some(standing), self.datapath, "told twice");
+                    self.datapath = Some(standing);
+                }
                 Action::ClaimAddresses => {
                     assert!(!self.holds_addresses, "claimed twice");
-                    assert_eq!(
-                        self.datapath,
-                        Some(State::Master),
-                        "the datapath comes first"
-                    );
+                    let datapath = self.datapath.map(|standing| standing.state);
+                    assert_eq!(datapath, Some(State::Master), "the datapath comes first");
                     self.holds_addresses = true;
                 }
                 Action::ReleaseAddresses => self.holds_addresses = false,
@@ -205,11 +205,9 @@ impl World {
             state,
             "every change is reported"
         );
-        assert_eq!(
-            self.datapath.unwrap_or(State::Init),
-            state,
-            "the datapath follows the state"
-        );
+        let datapath = self.datapath.unwrap_or(Standing::INIT);
+        assert_eq!(datapath.state, state, "the datapath follows the state");
+        assert!(state == State::Master || datapath.owns_until <= host.machine.now);
         assert_eq!(
             self.holds_addresses,
             state == State::Master,

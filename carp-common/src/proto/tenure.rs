@@ -1,0 +1,173 @@
+//! How long this host is certainly MASTER, and how long its process is certainly alive.
+//!
+//! While a MASTER advertises nobody else takes over. The kernel side learns how long that holds, again with each
+//! advertisement: should the process die, hang or starve, the host falls silent before another one can have taken over.
+
+use crate::time::{Duration, Instant};
+use crate::units::{AdvSkew, DeadRatio, Priority, State};
+
+/// What the kernel side must know of a virtual host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The part that the host plays. In INIT advertisements are none of its business and pass.
+    pub state: State,
+    /// Until when the process counts as alive, unless it renews this. Afterwards nothing is dropped on its behalf.
+    pub alive_until: Instant,
+    /// Until when the host may answer for the virtual addresses; the zero of the clock for whoever is not MASTER.
+    pub owns_until: Instant,
+}
+
+impl Standing {
+    /// Of a host that was never anything else.
+    pub const INIT: Self = Self {
+        state: State::Init,
+        alive_until: Instant::ZERO,
+        owns_until: Instant::ZERO,
+    };
+
+    /// The host enters `state`. It owns the addresses from the start of its reign to its end.
+    pub(super) fn enter(&mut self, state: State, now: Instant, lasts: Lasting) {
+        *self = Self {
+            state,
+            alive_until: now + lasts.life,
+            owns_until: match state {
+                State::Master => now + lasts.advertisement,
+                State::Backup | State::Init => Instant::ZERO,
+            },
+        };
+    }
+
+    /// A MASTER's advertisement went out.
+    pub(super) fn advertised(&mut self, now: Instant, lasts: Lasting) {
+        if self.state == State::Master {
+            self.owns_until = now + lasts.advertisement;
+        }
+    }
+
+    /// The process was at work: renews its life when three eighths of that are over, because the next chance of an idle
+    /// BACKUP is half of it later.
+    pub(super) fn live(&mut self, now: Instant, lasts: Lasting) {
+        let remaining = self.alive_until.saturating_duration_since(now);
+        if self.state != State::Init && remaining < lasts.life * 5 / 8 {
+            self.alive_until = now + lasts.life;
+        }
+    }
+}
+
+/// How long the deadlines are that begin now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lasting {
+    /// How long an advertisement keeps its sender MASTER.
+    pub(super) advertisement: Duration,
+    /// How long a sign of life is good for.
+    pub(super) life: Duration,
+}
+
+impl Lasting {
+    /// For a host that advertises this priority, and takes over after `master_down`.
+    pub(super) fn new(advertised: Priority, deadratio: DeadRatio, master_down: Duration) -> Self {
+        Self {
+            advertisement: advertisement_lasts(advertised, deadratio),
+            // It hears, sends or times out at least twice in it.
+            life: master_down.max(advertised.interval()) * 2,
+        }
+    }
+}
+
+/// How long after an advertisement the sender is certainly still MASTER: until half the time between the next one and
+/// the earliest that an equal peer with advskew 0 could take over.
+///
+/// Where that is not later than the next advertisement, a moment beyond that one: with a deadratio of 1 a peer takes over
+/// within the interval itself, so there it is a short moment, and for as long two hosts may answer.
+fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
+    let interval = advertised.interval();
+    let fastest_peer = Priority {
+        advskew: AdvSkew(0),
+        ..advertised
+    };
+    let takeover = fastest_peer.master_down_time(deadratio);
+    match takeover.checked_sub(interval) {
+        Some(margin) if !margin.is_zero() => interval + margin / 2,
+        Some(_) | None if deadratio.get() == 1 => interval + interval / 16,
+        Some(_) | None => interval + interval / 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::AdvBase;
+
+    #[test]
+    fn an_advertisement_lasts_beyond_the_next_one_but_not_until_the_takeover() {
+        for (advbase, advskew, deadratio, millis) in [
+            (1, 0, 3, 2000),
+            (1, 128, 3, 2250),
+            (1, 0, 2, 1500),
+            (0, 64, 3, 312),
+            (0, 50, 3, 244),
+            (0, 0, 3, 7),
+        ] {
+            let advertised = Priority {
+                advbase: AdvBase(advbase),
+                advskew: AdvSkew(advskew),
+            };
+            let deadratio = DeadRatio::new(deadratio).unwrap();
+            let lasts = advertisement_lasts(advertised, deadratio);
+            assert_eq!(lasts.as_millis(), millis, "{advertised} at {deadratio:?}");
+            assert!(lasts > advertised.interval());
+            assert!(
+                lasts < advertised.master_down_time(deadratio),
+                "an equal peer's"
+            );
+        }
+    }
+
+    #[test]
+    fn with_deadratio_1_it_lasts_a_sixteenth_longer_than_the_interval() {
+        for (advskew, micros) in [(0, 1_062_500), (128, 1_593_750)] {
+            let advertised = Priority {
+                advbase: AdvBase(1),
+                advskew: AdvSkew(advskew),
+            };
+            let lasts = advertisement_lasts(advertised, DeadRatio::new(1).unwrap());
+            assert_eq!(lasts.as_micros(), micros);
+        }
+    }
+
+    const LASTS: Lasting = Lasting {
+        advertisement: Duration::from_secs(2),
+        life: Duration::from_secs(8),
+    };
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_master_owns_the_addresses_from_the_start_and_until_it_leaves() {
+        let mut standing = Standing::INIT;
+        standing.enter(State::Backup, at(10), LASTS);
+        assert_eq!((standing.owns_until, standing.alive_until), (at(0), at(18)));
+        standing.advertised(at(10), LASTS);
+        assert_eq!(standing.owns_until, at(0), "it is no MASTER");
+        standing.enter(State::Master, at(20), LASTS);
+        assert_eq!(standing.owns_until, at(22));
+        standing.advertised(at(21), LASTS);
+        assert_eq!(standing.owns_until, at(23));
+        standing.enter(State::Backup, at(22), LASTS);
+        assert_eq!(standing.owns_until, at(0));
+    }
+
+    #[test]
+    fn life_is_renewed_when_three_eighths_of_it_are_over() {
+        let mut standing = Standing::INIT;
+        standing.live(at(5), LASTS);
+        assert_eq!(standing, Standing::INIT);
+        standing.enter(State::Backup, at(10), LASTS);
+        standing.live(at(13), LASTS);
+        assert_eq!(standing.alive_until, at(18));
+        standing.live(at(14), LASTS);
+        assert_eq!(standing.alive_until, at(22));
+    }
+}
