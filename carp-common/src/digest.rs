@@ -1,43 +1,44 @@
-//! CARP's HMAC-SHA1 in the form that a kernel program can finish.
+//! CARP's HMAC-SHA1, in a form that a kernel program can finish.
 //!
-//! What depends on password and addresses is done once: a [`PreparedDigest`] for every digest that a virtual host accepts.
-//! The core makes them, and the kernel program finishes them; so this module belongs to neither. What is left for each packet is its 8-byte counter, which takes two compressions, or three when the
-//! prefix ends late in a block.
+//! Everything that depends on password and addresses is computed once: a [`PreparedDigest`] for every digest that a
+//! virtual host accepts. The core makes them and the kernel program finishes them, so this module belongs to neither.
+//! For each packet only its 8-byte counter is missing. It takes two compressions, or three if the prefix ends late in
+//! a block.
 //!
-//! SHA-1 is written by hand here, and only here. A kernel program has 512 bytes of stack, must not panic, and has every
-//! path walked by the verifier before it may run; the compression function of crate `sha1` chooses a processor's
-//! instructions at run time and loops over slices of blocks. Everywhere else carpd uses `hmac` and `sha1`: the
-//! daemon judges every advertisement again with them, and the tests below hold this module against them.
+//! SHA-1 is implemented by hand here, and only here. A kernel program has 512 bytes of stack and must not panic, and
+//! the verifier follows every path before it may run. The compression function of the crate `sha1` chooses processor
+//! instructions at run time and loops over slices of blocks. The rest of carpd uses `hmac` and `sha1`: the daemon
+//! verifies every advertisement again with them, and the tests below compare this module with them.
 //!
-//! Three details are for the eBPF compiler alone and cost the host next to nothing:
+//! Three details are only for the eBPF compiler and cost the host next to nothing:
 //!
 //! - Each round ends with a compiler fence. The 80 rounds are one basic block, and LLVM's scheduler would otherwise
 //!   begin the message schedule of later rounds early and spill more than the whole stack.
-//! - `compress` returns a word. A sub-program without a result may leave a stack address in `r0`, and the verifier
-//!   refuses that.
-//! - `outer_block` hides a zero. Stored zeros in a row would become a call to a bytewise `memset`.
+//! - `compress` returns a word. A sub-program without a result may leave a stack address in `r0`, which the verifier
+//!   refuses.
+//! - `outer_block` hides a zero. A row of stored zeros would become a call to a bytewise `memset`.
 
 use core::fmt;
 use core::hint::black_box;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-/// Length of a message block. Unit: bytes.
+/// Size of a message block. Unit: bytes.
 const BLOCK_LEN: usize = 64;
-/// Length of the replay counter that ends the inner message. Unit: bytes.
+/// Size of the replay counter that ends the inner message. Unit: bytes.
 const COUNTER_LEN: usize = 8;
-/// Length of a digest. Unit: bytes.
+/// Size of a digest. Unit: bytes.
 const DIGEST_LEN: usize = 20;
-/// Length of the message length that ends the last block. Unit: bytes.
+/// Size of the message length that ends the last block. Unit: bytes.
 const LENGTH_LEN: usize = 8;
-/// The one bit after the end of a message.
+/// The single bit after the end of a message.
 const END_OF_MESSAGE: u8 = 0x80;
 
-/// A message block, as words. [`compress`] keeps its message schedule in one and so uses it up.
+/// A message block as words. [`compress`] keeps its message schedule in it, and so overwrites it.
 type Block = [u32; 16];
 
-/// The state of SHA-1 between two blocks; after the last one it is the digest.
+/// The state of SHA-1 between two blocks. After the last one it is the digest.
 ///
-/// A state behind a key is worth as much as the key, so it prints as `***`.
+/// A state that includes a key is worth as much as the key, so it prints as `***`.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
@@ -53,14 +54,14 @@ impl Midstate {
         0xc3d2_e1f0,
     ]);
 
-    /// The state with these words, big endian: a digest as it travels.
+    /// Creates the state with these big-endian words, which is how a digest is sent.
     #[inline(always)]
     #[must_use]
     pub fn from_bytes(bytes: &[u8; DIGEST_LEN]) -> Self {
         Self(words(bytes))
     }
 
-    /// The state after one more block.
+    /// Returns the state after one more block.
     #[must_use]
     pub fn after(self, block: &[u8; BLOCK_LEN]) -> Self {
         let mut state = self;
@@ -80,26 +81,26 @@ impl fmt::Debug for Midstate {
     }
 }
 
-/// One accepted digest of a virtual host, as far as it is known before a packet comes.
+/// One accepted digest of a virtual host, as far as it can be computed before a packet arrives.
 ///
-/// Shape: 304 bytes, aligned to 4, no padding, native byte order; it lives in a map. All zeros accept nothing. It is
-/// worth as much as the key, so it prints as `***`, and whoever is done with one wipes it, in the map too.
+/// Layout: 304 bytes, aligned to 4, no padding, native byte order; it is stored in a map. All zeros accept nothing.
+/// It is worth as much as the key, so it prints as `***`, and its owner must wipe it in the end, in the map too.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
 pub struct PreparedDigest {
-    /// After the key's inner pad and every whole block of the prefix.
+    /// The state after the key's inner pad and every whole block of the prefix.
     inner: Midstate,
-    /// After the key's outer pad.
+    /// The state after the key's outer pad.
     outer: Midstate,
-    /// What follows, with zeros where the counter goes: the rest of the prefix and the padding.
+    /// The blocks that follow: the rest of the prefix and the padding, with zeros in place of the counter.
     tail: [Block; 2],
-    /// Ones where the counter goes in `tail`, zeros elsewhere.
+    /// Ones in place of the counter in `tail`, zeros elsewhere.
     counter_mask: [Block; 2],
-    /// Blocks of `tail` in use: 1 or 2; 0 in a slot that is not configured.
+    /// The number of blocks of `tail` in use: 1 or 2, and 0 in a slot that is not configured.
     blocks: u32,
-    /// How far to rotate the counter right, so that repeating it puts every byte in its place. Unit: bits. Range:
-    /// multiples of 8 below 64.
+    /// How far to rotate the counter to the right, so that repeating it puts every byte in its place. Unit: bits.
+    /// Range: multiples of 8 below 64.
     rotation: u32,
 }
 
@@ -116,8 +117,8 @@ impl PreparedDigest {
         rotation: 0,
     };
 
-    /// Prepares HMAC-SHA1 over `prefix` and a counter. The prefix is all that CARP authenticates before the counter:
-    /// version, type, vhid and addresses. Any length.
+    /// Prepares HMAC-SHA1 over `prefix` and a counter. The prefix is everything that CARP authenticates before the
+    /// counter: version, type, vhid and addresses. It may have any length.
     #[must_use]
     pub fn new(key: &[u8; DIGEST_LEN], prefix: &[u8]) -> Self {
         let (whole_blocks, rest) = prefix.as_chunks::<BLOCK_LEN>();
@@ -145,10 +146,12 @@ impl PreparedDigest {
         }
     }
 
-    /// Whether `digest` authenticates `counter`, both as they travel. False for a slot that is not configured.
+    /// Returns whether `digest` authenticates `counter`, both as they are sent. Returns false for a slot that is not
+    /// configured.
     ///
-    /// In the eBPF program this is a sub-program that calls another one, with 160 bytes of stack together; the caller
-    /// may use 352 of its own. The verifier processes under 10 000 instructions for each key that it sees tried.
+    /// In the eBPF program this is a sub-program that calls another one. Together they use 160 bytes of stack, so the
+    /// caller may use 352 bytes itself. The verifier processes less than 10 000 instructions for each key that the
+    /// caller tries.
     #[inline(always)]
     #[must_use]
     pub fn verify(&self, counter: [u8; COUNTER_LEN], digest: &[u8; DIGEST_LEN]) -> bool {
@@ -156,7 +159,7 @@ impl PreparedDigest {
             && self.digest_is(u64::from_be_bytes(counter), &Midstate::from_bytes(digest))
     }
 
-    /// Finishes both hashes and compares, without leaving early at the first difference.
+    /// Finishes both hashes and compares the digest. The comparison does not stop at the first difference.
     #[inline(never)]
     fn digest_is(&self, counter: u64, expected: &Midstate) -> bool {
         let counter = halves(counter.rotate_right(self.rotation));
@@ -179,8 +182,8 @@ impl PreparedDigest {
         difference == 0
     }
 
-    /// Writes a block of `tail` with its part of the rotated counter. No address depends on where the counter goes:
-    /// kernels before 5.12 refuse to store at a computed place on the stack.
+    /// Writes a block of `tail` with its part of the rotated counter. No address depends on the position of the
+    /// counter, because kernels before 5.12 refuse to store at a computed position on the stack.
     #[inline(always)]
     fn tail_block(&self, index: usize, counter: [u32; 2], block: &mut Block) {
         let (tail, mask) = (&self.tail[index], &self.counter_mask[index]);
@@ -196,7 +199,7 @@ impl fmt::Debug for PreparedDigest {
     }
 }
 
-/// The key, zero-padded to a block, under HMAC's pad byte (RFC 2104, section 2).
+/// Returns the key, padded with zeros to a block, under HMAC's pad byte (RFC 2104, section 2).
 fn padded(key: &[u8; DIGEST_LEN], pad: u8) -> [u8; BLOCK_LEN] {
     let mut block = [pad; BLOCK_LEN];
     for (byte, key) in block.iter_mut().zip(key) {
@@ -205,10 +208,10 @@ fn padded(key: &[u8; DIGEST_LEN], pad: u8) -> [u8; BLOCK_LEN] {
     block
 }
 
-/// Writes the outer hash's only message block: the inner digest and the padding.
+/// Writes the only message block of the outer hash: the inner digest and the padding.
 #[inline(always)]
 fn outer_block(inner: &Midstate, block: &mut Block) {
-    /// The key's block and the digest.
+    /// The message consists of the key's block and the digest.
     const MESSAGE_BITS: u32 = 8 * (64 + 20);
     let [a, b, c, d, e] = inner.0;
     let end = u32::from_be_bytes([END_OF_MESSAGE, 0, 0, 0]);
@@ -216,7 +219,7 @@ fn outer_block(inner: &Midstate, block: &mut Block) {
     *block = [a, b, c, d, e, end, z, z, z, z, z, z, z, z, z, MESSAGE_BITS];
 }
 
-/// Bytes as big-endian words.
+/// Converts bytes to big-endian words.
 #[inline(always)]
 fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u32; WORDS] {
     const { assert!(BYTES == 4 * WORDS) };
@@ -230,14 +233,14 @@ fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u32; W
     })
 }
 
-/// Both blocks as words.
+/// Converts both blocks to words.
 fn two_blocks(bytes: &[u8; 2 * BLOCK_LEN]) -> [Block; 2] {
     let words: [u32; 32] = words(bytes);
     let (blocks, _) = words.as_chunks();
     [blocks[0], blocks[1]]
 }
 
-/// The upper and the lower 32 bits.
+/// Returns the upper and the lower 32 bits.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -250,8 +253,8 @@ const fn halves(value: u64) -> [u32; 2] {
 /// The working variables a to e.
 type Working = [u32; 5];
 
-/// The compression function (FIPS 180-4, section 6.1.2): replaces the first four words of `state` and returns what
-/// the fifth becomes. Uses the block up.
+/// The compression function (FIPS 180-4, section 6.1.2). Replaces the first four words of `state` and returns the new
+/// fifth one. Overwrites the block.
 #[inline(never)]
 #[must_use]
 fn compress(state: &mut Working, block: &mut Block) -> u32 {
@@ -272,7 +275,7 @@ fn compress(state: &mut Working, block: &mut Block) -> u32 {
     state[4].wrapping_add(v[4])
 }
 
-/// Word `T` of the message schedule, kept where word `T - 16` was.
+/// Returns word `T` of the message schedule, which is stored in place of word `T - 16`.
 #[inline(always)]
 const fn schedule<const T: usize>(block: &mut Block) -> u32 {
     if T >= 16 {
@@ -317,7 +320,7 @@ mod tests {
     use std::format;
     use std::vec::Vec;
 
-    /// SplitMix64: the same numbers in every run.
+    /// SplitMix64, which gives the same numbers in every run.
     struct Numbers(u64);
 
     impl Numbers {
@@ -337,7 +340,7 @@ mod tests {
         }
     }
 
-    /// The whole hash, from this module's compression function.
+    /// Computes the whole hash with this module's compression function.
     fn sha1(message: &[u8]) -> Midstate {
         let mut padded = message.to_vec();
         padded.push(END_OF_MESSAGE);
@@ -466,7 +469,7 @@ mod tests {
     #[test]
     fn an_unused_slot_accepts_nothing() {
         let counter = [0; 8];
-        // What the hashes of an unused slot would come to, were they finished.
+        // This is the digest that the unused slot would accept if its hashes were finished.
         let mut state = PreparedDigest::UNUSED.inner;
         state.absorb(&mut [0; 16]);
         let mut block = [0; 16];

@@ -1,15 +1,15 @@
-//! What the kernel side, the daemon, the simulator and the tests of carpd share.
+//! Everything that the kernel program, the daemon, the simulator and the tests of carpd share.
 //!
-//! | Module | What it is | Feature |
+//! | Module | What it contains | Feature |
 //! |---|---|---|
 //! | [`units`] | vhid, advbase, advskew, demotion, address family | |
-//! | [`time`] | monotonic nanoseconds, the kernel helper's clock | |
+//! | [`time`] | monotonic nanoseconds, on the clock of the kernel helper | |
 //! | [`wire`] | CARP, Ethernet, IP, ARP: bytes to values and back | |
-//! | [`digest`] | HMAC-SHA1 prepared so that a counter finishes it | |
-//! | [`abi`] | what kernel program and daemon share: maps, counters, the classifier | `user` adds `aya::Pod` |
-//! | [`proto`] | the protocol core: decides, never acts | `proto` |
+//! | [`digest`] | HMAC-SHA1, prepared so that only the counter is missing | |
+//! | [`abi`] | the interface of kernel program and daemon: maps, counters, the classifier | `user` adds `aya::Pod` |
+//! | [`proto`] | the protocol core, which decides and never acts | `proto` |
 //!
-//! The crate is `no_std`: the compiler refuses a socket or a clock here.
+//! The crate is `no_std`, so that the compiler refuses sockets and clocks here.
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -4,9 +4,9 @@ pub use core::time::Duration;
 
 /// A point on `CLOCK_MONOTONIC`.
 ///
-/// Unit: nanoseconds since an arbitrary origin (boot, on Linux). The same clock as the kernel helper
-/// `bpf_ktime_get_ns`, so an arrival time taken in the XDP program and a deadline kept in the daemon compare.
-/// Arithmetic saturates: an instant never wraps.
+/// Unit: nanoseconds since an arbitrary origin (boot, on Linux). The kernel helper `bpf_ktime_get_ns` uses the same
+/// clock, so an arrival time from the XDP program and a deadline of the daemon can be compared. Arithmetic saturates,
+/// so an instant never wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -14,19 +14,19 @@ impl Instant {
     /// The clock's origin.
     pub const ZERO: Self = Self(0);
 
-    /// From nanoseconds since the clock's origin.
+    /// Creates an instant from nanoseconds since the clock's origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the clock's origin.
+    /// Returns the nanoseconds since the clock's origin.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Time from `earlier` to `self`; zero when `earlier` is later.
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

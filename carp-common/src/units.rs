@@ -1,4 +1,4 @@
-//! The protocol's quantities, each with its own type, unit and range.
+//! The protocol's quantities, each with a type, a unit and a range of its own.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -14,7 +14,7 @@ const SKEW_STEP_NANOS: u64 = 3_906_250;
 pub struct Vhid(NonZeroU8);
 
 impl Vhid {
-    /// `None` for 0, which no implementation accepts.
+    /// Returns `None` for 0, which no implementation accepts.
     #[must_use]
     pub const fn new(value: u8) -> Option<Self> {
         match NonZeroU8::new(value) {
@@ -23,7 +23,7 @@ impl Vhid {
         }
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0.get()
@@ -46,16 +46,16 @@ pub struct AdvBase(pub u8);
 pub struct AdvSkew(pub u8);
 
 impl AdvSkew {
-    /// The fraction as time. Unit: nanoseconds, exact. Range: 0 to 255 steps.
+    /// Returns the fraction as time. Unit: nanoseconds, exact. Range: 0 to 255 steps.
     #[must_use]
     pub fn duration(self) -> Duration {
         SKEW_STEP * u32::from(self.0)
     }
 }
 
-/// How often a host advertises, and so how eligible it is: the smaller pair wins the election.
+/// How often a host advertises, and therefore how eligible it is: the smaller pair wins the election.
 ///
-/// The order is (advbase, advskew), the only one used anywhere.
+/// The order is (advbase, advskew). No other order is used anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority {
     /// Whole seconds.
@@ -65,13 +65,13 @@ pub struct Priority {
 }
 
 impl Priority {
-    /// What a leaving MASTER advertises, so that a BACKUP takes over without waiting.
+    /// The priority that a leaving MASTER advertises, so that a BACKUP takes over without waiting.
     pub const BOW_OUT: Self = Self {
         advbase: AdvBase(255),
         advskew: AdvSkew(255),
     };
 
-    /// Time between two advertisements: advbase s + advskew/256 s, and 1/256 s when both are 0.
+    /// Returns the time between two advertisements: advbase s + advskew/256 s, or 1/256 s if both are 0.
     ///
     /// Unit: nanoseconds, exact. Range: 3 906 250 ns to just under 256 s.
     /// Source: OpenBSD `ip_carp.c` r1.370, `carp_send_ad`.
@@ -80,7 +80,7 @@ impl Priority {
         Duration::from_nanos(self.interval_nanos())
     }
 
-    /// The same as a number, for the kernel side, which has no room for the checks of [`Duration`].
+    /// Returns the same as a number, for the kernel program, which has no room for the checks of [`Duration`].
     #[inline(always)]
     #[must_use]
     pub const fn interval_nanos(self) -> u64 {
@@ -90,10 +90,10 @@ impl Priority {
         steps * SKEW_STEP_NANOS
     }
 
-    /// Silence after which a backup takes over: deadratio × advbase s + advskew/256 s.
+    /// Returns the silence after which a backup takes over: deadratio × advbase s + advskew/256 s.
     ///
-    /// With advbase 0 the factor applies to advskew instead, at least one step of it: ucarp's formula would make the
-    /// silence as long as the interval, and flap.
+    /// With advbase 0 the factor applies to advskew instead, and at least to one step of it. With ucarp's formula the
+    /// silence would be as long as the interval, and the state would flap.
     ///
     /// Unit: nanoseconds, exact. Range, at deadratio 3: 11.7 ms (both values 0) to 766 s.
     /// Source: OpenBSD `ip_carp.c` r1.370, `carp_setrun`, BACKUP case; ucarp 1.5.2 for deadratio and for advskew
@@ -108,7 +108,7 @@ impl Priority {
         }
     }
 
-    /// advskew, or one step when the interval would be nothing.
+    /// Returns advskew, or one step if the interval would be zero.
     fn skew_or_one_step(self) -> Duration {
         if self.advbase.0 == 0 && self.advskew.0 == 0 {
             SKEW_STEP
@@ -128,12 +128,13 @@ fn seconds(advbase: AdvBase) -> Duration {
     Duration::from_secs(u64::from(advbase.0))
 }
 
-/// How many advbase seconds of silence make a MASTER dead. Range: 1..=255; 3 everywhere by default.
+/// The number of advbase seconds of silence after which a MASTER counts as dead. Range: 1..=255. The default is 3 in
+/// every implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeadRatio(NonZeroU8);
 
 impl DeadRatio {
-    /// `None` for 0: a MASTER would be dead before it could speak.
+    /// Returns `None` for 0, with which a MASTER would be dead before it could advertise.
     #[must_use]
     pub const fn new(value: u8) -> Option<Self> {
         match NonZeroU8::new(value) {
@@ -142,7 +143,7 @@ impl DeadRatio {
         }
     }
 
-    /// The factor.
+    /// Returns the factor.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0.get()
@@ -155,7 +156,7 @@ impl Default for DeadRatio {
     }
 }
 
-/// Penalty that makes a host less eligible: the sum over named causes. Range: 0..=255, saturating.
+/// A penalty that makes a host less eligible. It is the sum over named causes. Range: 0..=255, saturating.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Demotion(pub u8);
 
@@ -163,14 +164,14 @@ impl Demotion {
     /// No penalty.
     pub const NONE: Self = Self(0);
 
-    /// Sum of two penalties.
+    /// Returns the sum of two penalties.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 }
 
-/// Address family of an advertisement. Each family in use has its own master-down timer.
+/// The address family of an advertisement. Each family in use has its own master-down timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4, 224.0.0.18.
@@ -180,7 +181,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Family of an address.
+    /// Returns the family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         match address {
@@ -199,14 +200,14 @@ impl fmt::Display for Family {
     }
 }
 
-/// A host's part in one election.
+/// The state of a host in one election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// No link, no source address, or not started.
+    /// There is no link or no source address, or the host has not started.
     Init,
-    /// Listening; takes over when the MASTER falls silent.
+    /// The host listens, and takes over if the MASTER falls silent.
     Backup,
-    /// Answers for the virtual addresses and advertises.
+    /// The host answers for the virtual addresses and advertises.
     Master,
 }
 
@@ -220,8 +221,8 @@ impl fmt::Display for State {
     }
 }
 
-/// Which implementation's habits we follow on the wire and in the election; every digest form is accepted
-/// whatever the profile.
+/// The implementation that this host imitates on the wire and in the election. It accepts every form of digest with
+/// every profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// ucarp 1.5.2, and carpd itself.
@@ -229,7 +230,7 @@ pub enum Profile {
     Ucarp,
     /// FreeBSD, pfSense, OPNsense.
     FreeBsd,
-    /// OpenBSD: demotion travels in byte 4.
+    /// OpenBSD, which sends its demotion in byte 4.
     OpenBsd,
 }
 

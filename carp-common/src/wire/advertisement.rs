@@ -19,18 +19,18 @@ use crate::units::{AdvBase, AdvSkew, Demotion, Vhid};
 
 /// Length of the header, which is the whole IP payload. Unit: bytes.
 pub const HEADER_LEN: usize = 36;
-/// CARP's IP protocol number; VRRP has the same one.
+/// CARP's IP protocol number, which is also VRRP's.
 pub const IP_PROTOCOL: u8 = 112;
-/// TTL and hop limit of every advertisement: it came from this link.
+/// TTL and hop limit of every advertisement. They prove that it came from this link.
 pub const TTL: u8 = 255;
 /// Byte 0: version 2, type 1.
 pub const VERSION_AND_TYPE: u8 = 0x21;
-/// Byte 3: 32-bit words of counter and digest.
+/// Byte 3: the length of counter and digest in 32-bit words.
 pub const AUTH_LEN: u8 = 7;
-/// Length of an HMAC-SHA1. Unit: bytes.
+/// Size of an HMAC-SHA1. Unit: bytes.
 pub const DIGEST_LEN: usize = 20;
 
-/// Where the checksum is.
+/// Offset of the checksum.
 const CHECKSUM_OFFSET: usize = 6;
 
 /// One advertisement, decoded.
@@ -38,9 +38,9 @@ const CHECKSUM_OFFSET: usize = 6;
 pub struct Advertisement {
     /// Virtual host id.
     pub vhid: Vhid,
-    /// Fraction of the interval, demotion included for everyone but OpenBSD.
+    /// Fraction of the interval. It includes the demotion, except from OpenBSD.
     pub advskew: AdvSkew,
-    /// Byte 4: the sender's demotion when it is an OpenBSD; zero from the others.
+    /// Byte 4: the sender's demotion if it runs OpenBSD. Others send zero.
     pub demotion: Demotion,
     /// Whole seconds of the interval.
     pub advbase: AdvBase,
@@ -50,34 +50,34 @@ pub struct Advertisement {
     pub digest: [u8; DIGEST_LEN],
 }
 
-/// Why bytes are no advertisement.
+/// The reason why bytes are not an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// Fewer than 36 bytes (badlen).
+    /// There are fewer than 36 bytes (badlen).
     ShortPacket,
-    /// Checksum does not match (badsum).
+    /// The checksum is wrong (badsum).
     BadChecksum,
-    /// Version other than 2, or type other than advertisement (badver).
+    /// The version is not 2, or the type is not advertisement (badver).
     BadVersion,
-    /// Authentication length other than 7 words: a VRRP packet, perhaps.
+    /// The authentication length is not 7 words. This may be a VRRP packet.
     BadAuthLen,
-    /// The vhid is 0, which nobody can have (badvhid).
+    /// The vhid is 0, which no host can have (badvhid).
     BadVhid,
 }
 
 impl Advertisement {
-    /// Decodes the first 36 bytes of an IP payload; bytes after them are ignored, as every implementation does.
+    /// Decodes the first 36 bytes of an IP payload. Further bytes are ignored, as in every implementation.
     ///
     /// # Errors
     ///
-    /// The first check that fails, in OpenBSD's order (`ip_carp.c` r1.370, `carp_proto_input_if`): length, checksum,
-    /// version. The vhid is only refused when it is 0.
+    /// Returns the first check that fails, in OpenBSD's order (`ip_carp.c` r1.370, `carp_proto_input_if`): length,
+    /// checksum, version. Only vhid 0 is refused.
     pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
         let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(DropReason::ShortPacket)?;
         if !checksum_is_valid(header) {
             return Err(DropReason::BadChecksum);
         }
-        // Offsets from here on are constants below HEADER_LEN.
+        // From here on all offsets are constants below HEADER_LEN.
         let [
             version_and_type,
             vhid,
@@ -107,7 +107,7 @@ impl Advertisement {
         })
     }
 
-    /// Writes every byte of the header, checksum included.
+    /// Writes every byte of the header, including the checksum.
     pub fn emit(&self, buffer: &mut [u8; HEADER_LEN]) {
         let head = [
             VERSION_AND_TYPE,
@@ -127,7 +127,7 @@ impl Advertisement {
     }
 }
 
-/// Whether the checksum over the 36 bytes holds.
+/// Returns whether the checksum over the 36 bytes is right.
 #[inline(always)]
 #[must_use]
 pub fn checksum_is_valid(header: &[u8; HEADER_LEN]) -> bool {
@@ -155,7 +155,7 @@ mod tests {
         bytes
     }
 
-    /// Gives the header a checksum that holds, so that a later check is the one that fails.
+    /// Corrects the header's checksum, so that a later check fails.
     fn resum(bytes: &mut [u8; HEADER_LEN]) {
         bytes[6..8].fill(0);
         let sum = checksum::internet_checksum(bytes);

@@ -4,58 +4,62 @@ use core::net::Ipv4Addr;
 
 use super::ether::{self, MacAddress};
 
-/// ARP for IPv4 over Ethernet. Unit: bytes.
+/// Size of an ARP packet for IPv4 over Ethernet. Unit: bytes.
 pub const PACKET_LEN: usize = 28;
-/// With an untagged Ethernet header. Unit: bytes. Drivers pad to the 60 that Ethernet wants.
+/// Size of the frame with an untagged Ethernet header. Unit: bytes. Drivers pad it to the 60 bytes that Ethernet
+/// requires.
 pub const FRAME_LEN: usize = ether::HEADER_LEN + PACKET_LEN;
 
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
-/// The same with hardware type IEEE 802, which hosts on Ethernet believe as well (Linux: `arp_process`, net/ipv4/arp.c).
+/// The same with hardware type IEEE 802, which hosts on Ethernet accept as well (Linux: `arp_process`,
+/// net/ipv4/arp.c).
 const IEEE802_IPV4: [u8; 6] = [0, 6, 0x08, 0x00, 6, 4];
 
-/// Follows the packet in announcements of carpd, where others have padding: the sender is a CARP MASTER.
+/// The bytes after the packet in carpd's announcements, where others have padding. They mean that the sender is a
+/// CARP MASTER.
 pub const MARK: [u8; 4] = *b"CARP";
-/// An announcement, padded to what Ethernet wants. Unit: bytes.
+/// Size of an announcement, padded to what Ethernet requires. Unit: bytes.
 pub const ANNOUNCEMENT_LEN: usize = 60;
 
-/// How a request begins: these, and the operation.
+/// The first bytes of a request: hardware and protocol types, and the operation.
 pub const REQUEST: [u8; 8] = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
-/// The same with the hardware type of IEEE 802 networks, which Linux answers on Ethernet too (`arp_process`).
+/// The same with the hardware type of IEEE 802 networks, which Linux also answers on Ethernet (`arp_process`).
 pub const REQUEST_IEEE802: [u8; 8] = [0, 6, 0x08, 0x00, 6, 4, 0, 1];
-/// Where the addresses begin: the sender's hardware address.
+/// Offset of the addresses, which begin with the sender's hardware address.
 pub const ADDRESSES_OFFSET: usize = 8;
-/// Where the target's address is.
+/// Offset of the target's address.
 pub const TARGET_IP_OFFSET: usize = 24;
 
-/// What an ARP packet wants.
+/// The operation of an ARP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Who has the target address?
+    /// The sender asks for the target address.
     Request,
-    /// The sender has it.
+    /// The sender has the sender address.
     Reply,
-    /// Anything else. Linux ignores it; the BSDs learn the sender from it all the same.
+    /// Any other operation. Linux ignores it, but the BSDs learn the sender from it.
     Other([u8; 2]),
 }
 
 /// One ARP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// What it wants.
+    /// The operation.
     pub operation: Operation,
     /// Hardware address of the sender.
     pub sender_mac: MacAddress,
     /// Address of the sender.
     pub sender_ip: Ipv4Addr,
-    /// Hardware address that is asked for, or of the receiver.
+    /// The hardware address that the packet asks for, or that of the receiver.
     pub target_mac: MacAddress,
-    /// Address that is asked for, or of the receiver.
+    /// The address that the packet asks for, or that of the receiver.
     pub target_ip: Ipv4Addr,
 }
 
 impl Arp {
-    /// Decodes an Ethernet payload; padding after it is ignored. `None` for address types that no host on Ethernet believes.
+    /// Decodes an Ethernet payload and ignores padding. Returns `None` for address types that no host on Ethernet
+    /// accepts.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (types, rest) = bytes
@@ -97,11 +101,11 @@ impl Arp {
     }
 }
 
-/// The broadcast frame that tells a link who has `address` now.
+/// Returns the broadcast frame that announces on a link which host has `address` now.
 ///
-/// As ucarp 1.5.2 sends it (`garp.c`, `gratuitous_arp`): a request in which sender and target are both the virtual
-/// address at the interface's own MAC address, so that hosts which update on requests and hosts which update on the
-/// sender fields both learn it.
+/// It is the one of ucarp 1.5.2 (`garp.c`, `gratuitous_arp`): a request whose sender and target are both the virtual
+/// address at the interface's own MAC address. Hosts that learn from requests and hosts that learn from the sender
+/// fields both learn it.
 #[must_use]
 pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
     broadcast_frame(&Arp {
@@ -113,7 +117,7 @@ pub fn gratuitous_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_
     })
 }
 
-/// [`gratuitous_frame`] with carpd's [`MARK`].
+/// Returns [`gratuitous_frame`] with carpd's [`MARK`].
 #[must_use]
 pub fn announcement_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; ANNOUNCEMENT_LEN] {
     let mut frame = [0; ANNOUNCEMENT_LEN];
@@ -124,8 +128,8 @@ pub fn announcement_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; ANNO
     frame
 }
 
-/// The broadcast frame that asks who has `address` and changes nobody's tables, since it names no sender (RFC 5227,
-/// 2.1.1).
+/// Returns the broadcast frame that asks which host has `address`. It names no sender, and therefore changes no
+/// host's table (RFC 5227, 2.1.1).
 #[must_use]
 pub fn probe_frame(interface: MacAddress, address: Ipv4Addr) -> [u8; FRAME_LEN] {
     broadcast_frame(&Arp {

@@ -1,8 +1,8 @@
 //! The internet checksum (RFC 1071).
 
-/// The internet checksum of `bytes`, as its two bytes travel.
+/// Returns the internet checksum of `bytes`, as the two bytes that are sent.
 ///
-/// Over data that contains its own correct checksum the result is `[0, 0]`. An odd last byte counts as the high half
+/// For data that contains its own correct checksum the result is `[0, 0]`. An odd last byte counts as the high half
 /// of a word. Range: at most 128 KiB, so that the sum cannot overflow; nothing here is longer than an IP header.
 #[inline(always)]
 #[must_use]
@@ -10,8 +10,8 @@ pub fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
     fold(add_words(bytes))
 }
 
-/// The sum of the 16-bit words, carries in the high half. One's complement addition does not care for byte order as
-/// long as load and store agree (RFC 1071, section 2 B), so it is the machine's.
+/// Returns the sum of the 16-bit words, with the carries in the high half. It uses the machine's byte order, because
+/// one's complement addition does not depend on it as long as load and store agree (RFC 1071, section 2 B).
 #[inline(always)]
 pub(crate) fn add_words(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<2>();
@@ -25,7 +25,7 @@ pub(crate) fn add_words(bytes: &[u8]) -> u32 {
     sum
 }
 
-/// Complement of the sum, its carries added back in. Two folds are enough for any 32-bit sum.
+/// Adds the carries to the sum and returns its complement. Two folds are enough for any 32-bit sum.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "two folds leave 16 bits")]
 pub(crate) fn fold(sum: u32) -> [u8; 2] {

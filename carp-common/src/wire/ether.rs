@@ -5,11 +5,11 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::units::{Profile, Vhid};
 
-/// Destination, source, EtherType of an untagged frame. Unit: bytes.
+/// Size of the header of an untagged frame: destination, source, EtherType. Unit: bytes.
 pub const HEADER_LEN: usize = 14;
-/// Where the source is.
+/// Offset of the source.
 pub const SOURCE_OFFSET: usize = 6;
-/// One VLAN tag. Unit: bytes.
+/// Size of one VLAN tag. Unit: bytes.
 pub const TAG_LEN: usize = 4;
 /// EtherType of IPv4.
 pub const TYPE_IPV4: u16 = 0x0800;
@@ -30,31 +30,31 @@ impl MacAddress {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// Whether it names a group of stations (broadcast included) rather than one.
+    /// Returns whether this is the address of a group of stations (including broadcast) rather than of one.
     #[inline(always)]
     #[must_use]
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// Where IPv4 multicast goes: 01:00:5e and the low 23 bits of the group (RFC 1112, section 6.4).
+    /// Returns the destination of IPv4 multicast: 01:00:5e and the low 23 bits of the group (RFC 1112, section 6.4).
     #[must_use]
     pub const fn multicast_inet(group: Ipv4Addr) -> Self {
         let [_, b, c, d] = group.octets();
         Self([0x01, 0x00, 0x5e, b & 0x7f, c, d])
     }
 
-    /// Where IPv6 multicast goes: 33:33 and the low 32 bits of the group (RFC 2464, section 7).
+    /// Returns the destination of IPv6 multicast: 33:33 and the low 32 bits of the group (RFC 2464, section 7).
     #[must_use]
     pub const fn multicast_inet6(group: Ipv6Addr) -> Self {
         let [.., a, b, c, d] = group.octets();
         Self([0x33, 0x33, a, b, c, d])
     }
 
-    /// The virtual MAC address that a host of this profile uses as the source of its advertisements.
+    /// Returns the virtual MAC address that a host of this profile uses as the source of its advertisements.
     ///
-    /// ucarp 1.5.2 (`carp.c`, `carp_send_ad`) has 00:00:5e:00:00:vhid; the BSDs (`ip_carp.c`, `carp_set_enaddr` and
-    /// `carp_hmac_prepare`) have 00:00:5e:00:01:vhid, which VRRP has too.
+    /// ucarp 1.5.2 (`carp.c`, `carp_send_ad`) uses 00:00:5e:00:00:vhid. The BSDs (`ip_carp.c`, `carp_set_enaddr` and
+    /// `carp_hmac_prepare`) use 00:00:5e:00:01:vhid, and so does VRRP.
     #[must_use]
     pub const fn virtual_host(profile: Profile, vhid: Vhid) -> Self {
         let fifth = match profile {
@@ -85,7 +85,7 @@ pub struct Header {
     pub destination: MacAddress,
     /// Source station.
     pub source: MacAddress,
-    /// What follows.
+    /// The type of the payload.
     pub ether_type: u16,
 }
 
@@ -110,19 +110,20 @@ impl Header {
     }
 }
 
-/// The tags in front of a frame's payload, as far as they name a VLAN.
+/// The tags in front of a frame's payload that name a VLAN.
 ///
-/// A tag with VLAN id 0 only carries a priority and leaves the frame in the VLAN it would have been in.
+/// A tag with VLAN id 0 only carries a priority, and the frame stays in its VLAN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VlanTags {
-    /// First VLAN id, 0 when there is none.
+    /// The first VLAN id. 0 if there is none.
     pub outer: u16,
-    /// Second VLAN id inside it, 0 when there is none.
+    /// The second VLAN id, inside the first. 0 if there is none.
     pub inner: u16,
 }
 
 impl VlanTags {
-    /// Adds the next tag inwards: the 16 bits after the tag protocol id, of which the low 12 are the VLAN id.
+    /// Adds the next inner tag. `tag_control` is the 16 bits after the tag protocol id, and its low 12 bits are the
+    /// VLAN id.
     #[inline(always)]
     pub fn push(&mut self, tag_control: u16) {
         let id = tag_control & 0x0fff;
@@ -134,7 +135,7 @@ impl VlanTags {
     }
 }
 
-/// Whether the EtherType announces a VLAN tag.
+/// Returns whether the EtherType is that of a VLAN tag.
 #[inline(always)]
 #[must_use]
 pub const fn is_tag(ether_type: u16) -> bool {
@@ -151,7 +152,7 @@ mod tests {
     fn groups_map_to_their_multicast_addresses() {
         let group = MacAddress::multicast_inet(Ipv4Addr::new(224, 0, 0, 18));
         assert_eq!(group.to_string(), "01:00:5e:00:00:12");
-        // The 24th bit is cut off.
+        // The 24th bit is dropped.
         let group = MacAddress::multicast_inet(Ipv4Addr::new(239, 192, 0, 7));
         assert_eq!(group.to_string(), "01:00:5e:40:00:07");
         let group = MacAddress::multicast_inet6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12));

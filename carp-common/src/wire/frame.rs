@@ -7,23 +7,23 @@ use super::ether::{self, MacAddress};
 use super::ip::{IPV4_HEADER_LEN, Ipv4Packet};
 use crate::units::Profile;
 
-/// Ethernet, IPv4 without options, CARP. Unit: bytes.
+/// Size of a frame: Ethernet, IPv4 without options, CARP. Unit: bytes.
 pub const FRAME_LEN: usize = ether::HEADER_LEN + IPV4_HEADER_LEN + advertisement::HEADER_LEN;
 
-/// Everything around an advertisement's 36 bytes.
+/// The headers around the 36 bytes of an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InetFrame {
-    /// Chooses the type of service.
+    /// Determines the type of service.
     pub profile: Profile,
-    /// Ethernet source: the virtual MAC address, so that switches learn where it is.
+    /// The Ethernet source: the virtual MAC address, so that switches learn its port.
     pub ethernet_source: MacAddress,
-    /// Ethernet destination, as [`ethernet_destination`] has it.
+    /// The Ethernet destination, as returned by [`ethernet_destination`].
     pub ethernet_destination: MacAddress,
-    /// IP source: the interface's own address.
+    /// The IP source: the interface's own address.
     pub source: Ipv4Addr,
-    /// IP destination: the group, even in a broadcast frame, or the only peer.
+    /// The IP destination: the group, even in a broadcast frame, or the only peer.
     pub destination: Ipv4Addr,
-    /// IP identification; ucarp and OpenBSD choose it at random.
+    /// The IP identification. ucarp and OpenBSD choose it at random.
     pub identification: u16,
 }
 
@@ -57,10 +57,10 @@ impl InetFrame {
     }
 }
 
-/// The type of service of a profile's advertisements.
+/// Returns the type of service of a profile's advertisements.
 ///
-/// 0x10 (low delay) in ucarp 1.5.2 and OpenBSD (`ip_carp.c`, `carp_send_ad`: `IPTOS_LOWDELAY`); 0xe0 (network control)
-/// in FreeBSD 14 (`ip_carp.c`, `carp_send_ad_locked`: `IPTOS_DSCP_CS7`).
+/// It is 0x10 (low delay) in ucarp 1.5.2 and OpenBSD (`ip_carp.c`, `carp_send_ad`: `IPTOS_LOWDELAY`), and 0xe0
+/// (network control) in FreeBSD 14 (`ip_carp.c`, `carp_send_ad_locked`: `IPTOS_DSCP_CS7`).
 #[must_use]
 pub const fn type_of_service(profile: Profile) -> u8 {
     match profile {
@@ -69,7 +69,8 @@ pub const fn type_of_service(profile: Profile) -> u8 {
     }
 }
 
-/// The Ethernet destination of an advertisement to a group; ucarp's `--nomcast` makes every one a broadcast.
+/// Returns the Ethernet destination of an advertisement to a group. With ucarp's `--nomcast` every one is a
+/// broadcast.
 #[must_use]
 pub const fn ethernet_destination(group: Ipv4Addr, broadcast: bool) -> MacAddress {
     if broadcast {

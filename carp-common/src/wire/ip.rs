@@ -4,21 +4,21 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::checksum::internet_checksum;
 
-/// IPv4 header without options. Unit: bytes.
+/// Size of an IPv4 header without options. Unit: bytes.
 pub const IPV4_HEADER_LEN: usize = 20;
-/// IPv6 header. Unit: bytes.
+/// Size of an IPv6 header. Unit: bytes.
 pub const IPV6_HEADER_LEN: usize = 40;
-/// Where the protocol is in an IPv4 header.
+/// Offset of the protocol in an IPv4 header.
 pub const IPV4_PROTOCOL_OFFSET: usize = 9;
-/// Where the source address is in an IPv4 header.
+/// Offset of the source address in an IPv4 header.
 pub const IPV4_SOURCE_OFFSET: usize = 12;
-/// Where the destination address is in an IPv4 header.
+/// Offset of the destination address in an IPv4 header.
 pub const IPV4_DESTINATION_OFFSET: usize = 16;
-/// Where the next header is in an IPv6 header.
+/// Offset of the next header in an IPv6 header.
 pub const IPV6_NEXT_HEADER_OFFSET: usize = 6;
-/// Where the source address is in an IPv6 header.
+/// Offset of the source address in an IPv6 header.
 pub const IPV6_SOURCE_OFFSET: usize = 8;
-/// Where the destination address is in an IPv6 header.
+/// Offset of the destination address in an IPv6 header.
 pub const IPV6_DESTINATION_OFFSET: usize = 24;
 
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -28,17 +28,17 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// The fixed part of an IPv4 header (RFC 791, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Header {
-    /// Length of the header with its options. Unit: bytes. Range: 20..=60.
+    /// Size of the header with its options. Unit: bytes. Range: 20..=60.
     pub header_len: usize,
     /// Type of service.
     pub tos: u8,
-    /// Header and payload. Unit: bytes. Range: from `header_len`.
+    /// Size of header and payload. Unit: bytes. Range: from `header_len`.
     pub total_len: usize,
     /// Identification.
     pub identification: u16,
-    /// Routers must not fragment it.
+    /// Routers must not fragment the packet.
     pub dont_fragment: bool,
-    /// It is one piece of a packet, the first and the last included.
+    /// The packet is a fragment, which includes the first and the last one.
     pub is_fragment: bool,
     /// Time to live.
     pub ttl: u8,
@@ -51,8 +51,8 @@ pub struct Ipv4Header {
 }
 
 impl Ipv4Header {
-    /// Decodes the fixed part. `None` when it is not version 4 or its lengths contradict each other. The checksum,
-    /// which covers the options too, is the caller's to check.
+    /// Decodes the fixed part. Returns `None` if the version is not 4 or the lengths contradict each other. The
+    /// caller must verify the checksum, which also covers the options.
     #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &[u8; IPV4_HEADER_LEN]) -> Option<Self> {
@@ -98,7 +98,7 @@ impl Ipv4Header {
         })
     }
 
-    /// Length of the payload, as the header says it. Unit: bytes.
+    /// Returns the size of the payload according to the header. Unit: bytes.
     #[inline(always)]
     #[must_use]
     pub const fn payload_len(&self) -> usize {
@@ -106,12 +106,12 @@ impl Ipv4Header {
     }
 }
 
-/// What differs between the IPv4 packets that carpd sends; none has options, none may be fragmented.
+/// The fields that differ between the IPv4 packets that carpd sends. None has options, and none may be fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Packet {
     /// Type of service.
     pub tos: u8,
-    /// Length of the payload. Unit: bytes.
+    /// Size of the payload. Unit: bytes.
     pub payload_len: u16,
     /// Identification.
     pub identification: u16,
@@ -126,7 +126,7 @@ pub struct Ipv4Packet {
 }
 
 impl Ipv4Packet {
-    /// Writes every byte of the header, checksum included.
+    /// Writes every byte of the header, including the checksum.
     pub fn emit(&self, buffer: &mut [u8; IPV4_HEADER_LEN]) {
         #[expect(clippy::cast_possible_truncation, reason = "20")]
         let total_len = self.payload_len.saturating_add(IPV4_HEADER_LEN as u16);
@@ -148,9 +148,9 @@ impl Ipv4Packet {
 /// An IPv6 header (RFC 8200, section 3), without traffic class and flow label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv6Header {
-    /// Length of what follows. Unit: bytes.
+    /// Size of the payload. Unit: bytes.
     pub payload_len: usize,
-    /// Protocol of what follows.
+    /// The type of the payload, or of the next extension header.
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
@@ -161,7 +161,7 @@ pub struct Ipv6Header {
 }
 
 impl Ipv6Header {
-    /// Decodes the header. `None` when it is not version 6.
+    /// Decodes the header. Returns `None` if the version is not 6.
     #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &[u8; IPV6_HEADER_LEN]) -> Option<Self> {

@@ -1,12 +1,12 @@
-//! Bytes to values and back: only the fields that carpd inspects or sends.
+//! Converts bytes to values and back: only the fields that carpd inspects or sends.
 //!
-//! | Module | What it is |
+//! | Module | What it contains |
 //! |---|---|
 //! | [`advertisement`] | the 36-byte CARP header |
 //! | [`checksum`] | the internet checksum |
 //! | [`ether`] | Ethernet, VLAN tags, multicast and virtual MAC addresses |
 //! | [`ip`] | IPv4 and IPv6 headers |
-//! | [`arp`] | ARP, and the gratuitous one |
+//! | [`arp`] | ARP, including gratuitous ARP |
 //! | [`frame`] | a whole advertisement frame, ready to send |
 
 pub mod advertisement;
