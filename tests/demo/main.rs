@@ -1,8 +1,8 @@
-//! A failover on real packets, for people: `cargo xtask demo`.
+//! Shows a failover on real packets to people: `cargo xtask demo`.
 //!
-//! Two processes: this one waits, and cleans up however the show ends; the show ([`show`]) runs in a child. So Ctrl-C,
-//! a panic and SIGKILL to the show all leave nothing behind. That is looked for at the end: processes, namespaces, and
-//! what carpd keeps under `/run/carpd` for them, such as pinned programs.
+//! There are two processes. The show ([`show`]) runs in a child; this process waits, and cleans up however the show
+//! ends. Ctrl-C, a panic and SIGKILL to the show therefore leave nothing behind. That is checked at the end:
+//! processes, namespaces, and carpd's files for them under `/run/carpd`, such as pinned programs.
 
 #![expect(
     clippy::disallowed_methods,
@@ -29,7 +29,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
-/// Tells the child that it is the show; every process it starts inherits it, so we can tell them from all others.
+/// The variable that tells the child that it is the show. Every process that it starts inherits the variable, which
+/// tells them from all others.
 const MARK: &str = "CARPD_DEMO";
 
 /// Exit status of a program that Ctrl-C ended, as shells report it.
@@ -37,7 +38,7 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let result = if env::var_os(MARK).is_some() {
-        // What the supervisor blocked for itself, our daemons would inherit.
+        // Our daemons would inherit the signals that the supervisor blocked for itself.
         interruptions()
             .thread_unblock()
             .map_err(Into::into)
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// What asks us to stop.
+/// Returns the signals that ask the demo to stop.
 fn interruptions() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -63,7 +64,7 @@ fn supervise() -> Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("needs root: it makes network namespaces and attaches XDP programs");
     }
-    // Blocked, they wait in the descriptor instead of ending us.
+    // Blocked signals wait in the descriptor instead of ending this process.
     interruptions().thread_block()?;
     let interrupted = SignalFd::with_flags(
         &interruptions(),
@@ -73,13 +74,14 @@ fn supervise() -> Result<ExitCode> {
     let mark = std::process::id().to_string();
     let mut show = Command::new(env::current_exe()?)
         .env(MARK, &mark)
-        // Ctrl-C reaches every process of the terminal's foreground group; what to do about it is decided here.
+        // Ctrl-C reaches every process of the terminal's foreground group, but this process decides what to do about
+        // it.
         .process_group(0)
         .spawn()
         .context("failed to start the show")?;
     let pid = show.id();
     let mut stopped = false;
-    // Known by number, because that is how the rest of them is known when their names are gone.
+    // Networks are remembered by number, because leftovers are only known by number once the names are gone.
     let mut networks = BTreeSet::new();
     let status = loop {
         let names = namespaces_of(pid);
@@ -100,22 +102,22 @@ fn supervise() -> Result<ExitCode> {
     } else if status.success() {
         ExitCode::SUCCESS
     } else {
-        // It has said why.
+        // The show has printed the reason.
         ExitCode::FAILURE
     })
 }
 
-/// Removes what the show has left and looks whether anything remains.
+/// Removes what the show left, and checks whether anything remains.
 fn clean_up(show: u32, mark: &str, networks: &BTreeSet<Network>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !processes_with(mark).is_empty() && Instant::now() < deadline {
         for pid in processes_with(mark) {
-            // Gone in the meantime is as good as killed.
+            // A process that has ended in the meantime is no error.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         thread::sleep(Duration::from_millis(20));
     }
-    // With nobody left to make another: its labs are orphans now, if there are any.
+    // No process is left that could make another lab, so labs that still exist are orphans.
     lab::remove_orphans().context("failed to clean up")?;
     let (processes, namespaces) = (processes_with(mark), namespaces_of(show));
     let residue: Vec<_> = networks.iter().flat_map(|it| it.residue()).collect();
@@ -128,7 +130,7 @@ fn clean_up(show: u32, mark: &str, networks: &BTreeSet<Network>) -> Result<()> {
     Ok(())
 }
 
-/// Ids of the processes that descend from our show.
+/// Returns the ids of the processes that descend from the show.
 fn processes_with(mark: &str) -> Vec<i32> {
     let variable = format!("{MARK}={mark}");
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -142,7 +144,7 @@ fn processes_with(mark: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Namespaces of labs that the show made.
+/// Returns the namespaces of labs that the show made.
 fn namespaces_of(show: u32) -> Vec<String> {
     let prefix = format!("carp-lab-{show}-");
     let all = fs::read_dir("/run/netns").into_iter().flatten().flatten();

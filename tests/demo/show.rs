@@ -1,4 +1,4 @@
-//! The acts.
+//! The acts of the show.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -13,38 +13,39 @@ use crate::timeline::{Act, Timeline, outage_text, span, span_exact};
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
 /// Time between two requests of the client.
 const PACE: Duration = Duration::from_millis(10);
-/// Nothing here takes so long; reaching it is a failure.
+/// A time limit that nothing here reaches unless it fails.
 const LONG: Duration = Duration::from_secs(15);
-/// How long the audience may look at a quiet network before the next deed.
+/// How long the network stays quiet for the audience before the next deed.
 const QUIET: Duration = Duration::from_millis(1500);
 
 /// Time in which an ARP request may be answered.
 const ARP_WINDOW: Duration = Duration::from_millis(100);
 
-/// ucarp's own defaults, an advertisement a second and dead after three; r1 is to be MASTER whenever it can.
+/// ucarp's own defaults: an advertisement a second, and dead after three. r1 is to be MASTER whenever it can.
 const R1: &str = "-b 1 -k 0 -P";
-/// Worse: the better host takes the address back from it.
+/// A worse priority: the better host takes the address back.
 const R2: &str = "-b 1 -k 100 -P";
-/// Silence after which r2 takes over: deadratio × advbase + advskew / 256 s.
+/// The silence after which r2 takes over: deadratio × advbase + advskew / 256 s.
 const R2_MASTER_DOWN: Duration = Duration::from_nanos(3 * 1_000_000_000 + 100 * 3_906_250);
 
-/// What stands on the stage.
+/// The hosts and tools of the show.
 struct Stage {
     timeline: Timeline,
     capture: Capture,
     r1: Host,
     r2: Host,
-    /// Asks who answers ARP: did the client ask, the answers would change whom it talks to.
+    /// The host that asks which hosts answer ARP. If the client asked, the answers would change the host that it
+    /// talks to.
     neighbour: Host,
     client: Client,
-    // Dropped last.
+    // The lab is dropped last.
     _lab: Lab,
 }
 
 /// Plays every act and prints the table.
 ///
 /// # Errors
-/// When something does not happen in time, with what happened instead.
+/// Returns an error if something does not happen in time, with what happened instead.
 pub fn run() -> Result<()> {
     println!(
         "Two hosts r1 and r2 share {ADDRESS}; a client asks it for an answer every {}.\n",
@@ -128,15 +129,15 @@ fn start(host: &Host, arguments: &str) -> Result<Daemon> {
 }
 
 impl Stage {
-    /// Says what was done to the MASTER and gives the moment.
+    /// Prints what is done to the MASTER, and returns the moment.
     fn deed(&self, text: &str) -> Instant {
         let now = Instant::now();
         self.timeline.deed(now, text);
         now
     }
 
-    /// Waits until `winner` is MASTER and the client is served, says so, and gives what was measured. `carpd` is the
-    /// winner's.
+    /// Waits until `winner` is MASTER and the client is served, prints that, and returns the measurements. `carpd` is
+    /// the winner's daemon.
     fn takeover(
         &self,
         name: &'static str,
@@ -175,7 +176,7 @@ impl Stage {
         })
     }
 
-    /// Says how long r2 waited for r1, and how long it had to.
+    /// Prints how long r2 waited for r1, and how long it had to.
     fn explain_silence(&self, deed: Instant) -> Result<()> {
         let advertisements = |host| self.capture.advertisements(Mark::default(), host);
         let first = advertisements("r2").into_iter().find(|(at, _)| *at >= deed);
@@ -192,7 +193,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Names of the hosts that answer ARP for the address.
+    /// Returns the names of the hosts that answer ARP for the address.
     fn owners(&self) -> Result<String> {
         let macs = owners(&self.neighbour, &self.capture, ADDRESS, ARP_WINDOW)?;
         let name = |mac| {
@@ -212,7 +213,7 @@ impl Stage {
         })
     }
 
-    /// Lets the network run for a while, and sees that it serves the client at the end.
+    /// Lets the network run for a while, and checks that it serves the client at the end.
     fn quiet(&self) -> Result<()> {
         std::thread::sleep(QUIET);
         self.client.wait_for_answer(LONG)

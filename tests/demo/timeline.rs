@@ -1,9 +1,9 @@
-//! What the audience sees.
+//! The output for the audience.
 
 use std::io::{IsTerminal as _, stdout};
 use std::time::{Duration, Instant};
 
-/// Prints what happens with the time since the start.
+/// Prints events with the time since the start.
 pub struct Timeline {
     start: Instant,
     colour: bool,
@@ -11,16 +11,16 @@ pub struct Timeline {
 
 /// One measured act, for the closing table.
 pub struct Act {
-    /// What was done.
+    /// The event that caused the takeover.
     pub name: &'static str,
-    /// From the deed to the first advertisement of the new MASTER.
+    /// The time from that event to the first advertisement of the new MASTER.
     pub takeover: Duration,
     /// The longest time in which the client got no answer.
     pub outage: Duration,
 }
 
 impl Timeline {
-    /// Time zero is now. Colours only where somebody watches.
+    /// Starts the timeline now. Colours are only used on a terminal.
     pub fn start() -> Self {
         Self {
             start: Instant::now(),
@@ -28,22 +28,22 @@ impl Timeline {
         }
     }
 
-    /// Something was done.
+    /// Prints an event that the show caused.
     pub fn deed(&self, at: Instant, text: &str) {
         self.line(at, "33", text);
     }
 
-    /// Something came of it.
+    /// Prints the result of an event.
     pub fn result(&self, at: Instant, text: &str) {
         self.line(at, "32", text);
     }
 
-    /// More about the line before.
+    /// Prints a detail of the line before.
     pub fn detail(&self, text: &str) {
         println!("            {text}");
     }
 
-    /// The closing table.
+    /// Prints the closing table.
     pub fn table(&self, acts: &[Act]) {
         println!();
         println!("  {:<34}{:>12}{:>20}", "", "takeover", "client's outage");
@@ -73,18 +73,18 @@ impl Timeline {
     }
 }
 
-/// Whole milliseconds, for what depends on the moment of the deed.
+/// Formats whole milliseconds, for times that depend on the moment of the event.
 pub fn span(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
 }
 
-/// Tenths of a millisecond, for what the wire tells.
+/// Formats tenths of a millisecond, for times measured on the wire.
 pub fn span_exact(duration: Duration) -> String {
     let tenths = duration.as_micros() / 100;
     format!("{}.{} ms", tenths / 10, tenths % 10)
 }
 
-/// An outage, no finer than the client's pace can tell.
+/// Formats an outage, not more precisely than the client's pace permits.
 pub fn outage_text(outage: Duration) -> String {
     if outage.is_zero() {
         "less than 10 ms".to_owned()

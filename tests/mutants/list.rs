@@ -1,18 +1,18 @@
-//! The mutants: each one way to break the protocol, and the tests that must notice.
+//! The mutants. Each one breaks the protocol in one place, and names the tests that must notice.
 
 mod time;
 
-/// A change of one place in the sources that must not go unnoticed.
+/// A change in one place of the sources that a test must notice.
 pub struct Mutant {
-    /// What it does wrong.
+    /// The fault that it causes.
     pub name: &'static str,
     /// The file, from the top of the repository.
     pub file: &'static str,
-    /// A text that occurs in it exactly once.
+    /// A text that occurs in the file exactly once.
     pub find: &'static str,
-    /// What stands there instead.
+    /// The text that replaces it.
     pub replace: &'static str,
-    /// Tests of the simulation, each of which fails then.
+    /// Tests of the simulation. Each must fail with the mutant.
     pub caught_by: &'static [&'static str],
 }
 
@@ -29,19 +29,19 @@ const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
 const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
 const UNITS: &str = "carp-common/src/units.rs";
-/// Not the core: the loop that the simulation runs it in, as the daemon does. The daemon's own order is asserted from end to
-/// end, with stopped processes.
+/// The loop in which the simulation runs the core, which is not part of the core. End-to-end tests with stopped
+/// processes check the daemon's own order.
 const LOOP: &str = "tests/sim/host.rs";
 
-/// Seeds of the simulation, each of which found such a fault.
+/// The test with seeds that found such a fault.
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
 
-/// All of them.
+/// Returns all mutants.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
     MUTANTS.iter().chain(time::MUTANTS)
 }
 
-/// Those of the election and of what proves what.
+/// Mutants of the election and of evidence.
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no tie-break: of two equals both stay",

@@ -1,9 +1,9 @@
-//! Whether the simulation can fail: the sources are broken on purpose, in a copy, one place at a time, and the tests that
-//! are named for it must notice.
+//! Checks that the simulation can fail. A copy of the sources is broken on purpose, in one place at a time, and the
+//! tests that a mutant names must notice.
 //!
-//! `cargo xtask mutants` runs it all, which takes minutes, and with CARP_MUTANTS=TEXT only those with that text in their
-//! names or at the end of their file's; the test that is not ignored only looks whether each mutant
-//! still has its place in the sources.
+//! `cargo xtask mutants` runs all mutants, which takes minutes, and with CARP_MUTANTS=TEXT only those with that text in
+//! their names or at the end of their file's name. The test that is not ignored only checks that each mutant still has
+//! its place in the sources.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,7 +15,7 @@ mod list;
 mod workshop;
 
 use list::{Mutant, mutants};
-use workshop::{Verdict, Workshop, top};
+use workshop::{TestOutcome, Workshop, top};
 
 #[test]
 fn every_mutant_has_its_place_in_the_sources() {
@@ -48,7 +48,7 @@ fn every_mutant_is_caught_by_each_test_that_it_names() {
     for test in named {
         assert_eq!(
             workshop.run(test),
-            Verdict::Passed,
+            TestOutcome::Passed,
             "{test}, with nothing broken"
         );
     }
@@ -56,10 +56,10 @@ fn every_mutant_is_caught_by_each_test_that_it_names() {
     for mutant in mutants {
         workshop.break_it(mutant);
         for test in mutant.caught_by {
-            let verdict = workshop.run(test);
-            println!("{verdict:?}: {} -> {test}", mutant.name);
-            if verdict != Verdict::Caught {
-                escaped.push(format!("«{}», {test}: {verdict:?}", mutant.name));
+            let outcome = workshop.run(test);
+            println!("{outcome:?}: {} -> {test}", mutant.name);
+            if outcome != TestOutcome::Caught {
+                escaped.push(format!("«{}», {test}: {outcome:?}", mutant.name));
             }
         }
         workshop.mend(mutant);

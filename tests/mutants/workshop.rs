@@ -1,4 +1,4 @@
-//! A copy of the core, the daemon and the simulation, to be broken and mended.
+//! A copy of the core, the daemon and the simulation that can be broken and repaired.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,36 +7,36 @@ use std::time::{Duration, Instant};
 
 use super::list::Mutant;
 
-/// What a test said of a mutant.
+/// What a test showed about a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It compiled, ran, and the test failed.
+pub enum TestOutcome {
+    /// The mutant compiled, and the test failed.
     Caught,
     /// The test noticed nothing.
     Passed,
-    /// It did not compile: the mutant is badly made.
+    /// The mutant does not compile, so it is wrong itself.
     DoesNotCompile,
-    /// No such test, or no end.
+    /// There is no such test, or it did not end.
     NoAnswer,
 }
 
-/// No test of the simulation takes longer, not even broken.
+/// Longer than any test of the simulation takes, even with a mutant.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A small workspace below `target/mutants`: the core, the daemon and the simulation alone, so that each mutant compiles in
-/// seconds.
+/// A small workspace below `target/mutants`. It contains only the core, the daemon and the simulation, so that each
+/// mutant compiles in seconds.
 pub struct Workshop {
     directory: PathBuf,
 }
 
-/// The top of the repository.
+/// Returns the top directory of the repository.
 pub fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("tests is a directory of the repository")
 }
 
-/// The simulation's package, without what the other tests need.
+/// The simulation's package without the dependencies of the other tests.
 const MANIFEST: &str = r#"[package]
 name = "carp-tests"
 edition.workspace = true
@@ -56,7 +56,7 @@ path = "sim/tests.rs"
 const LIBRARY: &str = "#[path = \"../sim/mod.rs\"]\npub mod sim;\n";
 
 impl Workshop {
-    /// Copies what is needed. What an earlier run compiled is used again.
+    /// Copies the sources. Results of earlier compilations are used again.
     pub fn new() -> Self {
         let directory = top().join("target/mutants");
         let _ = fs::remove_dir_all(directory.join("tests"));
@@ -72,12 +72,12 @@ impl Workshop {
         Self { directory }
     }
 
-    /// Puts the mutant in.
+    /// Applies the mutant.
     pub fn break_it(&self, mutant: &Mutant) {
         self.change(mutant.file, mutant.find, mutant.replace);
     }
 
-    /// Takes it out.
+    /// Removes the mutant.
     pub fn mend(&self, mutant: &Mutant) {
         let original =
             fs::read_to_string(top().join(mutant.file)).expect("the copy can be read and written");
@@ -92,14 +92,15 @@ impl Workshop {
     }
 
     /// Runs one test.
-    pub fn run(&self, test: &str) -> Verdict {
+    pub fn run(&self, test: &str) -> TestOutcome {
         if !self
             .wait(self.cargo(&["test", "--no-run"]))
             .is_some_and(|status| status.success())
         {
-            return Verdict::DoesNotCompile;
+            return TestOutcome::DoesNotCompile;
         }
-        // Without --exact a part of a name would do; with it a wrong name runs nothing, and passes.
+        // Without --exact a part of a name would match. With it a wrong name runs no test and passes, so the name is
+        // looked up first.
         let listed = self
             .cargo(&["test", "--", "--list"])
             .stdout(Stdio::piped())
@@ -109,12 +110,12 @@ impl Workshop {
             .lines()
             .any(|line| line == format!("{test}: test"))
         {
-            return Verdict::NoAnswer;
+            return TestOutcome::NoAnswer;
         }
         match self.wait(self.cargo(&["test", "--", "--exact", test])) {
-            Some(status) if status.success() => Verdict::Passed,
-            Some(_) => Verdict::Caught,
-            None => Verdict::NoAnswer,
+            Some(status) if status.success() => TestOutcome::Passed,
+            Some(_) => TestOutcome::Caught,
+            None => TestOutcome::NoAnswer,
         }
     }
 
@@ -125,7 +126,8 @@ impl Workshop {
             .args(&arguments[..1])
             .args(["--quiet", "--package", "carp-tests", "--test", "sim"])
             .args(&arguments[1..])
-            // Fast enough to run, quick enough to compile; its own target directory whatever the caller's.
+            // Optimised enough to run fast and little enough to compile fast. The target directory is always this
+            // workspace's own.
             .env("CARGO_TARGET_DIR", self.directory.join("target"))
             .env("CARPD_EBPF_OBJECT", top().join("target/bpf/carp-ebpf"))
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
@@ -140,7 +142,7 @@ impl Workshop {
     fn wait(&self, mut command: Command) -> Option<ExitStatus> {
         let mut child = command.spawn().expect("cargo starts");
         let begin = Instant::now();
-        // The first build compiles the dependencies.
+        // The first build also compiles the dependencies.
         while begin.elapsed() < 5 * PATIENCE {
             if let Some(status) = child.try_wait().expect("a child of ours") {
                 return Some(status);
@@ -157,7 +159,7 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The repository's workspace manifest, with these two members.
+/// Returns the repository's workspace manifest with only these members.
 fn workspace() -> String {
     let manifest =
         fs::read_to_string(top().join("Cargo.toml")).expect("the copy can be read and written");

@@ -1,6 +1,6 @@
-//! Advertisements of real BSD kernels, and those of carpd that they answered.
+//! Tests advertisements of real BSD kernels, and those of carpd that they answered.
 //!
-//! FreeBSD, OpenBSD and carpd on one link: vhid 7, password `secret`, address 10.0.0.10.
+//! They were captured with FreeBSD, OpenBSD and carpd on one link: vhid 7, password `secret`, address 10.0.0.10.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,12 +10,12 @@ use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Demotion, Profile, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 
-/// What a header shows: advbase, advskew, byte 4.
+/// The priority of a header: advbase, advskew, byte 4.
 type Shown = (u8, u8, u8);
 
-/// A header, its meaning, its counter.
+/// A header, its priority, and its counter.
 const HEADERS: [(&str, Shown, u64); 8] = [
-    // A FreeBSD and a carpd, equal: they heard each other when a partition healed.
+    // A FreeBSD and a carpd with equal priorities, which heard each other when a partition healed.
     (
         "210700070001fbfaa1b6226ed304becf4654dd9f8707658fb5c54ccac5d4a1f97cef9523",
         (1, 0, 0),
@@ -26,7 +26,7 @@ const HEADERS: [(&str, Shown, u64); 8] = [
         (1, 0, 0),
         0xa1b6_226e_d304_bed0,
     ),
-    // A demoted OpenBSD and a carpd.
+    // A demoted OpenBSD, and a carpd.
     (
         "210700070101a6e9d33370f60e97e39afcc9c7b3ae8832b4194917754ca6befb3238ec57",
         (1, 0, 1),
@@ -37,7 +37,7 @@ const HEADERS: [(&str, Shown, u64); 8] = [
         (1, 100, 0),
         0xd333_70f6_0e97_e39b,
     ),
-    // A FreeBSD under an OpenBSD's counter + 1: twice the same counter, with two priorities.
+    // A FreeBSD under an OpenBSD's counter + 1: the same counter twice, with two priorities.
     (
         "210732070001701aae377bbe228084d959f4a15bd15929c86951acce502bd95bd07a64f2",
         (1, 50, 0),
@@ -48,13 +48,13 @@ const HEADERS: [(&str, Shown, u64); 8] = [
         (1, 70, 0),
         0xae37_7bbe_2280_84d9,
     ),
-    // An OpenBSD's bow-out.
+    // A bow-out of OpenBSD.
     (
         "2107ff0700ffffa3738e850b0ded5ba24667ab189f4069062a60f5764dd490eaba3aca8c",
         (255, 255, 0),
         0x738e_850b_0ded_5ba2,
     ),
-    // FreeBSD, sent to one host.
+    // A FreeBSD that sends to one host.
     (
         "21070007000190fc0a6736d6208384b2d85bb36247ab1ffd3a9ee95d19ca7ef8b31d043e",
         (1, 0, 0),
@@ -62,7 +62,7 @@ const HEADERS: [(&str, Shown, u64); 8] = [
     ),
 ];
 
-/// Whole frames: the first two headers above as they were sent to the group.
+/// Whole frames: the first two headers above, as they were sent to the group.
 const MULTICAST: [(&str, [u8; 4], u8); 2] = [
     (
         "01005e00001200005e00010708004510003891a54000ff70ff8c0a000001e0000012\
@@ -78,7 +78,7 @@ const MULTICAST: [(&str, [u8; 4], u8); 2] = [
     ),
 ];
 
-/// The last header above, from 10.0.0.2 to 10.0.0.1.
+/// Whole frame: the last header above, from 10.0.0.2 to 10.0.0.1.
 const UNICAST: &str = "020000000101020000000201080045e0003800004000ff7066730a0000020a000001\
                        21070007000190fc0a6736d6208384b2d85bb36247ab1ffd3a9ee95d19ca7ef8b31d043e";
 

@@ -1,4 +1,4 @@
-//! Every captured packet of a real ucarp.
+//! Tests every captured packet of a real ucarp.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,7 @@ use carp_common::wire::arp::gratuitous_frame;
 use carp_common::wire::ether::{MacAddress, TYPE_ARP};
 use pcap_file::pcap::PcapReader;
 
-/// A file and how the ucarp that filled it was started.
+/// A capture file, and the options of the ucarp that sent its packets.
 struct Capture {
     name: &'static str,
     bytes: &'static [u8],
@@ -90,7 +90,7 @@ impl Capture {
         Vhid::new(self.vhid).unwrap()
     }
 
-    /// What the classifier makes of a frame on a link where only this group is configured.
+    /// Classifies a frame on a link where only this group is configured.
     fn classify<'v>(&self, frame: &[u8], value: &'v VhostValue) -> Verdict<'v> {
         let ours = VhostKey {
             ifindex: 7,
@@ -106,7 +106,7 @@ impl Capture {
         classify(frame, ingress, |key| (*key == ours).then_some(value))
     }
 
-    /// The advertisements, as the classifier delivers them.
+    /// Returns the advertisements, as the classifier delivers them.
     fn advertised(&self) -> Vec<AdvertisementEvent> {
         let frames = self.frames().into_iter();
         let value = VhostValue::NONE.hearing(self.group.into(), None);

@@ -1,4 +1,4 @@
-//! Every vector of every dialect.
+//! Tests every vector of every dialect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ struct Vector {
     counter: String,
     advskew: u8,
     advbase: u8,
-    /// OpenBSD: the virtual MAC, when it was changed by hand.
+    /// The virtual MAC address of an OpenBSD, if it was changed by hand.
     lladdr: Option<String>,
     hmac_sha1: String,
     carp_header: String,
@@ -49,7 +49,8 @@ impl Vector {
         serde_json::from_str(include_str!("hmac.json")).unwrap()
     }
 
-    /// Some BSD vectors use all 20 bytes of the kernel's key, which a password given to `ifconfig` cannot.
+    /// Returns the key. Some BSD vectors use all 20 bytes of the kernel's key, which no password of `ifconfig` can
+    /// fill.
     fn key(&self) -> Key {
         let mut key = [0; KEY_LEN];
         key[..self.password.len()].copy_from_slice(self.password.as_bytes());

@@ -1,7 +1,8 @@
-//! What the kernel side adds to the classifier: HMAC-SHA1 in its own hand, and what it lets the daemon hear.
+//! Fuzzes what the kernel program adds to the classifier: its own HMAC-SHA1, and the decision which advertisements
+//! the daemon receives.
 //!
-//! Input: 30 bytes (key, counter, which bit to flip), then a prefix of any length that is authenticated, and read once
-//! more as a sequence of advertisements.
+//! Input: 30 bytes (key, counter, the bit to flip), then a prefix of any length. The prefix is authenticated, and
+//! also read as a sequence of advertisements.
 
 use carp_common::abi::admission::History;
 use carp_common::abi::counters::Counter;
@@ -13,13 +14,13 @@ use carp_common::wire::advertisement::{Advertisement, DIGEST_LEN, HEADER_LEN};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
-/// Most that pass in an eighth of a second without a rising counter.
+/// The most advertisements that are admitted in an eighth of a second without a rising counter.
 const ADMITTED_MAX: usize = 128;
 const WINDOW_NS: u64 = 125_000_000;
-/// A bow-out says nothing about when the next one comes.
+/// A bow-out does not tell when the next one follows.
 const BOW_OUT_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     let Some((head, rest)) = data.split_first_chunk::<30>() else {
         return;
@@ -32,7 +33,7 @@ pub fn target(data: &[u8]) {
     history(rest);
 }
 
-/// One key beside crate `hmac`.
+/// Compares the digest of one key with that of the crate `hmac`.
 fn one_key(key: &[u8; DIGEST_LEN], prefix: &[u8], counter: [u8; 8], flip: usize) {
     let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("a key of any length");
     mac.update(prefix);
@@ -45,7 +46,7 @@ fn one_key(key: &[u8; DIGEST_LEN], prefix: &[u8], counter: [u8; 8], flip: usize)
     assert!(!PreparedDigest::UNUSED.verify(counter, &digest));
 }
 
-/// The keys of a group beside what the core accepts.
+/// Compares the keys of a group with what the core accepts.
 fn a_group(key: [u8; DIGEST_LEN], bytes: &[u8], counter: u64, flip: usize) {
     let (words, _) = bytes.as_chunks::<8>();
     let addresses = AddressSet::new(words.iter().map(|word| match *word {
@@ -80,8 +81,8 @@ fn a_group(key: [u8; DIGEST_LEN], bytes: &[u8], counter: u64, flip: usize) {
     }
 }
 
-/// One of a sequence, 5 bytes: time since the last one (two bytes, unit: 100 µs), how the counter goes on, advbase,
-/// advskew.
+/// Plays a sequence of advertisements. Each takes 5 bytes: the time since the last one (two bytes, unit: 100 µs), how
+/// the counter continues, advbase, advskew.
 fn history(bytes: &[u8]) {
     let mut history = History::EMPTY;
     let mut now: u64 = 1_000_000_000;
@@ -139,12 +140,13 @@ fn history(bytes: &[u8]) {
             }
             Err(other) => panic!("{other:?} is not for the history to say"),
         }
-        // A duplicate does not count: the quarter begins with the one that it repeats.
+        // A duplicate does not count: the quarter begins with the advertisement that it repeats.
         if judged != Err(Counter::DroppedDuplicate) {
             heard.push((now, payload));
         }
         highest = highest.max(Some(counter));
-        // Windows are not aligned with ours, so two of them may meet here; versions of one counter have a budget of their own.
+        // The windows of the kernel program begin at other times, so two of them may overlap this one. Versions of
+        // one counter have a budget of their own.
         let crowd = admitted
             .iter()
             .rev()

@@ -1,4 +1,4 @@
-//! The frame classifier, held against its own rules written down a second time, without regard for speed or the verifier.
+//! Compares the frame classifier with its rules, written a second time without regard for speed or the verifier.
 //!
 //! Input: 8 bytes of [`Setting`], then a frame.
 
@@ -31,7 +31,7 @@ const SLOT: u32 = 5;
 const LEDGER: u32 = 6;
 const LEDGER6: u32 = 7;
 
-/// Where a configured group's advertisements go; [`Setting::group`] chooses.
+/// The destinations of a configured group's advertisements. [`Setting::group`] chooses one.
 const GROUPS: [[u8; 16]; 5] = [
     widen([224, 0, 0, 18]),
     [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12],
@@ -40,18 +40,18 @@ const GROUPS: [[u8; 16]; 5] = [
     [0; 16],
 ];
 
-/// What the daemon configured and where the frame comes from.
+/// The daemon's configuration, and the origin of the frame.
 struct Setting {
     flags: u8,
     stripped: u16,
     group: u8,
     vhid: u8,
     vlan: u16,
-    /// Signs with the password of this number, of two.
+    /// The number of the password that signs the frame, of two.
     password: u8,
 }
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     let Some((setting, frame)) = data.split_first_chunk::<8>() else {
         return;
@@ -67,11 +67,11 @@ pub fn target(data: &[u8]) {
     };
     let mut frame = frame.to_vec();
     setting.repair(&mut frame);
-    setting.judge(&frame);
-    setting.claim(&frame);
+    setting.check_verdict(&frame);
+    setting.check_claims(&frame);
 }
 
-/// The IPv4 address that a wide one begins with.
+/// Returns the IPv4 address at the start of a wide one.
 fn inet([a, b, c, d, ..]: [u8; 16]) -> Ipv4Addr {
     [a, b, c, d].into()
 }
@@ -83,12 +83,12 @@ fn ledger_of(family: Family) -> u32 {
     }
 }
 
-/// What is behind the Ethernet header and the tags.
+/// The packet behind the Ethernet header and the tags.
 struct Packet<'a> {
     ether_type: u16,
     tags: [u16; 2],
     bytes: &'a [u8],
-    /// Where `bytes` begin in the frame.
+    /// Offset of `bytes` in the frame.
     offset: usize,
 }
 
@@ -108,7 +108,8 @@ impl Packet<'_> {
         }
     }
 
-    /// Where the IP payload begins and how long it is said to be, of a sound packet of protocol 112 that is whole.
+    /// Returns the offset of the IP payload and its size according to the header, if this is a sound and unfragmented
+    /// packet of protocol 112.
     fn payload(&self) -> Option<(usize, usize)> {
         match self.family()? {
             Family::Inet => {
@@ -159,7 +160,7 @@ impl Setting {
         }
     }
 
-    /// With at most two tags, the stripped one included.
+    /// Removes at most two tags, including the stripped one.
     fn unwrap<'a>(&self, frame: &'a [u8]) -> Option<Packet<'a>> {
         let mut ids: Vec<u16> = self.ingress().stripped_tag.into_iter().collect();
         let mut offset = 14;
@@ -191,7 +192,7 @@ impl Setting {
         Authenticator::new(&key, vhid, &addresses, Profile::Ucarp, None)
     }
 
-    /// Puts right what random bytes never get right.
+    /// Corrects fields that are never right in random bytes.
     fn repair(&self, frame: &mut [u8]) {
         let Some(Packet {
             ether_type, offset, ..
@@ -233,7 +234,8 @@ impl Setting {
             && (self.has(EVERY_VLAN) || (key.vlan, key.inner_vlan) == (self.vlan & 0xfff, 0))
     }
 
-    /// The rules: nothing for what is to pass, else whether it is whole.
+    /// Returns what the rules expect: `None` for a frame that must pass, and otherwise whether the advertisement is
+    /// sound.
     fn expected(&self, frame: &[u8], group: &[u8; 16]) -> Option<Result<(), Counter>> {
         let packet = self.unwrap(frame)?;
         let (start, said) = packet.payload()?;
@@ -263,7 +265,7 @@ impl Setting {
         })
     }
 
-    fn judge(&self, frame: &[u8]) {
+    fn check_verdict(&self, frame: &[u8]) {
         let mut group = GROUPS[usize::from(self.group) % GROUPS.len()];
         if group == [0; 16]
             && let Some(packet) = self.unwrap(frame)
@@ -271,7 +273,8 @@ impl Setting {
         {
             group = packet.destination();
         }
-        // A group is of the family of its virtual host: an IPv6 one is never held against an IPv4 destination.
+        // A group belongs to the family of its virtual host: an IPv6 group is never compared with an IPv4
+        // destination.
         if self
             .unwrap(frame)
             .is_some_and(|packet| packet.ether_type == 0x0800)
@@ -315,7 +318,7 @@ impl Setting {
                 let unknown =
                     [Counter::PassedUnknownVhid, Counter::PassedOtherVlan].contains(&counter);
                 assert!(!unknown || asked.get().is_some_and(|key| !self.is_configured(&key)));
-                // What was meant for a virtual host is in its ledger; what is broken may be.
+                // A packet for a virtual host is counted in its ledger. A malformed one may be.
                 if counter != Counter::PassedMalformed {
                     let meant = [Counter::PassedUnicast, Counter::PassedOtherGroup];
                     assert_eq!(ledger != 0, meant.contains(&counter), "{counter:?}");
@@ -362,8 +365,8 @@ impl Setting {
         assert_eq!(for_us, expected.is_some(), "{verdict:?}, {expected:?}");
     }
 
-    /// What the fence is asked about: the address that the frame asks for, and the one that it would speak for.
-    fn claim(&self, frame: &[u8]) {
+    /// Checks the addresses that the fence looks up: the one that the frame asks for, and the one that it speaks for.
+    fn check_claims(&self, frame: &[u8]) {
         let every_packet = self.has(FENCE_ALL);
         let carried = Carried::find(frame, self.ingress());
         let packet = self.unwrap(frame);
@@ -379,11 +382,16 @@ impl Setting {
             spoken_address(packet.bytes, packet.ether_type, IFINDEX, every_packet),
             spoken_for(&packet, every_packet)
         );
-        self.claim_behind_more_tags(carried, packet, frame);
+        self.check_claims_behind_more_tags(carried, packet, frame);
     }
 
-    /// The same behind all the tags that are looked behind.
-    fn claim_behind_more_tags(&self, carried: Carried, mut packet: Packet<'_>, frame: &[u8]) {
+    /// Checks the same behind all the tags that the fence looks behind.
+    fn check_claims_behind_more_tags(
+        &self,
+        carried: Carried,
+        mut packet: Packet<'_>,
+        frame: &[u8],
+    ) {
         let mut left = Carried::TAGS_MAX - 2;
         let inside = carried.behind_more_tags(frame);
         while is_tag(packet.ether_type) && left > 0 {
@@ -409,7 +417,7 @@ fn asked_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
     match packet.ether_type {
         0x0806 => {
             let mut ethernet = packet.bytes.get(..28)?.to_vec();
-            // Linux answers the hardware type of IEEE 802 as well.
+            // Linux also answers the hardware type of IEEE 802.
             if ethernet[..2] == [0, 6] {
                 ethernet[1] = 1;
             }

@@ -1,9 +1,10 @@
-//! The command line, with a password file and a file of virtual hosts. A password must not come out again.
+//! Fuzzes the command line, with a password file and a file of virtual hosts. A password must not appear in any
+//! output.
 //!
-//! Input, in three parts between NUL bytes: the words of the command line, one in a line; the file of virtual hosts; the
-//! password file. The first byte of all chooses how the password is given ([`SPELLINGS`]) and whether it begins the
-//! file. In the words `@v` and `@o` stand for the paths of the files; a line of virtual hosts may begin with `@p` for a
-//! password that does not belong there.
+//! Input, in three parts separated by NUL bytes: the words of the command line, one in each line; the file of virtual
+//! hosts; the password file. The very first byte chooses how the password is given ([`SPELLINGS`]) and whether the
+//! file begins with it. In the words, `@v` and `@o` stand for the paths of the files. A line of virtual hosts may
+//! begin with `@p`, a password in a place where none is permitted.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -16,10 +17,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use carp_common::proto::Key;
 use carp_daemon::cli::{self, Invocation, Request};
 
-/// In no message by chance.
+/// A text that no message contains by chance.
 const SECRET: &str = "xYzzy-7";
 
-/// Words in front of the others. They come first, because an option before them could take them for its value.
+/// The first words. They precede the others, because an option before them could take them as its value.
 const SPELLINGS: [&[&str]; 8] = [
     &[],
     &["-p", "xYzzy-7"],
@@ -34,7 +35,7 @@ const SPELLINGS: [&[&str]; 8] = [
 /// Bit of the first byte: the password file begins with the secret.
 const IN_FILE: u8 = 8;
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     let Some((&choice, text)) = data.split_first() else {
         return;
@@ -92,7 +93,7 @@ pub fn target(data: &[u8]) {
     assert!(!shown.contains(SECRET), "{shown}");
 }
 
-/// What the types do not guarantee.
+/// Checks what the types do not guarantee.
 fn check(invocation: &Invocation) {
     let vhosts = &invocation.config.vhosts;
     assert!(!vhosts.is_empty());
@@ -122,7 +123,7 @@ fn check(invocation: &Invocation) {
     }
 }
 
-/// A file that is gone when it is closed, and the path it can be opened by until then.
+/// A file that disappears when it is closed, and the path by which it can be opened until then.
 struct Unnamed {
     _file: File,
     path: OsString,

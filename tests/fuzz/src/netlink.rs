@@ -1,4 +1,4 @@
-//! Datagrams from rtnetlink.
+//! Fuzzes the parser of datagrams from rtnetlink.
 //!
 //! Input: a datagram.
 
@@ -7,17 +7,17 @@ use std::net::IpAddr;
 use carp_daemon::io::netlink::Event;
 use carp_daemon::io::netlink::message::{Body, Message, for_each};
 
-/// Bytes of `struct nlmsghdr`.
+/// Size of `struct nlmsghdr`. Unit: bytes.
 const HEADER_LEN: usize = 16;
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     let whole = messages(data);
     assert!(whole.len() * HEADER_LEN <= data.len());
     for message in &whole {
         match &message.body {
             Body::Event(Event::Link(link)) => {
-                // A byte that is no UTF-8 becomes three.
+                // A byte that is not UTF-8 becomes three bytes.
                 assert!(link.name.len() <= 3 * data.len());
             }
             Body::Done(errno) => assert!(*errno >= 0),
@@ -32,7 +32,7 @@ pub fn target(data: &[u8]) {
             Body::Event(Event::LinkGone { .. }) | Body::Other => {}
         }
     }
-    // Cut anywhere, a datagram says the same up to there.
+    // A datagram that is cut anywhere has the same messages up to there.
     let part = messages(&data[..data.len() / 2]);
     assert_eq!(part, whole[..part.len()]);
 }

@@ -1,9 +1,9 @@
-//! The protocol core: a configuration and a sequence of inputs with times.
+//! Fuzzes the protocol core with a configuration and a sequence of inputs and times.
 //!
-//! What peers send is signed with the right key unless the input says otherwise, so that every state is within reach.
-//! After each step the world that carries out the actions must fit the state.
+//! Advertisements of peers are signed with the right key unless the input says otherwise, so that every state can be
+//! reached. After each step the simulated host, which carries out the actions, must fit the state.
 //!
-//! Input: the settings, then steps until it ends; see [`Play::new`] and [`Play::step`].
+//! Input: the settings, then steps until it ends. See [`Play::new`] and [`Play::step`].
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,14 @@ use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile,
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 use std::net::IpAddr;
 
-/// Most actions for one input: a take-over in both families and a notice.
+/// The most actions of one input: a takeover in both families and a notice.
 const ACTIONS_MAX: usize = 8;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The play is over before the clock is; arithmetic on it saturates, and no deadline lies beyond its end.
+/// The time at which a play ends. It is before the end of the clock, whose arithmetic saturates, and no deadline lies
+/// beyond that.
 const END: Instant = Instant::from_nanos(1 << 62);
 
-/// Ours, peers', and the virtual addresses themselves.
+/// Addresses of this host, of peers, and the virtual addresses themselves.
 const ADDRESSES: [&str; 8] = [
     "10.9.0.5",
     "10.9.0.7",
@@ -36,21 +37,21 @@ const ADDRESSES: [&str; 8] = [
 ];
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     play(data);
 }
 
-/// What came of an input, for whoever wants to know where it leads.
+/// The result of an input, to see where it leads.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The states that were entered, in order.
     pub states: Vec<State>,
-    /// The core's, at the end.
+    /// The core's counters at the end.
     pub counters: Counters,
 }
 
-/// Plays the input; nothing comes of one that is too short for the settings.
+/// Plays the input. An input that is too short for the settings has no result.
 pub fn play(data: &[u8]) -> Outcome {
     let mut input = Unstructured::new(data);
     // An error means that the bytes ran out.
@@ -64,18 +65,18 @@ pub fn play(data: &[u8]) -> Outcome {
     }
 }
 
-/// A virtual host, those it hears, and what it did to the world.
+/// A virtual host, the peers that it hears, and the effects of its actions.
 struct Play {
     host: VirtualHost,
     settings: Settings,
     authenticator: Authenticator,
     now: Instant,
-    /// The latest time it was told.
+    /// The latest time that the core was given.
     told: Instant,
     stopped: bool,
-    /// The counter that peers sent last.
+    /// The last counter of the peers.
     counter: u64,
-    /// What it sent last.
+    /// The last advertisement of this host.
     sent: Option<[u8; HEADER_LEN]>,
     sent_counter: Option<u64>,
     reported: State,
@@ -103,7 +104,7 @@ impl Play {
             no_openbsd: false,
             announce_refresh: None,
         };
-        // Read in this order by the corpus.
+        // The corpus depends on this order of reading.
         let initial_counter = *input.choose(&[1000, 0, u64::MAX - 3])?;
         let settings = Settings {
             strict_counter: input.arbitrary()?,
@@ -148,7 +149,7 @@ impl Play {
     fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         match input.int_in_range(0..=31)? {
             0..=5 => {
-                // All but the end of time, where an endless hold ends.
+                // The end of time is left out: a hold without end would end there.
                 let next = self.host.next_deadline();
                 if let Some(next) = next.filter(|next| *next < self.now + YEAR) {
                     self.now = self.now.max(next);
@@ -179,7 +180,7 @@ impl Play {
             }
             22 => {
                 let family = *input.choose(&FAMILIES)?;
-                // Of the other family now and then: then it counts as none.
+                // A source of the other family is chosen now and then, and counts as none.
                 let source = Some(source(input)?).filter(|_| input.ratio(3, 4).unwrap_or(true));
                 self.feed(Input::SourceChanged { family, source });
             }
@@ -207,7 +208,7 @@ impl Play {
                 self.feed(Input::Command(Command::StepDown { hold }));
             }
             _ => {
-                // It cannot be undone: a play should rarely have it early.
+                // A shutdown cannot be undone, so it should be rare early in a play.
                 if input.arbitrary::<u8>()? > 250 {
                     self.feed(Input::Shutdown);
                     self.stopped = true;
@@ -218,7 +219,7 @@ impl Play {
         Ok(())
     }
 
-    /// A header with a checksum that holds, and mostly the right vhid and digest.
+    /// Hears a header with a right checksum, and in most cases the right vhid and digest.
     fn hear_a_peer(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         let counter = match input.int_in_range(0..=7)? {
             0..=4 => {
@@ -252,7 +253,7 @@ impl Play {
         Ok(())
     }
 
-    /// Whoever does not know the key cannot change what we do.
+    /// A sender that does not know the key must not change what this host does.
     fn hear(&mut self, source: IpAddr, payload: &[u8], age: Duration) {
         let host = &self.host;
         let before = (
@@ -379,7 +380,8 @@ impl Play {
         number
     }
 
-    /// Well formed, authentic, from where we have an address, and each counter once, but for the last of all.
+    /// Checks an advertisement of this host: it must be well formed and authentic, and sent in a family with an
+    /// address. No counter may be used twice, except the last one of all.
     fn check_own(&mut self, family: Family, payload: &[u8; HEADER_LEN]) {
         let ours = Advertisement::parse(payload).expect("well formed");
         assert_eq!(ours.vhid, self.settings.vhid);
@@ -405,7 +407,7 @@ impl Play {
             Notice::StaleCounter { .. } => "stale counter",
             Notice::Unproven { .. } => "unproven",
             Notice::Unanswered { .. } => "unanswered",
-            // As often as sending breaks and works again.
+            // These come as often as sending breaks and works again.
             Notice::Suppressed | Notice::Unsuppressed => return,
         };
         if let Some(last) = self.noticed.insert(name, self.told) {
@@ -414,7 +416,7 @@ impl Play {
     }
 }
 
-/// Mostly one that is likely, so that priorities are equal now and then.
+/// Reads a number, in most cases a likely one, so that priorities are equal now and then.
 fn number(input: &mut Unstructured<'_>) -> Result<u8> {
     const LIKELY: [u8; 7] = [1, 0, 2, 3, 100, 200, 255];
     let index = input.int_in_range(0..=LIKELY.len())?;

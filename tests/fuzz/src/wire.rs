@@ -1,4 +1,5 @@
-//! Every parser of wire bytes: what it accepts it must be able to write again, and what it says must be what is there.
+//! Fuzzes every parser of wire bytes. What a parser accepts, it must be able to write again, and its values must be
+//! those of the bytes.
 //!
 //! Input: all parsers get the same bytes.
 
@@ -14,7 +15,7 @@ use carp_common::wire::ether::{self, MacAddress, VlanTags};
 use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
 use carp_common::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv4Packet, Ipv6Header};
 
-/// See the module.
+/// Runs one input; see the module.
 pub fn target(data: &[u8]) {
     checksum(data);
     advertisement(data);
@@ -26,7 +27,7 @@ pub fn target(data: &[u8]) {
     event(data);
 }
 
-/// RFC 1071 to the letter, over 64 bits and in network order.
+/// Computes the checksum of RFC 1071 literally, with 64 bits and in network order.
 fn plain_checksum(bytes: &[u8]) -> [u8; 2] {
     let mut sum: u64 = 0;
     for pair in bytes.chunks(2) {
@@ -48,7 +49,7 @@ fn advertisement(data: &[u8]) {
         assert_eq!(parsed, Err(DropReason::ShortPacket));
         return;
     };
-    // The same header with a checksum that holds: what comes after that check sees every input too.
+    // The same header with a right checksum, so that every input also reaches the later checks.
     let mut summed = *header;
     summed[6..8].fill(0);
     let sum = plain_checksum(&summed);
@@ -155,7 +156,7 @@ fn inet6(data: &[u8]) {
     }
 }
 
-/// What we build out of the bytes must be found in the frame again.
+/// The frame built from the bytes must contain them.
 fn frame(data: &[u8]) {
     let Some((fields, payload)) = data
         .split_first_chunk::<18>()
@@ -204,7 +205,7 @@ fn frame(data: &[u8]) {
 
 fn event(data: &[u8]) {
     const HEAD_LEN: usize = AdvertisementEvent::HEAD_LEN;
-    // A record names the length of its payload, or few inputs would be one.
+    // The record gets the right length of its payload, because few inputs would have it.
     let mut named = data.to_vec();
     let length = u16::try_from(data.len().saturating_sub(HEAD_LEN)).unwrap_or(u16::MAX);
     if let Some(field) = named.get_mut(22..24) {

@@ -1,4 +1,4 @@
-//! Every input of the corpus again, on any toolchain and without a fuzzer.
+//! Runs every input of the corpus, on any toolchain and without a fuzzer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use carp_fuzz::TARGETS;
 
-/// Below the package.
+/// Lists a directory of the package.
 fn list(directory: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let entries =

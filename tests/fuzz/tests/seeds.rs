@@ -1,7 +1,7 @@
-//! The corpus of `virtual_host`: one seed for each chapter of the protocol, written here as a story and kept as bytes.
+//! The corpus of `virtual_host`: one seed for each part of the protocol, written here as a story and stored as bytes.
 //!
-//! A fuzzer that starts from these need not find out first how a MASTER comes to be. After a change of what the target reads,
-//! `cargo test --manifest-path tests/fuzz/Cargo.toml --test seeds -- --ignored` writes them again.
+//! With these seeds a fuzzer need not discover first how a host becomes MASTER. After a change of what the target
+//! reads, `cargo test --manifest-path tests/fuzz/Cargo.toml --test seeds -- --ignored` writes them again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use carp_common::units::State::{self, Backup, Init, Master};
 use carp_fuzz::virtual_host::{Outcome, play};
 
-/// Choices of the target, by their place in its lists.
+/// Choices of the target, by their position in its lists.
 const INET: u8 = 0;
 const BOTH: u8 = 2;
 const UCARP: u8 = 0;
@@ -22,7 +22,7 @@ const PEER6: u8 = 5;
 const FAILED: u8 = 0;
 const SENT: u8 = 1;
 
-/// The settings that differ from story to story.
+/// The settings that differ between stories.
 struct Settings {
     addresses: u8,
     advskew: u8,
@@ -43,7 +43,8 @@ const PLAIN: Settings = Settings {
 struct Story(Vec<u8>);
 
 impl Story {
-    /// Settings with advbase 1, deadratio 3 and no refresh of the announcement, on a link that is up and has addresses.
+    /// Begins a story with advbase 1, deadratio 3 and no refresh of the announcement, on a link that is up and has
+    /// addresses.
     fn of(settings: &Settings) -> Self {
         let mut bytes = vec![settings.addresses];
         bytes.extend(number(1));
@@ -59,12 +60,12 @@ impl Story {
         self
     }
 
-    /// The next deadline comes.
+    /// Waits for the next deadline.
     fn waits(self) -> Self {
         self.then(&[0])
     }
 
-    /// Master-down time passes in silence.
+    /// Lets the master-down time pass in silence.
     fn becomes_master(self) -> Self {
         self.waits()
     }
@@ -74,23 +75,24 @@ impl Story {
         self.then(&[8, 1, low, high])
     }
 
-    /// A peer advertises with its next counter.
+    /// Hears a peer's advertisement with its next counter.
     fn hears(self, source: u8, advbase: u8, advskew: u8) -> Self {
         self.hears_with(&[0], source, (advbase, advskew, 0))
     }
 
-    /// `counter`: how the target chooses it. The last of `shown` is the place of a demotion.
+    /// Hears an advertisement. `counter` is how the target chooses the counter. The last of `shown` is the index of a
+    /// demotion.
     fn hears_with(mut self, counter: &[u8], source: u8, shown: (u8, u8, u8)) -> Self {
         self.0.push(11);
         self.0.extend(counter);
         self.0.extend(number(shown.0));
         self.0.extend(number(shown.1));
-        // Sound, just now.
+        // The advertisement is sound and arrives at this moment.
         self.0.extend([shown.2, 2, 1, source]);
         self
     }
 
-    /// As before, with one field wrong: `what` chooses the digest (0) or the vhid (1).
+    /// Hears an advertisement with one wrong field: `what` chooses the digest (0) or the vhid (1).
     fn hears_wrong(mut self, what: u8, value: u8) -> Self {
         self.0.extend([11, 0]);
         self.0.extend(number(1));
@@ -116,7 +118,7 @@ impl Story {
     }
 }
 
-/// As the target reads a priority.
+/// Returns a priority in the form that the target reads.
 fn number(value: u8) -> Vec<u8> {
     const LIKELY: [u8; 7] = [1, 0, 2, 3, 100, 200, 255];
     match LIKELY.iter().position(|likely| *likely == value) {
@@ -125,7 +127,7 @@ fn number(value: u8) -> Vec<u8> {
     }
 }
 
-/// A name, the bytes, the states it leads through, and a counter that it is about.
+/// A name, the bytes, the states that the seed leads through, and the counter that it is about.
 type Seed = (
     &'static str,
     Story,
