@@ -22,7 +22,7 @@ use crate::config::{self, Checked, Config, Mistake};
 use crate::log;
 
 use arguments::Arguments;
-pub use error::Error;
+pub use error::CliError;
 
 /// The action that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,11 +57,11 @@ pub struct Invocation {
 /// # Errors
 ///
 /// Returns the first mistake, with a text for the operator. The exit status is 1 then.
-pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
+pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
     let mut command = Arguments::command();
     command.build();
     if argv.len() <= 1 {
-        return Err(Error::Nothing(command.render_help().to_string()));
+        return Err(CliError::Nothing(command.render_help().to_string()));
     }
     let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
     let followers = password::followers(&argv, &secrets);
@@ -83,13 +83,13 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
             return Ok(Request::Print(error.to_string()));
         }
         Err(error) if password::may_be_shown_by(&error, &secrets, &followers) => {
-            return Err(Error::Misplaced(
+            return Err(CliError::Misplaced(
                 "a word too many, which is not shown because it may be part of the password: a password with blanks \
                  needs quotes (--pass 'two words'), or better a file (--passfile)"
                     .to_owned(),
             ));
         }
-        Err(error) => return Err(Error::Usage(Box::new(error))),
+        Err(error) => return Err(CliError::Usage(Box::new(error))),
     };
     if let Some(interface) = arguments.detach {
         combinations::nothing_beside_detach(&command, &matches)?;
@@ -138,8 +138,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, Error> {
 /// that belong to no place.
 fn first_mistake(
     checked: Result<Checked, Vec<Mistake>>,
-    unreadable: Option<Error>,
-) -> Result<Checked, Error> {
+    unreadable: Option<CliError>,
+) -> Result<Checked, CliError> {
     let order = |mistake: &Mistake| match (&mistake.place, mistake.position) {
         (Place::CommandLine, Some(position)) => (0, position),
         (Place::Line { line, .. }, position) => (*line, position.unwrap_or(usize::MAX)),
@@ -156,7 +156,7 @@ fn first_mistake(
         .expect("a check that fails has found a mistake");
     match unreadable {
         Some(unreadable) if order(&first).0 == usize::MAX => Err(unreadable),
-        Some(_) | None => Err(Error::Config(Box::new(first))),
+        Some(_) | None => Err(CliError::Config(Box::new(first))),
     }
 }
 

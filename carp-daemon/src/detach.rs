@@ -17,16 +17,16 @@ const PATIENCE_RETRY: Duration = Duration::from_millis(20);
 
 /// The reason why not everything could be removed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DetachError {
     /// The interface does not exist, and programs attached to it are gone with it.
     #[error("interface {0} does not exist, nothing is attached to it any more")]
     NoSuchInterface(String),
     /// A carpd is alive there.
     #[error("{0}: stop that one, and it removes its programs itself")]
-    Alive(lock::Error),
+    Alive(lock::LockError),
     /// The locks could not be read.
     #[error(transparent)]
-    Lock(lock::Error),
+    Lock(lock::LockError),
     /// A program is attached, but its pin is not visible.
     #[error(
         "{program} is still attached to {interface}, and pinned nowhere that this process can see: its carpd is alive \
@@ -44,9 +44,9 @@ pub enum Error {
     Links(#[source] io::Error),
 }
 
-impl From<lock::Error> for Error {
-    fn from(error: lock::Error) -> Self {
-        if matches!(error, lock::Error::Busy { .. }) {
+impl From<lock::LockError> for DetachError {
+    fn from(error: lock::LockError) -> Self {
+        if matches!(error, lock::LockError::Busy { .. }) {
             Self::Alive(error)
         } else {
             Self::Lock(error)
@@ -59,13 +59,13 @@ impl From<lock::Error> for Error {
 ///
 /// # Errors
 /// Returns an error if the interface does not exist, a carpd is alive there, or the system refuses.
-pub fn from(interface: &str) -> Result<Removal, Error> {
+pub fn from(interface: &str) -> Result<Removal, DetachError> {
     let pins = Pins::existing();
     pins.remove_dead();
-    let mut netlink = Client::new().map_err(Error::Links)?;
-    let links = netlink.links().map_err(Error::Links)?;
+    let mut netlink = Client::new().map_err(DetachError::Links)?;
+    let links = netlink.links().map_err(DetachError::Links)?;
     let Some(link) = links.into_iter().find(|link| link.is_called(interface)) else {
-        return Err(Error::NoSuchInterface(interface.to_owned()));
+        return Err(DetachError::NoSuchInterface(interface.to_owned()));
     };
     let mut removal = pins.remove_unowned(link.index, interface);
     if let Some(mut tables) = Tables::pinned(&pins) {
@@ -87,7 +87,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
     let give_up_at = clock::now() + PATIENCE;
     let attached = loop {
         // The link is queried again, because removed programs disappear from it.
-        let now = netlink.link(link.index).map_err(Error::Links)?;
+        let now = netlink.link(link.index).map_err(DetachError::Links)?;
         let mut attached = attached_programs(&now);
         // A living carpd on another interface of the network namespace covers this interface too.
         if pins.egress().is_some_and(|it| it.is_dir()) {
@@ -99,7 +99,7 @@ pub fn from(interface: &str) -> Result<Removal, Error> {
         thread::sleep(PATIENCE_RETRY);
     };
     match attached.into_iter().next() {
-        Some(program) if removal.refused.is_empty() => Err(Error::Elsewhere {
+        Some(program) if removal.refused.is_empty() => Err(DetachError::Elsewhere {
             program,
             interface: interface.to_owned(),
         }),

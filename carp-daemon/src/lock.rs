@@ -45,7 +45,7 @@ const SOCKETS: &str = "/proc/thread-self/net/unix";
 
 /// The reason why this process does not hold the lock.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum LockError {
     /// Another process holds it.
     #[error("{what} is already served by {owner}")]
     Busy {
@@ -156,14 +156,14 @@ pub struct Lock {
 ///
 /// # Errors
 ///
-/// Returns [`Error::Busy`] if another process (or this one) holds the lock, and otherwise the error of the system.
-pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, Error> {
+/// Returns [`LockError::Busy`] if another process (or this one) holds the lock, and otherwise the error of the system.
+pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, LockError> {
     let name = format!("carpd/hook/{ifindex}/{hook}");
     match bind(&name)? {
         Some(listener) => Ok(Lock {
             _listener: listener,
         }),
-        None => Err(Error::Busy {
+        None => Err(LockError::Busy {
             what: format!("datapath {hook} on {interface}"),
             owner: owner(&name).1,
         }),
@@ -180,7 +180,7 @@ impl Held {
     /// # Errors
     ///
     /// Returns an error if `/proc` is missing.
-    pub fn look() -> Result<Self, Error> {
+    pub fn look() -> Result<Self, LockError> {
         fs::read_to_string(SOCKETS)
             .map(|sockets| Self::among(&sockets))
             .map_err(|source| file_error("read", Path::new(SOCKETS), source))
@@ -211,9 +211,9 @@ fn address_name(address: IpAddr) -> String {
 }
 
 /// Binds a name. Returns `None` if another socket has it.
-fn bind(name: &str) -> Result<Option<UnixListener>, Error> {
+fn bind(name: &str) -> Result<Option<UnixListener>, LockError> {
     let failed = |action| {
-        move |source| Error::Socket {
+        move |source| LockError::Socket {
             action,
             name: name.to_owned(),
             source,
@@ -258,13 +258,13 @@ fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
 /// # Errors
 ///
 /// Returns an error if it cannot be created, or if others can write to it.
-pub fn directory() -> Result<&'static Path, Error> {
+pub fn directory() -> Result<&'static Path, LockError> {
     let directory = Path::new(DIRECTORY);
     prepare(directory)?;
     Ok(directory)
 }
 
-fn prepare(directory: &Path) -> Result<(), Error> {
+fn prepare(directory: &Path) -> Result<(), LockError> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -275,7 +275,7 @@ fn prepare(directory: &Path) -> Result<(), Error> {
     let uid = nix::unistd::geteuid().as_raw();
     let is_owned = metadata.uid() == uid || uid == 0;
     if !metadata.is_dir() || !is_owned || metadata.mode() & 0o022 != 0 {
-        return Err(Error::Untrusted {
+        return Err(LockError::Untrusted {
             path: directory.to_owned(),
             uid,
         });
@@ -283,8 +283,8 @@ fn prepare(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::File {
+fn file_error(action: &'static str, path: &Path, source: io::Error) -> LockError {
+    LockError::File {
         action,
         path: path.to_owned(),
         source,
@@ -366,7 +366,7 @@ mod tests {
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let refused = prepare(&open).unwrap_err();
-        assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
+        assert!(matches!(refused, LockError::Untrusted { .. }), "{refused}");
         let refused = prepare(&directory.path().join("a/b")).unwrap_err();
         assert!(
             refused.to_string().starts_with("failed to create "),

@@ -34,7 +34,7 @@ pub use lacking::Lacking;
 
 /// The reason why privileges could not be given up. carpd must not continue with them.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum PrivilegesError {
     /// Other threads run. Privileges belong to threads, and a thread can only change its own.
     #[error("failed to give up privileges: {0} threads run already, the others would keep theirs")]
     Threads(usize),
@@ -98,11 +98,11 @@ impl Needs {
     /// Returns what failed. It is no error if the process lacks one of the capabilities to keep, or the kernel does
     /// not know it (CAP_BPF came with Linux 5.8, as did the ring buffer): the operation that requires it reports
     /// that.
-    pub fn give_up_the_rest(self) -> Result<(), Error> {
+    pub fn give_up_the_rest(self) -> Result<(), PrivilegesError> {
         let powerless = POWERLESS_THREADS.load(Ordering::Acquire);
-        match sys::thread_count().map_err(Error::Proc)? {
+        match sys::thread_count().map_err(PrivilegesError::Proc)? {
             threads if threads == powerless + 1 => {}
-            threads => return Err(Error::Threads(threads)),
+            threads => return Err(PrivilegesError::Threads(threads)),
         }
         if !self.scripts {
             close_the_way_back()?;
@@ -125,8 +125,8 @@ impl Needs {
 }
 
 /// Ensures that no program executed by this thread has more privileges than the thread.
-fn close_the_way_back() -> Result<(), Error> {
-    nix::sys::prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
+fn close_the_way_back() -> Result<(), PrivilegesError> {
+    nix::sys::prctl::set_no_new_privs().map_err(PrivilegesError::NoNewPrivileges)?;
     caps::clear(None, CapSet::Ambient).map_err(failed_to("clear the ambient capabilities"))?;
     caps::clear(None, CapSet::Inheritable)
         .map_err(failed_to("clear the inheritable capabilities"))?;
@@ -156,7 +156,7 @@ impl Drop for Powerless {
 /// # Errors
 ///
 /// Returns what failed.
-pub fn give_up_everything() -> Result<Powerless, Error> {
+pub fn give_up_everything() -> Result<Powerless, PrivilegesError> {
     close_the_way_back()?;
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set).map_err(failed_to("drop capabilities"))?;
@@ -165,8 +165,8 @@ pub fn give_up_everything() -> Result<Powerless, Error> {
     Ok(Powerless(()))
 }
 
-fn failed_to(action: &'static str) -> impl FnOnce(CapsError) -> Error {
-    move |source| Error::Capabilities { action, source }
+fn failed_to(action: &'static str) -> impl FnOnce(CapsError) -> PrivilegesError {
+    move |source| PrivilegesError::Capabilities { action, source }
 }
 
 /// Keeps the process's memory, which contains the password, out of core dumps and from other processes.
@@ -255,6 +255,9 @@ mod tests {
     fn privileges_are_not_given_up_by_one_thread_of_several() {
         // The test harness runs this test in a thread of its own.
         let refused = NOTHING_SPECIAL.give_up_the_rest().unwrap_err();
-        assert!(matches!(refused, Error::Threads(2..)), "{refused}");
+        assert!(
+            matches!(refused, PrivilegesError::Threads(2..)),
+            "{refused}"
+        );
     }
 }

@@ -37,7 +37,7 @@ const OTHER_DESCRIPTORS: usize = 128;
 /// Returns what failed at the start or in `on_ready`, or what makes it impossible to continue.
 pub async fn run(
     config: Config,
-    on_ready: impl FnOnce() -> Result<(), privileges::Error>,
+    on_ready: impl FnOnce() -> Result<(), privileges::PrivilegesError>,
 ) -> Result<(), Error> {
     let system = |action| move |source| Error::System { action, source };
     let mut signals = Signals::new().map_err(system("handle signals"))?;

@@ -137,7 +137,7 @@ fn serve_logged(invocation: Invocation, readiness: Option<Readiness>, logger: &L
     };
     let message = format!("{failure:#}");
     let status = match failure.downcast_ref() {
-        Some(engine::Error::Lock(lock::Error::Same { .. })) => 0,
+        Some(engine::Error::Lock(lock::LockError::Same { .. })) => 0,
         Some(engine::Error::NotEthernet(_) | engine::Error::Unworkable(_)) => EXIT_USAGE,
         Some(_) | None => EXIT_RUN_TIME,
     };

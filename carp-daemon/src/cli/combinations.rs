@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
-use super::Error;
+use super::CliError;
 use super::arguments::Arguments;
 
 /// The options of the whole process. Every other option concerns a virtual host.
@@ -47,10 +47,10 @@ pub fn last_password(matches: &ArgMatches, arguments: &mut Arguments, warnings: 
 ///
 /// # Errors
 /// Returns the other option.
-pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
+pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<(), CliError> {
     match given(command, matches).find(|option| *option != "detach") {
         None => Ok(()),
-        Some(option) => Err(Error::Misplaced(format!(
+        Some(option) => Err(CliError::Misplaced(format!(
             "--detach takes an interface and nothing else: remove {}, or --detach to serve",
             spelled(command, option)
         ))),
@@ -61,10 +61,10 @@ pub fn nothing_beside_detach(command: &Command, matches: &ArgMatches) -> Result<
 ///
 /// # Errors
 /// Returns the first such option.
-pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
+pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Result<(), CliError> {
     match given(command, matches).find(|option| !OF_THE_PROCESS.contains(option)) {
         None => Ok(()),
-        Some(option) => Err(Error::Misplaced(format!(
+        Some(option) => Err(CliError::Misplaced(format!(
             "{} concerns one virtual host: with --vhosts it belongs in the lines of that file",
             spelled(command, option)
         ))),
@@ -75,10 +75,10 @@ pub fn nothing_of_a_virtual_host(command: &Command, matches: &ArgMatches) -> Res
 ///
 /// # Errors
 /// Returns the first such option.
-pub fn nothing_of_the_process(command: &Command, matches: &ArgMatches) -> Result<(), Error> {
+pub fn nothing_of_the_process(command: &Command, matches: &ArgMatches) -> Result<(), CliError> {
     match given(command, matches).find(|option| OF_THE_PROCESS.contains(option)) {
         None => Ok(()),
-        Some(option) => Err(Error::Misplaced(format!(
+        Some(option) => Err(CliError::Misplaced(format!(
             "{} concerns the whole process: give it on the command line",
             spelled(command, option)
         ))),

@@ -8,7 +8,7 @@ use crate::config::Mistake;
 
 /// The reason why the command line was refused. The exit status is 1.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum CliError {
     /// There are no options at all. Contains the help text.
     #[error("{}", .0.trim_end())]
     Nothing(String),
@@ -34,7 +34,7 @@ pub enum Error {
         /// The number of the line, from 1.
         line: usize,
         /// The reason.
-        reason: Box<Error>,
+        reason: Box<CliError>,
     },
     /// An option that is not permitted here. The text says where it belongs.
     #[error("error: {0}")]

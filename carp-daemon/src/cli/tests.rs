@@ -23,7 +23,7 @@ const REQUIRED: [&str; 8] = [
 
 /// Parses the required options and these. An address among them replaces the required one. Tests always get a warning
 /// about hiding the password, because it is not in the arguments of this process.
-fn parsed(more: &[&str]) -> Result<Invocation, Error> {
+fn parsed(more: &[&str]) -> Result<Invocation, CliError> {
     let has_address = more
         .first()
         .is_some_and(|word| word.starts_with("-a") || word.starts_with("--add"));

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::arguments::Arguments;
-use super::{Error, combinations, getopt, words};
+use super::{CliError, combinations, getopt, words};
 use crate::config::raw::{Place, VirtualHost};
 
 /// The virtual hosts of a file.
@@ -18,7 +18,7 @@ pub struct Lines {
     /// The virtual hosts before the first line that could not be parsed.
     pub vhosts: Vec<VirtualHost>,
     /// The error of that line, if there is one.
-    pub unreadable: Option<Error>,
+    pub unreadable: Option<CliError>,
 }
 
 /// Reads the virtual hosts of a file. Lines that are empty or begin with `#` are skipped. Words are separated by
@@ -26,8 +26,8 @@ pub struct Lines {
 ///
 /// # Errors
 /// Returns an error if the file cannot be read.
-pub fn read(path: &Path) -> Result<Lines, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Vhosts {
+pub fn read(path: &Path) -> Result<Lines, CliError> {
+    let text = fs::read_to_string(path).map_err(|source| CliError::Vhosts {
         path: path.to_owned(),
         source,
     })?;
@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> Result<Lines, Error> {
         match one(&mut command, words, &place) {
             Ok(vhost) => vhosts.push(vhost),
             Err(reason) => {
-                let unreadable = Some(Error::VhostsLine {
+                let unreadable = Some(CliError::VhostsLine {
                     path: path.to_path_buf(),
                     line,
                     reason: Box::new(reason),
@@ -63,26 +63,26 @@ pub fn read(path: &Path) -> Result<Lines, Error> {
 }
 
 /// Parses one line.
-fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost, Error> {
+fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost, CliError> {
     let argv: Vec<OsString> = std::iter::once("carpd")
         .chain(words.split_whitespace())
         .map(OsString::from)
         .collect();
     let getopt::Words { words, secrets } = getopt::walk(command, &argv);
     if !secrets.is_empty() {
-        return Err(Error::Misplaced(
+        return Err(CliError::Misplaced(
             "a password does not belong here (--pass, -p): give --passfile, -o".to_owned(),
         ));
     }
     let refused = |error: clap::Error| {
         match error.get(ContextKind::InvalidArg) {
         // The word is not shown: if the file is the wrong one, it may be a password.
-        Some(ContextValue::String(word)) if !word.starts_with('-') => Error::Misplaced(
+        Some(ContextValue::String(word)) if !word.starts_with('-') => CliError::Misplaced(
             "a word that is neither an option nor belongs to one: a line holds the options of a virtual host, as in \
              -i eth0 -v 7 -o /etc/carpd.pass -a 10.0.0.7/24"
                 .to_owned(),
         ),
-        Some(_) | None => Error::Usage(Box::new(error)),
+        Some(_) | None => CliError::Usage(Box::new(error)),
     }
     };
     let matches = command.try_get_matches_from_mut(words).map_err(refused)?;
@@ -95,7 +95,7 @@ fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost,
 mod tests {
     use std::io::Write as _;
 
-    use crate::cli::{Error, Request, parse};
+    use crate::cli::{CliError, Request, parse};
     use crate::config::VhostConfig;
 
     /// Writes a file with these lines, and the password file that they name.
@@ -108,7 +108,7 @@ mod tests {
         [file, password]
     }
 
-    fn read_text(text: &str) -> Result<Vec<VhostConfig>, Error> {
+    fn read_text(text: &str) -> Result<Vec<VhostConfig>, CliError> {
         let [file, _password] = written(text);
         let argv = ["carpd".into(), "--vhosts".into(), file.path().into()];
         parse(argv.to_vec()).map(|request| match request {

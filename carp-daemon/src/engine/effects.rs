@@ -335,7 +335,7 @@ pub trait Exclusion {
     ///
     /// # Errors
     /// Who else serves it, or its address.
-    fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::Error>;
+    fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::LockError>;
 
     /// Releases the locks of an interface.
     fn unlock(&mut self, ifindex: u32);
@@ -347,7 +347,7 @@ pub trait Exclusion {
     ///
     /// # Errors
     /// It cannot be told.
-    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::Error>;
+    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError>;
 }
 
 /// What was heard, kept over a restart.

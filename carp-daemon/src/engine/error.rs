@@ -29,13 +29,13 @@ pub enum Error {
     Unworkable(String),
     /// Someone else serves one of our virtual hosts.
     #[error(transparent)]
-    Lock(#[from] lock::Error),
+    Lock(#[from] lock::LockError),
     /// Advertisements cannot be received.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
     /// The caller, told that we are ready, could not give up its privileges.
     #[error(transparent)]
-    Privileges(#[from] privileges::Error),
+    Privileges(#[from] privileges::PrivilegesError),
     /// A socket, timer or signal handler.
     #[error("failed to {action}")]
     System {

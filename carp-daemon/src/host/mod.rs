@@ -255,7 +255,7 @@ impl Exclusion for Host {
         self.locks.has(ifindex)
     }
 
-    fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::Error> {
+    fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::LockError> {
         self.locks.acquire(wanted, patient)
     }
 
@@ -267,7 +267,7 @@ impl Exclusion for Host {
         self.locks.release_one(wanted);
     }
 
-    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::Error> {
+    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError> {
         let held = lock::Held::look()?;
         Ok(Box::new(move |ifindex, vhid| held.serves(ifindex, vhid)))
     }

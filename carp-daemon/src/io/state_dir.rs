@@ -31,7 +31,7 @@ const FILE_MAX: u64 = 128 * 1024;
 
 /// The reason why a file or the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum StateDirError {
     /// A system call failed.
     #[error("failed to {action} {}", .path.display())]
     System {
@@ -78,7 +78,7 @@ impl StateDir {
     /// # Errors
     ///
     /// Returns the reason why the directory cannot be used.
-    pub fn open(wanted: &StateDirectory) -> Result<Self, Error> {
+    pub fn open(wanted: &StateDirectory) -> Result<Self, StateDirError> {
         let path = wanted.path.as_path();
         let failed = |action| move |source| system_error(action, path, source);
         if wanted.create {
@@ -96,7 +96,7 @@ impl StateDir {
         let metadata = directory.metadata().map_err(failed("inspect"))?;
         let uid = nix::unistd::geteuid().as_raw();
         if metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
-            return Err(Error::Untrusted {
+            return Err(StateDirError::Untrusted {
                 path: path.to_owned(),
                 uid,
             });
@@ -119,7 +119,7 @@ impl StateDir {
     /// # Errors
     ///
     /// Returns an error if the file cannot be read or carpd did not write it.
-    pub fn read(&self, name: &FileName) -> Result<Option<Vec<u8>>, Error> {
+    pub fn read(&self, name: &FileName) -> Result<Option<Vec<u8>>, StateDirError> {
         let failed = |source| system_error("read", &self.path_of(name), source);
         // O_NONBLOCK keeps a pipe from blocking us, and O_NOFOLLOW refuses symbolic links.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -147,7 +147,7 @@ impl StateDir {
     /// # Errors
     ///
     /// Returns any error of the system calls.
-    pub fn write(&self, name: &FileName, bytes: &[u8]) -> Result<(), Error> {
+    pub fn write(&self, name: &FileName, bytes: &[u8]) -> Result<(), StateDirError> {
         let new = format!("{}.new", name.0);
         let path = || self.path.join(&new);
         let failed = |action| move |source| system_error(action, &path(), source);
@@ -213,8 +213,8 @@ impl StateDir {
         self.path.join(&name.0)
     }
 
-    fn foreign(&self, name: &FileName) -> Error {
-        Error::Foreign {
+    fn foreign(&self, name: &FileName) -> StateDirError {
+        StateDirError::Foreign {
             path: self.path_of(name),
         }
     }
@@ -233,8 +233,8 @@ impl FileName {
     }
 }
 
-fn system_error(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::System {
+fn system_error(action: &'static str, path: &Path, source: io::Error) -> StateDirError {
+    StateDirError::System {
         action,
         path: path.to_owned(),
         source,
@@ -252,7 +252,7 @@ mod tests {
         FileName::new("eth0", Vhid::new(7).unwrap())
     }
 
-    fn open(path: &Path, create: bool) -> Result<StateDir, Error> {
+    fn open(path: &Path, create: bool) -> Result<StateDir, StateDirError> {
         StateDir::open(&StateDirectory {
             path: path.to_owned(),
             create,
@@ -280,16 +280,25 @@ mod tests {
     fn only_a_directory_that_was_asked_for_by_name_is_made() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("carpd");
-        assert!(matches!(open(&path, false), Err(Error::System { .. })));
+        assert!(matches!(
+            open(&path, false),
+            Err(StateDirError::System { .. })
+        ));
         open(&path, true).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         open(&path, true).unwrap();
         open(&path, false).unwrap();
         let deep = path.join("not/there");
-        assert!(matches!(open(&deep, true), Err(Error::System { .. })));
+        assert!(matches!(
+            open(&deep, true),
+            Err(StateDirError::System { .. })
+        ));
         let file = place.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(open(&file, true), Err(Error::System { .. })));
+        assert!(matches!(
+            open(&file, true),
+            Err(StateDirError::System { .. })
+        ));
     }
 
     #[test]
@@ -298,7 +307,10 @@ mod tests {
         for mode in [0o777, 0o770, 0o1777] {
             fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
             let refused = open(place.path(), true).unwrap_err();
-            assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
+            assert!(
+                matches!(refused, StateDirError::Untrusted { .. }),
+                "{refused}"
+            );
         }
     }
 
@@ -309,7 +321,10 @@ mod tests {
         let file = place.path().join("heard:eth0:7");
         let is_foreign = || {
             let refused = state.read(&name()).unwrap_err();
-            assert!(matches!(refused, Error::Foreign { .. }), "{refused}");
+            assert!(
+                matches!(refused, StateDirError::Foreign { .. }),
+                "{refused}"
+            );
             fs::remove_file(&file).unwrap();
         };
         let secret = place.path().join("secret");

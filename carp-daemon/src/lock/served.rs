@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, Owner, PATIENCE, address_name, bind, vhid_name};
+use super::{LockError, Owner, PATIENCE, address_name, bind, vhid_name};
 use crate::io::clock;
 use crate::sys;
 
@@ -92,9 +92,9 @@ impl Locks {
     /// # Errors
     ///
     /// Returns an error if another process (or this one) holds one of them. If `patient`, the error tells whether
-    /// that process has the same fingerprint ([`Error::Same`]), another one ([`Error::Other`]), or did not answer
-    /// ([`Error::Silent`]).
-    pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), Error> {
+    /// that process has the same fingerprint ([`LockError::Same`]), another one ([`LockError::Other`]), or did not answer
+    /// ([`LockError::Silent`]).
+    pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), LockError> {
         let Wanted {
             ifindex,
             interface,
@@ -178,7 +178,7 @@ impl Locks {
         name: &str,
         what: &str,
         deadline: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<(), LockError> {
         let mut owner = Owner::UNKNOWN;
         let mut waited = false;
         loop {
@@ -193,13 +193,13 @@ impl Locks {
             let theirs = connection.and_then(|connection| ask(connection, left));
             match theirs {
                 Some(theirs) if theirs == self.fingerprint && owner.is_trusted() => {
-                    return Err(Error::Same {
+                    return Err(LockError::Same {
                         what: what.to_owned(),
                         owner,
                     });
                 }
                 Some(_) if owner.is_trusted() => {
-                    return Err(Error::Other {
+                    return Err(LockError::Other {
                         what: what.to_owned(),
                         owner,
                     });
@@ -210,13 +210,13 @@ impl Locks {
                     thread::sleep(RETRY.min(left));
                 }
                 None if waited => {
-                    return Err(Error::Silent {
+                    return Err(LockError::Silent {
                         what: what.to_owned(),
                         owner,
                     });
                 }
                 Some(_) | None => {
-                    return Err(Error::Busy {
+                    return Err(LockError::Busy {
                         what: what.to_owned(),
                         owner,
                     });
@@ -230,13 +230,13 @@ impl Locks {
         (ifindex, vhid): (u32, Vhid),
         name: &str,
         listener: UnixListener,
-    ) -> Result<(), Error> {
+    ) -> Result<(), LockError> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
         self.questions
             .get_ref()
             .0
             .add(&listener, event)
-            .map_err(|errno| Error::Socket {
+            .map_err(|errno| LockError::Socket {
                 action: "watch",
                 name: name.to_owned(),
                 source: errno.into(),

@@ -16,7 +16,7 @@ pub const PRIORITY: u32 = 49;
 
 /// The reason why `--realtime` is not possible.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RealtimeError {
     /// The process has neither the capability nor the resource limit for the priority.
     #[error(
         "--realtime is not permitted: SCHED_RR takes CAP_SYS_NICE, or RLIMIT_RTPRIO of {PRIORITY} or more, which is \
@@ -57,7 +57,7 @@ pub enum Error {
 /// # Errors
 ///
 /// Returns what is missing.
-pub fn enter() -> Result<(), Error> {
+pub fn enter() -> Result<(), RealtimeError> {
     lock_memory()?;
     sys::schedule_round_robin(PRIORITY).map_err(|errno| {
         let limit = getrlimit(Resource::RLIMIT_RTPRIO).map_or(0, |(soft, _hard)| soft);
@@ -65,22 +65,22 @@ pub fn enter() -> Result<(), Error> {
     })
 }
 
-fn lock_memory() -> Result<(), Error> {
+fn lock_memory() -> Result<(), RealtimeError> {
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _hard)| soft);
     // A limit that suffices now would make a later allocation fail.
     if limit != RLIM_INFINITY && !has(Capability::CAP_IPC_LOCK) {
-        return Err(Error::MemoryLimit { limit });
+        return Err(RealtimeError::MemoryLimit { limit });
     }
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).map_err(Error::Memory)
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).map_err(RealtimeError::Memory)
 }
 
-fn scheduler_error(errno: Errno, permitted: bool, limit: u64) -> Error {
+fn scheduler_error(errno: Errno, permitted: bool, limit: u64) -> RealtimeError {
     if errno != Errno::EPERM {
-        Error::Scheduler(errno)
+        RealtimeError::Scheduler(errno)
     } else if permitted || limit >= PRIORITY.into() {
-        Error::Group
+        RealtimeError::Group
     } else {
-        Error::Priority { limit }
+        RealtimeError::Priority { limit }
     }
 }
 

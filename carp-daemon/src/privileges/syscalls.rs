@@ -63,7 +63,7 @@ const REFUSED: [libc::c_long; 43] = [
 
 /// The reason why there is no filter.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum FilterError {
     /// There is no filter for this architecture.
     #[error("failed to make a seccomp filter: {0}")]
     Make(#[from] BackendError),
@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 /// Forbids these calls to this process from now on. Sets `no_new_privs`.
-pub fn refuse_what_is_never_needed() -> Result<(), Error> {
+pub fn refuse_what_is_never_needed() -> Result<(), FilterError> {
     Ok(seccompiler::apply_filter_all_threads(&filter()?)?)
 }
 

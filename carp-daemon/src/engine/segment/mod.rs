@@ -105,7 +105,7 @@ impl Segment {
         name: &str,
         patient: bool,
         cx: &mut Context<E>,
-    ) -> Result<(), lock::Error> {
+    ) -> Result<(), lock::LockError> {
         if cx.effects.has_locks(ifindex) {
             return Ok(());
         }

@@ -401,7 +401,7 @@ impl Exclusion for Recorder {
         self.locks.values().any(|(index, _)| *index == ifindex)
     }
 
-    fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::Error> {
+    fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
         let Wanted { ifindex, vhid, .. } = *wanted;
         self.note(format_args!("lock {vhid}"));
         let addresses = wanted.addresses.iter().map(ToString::to_string);
@@ -411,7 +411,7 @@ impl Exclusion for Recorder {
             .chain(addresses)
         {
             if self.faults.locked.contains(&name) || self.locks.contains_key(&name) {
-                return Err(lock::Error::Socket {
+                return Err(lock::LockError::Socket {
                     action: "bind",
                     name,
                     source: failed(libc::EADDRINUSE),
@@ -433,7 +433,7 @@ impl Exclusion for Recorder {
         self.locks.retain(|_, held_by| *held_by != owner);
     }
 
-    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::Error> {
+    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError> {
         let mut living = self.living.clone();
         living.extend(self.locks.values().copied());
         Ok(Box::new(move |ifindex, vhid| {

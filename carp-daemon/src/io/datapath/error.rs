@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// Another carpd is there, or its right to be there could not be looked at.
     #[error(transparent)]
-    Owned(#[from] lock::Error),
+    Owned(#[from] lock::LockError),
     /// The driver cannot.
     #[error("the driver of {interface} has no native XDP, or not with its present settings")]
     NoDriverSupport {

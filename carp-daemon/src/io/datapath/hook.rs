@@ -237,7 +237,7 @@ fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
         let name = format!("{}-{number}", Hook::Tcx.name());
         match pins.claim(link.index, &link.name, &name) {
             Ok(place) => return Ok((place, name)),
-            Err(error @ lock::Error::Busy { .. }) => refusal = Some(error),
+            Err(error @ lock::LockError::Busy { .. }) => refusal = Some(error),
             Err(error) => return Err(error.into()),
         }
     }

@@ -105,7 +105,12 @@ impl Pins {
     ///
     /// # Errors
     /// Busy, with the owner's pid, when another carpd is there.
-    pub fn claim(&self, ifindex: u32, interface: &str, hook: &str) -> Result<Place, lock::Error> {
+    pub fn claim(
+        &self,
+        ifindex: u32,
+        interface: &str,
+        hook: &str,
+    ) -> Result<Place, lock::LockError> {
         Ok(Place {
             directory: self.directory(ifindex),
             _lock: lock::acquire_hook(ifindex, interface, hook)?,
@@ -220,7 +225,7 @@ pub struct Removal {
     /// Removed: their names, which begin with the rung's.
     pub removed: Vec<String>,
     /// Left alone.
-    pub refused: Vec<lock::Error>,
+    pub refused: Vec<lock::LockError>,
 }
 
 /// A place that is ours as long as this lives.
