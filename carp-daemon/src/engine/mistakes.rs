@@ -82,7 +82,7 @@ pub fn refuse_the_impossible<E>(
             }
         }
         let is_virtual = |subnet: &Subnet| segment.interface.is_virtual(subnet.address.into());
-        if instance.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
+        if instance.who.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
             return Err(Error::Unworkable(format!(
                 "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
                  its own beside it, or name another one with --addr",

@@ -118,12 +118,12 @@ fn ask<E: Effects>(
     let Some(instance) = segment.instances.get_mut(&id) else {
         return true;
     };
-    instance.claim.term.renewing();
+    instance.rooms.claim.term.renewing();
     let lease = cx.lease_of(&instance.who.config);
     let mut complete = true;
     let addresses = instance.who.native_addresses(&segment.interface);
     for (index, address) in addresses.into_iter().enumerate() {
-        if !instance.claim.is_ours(index, &address, &cx.namespace) {
+        if !instance.rooms.claim.is_ours(index, &address, &cx.namespace) {
             continue;
         }
         // A renewal would add one that is gone; whether and when that is to be is for the room that restores it.
@@ -163,8 +163,12 @@ fn end<E: Effects>(
             if let Some(instance) = segment.instances.get_mut(&id) {
                 let lease = cx.lease_of(&instance.who.config);
                 // Otherwise it is no longer MASTER.
-                if instance.claim.term.runs() {
-                    instance.claim.term.begin(lease, complete, bunch.begun);
+                if instance.rooms.claim.term.runs() {
+                    instance
+                        .rooms
+                        .claim
+                        .term
+                        .begin(lease, complete, bunch.begun);
                 }
                 cx.touched.push(id);
             }

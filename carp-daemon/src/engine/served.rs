@@ -202,8 +202,8 @@ impl Served {
             };
             self.elections.set(id, instance.deadline());
             self.chores.set(id, instance.chore_at());
-            self.renewals.set(id, instance.claim.term.renew_at());
-            self.registry.rekey(id, instance.tenure.key());
+            self.renewals.set(id, instance.rooms.claim.term.renew_at());
+            self.registry.rekey(id, instance.rooms.tenure.key());
         }
     }
 

@@ -239,7 +239,7 @@ impl<E: Effects> Engine<E> {
             self.cx.effects.finish();
             self.cx.listen();
             self.served.each(&mut self.cx, |instance, site| {
-                instance.tenure.unfence(&instance.who, site);
+                instance.rooms.tenure.unfence(&instance.who, site);
             });
         }
         let orphans = strangers::orphans(&self.served, &mut self.cx);

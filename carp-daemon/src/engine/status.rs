@@ -62,7 +62,7 @@ impl Instance {
     fn step_down<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let hold = STEP_DOWN_HOLD;
         if self.machine().state() == State::Master {
-            self.story.step_down(site.cx.now);
+            self.rooms.story.step_down(site.cx.now);
             if self.machine().last_heard().is_none() {
                 let lasts = hold + self.machine().master_down_time();
                 let alone = Election::SteppingDownAlone { lasts };
@@ -81,13 +81,17 @@ impl Instance {
         VirtualHostStatus {
             place: self.who.place.clone(),
             state: machine.state(),
-            lasted: now.saturating_duration_since(self.story.since),
-            cause: self.story.reason.map(|it| self.cause(it, interface)),
+            lasted: now.saturating_duration_since(self.rooms.story.since),
+            cause: self
+                .rooms
+                .story
+                .reason
+                .map(|it| self.rooms.cause(it, interface)),
             heard: machine.last_heard().map(|heard| Heard {
                 source: heard.source,
                 ago: now.saturating_duration_since(heard.arrival),
             }),
-            source: self.source().map(Into::into),
+            source: self.rooms.uplink.source().map(Into::into),
             advertises: machine.advertised(),
             demotions: *machine.demotions(),
             due_in: machine
@@ -101,8 +105,8 @@ impl Instance {
             fence_survives_kill: ifindex.map(|ifindex| cx.effects.survival(ifindex)),
             lease: lease.filter(|_| config.ownership == Ownership::Native),
             counters: *machine.counters(),
-            addresses_restored: self.restore.count(),
-            arp_conflicts: self.conflict.count(),
+            addresses_restored: self.rooms.restore.count(),
+            arp_conflicts: self.rooms.conflict.count(),
             stalls: self.stalls.count,
             worst_stall: self.stalls.worst,
         }
@@ -116,9 +120,9 @@ impl Instance {
         match lacks {
             _ if interface.ifindex.is_none() => Some(Lacking::Interface),
             Lack::Link if interface.upper.is_some() => Some(Lacking::Independence),
-            Lack::Link if self.is_deaf(interface) => Some(Lacking::Reception),
+            Lack::Link if self.rooms.is_deaf(interface) => Some(Lacking::Reception),
             Lack::Link => Some(Lacking::Link),
-            Lack::Source if self.lacks_fixed_source() => Some(Lacking::FixedSource),
+            Lack::Source if self.rooms.uplink.lacks_fixed_source() => Some(Lacking::FixedSource),
             Lack::Source => Some(Lacking::Source),
             Lack::Stopped => None,
         }

@@ -13,8 +13,9 @@
 //! | [`source`] | a fixed source address |
 //! | [`stalls`] | how late we were |
 //! | [`story`] | its state changes: which are told, since when, and why |
-//! | [`link`] | what happens to its interface |
-//! | `act` | carries out what the core decided |
+//! | [`uplink`] | its link and source, as the core was last told |
+//! | [`rooms`] | all of them together |
+//! | `act` | has them carry out what the core decided |
 //!
 //! A room decides about its own thing only. It acts through [`Site`], and says in [`Wishes`] what the core is to hear of.
 
@@ -22,21 +23,22 @@ mod act;
 pub mod claim;
 pub mod conflict;
 pub mod lease;
-pub mod link;
 pub mod place;
 pub mod predecessor;
 pub mod restore;
+pub mod rooms;
 pub mod script;
 pub mod source;
 pub mod stalls;
 pub mod story;
 pub mod tenure;
+pub mod uplink;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::proto::demotion::lost_addresses_demotion;
-use carp_common::proto::{Demotion, DemotionCause, Input, LinkState, Origin, VirtualHost};
+use carp_common::proto::{Demotion, DemotionCause, Input, Origin, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::State;
 use zeroize::Zeroize as _;
@@ -50,15 +52,10 @@ use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::arp_watch::ArpClaim;
 use crate::io::netlink::{Address, AddressFlags};
 use crate::io::scripts::{Completion, Which};
-use claim::Claim;
-use conflict::Conflict;
-use predecessor::Predecessor;
-use restore::{Restore, Suspects};
-use script::ScriptWatch;
-use source::FixedSource;
+use restore::Suspects;
+use rooms::Rooms;
 use stalls::Stalls;
 use story::Story;
-use tenure::Tenure;
 
 /// Who it is.
 #[derive(Debug)]
@@ -72,8 +69,13 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether it needs an address of the interface to send from.
+    pub const fn needs_source(&self) -> bool {
+        self.config.source.is_none()
+    }
+
     /// The interface is called so now.
-    fn call(&mut self, interface: &str) {
+    pub fn call(&mut self, interface: &str) {
         self.place = place(interface, &self.config);
     }
 
@@ -135,33 +137,10 @@ pub struct Instance {
     /// Who it is.
     pub who: Identity,
     machine: VirtualHost,
-    /// What the core was last told.
-    link: LinkState,
-    /// What the core was last told.
-    source: Option<Ipv4Addr>,
-    /// The virtual addresses in native mode.
-    pub claim: Claim,
-    /// Against removal by others.
-    pub restore: Restore,
-    /// Its entry in the kernel.
-    pub tenure: Tenure,
-    /// What an earlier run left.
-    pub predecessor: Predecessor,
-    /// Against others that have our addresses.
-    pub conflict: Conflict,
-    /// Against an up script that fails.
-    script: ScriptWatch,
-    fixed_source: FixedSource,
+    /// What is done about it.
+    pub rooms: Rooms,
     /// How late we were.
     pub stalls: Stalls,
-    /// Its state changes.
-    pub story: Story,
-    /// The state that the rooms have followed.
-    followed: State,
-    /// It claimed its addresses at least once.
-    was_master: bool,
-    /// Something was heard or sent that is not in its file.
-    outdated: bool,
 }
 
 impl Instance {
@@ -170,25 +149,13 @@ impl Instance {
         let machine = VirtualHost::new(config.election.clone(), first_counter, now);
         // The machine keeps what it derived from it.
         config.election.key.zeroize();
-        let addresses = config.addresses.len();
+        let rooms = Rooms::new(config.addresses.len(), Story::new(now));
         let place = place(&config.interface, &config);
         Self {
             who: Identity { id, config, place },
             machine,
-            link: LinkState::Down,
-            source: None,
-            claim: Claim::new(addresses),
-            restore: Restore::new(addresses),
-            tenure: Tenure::default(),
-            predecessor: Predecessor::default(),
-            conflict: Conflict::default(),
-            script: ScriptWatch::default(),
-            fixed_source: FixedSource::default(),
+            rooms,
             stalls: Stalls::default(),
-            story: Story::new(now),
-            followed: State::Init,
-            was_master: false,
-            outdated: false,
         }
     }
 
@@ -205,7 +172,7 @@ impl Instance {
 
     /// What is to be written for the next run; nothing when that is in its file already.
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
-        std::mem::take(&mut self.outdated).then(|| self.machine.memory())
+        std::mem::take(&mut self.rooms.outdated).then(|| self.machine.memory())
     }
 
     /// When its timers are to be judged.
@@ -215,19 +182,13 @@ impl Instance {
 
     /// When it has something to do besides the election. An idle BACKUP has nothing and is not woken.
     pub fn chore_at(&self) -> Option<Instant> {
-        self.restore
+        self.rooms
+            .restore
             .deadline()
             .into_iter()
-            .chain(self.script.deadline())
-            .chain(self.conflict.deadline())
+            .chain(self.rooms.script.deadline())
+            .chain(self.rooms.conflict.deadline())
             .min()
-    }
-
-    /// One input, and everything that follows from it.
-    pub fn feed<E: Effects>(&mut self, input: Input<'_>, site: &mut Site<'_, E>) {
-        site.cx.effects.tells(self.who.id, site.cx.now, &input);
-        self.machine.handle_input(site.cx.now, input);
-        self.act(site);
     }
 
     /// An advertisement for it arrived.
@@ -241,14 +202,14 @@ impl Instance {
             arrival: Instant::from_nanos(event.arrival_ns),
         };
         self.note_lateness(origin.arrival, site);
-        self.outdated = true;
+        self.rooms.outdated = true;
         let input = Input::Advertisement {
             family,
             origin,
             payload: event.payload(),
         };
         self.feed(input, site);
-        self.settle_predecessor(site);
+        self.settle(site);
     }
 
     /// What it waits for since `due` is looked at only now.
@@ -270,16 +231,17 @@ impl Instance {
     pub fn do_chores<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let is_master = self.machine.state() == State::Master;
         let wishes = self
+            .rooms
             .restore
-            .timeout(&self.who, &mut self.claim, is_master, site);
+            .timeout(&self.who, &mut self.rooms.claim, is_master, site);
         self.grant(wishes, DemotionCause::LostAddresses, site);
         let is_master = self.machine.state() == State::Master;
-        let (wishes, run) = self.script.timeout(&self.who, is_master, site);
+        let (wishes, run) = self.rooms.script.timeout(&self.who, is_master, site);
         self.grant(wishes, DemotionCause::Script, site);
         if run {
             script::run(&self.who, self.machine.state(), Which::Up, site);
         }
-        self.conflict.timeout(&self.who, site);
+        self.rooms.conflict.timeout(&self.who, site);
         site.cx.touched.push(self.who.id);
     }
 
@@ -287,8 +249,9 @@ impl Instance {
     pub fn keep_addresses<E: Effects>(&mut self, suspects: &Suspects, site: &mut Site<'_, E>) {
         if self.machine.state() == State::Master {
             let wishes = self
+                .rooms
                 .restore
-                .look(&self.who, &mut self.claim, suspects, site);
+                .look(&self.who, &mut self.rooms.claim, suspects, site);
             self.grant(wishes, DemotionCause::LostAddresses, site);
             site.cx.touched.push(self.who.id);
         }
@@ -296,13 +259,15 @@ impl Instance {
 
     /// Others claim addresses in ARP. Returns whether one of its own is among them.
     pub fn hear_claims<E: Effects>(&mut self, claims: &[ArpClaim], site: &mut Site<'_, E>) -> bool {
-        self.conflict.hear(&self.who, &self.machine, claims, site)
+        self.rooms
+            .conflict
+            .hear(&self.who, &self.machine, claims, site)
     }
 
     /// A script ended.
     pub fn script_ended<E: Effects>(&mut self, completion: Completion, site: &mut Site<'_, E>) {
         let state = self.machine.state();
-        let wishes = self.script.ended(&self.who, state, completion, site);
+        let wishes = self.rooms.script.ended(&self.who, state, completion, site);
         self.grant(wishes, DemotionCause::Script, site);
         site.cx.touched.push(self.who.id);
     }
@@ -319,13 +284,6 @@ impl Instance {
         }
         if wishes.claimed {
             self.feed(Input::ClaimCompleted, site);
-        }
-    }
-
-    /// Sees to the routes and places of its addresses.
-    pub fn place<E: Effects>(&mut self, site: &mut Site<'_, E>) {
-        for index in 0..self.who.config.addresses.len() {
-            self.claim.place(&self.who, index, site);
         }
     }
 }

@@ -8,9 +8,8 @@ use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::super::interface::Interface;
-use super::{Identity, Instance};
-use crate::api::event::election::{Cause, Election};
+use super::Identity;
+use crate::api::event::election::Election;
 
 /// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
 /// a stranger who captured one advertisement can cause as many as he likes.
@@ -64,13 +63,18 @@ impl Story {
         }
     }
 
+    /// Whether a change may be told: `Some` with how many were not since the last one that was.
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+        self.transitions.admit(now)
+    }
+
     /// An operator makes a MASTER step down.
     pub const fn step_down(&mut self, now: Instant) {
         self.stepped_down = Some(now);
     }
 
     /// Remembers why, and warns of an interruption that an operator caused.
-    fn note<E: Effects>(
+    pub fn note<E: Effects>(
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
@@ -97,62 +101,9 @@ impl Story {
     }
 }
 
-impl Instance {
-    /// Tells of a change of state, unless there are too many.
-    pub(super) fn report<E: Effects>(&mut self, transition: Transition, site: &mut Site<'_, E>) {
-        self.story.note(&self.who, &self.machine, transition, site);
-        let Transition { from, to, reason } = transition;
-        let cause = self.cause(reason, site.interface);
-        if let Some(suppressed) = self.story.transitions.admit(site.cx.now) {
-            let changed = Election::StateChanged { from, to, cause };
-            site.cx.tell_after(suppressed, &self.who.place, changed);
-        }
-    }
-
-    /// Why it is in the state that it is in. Where its interface is gone or a port, or it is deaf, the core heard of a
-    /// link that is down.
-    pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
-        let is_link = reason == Reason::LinkDown;
-        if is_link && interface.ifindex.is_none() {
-            Cause::InterfaceGone
-        } else if is_link && interface.upper.is_some() {
-            Cause::PortOfAnother
-        } else if is_link && self.is_deaf(interface) {
-            Cause::Deaf
-        } else if reason == Reason::NoSourceAddress && self.lacks_fixed_source() {
-            Cause::FixedSourceGone
-        } else {
-            Cause::Election(reason)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::super::registry::Registry;
     use super::*;
-    use crate::config::example::plain;
-
-    #[test]
-    fn the_cause_is_what_is_behind_a_link_that_is_down() {
-        let mut registry = Registry::default();
-        let place = registry.segment();
-        let id = registry.enter(place);
-        let instance = Instance::new(id, plain("eth0", 7), 1, Instant::ZERO);
-        let mut interface = Interface::new("eth0".to_owned());
-        let cause = |interface: &Interface, reason| instance.cause(reason, interface);
-        let down = Reason::LinkDown;
-        assert_eq!(cause(&interface, down), Cause::InterfaceGone);
-        interface.ifindex = Some(2);
-        assert_eq!(cause(&interface, down), Cause::Election(down));
-        interface.hearing.lost = true;
-        assert_eq!(cause(&interface, down), Cause::Deaf);
-        interface.upper = Some(3);
-        assert_eq!(cause(&interface, down), Cause::PortOfAnother);
-        for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
-            assert_eq!(cause(&interface, reason), Cause::Election(reason));
-        }
-    }
 
     #[test]
     fn a_storm_of_transitions_is_said_in_part_and_counted() {

@@ -39,7 +39,10 @@ pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     } = segment;
     for instance in instances.values_mut() {
         if instance.hear_claims(&claims, &mut Site { interface, cx }) {
-            instance.conflict.count_lost(std::mem::take(&mut lost));
+            instance
+                .rooms
+                .conflict
+                .count_lost(std::mem::take(&mut lost));
         }
     }
 }
@@ -53,7 +56,7 @@ pub fn choose_frames<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let watching = segment
         .instances
         .values()
-        .filter(|instance| instance.conflict.is_watching());
+        .filter(|instance| instance.rooms.conflict.is_watching());
     let addresses: Vec<Ipv4Addr> = watching
         .flat_map(|instance| instance.who.inet_addresses())
         .collect();

@@ -7,7 +7,7 @@ use carp_common::wire::ether::MacAddress;
 
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
-use super::super::instance::link::News;
+use super::super::instance::uplink::News;
 use super::super::{Error, mistakes};
 use super::Segment;
 use super::hearing::Hearing;
@@ -122,7 +122,9 @@ impl Segment {
     fn look_for_leftovers<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), Error> {
         let interface = &mut self.interface;
         for instance in self.instances.values_mut() {
-            instance.arrive(&mut Site { interface, cx })?;
+            instance
+                .rooms
+                .arrive(&instance.who, &mut Site { interface, cx })?;
         }
         strangers::settle(self, cx);
         Ok(())
@@ -132,7 +134,7 @@ impl Segment {
     fn call(&mut self, name: &str) {
         name.clone_into(&mut self.interface.current_name);
         for instance in self.instances.values_mut() {
-            instance.call(name);
+            instance.who.call(name);
         }
     }
 
@@ -147,7 +149,7 @@ impl Segment {
         self.interface.said_sourceless = false;
         self.interface.upper = None;
         for instance in self.instances.values_mut() {
-            instance.depart();
+            instance.rooms.depart();
         }
     }
 
@@ -179,7 +181,10 @@ impl Segment {
 
     /// Says once, until it changes, that nothing can be sent for lack of an address.
     fn complain_about_source<E: Effects>(&mut self, has_source: bool, cx: &mut Context<E>) {
-        let needs_one = self.instances.values().any(super::Instance::needs_source);
+        let needs_one = self
+            .instances
+            .values()
+            .any(|instance| instance.who.needs_source());
         let missing = needs_one && !has_source;
         if missing && !self.interface.said_sourceless {
             cx.tell(&self.interface.place(), Source::Missing);

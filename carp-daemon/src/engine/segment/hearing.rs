@@ -62,7 +62,10 @@ fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>)
     if look(segment, cx) {
         return false;
     }
-    let key = segment.instances.get(&id).and_then(|it| it.tenure.key());
+    let key = segment
+        .instances
+        .get(&id)
+        .and_then(|it| it.rooms.tenure.key());
     let Some(key) = key else {
         return true;
     };
@@ -188,7 +191,10 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     } else if segment.interface.hearing.lost {
         attach_again(segment, false, cx);
     }
-    let deaf = segment.instances.values().filter(|it| it.tenure.is_deaf());
+    let deaf = segment
+        .instances
+        .values()
+        .filter(|it| it.rooms.tenure.is_deaf());
     let deaf: Vec<InstanceId> = deaf.map(|it| it.who.id).collect();
     for id in deaf {
         if segment.interface.ifindex.is_none() {
@@ -200,7 +206,7 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
         segment.visit(id, cx, |instance, site| {
             // Something else is in the way: then advertisements are nobody's business of ours.
             if instance.machine().state() == State::Init {
-                instance.tenure.withdraw(&instance.who, site);
+                instance.rooms.tenure.withdraw(&instance.who, site);
             }
         });
     }

@@ -165,8 +165,8 @@ impl Segment {
         }
         let name = self.interface.current_name.clone();
         self.visit(id, cx, |instance, site| {
-            instance.call(&name);
-            instance.arrive(site)
+            instance.who.call(&name);
+            instance.rooms.arrive(&instance.who, site)
         })
         .transpose()?;
         self.interface.unplaced = true;
@@ -177,8 +177,8 @@ impl Segment {
     /// Serves one of its virtual hosts no longer: what belongs to it alone is let go.
     pub fn dismiss<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) {
         self.visit(id, cx, |instance, site| {
-            instance.tenure.withdraw(&instance.who, site);
-            instance.tenure.unfence(&instance.who, site);
+            instance.rooms.tenure.withdraw(&instance.who, site);
+            instance.rooms.tenure.unfence(&instance.who, site);
         });
         let groups = self.groups();
         let Some(gone) = self.leave(id) else {

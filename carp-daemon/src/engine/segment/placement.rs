@@ -35,7 +35,9 @@ pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
         instances,
     } = segment;
     for instance in instances.values_mut() {
-        instance.place(&mut Site { interface, cx });
+        instance
+            .rooms
+            .place(&instance.who, &mut Site { interface, cx });
     }
 }
 
@@ -86,19 +88,19 @@ fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Conte
         let Some(instance) = segment.instances.get_mut(id) else {
             continue;
         };
-        instance.claim.routes.doubt(*index);
+        instance.rooms.claim.routes.doubt(*index);
         let address = address.address;
         let place = &instance.who.place;
         match outcome.last() {
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::TimedOut {
-                    instance.claim.await_order(*index);
+                    instance.rooms.claim.await_order(*index);
                 } else {
                     let error = error.to_string();
                     cx.tell(place, Placement::AddAgainFailed { address, error });
-                    instance.claim.lose(*index);
+                    instance.rooms.claim.lose(*index);
                 }
-                instance.restore.incomplete(cx.now);
+                instance.rooms.restore.incomplete(cx.now);
                 cx.touched.push(*id);
             }
             Some(Ok(())) | None => cx.tell(place, Placement::PutBehind { address }),
@@ -112,7 +114,7 @@ fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
     for (id, instance) in &segment.instances {
         let addresses = instance.who.native_addresses(&segment.interface);
         for (index, address) in addresses.into_iter().enumerate() {
-            if instance.claim.holding(index) == Holding::Ours {
+            if instance.rooms.claim.holding(index) == Holding::Ours {
                 held.insert(address.address, (*id, index, address));
             }
         }
@@ -123,6 +125,6 @@ fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
 /// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
 pub fn doubt_routes(segment: &mut Segment) {
     for instance in segment.instances.values_mut() {
-        segment.interface.unplaced |= instance.claim.routes.doubt_all();
+        segment.interface.unplaced |= instance.rooms.claim.routes.doubt_all();
     }
 }

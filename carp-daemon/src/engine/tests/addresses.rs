@@ -35,7 +35,14 @@ fn a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times()
         let asked = scene.asked(&["add", "announce"]);
         assert_eq!(asked, ["add 10.0.0.101/32 for 4 s", "announce 10.0.0.101"]);
         assert_eq!(
-            scene.engine.instances().next().unwrap().restore.count(),
+            scene
+                .engine
+                .instances()
+                .next()
+                .unwrap()
+                .rooms
+                .restore
+                .count(),
             count
         );
     }

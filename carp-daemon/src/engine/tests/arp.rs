@@ -85,7 +85,14 @@ fn another_host_that_claims_the_address_is_named_and_answered_each_time() {
         scene.pass(INTERVAL);
     }
     assert_eq!(
-        scene.engine.instances().next().unwrap().conflict.count(),
+        scene
+            .engine
+            .instances()
+            .next()
+            .unwrap()
+            .rooms
+            .conflict
+            .count(),
         25
     );
 }
@@ -129,7 +136,17 @@ fn claims_while_another_master_is_heard_are_counted_and_not_answered() {
     scene.hear(&mut worse);
     scene.pass(ms(200));
     assert_eq!(scene.claimed(THEIRS, false), 0, "the election is about it");
-    assert_eq!(scene.engine.instances().next().unwrap().conflict.count(), 1);
+    assert_eq!(
+        scene
+            .engine
+            .instances()
+            .next()
+            .unwrap()
+            .rooms
+            .conflict
+            .count(),
+        1
+    );
     scene.pass(ms(4_000));
     assert_eq!(scene.claimed(THEIRS, false), 1);
 }
@@ -155,7 +172,7 @@ fn of_two_virtual_hosts_the_one_whose_address_it_is_answers() {
     let counts: Vec<_> = scene
         .engine
         .instances()
-        .map(|it| it.conflict.count())
+        .map(|it| it.rooms.conflict.count())
         .collect();
     assert_eq!(counts, [0, 1]);
 }

@@ -1,0 +1,408 @@
+//! The rooms of a virtual host together: they carry out what the core decided, and follow the interface.
+
+use std::io;
+
+use carp_common::proto::{
+    Action, Input, LinkState, Reason, SendOutcome, Standing, Transition, VirtualHost,
+};
+use carp_common::units::{Family, State};
+use carp_common::wire::advertisement::HEADER_LEN;
+
+use super::super::context::Site;
+use super::super::effects::Effects;
+use super::super::interface::Interface;
+use super::Identity;
+use super::claim::Claim;
+use super::conflict::Conflict;
+use super::predecessor::Predecessor;
+use super::restore::Restore;
+use super::script::{self, ScriptWatch};
+use super::story::Story;
+use super::tenure::Tenure;
+use super::uplink::Uplink;
+use crate::api::Event;
+use crate::api::event::election::{Cause, Election, Transmit};
+use crate::config::Ownership;
+use crate::io::datapath::{self, Endpoints};
+use crate::io::port::Envelope;
+use crate::io::scripts::Which;
+
+/// The rooms of one virtual host.
+#[derive(Debug)]
+pub struct Rooms {
+    /// What the core was last told of link and source.
+    pub uplink: Uplink,
+    /// The virtual addresses in native mode.
+    pub claim: Claim,
+    /// Against removal by others.
+    pub restore: Restore,
+    /// Its entry in the kernel.
+    pub tenure: Tenure,
+    /// What an earlier run left.
+    pub predecessor: Predecessor,
+    /// Against others that have our addresses.
+    pub conflict: Conflict,
+    /// Against an up script that fails.
+    pub script: ScriptWatch,
+    /// Its state changes.
+    pub story: Story,
+    /// Something was heard or sent that is not in its file.
+    pub outdated: bool,
+    /// The state that the rooms have followed.
+    followed: State,
+    /// It claimed its addresses at least once.
+    was_master: bool,
+}
+
+impl Rooms {
+    /// Of a virtual host with so many addresses that is in INIT.
+    pub fn new(addresses: usize, story: Story) -> Self {
+        Self {
+            uplink: Uplink::default(),
+            claim: Claim::new(addresses),
+            restore: Restore::new(addresses),
+            tenure: Tenure::default(),
+            predecessor: Predecessor::default(),
+            conflict: Conflict::default(),
+            script: ScriptWatch::default(),
+            story,
+            outdated: false,
+            followed: State::Init,
+            was_master: false,
+        }
+    }
+
+    /// The interface is here: looks what an earlier run left, before we claim anything.
+    ///
+    /// # Errors
+    /// The kernel program that is to fence it cannot be loaded.
+    pub fn arrive<E: Effects>(
+        &mut self,
+        who: &Identity,
+        site: &mut Site<'_, E>,
+    ) -> Result<(), datapath::Error> {
+        self.predecessor
+            .look(who, &mut self.claim, &mut self.tenure, site)
+    }
+
+    /// The interface is gone, and with it whatever was configured on it.
+    pub fn depart(&mut self) {
+        self.claim.lose_all();
+        self.tenure.forget();
+    }
+
+    /// Whether nothing that its peers say can reach it.
+    pub const fn is_deaf(&self, interface: &Interface) -> bool {
+        self.tenure.is_deaf() || interface.hearing.lost
+    }
+
+    /// Sees to the routes and places of its addresses.
+    pub fn place<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
+        for index in 0..who.config.addresses.len() {
+            self.claim.place(who, index, site);
+        }
+    }
+
+    /// Not MASTER: there may be nothing left to be silent about.
+    pub fn settle_fence<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        if machine.state() != State::Master {
+            let has_leftovers = self.predecessor.has_leftovers();
+            self.tenure.settle(who, has_leftovers, site);
+        }
+    }
+
+    /// Removes what an earlier run left, once the election says so.
+    pub fn settle_predecessor<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        self.predecessor
+            .settle(who, machine, &mut self.tenure, site);
+    }
+
+    /// Has the advertisements for it delivered. Returns whether that worked.
+    pub fn program<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) -> bool {
+        let Some(key) = Tenure::key_wanted(who, site) else {
+            return false;
+        };
+        let endpoints = Endpoints {
+            group: who.config.group.into(),
+            own: self.uplink.own_source(site.interface),
+        };
+        site.cx.touched.push(who.id);
+        self.tenure.program(who, machine, key, endpoints, site)
+    }
+
+    /// Tells of a change of state, unless there are too many.
+    fn report<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        transition: Transition,
+        site: &mut Site<'_, E>,
+    ) {
+        self.story.note(who, machine, transition, site);
+        let Transition { from, to, reason } = transition;
+        let cause = self.cause(reason, site.interface);
+        if let Some(suppressed) = self.story.admit(site.cx.now) {
+            let changed = Election::StateChanged { from, to, cause };
+            site.cx.tell_after(suppressed, &who.place, changed);
+        }
+    }
+
+    /// Why it is in the state that it is in. Where its interface is gone or a port, or it is deaf, the core heard of a
+    /// link that is down.
+    pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
+        let is_link = reason == Reason::LinkDown;
+        if is_link && interface.ifindex.is_none() {
+            Cause::InterfaceGone
+        } else if is_link && interface.upper.is_some() {
+            Cause::PortOfAnother
+        } else if is_link && self.is_deaf(interface) {
+            Cause::Deaf
+        } else if reason == Reason::NoSourceAddress && self.uplink.lacks_fixed_source() {
+            Cause::FixedSourceGone
+        } else {
+            Cause::Election(reason)
+        }
+    }
+
+    /// One action; what became of it, where the core wants to know.
+    pub fn carry_out<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        action: Action,
+        site: &mut Site<'_, E>,
+    ) -> Option<Input<'static>> {
+        match action {
+            Action::ProgramDatapath(standing) => {
+                return self.program_datapath(who, machine, standing, site);
+            }
+            Action::SendAdvertisement { family, payload } => {
+                let outcome = self.advertise(who, family, &payload, site);
+                self.outdated |= outcome == SendOutcome::Sent;
+                return Some(Input::SendCompleted { family, outcome });
+            }
+            Action::ClaimAddresses => return self.take_addresses(who, machine, site),
+            Action::ReleaseAddresses => self.release(who, machine, site),
+            Action::Announce(family) => self.announce(who, family, site),
+            Action::Report(transition) => self.report(who, machine, transition, site),
+            Action::Notify(notice) => {
+                let event = Event::of_notice(who.place.clone(), notice);
+                site.cx.effects.tell(event);
+            }
+        }
+        None
+    }
+
+    /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of a link that
+    /// is down.
+    fn program_datapath<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        standing: Standing,
+        site: &mut Site<'_, E>,
+    ) -> Option<Input<'static>> {
+        let before = self.tenure.follow(who, standing, site);
+        // What leaves MASTER is silent, at least until the addresses are released.
+        if before.state != State::Master && standing.state != before.state {
+            self.settle_fence(who, machine, site);
+        }
+        let wanted = match standing.state {
+            State::Init => None,
+            State::Backup | State::Master => Tenure::key_wanted(who, site),
+        };
+        if wanted == self.tenure.key() {
+            self.tenure.renew(who, site);
+            return None;
+        }
+        self.tenure.withdraw(who, site);
+        if wanted.is_none() || self.program(who, machine, site) {
+            return None;
+        }
+        self.uplink.set_link(LinkState::Down);
+        Some(Input::LinkChanged(LinkState::Down))
+    }
+
+    fn advertise<E: Effects>(
+        &self,
+        who: &Identity,
+        family: Family,
+        payload: &[u8; HEADER_LEN],
+        site: &mut Site<'_, E>,
+    ) -> SendOutcome {
+        let config = &who.config;
+        let sent = match (family, self.uplink.source(), site.interface.ifindex) {
+            (Family::Inet, Some(source), Some(ifindex)) => {
+                let envelope = Envelope {
+                    vhid: config.election.vhid,
+                    own_mac: config.own_mac,
+                    profile: config.election.profile,
+                    source,
+                    group: config.group,
+                    broadcast: config.broadcast,
+                };
+                site.cx.effects.advertise(ifindex, &envelope, payload)
+            }
+            (Family::Inet | Family::Inet6, _, _) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        match sent {
+            Ok(()) => SendOutcome::Sent,
+            Err(error) => {
+                let outcome = match error.raw_os_error() {
+                    Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => SendOutcome::NoMemory,
+                    _ => SendOutcome::Failed,
+                };
+                let error = error.to_string();
+                let failed = Transmit::AdvertisementFailed { error };
+                site.cx.tell(&who.place, failed);
+                outcome
+            }
+        }
+    }
+
+    fn announce<E: Effects>(&self, who: &Identity, family: Family, site: &mut Site<'_, E>) {
+        let Some(ifindex) = site.interface.ifindex else {
+            return;
+        };
+        for virtual_one in &who.config.addresses {
+            let address = virtual_one.address;
+            if address.is_ipv4() == (family == Family::Inet)
+                && let Err(error) = site.cx.effects.announce(ifindex, address)
+            {
+                let error = error.to_string();
+                let failed = Transmit::AnnouncementFailed { address, error };
+                site.cx.tell(&who.place, failed);
+            }
+        }
+    }
+
+    fn take_addresses<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) -> Option<Input<'static>> {
+        self.was_master = true;
+        script::run(who, machine.state(), Which::Up, site);
+        // Told when the script ends.
+        if who.config.ownership == Ownership::Scripts {
+            return None;
+        }
+        let complete = self.claim.take(who, site);
+        // What is left of an earlier run now has another prefix length.
+        self.predecessor.remove(who, true, &mut self.tenure, site);
+        if !complete {
+            self.restore.incomplete(site.cx.now);
+        }
+        complete.then_some(Input::ClaimCompleted)
+    }
+
+    fn release<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        if who.config.ownership == Ownership::Native {
+            self.claim.release(who, site);
+        }
+        self.settle_fence(who, machine, site);
+        let neutral_start = who.config.neutral && !self.was_master;
+        // What runs at the end is decided by `shut_down`.
+        if !neutral_start && !site.cx.stopping {
+            script::run(who, machine.state(), Which::Down, site);
+        }
+    }
+
+    /// It ends for good. Native addresses always go; the down script runs as in ucarp, when it was asked for (`-z`) and
+    /// unless BACKUP, where it ran already. It was in state `before`, and the core has been shut down.
+    pub fn end<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        before: State,
+        site: &mut Site<'_, E>,
+    ) {
+        if who.config.ownership == Ownership::Native {
+            self.claim.release(who, site);
+            self.predecessor.remove(who, false, &mut self.tenure, site);
+        }
+        let config = &who.config;
+        if config.release_at_exit && before != State::Backup {
+            script::run(who, machine.state(), Which::Down, site);
+        } else if config.ownership == Ownership::Scripts
+            && before == State::Master
+            && !self.script.has_failed()
+        {
+            site.cx.tell(&who.place, Election::AddressStays);
+        }
+    }
+
+    /// What changes with its state, besides.
+    pub fn follow_state<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        let state = machine.state();
+        let before = std::mem::replace(&mut self.followed, state);
+        match (before, state) {
+            (State::Init | State::Backup, State::Master) => {
+                self.conflict.begin(who, site.cx.now);
+                if who.config.ownership == Ownership::Native {
+                    let lease = site.cx.lease_of(&who.config);
+                    self.claim.term.begin(lease, true, site.cx.now);
+                }
+            }
+            (State::Master, State::Init | State::Backup) => {
+                site.interface.watched_changed |= self.conflict.end();
+                self.claim.term.end();
+                self.restore.released();
+                self.script.released();
+            }
+            (State::Init | State::Backup, State::Init | State::Backup)
+            | (State::Master, State::Master) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carp_common::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_is_what_is_behind_a_link_that_is_down() {
+        let rooms = Rooms::new(1, Story::new(Instant::ZERO));
+        let mut interface = Interface::new("eth0".to_owned());
+        let cause = |interface: &Interface, reason| rooms.cause(reason, interface);
+        let down = Reason::LinkDown;
+        assert_eq!(cause(&interface, down), Cause::InterfaceGone);
+        interface.ifindex = Some(2);
+        assert_eq!(cause(&interface, down), Cause::Election(down));
+        interface.hearing.lost = true;
+        assert_eq!(cause(&interface, down), Cause::Deaf);
+        interface.upper = Some(3);
+        assert_eq!(cause(&interface, down), Cause::PortOfAnother);
+        for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
+            assert_eq!(cause(&interface, reason), Cause::Election(reason));
+        }
+    }
+}
