@@ -312,6 +312,9 @@ pub struct AddressValue {
 /// One value per [`Counter`].
 pub type Counts = [u64; Counter::ALL.len()];
 
+/// All counters at 0.
+pub const NO_COUNTS: Counts = [0; Counter::ALL.len()];
+
 /// `LEDGERS` value: what one virtual host heard lately in one family on one processor, and what became of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::{
     ADVERTISEMENTS_MAP, COUNTERS_MAP, Counts, DEBUG_GLOBAL, FENCE_ALL_GLOBAL, INSTANCE_GLOBAL,
-    INTERFACES_MAP, SUSPECTS_MAP,
+    INTERFACES_MAP, NO_COUNTS, SUSPECTS_MAP,
 };
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
@@ -200,7 +200,7 @@ impl Program {
     fn count_on(&mut self, ifindex: u32) -> Result<(), Error> {
         const BPF_NOEXIST: u64 = 1;
         let zeros =
-            PerCpuValues::try_from(vec![[0; _]; self.processors]).map_err(Error::Processors)?;
+            PerCpuValues::try_from(vec![NO_COUNTS; self.processors]).map_err(Error::Processors)?;
         match self.interfaces.insert(ifindex, zeros, BPF_NOEXIST) {
             Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
             outcome => outcome.map_err(map_error("write", INTERFACES_MAP)),

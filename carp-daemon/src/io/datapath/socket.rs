@@ -13,7 +13,7 @@ use std::time::Duration;
 use carp_common::abi::admission::SAMPLE_INTERVAL_NS;
 use carp_common::abi::classify::{Ingress, Place, Verdict, classify};
 use carp_common::abi::counters::Counter;
-use carp_common::abi::layout::{VhostKey, VhostValue};
+use carp_common::abi::layout::{NO_COUNTS, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
 use nix::cmsg_space;
@@ -86,7 +86,7 @@ impl Receiver {
             socket: sys::watch(socket)?,
             ifindex: link.index,
             clock: ArrivalClock::new(),
-            counts: [0; _],
+            counts: NO_COUNTS,
             counts_of: BTreeMap::new(),
             losses: 0,
             control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
@@ -262,7 +262,7 @@ impl Receiver {
 
     /// Every counter of what was for a virtual host.
     pub fn counts_of(&self, key: VhostKey) -> Counts {
-        self.counts_of.get(&key).copied().unwrap_or([0; _])
+        self.counts_of.get(&key).copied().unwrap_or(NO_COUNTS)
     }
 
     /// Every counter of what was for none.
@@ -292,7 +292,7 @@ impl Receiver {
     fn count(&mut self, counter: Counter, vhost: Option<VhostKey>) {
         self.add(counter, 1);
         if let Some(key) = vhost {
-            let counts = self.counts_of.entry(key).or_insert([0; _]);
+            let counts = self.counts_of.entry(key).or_insert(NO_COUNTS);
             add(counts, counter, 1);
         }
     }

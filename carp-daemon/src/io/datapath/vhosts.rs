@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use carp_common::abi::hmac::KernelKeys;
-use carp_common::abi::layout::{Counts, VhostKey, VhostValue};
+use carp_common::abi::layout::{Counts, NO_COUNTS, VhostKey, VhostValue};
 use carp_common::digest::PreparedDigest;
 use carp_common::proto::Standing;
 use zeroize::Zeroizing;
@@ -128,7 +128,7 @@ impl Datapath {
         };
         let released = kernel.slots().release(key);
         if let Ok(counts) = &released {
-            let retired = self.retired.entry(key).or_insert([0; _]);
+            let retired = self.retired.entry(key).or_insert(NO_COUNTS);
             add(retired, counts);
         }
         removed.and(released.map(drop))
@@ -148,7 +148,7 @@ impl Datapath {
     /// # Errors
     /// What the kernel refuses.
     pub fn counts_of(&mut self, key: VhostKey) -> Result<Counts, error::Error> {
-        let mut sum = self.retired.get(&key).copied().unwrap_or([0; _]);
+        let mut sum = self.retired.get(&key).copied().unwrap_or(NO_COUNTS);
         if let Some(kernel) = &mut self.kernel {
             add(&mut sum, &kernel.slots().counts(key)?);
         }
@@ -165,7 +165,7 @@ impl Datapath {
     pub fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, error::Error> {
         let mut sum = match &self.kernel {
             Some(kernel) => kernel.counts_of_others(ifindex)?,
-            None => [0; _],
+            None => NO_COUNTS,
         };
         if let Some(receiver) = self.receivers.get(&ifindex) {
             add(&mut sum, &receiver.counts_of_others());
