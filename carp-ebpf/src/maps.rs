@@ -2,8 +2,9 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{self, ArrayOfMaps};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::bindings::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY};
+use aya_ebpf::btf_maps::ArrayOfMaps;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use carp_common::abi::classify::Claim;
@@ -25,19 +26,48 @@ static VHOSTS: HashMap<VhostKey, VhostValue> =
 static ADDRESSES: HashMap<AddressKey, AddressValue> =
     HashMap::with_max_entries(ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 
+/// The definition of an array that an array of arrays holds.
+///
+/// It names sizes and no types: kernels before 6.2 take an array that the daemon adds at run time, which has no types, for one
+/// of another kind otherwise.
+#[repr(C)]
+pub struct Chunk<const KIND: usize, const VALUE_LEN: usize, const SLOTS: usize> {
+    r#type: *const [i32; KIND],
+    key_size: *const [i32; size_of::<u32>()],
+    value_size: *const [i32; VALUE_LEN],
+    max_entries: *const [i32; SLOTS],
+}
+
 /// The digests that each virtual host of our process accepts: 1216 bytes.
 #[btf_map]
 static KEYS: ArrayOfMaps<
-    btf_maps::Array<KernelKeys, { KEYS_PER_CHUNK as usize }>,
+    Chunk<
+        { BPF_MAP_TYPE_ARRAY as usize },
+        { size_of::<KernelKeys>() },
+        { KEYS_PER_CHUNK as usize },
+    >,
     { KEY_CHUNKS as usize },
 > = ArrayOfMaps::new();
 
 /// What each of them heard lately in a family, and what became of it: 544 bytes on each CPU.
 #[btf_map]
 static LEDGERS: ArrayOfMaps<
-    btf_maps::PerCpuArray<Ledger, { LEDGERS_PER_CHUNK as usize }>,
+    Chunk<
+        { BPF_MAP_TYPE_PERCPU_ARRAY as usize },
+        { size_of::<Ledger>() },
+        { LEDGERS_PER_CHUNK as usize },
+    >,
     { LEDGER_CHUNKS as usize },
 > = ArrayOfMaps::new();
+
+/// An element of an array that an array of arrays holds, whose elements are `V`.
+#[inline(always)]
+fn element<V, C>(chunk: &C, place: u32) -> Option<*mut V> {
+    let chunk = core::ptr::from_ref(chunk).cast_mut().cast();
+    // SAFETY: what an array of arrays holds is a map, and its keys are of 4 bytes.
+    let element = unsafe { bpf_map_lookup_elem(chunk, (&raw const place).cast()) };
+    (!element.is_null()).then_some(element.cast())
+}
 
 /// What became of what was no virtual host's, by interface: 184 bytes on each CPU.
 #[map]
@@ -99,22 +129,50 @@ fn any_vhost(key: &VhostKey) -> Option<&'static VhostValue> {
 /// is not our process's.
 #[inline(always)]
 pub fn fenced(claim: &Claim) -> Option<u32> {
-    // SAFETY: as above.
-    let address = unsafe { ADDRESSES.get(claim.key) }?;
-    if !claim.resolves && address.flags & EVERY_PACKET == 0 {
-        return None;
+    let AddressKey {
+        address: [a, b, c, d, e, f, g, h, low @ ..],
+        family,
+        scope,
+        ..
+    } = claim.key;
+    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_ne_bytes(low);
+    carpd_fenced(high, low, family.into(), scope, claim.resolves.into()).checked_sub(1)
+}
+
+/// The same for an address in two halves: 0, or one more than the ledger.
+///
+/// A global function for the reason that [`carpd_authentic`] is one: it is called behind any number of tags.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, resolves: u32) -> u32 {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
+        (high.to_ne_bytes(), low.to_ne_bytes());
+    #[expect(clippy::cast_possible_truncation, reason = "4 or 6")]
+    let key = AddressKey {
+        address: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
+        family: family as u8,
+        _pad: [0; 3],
+        scope,
+    };
+    // SAFETY: as for virtual hosts.
+    let Some(address) = (unsafe { ADDRESSES.get(key) }) else {
+        return 0;
+    };
+    if resolves == 0 && address.flags & EVERY_PACKET == 0 {
+        return 0;
     }
     // An address that nobody owns any more is one that a dead carpd left.
     let Some(owner) = any_vhost(&address.owner) else {
-        return Some(0);
+        return 1;
     };
     if now_ns() <= owner.owns_until_ns {
-        return None;
+        return 0;
     }
-    Some(match owner.instance == INSTANCE.load() {
-        true => owner.ledger,
-        false => 0,
-    })
+    match owner.instance == INSTANCE.load() {
+        true => owner.ledger.wrapping_add(1),
+        false => 1,
+    }
 }
 
 /// Adds one to a counter of this CPU: in total, and to that of a virtual host by its ledger; 0 for what is no virtual host's,
@@ -199,17 +257,22 @@ pub extern "C" fn carpd_authentic() -> u32 {
         return 0;
     };
     let slot = scratch.keys;
-    let Some(keys) = KEYS.get_value(slot / KEYS_PER_CHUNK, &(slot % KEYS_PER_CHUNK)) else {
+    let keys = KEYS
+        .get(slot / KEYS_PER_CHUNK)
+        .and_then(|chunk| element::<KernelKeys, _>(chunk, slot % KEYS_PER_CHUNK));
+    let Some(keys) = keys else {
         return 0;
     };
+    // SAFETY: elements of arrays stay; one that is written meanwhile accepts nothing, or what either content does.
+    let keys = unsafe { &*keys };
     u32::from(is_authentic(keys, scratch.event.header()))
 }
 
 /// What a virtual host heard lately in a family on this CPU, and what became of it.
 #[inline(always)]
 pub fn ledger(slot: u32) -> Option<&'static mut Ledger> {
-    let place = slot % LEDGERS_PER_CHUNK;
-    let ledger = LEDGERS.get_value_ptr_mut(slot / LEDGERS_PER_CHUNK, &place)?;
+    let chunk = LEDGERS.get(slot / LEDGERS_PER_CHUNK)?;
+    let ledger = element::<Ledger, _>(chunk, slot % LEDGERS_PER_CHUNK)?;
     // SAFETY: as for the scratch memory.
     Some(unsafe { &mut *ledger })
 }

@@ -8,7 +8,7 @@
 /// Calls a macro with the list, for whatever needs a line for each counter.
 ///
 /// An entry is `(variant, name, help)`. The entries stand in groups: `received` for what is counted before any check,
-/// `dropped` for what ends in the kernel and why, `delivered` for what went to the daemon or was lost on the way, and
+/// `dropped` for advertisements that end in the kernel and why, `fenced` for other frames that do, `delivered` for what went to the daemon or was lost on the way, and
 /// `passed` for what is left to the stack.
 #[macro_export]
 macro_rules! for_each_counter {
@@ -37,6 +37,8 @@ macro_rules! for_each_counter {
                     "authentic, but the same as one before, within a quarter of the interval that it advertises")
                 (DroppedRateLimited, "dropped-rate-limited",
                     "authentic and no duplicate, but more than anybody sends: replays of captured advertisements")
+            }
+            fenced {
                 (DroppedFenced, "dropped-fenced",
                     "a question for an address that the host may no longer answer for, or something it would say in its name")
             }
