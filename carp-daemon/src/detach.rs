@@ -1,5 +1,6 @@
 //! `carpd --detach`: removes what a killed carpd left attached.
 
+use std::fs;
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -82,6 +83,16 @@ pub fn from(interface: &str) -> Result<Removal, DetachError> {
         tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
         if tables.all().is_empty() && pins.egress().is_some_and(|it| remove_unused_egress(&it)) {
             removal.removed.push("egress".to_owned());
+        }
+    }
+    for directory in pins.other_egress() {
+        if remove_unused_egress(&directory) {
+            removal.removed.push("egress".to_owned());
+        }
+    }
+    if lock::Held::look()?.hooks() == 0 && pins.places().is_empty() {
+        for table in pins.other_tables() {
+            let _ = fs::remove_file(table);
         }
     }
     let give_up_at = clock::now() + PATIENCE;

@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The file that lists the sockets of this network namespace. Names of abstract sockets begin with `@`.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 
+/// What the names of the locks of hooks begin with.
+const HOOKS: &str = "carpd/hook/";
+
 /// The reason why this process does not hold the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -158,7 +161,7 @@ pub struct Lock {
 ///
 /// Returns [`LockError::Busy`] if another process (or this one) holds the lock, and otherwise the error of the system.
 pub fn acquire_hook(ifindex: u32, interface: &str, hook: &str) -> Result<Lock, LockError> {
-    let name = format!("carpd/hook/{ifindex}/{hook}");
+    let name = format!("{HOOKS}{ifindex}/{hook}");
     match bind(&name)? {
         Some(listener) => Ok(Lock {
             _listener: listener,
@@ -190,6 +193,19 @@ impl Held {
     #[must_use]
     pub fn serves(&self, ifindex: u32, vhid: Vhid) -> bool {
         self.has(&vhid_name(ifindex, vhid))
+    }
+
+    /// Whether a carpd has this address.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.has(&address_name(address))
+    }
+
+    /// At how many hooks a carpd has a program, this one included.
+    #[must_use]
+    pub fn hooks(&self) -> usize {
+        let hooks = self.0.iter().filter(|name| name.starts_with(HOOKS));
+        hooks.count()
     }
 
     fn has(&self, name: &str) -> bool {

@@ -211,6 +211,56 @@ pub fn pin_bpf_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &attributes).map(drop)
 }
 
+/// The keys of a map, at most so many, whatever it holds.
+///
+/// # Errors
+/// What `bpf(2)` answers.
+pub fn bpf_map_keys(map: BorrowedFd<'_>, key_len: usize, limit: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    while keys.len() < limit {
+        let mut next = vec![0; key_len];
+        let attributes = ElementAttributes {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            _pad: 0,
+            key: keys.last().map_or(0, |key| key.as_ptr() as u64),
+            value: next.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        match bpf(BPF_MAP_GET_NEXT_KEY, &attributes) {
+            Ok(_) => keys.push(next),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(keys)
+}
+
+/// What a map holds under a key; its values have this length. Not for maps with a value for each processor.
+///
+/// # Errors
+/// What `bpf(2)` answers, ENOENT when there is nothing.
+pub fn bpf_map_value(map: BorrowedFd<'_>, key: &[u8], value_len: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; value_len];
+    let attributes = ElementAttributes {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        _pad: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &attributes).map(|_| value)
+}
+
+/// The part of `union bpf_attr` that the commands on elements read (linux/bpf.h).
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
 /// The part of `union bpf_attr` that BPF_OBJ_PIN and BPF_OBJ_GET read (linux/bpf.h).
 #[repr(C)]
 struct PinAttributes {
@@ -308,6 +358,8 @@ pub fn bpf_link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 }
 
 /// Commands of `bpf(2)`, and values of its attributes (linux/bpf.h).
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;

@@ -11,7 +11,7 @@ use carp_tests::{Carpd, Daemon, Host, Mac, eventually, lab};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
-use super::holes::{egress_pins, index, network, on};
+use super::holes::{egress, egress_pins, index, network, on};
 use super::sandbox::{UNPINNED, sandboxed};
 use crate::health::{bpftool, ids};
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
@@ -24,7 +24,7 @@ const PAIRS: usize = 100;
 fn pin(host: &Host, interface: &str) -> Result<String> {
     let name = format!("{}-arp", index(host, interface)?);
     Ok(network(host)?
-        .pin("egress")
+        .pin(&egress())
         .join(name)
         .display()
         .to_string())
@@ -153,7 +153,7 @@ fn a_start_goes_on_unpinned_where_another_hangs_over_the_set() -> Result<()> {
     let host = lab.host("a", "10.9.0.1/16")?;
     // The bpffs exists once a carpd has run.
     ensure!(on("tcx", SLOW)?.start(&host)?.terminate(LONG)? == 0);
-    let directory = network(&host)?.pin("egress");
+    let directory = network(&host)?.pin(&egress());
     fs::create_dir(&directory)?;
     let lock = Flock::lock(File::open(&directory)?, FlockArg::LockExclusiveNonblock);
     let lock = lock.map_err(|(_, errno)| errno)?;
@@ -238,7 +238,7 @@ fn carpd_that_start_stop_and_die_together_leave_nothing_in_the_end() -> Result<(
         })?;
         ensure!(!last.transcript().contains("going on unpinned"));
         ensure!(last.terminate(LONG)? == 0);
-        ensure!(!network(&host)?.pin("egress").exists(), "round {round}");
+        ensure!(!network(&host)?.pin(&egress()).exists(), "round {round}");
         // Addresses of killed carpd stay fenced at ingress until another one starts, or until `--detach`.
         ensure!(Carpd::bare()?.args("--detach eth0").run(&host)?.status == 0);
         ensure!(network(&host)?.residue().len() <= 2, "but the empty tables");

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use carp_common::abi::layout::VERSION;
 use carp_tests::lab::note;
 use carp_tests::oracle::{Voice, must_include, provoke};
 use carp_tests::residue::Network;
@@ -22,9 +23,14 @@ pub(super) fn network(host: &Host) -> Result<Network> {
     Ok(host.enter(Network::current)??)
 }
 
+/// The name of the directory of the links at egress.
+pub(super) fn egress() -> String {
+    format!("egress-{VERSION}")
+}
+
 /// The pins at egress of the host's network namespace.
 pub(super) fn egress_pins(host: &Host) -> Result<Vec<String>> {
-    let Ok(entries) = fs::read_dir(network(host)?.pin("egress")) else {
+    let Ok(entries) = fs::read_dir(network(host)?.pin(&egress())) else {
         return Ok(Vec::new());
     };
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -117,7 +123,7 @@ fn egress_is_covered_on_every_port_as_long_as_it_is_needed() -> Result<()> {
         Ok((egress_pins(&host)? == one).then_some(()))
     })?;
     ensure!(third.terminate(LONG)? == 0);
-    ensure!(!network(&host)?.pin("egress").exists(), "nothing stays");
+    ensure!(!network(&host)?.pin(&egress()).exists(), "nothing stays");
     ensure!(network(&host)?.residue().len() <= 2, "but the empty tables");
     Ok(())
 }

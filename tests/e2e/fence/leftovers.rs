@@ -12,11 +12,11 @@ use super::holes::{index, network};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, Scripts};
 
 /// Never MASTER while another host is.
-const PATIENT: &str = "-b 1 -k 200";
+pub(super) const PATIENT: &str = "-b 1 -k 200";
 
 impl Scene {
     /// The neighbour asks ten times, and `host` does not answer.
-    fn is_silent(&self, host: &Host) -> Result<()> {
+    pub(super) fn is_silent(&self, host: &Host) -> Result<()> {
         let mark = self.pair.capture.mark();
         let mut left = 10;
         self.pair
@@ -34,7 +34,7 @@ impl Scene {
     }
 
     /// b has taken over from a, which was killed as MASTER.
-    fn after_a_was_killed(&self, a: &str, more: &str) -> Result<Daemon> {
+    pub(super) fn after_a_was_killed(&self, a: &str, more: &str) -> Result<Daemon> {
         let killed = on_tcx(&format!("{a} {more}"))?.start(&self.pair.a)?;
         self.pair.a.wait_for_address(ADDRESS, true, LONG)?;
         let b = Carpd::for_address(ADDRESS, SLOW)?.start(&self.pair.b)?;
@@ -46,12 +46,12 @@ impl Scene {
     }
 }
 
-fn on_tcx(arguments: &str) -> Result<Carpd> {
+pub(super) fn on_tcx(arguments: &str) -> Result<Carpd> {
     Ok(Carpd::for_address(ADDRESS, arguments)?.datapath("tcx"))
 }
 
 /// A carpd for another vhid.
-fn stranger(arguments: &str) -> Result<Carpd> {
+pub(super) fn stranger(arguments: &str) -> Result<Carpd> {
     let all = format!("-v 8 -p secret -a 10.9.0.108 {PATIENT} {arguments}");
     Ok(Carpd::new(&all)?.datapath("tcx"))
 }

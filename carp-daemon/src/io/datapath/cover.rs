@@ -34,8 +34,10 @@ impl Datapath {
     /// those that are served.
     pub fn start_cover(&mut self, links: &BTreeMap<u32, Link>) {
         if let (Some(kernel), Some(egress)) = (&mut self.kernel, &mut self.egress) {
-            kernel.start_egress(egress, links, &self.attachments);
+            let others = self.pins.other_egress();
+            kernel.start_egress(egress, &others, links, &self.attachments);
         }
+        self.adopt_links();
     }
 
     /// Follows the interfaces of the network namespace, of which these are all: the fence covers what leaves on each.

@@ -16,6 +16,7 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -124,10 +125,11 @@ impl Egress {
     }
 
     /// Takes over what dead ones left, at the start, in a network namespace with these interfaces, and covers those that are
-    /// served: a MASTER could be killed soon.
+    /// served: a MASTER could be killed soon. `others` are the directories of carpds of other layouts.
     pub fn start(
         &mut self,
         object: &mut Ebpf,
+        others: &[PathBuf],
         links: &BTreeMap<u32, Link>,
         served: &BTreeMap<u32, Attachment>,
     ) {
@@ -136,6 +138,14 @@ impl Egress {
         {
             set.take_over(object, self.fence, links);
             set.share();
+        }
+        for directory in others {
+            let Some(set) = &self.set else {
+                break;
+            };
+            for index in set.take_over_from(object, directory, self.fence, links) {
+                self.covered.insert(index, Cover::Pin);
+            }
         }
         for link in served.keys().filter_map(|index| links.get(index)) {
             if !self.lacks(link) {

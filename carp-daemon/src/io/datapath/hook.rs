@@ -45,6 +45,13 @@ impl Hook {
         }
     }
 
+    /// Whose name a pin's begins with.
+    #[must_use]
+    pub fn of_pin(name: &str) -> Option<Self> {
+        let all = [Self::XdpNative, Self::XdpGeneric, Self::Tcx];
+        all.into_iter().find(|hook| name.starts_with(hook.name()))
+    }
+
     /// Its name, also of its pin.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -144,6 +151,11 @@ impl Attachment {
         self.place.has(&self.pin)
     }
 
+    /// Whether it has this pin on its interface.
+    pub fn is_pinned_as(&self, name: &str) -> bool {
+        self.pin == name
+    }
+
     /// Takes the program off.
     pub fn detach(self) {
         self.place.remove(&self.pin);
@@ -230,6 +242,11 @@ pub fn attach(
     Attachment::new(attached, link, hook, pin, place)
 }
 
+/// The place that a pin's name is about: both modes of XDP are one.
+pub fn place_of(name: &str) -> &str {
+    if name.starts_with("xdp") { "xdp" } else { name }
+}
+
 /// The first place that nobody else has; a leftover's, when there is one.
 fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
     let mut refusal = None;
@@ -245,7 +262,11 @@ fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
 }
 
 /// Puts our program in a link's old one's place, between one packet and the next.
-fn replace(object: &mut Ebpf, leftover: FdLink, hook: Hook) -> Result<FdLink, Box<dyn StdError>> {
+pub fn replace(
+    object: &mut Ebpf,
+    leftover: FdLink,
+    hook: Hook,
+) -> Result<FdLink, Box<dyn StdError>> {
     Ok(match hook {
         Hook::XdpNative | Hook::XdpGeneric => {
             let program = xdp(object)?;

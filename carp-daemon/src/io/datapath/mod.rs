@@ -8,6 +8,7 @@
 //! | `bpffs` | the file system of pinned programs, where it outlives us |
 //! | `pins` | how it stays attached when we are killed, and who takes it over |
 //! | `tables` | the tables of virtual hosts and addresses, which every carpd shares |
+//! | `layouts` | such tables of another version |
 //! | `slots` | the keys and ledgers of our virtual hosts |
 //! | `vhosts` | what the engine tells of a virtual host and its addresses |
 //! | `egress` | the program that keeps the host from speaking for them |
@@ -26,6 +27,7 @@ mod cover;
 mod egress;
 pub mod error;
 mod hook;
+mod layouts;
 mod lookout;
 mod pins;
 mod program;
@@ -38,6 +40,7 @@ mod vhosts;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use carp_common::abi::counters::Counter;
@@ -168,6 +171,8 @@ pub struct Datapath {
     /// Its program was refused, which was warned of.
     egress_refused: bool,
     pins: Pins,
+    /// Of every configured virtual host.
+    own_addresses: Vec<IpAddr>,
     attachments: BTreeMap<u32, Attachment>,
     receivers: BTreeMap<u32, Receiver>,
     /// Interfaces whose socket failed, and why; it is closed.
@@ -196,6 +201,11 @@ impl Datapath {
             egress: None,
             egress_refused: false,
             pins,
+            own_addresses: {
+                let vhosts = config.vhosts.iter();
+                let addresses = vhosts.flat_map(|vhost| &vhost.addresses);
+                addresses.map(|wanted| wanted.address).collect()
+            },
             attachments: BTreeMap::new(),
             receivers: BTreeMap::new(),
             failures: Vec::new(),
@@ -207,26 +217,31 @@ impl Datapath {
 
     /// The kernel program, loaded now at the latest, and where it is pinned.
     fn kernel(&mut self) -> Result<(&mut Program, &Pins), error::Error> {
-        let kernel = match &mut self.kernel {
-            Some(kernel) => kernel,
-            none => {
-                self.pins = Pins::open();
-                let options = Options {
-                    debug: self.debug,
-                    fence: self.fence,
-                    instance: self.instance,
-                    sizes: self.sizes,
-                };
-                let (kernel, mut tables) = Program::load(&options, &self.pins)?;
-                // Where it cannot be told who lives, everything stays.
-                if let Ok(held) = lock::Held::look() {
-                    tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
-                }
-                self.tables = Some(tables);
-                none.insert(kernel)
-            }
-        };
+        if self.kernel.is_none() {
+            self.load()?;
+        }
+        let kernel = self.kernel.as_mut();
+        let kernel = kernel.ok_or(error::Error::Missing("the kernel program"))?;
         Ok((kernel, &self.pins))
+    }
+
+    fn load(&mut self) -> Result<(), error::Error> {
+        self.pins = Pins::open();
+        let options = Options {
+            debug: self.debug,
+            fence: self.fence,
+            instance: self.instance,
+            sizes: self.sizes,
+        };
+        let (kernel, mut tables) = Program::load(&options, &self.pins)?;
+        // Where it cannot be told who lives, everything stays.
+        if let Ok(held) = lock::Held::look() {
+            tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
+        }
+        self.kernel = Some(kernel);
+        self.tables = Some(tables);
+        self.adopt_addresses();
+        Ok(())
     }
 
     /// Loads the kernel programs that may ever be used, even though no interface wants them yet.

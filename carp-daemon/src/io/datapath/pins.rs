@@ -6,6 +6,7 @@
 //! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lie the shared tables (`tables`) and the
 //! directory of the links at egress (`egress`), which have no places.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -19,11 +20,12 @@ use tracing::{debug, info, warn};
 use super::Survival;
 use super::bpffs::{Bpffs, DIRECTORY};
 use super::egress;
-use super::tables::Shared;
+use super::hook::place_of;
+use super::tables::{SHARED, Shared};
 use crate::lock::{self, Lock};
 use crate::sys;
 
-/// The directory of the links at egress.
+/// What the directory of the links at egress is called, before the version.
 const EGRESS: &str = "egress";
 
 /// How old a table without a program must be before another network namespace's is removed: its owner may be about to
@@ -126,7 +128,7 @@ impl Pins {
             return removal;
         };
         for name in names(&directory) {
-            match self.claim(ifindex, interface, hook_of(&name)) {
+            match self.claim(ifindex, interface, place_of(&name)) {
                 Ok(place) => {
                     place.remove(&name);
                     removal.removed.push(name);
@@ -203,7 +205,50 @@ impl Pins {
     /// Where the links at egress are pinned, which every carpd of this network namespace shares, likewise.
     #[must_use]
     pub fn egress(&self) -> Option<PathBuf> {
-        self.path(EGRESS)
+        self.path(&format!("{EGRESS}-{VERSION}"))
+    }
+
+    /// Those of other layouts.
+    #[must_use]
+    pub fn other_egress(&self) -> Vec<PathBuf> {
+        let mut others = self.in_namespace();
+        let ours = self.egress();
+        others.retain(|path| path.is_dir() && is_egress(path) && Some(path) != ours.as_ref());
+        others
+    }
+
+    /// The shared tables of other layouts.
+    #[must_use]
+    pub fn other_tables(&self) -> Vec<PathBuf> {
+        let ours = SHARED.map(|table| self.table(table.name));
+        let mut others = self.in_namespace();
+        others.retain(|path| !path.is_dir() && !ours.contains(&Some(path.clone())));
+        others
+    }
+
+    /// Everything that is pinned at a place: the interface's index, and the name of the pin.
+    #[must_use]
+    pub fn places(&self) -> Vec<(u32, String)> {
+        let interfaces = self.interfaces().into_iter();
+        let pinned = interfaces.filter_map(|ifindex| Some((ifindex, self.directory(ifindex)?)));
+        pinned
+            .flat_map(|(ifindex, directory)| {
+                let names = names(&directory).into_iter();
+                names.map(move |name| (ifindex, name))
+            })
+            .collect()
+    }
+
+    /// What is pinned for this network namespace.
+    fn in_namespace(&self) -> Vec<PathBuf> {
+        let prefix = format!("{}:", self.namespace);
+        let Some(root) = self.root() else {
+            return Vec::new();
+        };
+        let of_ours = names(root)
+            .into_iter()
+            .filter(|name| name.starts_with(&prefix));
+        of_ours.map(|name| root.join(name)).collect()
     }
 
     fn root(&self) -> Option<&Path> {
@@ -299,9 +344,10 @@ fn namespace_of(name: &str) -> &str {
     name.split(':').next().unwrap_or_default()
 }
 
-/// The hook that a pin's name is about: both modes of XDP are one.
-fn hook_of(name: &str) -> &str {
-    if name.starts_with("xdp") { "xdp" } else { name }
+fn is_egress(directory: &Path) -> bool {
+    let name = directory.file_name().and_then(OsStr::to_str);
+    name.and_then(|name| name.split_once(':'))
+        .is_some_and(|(_, name)| name.starts_with(EGRESS))
 }
 
 /// Detaches first: a pin's link goes only some time after the pin.
@@ -337,11 +383,7 @@ fn remove_dead_in(directory: &Path) {
         }
     }
     // Only succeeds when it is empty. The directory of the links at egress is left to those who hold its lock.
-    if !directory
-        .as_os_str()
-        .as_encoded_bytes()
-        .ends_with(EGRESS.as_bytes())
-    {
+    if !is_egress(directory) {
         let _ = fs::remove_dir(directory);
     } else if names(directory).is_empty() {
         let _ = egress::remove_unused(directory);

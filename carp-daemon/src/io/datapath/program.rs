@@ -3,11 +3,14 @@
 //! One object with a program for each kind of hook, over the same maps.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::task::{Context, Poll};
 
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
@@ -170,6 +173,16 @@ impl Program {
         hook::attach(&mut self.object, link, hook, pins)
     }
 
+    /// Puts the program of a hook in the place of what a link has.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn replace(&mut self, leftover: FdLink, hook: Hook) -> Result<(), Box<dyn StdError>> {
+        self.prepare(hook)?;
+        // The link is pinned.
+        hook::replace(&mut self.object, leftover, hook).map(drop)
+    }
+
     /// Loads the program for egress, unless it is. The result is it.
     ///
     /// # Errors
@@ -182,10 +195,11 @@ impl Program {
     pub fn start_egress(
         &mut self,
         egress: &mut Egress,
+        others: &[PathBuf],
         links: &BTreeMap<u32, Link>,
         served: &BTreeMap<u32, Attachment>,
     ) {
-        egress.start(&mut self.object, links, served);
+        egress.start(&mut self.object, others, links, served);
     }
 
     /// What it knows of our virtual hosts alone.

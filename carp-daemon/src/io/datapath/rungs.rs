@@ -183,6 +183,7 @@ impl Datapath {
     fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), Error> {
         match rung {
             Rung::Kernel(hook) => {
+                self.adopt_addresses();
                 let attached = self
                     .kernel()
                     .and_then(|(kernel, pins)| kernel.attach(link, hook, pins));

@@ -172,7 +172,11 @@ impl Tables {
     pub fn disown(&mut self, fenced: Fenced) -> Result<(), Error> {
         let key = fenced.key();
         match self.addresses.get(&key, 0) {
-            Ok(value) if Owner::of(&value.owner) != fenced.owner => Ok(()),
+            Ok(value)
+                if value.owner != VhostKey::NONE && Owner::of(&value.owner) != fenced.owner =>
+            {
+                Ok(())
+            }
             Ok(_) | Err(_) => {
                 absent_or(self.addresses.remove(&key)).map_err(map_error("write", ADDRESSES_MAP))
             }

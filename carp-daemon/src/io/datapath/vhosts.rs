@@ -226,7 +226,9 @@ impl Datapath {
     /// Every address of the network namespace that has an owner, whoever gave it one.
     #[must_use]
     pub fn all_fenced(&self) -> Vec<Fenced> {
-        self.tables.as_ref().map_or_else(Vec::new, Tables::all)
+        let mut all = self.tables.as_ref().map_or_else(Vec::new, Tables::all);
+        all.extend(self.fenced_by_others());
+        all
     }
 
     /// The addresses of the virtual hosts of an interface, whoever serves them.

@@ -113,6 +113,49 @@ impl Set {
         }
     }
 
+    /// Does the same with a directory that only dead carpds of another layout used, and takes what is there into ours. The
+    /// result is the interfaces that are covered by it.
+    pub fn take_over_from(
+        &self,
+        object: &mut Ebpf,
+        directory: &Path,
+        fence: &str,
+        links: &BTreeMap<u32, Link>,
+    ) -> Vec<u32> {
+        let mut covered = Vec::new();
+        let opened = File::open(directory).ok();
+        // Whoever lives keeps its programs, beside ours.
+        let Some(_lock) =
+            opened.and_then(|opened| Flock::lock(opened, FlockArg::LockExclusiveNonblock).ok())
+        else {
+            return covered;
+        };
+        for name in pins::names(directory) {
+            let pin = directory.join(&name);
+            let (index, _) = name.split_once('-').unwrap_or_default();
+            let index = index.parse().ok().filter(|index| links.contains_key(index));
+            let moved = match (PinnedLink::from_pin(&pin), index) {
+                (Ok(leftover), Some(index)) if !pins::is_dead_pin(&pin) => {
+                    let ours = self.pin(index, fence);
+                    match is_attached(&ours) {
+                        true => Ok(()),
+                        false => hook::replace_tcx(object, leftover.into(), EGRESS_PROGRAM)
+                            .and_then(|link| Ok(link.pin(&ours).map(drop)?))
+                            .map(|()| covered.push(index)),
+                    }
+                }
+                (Ok(_), _) => Ok(()),
+                (Err(error), _) => Err(error.into()),
+            };
+            if let Err(error) = moved {
+                debug!("{} is of no use: {error}", pin.display());
+            }
+            unlink(&pin);
+        }
+        let _ = fs::remove_dir(directory);
+        covered
+    }
+
     /// Lets others in, once what the dead left is taken over.
     pub fn share(&self) {
         if let Err(errno) = self.lock.relock(FlockArg::LockShared) {

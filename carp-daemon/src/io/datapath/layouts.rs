@@ -1,0 +1,259 @@
+//! Tables of carpds whose layout is another one, older or newer.
+//!
+//! A start fills its own tables with what they fence, puts its program in the place of each one that a dead carpd left, and lets
+//! their tables go when nobody lives who uses them. The kernel exchanges the program of a link between one packet and the
+//! next, so the fence does not open.
+//!
+//! What a table says beyond the addresses is not known, unless it is of a version that is known here. So:
+//!
+//! - An address of ours is silent until the election says otherwise, whether or not a table has it: the one that had it
+//!   may be one that cannot be read.
+//! - Any other address that a table has is silent, unless a carpd lives that has its lock. Nobody is known to own it, so it
+//!   stays silent until its carpd runs again, until a start finds it gone from this host, or until `carpd --detach`: silence for an
+//!   address of a dead MASTER is what a fence is for, and an answer might be a second one.
+//! - A table that breaks the promise of [`carp_common::abi::layout::VERSION`] tells nothing about the addresses of others. What carpd itself
+//!   added ends with its lease; for the rest there is nothing that could be known.
+//!
+//! A carpd of another layout that lives keeps its programs, its tables and its part of egress: on tcx ours run beside it, and an
+//! XDP hook that it has is taken, as by any carpd. Each fences its own addresses only, because neither looks into the tables of
+//! the other. On the packet socket there is no fence, and what is of another layout is removed as any leftover is that fences
+//! nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapType};
+use carp_common::abi::layout::{FAMILY_INET, FAMILY_INET6};
+use carp_common::units::Vhid;
+use tracing::{debug, info};
+
+use super::hook::{self, Hook};
+use super::tables::{Fenced, Owner, Tables};
+use super::{Chain, Datapath};
+use crate::lock;
+use crate::sys;
+
+/// The most that is read of a table, so that one that changes meanwhile comes to an end.
+const KEYS_MAX: usize = 64 * 1024;
+
+/// An address that another layout's table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    fenced: Fenced,
+    every_packet: bool,
+}
+
+/// The addresses in a table; `None` where it is none, or cannot be read.
+fn read(table: &Path) -> Option<Vec<Known>> {
+    let info = MapInfo::from_pin(table).ok()?;
+    let [key_len, value_len] = [info.key_size(), info.value_size()].map(|len| len as usize);
+    let is_hash = matches!(info.map_type(), Ok(MapType::Hash));
+    if !is_hash || key_len <= 16 {
+        return None;
+    }
+    let read = || -> io::Result<Vec<Known>> {
+        let map = sys::open_bpf_object(table)?;
+        let keys = sys::bpf_map_keys(map.as_fd(), key_len, KEYS_MAX)?;
+        let known = keys.iter().filter_map(|key| {
+            // One that was removed meanwhile is no longer fenced.
+            let value = sys::bpf_map_value(map.as_fd(), key, value_len).ok()?;
+            parse(key, &value)
+        });
+        Ok(known.collect())
+    };
+    match read() {
+        Ok(known) => Some(known),
+        Err(error) => {
+            debug!("{}: {error}", table.display());
+            None
+        }
+    }
+}
+
+/// An entry, as far as every version promises; and its owner where the sizes are those of version 2.
+fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
+    let (address, rest) = key.split_first_chunk::<16>()?;
+    let address = match *rest.first()? {
+        FAMILY_INET => {
+            let (inet, zeros) = address.split_first_chunk::<4>()?;
+            zeros
+                .iter()
+                .all(|byte| *byte == 0)
+                .then(|| IpAddr::from(*inet))?
+        }
+        FAMILY_INET6 => IpAddr::from(*address),
+        _ => return None,
+    };
+    let (owner, every_packet) = match (key.len(), value) {
+        // A deadline of 8 bytes, the owner's interface and vhid, and whether it covers every packet.
+        (20, &[_, _, _, _, _, _, _, _, a, b, c, d, vhid, every_packet, _, _]) => {
+            let ifindex = u32::from_ne_bytes([a, b, c, d]);
+            let owner = Vhid::new(vhid).map(|vhid| Owner { ifindex, vhid });
+            (owner, every_packet != 0)
+        }
+        _ => (None, false),
+    };
+    let fenced = Fenced { address, owner };
+    Some(Known {
+        fenced,
+        every_packet,
+    })
+}
+
+impl Datapath {
+    /// What dead carpds of other layouts fence, as far as our tables do not have it.
+    fn to_adopt(&self) -> Vec<Known> {
+        let others = self.pins.other_tables();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        // Where it cannot be told who lives, nobody does: that is the side on which the fence is closed.
+        let held = lock::Held::look().ok();
+        let lives = |address| held.as_ref().is_some_and(|held| held.has_address(address));
+        let theirs = others.iter().filter_map(|table| read(table)).flatten();
+        let theirs = theirs.filter(|known| {
+            let address = known.fenced.address;
+            self.own_addresses.contains(&address) || !lives(address)
+        });
+        let ours = self.own_addresses.iter().map(|address| Known {
+            fenced: Fenced {
+                address: *address,
+                owner: None,
+            },
+            every_packet: false,
+        });
+        let tables = self.tables.as_ref();
+        let mut seen: BTreeSet<IpAddr> = tables
+            .map_or_else(Vec::new, Tables::all)
+            .iter()
+            .map(|fenced| fenced.address)
+            .collect();
+        let mut known: Vec<Known> = theirs.chain(ours).collect();
+        known.retain(|known| seen.insert(known.fenced.address));
+        known
+    }
+
+    /// The same, for a look before our tables are there.
+    pub(super) fn fenced_by_others(&self) -> impl Iterator<Item = Fenced> {
+        self.to_adopt().into_iter().map(|known| known.fenced)
+    }
+
+    /// Takes what dead carpds of other layouts fence into our tables. To be called before a program of theirs is replaced.
+    pub(super) fn adopt_addresses(&mut self) {
+        let known = self.to_adopt();
+        let Some(tables) = &mut self.tables else {
+            return;
+        };
+        for known in known {
+            if let Err(error) = tables.own(known.fenced, known.every_packet) {
+                debug!("{}: {}", known.fenced.address, Chain(&error));
+            }
+        }
+    }
+
+    /// Puts our program in the place of each that a dead carpd left on an interface that we do not serve, where there are tables
+    /// of other layouts, and removes these when nobody lives who uses them.
+    pub(super) fn adopt_links(&mut self) {
+        let others = self.pins.other_tables();
+        if others.is_empty() {
+            return;
+        }
+        self.adopt_addresses();
+        let mut is_replaced = true;
+        for (ifindex, name) in self.pins.places() {
+            let attachment = self.attachments.get(&ifindex);
+            if attachment.is_some_and(|it| it.is_pinned_as(&name)) {
+                continue;
+            }
+            is_replaced &= self.adopt_link(ifindex, &name);
+        }
+        let is_alone = lock::Held::look().is_ok_and(|held| held.hooks() <= self.attachments.len());
+        if is_replaced && is_alone {
+            for table in others {
+                match fs::remove_file(&table) {
+                    Ok(()) => info!("took over what {} fences", table.display()),
+                    Err(error) => debug!("{}: {error}", table.display()),
+                }
+            }
+        }
+    }
+
+    /// Returns whether it uses no tables of others any more.
+    fn adopt_link(&mut self, ifindex: u32, name: &str) -> bool {
+        let (Some(hook), Some(kernel)) = (Hook::of_pin(name), &mut self.kernel) else {
+            return false;
+        };
+        // Whoever lives keeps its place.
+        let Ok(place) = self.pins.claim(ifindex, name, hook::place_of(name)) else {
+            return false;
+        };
+        let Some(leftover) = place.leftover(name) else {
+            return false;
+        };
+        let replaced = kernel.replace(leftover, hook);
+        if let Err(error) = &replaced {
+            debug!("{name} on interface {ifindex} is of no use: {error}");
+        }
+        replaced.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: &[u8], family: u8, length: usize) -> Vec<u8> {
+        let mut key = vec![0; length];
+        key[..address.len()].copy_from_slice(address);
+        key[16] = family;
+        key
+    }
+
+    fn value(ifindex: u32, vhid: u8, every_packet: u8) -> Vec<u8> {
+        let mut value = vec![0xff; 8];
+        value.extend(ifindex.to_ne_bytes());
+        value.extend([vhid, every_packet, 0, 0]);
+        value
+    }
+
+    #[test]
+    fn version_2_tells_the_owner_too() {
+        let known = parse(&key(&[10, 9, 0, 100], 4, 20), &value(7, 3, 1)).unwrap();
+        assert_eq!(known.fenced.address, IpAddr::from([10, 9, 0, 100]));
+        let owner = known.fenced.owner.unwrap();
+        assert_eq!((owner.ifindex, owner.vhid.get()), (7, 3));
+        assert!(known.every_packet);
+        let nobody = parse(&key(&[10, 9, 0, 100], 4, 20), &value(7, 0, 0)).unwrap();
+        assert_eq!((nobody.fenced.owner, nobody.every_packet), (None, false));
+    }
+
+    #[test]
+    fn of_any_other_version_the_address_is_known() {
+        let inet6: Vec<u8> = (1..=16).collect();
+        for (key_len, value_len) in [(17, 1), (20, 8), (24, 16), (64, 4096)] {
+            let value = vec![7; value_len];
+            let known = parse(&key(&[192, 0, 2, 1], 4, key_len), &value).unwrap();
+            assert_eq!(known.fenced.address, IpAddr::from([192, 0, 2, 1]));
+            let known = parse(&key(&inet6, 6, key_len), &value).unwrap();
+            let bytes: [u8; 16] = inet6.clone().try_into().unwrap();
+            assert_eq!(known.fenced.address, IpAddr::from(bytes));
+            assert_eq!(known.fenced.owner, None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_left_out() {
+        for key in [
+            key(&[192, 0, 2, 1], 5, 20),
+            key(&[192, 0, 2, 1, 9], 4, 20),
+            key(&[192, 0, 2, 1], 4, 17)[..16].to_vec(),
+            vec![],
+        ] {
+            assert_eq!(parse(&key, &value(7, 3, 0)), None, "{key:?}");
+        }
+    }
+}
