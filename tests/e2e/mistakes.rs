@@ -162,7 +162,10 @@ fn what_may_be_a_mistake_is_warned_of_and_served() -> Result<()> {
 fn an_address_of_another_subnet_is_warned_of_once_before_the_takeover() -> Result<()> {
     let pair = Pair::new(lab!())?;
     for (address, does) in [
-        ("10.77.0.100/24", "as MASTER it sends from 10.77.0.100"),
+        (
+            "10.77.0.100/24",
+            "as MASTER it uses 10.77.0.100 as the source",
+        ),
         ("10.77.0.100", "hosts on eth0 do not ask for 10.77.0.100"),
     ] {
         let mut a = Carpd::new(&format!("-v 7 -p secret -a {address} {FAST}"))?.start(&pair.a)?;
