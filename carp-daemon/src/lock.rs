@@ -87,7 +87,7 @@ pub enum LockError {
     /// A socket could not be used.
     #[error("failed to {action} the UNIX socket @{name}")]
     Socket {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The name of the socket.
         name: String,
@@ -97,7 +97,7 @@ pub enum LockError {
     /// A file or directory could not be used.
     #[error("failed to {action} {}", .path.display())]
     File {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,

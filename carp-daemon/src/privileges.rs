@@ -44,7 +44,7 @@ pub enum PrivilegesError {
     /// A capability set could not be read or changed.
     #[error("failed to {action}")]
     Capabilities {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The system's error.
         source: CapsError,

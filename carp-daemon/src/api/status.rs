@@ -46,7 +46,7 @@ pub struct VirtualHostStatus {
     pub due_in: Option<Duration>,
     /// The next event that the core expects.
     pub outlook: Outlook,
-    /// What is missing in INIT. `None` if nothing is that could appear.
+    /// What the host waits for in INIT. `None` if it was shut down.
     pub lacks: Option<Lacking>,
     /// How advertisements are received on its interface, if they are.
     pub datapath: Option<String>,

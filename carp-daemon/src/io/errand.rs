@@ -43,7 +43,7 @@ pub struct Errands<T> {
     outcomes: mpsc::UnboundedReceiver<Result<T, Panicked>>,
 }
 
-/// What the event loop and the thread share.
+/// The state that the event loop and the thread share.
 #[derive(Default)]
 struct Desk {
     state: Mutex<State>,

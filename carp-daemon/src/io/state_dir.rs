@@ -35,7 +35,7 @@ pub enum StateDirError {
     /// A system call failed.
     #[error("failed to {action} {}", .path.display())]
     System {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
