@@ -1,5 +1,6 @@
 //! The mutants. Each one breaks the protocol in one place, and names the tests that must notice.
 
+pub mod daemon;
 mod time;
 
 /// A change in one place of the sources that a test must notice.
@@ -12,7 +13,7 @@ pub struct Mutant {
     pub find: &'static str,
     /// The text that replaces it.
     pub replace: &'static str,
-    /// Tests of the simulation. Each must fail with the mutant.
+    /// Tests of the simulation, or unit tests of the daemon's engine. Each must fail with the mutant.
     pub caught_by: &'static [&'static str],
 }
 
@@ -36,7 +37,7 @@ const LOOP: &str = "tests/sim/host.rs";
 /// The test with seeds that found such a fault.
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
 
-/// Returns all mutants.
+/// Returns the mutants of the core, which the simulation must notice.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
     MUTANTS.iter().chain(time::MUTANTS)
 }

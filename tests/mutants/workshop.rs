@@ -79,30 +79,34 @@ impl Workshop {
 
     /// Removes the mutant.
     pub fn mend(&self, mutant: &Mutant) {
-        let original =
-            fs::read_to_string(top().join(mutant.file)).expect("the copy can be read and written");
-        write(&self.directory.join(mutant.file), &original);
+        self.write(mutant.file, &read(&top().join(mutant.file)));
+    }
+
+    /// Returns the path of a file of the copy.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
+    }
+
+    /// Writes a file of the copy.
+    pub fn write(&self, file: &str, text: &str) {
+        write(&self.path(file), text);
     }
 
     fn change(&self, file: &str, find: &str, replace: &str) {
-        let path = self.directory.join(file);
-        let source = fs::read_to_string(&path).expect("the copy can be read and written");
+        let source = read(&self.directory.join(file));
         assert_eq!(source.matches(find).count(), 1, "{file}: {find}");
-        write(&path, &source.replace(find, replace));
+        self.write(file, &source.replace(find, replace));
     }
 
-    /// Runs one test.
+    /// Runs one test of the simulation.
     pub fn run(&self, test: &str) -> TestOutcome {
-        if !self
-            .wait(self.cargo(&["test", "--no-run"]))
-            .is_some_and(|status| status.success())
-        {
+        if wait(&mut self.simulation(&["--no-run"])).is_none_or(|status| !status.success()) {
             return TestOutcome::DoesNotCompile;
         }
         // Without --exact a part of a name would match. With it a wrong name runs no test and passes, so the name is
         // looked up first.
         let listed = self
-            .cargo(&["test", "--", "--list"])
+            .simulation(&["--", "--list"])
             .stdout(Stdio::piped())
             .output()
             .expect("the copy can be read and written");
@@ -112,20 +116,38 @@ impl Workshop {
         {
             return TestOutcome::NoAnswer;
         }
-        match self.wait(self.cargo(&["test", "--", "--exact", test])) {
+        Self::outcome_of(&mut self.simulation(&["--", "--exact", test]))
+    }
+
+    /// Runs a command that runs tests.
+    pub fn outcome_of(command: &mut Command) -> TestOutcome {
+        match wait(command) {
             Some(status) if status.success() => TestOutcome::Passed,
             Some(_) => TestOutcome::Caught,
             None => TestOutcome::NoAnswer,
         }
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
+    fn simulation(&self, arguments: &[&str]) -> Command {
+        let package = [
+            "test",
+            "--quiet",
+            "--package",
+            "carp-tests",
+            "--test",
+            "sim",
+        ];
+        let mut command = self.cargo(&package);
+        command.args(arguments);
+        command
+    }
+
+    /// Cargo, in the copy, with nothing of what it says.
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command
             .current_dir(&self.directory)
-            .args(&arguments[..1])
-            .args(["--quiet", "--package", "carp-tests", "--test", "sim"])
-            .args(&arguments[1..])
+            .args(arguments)
             // Optimised enough to run fast and little enough to compile fast. The target directory is always this
             // workspace's own.
             .env("CARGO_TARGET_DIR", self.directory.join("target"))
@@ -138,20 +160,20 @@ impl Workshop {
             .stderr(Stdio::null());
         command
     }
+}
 
-    fn wait(&self, mut command: Command) -> Option<ExitStatus> {
-        let mut child = command.spawn().expect("cargo starts");
-        let begin = Instant::now();
-        // The first build also compiles the dependencies.
-        while begin.elapsed() < 5 * PATIENCE {
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                return Some(status);
-            }
-            std::thread::sleep(Duration::from_millis(20));
+fn wait(command: &mut Command) -> Option<ExitStatus> {
+    let mut child = command.spawn().expect("it starts");
+    let begin = Instant::now();
+    // The first build also compiles the dependencies.
+    while begin.elapsed() < 5 * PATIENCE {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            return Some(status);
         }
-        stop(&mut child);
-        None
+        std::thread::sleep(Duration::from_millis(20));
     }
+    stop(&mut child);
+    None
 }
 
 fn stop(child: &mut Child) {
@@ -161,8 +183,7 @@ fn stop(child: &mut Child) {
 
 /// Returns the repository's workspace manifest with only these members.
 fn workspace() -> String {
-    let manifest =
-        fs::read_to_string(top().join("Cargo.toml")).expect("the copy can be read and written");
+    let manifest = read(&top().join("Cargo.toml"));
     let mut lines: Vec<&str> = manifest.lines().collect();
     lines.retain(|line| !line.starts_with("members") && !line.starts_with("default-members"));
     let workspace = lines
@@ -189,6 +210,11 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(&from, &to).expect("the copy can be read and written");
         }
     }
+}
+
+/// Returns the text of a file.
+pub fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("the sources can be read")
 }
 
 fn write(path: &Path, text: &str) {

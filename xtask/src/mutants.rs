@@ -1,15 +1,17 @@
-//! Breaks a copy of the core on purpose and checks that the simulation notices. The list is `tests/mutants/list.rs`.
+//! Breaks a copy of the core and of the daemon's engine on purpose, and checks that the simulation and the daemon's unit tests
+//! notice. The lists are `tests/mutants/list.rs` and `list/daemon.rs`.
 
 use anyhow::Result;
 
 use crate::build_ebpf;
 use crate::shell::{self, cargo};
 
-/// Break the core in each listed way and see that the simulation notices
+/// Break the core and the engine in each listed way and see that tests notice
 #[derive(clap::Args)]
 #[command(
-    long_about = "Break the core in each way that tests/mutants/list.rs lists, in a copy below target/mutants, and see that the \
-    tests named there fail. Takes a minute or two: the core and the simulation are compiled once per mutant."
+    long_about = "Break the core and the daemon's engine in each way that tests/mutants/list.rs lists, in a copy below \
+    target/mutants, and see that the tests named there fail. Takes a few minutes: the core and the simulation are compiled once \
+    per mutant, the daemon once with all of its mutants."
 )]
 pub struct Args {}
 

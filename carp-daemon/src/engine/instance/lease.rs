@@ -73,3 +73,70 @@ pub fn shortest(config: &VhostConfig) -> Duration {
     let seconds = takeover.as_secs() + u64::from(takeover.subsec_nanos() > 0) + 1;
     Duration::from_secs(seconds).max(SHORTEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::vhost;
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    const LEASE: Option<Duration> = Some(Duration::from_secs(4));
+
+    #[test]
+    fn a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least() {
+        for (advbase, advskew, deadratio, seconds) in [
+            (1, 0, 3, 4),
+            // The fastest peer has no advskew.
+            (1, 200, 3, 4),
+            (0, 50, 3, 2),
+            (0, 50, 100, 2),
+            (10, 0, 3, 31),
+            (1, 0, 1, 2),
+        ] {
+            let mut config = vhost(1);
+            config.election.advbase.0 = advbase;
+            config.election.advskew.0 = advskew;
+            config.election.deadratio = carp_common::units::DeadRatio::new(deadratio).unwrap();
+            let expected = Duration::from_secs(seconds);
+            assert_eq!(
+                shortest(&config),
+                expected,
+                "{advbase}/{advskew} × {deadratio}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lease_runs_out_a_moment_before_the_kernel_may_end_it_unless_it_is_renewed() {
+        let mut term = Term::default();
+        assert!(!term.runs() && !term.has_run_out(at(100_000)));
+        term.begin(LEASE, true, at(0));
+        assert_eq!(term.renew_at(), Some(at(2_000)));
+        assert!(!term.has_run_out(at(3_899)) && term.has_run_out(at(3_900)));
+        term.renewing();
+        assert_eq!(term.renew_at(), None);
+        term.begin(LEASE, true, at(2_000));
+        assert!(!term.has_run_out(at(5_899)) && term.has_run_out(at(5_900)));
+        // What failed prolongs nothing, and is tried again soon.
+        term.begin(LEASE, false, at(4_000));
+        assert_eq!(term.renew_at(), Some(at(4_500)));
+        assert!(term.has_run_out(at(5_900)));
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_renewed_and_does_not_run_out() {
+        let mut term = Term::default();
+        term.begin(LEASE, true, at(0));
+        term.end();
+        assert_eq!(term.renew_at(), None);
+        assert!(!term.runs() && !term.has_run_out(at(100_000)));
+        term.begin(None, true, at(0));
+        assert!(
+            !term.runs() && term.renew_at().is_none(),
+            "it stays for good"
+        );
+    }
+}

@@ -109,8 +109,10 @@ fn an_address_that_cannot_be_added_makes_the_host_give_way_and_is_tried_every_se
     assert_eq!(scene.told("addresses-cannot-be-added"), 1);
     scene.forget();
     scene.pass(ms(10_000));
-    let attempts = scene.asked(&["add"]).len();
-    assert_eq!(attempts, 10);
+    let asked = scene.asked(&["add", "advertise"]);
+    let count = |begin| asked.iter().filter(|it| it.starts_with(begin)).count();
+    assert_eq!(count("add"), 10);
+    assert_eq!(count("advertise 1/0 "), 0);
     assert_eq!(scene.told("addresses-cannot-be-added"), 0);
     scene.host().faults.add = None;
     scene.pass(ms(1_100));
@@ -154,6 +156,21 @@ fn an_address_that_somebody_replaces_is_his_and_is_left_alone() {
     );
     let host = scene.stop();
     assert!(host.addresses.contains(&(replaced, None)));
+}
+
+#[test]
+fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
+    let mut scene = Scene::master(vhost(1));
+    let replaced = Address {
+        protocol: 0,
+        ..tagged(101)
+    };
+    // Netlink has not told us yet.
+    scene.host().assign(replaced);
+    let host = scene.stop();
+    assert!(host.addresses.contains(&(replaced, None)));
+    let deleted = |it: &String| it.starts_with("delete 10.0.0.101");
+    assert!(!host.asked.iter().any(deleted), "not even for a moment");
 }
 
 #[test]
@@ -278,6 +295,21 @@ fn a_virtual_address_is_moved_behind_an_own_one_that_comes_later() {
     scene.forget();
     scene.pass(ms(5_000));
     assert_eq!(scene.asked(&["add", "delete"]), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses() {
+    let mut host = host();
+    host.addresses.insert(0, (tagged(101), None));
+    let mut scene = Scene::start(config(vec![vhost(1)]), host);
+    scene.become_master();
+    let order: Vec<_> = scene
+        .host()
+        .addresses
+        .iter()
+        .map(|(it, _)| it.address)
+        .collect();
+    assert_eq!(order, [OWN, VIP]);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn host() -> Recorder {
 }
 
 /// A virtual host of eth0 with ucarp's defaults and the address 10.0.0.100 + vhid, which native mode adds.
-fn vhost(vhid: u8) -> VhostConfig {
+pub(super) fn vhost(vhid: u8) -> VhostConfig {
     let ip = IpAddr::from([10, 0, 0, 100 + vhid]);
     VhostConfig {
         interface: "eth0".to_owned(),

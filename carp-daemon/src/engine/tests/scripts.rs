@@ -169,6 +169,23 @@ fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
 }
 
 #[test]
+fn what_a_killed_run_left_stays_silent_until_the_address_is_gone() {
+    let mut config = scripted(1);
+    config.neutral = true;
+    let mut scene = Scene::master(config.clone());
+    scene.host().assign(scripted_address());
+    scene.turn();
+    let host = scene.kill();
+    let mut scene = Scene::start(super::config(vec![config]), host);
+    let mut peer = Peer::new(2, 0);
+    scene.hear_for(&mut peer, ms(10_000));
+    assert!(scene.host().has(VIP) && !scene.host().answers_for(VIP));
+    scene.host().remove(VIP);
+    scene.hear(&mut peer);
+    assert_eq!(scene.host().fence(VIP), None);
+}
+
+#[test]
 fn an_address_that_somebody_removes_is_the_scripts_business() {
     let mut scene = serving();
     scene.host().remove(VIP);

@@ -1,0 +1,534 @@
+//! Mutants of the daemon's rooms: what it does about addresses, the fence, scripts and others' ARP. Its unit tests must notice
+//! them.
+//!
+//! Each replaces an expression, or statements. A constant cannot have a switch.
+
+use super::Mutant;
+
+const CLAIM: &str = "carp-daemon/src/engine/instance/claim.rs";
+const LEASE: &str = "carp-daemon/src/engine/instance/lease.rs";
+const PLACE: &str = "carp-daemon/src/engine/instance/place.rs";
+const RESTORE: &str = "carp-daemon/src/engine/instance/restore.rs";
+const TENURE: &str = "carp-daemon/src/engine/instance/tenure.rs";
+const CONFLICT: &str = "carp-daemon/src/engine/instance/conflict.rs";
+const PREDECESSOR: &str = "carp-daemon/src/engine/instance/predecessor.rs";
+const SCRIPT: &str = "carp-daemon/src/engine/instance/script.rs";
+const SOURCE: &str = "carp-daemon/src/engine/instance/source.rs";
+const RENEWALS: &str = "carp-daemon/src/engine/renewals.rs";
+const HEARING: &str = "carp-daemon/src/engine/segment/hearing.rs";
+const CLAIMS: &str = "carp-daemon/src/engine/segment/claims.rs";
+const STRANGERS: &str = "carp-daemon/src/engine/segment/strangers.rs";
+const SEGMENT: &str = "carp-daemon/src/engine/segment/mod.rs";
+const START: &str = "carp-daemon/src/engine/start.rs";
+
+/// All of them. The names of the tests begin below `engine::`.
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "claim: takes an address of somebody else for its own",
+        file: CLAIM,
+        find: "known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL)",
+        replace: "false",
+        caught_by: &[
+            "tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
+        ],
+    },
+    Mutant {
+        name: "claim: leaves its addresses when it is not MASTER any more",
+        file: CLAIM,
+        find: "site.cx.delete(&who.place, &address);",
+        replace: "",
+        caught_by: &[
+            "tests::link::a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup",
+            "tests::process::an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order",
+        ],
+    },
+    Mutant {
+        name: "claim: removes what somebody put in the place of its address a moment ago",
+        file: CLAIM,
+        find: "// What is somebody else's by now stays.\n        site.cx.listen();",
+        replace: "",
+        caught_by: &[
+            "tests::addresses::an_address_that_somebody_replaces_as_the_host_leaves_is_left_there",
+        ],
+    },
+    Mutant {
+        name: "claim: does not renew what it takes over from an earlier run",
+        file: CLAIM,
+        find: "site.cx.give(Order::Renew(*address, lease))",
+        replace: "Ok::<(), io::Error>(())",
+        caught_by: &[
+            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+        ],
+    },
+    Mutant {
+        name: "claim: leaves what it takes over ahead of the host's own addresses",
+        file: CLAIM,
+        find: "site.interface.unplaced = true;",
+        replace: "",
+        caught_by: &[
+            "tests::addresses::what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses",
+        ],
+    },
+    Mutant {
+        name: "claim: takes a kernel that is slow for one that refuses",
+        file: CLAIM,
+        find: "std::mem::replace(holding, Holding::Ordered)",
+        replace: "std::mem::replace(holding, Holding::None)",
+        caught_by: &[
+            "tests::addresses::while_the_kernel_takes_long_a_master_advertises_and_announces_once_the_address_is_there",
+            "tests::addresses::an_address_that_was_ordered_and_is_not_wanted_any_more_is_removed_when_it_comes",
+        ],
+    },
+    Mutant {
+        name: "lease: renews when it is over",
+        file: LEASE,
+        find: "if complete { lease / 2 } else { lease / 8 }",
+        replace: "if complete { lease } else { lease / 8 }",
+        caught_by: &["tests::addresses::a_lease_is_renewed_at_half_of_it_and_only_while_master"],
+    },
+    Mutant {
+        name: "lease: waits as long after a failed renewal as after any other",
+        file: LEASE,
+        find: "if complete { lease / 2 } else { lease / 8 }",
+        replace: "lease / 2",
+        caught_by: &["tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
+    },
+    Mutant {
+        name: "lease: goes on renewing when it is not MASTER any more",
+        file: LEASE,
+        find: "*self = Self::default();",
+        replace: "",
+        caught_by: &[
+            "instance::lease::tests::a_lease_that_has_ended_is_not_renewed_and_does_not_run_out",
+        ],
+    },
+    Mutant {
+        name: "lease: never runs out",
+        file: LEASE,
+        find: "self.until.is_some_and(|until| until <= now)",
+        replace: "self.until.is_some_and(|until| until <= now) && false",
+        caught_by: &[
+            "tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
+        ],
+    },
+    Mutant {
+        name: "lease: ends before an equal peer takes over",
+        file: LEASE,
+        find: "u64::from(takeover.subsec_nanos() > 0) + 1",
+        replace: "u64::from(takeover.subsec_nanos() > 0)",
+        caught_by: &[
+            "instance::lease::tests::a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least",
+        ],
+    },
+    Mutant {
+        name: "place: adds no route although no own address brings one",
+        file: PLACE,
+        find: "neighbour.is_none()",
+        replace: "neighbour.is_none() && false",
+        caught_by: &[
+            "tests::addresses::without_an_own_address_in_its_subnet_a_route_comes_and_goes_with_the_address",
+        ],
+    },
+    Mutant {
+        name: "place: believes that routes outlive a link that goes down",
+        file: PLACE,
+        find: "route.take_if(|is_there| *is_there).is_some()",
+        replace: "route.is_none()",
+        caught_by: &[
+            "tests::addresses::a_route_that_the_kernel_dropped_with_the_link_is_added_again",
+        ],
+    },
+    Mutant {
+        name: "restore: fights for an address for ever",
+        file: RESTORE,
+        find: "restored.len() < LIMIT",
+        replace: "restored.len() < usize::MAX",
+        caught_by: &[
+            "instance::restore::tests::three_restorations_within_ten_seconds_and_then_we_give_way",
+            "tests::addresses::an_address_that_is_removed_a_fourth_time_makes_the_host_give_way_until_it_is_left_alone",
+        ],
+    },
+    Mutant {
+        name: "restore: counts removals that are long ago",
+        file: RESTORE,
+        find: "restored.retain(|at| now < *at + WINDOW);",
+        replace: "",
+        caught_by: &["instance::restore::tests::slow_removals_are_restored_for_ever"],
+    },
+    Mutant {
+        name: "restore: puts an address back while a flush still runs",
+        file: RESTORE,
+        find: "restored.push_back(now);\n            self.retry_at.get_or_insert(now + DELAY);",
+        replace: "restored.push_back(now); self.retry_at.get_or_insert(now);",
+        caught_by: &[
+            "instance::restore::tests::a_restoration_waits_a_moment_and_no_longer_than_100_ms",
+        ],
+    },
+    Mutant {
+        name: "restore: ends the minute although there was another removal",
+        file: RESTORE,
+        find: "*until = now + QUIET;",
+        replace: "",
+        caught_by: &[
+            "instance::restore::tests::having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute",
+        ],
+    },
+    Mutant {
+        name: "restore: keeps the priority although an address cannot be added",
+        file: RESTORE,
+        find: "wishes.demoted = self.make_way(who, site);",
+        replace: "self.make_way(who, site);",
+        caught_by: &[
+            "tests::addresses::an_address_that_cannot_be_added_makes_the_host_give_way_and_is_tried_every_second",
+        ],
+    },
+    Mutant {
+        name: "restore: takes a lease that ran out for a removal",
+        file: RESTORE,
+        find: "claim.has_run_out(site.cx.effects.now())",
+        replace: "claim.has_run_out(Instant::ZERO)",
+        caught_by: &[
+            "tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
+        ],
+    },
+    Mutant {
+        name: "restore: puts an address back and announces nothing",
+        file: RESTORE,
+        find: "self.count += u64::from(held && !was_ordered);\n                wishes.claimed |= held;",
+        replace: "self.count += u64::from(held && !was_ordered);",
+        caught_by: &[
+            "tests::addresses::a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times",
+        ],
+    },
+    Mutant {
+        name: "restore: gives way for ever",
+        file: RESTORE,
+        find: "self.demoted_until.take_if(|until| *until <= now).is_some()",
+        replace: "self.demoted_until.is_none_or(|until| until > now) && false",
+        caught_by: &[
+            "tests::addresses::a_host_that_gave_way_and_is_backup_becomes_eligible_again_after_a_minute",
+            "instance::restore::tests::a_backup_tries_nothing_and_still_becomes_eligible_again",
+        ],
+    },
+    Mutant {
+        name: "restore: takes an address that somebody replaced for its own",
+        file: RESTORE,
+        find: "site.cx.namespace.is_theirs(known)",
+        replace: "site.cx.namespace.is_theirs(known) && false",
+        caught_by: &[
+            "tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+        ],
+    },
+    Mutant {
+        name: "tenure: does not care that the kernel program has no room",
+        file: TENURE,
+        find: "told.is_err()",
+        replace: "told.is_err() && false",
+        caught_by: &[
+            "tests::machine::a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is",
+        ],
+    },
+    Mutant {
+        name: "tenure: leaves its entry in the kernel when it goes",
+        file: TENURE,
+        find: "site.cx.effects.withdraw(key)",
+        replace: "Ok(())",
+        caught_by: &[
+            "tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
+        ],
+    },
+    Mutant {
+        name: "tenure: does not tell the kernel program that its source is another one",
+        file: TENURE,
+        find: "site.cx.effects.set_endpoints(key, Endpoints { group, own })",
+        replace: "{ let _: (IpAddr, _) = (group, own); Ok(()) }",
+        caught_by: &[
+            "tests::link::a_master_whose_source_address_is_replaced_goes_on_from_the_new_one",
+        ],
+    },
+    Mutant {
+        name: "tenure: becomes MASTER and does not fence its addresses",
+        file: TENURE,
+        find: "self.tell(who, site, Program::own);",
+        replace: "",
+        caught_by: &[
+            "tests::process::a_killed_master_falls_silent_before_a_backup_takes_over_and_its_address_goes_after_that",
+        ],
+    },
+    Mutant {
+        name: "tenure: lets this host answer for what an earlier run left",
+        file: TENURE,
+        find: "has_leftovers || is_late",
+        replace: "is_late",
+        caught_by: &[
+            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+        ],
+    },
+    Mutant {
+        name: "tenure: lifts the fence of an address that the kernel had no time to remove",
+        file: TENURE,
+        find: "has_leftovers || is_late",
+        replace: "has_leftovers",
+        caught_by: &[
+            "tests::coming::an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gone",
+        ],
+    },
+    Mutant {
+        name: "tenure: lets this host answer while the down script runs",
+        file: TENURE,
+        find: "addresses.any(|wanted| site.cx.namespace.has(wanted.address))",
+        replace: "addresses.any(|wanted| site.cx.namespace.has(wanted.address)) && false",
+        caught_by: &["tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it"],
+    },
+    Mutant {
+        name: "tenure: never lifts the fence",
+        file: TENURE,
+        find: "std::mem::take(&mut self.fenced)",
+        replace: "self.fenced && false",
+        caught_by: &[
+            "tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+            "tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
+        ],
+    },
+    Mutant {
+        name: "conflict: takes the MASTER before it for an intruder",
+        file: CONFLICT,
+        find: "Watch::From(now + GRACE)",
+        replace: "Watch::From(now)",
+        caught_by: &[
+            "tests::arp::a_master_watches_half_a_second_after_the_takeover_and_asks_every_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "conflict: goes on watching as BACKUP",
+        file: CONFLICT,
+        find: "matches!(std::mem::take(&mut self.watch), Watch::On { .. })",
+        replace: "false",
+        caught_by: &["tests::arp::a_backup_asks_nothing_and_answers_no_claim"],
+    },
+    Mutant {
+        name: "conflict: two CARP MASTERs answer each other without end",
+        file: CONFLICT,
+        find: "self.defended_at = Some(now);",
+        replace: "",
+        caught_by: &["tests::arp::another_carp_master_is_answered_once_in_ten_seconds"],
+    },
+    Mutant {
+        name: "conflict: answers an ordinary host as seldom as a CARP MASTER",
+        file: CONFLICT,
+        find: "if !is_carp_master {\n            return true;\n        }",
+        replace: "",
+        caught_by: &[
+            "tests::arp::another_host_that_claims_the_address_is_named_and_answered_each_time",
+        ],
+    },
+    Mutant {
+        name: "conflict: does not know a carpd by its mark",
+        file: CONFLICT,
+        find: "claim.is_marked || is_virtual",
+        replace: "is_virtual",
+        caught_by: &["tests::arp::another_carp_master_is_answered_once_in_ten_seconds"],
+    },
+    Mutant {
+        name: "conflict: does not know a BSD by its MAC address",
+        file: CONFLICT,
+        find: "claim.is_marked || is_virtual",
+        replace: "claim.is_marked",
+        caught_by: &[
+            "instance::conflict::tests::a_carp_master_shows_by_its_mark_or_its_address_and_is_remembered",
+        ],
+    },
+    Mutant {
+        name: "conflict: answers for the address of another virtual host",
+        file: CONFLICT,
+        find: "who.inet_addresses().all(|it| it != sender)",
+        replace: "false",
+        caught_by: &["tests::arp::of_two_virtual_hosts_the_one_whose_address_it_is_answers"],
+    },
+    Mutant {
+        name: "conflict: takes this host's own ARP for another's",
+        file: CLAIMS,
+        find: "!links.values().any(|link| link.mac == sender)",
+        replace: "links.values().all(|link| link.mac == sender || link.mac != sender)",
+        caught_by: &["tests::arp::what_this_host_itself_says_is_no_claim"],
+    },
+    Mutant {
+        name: "predecessor: does not see what an earlier run left",
+        file: PREDECESSOR,
+        find: "self.has_leftovers = !leftovers.is_empty();",
+        replace: "self.has_leftovers = false;",
+        caught_by: &[
+            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+        ],
+    },
+    Mutant {
+        name: "predecessor: says nothing of somebody else's address",
+        file: PREDECESSOR,
+        find: "known.protocol != ADDRESS_PROTOCOL",
+        replace: "known.protocol != ADDRESS_PROTOCOL && false",
+        caught_by: &[
+            "tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
+        ],
+    },
+    Mutant {
+        name: "predecessor: forgets the fence that an earlier run's scripts need",
+        file: PREDECESSOR,
+        find: "tenure.inherit();",
+        replace: "",
+        caught_by: &[
+            "tests::scripts::what_a_killed_run_left_stays_silent_until_the_address_is_gone",
+        ],
+    },
+    Mutant {
+        name: "predecessor: answers for what the first down script is to remove",
+        file: PREDECESSOR,
+        find: "will_be_removed && addresses.any(|address| site.cx.namespace.has(address))",
+        replace: "will_be_removed && false",
+        caught_by: &[
+            "tests::scripts::what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it",
+        ],
+    },
+    Mutant {
+        name: "predecessor: a MASTER removes the address that it has just taken over",
+        file: PREDECESSOR,
+        find: "!held.iter().any(|held| held.is_same(&address))",
+        replace: "true || held.is_empty()",
+        caught_by: &[
+            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+        ],
+    },
+    Mutant {
+        name: "script: does not run a failed up script again",
+        file: SCRIPT,
+        find: "self.retry_at = Some(now + RETRY);",
+        replace: "",
+        caught_by: &[
+            "tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "script: runs the up script again on a host that is not MASTER any more",
+        file: SCRIPT,
+        find: "(wishes, retry && is_master)",
+        replace: "(wishes, retry || is_master)",
+        caught_by: &[
+            "tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "source: gives up an address that was never here",
+        file: SOURCE,
+        find: "site.interface.is_virtual(address) || here || !was_here",
+        replace: "site.interface.is_virtual(address) || here",
+        caught_by: &["tests::link::a_srcip_that_never_was_on_this_host_is_used_all_the_same"],
+    },
+    Mutant {
+        name: "source: goes on with an address that is gone",
+        file: SOURCE,
+        find: "site.interface.is_virtual(address) || here || !was_here",
+        replace: "true",
+        caught_by: &[
+            "tests::link::the_address_of_srcip_takes_a_master_along_when_it_goes_and_back_when_it_returns",
+        ],
+    },
+    Mutant {
+        name: "renewals: take somebody else's address along",
+        file: RENEWALS,
+        find: "!instance.rooms.claim.is_ours(index, &address, &cx.namespace)",
+        replace: "address.prefix == 0 && index == usize::MAX",
+        caught_by: &[
+            "tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+        ],
+    },
+    Mutant {
+        name: "renewals: take a failed one for a success",
+        file: RENEWALS,
+        find: "complete = false;",
+        replace: "",
+        caught_by: &["tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
+    },
+    Mutant {
+        name: "hearing: trusts a silence without a look at the attachment",
+        file: HEARING,
+        find: "waits == Some(true) && !hears(segment, id, cx)",
+        replace: "waits == Some(true) && false",
+        caught_by: &[
+            "tests::machine::a_backup_looks_whether_it_hears_before_it_trusts_a_silence",
+            "tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
+        ],
+    },
+    Mutant {
+        name: "hearing: writes a changed entry anew and trusts the silence before it",
+        file: HEARING,
+        find: "instance.feed(Input::AdvertisementsLost, site);",
+        replace: "",
+        caught_by: &[
+            "tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
+        ],
+    },
+    Mutant {
+        name: "hearing: fights with another program for the interface",
+        file: HEARING,
+        find: "hearing.mended_at.is_some_and(soon)",
+        replace: "hearing.mended_at.is_some_and(soon) && false",
+        caught_by: &[
+            "tests::machine::a_program_that_is_taken_off_again_at_once_is_left_off_for_a_moment",
+        ],
+    },
+    Mutant {
+        name: "hearing: does not try again what it could not attach",
+        file: HEARING,
+        find: "cx.retry_soon();",
+        replace: "",
+        caught_by: &[
+            "tests::machine::where_nothing_can_be_attached_the_host_is_in_init_and_tries_every_second",
+        ],
+    },
+    Mutant {
+        name: "strangers: leave what a dead carpd of another vhid left",
+        file: STRANGERS,
+        find: "cx.delete(&place, known);",
+        replace: "",
+        caught_by: &[
+            "tests::process::what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not",
+        ],
+    },
+    Mutant {
+        name: "strangers: count what an earlier run left as a living one's when the start fails",
+        file: STRANGERS,
+        find: "segment.interface.ifindex.or_else(named)",
+        replace: "segment.interface.ifindex.or_else(|| named().filter(|_| false))",
+        caught_by: &[
+            "tests::process::a_start_whose_kernel_program_is_refused_touches_no_address_and_leaves_the_fence_as_it_was",
+        ],
+    },
+    Mutant {
+        name: "coming: one that is removed keeps its locks",
+        file: SEGMENT,
+        find: "cx.effects.unlock_one(&Self::wanted(&gone, ifindex, &name));",
+        replace: "",
+        caught_by: &[
+            "tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
+            "tests::coming::an_addition_that_another_process_stands_in_the_way_of_leaves_everything_as_it_was",
+        ],
+    },
+    Mutant {
+        name: "coming: the last one of a group does not leave it",
+        file: SEGMENT,
+        find: "cx.effects.leave(ifindex, *group);",
+        replace: "",
+        caught_by: &[
+            "tests::coming::a_group_is_joined_with_its_first_virtual_host_and_left_with_its_last",
+        ],
+    },
+    Mutant {
+        name: "coming: one that is removed is let go while its address is still there",
+        file: START,
+        find: "self.leaving.is_empty() || self.cx.effects.is_overdue()",
+        replace: "self.leaving.is_empty()",
+        caught_by: &[
+            "tests::coming::an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gone",
+        ],
+    },
+];
