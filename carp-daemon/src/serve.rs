@@ -58,7 +58,7 @@ pub async fn run(
         host.close(&orphans);
         return Err(error.into());
     }
-    engine.effects().settle_in();
+    engine.effects_mut().settle_in();
     let outcome = serve(&mut engine, &mut timer, &mut signals).await;
     // Whatever ended the loop, the other hosts must hear of it and the addresses must be released.
     stop(engine, &mut signals).await;
@@ -92,7 +92,7 @@ async fn serve(
             // Scripts and signals have their own tasks, which run while this one waits.
             tokio::task::yield_now().await;
         } else {
-            let answers = engine.effects().answers_at();
+            let answers = engine.effects_mut().answers_at();
             let earliest = engine.next_wake().into_iter().chain(answers).min();
             timer.set(earliest).map_err(system("set the timer"))?;
         }
@@ -102,7 +102,7 @@ async fn serve(
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => busy,
             };
-            match engine.effects().poll_wake(signals, context) {
+            match engine.effects_mut().poll_wake(signals, context) {
                 Poll::Pending if expired => Poll::Ready(Ok(Wake::Work)),
                 woken @ (Poll::Ready(_) | Poll::Pending) => woken,
             }
@@ -125,14 +125,14 @@ async fn serve(
 async fn stop(mut engine: Engine<Host>, signals: &mut Signals) {
     let handed_over = engine.shut_down();
     let memories = engine.take_memories();
-    let runners = engine.effects().take_runners();
+    let runners = engine.effects_mut().take_runners();
     let hand_over = async {
         if handed_over {
             tokio::time::sleep(HAND_OVER).await;
         }
         Host::finish_scripts(runners).await;
     };
-    let keep = engine.effects().keeper().keep_all(memories);
+    let keep = engine.effects_mut().keeper().keep_all(memories);
     let finish = async { tokio::join!(hand_over, keep) };
     tokio::select! {
         ((), ()) = finish => {}

@@ -387,6 +387,11 @@ pub trait Observe {
         let _ = (instance, now, input);
     }
 
+    /// Its timers are about to be judged. Before now we last looked at what had arrived at `looked_at`.
+    fn judges(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
+        let _ = (instance, now, looked_at);
+    }
+
     /// It decided this, which is about to be carried out.
     fn decides(&mut self, instance: InstanceId, now: Instant, action: &Action) {
         let _ = (instance, now, action);

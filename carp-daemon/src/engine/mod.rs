@@ -49,7 +49,7 @@ mod tests;
 
 use std::time::Duration;
 
-use carp_common::proto::Input;
+use carp_common::proto::{Demotion, DemotionCause, Input};
 use carp_common::time::Instant;
 
 use crate::api::Place;
@@ -92,6 +92,8 @@ pub enum Arrival {
     Report,
     /// SIGUSR2: hand over, and stay away for a while.
     StepDown,
+    /// The operator makes every virtual host less eligible, or ends that.
+    Demote(Demotion),
 }
 
 /// Everything that is served.
@@ -129,8 +131,18 @@ impl<E: Effects> Engine<E> {
         self.cx.busy
     }
 
+    /// The host, to look at.
+    pub const fn effects(&self) -> &E {
+        &self.cx.effects
+    }
+
+    /// The host, of an engine that ends as if it were killed.
+    pub fn into_effects(self) -> E {
+        self.cx.effects
+    }
+
     /// The host.
-    pub const fn effects(&mut self) -> &mut E {
+    pub const fn effects_mut(&mut self) -> &mut E {
         &mut self.cx.effects
     }
 
@@ -177,7 +189,15 @@ impl<E: Effects> Engine<E> {
                 self.cx.effects.show(&status);
             }
             Arrival::StepDown => self.step_down(),
+            Arrival::Demote(amount) => self.demote(amount),
         }
+    }
+
+    fn demote(&mut self, amount: Demotion) {
+        let cause = DemotionCause::Administrator;
+        self.served.each(&mut self.cx, |instance, site| {
+            instance.feed(Input::DemotionChanged { cause, amount }, site);
+        });
     }
 
     /// Feeds every advertisement that arrived up to now; when the first of them did.

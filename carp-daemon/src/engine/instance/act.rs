@@ -34,7 +34,10 @@ impl Instance {
                 results.extend(rooms.carry_out(who, machine, action, site));
             }
             match results.pop_front() {
-                Some(result) => machine.handle_input(site.cx.now, result),
+                Some(result) => {
+                    site.cx.effects.tells(who.id, site.cx.now, &result);
+                    machine.handle_input(site.cx.now, result);
+                }
                 None => break,
             }
         }

@@ -197,6 +197,10 @@ impl Claim {
         site.cx.listen();
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
             let ours = self.is_ours(index, &address, &site.cx.namespace);
+            if self.holdings[index] == Holding::Theirs {
+                // It may have been ours before, and its route is still.
+                self.routes.remove(who, index, site);
+            }
             if !self.holdings[index].is_by_us() {
                 continue;
             }

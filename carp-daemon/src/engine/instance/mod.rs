@@ -220,7 +220,9 @@ impl Instance {
 
     /// Its timers are due. We last looked at what arrived at `looked_at`.
     pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
-        self.machine.handle_timeout(site.cx.now, looked_at);
+        let now = site.cx.now;
+        site.cx.effects.judges(self.who.id, now, looked_at);
+        self.machine.handle_timeout(now, looked_at);
         self.act(site);
         site.cx
             .effects
@@ -239,7 +241,8 @@ impl Instance {
         let (wishes, run) = self.rooms.script.timeout(&self.who, is_master, site);
         self.grant(wishes, DemotionCause::Script, site);
         if run {
-            script::run(&self.who, self.machine.state(), Which::Up, site);
+            let state = self.machine.state();
+            self.rooms.script.run(&self.who, state, Which::Up, site);
         }
         self.rooms.conflict.timeout(&self.who, site);
         site.cx.touched.push(self.who.id);
@@ -269,6 +272,7 @@ impl Instance {
         let state = self.machine.state();
         let wishes = self.rooms.script.ended(&self.who, state, completion, site);
         self.grant(wishes, DemotionCause::Script, site);
+        self.settle_fence(site);
         site.cx.touched.push(self.who.id);
     }
 

@@ -16,7 +16,7 @@ use super::claim::Claim;
 use super::conflict::Conflict;
 use super::predecessor::Predecessor;
 use super::restore::Restore;
-use super::script::{self, ScriptWatch};
+use super::script::ScriptWatch;
 use super::story::Story;
 use super::tenure::Tenure;
 use super::uplink::Uplink;
@@ -82,7 +82,12 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) -> Result<(), datapath::Error> {
         self.predecessor
-            .look(who, &mut self.claim, &mut self.tenure, site)
+            .look(who, &mut self.claim, &mut self.tenure, site)?;
+        // A script that began on another interface of that name may add the addresses to this one.
+        if self.awaits_addresses(who) {
+            self.tenure.silence(who, site);
+        }
+        Ok(())
     }
 
     /// The interface is gone, and with it whatever was configured on it.
@@ -103,6 +108,12 @@ impl Rooms {
         }
     }
 
+    /// Whether addresses of an earlier run are there until the election is settled, or a script may still add some.
+    fn awaits_addresses(&self, who: &Identity) -> bool {
+        let has_scripts = who.config.ownership == Ownership::Scripts;
+        self.predecessor.has_leftovers() || (has_scripts && self.script.may_add())
+    }
+
     /// Not MASTER: there may be nothing left to be silent about.
     pub fn settle_fence<E: Effects>(
         &mut self,
@@ -111,8 +122,8 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if machine.state() != State::Master {
-            let has_leftovers = self.predecessor.has_leftovers();
-            self.tenure.settle(who, has_leftovers, site);
+            let is_awaited = self.awaits_addresses(who);
+            self.tenure.settle(who, is_awaited, site);
         }
     }
 
@@ -298,7 +309,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) -> Option<Input<'static>> {
         self.was_master = true;
-        script::run(who, machine.state(), Which::Up, site);
+        self.script.run(who, machine.state(), Which::Up, site);
         // Told when the script ends.
         if who.config.ownership == Ownership::Scripts {
             return None;
@@ -325,7 +336,7 @@ impl Rooms {
         let neutral_start = who.config.neutral && !self.was_master;
         // What runs at the end is decided by `shut_down`.
         if !neutral_start && !site.cx.stopping {
-            script::run(who, machine.state(), Which::Down, site);
+            self.script.run(who, machine.state(), Which::Down, site);
         }
     }
 
@@ -344,7 +355,7 @@ impl Rooms {
         }
         let config = &who.config;
         if config.release_at_exit && before != State::Backup {
-            script::run(who, machine.state(), Which::Down, site);
+            self.script.run(who, machine.state(), Which::Down, site);
         } else if config.ownership == Ownership::Scripts
             && before == State::Master
             && !self.script.has_failed()

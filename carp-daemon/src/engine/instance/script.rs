@@ -22,14 +22,62 @@ const RETRY: Duration = Duration::from_secs(10);
 /// fro in its rhythm.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What an up script that fails leads to.
+/// What is under way, and what an up script that fails leads to.
 #[derive(Debug, Default)]
 pub struct ScriptWatch {
+    /// An up script was asked for, and no down script that was asked for later has ended.
+    may_add: bool,
+    /// A down script was asked for after the last up script.
+    down_is_asked: bool,
+    /// One was asked for before it, and may still end.
+    down_is_before: bool,
     retry_at: Option<Instant>,
     demoted_until: Option<Instant>,
 }
 
 impl ScriptWatch {
+    /// Asks for a script, under the interface's present name.
+    pub fn run<E: Effects>(
+        &mut self,
+        who: &Identity,
+        state: State,
+        which: Which,
+        site: &mut Site<'_, E>,
+    ) {
+        self.asked(which);
+        let interface = site.interface.current_name.clone();
+        let wish = Wish {
+            which,
+            state,
+            interface,
+        };
+        site.cx.effects.run(who.id, wish);
+    }
+
+    fn asked(&mut self, which: Which) {
+        match which {
+            Which::Up => {
+                self.down_is_before |= std::mem::take(&mut self.down_is_asked);
+                self.may_add = true;
+            }
+            Which::Down => self.down_is_asked = true,
+        }
+    }
+
+    /// Whether an up script may still add the addresses.
+    pub fn may_add(&self) -> bool {
+        self.may_add
+    }
+
+    fn note_end(&mut self, which: Which) {
+        match which {
+            // Scripts run one after the other.
+            Which::Up => self.down_is_before = false,
+            Which::Down if self.down_is_before => self.down_is_before = false,
+            Which::Down => (self.may_add, self.down_is_asked) = (false, false),
+        }
+    }
+
     /// The up script failed. Whether that is news.
     fn failed(&mut self, now: Instant) -> bool {
         self.retry_at = Some(now + RETRY);
@@ -67,6 +115,7 @@ impl ScriptWatch {
         completion: Completion,
         site: &mut Site<'_, E>,
     ) -> Wishes {
+        self.note_end(completion.which);
         let mut wishes = Wishes::default();
         if completion.which != Which::Up
             || who.config.ownership != Ownership::Scripts
@@ -114,23 +163,34 @@ impl ScriptWatch {
     }
 }
 
-/// Asks for a script, under the interface's present name.
-pub fn run<E: Effects>(who: &Identity, state: State, which: Which, site: &mut Site<'_, E>) {
-    let interface = site.interface.current_name.clone();
-    let wish = Wish {
-        which,
-        state,
-        interface,
-    };
-    site.cx.effects.run(who.id, wish);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(seconds: u64) -> Instant {
         Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_up_script_may_add_addresses_until_a_down_script_after_it_has_ended() {
+        let mut watch = ScriptWatch::default();
+        watch.asked(Which::Down);
+        watch.asked(Which::Up);
+        watch.asked(Which::Down);
+        watch.note_end(Which::Down);
+        assert!(watch.may_add(), "that was the one before");
+        watch.note_end(Which::Up);
+        assert!(watch.may_add());
+        watch.note_end(Which::Down);
+        assert!(!watch.may_add());
+        // A down script that was overtaken while it waited does not end.
+        watch.asked(Which::Up);
+        watch.asked(Which::Down);
+        watch.asked(Which::Up);
+        watch.asked(Which::Down);
+        watch.note_end(Which::Up);
+        watch.note_end(Which::Down);
+        assert!(!watch.may_add());
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! The core says how long that is, again with each advertisement. The kernel learns it in one write, so should we die, hang
 //! or starve, this host falls silent before another one can have taken over.
 //!
-//! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there: while a
-//! down script runs, when it fails, and after a run that died. The entry goes when netlink says that the address is gone.
+//! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there, or may
+//! come: while an up script still runs and while the down script does, when that fails, where the kernel refuses to remove
+//! the address, and after a run that died. The entry goes when netlink says that the address is gone.
 
 use std::net::IpAddr;
 
@@ -154,30 +155,21 @@ impl Tenure {
         self.tell(who, site, Program::silence);
     }
 
-    /// Not MASTER: silent as long as what we or our scripts added is there, or what an earlier run left.
-    pub fn settle<E: Effects>(
-        &mut self,
-        who: &Identity,
-        has_leftovers: bool,
-        site: &mut Site<'_, E>,
-    ) {
+    /// Not MASTER: silent as long as what we or our scripts added is there, or may come (`is_awaited`).
+    pub fn settle<E: Effects>(&mut self, who: &Identity, is_awaited: bool, site: &mut Site<'_, E>) {
         if !self.fenced {
             return;
         }
-        let stays = match who.config.ownership {
-            Ownership::Native => {
-                // The kernel may have had no time to remove what was ours.
-                let ifindex = site.interface.ifindex;
-                let is_late = site.cx.effects.is_overdue()
-                    && !leftovers(who, ifindex, &site.cx.namespace).is_empty();
-                has_leftovers || is_late
-            }
+        let namespace = &site.cx.namespace;
+        let is_there = match who.config.ownership {
+            // The kernel may have refused to remove what was ours, or may have had no time to.
+            Ownership::Native => !leftovers(who, site.interface.ifindex, namespace).is_empty(),
             Ownership::Scripts => {
                 let mut addresses = who.config.addresses.iter();
-                addresses.any(|wanted| site.cx.namespace.has(wanted.address))
+                addresses.any(|wanted| namespace.has(wanted.address))
             }
         };
-        if stays {
+        if is_awaited || is_there {
             self.silence(who, site);
         } else {
             self.unfence(who, site);

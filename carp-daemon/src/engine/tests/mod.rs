@@ -198,7 +198,7 @@ impl Scene {
 
     /// The host.
     fn host(&mut self) -> &mut Recorder {
-        self.engine.effects()
+        self.engine.effects_mut()
     }
 
     /// The only virtual host's state.
