@@ -186,6 +186,7 @@ impl Calm {
         }
         let uneasy = |station: &Station| {
             station.hung
+                || station.is_troubled()
                 || station.send_errors
                 || (self.demotion_divides && station.demotion > 0)
                 || station

@@ -1,461 +1,276 @@
-//! A host that runs the real core, in the loop that the daemon has.
+//! A host that runs the engine of the daemon: the process, whose kernel is the [`Machine`].
 //!
-//! Packets wait in the ring with the time at which the kernel got them. When the process runs it drains the ring, then
-//! what else happened, and judges its timers last: so a process that was stopped does not take its own absence for
-//! the master's. What the ring had no room for while the process was stopped it is told of before that.
+//! The process is woken when something waits for it or its time has come, and then turns until nothing is left to do.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_common::proto::{
-    Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
-    Settings, Standing, VirtualHost,
-};
+use carp_common::proto::Demotion;
 use carp_common::time::Instant;
-use carp_common::units::{Family, Profile, State};
+use carp_common::units::State;
+use carp_daemon::config::VhostConfig;
+use carp_daemon::config::{Config, Datapath, Fence, Lease};
+use carp_daemon::engine::registry::InstanceId;
+use carp_daemon::engine::{Arrival, Engine};
+use carp_daemon::io::scripts::{Completion, Outcome};
 
-use super::model::index;
-use super::packet::{Group, Packet};
-use super::trace::Trace;
-use super::watch::{Heard, SentCounters, Violation, Watch};
+use super::machine::{Machine, Request};
+use super::watch::Violation;
 
-/// What waits for the process besides packets.
-#[derive(Clone, Copy, Debug)]
+/// Turns in a row without time passing: more than there can be anything to do in.
+const TURNS_MAX: u32 = 1_000;
+
+/// Lateness from which on a process knows that it was stopped.
+const STALL: Duration = Duration::from_millis(100);
+
+/// What an operator wants of the process.
+#[derive(Clone, Debug)]
 pub enum Control {
-    /// Carrier.
-    Link(LinkState),
-    /// The source address of a family appeared (true) or went.
-    Source(Family, bool),
-    /// The operator's demotion.
+    /// Another priority.
     Demotion(u8),
-    /// The operator's wish.
-    StepDown(Duration),
-    /// An up script ended.
-    Claimed,
-    /// TERM.
+    /// To hand over and stay away for a while.
+    StepDown,
+    /// One more virtual host.
+    Add(Box<VhostConfig>),
+    /// A virtual host less, by its vhid.
+    Remove(u8),
+    /// The end.
     Shutdown,
 }
 
-/// What the process asks the world for.
-#[derive(Debug)]
-pub enum Request {
-    /// A packet for the wire.
-    Transmit(Packet),
-    /// A packet that its device refused to send.
-    Refused(Packet),
-    /// A script was started; it ends after its time.
-    ScriptStarted,
-    /// It announced the addresses of a family.
-    Announced(Family),
-    /// Its ring was full, and packets were lost.
-    Overflowed {
-        /// While it was stopped, and not while it had other things to do.
-        was_stopped: bool,
-    },
-    /// It told the kernel what holds from now on.
-    Programmed(Standing),
-    /// Its state changed.
-    Became(State, Reason),
-    /// The operator keeps the host away for a while.
-    StaysAway(Duration),
-    /// The process ended.
-    Exited,
-}
-
-/// A packet in the ring.
-#[derive(Clone, Debug)]
-pub struct Arrived {
-    /// When the kernel got it.
-    pub at: Instant,
-    /// The packet.
-    pub packet: Packet,
-    /// What the checks may conclude from it.
-    pub heard: Heard,
-}
-
-/// The scripts of one virtual host: one at a time, the latest wish wins.
-#[derive(Debug, Default)]
-struct Scripts {
-    running: Option<Which>,
-    wanted: Option<Which>,
-    /// Whether the addresses are on the interface.
-    held: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
-    Up,
-    Down,
-}
-
-/// What a process is started with.
-#[derive(Debug)]
-pub struct Start {
-    /// How its lines in the trace begin.
-    pub name: String,
-    /// The core's settings.
-    pub settings: Settings,
-    /// The first counter it sends.
-    pub initial_counter: u64,
-    /// The group as its peers know it.
-    pub group: Group,
-    /// Source addresses, by family.
-    pub sources: [IpAddr; 2],
-    /// How long each of its scripts takes; zero for none.
-    pub script_time: Duration,
-    /// How many packets its ring holds.
-    pub ring: usize,
-    /// What earlier processes on this host sent.
-    pub sent: SentCounters,
-}
-
-/// One carpd process and the kernel under it.
+/// One carpd process on its machine.
 #[derive(Debug)]
 pub struct Host {
-    name: String,
-    sources: [IpAddr; 2],
-    ethernet_source: [u8; 6],
-    script_time: Duration,
-    core: VirtualHost,
-    watch: Watch,
-    ring: VecDeque<Arrived>,
-    ring_size: usize,
-    /// Packets that found the ring full since the process last looked.
-    lost: u64,
-    /// The process was stopped since it last looked.
-    was_stopped: bool,
-    /// When it last looked at what had arrived.
-    looked_at: Instant,
+    engine: Engine<Machine>,
+    arrivals: Vec<Arrival>,
     controls: VecDeque<Control>,
-    scripts: Scripts,
-    /// The device refuses to send.
-    pub send_errors: bool,
-    stopping: bool,
+    /// Since when it has been stopped.
+    stopped_at: Option<Instant>,
+    /// It was told to end, and waits for its scripts.
+    is_ending: bool,
+}
+
+/// How a process that is to end gives its machine back.
+#[derive(Debug)]
+pub enum Ended {
+    /// It is still busy.
+    NotYet(Box<Host>),
+    /// It is gone.
+    Gone(Box<Machine>),
 }
 
 impl Host {
-    /// A process that just started.
-    #[must_use]
-    pub fn new(start: Start, now: Instant) -> Self {
-        let Start {
-            name,
-            settings,
-            initial_counter,
-            group,
-            sources,
-            script_time,
-            ring,
-            sent,
-        } = start;
-        Self {
-            name,
-            sources,
-            ethernet_source: [
-                0,
-                0,
-                0x5e,
-                0,
-                u8::from(settings.profile != Profile::Ucarp),
-                group.vhid,
-            ],
-            script_time,
-            watch: Watch::new(&settings, &group, sources, sent, now),
-            core: VirtualHost::new(settings, initial_counter, now),
-            ring: VecDeque::new(),
-            ring_size: ring,
-            lost: 0,
-            was_stopped: false,
-            looked_at: now,
-            controls: VecDeque::new(),
-            scripts: Scripts::default(),
-            send_errors: false,
-            stopping: false,
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// The machine, and why it did not start.
+    pub fn start(
+        vhosts: Vec<VhostConfig>,
+        mut machine: Machine,
+    ) -> Result<Self, Box<(Machine, String)>> {
+        machine.begin_process();
+        let config = Config {
+            vhosts,
+            datapath: Datapath::Auto,
+            fence: Fence::Arp,
+            lease: Lease::Auto,
+            wait_interface: true,
+            realtime: false,
+            state_directory: None,
+            debug: false,
+        };
+        match Engine::start(config, machine) {
+            Ok(engine) => Ok(Self {
+                engine,
+                arrivals: Vec::new(),
+                controls: VecDeque::new(),
+                stopped_at: None,
+                is_ending: false,
+            }),
+            Err(failed) => {
+                let mut machine = failed.effects;
+                machine.close_programs(&failed.orphans);
+                machine.end_process();
+                Err(Box::new((machine, failed.error.to_string())))
+            }
         }
     }
 
-    /// Where it is in the election.
+    /// What is beneath it.
+    pub const fn machine(&mut self) -> &mut Machine {
+        self.engine.effects_mut()
+    }
+
+    /// What is beneath it, to look at.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.core.state()
+    pub const fn machine_ref(&self) -> &Machine {
+        self.engine.effects()
+    }
+
+    /// Where a virtual host is in the election.
+    #[must_use]
+    pub fn state(&self, vhid: u8) -> State {
+        let seen = self.machine_ref().seen_of(vhid);
+        seen.map_or(State::Init, |seen| seen.watch.state())
     }
 
     /// When it wants to run next, if nothing else happens.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.core.next_deadline()
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.engine.next_wake().filter(|_| !self.is_ending)
+    }
+
+    /// Whether it was told to end.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     /// The process is stopped.
-    pub const fn stop(&mut self) {
-        self.was_stopped = true;
+    pub fn stop(&mut self, now: Instant) {
+        self.stopped_at.get_or_insert(now);
     }
 
-    /// The kernel got a packet. Returns whether the process must take it for a sign of life.
-    pub fn enqueue(&mut self, arrived: Arrived) -> bool {
-        let full = self.ring.len() >= self.ring_size;
-        if full {
-            self.lost += 1;
-            // A process that runs misses it as if it had been lost on the way. One that is stopped must not conclude
-            // from its own absence that the sender is dead, so for the watch it counts as heard.
-            if !self.was_stopped {
-                return false;
-            }
-        }
-        let counts = self
-            .watch
-            .arrives(arrived.at, &arrived.packet, arrived.heard);
-        if !full {
-            self.ring.push_back(arrived);
-        }
-        counts
-    }
-
-    /// Something else happened.
+    /// An operator wants something.
     pub fn control(&mut self, control: Control) {
         self.controls.push_back(control);
     }
 
-    /// The running script ended. True when another one starts.
-    pub fn script_ended(&mut self) -> bool {
-        let ended = self.scripts.running.take();
-        self.scripts.held = ended == Some(Which::Up);
-        if ended == Some(Which::Up) {
-            self.controls.push_back(Control::Claimed);
-        }
-        self.scripts.running = self
-            .scripts
-            .wanted
-            .take()
-            .filter(|wanted| Some(*wanted) != ended);
-        self.scripts.running.is_some()
-    }
-
-    /// Whether the addresses are on the interface, and no script is about to change that.
-    #[must_use]
-    pub fn settled_holding(&self) -> Option<bool> {
-        self.scripts.running.is_none().then_some(self.scripts.held)
+    /// A script of a virtual host ends. Returns whether another one starts.
+    pub fn end_script(&mut self, id: InstanceId) -> bool {
+        let Some((which, works, another)) = self.machine().end_script(id) else {
+            return false;
+        };
+        let outcome = match works {
+            true => Outcome::Succeeded,
+            false => Outcome::Failed,
+        };
+        let completion = Completion { which, outcome };
+        self.arrivals.push(Arrival::Script(id, completion));
+        another
     }
 
     /// The process runs until it has nothing left to do.
     ///
     /// # Errors
     /// The first thing it did that it must not.
-    pub fn run(
-        &mut self,
-        now: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let looked_at = std::mem::replace(&mut self.looked_at, now);
-        loop {
-            while let Some(arrived) = self.ring.pop_front() {
-                self.advertisement(now, &arrived, trace, requests)?;
-            }
-            self.losses(now, trace, requests)?;
-            while let Some(control) = self.controls.pop_front() {
-                self.apply(now, control, trace, requests)?;
-            }
-            self.timers(now, looked_at, trace, requests)?;
-            if self.controls.is_empty() {
-                break;
-            }
-        }
-        if self.stopping {
-            requests.push(Request::Exited);
-        }
-        Ok(())
-    }
-
-    /// What was lost while it ran is a matter of luck, as on the wire; what was lost while it was stopped is its own doing.
-    fn losses(
-        &mut self,
-        now: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let lost = std::mem::take(&mut self.lost);
-        let was_stopped = std::mem::take(&mut self.was_stopped);
+    pub fn run(&mut self, now: Instant) -> Result<(), Violation> {
+        self.machine().advance(now);
+        let lost = self.machine_ref().ring.losses();
+        let slept = self.stopped_at.take();
+        let was_stopped = slept.is_some_and(|since| now > since + STALL);
         if lost > 0 {
-            requests.push(Request::Overflowed { was_stopped });
+            self.machine().requests.push(Request::Overflowed {
+                was_stopped: slept.is_some(),
+            });
         }
-        if lost == 0 || !was_stopped {
-            return Ok(());
+        if !self.is_ending {
+            self.turn()?;
+            self.obey();
+            self.turn()?;
         }
-        trace.note(now, &self.name, || {
-            format!("lost {lost} packets while it was stopped")
-        });
-        self.watch.loses_track(now);
-        self.core.handle_input(now, Input::AdvertisementsLost);
-        self.carry_out(now, trace, requests)
+        let _ = was_stopped;
+        self.look()
     }
 
-    fn advertisement(
-        &mut self,
-        now: Instant,
-        arrived: &Arrived,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let Packet {
-            family,
-            source,
-            ethernet_source,
-            ref payload,
-        } = arrived.packet;
-        let origin = Origin {
-            source,
-            ethernet_source,
-            arrival: arrived.at,
-        };
-        self.watch.hears(now, arrived.at, family, payload);
-        self.core.handle_input(
-            now,
-            Input::Advertisement {
-                family,
-                origin,
-                payload,
-            },
-        );
-        self.carry_out(now, trace, requests)
-    }
-
-    fn apply(
-        &mut self,
-        now: Instant,
-        control: Control,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        trace.note(now, &self.name, || format!("{control:?}"));
-        let input = match control {
-            Control::Link(link) => Input::LinkChanged(link),
-            Control::Source(family, there) => Input::SourceChanged {
-                family,
-                source: there.then_some(self.sources[index(family)]),
-            },
-            Control::Demotion(amount) => Input::DemotionChanged {
-                cause: DemotionCause::Administrator,
-                amount: Demotion(amount),
-            },
-            Control::StepDown(hold) => {
-                requests.push(Request::StaysAway(hold));
-                Input::Command(Command::StepDown { hold })
+    fn turn(&mut self) -> Result<(), Violation> {
+        for _ in 0..TURNS_MAX {
+            self.engine.turn(std::mem::take(&mut self.arrivals));
+            if let Some(what) = self.machine().violation.take() {
+                return Err(what);
             }
-            Control::Claimed => Input::ClaimCompleted,
-            Control::Shutdown => {
-                self.stopping = true;
-                Input::Shutdown
-            }
-        };
-        self.watch.controlled(now, control);
-        self.core.handle_input(now, input);
-        self.carry_out(now, trace, requests)
-    }
-
-    fn timers(
-        &mut self,
-        now: Instant,
-        looked_at: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        self.watch.looks(now, looked_at);
-        self.core.handle_timeout(now, looked_at);
-        self.carry_out(now, trace, requests)?;
-        self.watch.settled(now, &self.core)?;
-        // Twice does nothing.
-        self.core.handle_timeout(now, looked_at);
-        match self.core.poll_action() {
-            None => Ok(()),
-            Some(action) => Err(format!(
-                "a second handle_timeout at the same time asked for {action:?}"
-            )),
-        }
-    }
-
-    /// Drains the actions of one input and carries them out, and those of the inputs that result.
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let mut outcomes = VecDeque::new();
-        loop {
-            let mut actions = Vec::new();
-            while let Some(action) = self.core.poll_action() {
-                trace.action(now, &self.name, &action);
-                self.perform(action, requests, &mut outcomes);
-                actions.push(action);
-            }
-            self.watch.acted(now, &actions, &self.core)?;
-            let Some((family, outcome)) = outcomes.pop_front() else {
+            if !self.engine.is_busy() {
                 return Ok(());
-            };
-            if outcome == SendOutcome::Sent {
-                self.watch.sent();
             }
-            self.core
-                .handle_input(now, Input::SendCompleted { family, outcome });
         }
+        Err(format!("is busy after {TURNS_MAX} turns"))
     }
 
-    fn perform(
-        &mut self,
-        action: Action,
-        requests: &mut Vec<Request>,
-        outcomes: &mut VecDeque<(Family, SendOutcome)>,
-    ) {
-        match action {
-            Action::SendAdvertisement { family, payload } => {
-                let packet = Packet {
-                    family,
-                    source: self.sources[index(family)],
-                    ethernet_source: self.ethernet_source,
-                    payload: payload.to_vec(),
-                };
-                if self.send_errors {
-                    outcomes.push_back((family, SendOutcome::Failed));
-                    requests.push(Request::Refused(packet));
-                } else {
-                    outcomes.push_back((family, SendOutcome::Sent));
-                    requests.push(Request::Transmit(packet));
+    fn obey(&mut self) {
+        while let Some(control) = self.controls.pop_front() {
+            match control {
+                Control::Demotion(amount) => {
+                    self.arrivals.push(Arrival::Demote(Demotion(amount)));
+                }
+                Control::StepDown => self.arrivals.push(Arrival::StepDown),
+                Control::Add(config) => {
+                    // What stands in the way now may be gone when it is tried again.
+                    let _ = self.engine.add(*config);
+                }
+                Control::Remove(vhid) => {
+                    let id = self.id_of(vhid);
+                    if let Some(id) = id {
+                        self.engine.remove(id);
+                    }
+                }
+                Control::Shutdown => {
+                    let _ = self.engine.shut_down();
+                    self.is_ending = true;
+                    return;
                 }
             }
-            Action::ClaimAddresses => self.script(Which::Up, requests),
-            Action::ReleaseAddresses => self.script(Which::Down, requests),
-            Action::Announce(family) => requests.push(Request::Announced(family)),
-            Action::Report(change) => requests.push(Request::Became(change.to, change.reason)),
-            Action::ProgramDatapath(standing) => requests.push(Request::Programmed(standing)),
-            Action::Notify(_) => {}
         }
     }
 
-    fn script(&mut self, which: Which, requests: &mut Vec<Request>) {
-        if self.scripts.running.is_some() {
-            self.scripts.wanted = Some(which);
-        } else if self.script_time.is_zero() {
-            // Native mode: done before the next input, reported like any other effect.
-            self.scripts.held = which == Which::Up;
-            if which == Which::Up {
-                self.controls.push_back(Control::Claimed);
-            }
-        } else {
-            self.scripts.running = Some(which);
-            requests.push(Request::ScriptStarted);
+    fn id_of(&self, vhid: u8) -> Option<InstanceId> {
+        let mut instances = self.engine.instances();
+        let instance = instances.find(|it| it.who.config.election.vhid.get() == vhid)?;
+        Some(instance.who.id)
+    }
+
+    /// Looks at what it did, from outside.
+    fn look(&mut self) -> Result<(), Violation> {
+        let now = self.machine_ref().now;
+        if let Some(what) = self.machine_ref().namespace.harm() {
+            return Err(what);
         }
+        let mut seen = std::mem::take(&mut self.machine().seen);
+        let mut instances = self.engine.instances();
+        let looked = instances.try_for_each(|instance| match seen.get_mut(&instance.who.id) {
+            Some(seen) => seen.watch.settled(now, instance.machine()),
+            None => Ok(()),
+        });
+        drop(instances);
+        self.machine().seen = seen;
+        looked
     }
 
-    /// Whether send errors demote it, which nobody can tell from outside.
+    /// Ends the process, if it was told to and its scripts have ended.
     #[must_use]
-    pub const fn is_suppressed(&self) -> bool {
-        self.watch.is_suppressed()
+    pub fn end(self: Box<Self>) -> Ended {
+        let idle = |seen: &super::machine::Seen| {
+            seen.scripts
+                .as_ref()
+                .is_none_or(super::kernel::scripts::Scripts::is_idle)
+        };
+        if !self.is_ending || !self.machine_ref().seen.values().all(idle) {
+            return Ended::NotYet(self);
+        }
+        let (mut machine, orphans) = self.engine.close();
+        machine.close_programs(&orphans);
+        machine.end_process();
+        Ended::Gone(Box::new(machine))
     }
 
-    /// The process is dead: what its host remembers of it.
+    /// Kills the process.
     #[must_use]
-    pub fn into_sent(self) -> SentCounters {
-        self.watch.into_sent()
+    pub fn kill(self) -> Machine {
+        let mut machine = self.engine.into_effects();
+        machine.end_process();
+        machine
+    }
+
+    /// Whether a virtual host holds a priority back that it does not show, by its own account.
+    #[must_use]
+    pub fn is_suppressed(&self, vhid: u8) -> bool {
+        let seen = self.machine_ref().seen_of(vhid);
+        seen.is_some_and(|seen| seen.watch.is_suppressed())
+    }
+
+    /// Whether the host answers whoever asks for an address.
+    #[must_use]
+    pub fn answers(&self, ip: IpAddr) -> bool {
+        self.machine_ref().answers(ip)
     }
 }

@@ -1,4 +1,4 @@
-//! Deterministic simulation of whole groups: the real core, in any number of hosts, under every fault.
+//! Deterministic simulation of whole groups: the engine of the daemon, in any number of hosts, under every fault.
 //!
 //! | Module | What it is |
 //! |---|---|
@@ -7,13 +7,16 @@
 //! | [`world`] | the event queue, the virtual clock, the hosts |
 //! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
-//! | [`host`] | a process around the core, with the daemon's loop |
+//! | [`host`] | a process: the engine of the daemon |
+//! | [`machine`] | everything of a host but its process, and what the engine learns from it |
 //! | [`kernel`] | what a host has beneath the process: links, addresses, routes, the program, scripts |
+//! | [`bare`] | a process with the core alone, for what the daemon does not serve yet: IPv6 |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | recordings of everything, resent, altered, and before the genuine ones |
 //! | [`watch`] | what must hold for one host at each step |
 //! | [`signs`] | what that host must take for a sign of life |
+//! | [`duty`] | what one host owes its clients: who answers, and what is left |
 //! | [`group`] | what must hold between hosts |
 //! | [`mod@trace`] | a failed run in words |
 //!
@@ -37,6 +40,16 @@
 //!   one and a half more of its intervals;
 //! - every state change has a cause that its reason names;
 //! - actions per input, and announcements and advertisements per interval, have a constant bound, whoever replays what.
+//!
+//! For each host whose engine and kernel are simulated:
+//!
+//! - it answers for a virtual address only as MASTER, unless somebody else added the address or there is no fence;
+//! - a MASTER whose advertisements are sent answers for every address that it has;
+//! - nothing that somebody else added is removed or changed, except for a moment in which two orders crossed;
+//! - a process that is killed leaves no address beyond its lease, and the host is silent before a host that heard the last
+//!   advertisement, and waits as long as an equal one, takes over from silence;
+//! - once scripts have ended, their addresses are there exactly while it is MASTER;
+//! - an orderly end leaves no address, no route, no fence and no entry.
 //!
 //! For each part of the network whose hosts all hear each other and nobody else. Let
 //!
@@ -100,9 +113,12 @@
 //! - IPv6 with NetBSD, who does not speak it.
 
 pub mod attacker;
+pub mod bare;
+pub mod duty;
 pub mod group;
 pub mod host;
 pub mod kernel;
+pub mod machine;
 pub mod model;
 pub mod network;
 pub mod packet;

@@ -69,6 +69,18 @@ impl Group {
         }
     }
 
+    /// Every virtual address.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let inet6 = self.inet6.iter().copied().map(IpAddr::from);
+        self.inet.iter().copied().map(IpAddr::from).chain(inet6)
+    }
+
+    /// Whether it is one of the virtual addresses.
+    #[must_use]
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.addresses().any(|known| known == ip)
+    }
+
     /// The HMAC over version, type, vhid, addresses and counter.
     fn digest(&self, counter: u64) -> [u8; 20] {
         let mut mac =

@@ -1,6 +1,8 @@
 //! What happens in one run, drawn from its seed before it starts: hosts, timers, network, faults.
 
+mod config;
 mod draw;
+pub mod mishap;
 pub mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,6 +14,7 @@ use carp_common::units::{Family, Profile};
 use super::model::Dialect;
 use super::network::Weather;
 use super::packet::Group;
+use mishap::Mishap;
 use plan::Plan;
 
 /// When a run begins. Not 0, so that arithmetic with the clock's origin shows.
@@ -101,6 +104,8 @@ pub enum Fault {
     Heal,
     /// The rate of loss changes.
     Loss(u64),
+    /// Something happens to the kernel of a carpd.
+    Mishap(usize, Mishap),
     /// The attacker sends something; the number seeds what.
     Inject(u64),
     /// The attacker carries on with the plan of this number, or begins to.
@@ -124,6 +129,12 @@ pub struct Scenario {
     pub latency: Duration,
     /// How many packets the ring between a carpd and its kernel holds.
     pub ring: usize,
+    /// Prefix length of the virtual addresses.
+    pub prefix: u8,
+    /// How many notifications a carpd's socket holds.
+    pub notifications: usize,
+    /// Whether the kernels have programs, and so a fence; otherwise there are sockets.
+    pub programs: bool,
     /// Faults in order of time.
     pub faults: Vec<(Instant, Fault)>,
     /// What the attacker is up to.
@@ -297,6 +308,9 @@ impl Scenario {
             weather,
             latency: ms(1),
             ring: 1_000,
+            prefix: 32,
+            notifications: 1_000,
+            programs: true,
             faults: faults
                 .iter()
                 .map(|(after, fault)| (START + *after, *fault))

@@ -6,15 +6,19 @@ use std::net::IpAddr;
 use carp_common::time::Instant;
 use carp_common::units::State;
 
+use super::bare::Bare;
 use super::host::Host;
+use super::machine::Machine;
 use super::model::Model;
 use super::watch::SentCounters;
 
 /// What runs on a host.
 #[derive(Debug)]
 pub enum Body {
-    /// The core under test.
+    /// The engine of the daemon, in IPv4.
     Carpd(Box<Host>),
+    /// The core alone, in both families.
+    Bare(Box<Bare>),
     /// A model of a foreign implementation.
     Model(Box<Model>),
     /// Nothing.
@@ -45,10 +49,22 @@ impl Sent {
 pub struct Station {
     /// How its lines in the trace begin.
     pub name: String,
+    /// The vhid of its group.
+    pub vhid: u8,
     /// What runs on it.
     pub body: Body,
-    /// Carrier.
+    /// Whether frames come in and go out.
     pub link: bool,
+    /// What is beneath its process, while there is none. Nothing for a foreign implementation.
+    pub machine: Option<Box<Machine>>,
+    /// It was renamed, so that a process that starts now does not find it.
+    pub is_renamed: bool,
+    /// When the world looks at the ends of its addresses.
+    pub expires_at: Option<Instant>,
+    /// It is to be started again when its process has ended.
+    pub restarts: bool,
+    /// By then what happened to its kernel is repaired.
+    pub repaired_by: Instant,
     /// SIGSTOP, or its machine is paused.
     pub hung: bool,
     /// Its machine is paused: its kernel receives nothing.
@@ -88,7 +104,8 @@ impl Station {
     #[must_use]
     pub fn state(&self) -> State {
         match &self.body {
-            Body::Carpd(host) => host.state(),
+            Body::Carpd(host) => host.state(self.vhid),
+            Body::Bare(host) => host.state(),
             Body::Model(model) => model.state(),
             Body::Dead => State::Init,
         }
@@ -97,19 +114,60 @@ impl Station {
     /// Whether send errors demote it.
     #[must_use]
     pub fn is_suppressed(&self) -> bool {
-        matches!(&self.body, Body::Carpd(host) if host.is_suppressed())
+        match &self.body {
+            Body::Carpd(host) => host.is_suppressed(self.vhid),
+            Body::Bare(host) => host.is_suppressed(),
+            Body::Model(_) | Body::Dead => false,
+        }
+    }
+
+    /// What is beneath its process, where that is simulated.
+    pub fn machine(&mut self) -> Option<&mut Machine> {
+        match &mut self.body {
+            Body::Carpd(host) => Some(host.machine()),
+            Body::Bare(_) | Body::Model(_) | Body::Dead => self.machine.as_deref_mut(),
+        }
+    }
+
+    /// The same, to look at.
+    #[must_use]
+    pub fn machine_ref(&self) -> Option<&Machine> {
+        match &self.body {
+            Body::Carpd(host) => Some(host.machine_ref()),
+            Body::Bare(_) | Body::Model(_) | Body::Dead => self.machine.as_deref(),
+        }
+    }
+
+    /// Whether something keeps it from serving, or from hearing, although it has a network.
+    #[must_use]
+    pub fn is_troubled(&self) -> bool {
+        let hampered = |machine: &Machine| {
+            let sabotage = machine.sabotage;
+            sabotage.attaching
+                || sabotage.tables
+                || machine.program.is_any_lost()
+                || machine.program.is_any_damaged()
+        };
+        self.is_renamed || self.machine_ref().is_some_and(hampered)
     }
 
     /// The process is gone.
     pub fn die(&mut self) {
-        if let Body::Carpd(host) = std::mem::replace(&mut self.body, Body::Dead) {
-            self.sent = host.into_sent();
+        match std::mem::replace(&mut self.body, Body::Dead) {
+            Body::Carpd(host) => self.machine = Some(Box::new(host.kill())),
+            Body::Bare(host) => self.sent = host.into_sent(),
+            Body::Model(_) | Body::Dead => {}
         }
     }
 
-    /// Whether a process runs and has a network.
+    /// Whether a process runs, is to go on, and has a network.
     #[must_use]
     pub const fn takes_part(&self) -> bool {
-        self.link && !matches!(self.body, Body::Dead)
+        let serves = match &self.body {
+            Body::Carpd(host) => !host.is_ending(),
+            Body::Bare(_) | Body::Model(_) => true,
+            Body::Dead => false,
+        };
+        self.link && serves
     }
 }

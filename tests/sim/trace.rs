@@ -70,6 +70,11 @@ impl Trace {
         });
     }
 
+    /// Takes over what another one has kept.
+    pub fn absorb(&mut self, other: &mut Self) {
+        self.lines.append(&mut other.lines);
+    }
+
     /// Everything, in order.
     #[must_use]
     pub fn into_lines(self) -> Vec<String> {

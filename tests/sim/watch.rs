@@ -8,18 +8,23 @@ mod pace;
 mod reign;
 mod sent;
 mod sleep;
+mod terms;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_common::proto::{Action, LinkState, Notice, Reason, Settings, Transition, VirtualHost};
-use carp_common::time::Instant;
-use carp_common::units::{Family, Profile, State};
+use std::collections::BTreeMap;
 
-use super::host::Control;
+use carp_common::proto::{
+    Action, Command, DemotionCause, Input, LinkState, Notice, Reason, SendOutcome, Settings,
+    Transition, VirtualHost,
+};
+use carp_common::time::Instant;
+use carp_common::units::{Family, State};
+
 use super::model::index;
 use super::packet::{Ad, Group, Packet};
-use super::scenario::{STEP, interval};
+use super::scenario::interval;
 use super::signs::Signs;
 use order::check_order;
 use pace::Pace;
@@ -69,7 +74,12 @@ pub struct Watch {
     highest: [u64; 2],
     /// Priority of the advertisement that is being handled.
     theirs: Option<Ad>,
-    demotion: u8,
+    /// What it was told to hold against itself, by cause.
+    demotions: BTreeMap<DemotionCause, u8>,
+    /// What it did since it was last told something, or judged its timers.
+    batch: Vec<Action>,
+    /// Its state before that.
+    before: State,
     /// What it was told last of the link.
     link: LinkState,
     sources: [bool; 2],
@@ -116,7 +126,9 @@ impl Watch {
             suppressed: false,
             highest: [0; 2],
             theirs: None,
-            demotion: 0,
+            demotions: BTreeMap::new(),
+            batch: Vec::new(),
+            before: State::Init,
             link: LinkState::Down,
             sources: [false; 2],
             stopping: false,
@@ -157,13 +169,8 @@ impl Watch {
         counts
     }
 
-    /// The device took an advertisement.
-    pub const fn sent(&mut self) {
-        self.reign.sent();
-    }
-
     /// The process is about to handle an advertisement.
-    pub fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
+    fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
         self.theirs = self.group.open(payload);
         let Some(ad) = self.theirs else { return };
         self.heard.slow_master |= self.will_time_out(ad);
@@ -173,30 +180,48 @@ impl Watch {
         *may = (*may).max(arrival.min(now));
     }
 
-    /// Something else is about to be handled.
-    pub fn controlled(&mut self, now: Instant, control: Control) {
-        self.theirs = None;
-        match control {
-            Control::StepDown(hold) => {
+    /// The process is about to tell the core something.
+    ///
+    /// # Errors
+    /// The first rule that it broke since it last did so.
+    pub fn told(&mut self, now: Instant, input: &Input<'_>) -> Result<(), Violation> {
+        self.close(now)?;
+        match *input {
+            Input::Advertisement {
+                family,
+                origin,
+                payload,
+            } => self.hears(now, origin.arrival, family, payload),
+            Input::Command(Command::StepDown { hold }) => {
                 self.steps_down = true;
                 self.held_until = now + hold;
-                self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold))
+                self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold));
             }
-            Control::Demotion(demotion) => self.demotion = demotion,
-            Control::Source(family, there) => {
-                self.sources[index(family)] = there;
+            Input::DemotionChanged { cause, amount } => {
+                self.demotions.insert(cause, amount.0);
+            }
+            Input::SourceChanged { family, source } => {
+                self.sources[index(family)] = source.is_some();
+                if let Some(source) = source {
+                    self.own[index(family)] = source;
+                }
                 let may = &mut self.may_wait_from[index(family)];
                 *may = (*may).max(now);
             }
-            Control::Link(link) => self.link = link,
-            Control::Shutdown => self.stopping = true,
-            Control::Claimed => {}
+            Input::LinkChanged(link) => self.link = link,
+            Input::Shutdown => self.stopping = true,
+            Input::AdvertisementsLost => self.loses_track(now),
+            Input::SendCompleted {
+                outcome: SendOutcome::Sent,
+                ..
+            } => self.reign.sent(),
+            Input::ClaimCompleted | Input::SendCompleted { .. } | Input::StationChanged => {}
         }
+        Ok(())
     }
 
-    /// The process is about to be told that advertisements were lost: silence counts from now on.
-    pub fn loses_track(&mut self, now: Instant) {
-        self.theirs = None;
+    /// Advertisements were lost: silence counts from now on.
+    fn loses_track(&mut self, now: Instant) {
         self.must_wait_from = self.must_wait_from.map(|from| from.max(now));
         self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
         self.heard = Causes::default();
@@ -204,7 +229,11 @@ impl Watch {
     }
 
     /// The process is about to judge its timers; before `now` it last looked at `before`.
-    pub fn looks(&mut self, now: Instant, before: Instant) {
+    ///
+    /// # Errors
+    /// The first rule that it broke since it was last told something.
+    pub fn looks(&mut self, now: Instant, before: Instant) -> Result<(), Violation> {
+        self.close(now)?;
         let ends = |from: [Instant; 2], patience| {
             let families = FAMILIES
                 .into_iter()
@@ -226,6 +255,7 @@ impl Watch {
             }
             (State::Init | State::Backup | State::Master, _, _) => self.sleep.is_over(),
         }
+        Ok(())
     }
 
     /// Whether it has a virtual address and a source in the family.
@@ -233,28 +263,24 @@ impl Watch {
         self.settings.uses(family) && self.sources[index(family)]
     }
 
-    /// One input was handled and its actions drained.
+    /// The core decided something.
     ///
     /// # Errors
-    /// The first rule that they break.
-    pub fn acted(
-        &mut self,
-        now: Instant,
-        actions: &[Action],
-        core: &VirtualHost,
-    ) -> Result<(), Violation> {
-        if actions.len() > ACTIONS_MAX {
-            return Err(format!("{} actions at once: {actions:?}", actions.len()));
-        }
-        let before = self.state;
-        for action in actions {
-            self.action(now, *action, before, actions)?;
-        }
+    /// The first rule that it breaks.
+    pub fn decided(&mut self, now: Instant, action: &Action) -> Result<(), Violation> {
+        self.batch.push(*action);
+        self.action(now, *action)
+    }
+
+    /// Looks at everything that one input, or a timeout, caused.
+    fn close(&mut self, now: Instant) -> Result<(), Violation> {
+        let actions = std::mem::take(&mut self.batch);
+        let before = std::mem::replace(&mut self.before, self.state);
         self.theirs = None;
         self.steps_down = false;
-        let (state, master) = (core.state(), core.state() == State::Master);
-        if state != self.state {
-            return Err(format!("is {state} but reported {}", self.state));
+        let (state, master) = (self.state, self.state == State::Master);
+        if actions.len() > ACTIONS_MAX {
+            return Err(format!("{} actions at once: {actions:?}", actions.len()));
         }
         if self.claimed != master {
             return Err(format!(
@@ -264,19 +290,15 @@ impl Watch {
         }
         let life = self.master_down().max(self.longest_interval()) * 2;
         self.reign.acted(now, state, life)?;
-        if before != self.state {
-            check_order(before, self.state, actions)?;
+        if before != state {
+            check_order(before, state, &actions)?;
         }
+        self.batch = actions;
+        self.batch.clear();
         Ok(())
     }
 
-    fn action(
-        &mut self,
-        now: Instant,
-        action: Action,
-        before: State,
-        batch: &[Action],
-    ) -> Result<(), Violation> {
+    fn action(&mut self, now: Instant, action: Action) -> Result<(), Violation> {
         match action {
             Action::ProgramDatapath(standing) => self.reign.programmed(now, standing)?,
             Action::ClaimAddresses if self.claimed => {
@@ -284,7 +306,7 @@ impl Watch {
             }
             Action::ClaimAddresses => self.claimed = true,
             // The down script runs at start too.
-            Action::ReleaseAddresses if !self.claimed && before != State::Init => {
+            Action::ReleaseAddresses if !self.claimed && self.before != State::Init => {
                 return Err("released addresses that it does not have".into());
             }
             Action::ReleaseAddresses => self.claimed = false,
@@ -296,9 +318,7 @@ impl Watch {
                 }
                 self.pace(now).announces(family)?;
             }
-            Action::SendAdvertisement { family, payload } => {
-                self.sends(now, family, &payload, before, batch)?
-            }
+            Action::SendAdvertisement { family, payload } => self.sends(now, family, &payload)?,
             Action::Report(transition) => self.reports(now, transition)?,
             Action::Notify(Notice::Suppressed) => self.suppressed = true,
             Action::Notify(Notice::Unsuppressed) => self.suppressed = false,
@@ -307,19 +327,13 @@ impl Watch {
         Ok(())
     }
 
-    fn sends(
-        &mut self,
-        now: Instant,
-        family: Family,
-        payload: &[u8],
-        before: State,
-        batch: &[Action],
-    ) -> Result<(), Violation> {
+    fn sends(&mut self, now: Instant, family: Family, payload: &[u8]) -> Result<(), Violation> {
         let Some(ad) = self.group.open(payload) else {
             return Err(format!(
                 "sent an advertisement that its peers cannot read: {payload:02x?}"
             ));
         };
+        let (batch, before) = (&self.batch, self.before);
         let leaves = batch
             .iter()
             .any(|action| matches!(action, Action::Report(change) if change.from == State::Master));
@@ -441,11 +455,25 @@ impl Watch {
         Ok(())
     }
 
+    /// The core judged its timers.
+    ///
+    /// # Errors
+    /// The first rule that it broke since it was last told something.
+    pub fn judged(&mut self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
+        self.close(now)?;
+        let state = core.state();
+        if state != self.state {
+            return Err(format!("is {state} but reported {}", self.state));
+        }
+        Ok(())
+    }
+
     /// The process has nothing left to do and is going to sleep.
     ///
     /// # Errors
-    /// A deadline in the past, or one too far away.
-    pub fn settled(&self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
+    /// A rule that it broke, a deadline in the past, or one too far away.
+    pub fn settled(&mut self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
+        self.judged(now, core)?;
         let latest = match self.state {
             State::Init => None,
             State::Backup => FAMILIES
@@ -479,93 +507,5 @@ impl Watch {
             self.pace = Pace::from(now);
         }
         &mut self.pace
-    }
-
-    /// (advbase, advskew) as it should advertise them.
-    fn rank(&self) -> (u8, u8) {
-        let configured = self.settings.advskew.0;
-        let demotion = self
-            .demotion
-            .saturating_add(if self.suppressed { 240 } else { 0 });
-        let advskew = match self.settings.profile {
-            Profile::OpenBsd => configured,
-            Profile::Ucarp | Profile::FreeBsd => {
-                configured.saturating_add(demotion).min(240).max(configured)
-            }
-        };
-        (self.settings.advbase.0, advskew)
-    }
-
-    /// Byte 4 as it should send it: for OpenBSD the operator's demotion, and one more when it cannot
-    /// send.
-    fn demotion_byte(&self) -> u8 {
-        match self.settings.profile {
-            Profile::OpenBsd => self.demotion.saturating_add(self.suppressed.into()),
-            Profile::Ucarp | Profile::FreeBsd => 0,
-        }
-    }
-
-    /// Where it stands among masters; less is better.
-    fn standing(&self) -> (u8, (u8, u8)) {
-        (self.demotion_byte(), self.rank())
-    }
-
-    fn is_worse(&self, theirs: Ad) -> bool {
-        self.rank() < (theirs.advbase, theirs.advskew)
-    }
-
-    fn is_more_demoted(&self, theirs: Ad) -> bool {
-        theirs.demotion > self.demotion_byte()
-    }
-
-    /// Send errors are a demotion that nobody sees from outside.
-    #[must_use]
-    pub const fn is_suppressed(&self) -> bool {
-        self.suppressed
-    }
-
-    /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.
-    fn will_time_out(&self, theirs: Ad) -> bool {
-        let bow_out = (theirs.advbase, theirs.advskew) == (255, 255);
-        let (advbase, ratio) = (
-            u16::from(self.settings.advbase.0),
-            u16::from(self.settings.deadratio.get()),
-        );
-        let patience = (ratio * advbase, self.rank().1);
-        let slow = patience < (u16::from(theirs.advbase), theirs.advskew);
-        if advbase == 0 { bow_out } else { slow }
-    }
-
-    /// The master-down time, or what a BSD with advbase 0 is given.
-    fn patience(&self) -> Duration {
-        let bsd = match self.settings.advbase.0 {
-            0 => Duration::from_millis(20) + STEP * u32::from(self.settings.advskew.0.max(1)) * 3,
-            _ => Duration::ZERO,
-        };
-        self.master_down().max(bsd)
-    }
-
-    fn master_down(&self) -> Duration {
-        let (ratio, skew) = (
-            u32::from(self.settings.deadratio.get()),
-            u32::from(self.settings.advskew.0),
-        );
-        match self.settings.advbase.0 {
-            0 => STEP * ratio * skew.max(1),
-            advbase => Duration::from_secs(advbase.into()) * ratio + STEP * skew,
-        }
-    }
-
-    /// Time between two advertisements of such an advskew.
-    fn interval(&self, advskew: u8) -> Duration {
-        interval(self.settings.advbase.0, advskew)
-    }
-
-    /// Longest time between two advertisements, with the worst advskew that demotion can give.
-    fn longest_interval(&self) -> Duration {
-        self.interval(match self.settings.profile {
-            Profile::OpenBsd => self.settings.advskew.0,
-            Profile::Ucarp | Profile::FreeBsd => self.settings.advskew.0.max(240),
-        })
     }
 }

@@ -1,19 +1,24 @@
 //! One run: an event queue, a virtual clock that jumps, and everything that the scenario put into it.
 
 mod faults;
+mod mishaps;
 mod owners;
+mod requests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use carp_common::proto::Reason;
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 
 use super::attacker::Attacker;
 use super::group::Calm;
-use super::host::{Arrived, Control, Request};
+use carp_daemon::engine::registry::InstanceId;
+
+use super::bare::{self, Arrived};
+use super::duty;
+use super::machine::{Machine, Parts};
 use super::model::index;
 use super::network::{Fate, Network};
 use super::packet::{Packet, read};
@@ -92,6 +97,17 @@ enum Event {
     ScriptEnds {
         station: usize,
         incarnation: u32,
+        /// Whose; of a bare core there is one only.
+        instance: Option<InstanceId>,
+    },
+    /// The kernel carries out what a thread of a process orders.
+    Orders {
+        station: usize,
+        incarnation: u32,
+    },
+    /// An address of a host may end by itself.
+    Expires {
+        station: usize,
     },
     End,
 }
@@ -121,6 +137,8 @@ pub struct World<'a> {
     /// Who became MASTER in this step.
     new_masters: Vec<usize>,
     tally: BTreeMap<String, u64>,
+    /// The first rule that was broken in this step.
+    violation: Option<Violation>,
 }
 
 impl<'a> World<'a> {
@@ -145,15 +163,36 @@ impl<'a> World<'a> {
             announcements: Vec::new(),
             new_masters: Vec::new(),
             tally: BTreeMap::new(),
+            violation: None,
         };
         for (number, member) in scenario.members.iter().enumerate() {
             let program = match member.program {
                 Program::Carpd(profile) => format!("{profile:?}").to_lowercase(),
                 Program::Model(dialect) => format!("{dialect:?}").to_uppercase(),
             };
+            let name = format!("{number} {program}");
+            let machine = scenario.has_machine(number).then(|| {
+                let parts = Parts {
+                    name: name.clone(),
+                    groups: vec![scenario.group.clone()],
+                    sources: member.sources,
+                    ring: scenario.ring,
+                    traced,
+                    rng: Rng::new(scenario.seed ^ (0x6b65_726e + number as u64)),
+                    notifications: scenario.notifications,
+                    programs: scenario.programs,
+                };
+                Box::new(Machine::new(parts, START))
+            });
             world.stations.push(Station {
-                name: format!("{number} {program}"),
+                name,
+                vhid: scenario.group.vhid,
                 body: Body::Dead,
+                machine,
+                is_renamed: false,
+                expires_at: None,
+                restarts: false,
+                repaired_by: START,
                 link: true,
                 hung: false,
                 paused: false,
@@ -208,12 +247,12 @@ impl<'a> World<'a> {
             let Some(Reverse((at, sequence))) = self.order.pop() else {
                 break;
             };
-            if step > STEPS_MAX {
-                return Err(format!("{step} steps, and no end: a storm"));
-            }
             let Some(event) = self.events.remove(&sequence) else {
                 continue;
             };
+            if step > STEPS_MAX {
+                return Err(format!("{step} steps, and no end: a storm of {event:?}"));
+            }
             self.now = at;
             match event {
                 Event::End => return self.check(),
@@ -225,7 +264,13 @@ impl<'a> World<'a> {
                 Event::ScriptEnds {
                     station,
                     incarnation,
-                } => self.script_ends(station, incarnation),
+                    instance,
+                } => self.script_ends(station, incarnation, instance),
+                Event::Orders {
+                    station,
+                    incarnation,
+                } => self.orders(station, incarnation),
+                Event::Expires { station } => self.expires(station),
             }
             self.check()?;
         }
@@ -244,6 +289,9 @@ impl<'a> World<'a> {
 
     /// Looks at all hosts after a step.
     fn check(&mut self) -> Result<(), Violation> {
+        if let Some(what) = self.violation.take() {
+            return Err(what);
+        }
         for (number, station) in self.stations.iter_mut().enumerate() {
             if let Body::Model(model) = &station.body {
                 station.announced_at = [model.announced_at(); 2];
@@ -261,7 +309,7 @@ impl<'a> World<'a> {
                     self.new_masters.push(number);
                 }
             }
-            if let Body::Carpd(host) = &station.body
+            if let Body::Bare(host) = &station.body
                 && host
                     .settled_holding()
                     .is_some_and(|held| held != (state == State::Master))
@@ -293,6 +341,21 @@ impl<'a> World<'a> {
             Body::Dead => {}
             Body::Carpd(_) if station.paused => {}
             Body::Carpd(host) => {
+                self.trace.packet(self.now, &station.name, "gets", &packet);
+                let (family, source) = (index(packet.family), packet.source);
+                let machine = host.machine();
+                machine.advance(self.now);
+                let counts = machine.receives(&packet, heard);
+                let readable = machine.is_readable();
+                if counts {
+                    station.counted[family].insert(source, packet.payload);
+                }
+                if readable {
+                    self.wake_soon(to);
+                }
+            }
+            Body::Bare(_) if station.paused => {}
+            Body::Bare(host) => {
                 self.trace.packet(self.now, &station.name, "gets", &packet);
                 let (family, source) = (index(packet.family), packet.source);
                 let payload = packet.payload.clone();
@@ -331,87 +394,27 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Body::Carpd(host) => {
+                let result = host
+                    .run(self.now)
+                    .and_then(|()| duty::check_living(host.machine()));
+                let deadline = host.next_wake();
+                self.take_requests(number);
+                let name = &self.stations[number].name;
+                result.map_err(|what| format!("{name}: {what}"))?;
+                self.sleep(number, deadline);
+                self.try_to_end(number)
+            }
+            Body::Bare(host) => {
                 let mut requests = Vec::new();
                 host.send_errors = station.send_errors;
                 let result = host.run(self.now, &mut self.trace, &mut requests);
                 result.map_err(|what| format!("{}: {what}", station.name))?;
                 let deadline = host.next_deadline();
                 for request in requests {
-                    self.carry_out(number, request)?;
+                    self.carry_out_bare(number, request)?;
                 }
-                if let Some(deadline) = deadline {
-                    let late = self.latency();
-                    self.wake(number, deadline + late);
-                }
+                self.sleep(number, deadline);
                 Ok(())
-            }
-        }
-    }
-
-    fn carry_out(&mut self, number: usize, request: Request) -> Result<(), Violation> {
-        match request {
-            Request::Transmit(packet) => self.transmit(number, packet),
-            Request::Refused(packet) => self.remember(number, packet.payload, false),
-            Request::ScriptStarted => self.script_starts(number),
-            Request::Announced(family) => {
-                self.stations[number].announced_at[index(family)] = Some(self.now);
-                self.announcements.push((self.now, number));
-            }
-            Request::Overflowed { was_stopped } => {
-                self.count(if was_stopped {
-                    "lost packets while hung"
-                } else {
-                    "lost packets while running"
-                });
-                self.calm.packets_are_lost(self.now);
-            }
-            Request::Became(state, reason) => {
-                if reason == Reason::MasterTimedOut {
-                    self.check_owners(number)?;
-                    self.calm.asks(self.now, number, &self.stations);
-                }
-                self.stations[number].seen = state;
-                self.transitions.push((self.now, number, state));
-                if state == State::Master {
-                    self.new_masters.push(number);
-                }
-                self.count(format!("carpd became {state}"));
-            }
-            Request::Programmed(standing) => {
-                self.stations[number].owns_until = standing.owns_until;
-            }
-            Request::StaysAway(hold) => self.calm.disturb(self.now + hold),
-            Request::Exited => {
-                let station = &mut self.stations[number];
-                self.trace.note(self.now, &station.name, || "exits".into());
-                station.die();
-            }
-        }
-        Ok(())
-    }
-
-    fn script_starts(&mut self, station: usize) {
-        let end = self.now + self.scenario.members[station].script;
-        let incarnation = self.stations[station].incarnation;
-        self.push(
-            end,
-            Event::ScriptEnds {
-                station,
-                incarnation,
-            },
-        );
-    }
-
-    fn script_ends(&mut self, number: usize, incarnation: u32) {
-        let station = &mut self.stations[number];
-        if station.incarnation != incarnation {
-            return;
-        }
-        if let Body::Carpd(host) = &mut station.body {
-            let another = host.script_ended();
-            self.wake_soon(number);
-            if another {
-                self.script_starts(number);
             }
         }
     }
@@ -537,8 +540,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn control(&mut self, number: usize, control: Control) {
-        if let Body::Carpd(host) = &mut self.stations[number].body {
+    fn control_bare(&mut self, number: usize, control: bare::Control) {
+        if let Body::Bare(host) = &mut self.stations[number].body {
             host.control(control);
             self.wake_soon(number);
         }

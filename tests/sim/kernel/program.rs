@@ -69,6 +69,13 @@ impl Program {
         }
     }
 
+    /// Somebody else removes what is told about virtual hosts. What sockets look up nobody else can reach.
+    pub fn damage_entries(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.is_intact = !self.is_possible;
+        }
+    }
+
     /// Whether it was taken off by somebody else.
     #[must_use]
     pub fn is_lost(&self, ifindex: u32) -> bool {
@@ -79,6 +86,12 @@ impl Program {
     #[must_use]
     pub fn is_any_lost(&self) -> bool {
         self.attached.values().any(|in_place| !in_place)
+    }
+
+    /// Whether an entry was removed or changed by somebody else.
+    #[must_use]
+    pub fn is_any_damaged(&self) -> bool {
+        self.entries.values().any(|entry| !entry.is_intact)
     }
 
     /// Whether a packet from `source` reaches the process.
@@ -102,13 +115,14 @@ impl Program {
     /// Whether a virtual host may answer for its addresses.
     fn is_master(&self, owner: Option<Owner>, now: Instant) -> bool {
         let entry = owner.and_then(|owner| self.entries.get(&owner.key()));
-        entry.is_some_and(|entry| now <= entry.standing.owns_until)
+        entry.is_some_and(|entry| entry.is_intact && now <= entry.standing.owns_until)
     }
 
     /// A virtual host is that for so long.
     pub fn renew(&mut self, key: &VhostKey, standing: Standing) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.standing = standing;
+            // The whole entry is written anew, whatever became of it.
+            (entry.standing, entry.is_intact) = (standing, true);
         }
     }
 

@@ -49,6 +49,12 @@ impl Ring {
         self.waiting.is_empty()
     }
 
+    /// Returns how many found no room since the process last asked.
+    #[must_use]
+    pub const fn losses(&self) -> u64 {
+        self.lost
+    }
+
     /// Returns how many were lost since this was last asked.
     pub fn take_losses(&mut self) -> u64 {
         std::mem::take(&mut self.lost)

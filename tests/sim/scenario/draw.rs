@@ -10,6 +10,7 @@ use super::super::model::Dialect;
 use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
+use super::mishap::draw_mishap;
 use super::plan::draw_plan;
 use super::{
     Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
@@ -86,6 +87,16 @@ impl Scenario {
         for _ in 0..count {
             draw_fault(powerless, &members, &group, horizon, rng, &mut faults);
         }
+        // Of their own stream, so that they shift nothing else.
+        let mut kernel = Rng::new(seed.rotate_left(32) ^ 0x6b65_726e_656c);
+        let mishaps = if powerless || kernel.chance(400) {
+            0
+        } else {
+            kernel.between(1, 6)
+        };
+        for _ in 0..mishaps {
+            draw_mishap(&members, horizon, &mut kernel, &mut faults);
+        }
         let mut plans = Vec::new();
         if theme == Theme::Attack || powerless {
             // At random, by plan, or both.
@@ -110,6 +121,9 @@ impl Scenario {
             weather,
             latency,
             ring,
+            prefix: kernel.pick(&[32, 24, 24, 16]),
+            notifications: kernel.pick(&[4, 64, 1_000]),
+            programs: kernel.chance(900),
             faults,
             plans,
             quiet_at,

@@ -1,20 +1,24 @@
 //! What goes wrong, and what is mended.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_common::proto::{AddressSet, Key, LinkState, Settings};
+use carp_common::proto::LinkState;
 use carp_common::time::Instant;
-use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
+use carp_common::units::Family;
 
 use super::super::attacker::Ahead;
-use super::super::host::{Control, Host, Start};
+use super::super::bare::{self, Bare, Start};
+use super::super::duty;
+use super::super::host::{Control, Host};
 use super::super::model::{Model, Setup, index};
 use super::super::packet::Packet;
-use super::super::scenario::{Fault, Finale, Program, Scenario, Theme};
+use super::super::scenario::{Fault, Finale, Program, Theme};
 use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
+
+/// What supervises a carpd starts it again so long after it failed.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
@@ -30,6 +34,7 @@ impl World<'_> {
             if !self.scenario.members[number].mortal {
                 self.fault(Fault::Start(number))?;
             }
+            self.mend(number);
             self.fault(Fault::LinkUp(number))?;
             for family in FAMILIES {
                 self.fault(Fault::SourceBack(number, family))?;
@@ -77,7 +82,7 @@ impl World<'_> {
         self.trace.note(self.now, "world", || format!("{fault:?}"));
         match fault {
             Fault::Start(number) => self.start(number),
-            Fault::Crash(number) => self.stations[number].die(),
+            Fault::Crash(number) => self.crash(number)?,
             Fault::Stop(number) => self.stop(number),
             Fault::Hang(number) => self.hang(number),
             Fault::Pause(number) => {
@@ -94,10 +99,14 @@ impl World<'_> {
             Fault::LinkUp(number) => self.set_link(number, true),
             Fault::SourceLost(number, family) => self.set_source(number, family, false),
             Fault::SourceBack(number, family) => self.set_source(number, family, true),
-            Fault::SendErrors(number) => self.stations[number].send_errors = true,
-            Fault::SendsAgain(number) => self.stations[number].send_errors = false,
+            Fault::SendErrors(number) => self.set_send_errors(number, true),
+            Fault::SendsAgain(number) => self.set_send_errors(number, false),
             Fault::Demote(number, demotion) => self.demote(number, demotion),
-            Fault::StepDown(number, hold) => self.control(number, Control::StepDown(hold)),
+            Fault::StepDown(number, hold) => {
+                self.control_bare(number, bare::Control::StepDown(hold));
+                self.command(number, Control::StepDown);
+            }
+            Fault::Mishap(number, mishap) => self.mishap(number, mishap),
             Fault::Cut(family, from, to) => {
                 for cut in FAMILIES
                     .into_iter()
@@ -111,9 +120,24 @@ impl World<'_> {
             Fault::Loss(permille) => self.network.set_loss(permille),
             Fault::Inject(_) | Fault::Stroke(_) => unreachable!("handled above"),
         }
-        let name = format!("{fault:?}");
-        self.count(name.split(['(', ' ']).next().unwrap_or_default());
+        if !matches!(fault, Fault::Mishap(..)) {
+            self.count_by_name(&fault);
+        }
         Ok(())
+    }
+
+    /// Counts by the name of its kind.
+    pub(super) fn count_by_name(&mut self, what: &impl std::fmt::Debug) {
+        let name = format!("{what:?}");
+        self.count(name.split(['(', ' ']).next().unwrap_or_default());
+    }
+
+    fn set_send_errors(&mut self, number: usize, fails: bool) {
+        let station = &mut self.stations[number];
+        station.send_errors = fails;
+        if let Some(machine) = station.machine() {
+            machine.sabotage.sending = fails;
+        }
     }
 
     fn leaves(&mut self, number: usize, bows_out: bool) -> bool {
@@ -141,8 +165,10 @@ impl World<'_> {
     fn hang(&mut self, number: usize) {
         let station = &mut self.stations[number];
         station.hung = true;
-        if let Body::Carpd(host) = &mut station.body {
-            host.stop();
+        match &mut station.body {
+            Body::Carpd(host) => host.stop(self.now),
+            Body::Bare(host) => host.stop(),
+            Body::Model(_) | Body::Dead => {}
         }
     }
 
@@ -159,8 +185,34 @@ impl World<'_> {
         }
     }
 
+    /// A process dies without a word.
+    fn crash(&mut self, number: usize) -> Result<(), Violation> {
+        let station = &mut self.stations[number];
+        let was_alive = matches!(station.body, Body::Carpd(_));
+        station.die();
+        station.restarts = false;
+        if let Some(machine) = station.machine()
+            && was_alive
+        {
+            machine.advance(self.now);
+            let name = machine.name.clone();
+            duty::check_killed(machine, &self.scenario.members[number])
+                .map_err(|what| format!("{name}: {what}"))?;
+        }
+        Ok(())
+    }
+
     fn set_link(&mut self, number: usize, up: bool) {
         let station = &mut self.stations[number];
+        if let Some(machine) = station.machine() {
+            let index = machine.ifindex.unwrap_or_default();
+            machine.advance(self.now);
+            machine
+                .namespace
+                .change(index, |link| link.running = up && link.admin_up);
+            self.follow_kernel(number);
+            return;
+        }
         if station.link == up {
             return;
         }
@@ -168,20 +220,28 @@ impl World<'_> {
         match &mut station.body {
             Body::Model(model) if up => model.start(self.now),
             Body::Model(model) => model.link_down(),
-            Body::Carpd(_) | Body::Dead => {}
+            Body::Carpd(_) | Body::Bare(_) | Body::Dead => {}
         }
         self.model_acted(number, Vec::new());
-        self.control(
+        self.control_bare(
             number,
-            Control::Link(if up { LinkState::Up } else { LinkState::Down }),
+            bare::Control::Link(if up { LinkState::Up } else { LinkState::Down }),
         );
     }
 
     fn set_source(&mut self, number: usize, family: Family, there: bool) {
         let had = &mut self.stations[number].sources[index(family)];
-        if *had != there {
-            *had = there;
-            self.control(number, Control::Source(family, there));
+        if *had == there {
+            return;
+        }
+        *had = there;
+        self.control_bare(number, bare::Control::Source(family, there));
+        if let Some(machine) = self.stations[number].machine()
+            && family == Family::Inet
+        {
+            machine.advance(self.now);
+            machine.set_source(there);
+            self.follow_kernel(number);
         }
     }
 
@@ -198,7 +258,8 @@ impl World<'_> {
                 model.demote(self.now, demotion, &mut out);
                 self.model_acted(number, out);
             }
-            Body::Carpd(_) => self.control(number, Control::Demotion(demotion)),
+            Body::Carpd(_) => self.command(number, Control::Demotion(demotion)),
+            Body::Bare(_) => self.control_bare(number, bare::Control::Demotion(demotion)),
             Body::Dead => {}
         }
     }
@@ -213,12 +274,19 @@ impl World<'_> {
             self.model_acted(number, out);
             self.stations[number].die();
         }
-        self.control(number, Control::Shutdown);
+        self.control_bare(number, bare::Control::Shutdown);
+        self.command(number, Control::Shutdown);
     }
 
-    fn start(&mut self, number: usize) {
-        if !matches!(self.stations[number].body, Body::Dead) {
-            return;
+    pub(super) fn start(&mut self, number: usize) {
+        match &self.stations[number].body {
+            Body::Dead => {}
+            // A start waits for a process that is ending.
+            Body::Carpd(host) => {
+                self.stations[number].restarts = host.is_ending();
+                return;
+            }
+            Body::Bare(_) | Body::Model(_) => return,
         }
         let member = &self.scenario.members[number];
         let rng = self.rng.fork();
@@ -228,10 +296,11 @@ impl World<'_> {
         station.demotion = 0;
         station.wake_at = None;
         match member.program {
+            Program::Carpd(_) if station.machine.is_some() => self.start_engine(number),
             Program::Carpd(_) => {
                 let start = Start {
                     name: station.name.clone(),
-                    settings: settings(self.scenario, number),
+                    settings: self.scenario.settings(number),
                     initial_counter: WALL_CLOCK_AT_ORIGIN + self.now.as_nanos(),
                     group: self.scenario.group.clone(),
                     sources: member.sources,
@@ -240,16 +309,16 @@ impl World<'_> {
                     sent: std::mem::take(&mut station.sent),
                 };
                 let (sources, link) = (station.sources, station.link);
-                station.body = Body::Carpd(Box::new(Host::new(start, self.now)));
+                station.body = Body::Bare(Box::new(Bare::new(start, self.now)));
                 for family in FAMILIES
                     .into_iter()
                     .filter(|family| sources[index(*family)])
                 {
-                    self.control(number, Control::Source(family, true));
+                    self.control_bare(number, bare::Control::Source(family, true));
                 }
-                self.control(
+                self.control_bare(
                     number,
-                    Control::Link(if link { LinkState::Up } else { LinkState::Down }),
+                    bare::Control::Link(if link { LinkState::Up } else { LinkState::Down }),
                 );
             }
             Program::Model(dialect) => {
@@ -272,6 +341,36 @@ impl World<'_> {
                 self.model_acted(number, Vec::new());
             }
         }
+    }
+
+    fn start_engine(&mut self, number: usize) {
+        let config = self.scenario.config(number);
+        let station = &mut self.stations[number];
+        let Some(mut machine) = station.machine.take() else {
+            return;
+        };
+        machine.advance(self.now);
+        machine.sabotage.sending = station.send_errors;
+        let rises = self.scenario.theme == Theme::Strict;
+        machine
+            .sent
+            .values_mut()
+            .for_each(|sent| sent.restart(rises));
+        match Host::start(vec![config], *machine) {
+            Ok(host) => {
+                station.body = Body::Carpd(Box::new(host));
+                self.wake(number, self.now);
+            }
+            // Whatever supervises it tries again.
+            Err(failed) => {
+                let (machine, why) = *failed;
+                self.trace
+                    .note(self.now, &station.name, || format!("does not start: {why}"));
+                station.machine = Some(Box::new(machine));
+                self.push(self.now + RESTART_AFTER, Event::Fault(Fault::Start(number)));
+            }
+        }
+        self.take_requests(number);
     }
 
     fn inject(&mut self, number: u64) {
@@ -333,28 +432,5 @@ impl World<'_> {
                 heard: Heard::Dubious,
             },
         );
-    }
-}
-
-/// The core's settings for one member, as the daemon would make them.
-fn settings(scenario: &Scenario, number: usize) -> Settings {
-    let (member, group) = (&scenario.members[number], &scenario.group);
-    let Program::Carpd(profile) = member.program else {
-        unreachable!("only carpd runs the core")
-    };
-    let inet = group.inet.iter().copied().map(IpAddr::from);
-    let inet6 = group.inet6.iter().copied().map(IpAddr::from);
-    Settings {
-        vhid: Vhid::new(group.vhid).expect("drawn from 1"),
-        advbase: AdvBase(member.advbase),
-        advskew: AdvSkew(member.advskew),
-        deadratio: DeadRatio::new(member.deadratio).expect("drawn from 1"),
-        preempt: member.preempt,
-        profile,
-        addresses: AddressSet::new(inet.chain(inet6)),
-        key: Key::new(group.password).expect("drawn short enough"),
-        strict_counter: scenario.theme == Theme::Strict,
-        no_openbsd: false,
-        announce_refresh: None,
     }
 }

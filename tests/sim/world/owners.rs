@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::duty;
 use super::super::model::index;
 use super::super::packet::{Packet, read};
 use super::super::scenario::{Member, STEP, interval};
+use super::super::station::Body;
 use super::super::watch::Violation;
 use super::{FAMILIES, World};
 
@@ -35,7 +37,25 @@ impl World<'_> {
                     station.owns_until.saturating_duration_since(self.now)
                 ));
             }
+            self.check_silence(number)?;
         }
+        Ok(())
+    }
+
+    /// The kernel of a host whose process is stopped or dead answers nobody who asks for the addresses.
+    fn check_silence(&mut self, number: usize) -> Result<(), Violation> {
+        let is_native = self.scenario.members[number].script.is_zero();
+        let station = &mut self.stations[number];
+        if !station.hung && !matches!(station.body, Body::Dead) {
+            return Ok(());
+        }
+        let name = station.name.clone();
+        let Some(machine) = station.machine() else {
+            return Ok(());
+        };
+        duty::check_succeeded(machine, &self.scenario.group, is_native, self.now)
+            .map_err(|what| format!("{name}: {what}"))?;
+        self.count("looked at whether a predecessor answers");
         Ok(())
     }
 

@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// What is under way, and what an up script that fails leads to.
 #[derive(Debug, Default)]
 pub struct ScriptWatch {
-    /// An up script was asked for, and no down script that was asked for later has ended.
+    /// An up script was asked for, and neither it nor a down script that was asked for later has ended.
     may_add: bool,
     /// A down script was asked for after the last up script.
     down_is_asked: bool,
@@ -71,8 +71,8 @@ impl ScriptWatch {
 
     fn note_end(&mut self, which: Which) {
         match which {
-            // Scripts run one after the other.
-            Which::Up => self.down_is_before = false,
+            // Scripts run one after the other. From now on the address is there, or it is not.
+            Which::Up => (self.may_add, self.down_is_before) = (false, false),
             Which::Down if self.down_is_before => self.down_is_before = false,
             Which::Down => (self.may_add, self.down_is_asked) = (false, false),
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_up_script_may_add_addresses_until_a_down_script_after_it_has_ended() {
+    fn an_up_script_may_add_addresses_until_it_or_a_down_script_after_it_has_ended() {
         let mut watch = ScriptWatch::default();
         watch.asked(Which::Down);
         watch.asked(Which::Up);
@@ -180,15 +180,12 @@ mod tests {
         watch.note_end(Which::Down);
         assert!(watch.may_add(), "that was the one before");
         watch.note_end(Which::Up);
-        assert!(watch.may_add());
-        watch.note_end(Which::Down);
         assert!(!watch.may_add());
-        // A down script that was overtaken while it waited does not end.
+        watch.note_end(Which::Down);
+        // One that is overtaken while it waits does not end.
         watch.asked(Which::Up);
         watch.asked(Which::Down);
-        watch.asked(Which::Up);
-        watch.asked(Which::Down);
-        watch.note_end(Which::Up);
+        assert!(watch.may_add());
         watch.note_end(Which::Down);
         assert!(!watch.may_add());
     }

@@ -1,0 +1,151 @@
+//! What one host owes its clients: who answers for the virtual addresses, and what is left of them.
+//!
+//! Stated from the kernel's side: which addresses it has, and for which of them its program lets it answer. What the
+//! process believes is no matter here.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::time::Instant;
+use carp_common::units::{State, Vhid};
+
+use super::machine::{Machine, Seen};
+use super::packet::Group;
+use super::scenario::Member;
+use super::watch::Violation;
+
+/// Least time for which a lease is given.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+/// Looks at a host whose process has just run and has nothing left to do.
+///
+/// # Errors
+/// It answers for an address and is not MASTER, or it is and does not answer.
+pub fn check_living(machine: &Machine) -> Result<(), Violation> {
+    machine
+        .seen
+        .values()
+        .try_for_each(|seen| check_virtual_host(machine, seen))
+}
+
+fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
+    let state = seen.watch.state();
+    for (ip, _) in &seen.addresses {
+        let is_there = machine.namespace.has(*ip);
+        if state != State::Master && machine.answers(*ip) && !may_answer(machine, seen, *ip) {
+            return Err(format!("is {state} and answers for {ip}"));
+        }
+        let silent = is_there && !machine.answers(*ip);
+        let hampered = machine.sabotage.refused || machine.program.is_any_damaged();
+        if state == State::Master && silent && !hampered {
+            return Err(format!("is MASTER and does not answer for {ip}"));
+        }
+    }
+    let Some(scripts) = &seen.scripts else {
+        return Ok(());
+    };
+    // When no script runs, the addresses are there exactly while it is MASTER.
+    let settled = scripts.is_idle() && !seen.is_meddled_with;
+    let held = seen
+        .addresses
+        .iter()
+        .all(|(ip, _)| machine.namespace.has(*ip));
+    if settled && held != (state == State::Master) {
+        return Err(format!("is {state}, and its scripts left it otherwise"));
+    }
+    Ok(())
+}
+
+/// Whether it may answer although it is not MASTER: somebody else added the address, or the fence is out of order.
+fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
+    (seen.scripts.is_none() && has_foreign(machine, ip))
+        || !machine.program.is_possible
+        || machine.program.is_any_lost()
+}
+
+/// Whether somebody else than carpd added the address.
+fn has_foreign(machine: &Machine, ip: IpAddr) -> bool {
+    let mut there = machine.namespace.addresses.iter();
+    there.any(|it| it.address.address == ip && it.foreign.is_some())
+}
+
+/// Looks at a MASTER to whom nothing has happened for so long that everything is repaired.
+///
+/// # Errors
+/// It lacks an address.
+pub fn check_repaired(machine: &Machine, vhid: u8) -> Result<(), Violation> {
+    let Some(seen) = machine.seen_of(vhid) else {
+        return Ok(());
+    };
+    let mut addresses = seen.addresses.iter();
+    match addresses.find(|(ip, _)| !machine.namespace.has(*ip)) {
+        Some((ip, _)) if seen.scripts.is_none() => Err(format!("is MASTER and lacks {ip}")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Looks at a host whose process was just killed: what it leaves ends by itself.
+///
+/// # Errors
+/// An address of it stays longer than its lease.
+pub fn check_killed(machine: &Machine, member: &Member) -> Result<(), Violation> {
+    let takeover = Duration::from_secs(u64::from(member.advbase) * u64::from(member.deadratio));
+    let lease = (takeover + Duration::from_secs(2)).max(SHORTEST_LEASE);
+    let until = machine.now + lease;
+    let mut ours = machine.namespace.addresses.iter();
+    match ours.find(|it| it.foreign.is_none() && it.ends.is_none_or(|ends| ends > until)) {
+        Some(stays) => Err(format!("was killed and leaves {stays:?}, beyond {until:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Looks at a host on which a virtual host is served no longer.
+///
+/// # Errors
+/// Something of it is left.
+pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violation> {
+    let vhid = group.vhid;
+    let mut addresses = machine.namespace.addresses.iter();
+    if let Some(left) = addresses.find(|it| it.foreign.is_none() && group.has(it.address.address)) {
+        return Err(format!("vhid {vhid} left {:?}", left.address));
+    }
+    let mut routes = machine.namespace.routes_of_carpd();
+    if let Some(left) = routes.find(|route| route.source.is_some_and(|ip| group.has(ip))) {
+        return Err(format!("vhid {vhid} left {left:?}"));
+    }
+    let is_its = |it: Vhid| it.get() == vhid;
+    let mut fenced = machine.program.fenced().into_iter();
+    if let Some(left) = fenced.find(|it| {
+        it.owner.is_some_and(|owner| is_its(owner.vhid)) && !machine.namespace.has(it.address)
+    }) {
+        return Err(format!("vhid {vhid} left {left:?}"));
+    }
+    let mut entries = machine.program.entries.keys();
+    match entries.find(|key| key.vhid == vhid) {
+        Some(left) => Err(format!("vhid {vhid} left {left:?}")),
+        None => Ok(()),
+    }
+}
+
+/// A host that is dead or stopped, as another one takes over that has heard its last advertisement.
+///
+/// # Errors
+/// It still answers.
+pub fn check_succeeded(
+    machine: &mut Machine,
+    group: &Group,
+    is_native: bool,
+    now: Instant,
+) -> Result<(), Violation> {
+    machine.advance(now);
+    let machine = &*machine;
+    let mut addresses = group.addresses();
+    let is_foreign = |ip: IpAddr| is_native && has_foreign(machine, ip);
+    let works = machine.program.is_possible && !machine.program.is_any_lost();
+    match addresses.find(|ip| works && machine.answers(*ip) && !is_foreign(*ip)) {
+        Some(ip) => Err(format!(
+            "still answers for {ip}, although another one has taken over"
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,453 @@
+//! What the engine learns from a simulated host, and does to it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::abi::counters::Counter;
+use carp_common::abi::event::AdvertisementEvent;
+use carp_common::abi::layout::{FAMILY_INET, VhostKey};
+use carp_common::proto::{Action, Input, Standing, VirtualHost};
+use carp_common::time::Instant;
+use carp_common::units::{Family, Profile, Vhid};
+use carp_common::wire::advertisement::HEADER_LEN;
+use carp_daemon::api::{self, Place, Status};
+use carp_daemon::config::VhostConfig;
+use carp_daemon::engine::effects::{
+    Clock, Exclusion, Links, Netlink, Observe, Program, Receive, Refused, Remember, Scripts, Tell,
+    Wire,
+};
+use carp_daemon::engine::registry::InstanceId;
+use carp_daemon::io::arp_watch::ArpClaims as Claims;
+use carp_daemon::io::datapath::{
+    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
+};
+use carp_daemon::io::netlink::{Address, Event, Heard, Link, Order};
+use carp_daemon::io::port::Envelope;
+use carp_daemon::io::scripts::Wish;
+use carp_daemon::io::state_dir::FileName;
+use carp_daemon::lock::{self, Wanted};
+
+use super::{Machine, Request, answer};
+use crate::sim::kernel::Actor;
+use crate::sim::kernel::namespace::errno;
+use crate::sim::kernel::program::Entry;
+use crate::sim::packet::{LENGTH, Packet};
+
+/// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
+const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
+
+/// Least time between two looks at the claims of others.
+const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
+
+impl Clock for Machine {
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
+    fn wall_clock_nanos(&mut self) -> u64 {
+        WALL_CLOCK_AT_ORIGIN + self.now.as_nanos()
+    }
+}
+
+impl Receive for Machine {
+    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
+        Ok(())
+    }
+
+    fn start_cover(&mut self, _links: &Links) {}
+
+    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+        if self.sabotage.attaching {
+            return Err(datapath::Error::Socket {
+                interface: link.name.clone(),
+                source: failed(errno::ENOBUFS),
+            });
+        }
+        self.program.attach(link.index);
+        Ok(Choice {
+            summary: String::new(),
+            expected: true,
+        })
+    }
+
+    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+        self.attach(link)
+    }
+
+    fn detach(&mut self, ifindex: u32) {
+        self.program.detach(ifindex);
+    }
+
+    fn forget(&mut self, ifindex: u32) {
+        self.program.forget(ifindex);
+    }
+
+    fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
+        while let Some(event) = self.ring.pop(now) {
+            batch.push(event);
+            if batch.is_full() {
+                return Drained::Full;
+            }
+        }
+        Drained::Empty
+    }
+
+    fn take_losses(&mut self) -> u64 {
+        self.ring.take_losses()
+    }
+
+    fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
+        Vec::new()
+    }
+
+    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
+        self.program.is_lost(ifindex).then_some(Loss::Detached)
+    }
+
+    fn cover(&mut self, _links: &Links) {}
+
+    fn tend(&mut self, _links: &Links, now: Instant) -> bool {
+        self.suspects_at.take_if(|at| *at <= now).is_some()
+    }
+
+    fn look_at_cover(&mut self, _links: &Links, _now: Instant) {}
+
+    fn next_tending(&self) -> Option<Instant> {
+        self.suspects_at
+    }
+
+    fn rung(&self, _ifindex: u32) -> Option<Rung> {
+        Some(Rung::Socket)
+    }
+
+    fn survival(&self, _ifindex: u32) -> Survival {
+        match self.program.is_possible {
+            true => Survival::Yes,
+            false => Survival::No,
+        }
+    }
+
+    fn counts(&mut self, _ifindex: u32) -> Result<Counts, Refused> {
+        Ok([0; Counter::ALL.len()])
+    }
+
+    fn count(&mut self, _counter: Counter) -> Result<u64, Refused> {
+        Ok(0)
+    }
+}
+
+impl Program for Machine {
+    fn configure(&mut self, key: VhostKey, entry: &datapath::Entry<'_>) -> Result<(), Refused> {
+        let Some(endpoints) = entry.endpoints.first().filter(|_| !self.sabotage.tables) else {
+            self.program.entries.remove(&key);
+            return Err(Refused("no room".to_owned()));
+        };
+        let entry = Entry {
+            endpoints: *endpoints,
+            standing: entry.standing,
+            is_heard: true,
+            is_intact: true,
+        };
+        self.program.entries.insert(key, entry);
+        Ok(())
+    }
+
+    fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        self.program.renew(&key, standing);
+        Ok(())
+    }
+
+    fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
+        if let Some(entry) = self.program.entries.get_mut(&key) {
+            (entry.endpoints, entry.is_intact) = (endpoints, true);
+        }
+        Ok(())
+    }
+
+    fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
+        self.program.entries.remove(&key);
+        Ok(())
+    }
+
+    fn is_intact(&mut self, key: VhostKey) -> bool {
+        let entry = self.program.entries.get(&key);
+        entry.is_none_or(|entry| entry.is_intact)
+    }
+
+    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        self.program.own(address, owner);
+        Ok(())
+    }
+
+    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        self.program.silence(address, owner, self.now);
+        Ok(())
+    }
+
+    fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        self.program.disown(fenced);
+        Ok(())
+    }
+
+    fn fenced(&self) -> Vec<Fenced> {
+        self.program.fenced()
+    }
+
+    fn remove_unowned_but(&mut self, _links: &Links) {}
+}
+
+impl Netlink for Machine {
+    fn notifications(&mut self, visit: &mut dyn FnMut(Event)) -> io::Result<Heard> {
+        Ok(self.namespace.monitor.drain(visit))
+    }
+
+    fn watch_anew(&mut self) -> io::Result<()> {
+        self.namespace.monitor.watch();
+        Ok(())
+    }
+
+    fn links(&mut self) -> io::Result<Vec<Link>> {
+        Ok(self.namespace.links().values().cloned().collect())
+    }
+
+    fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        let all = self.namespace.addresses.iter();
+        Ok(all.map(|it| it.address).collect())
+    }
+
+    fn link(&mut self, ifindex: u32) -> io::Result<Link> {
+        let link = self.namespace.links().get(&ifindex).cloned();
+        link.ok_or_else(|| failed(errno::ENODEV))
+    }
+
+    fn give(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
+        self.carry_out_later();
+        let by = Actor::Carpd(self.port_number());
+        let outcomes = orders.iter().map(|order| self.order(order, by));
+        outcomes.map(answer).collect()
+    }
+
+    fn give_later(&mut self, orders: Vec<Order>) {
+        self.carry_out_later();
+        self.later = Some(orders);
+        self.requests.push(Request::OrdersGiven);
+    }
+
+    fn take_outcomes(&mut self) -> Option<Vec<io::Result<()>>> {
+        self.outcomes.take()
+    }
+
+    fn is_overdue(&self) -> bool {
+        false
+    }
+
+    fn finish(&mut self) {
+        self.carry_out_later();
+    }
+
+    fn port(&self) -> u32 {
+        self.port_number()
+    }
+}
+
+impl Wire for Machine {
+    fn open(
+        &mut self,
+        link: &Link,
+        _groups: &mut dyn Iterator<Item = Ipv4Addr>,
+    ) -> Result<(), (&'static str, io::Error)> {
+        if !self.namespace.links().contains_key(&link.index) {
+            return Err(("open a packet socket", failed(errno::ENODEV)));
+        }
+        self.macs.insert(link.index, link.mac);
+        Ok(())
+    }
+
+    fn close(&mut self, ifindex: u32) {
+        self.macs.remove(&ifindex);
+        self.claims.clear();
+        self.claims_paused_until = None;
+    }
+
+    fn join(&mut self, _ifindex: u32, _group: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _ifindex: u32, _group: Ipv4Addr) {}
+
+    fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool {
+        let before = self.macs.insert(ifindex, mac);
+        before.is_some_and(|before| before != mac)
+    }
+
+    fn advertise(
+        &mut self,
+        ifindex: u32,
+        envelope: &Envelope,
+        payload: &[u8; HEADER_LEN],
+    ) -> io::Result<()> {
+        let kind = u8::from(envelope.profile != Profile::Ucarp);
+        let packet = Packet {
+            family: Family::Inet,
+            source: envelope.source.into(),
+            ethernet_source: [0, 0, 0x5e, 0, kind, envelope.vhid.get()],
+            payload: payload.to_vec(),
+        };
+        let link = self.namespace.links().get(&ifindex);
+        if self.sabotage.sending || link.is_none_or(|link| !link.admin_up) {
+            self.sabotage.refused = true;
+            self.requests.push(Request::Refused(packet));
+            return Err(failed(errno::ENETDOWN));
+        }
+        self.sabotage.refused = false;
+        self.requests.push(Request::Transmit(packet));
+        Ok(())
+    }
+
+    fn announce(&mut self, _ifindex: u32, address: IpAddr) -> io::Result<()> {
+        self.requests.push(Request::Announced(address));
+        Ok(())
+    }
+
+    fn probe(&mut self, _ifindex: u32, _address: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn watch(&mut self, _ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
+        self.watched = addresses.to_vec();
+        Ok(())
+    }
+
+    fn claims(&mut self, _ifindex: u32, now: Instant) -> io::Result<Claims> {
+        let rests = self.claims_paused_until.is_some_and(|until| now < until);
+        if rests {
+            return Ok(Claims::default());
+        }
+        let claims = std::mem::take(&mut self.claims);
+        self.claims_paused_until = (!claims.is_empty()).then_some(now + CLAIMS_PAUSE);
+        Ok(Claims { claims, lost: 0 })
+    }
+
+    fn claims_paused_until(&self) -> Option<Instant> {
+        self.claims_paused_until
+    }
+}
+
+impl Scripts for Machine {
+    fn enlist(&mut self, instance: InstanceId, _place: &Place, config: &VhostConfig) {
+        self.enlist_seen(instance, config);
+    }
+
+    fn dismiss(&mut self, _instance: InstanceId) {}
+
+    fn run(&mut self, instance: InstanceId, wish: Wish) {
+        let scripts = self.seen.get_mut(&instance);
+        let scripts = scripts.and_then(|seen| seen.scripts.as_mut());
+        if scripts.is_some_and(|scripts| scripts.ask(wish.which)) {
+            self.requests.push(Request::ScriptStarted(instance));
+        }
+    }
+}
+
+impl Exclusion for Machine {
+    fn has_locks(&self, ifindex: u32) -> bool {
+        self.locks.iter().any(|(index, _)| *index == ifindex)
+    }
+
+    fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
+        self.locks.insert((wanted.ifindex, wanted.vhid));
+        Ok(())
+    }
+
+    fn unlock(&mut self, ifindex: u32) {
+        self.locks.retain(|(index, _)| *index != ifindex);
+    }
+
+    fn unlock_one(&mut self, wanted: &Wanted<'_>) {
+        self.locks.remove(&(wanted.ifindex, wanted.vhid));
+    }
+
+    fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError> {
+        let locks = self.locks.clone();
+        Ok(Box::new(move |ifindex, vhid| {
+            locks.contains(&(ifindex, vhid))
+        }))
+    }
+}
+
+impl Remember for Machine {
+    fn recall(&mut self, _name: &FileName) -> Result<Option<Vec<u8>>, Refused> {
+        Ok(None)
+    }
+
+    fn keeps_in(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn path_of(&self, name: &FileName) -> PathBuf {
+        PathBuf::from(format!("{name:?}"))
+    }
+
+    fn can_keep(&mut self) -> bool {
+        false
+    }
+
+    fn keep(&mut self, _files: Vec<(FileName, Vec<u8>)>) {}
+}
+
+impl Tell for Machine {
+    fn tell(&mut self, event: api::Event) {
+        self.trace
+            .note(self.now, &self.name, || format!("  says {event:?}"));
+    }
+
+    fn show(&mut self, _status: &Status) {}
+}
+
+impl Observe for Machine {
+    fn tells(&mut self, instance: InstanceId, _now: Instant, input: &Input<'_>) {
+        self.told(instance, input);
+    }
+
+    fn judges(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
+        self.observe(instance, |watch| watch.looks(now, looked_at));
+    }
+
+    fn decides(&mut self, instance: InstanceId, _now: Instant, action: &Action) {
+        self.decided(instance, action);
+    }
+
+    fn settles(&mut self, instance: InstanceId, _now: Instant, machine: &VirtualHost) {
+        self.settled(instance, machine);
+    }
+}
+
+impl Machine {
+    /// What the program delivers of a packet. Its other checks are no matter here: a packet of another length is no
+    /// advertisement.
+    pub(super) fn event(&self, packet: &Packet) -> Option<AdvertisementEvent> {
+        let payload: [u8; LENGTH] = packet.payload.as_slice().try_into().ok()?;
+        let (IpAddr::V4(source), Family::Inet) = (packet.source, packet.family) else {
+            return None;
+        };
+        let vhid = Vhid::new(payload[1])?;
+        let key = VhostKey::new(self.ifindex?, 0, vhid);
+        if !self.program.delivers(&key, packet.source) {
+            return None;
+        }
+        let mut event = AdvertisementEvent::empty(self.now.as_nanos());
+        event.key = key;
+        event.source[..4].copy_from_slice(&source.octets());
+        event.ethernet_source = packet.ethernet_source;
+        event.family = FAMILY_INET;
+        event.length = u16::try_from(LENGTH).ok()?;
+        event.payload[..LENGTH].copy_from_slice(&payload);
+        Some(event)
+    }
+}
+
+fn failed(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

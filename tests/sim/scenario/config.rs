@@ -1,0 +1,89 @@
+//! What the hosts of a scenario are configured with.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carp_common::proto::{AddressSet, Key, Settings};
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
+use carp_daemon::config::{Ownership, Scripts, VhostConfig, VirtualAddress};
+
+use super::super::machine::INTERFACE;
+use super::super::packet::Group;
+use super::{Member, Program, Scenario, Theme};
+
+/// CARP's multicast group.
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+
+/// No script of a scenario takes so long.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Scenario {
+    /// Whether the whole engine runs on a host, on a kernel of its own: the daemon serves IPv4 alone.
+    #[must_use]
+    pub fn has_machine(&self, number: usize) -> bool {
+        self.members[number].is_carpd() && !self.group.uses(Family::Inet6)
+    }
+
+    /// The core's settings for one member, as the daemon would make them.
+    #[must_use]
+    pub fn settings(&self, number: usize) -> Settings {
+        settings(&self.group, &self.members[number], self.theme)
+    }
+
+    /// The configuration of a carpd.
+    #[must_use]
+    pub fn config(&self, number: usize) -> VhostConfig {
+        let member = &self.members[number];
+        let script = |name: &str| (!member.script.is_zero()).then(|| PathBuf::from(name));
+        let addresses = self.group.addresses();
+        VhostConfig {
+            interface: INTERFACE.to_owned(),
+            election: self.settings(number),
+            source: None,
+            group: GROUP,
+            broadcast: false,
+            own_mac: false,
+            ignore_carrier: false,
+            addresses: addresses
+                .map(|address| VirtualAddress {
+                    address,
+                    prefix: self.prefix,
+                })
+                .collect(),
+            ownership: match member.script.is_zero() {
+                true => Ownership::Native,
+                false => Ownership::Scripts,
+            },
+            scripts: Scripts {
+                up: script("/up"),
+                down: script("/down"),
+                xparam: None,
+                timeout: SCRIPT_TIMEOUT,
+            },
+            release_at_exit: true,
+            neutral: false,
+        }
+    }
+}
+
+fn settings(group: &Group, member: &Member, theme: Theme) -> Settings {
+    let Program::Carpd(profile) = member.program else {
+        unreachable!("only carpd runs the core")
+    };
+    let inet = group.inet.iter().copied().map(IpAddr::from);
+    let inet6 = group.inet6.iter().copied().map(IpAddr::from);
+    Settings {
+        vhid: Vhid::new(group.vhid).expect("drawn from 1"),
+        advbase: AdvBase(member.advbase),
+        advskew: AdvSkew(member.advskew),
+        deadratio: DeadRatio::new(member.deadratio).expect("drawn from 1"),
+        preempt: member.preempt,
+        profile,
+        addresses: AddressSet::new(inet.chain(inet6)),
+        key: Key::new(group.password).expect("drawn short enough"),
+        strict_counter: theme == Theme::Strict,
+        no_openbsd: false,
+        announce_refresh: None,
+    }
+}

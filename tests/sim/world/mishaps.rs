@@ -1,0 +1,296 @@
+//! What happens beneath a carpd, and what follows from it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carp_common::wire::arp::{Arp, Operation};
+use carp_common::wire::ether::MacAddress;
+use carp_daemon::io::arp_watch::ArpClaim;
+
+use super::super::duty;
+use super::super::host::{Control, Ended};
+use super::super::machine::Machine;
+use super::super::scenario::mishap::{MENDING, Mishap};
+use super::super::station::Body;
+use super::super::watch::Violation;
+use super::{Event, World};
+
+/// A thread that gives orders waits so long at most for the kernel.
+const ORDERS_TAKE_MS: u64 = 50;
+
+/// What is refused is tried again after a second; what is lost is found within one, and put back for good within another.
+const MENDED_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// A removed address is put back so soon.
+const RESTORED_WITHIN: Duration = Duration::from_millis(50);
+
+/// After too many removals, or where it could not be added, so late.
+pub(super) const RESTORED_AT_LAST: Duration = Duration::from_secs(11);
+
+/// An address that the host has of its own, in the subnet of the virtual ones.
+const OWN: [u8; 4] = [192, 0, 2, 50];
+
+impl World<'_> {
+    /// Everything that somebody else did and that does not end by itself is undone.
+    pub(super) fn mend(&mut self, number: usize) {
+        for mishap in MENDING {
+            self.befall(number, mishap);
+        }
+        self.calm.disturb(self.now + MENDED_WITHIN);
+    }
+
+    /// A host's kernel has bad luck.
+    pub(super) fn mishap(&mut self, number: usize, mishap: Mishap) {
+        if self.stations[number].machine_ref().is_none() {
+            return;
+        }
+        self.count_by_name(&mishap);
+        self.befall(number, mishap);
+        let member = &self.scenario.members[number];
+        let mended = if mishap == Mishap::RemoveEntry {
+            // Its carpd shows that it lives at least so often, and writes the entry anew.
+            member.interval(true).max(member.master_down()) * 2 + self.scenario.latency
+        } else {
+            MENDED_WITHIN
+        };
+        self.calm.disturb(self.now + mended);
+    }
+
+    fn befall(&mut self, number: usize, mishap: Mishap) {
+        let now = self.now;
+        let is_native = self.scenario.members[number].script.is_zero();
+        let vips: Vec<IpAddr> = self.scenario.group.addresses().collect();
+        let latency = self.scenario.latency;
+        let station = &mut self.stations[number];
+        station.sources[0] &= mishap != Mishap::Flush;
+        station.is_renamed |= mishap == Mishap::Rename;
+        station.is_renamed &= mishap != Mishap::RenameBack;
+        let has_source = station.sources[0];
+        let Some(machine) = station.machine() else {
+            return;
+        };
+        machine.advance(now);
+        let failed = machine.sabotage.orders.is_some();
+        befall(machine, mishap, &vips, has_source, is_native);
+        let restored = if failed || machine.sabotage.orders.is_some() {
+            RESTORED_AT_LAST
+        } else {
+            RESTORED_WITHIN + 4 * latency
+        };
+        station.repaired_by = station.repaired_by.max(now + restored);
+        self.follow_kernel(number);
+    }
+
+    /// What happened to a host's kernel wakes its process.
+    pub(super) fn follow_kernel(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        let Some(machine) = station.machine() else {
+            return;
+        };
+        let (readable, linked) = (machine.is_readable(), machine.is_linked());
+        let suspects_at = machine.suspects_at;
+        station.link = linked;
+        if matches!(station.body, Body::Carpd(_)) {
+            if readable {
+                self.wake_soon(number);
+            }
+            self.sleep(number, suspects_at);
+        }
+        self.take_requests(number);
+    }
+
+    /// A thread of a process gives orders.
+    pub(super) fn give_orders(&mut self, number: usize) {
+        let incarnation = self.stations[number].incarnation;
+        let at = self.now + self.orders_take();
+        self.push(
+            at,
+            Event::Orders {
+                station: number,
+                incarnation,
+            },
+        );
+    }
+
+    fn orders_take(&mut self) -> Duration {
+        if self.scenario.attacker_is_powerless() {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.rng.between(0, ORDERS_TAKE_MS))
+    }
+
+    pub(super) fn orders(&mut self, number: usize, incarnation: u32) {
+        let station = &mut self.stations[number];
+        if station.incarnation != incarnation || !matches!(station.body, Body::Carpd(_)) {
+            return;
+        }
+        if station.hung {
+            // The thread is stopped as well.
+            self.give_orders(number);
+            return;
+        }
+        if let Some(machine) = station.machine() {
+            machine.advance(self.now);
+            machine.carry_out_later();
+        }
+        self.follow_kernel(number);
+    }
+
+    /// Sees to it that the world looks at an address when it ends.
+    pub(super) fn expect_ends(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        let next = station
+            .machine_ref()
+            .and_then(|machine| machine.namespace.addresses.next_end());
+        if let Some(next) = next
+            && station.expires_at.is_none_or(|at| next < at)
+        {
+            station.expires_at = Some(next);
+            self.push(next.max(self.now), Event::Expires { station: number });
+        }
+    }
+
+    pub(super) fn expires(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        if station.expires_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        station.expires_at = None;
+        if let Some(machine) = station.machine() {
+            machine.advance(self.now);
+        }
+        self.follow_kernel(number);
+    }
+
+    /// A process that was told to end does so when its scripts have ended.
+    pub(super) fn try_to_end(&mut self, number: usize) -> Result<(), Violation> {
+        let station = &mut self.stations[number];
+        let body = std::mem::replace(&mut station.body, Body::Dead);
+        let Body::Carpd(host) = body else {
+            station.body = body;
+            return Ok(());
+        };
+        match host.end() {
+            Ended::NotYet(host) => {
+                station.body = Body::Carpd(host);
+                return Ok(());
+            }
+            Ended::Gone(machine) => station.machine = Some(machine),
+        }
+        self.trace.note(self.now, &station.name, || "exits".into());
+        let fails = |machine: &Machine| machine.sabotage.orders.is_some();
+        if let Some(machine) = &station.machine
+            && station.repaired_by < self.now
+            && !fails(machine)
+        {
+            duty::check_nothing_left(machine, &self.scenario.group)
+                .map_err(|what| format!("{}: {what}", station.name))?;
+        }
+        if std::mem::take(&mut station.restarts) {
+            self.start(number);
+        }
+        Ok(())
+    }
+
+    /// An operator wants something of a process.
+    pub(super) fn command(&mut self, number: usize, control: Control) {
+        let station = &mut self.stations[number];
+        if let Body::Carpd(host) = &mut station.body {
+            self.trace
+                .note(self.now, &station.name, || format!("{control:?}"));
+            host.control(control);
+            self.wake_soon(number);
+        }
+    }
+}
+
+/// What happens to the machine.
+fn befall(
+    machine: &mut Machine,
+    mishap: Mishap,
+    vips: &[IpAddr],
+    has_source: bool,
+    is_native: bool,
+) {
+    let index = machine.ifindex.unwrap_or_default();
+    let change = |machine: &mut Machine, change: fn(&mut carp_daemon::io::netlink::Link)| {
+        machine.namespace.change(index, change);
+    };
+    match mishap {
+        Mishap::Remove => {
+            machine.meddle();
+            vips.iter().for_each(|ip| machine.remove(*ip));
+        }
+        Mishap::Flush => {
+            machine.meddle();
+            vips.iter().for_each(|ip| machine.remove(*ip));
+            machine.set_source(false);
+        }
+        // Who has scripts for the addresses does not add them himself.
+        Mishap::Take(prefix) if is_native => {
+            if let Some(ip) = vips.first() {
+                machine.assign(*ip, prefix);
+            }
+        }
+        Mishap::GiveUp if is_native => machine.remove_foreign(vips),
+        Mishap::Take(_) | Mishap::GiveUp => {}
+        Mishap::AddOwn(prefix) if has_source => machine.assign(OWN.into(), prefix),
+        Mishap::AddOwn(_) => {}
+        Mishap::RemoveOwn => machine.remove(OWN.into()),
+        Mishap::Down => change(machine, |link| {
+            (link.admin_up, link.running) = (false, false)
+        }),
+        Mishap::Up => change(machine, |link| (link.admin_up, link.running) = (true, true)),
+        Mishap::Delete => {
+            machine.meddle();
+            machine.delete_interface();
+        }
+        Mishap::Recreate if machine.ifindex.is_none() => {
+            machine.create_interface();
+            if has_source {
+                machine.set_source(true);
+            }
+        }
+        Mishap::Recreate => {}
+        Mishap::Rename => change(machine, |link| link.name = "lan".to_owned()),
+        Mishap::RenameBack => change(machine, |link| {
+            link.name = super::super::machine::INTERFACE.to_owned()
+        }),
+        Mishap::Enslave => change(machine, |link| link.upper = Some(1)),
+        Mishap::Free => change(machine, |link| link.upper = None),
+        Mishap::ChangeMac(last) => {
+            machine.namespace.change(index, |link| link.mac[2] = last);
+        }
+        Mishap::Claim(is_marked) => {
+            for ip in vips {
+                if let IpAddr::V4(address) = *ip {
+                    machine.is_claimed(claim(address, is_marked));
+                }
+            }
+        }
+        Mishap::Overrun => machine.namespace.monitor.overrun(),
+        Mishap::TakeOff => machine.take_program_off(),
+        Mishap::RemoveEntry => machine.program.damage_entries(),
+        Mishap::OrdersFail(errno) => machine.sabotage.orders = Some(errno),
+        Mishap::OrdersWork => machine.sabotage.orders = None,
+        Mishap::AttachFails => machine.sabotage.attaching = true,
+        Mishap::AttachWorks => machine.sabotage.attaching = false,
+        Mishap::TablesFull => machine.sabotage.tables = true,
+        Mishap::TablesWork => machine.sabotage.tables = false,
+        Mishap::ScriptsFail => machine.sabotage.scripts = true,
+        Mishap::ScriptsWork => machine.sabotage.scripts = false,
+    }
+}
+
+fn claim(address: std::net::Ipv4Addr, is_marked: bool) -> ArpClaim {
+    ArpClaim {
+        arp: Arp {
+            operation: Operation::Request,
+            sender_mac: MacAddress([2, 0, 0, 0, 0, 0xee]),
+            sender_ip: address,
+            target_mac: MacAddress([0; 6]),
+            target_ip: address,
+        },
+        is_marked,
+    }
+}
