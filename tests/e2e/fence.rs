@@ -2,6 +2,7 @@
 
 mod egress;
 mod holes;
+mod layouts;
 mod leftovers;
 mod oracle;
 mod sandbox;
