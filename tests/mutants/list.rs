@@ -30,9 +30,8 @@ const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
 const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
 const UNITS: &str = "carp-common/src/units.rs";
-/// The loop in which the simulation runs the core, which is not part of the core. End-to-end tests with stopped
-/// processes check the daemon's own order.
-const LOOP: &str = "tests/sim/host.rs";
+/// The daemon's loop, which the simulation runs.
+const LOOP: &str = "carp-daemon/src/engine/mod.rs";
 
 /// The test with seeds that found such a fault.
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
@@ -112,15 +111,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the loop judges its timers before it drains its queue",
         file: LOOP,
-        find: "        loop {\n            while let Some(arrived)",
-        replace: "        self.timers(now, looked_at, trace, requests)?;\n        loop {\n            while let Some(arrived)",
+        find: "let oldest = self.hear();",
+        replace: "self.served.judge_timers(looked_at, &mut self.cx);\n        let oldest = self.hear();",
         caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
     },
     Mutant {
         name: "the loop says nothing of what its full queue lost",
         file: LOOP,
-        find: "        if lost == 0 || !was_stopped {",
-        replace: "        if lost < u64::MAX || !was_stopped {",
+        find: "if stopped && lost > 0 {",
+        replace: "if stopped && lost == u64::MAX {",
         caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {

@@ -256,19 +256,19 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "tenure: lets this host answer for what an earlier run left",
+        name: "tenure: lets this host answer for what an up script may still add",
         file: TENURE,
-        find: "has_leftovers || is_late",
-        replace: "is_late",
+        find: "is_awaited || is_there",
+        replace: "is_there",
         caught_by: &[
-            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "tests::scripts::a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run",
         ],
     },
     Mutant {
         name: "tenure: lifts the fence of an address that the kernel had no time to remove",
         file: TENURE,
-        find: "has_leftovers || is_late",
-        replace: "has_leftovers",
+        find: "!leftovers(who, site.interface.ifindex, namespace).is_empty()",
+        replace: "leftovers(who, site.interface.ifindex, namespace).is_empty() && false",
         caught_by: &[
             "tests::coming::an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gone",
         ],
@@ -276,8 +276,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: lets this host answer while the down script runs",
         file: TENURE,
-        find: "addresses.any(|wanted| site.cx.namespace.has(wanted.address))",
-        replace: "addresses.any(|wanted| site.cx.namespace.has(wanted.address)) && false",
+        find: "addresses.any(|wanted| namespace.has(wanted.address))",
+        replace: "addresses.any(|wanted| namespace.has(wanted.address)) && false",
         caught_by: &["tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it"],
     },
     Mutant {
@@ -357,10 +357,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: PREDECESSOR,
         find: "self.has_leftovers = !leftovers.is_empty();",
         replace: "self.has_leftovers = false;",
-        caught_by: &[
-            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
-            "tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
-        ],
+        caught_by: &["tests::process::what_a_killed_run_left_goes_when_another_master_is_heard"],
     },
     Mutant {
         name: "predecessor: says nothing of somebody else's address",

@@ -171,6 +171,20 @@ fn an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_ans
 }
 
 #[test]
+fn a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run() {
+    let mut scene = Scene::master(scripted(1));
+    scene.turn_with([Arrival::StepDown]);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it may come");
+    scene.host().assign(scripted_address());
+    scene.end_script(Which::Up, Outcome::Succeeded);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it is there");
+    scene.host().remove(VIP);
+    scene.end_script(Which::Down, Outcome::Succeeded);
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), None);
+}
+
+#[test]
 fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
     let mut host = host();
     host.addresses.push((scripted_address(), None));
