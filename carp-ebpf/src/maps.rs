@@ -146,15 +146,10 @@ pub fn fenced(claim: &Claim) -> Option<u32> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, resolves: u32) -> u32 {
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
-        (high.to_ne_bytes(), low.to_ne_bytes());
-    #[expect(clippy::cast_possible_truncation, reason = "4 or 6")]
-    let key = AddressKey {
-        address: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
-        family: family as u8,
-        _pad: [0; 3],
-        scope,
-    };
+    // Made of words: the compiler would write the fields byte by byte.
+    let key = [high, low, u64::from(scope) << 32 | u64::from(family)];
+    // SAFETY: as long as a key, without padding, aligned at least as well; and the target is little-endian.
+    let key: &AddressKey = unsafe { &*(&raw const key).cast() };
     // SAFETY: as for virtual hosts.
     let Some(address) = (unsafe { ADDRESSES.get(key) }) else {
         return 0;
