@@ -1,6 +1,8 @@
-//! How long a MASTER owns the addresses, and how long its process counts as alive.
+//! How long a MASTER owns the addresses, how long its process counts as alive, and what happens when the kernel refuses to know.
 
-use carp_tests::sim::scenario::{Fault, Scenario};
+use carp_common::units::State;
+use carp_tests::sim::scenario::mishap::Mishap;
+use carp_tests::sim::scenario::{Fault, START, Scenario};
 
 use super::{PROFILES, hosts, ms, run, s};
 
@@ -49,4 +51,29 @@ fn a_master_that_leaves_is_silent_before_it_says_so() {
             "{leave:?}: {takeover:?}"
         );
     }
+}
+
+#[test]
+fn a_host_whose_kernel_refuses_it_is_in_init_until_that_works() {
+    let faults = [
+        (s(10), Fault::Mishap(0, Mishap::TablesFull)),
+        (s(11), Fault::LinkDown(0)),
+        (s(12), Fault::LinkUp(0)),
+        (s(15), Fault::LinkDown(0)),
+        (s(16), Fault::LinkUp(0)),
+        (s(20), Fault::Mishap(0, Mishap::TablesWork)),
+    ];
+    let outcome = run(&Scenario::staged(
+        hosts(PROFILES[0], &[0, 100]),
+        &faults,
+        s(30),
+    ));
+    let mine = outcome.transitions.iter().filter(|(_, who, _)| *who == 0);
+    let states: Vec<_> = mine.map(|(at, _, state)| (*at, *state)).collect();
+    let [.., (left, State::Init), (back, State::Backup)] = states[..] else {
+        panic!("{states:?}");
+    };
+    // It tries when the link is there, for the first time; then the daemon does, once a second.
+    assert!(left < START + ms(12_010) && back > START + s(20) && back < START + ms(21_010));
+    assert_eq!(outcome.masters(), [1]);
 }

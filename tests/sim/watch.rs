@@ -16,8 +16,8 @@ use std::time::Duration;
 use std::collections::BTreeMap;
 
 use carp_common::proto::{
-    Action, Command, DemotionCause, Input, LinkState, Notice, Reason, SendOutcome, Settings,
-    Transition, VirtualHost,
+    Action, Command, DatapathState, DemotionCause, Input, LinkState, Notice, Reason, SendOutcome,
+    Settings, Transition, VirtualHost,
 };
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
@@ -82,6 +82,8 @@ pub struct Watch {
     before: State,
     /// What it was told last of the link.
     link: LinkState,
+    /// What it was told last of the datapath.
+    datapath: DatapathState,
     sources: [bool; 2],
     /// It was told to stop.
     stopping: bool,
@@ -130,6 +132,7 @@ impl Watch {
             batch: Vec::new(),
             before: State::Init,
             link: LinkState::Down,
+            datapath: DatapathState::Works,
             sources: [false; 2],
             stopping: false,
             steps_down: false,
@@ -209,6 +212,7 @@ impl Watch {
                 *may = (*may).max(now);
             }
             Input::LinkChanged(link) => self.link = link,
+            Input::DatapathChanged(datapath) => self.datapath = datapath,
             Input::Shutdown => self.stopping = true,
             Input::AdvertisementsLost => self.loses_track(now),
             Input::SendCompleted {
@@ -382,6 +386,7 @@ impl Watch {
             Reason::Started => {
                 (from, to) == (State::Init, State::Backup)
                     && self.link == LinkState::Up
+                    && self.datapath == DatapathState::Works
                     && has_source
                     && !self.stopping
             }
@@ -425,6 +430,7 @@ impl Watch {
                         .is_some_and(|theirs| theirs.standing() == self.standing())
             }
             Reason::Requested => to == State::Backup && self.steps_down,
+            Reason::DatapathRefused => to == State::Init && self.datapath == DatapathState::Refuses,
             Reason::LinkDown => to == State::Init && self.link == LinkState::Down,
             Reason::NoSourceAddress => to == State::Init && !has_source,
             Reason::Shutdown => to == State::Init && self.stopping,

@@ -128,6 +128,9 @@ pub enum Input<'a> {
         /// How it went.
         outcome: SendOutcome,
     },
+    /// The kernel side refused an [`Action::ProgramDatapath`] or lost what it was told, so that nothing would be heard: the host
+    /// is in INIT until it works again.
+    DatapathChanged(DatapathState),
     /// An [`Action::ClaimAddresses`] was carried out (the up script ended, the address is there): announce again.
     ClaimCompleted,
     /// Advertisements arrived that we can no longer hear: we were stopped for so long that their buffer overflowed. Then
@@ -157,6 +160,15 @@ pub enum LinkState {
     Up,
     /// They cannot.
     Down,
+}
+
+/// Whether the kernel side does what [`Action::ProgramDatapath`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathState {
+    /// It does, or would.
+    Works,
+    /// It refuses, or cannot any more.
+    Refuses,
 }
 
 /// Result of sending one advertisement.
@@ -193,7 +205,8 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    /// Tell the kernel side what holds from now on: with each transition, and whenever a deadline moves.
+    /// Tell the kernel side what holds from now on: with each transition, and whenever a deadline moves. Report back with
+    /// [`Input::DatapathChanged`] when it refuses, and when it would accept that again.
     ProgramDatapath(Standing),
     /// Put one advertisement on the wire; report back with [`Input::SendCompleted`].
     SendAdvertisement {
@@ -246,6 +259,8 @@ pub enum Reason {
     Requested,
     /// No carrier, or the interface is gone or down.
     LinkDown,
+    /// The kernel side delivers nothing.
+    DatapathRefused,
     /// The interface lost its last usable source address.
     NoSourceAddress,
     /// Orderly stop.

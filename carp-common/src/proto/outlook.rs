@@ -44,6 +44,8 @@ pub enum Outlook {
 pub enum Lack {
     /// A link that is up.
     Link,
+    /// A kernel side that delivers advertisements.
+    Datapath,
     /// A source address in a family that it has virtual addresses of.
     Source,
     /// Nothing helps: it was shut down.

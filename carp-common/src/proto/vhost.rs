@@ -32,7 +32,8 @@ use super::sequence::CounterSequence;
 use super::tenure::{Lasting, Standing};
 use super::timers::{Timer, Timers};
 use super::{
-    Action, Command, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings, Transition,
+    Action, Command, DatapathState, FAMILIES, Input, LinkState, Notice, Origin, Reason, Settings,
+    Transition,
 };
 use crate::digest::PreparedDigest;
 use crate::time::{Duration, Instant};
@@ -71,6 +72,7 @@ pub struct VirtualHost {
     /// The latest `now`.
     now: Instant,
     link: LinkState,
+    datapath: DatapathState,
     sources: PerFamily<Option<IpAddr>>,
     /// After [`Input::Shutdown`] for good.
     stopped: bool,
@@ -161,6 +163,7 @@ impl VirtualHost {
             told: Standing::INIT,
             now,
             link: LinkState::Down,
+            datapath: DatapathState::Works,
             sources: PerFamily::default(),
             stopped: false,
             released: false,
@@ -215,6 +218,7 @@ impl VirtualHost {
             }
             Input::DemotionChanged { cause, amount } => self.demote(cause, amount),
             Input::SendCompleted { family, outcome } => self.send_completed(family, outcome),
+            Input::DatapathChanged(datapath) => self.datapath_changed(datapath),
             Input::ClaimCompleted => {
                 if self.state == State::Master {
                     self.announce();
@@ -366,6 +370,14 @@ impl VirtualHost {
         }
     }
 
+    fn datapath_changed(&mut self, datapath: DatapathState) {
+        self.datapath = datapath;
+        match datapath {
+            DatapathState::Works => self.start_if_possible(),
+            DatapathState::Refuses => self.stop(Reason::DatapathRefused),
+        }
+    }
+
     fn source_changed(&mut self, family: Family, source: Option<IpAddr>) {
         let source = source.filter(|source| Family::of(*source) == family);
         if self.sources[family] == source {
@@ -472,7 +484,9 @@ impl VirtualHost {
     }
 
     fn start_if_possible(&mut self) {
-        let possible = self.link == LinkState::Up && self.active_families().next().is_some();
+        let possible = self.link == LinkState::Up
+            && self.datapath == DatapathState::Works
+            && self.active_families().next().is_some();
         if self.stopped || !possible || self.state != State::Init {
             return;
         }

@@ -119,8 +119,8 @@ impl Instance {
         };
         match lacks {
             _ if interface.ifindex.is_none() => Some(Lacking::Interface),
-            Lack::Link if interface.upper.is_some() => Some(Lacking::Independence),
-            Lack::Link if self.rooms.is_deaf(interface) => Some(Lacking::Reception),
+            Lack::Link | Lack::Datapath if interface.upper.is_some() => Some(Lacking::Independence),
+            Lack::Datapath => Some(Lacking::Reception),
             Lack::Link => Some(Lacking::Link),
             Lack::Source if self.rooms.uplink.lacks_fixed_source() => Some(Lacking::FixedSource),
             Lack::Source => Some(Lacking::Source),
@@ -159,10 +159,12 @@ mod tests {
         assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Interface));
         interface.ifindex = Some(2);
         assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Link));
-        interface.hearing.lost = true;
-        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Reception));
+        let reception = lacks(&interface, Lack::Datapath);
+        assert_eq!(reception, Some(Lacking::Reception));
         interface.upper = Some(3);
-        assert_eq!(lacks(&interface, Lack::Link), Some(Lacking::Independence));
+        for lack in [Lack::Link, Lack::Datapath] {
+            assert_eq!(lacks(&interface, lack), Some(Lacking::Independence));
+        }
         assert_eq!(lacks(&interface, Lack::Source), Some(Lacking::Source));
         assert_eq!(lacks(&interface, Lack::Stopped), None);
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Result, Unstructured};
 use carp_common::proto::{
-    Action, AddressSet, Authenticator, Command, Counters, DemotionCause, Input, Key, LinkState,
+    Action, AddressSet, Authenticator, Command, Counters, DatapathState, DemotionCause, Input, Key, LinkState,
     Notice, Origin, SendOutcome, Settings, Standing, Transition, VirtualHost, vhost::NOTICE_INTERVAL,
 };
 use carp_common::time::{Duration, Instant};
@@ -201,7 +201,11 @@ impl Play {
             }
             27 => self.feed(Input::ClaimCompleted),
             28 => self.feed(Input::StationChanged),
-            29 => self.feed(Input::AdvertisementsLost),
+            29 => self.feed(*input.choose(&[
+                Input::AdvertisementsLost,
+                Input::DatapathChanged(DatapathState::Refuses),
+                Input::DatapathChanged(DatapathState::Works),
+            ])?),
             30 => {
                 let hold =
                     *input.choose(&[Duration::from_secs(3), Duration::MAX, Duration::ZERO])?;

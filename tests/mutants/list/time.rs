@@ -1,4 +1,5 @@
-//! Mutants of the rules about time: when silence counts, how long a host is MASTER, and how long it is alive.
+//! Mutants of the rules about time and the kernel: when silence counts, how long a host is MASTER and how long alive, and what
+//! follows when the kernel refuses to know.
 
 use super::{LISTEN, Mutant, SEND, VHOST};
 
@@ -105,5 +106,26 @@ pub const MUTANTS: &[Mutant] = &[
         find: "life: master_down.max(advertised.interval()) * 2,",
         replace: "life: master_down.max(advertised.interval()) * 20,",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
+    },
+    Mutant {
+        name: "goes on although its kernel refuses it",
+        file: VHOST,
+        find: "DatapathState::Refuses => self.stop(Reason::DatapathRefused),",
+        replace: "DatapathState::Refuses => {}",
+        caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
+    },
+    Mutant {
+        name: "starts while its kernel refuses it",
+        file: VHOST,
+        find: "            && self.datapath == DatapathState::Works\n",
+        replace: "",
+        caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
+    },
+    Mutant {
+        name: "does not start again when its kernel accepts it",
+        file: VHOST,
+        find: "DatapathState::Works => self.start_if_possible(),",
+        replace: "DatapathState::Works => {}",
+        caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
 ];

@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::{Advertiser, FAMILIES, Family, Instant, LinkState, Reason, State, Timer, VirtualHost};
+use crate::proto::DatapathState;
 use crate::proto::election::{self, BackupDecision, MasterDecision};
 use crate::proto::outlook::{AtOnce, Lack, Outlook, best, next_better};
 use crate::units::Priority;
@@ -40,6 +41,8 @@ impl VirtualHost {
             Lack::Stopped
         } else if self.link == LinkState::Down {
             Lack::Link
+        } else if self.datapath == DatapathState::Refuses {
+            Lack::Datapath
         } else {
             Lack::Source
         }

@@ -20,8 +20,6 @@ pub enum Cause {
     InterfaceGone,
     /// The interface became a port of a bridge, bond or switch.
     PortOfAnother,
-    /// The interface exists, but advertisements cannot be received on it.
-    Deaf,
     /// The address that `--srcip` names is no longer on this host.
     FixedSourceGone,
 }

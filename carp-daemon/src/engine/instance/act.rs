@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use carp_common::proto::{Input, LinkState};
+use carp_common::proto::{DatapathState, Input, LinkState};
 use carp_common::units::{Family, State};
 
 use super::super::context::Site;
@@ -48,15 +48,21 @@ impl Instance {
     /// Tells the core what changed on its interface.
     pub fn tell<E: Effects>(&mut self, news: News<'_>, site: &mut Site<'_, E>) {
         let is_usable = news.link.is_some_and(|link| is_usable(&self.who, link));
-        let link = if is_usable && !self.rooms.is_deaf(site.interface) {
-            LinkState::Up
-        } else {
-            LinkState::Down
+        let link = match is_usable {
+            true => LinkState::Up,
+            false => LinkState::Down,
+        };
+        let datapath = match self.rooms.is_deaf(site.interface) {
+            true => DatapathState::Refuses,
+            false => DatapathState::Works,
         };
         let source = self.rooms.uplink.look(&self.who, news, site);
         // A source that is there before the link comes up, and until after it goes down, makes one transition of it.
         if link == LinkState::Down {
             self.tell_link(link, site);
+        }
+        if self.rooms.uplink.set_datapath(datapath) {
+            self.feed(Input::DatapathChanged(datapath), site);
         }
         if self.rooms.uplink.set_source(source) {
             // Before the core hears of it, because it may advertise from the new address at once.

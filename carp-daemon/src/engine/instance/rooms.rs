@@ -3,7 +3,7 @@
 use std::io;
 
 use carp_common::proto::{
-    Action, Input, LinkState, Reason, SendOutcome, Standing, Transition, VirtualHost,
+    Action, DatapathState, Input, Reason, SendOutcome, Standing, Transition, VirtualHost,
 };
 use carp_common::units::{Family, State};
 use carp_common::wire::advertisement::HEADER_LEN;
@@ -173,16 +173,13 @@ impl Rooms {
         }
     }
 
-    /// Why it is in the state that it is in. Where its interface is gone or a port, or it is deaf, the core heard of a
-    /// link that is down.
+    /// Why it is in the state that it is in. Where its interface is gone or a port, the core heard of a link that is down.
     pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
-        let is_link = reason == Reason::LinkDown;
-        if is_link && interface.ifindex.is_none() {
+        let is_cut = matches!(reason, Reason::LinkDown | Reason::DatapathRefused);
+        if is_cut && interface.ifindex.is_none() {
             Cause::InterfaceGone
-        } else if is_link && interface.upper.is_some() {
+        } else if is_cut && interface.upper.is_some() {
             Cause::PortOfAnother
-        } else if is_link && self.is_deaf(interface) {
-            Cause::Deaf
         } else if reason == Reason::NoSourceAddress && self.uplink.lacks_fixed_source() {
             Cause::FixedSourceGone
         } else {
@@ -219,8 +216,7 @@ impl Rooms {
         None
     }
 
-    /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of a link that
-    /// is down.
+    /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of that.
     fn program_datapath<E: Effects>(
         &mut self,
         who: &Identity,
@@ -245,8 +241,8 @@ impl Rooms {
         if wanted.is_none() || self.program(who, machine, site) {
             return None;
         }
-        self.uplink.set_link(LinkState::Down);
-        Some(Input::LinkChanged(LinkState::Down))
+        self.uplink.set_datapath(DatapathState::Refuses);
+        Some(Input::DatapathChanged(DatapathState::Refuses))
     }
 
     fn advertise<E: Effects>(
@@ -404,14 +400,14 @@ mod tests {
         let rooms = Rooms::new(1, Story::new(Instant::ZERO));
         let mut interface = Interface::new("eth0".to_owned());
         let cause = |interface: &Interface, reason| rooms.cause(reason, interface);
-        let down = Reason::LinkDown;
+        let (down, refused) = (Reason::LinkDown, Reason::DatapathRefused);
         assert_eq!(cause(&interface, down), Cause::InterfaceGone);
         interface.ifindex = Some(2);
         assert_eq!(cause(&interface, down), Cause::Election(down));
-        interface.hearing.lost = true;
-        assert_eq!(cause(&interface, down), Cause::Deaf);
+        assert_eq!(cause(&interface, refused), Cause::Election(refused));
         interface.upper = Some(3);
         assert_eq!(cause(&interface, down), Cause::PortOfAnother);
+        assert_eq!(cause(&interface, refused), Cause::PortOfAnother);
         for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
             assert_eq!(cause(&interface, reason), Cause::Election(reason));
         }

@@ -1,8 +1,8 @@
-//! The link and the source address of a virtual host, as its core was last told.
+//! The link, the datapath and the source address of a virtual host, as its core was last told.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::proto::LinkState;
+use carp_common::proto::{DatapathState, LinkState};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
@@ -26,6 +26,7 @@ pub struct News<'a> {
 #[derive(Debug)]
 pub struct Uplink {
     link: LinkState,
+    datapath: DatapathState,
     source: Option<Ipv4Addr>,
     fixed: FixedSource,
 }
@@ -34,6 +35,7 @@ impl Default for Uplink {
     fn default() -> Self {
         Self {
             link: LinkState::Down,
+            datapath: DatapathState::Works,
             source: None,
             fixed: FixedSource::default(),
         }
@@ -54,6 +56,11 @@ impl Uplink {
     /// The core hears of this link. Returns whether that is news.
     pub fn set_link(&mut self, link: LinkState) -> bool {
         std::mem::replace(&mut self.link, link) != link
+    }
+
+    /// The core hears of this datapath. Returns whether that is news.
+    pub fn set_datapath(&mut self, datapath: DatapathState) -> bool {
+        std::mem::replace(&mut self.datapath, datapath) != datapath
     }
 
     /// The core hears of this source. Returns whether that is news.

@@ -13,7 +13,6 @@ pub(in crate::log) const fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::InterfaceGone => "the interface is gone",
         Cause::PortOfAnother => "the interface is a port of another one",
-        Cause::Deaf => "advertisements cannot be received",
         Cause::FixedSourceGone => "the --srcip address is gone",
         Cause::Election(reason) => match reason {
             Reason::Started => "link and source address are there",
@@ -25,6 +24,7 @@ pub(in crate::log) const fn cause(cause: Cause) -> &'static str {
             Reason::TieLost => "an equal MASTER advertised and won the tie",
             Reason::Requested => "SIGUSR2 asked for it",
             Reason::LinkDown => "link down",
+            Reason::DatapathRefused => "advertisements cannot be received",
             Reason::NoSourceAddress => "no source address",
             Reason::Shutdown => "shutting down",
         },

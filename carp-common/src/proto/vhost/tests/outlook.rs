@@ -34,14 +34,18 @@ fn priority(advbase: u8, advskew: u8) -> Priority {
 }
 
 #[test]
-fn in_init_the_link_is_wanted_first_and_then_a_source() {
+fn in_init_the_link_is_wanted_first_then_the_datapath_and_then_a_source() {
     let mut host = Host::new(settings(UCARP));
     let lacks = |host: &Host| match host.outlook() {
         Outlook::Start { lacks } => Some(lacks),
         Outlook::TakeOver { .. } | Outlook::Yield { .. } => None,
     };
     assert_eq!(lacks(&host), Some(Lack::Link));
+    host.input(Input::DatapathChanged(DatapathState::Refuses));
+    assert_eq!(lacks(&host), Some(Lack::Link));
     host.input(Input::LinkChanged(LinkState::Up));
+    assert_eq!(lacks(&host), Some(Lack::Datapath));
+    host.input(Input::DatapathChanged(DatapathState::Works));
     assert_eq!(lacks(&host), Some(Lack::Source));
     host.input(source(Family::Inet, Some("10.9.0.5")));
     assert_eq!(lacks(&host), None);
@@ -171,6 +175,10 @@ proptest! {
             Outlook::Start { lacks } => {
                 if lacks == Lack::Link {
                     host.machine.handle_input(host.now, Input::LinkChanged(LinkState::Up));
+                }
+                if let Outlook::Start { lacks: Lack::Datapath } = host.outlook() {
+                    let works = Input::DatapathChanged(DatapathState::Works);
+                    host.machine.handle_input(host.now, works);
                 }
                 if let Outlook::Start { lacks } = host.outlook() {
                     prop_assert_eq!(lacks, Lack::Source);

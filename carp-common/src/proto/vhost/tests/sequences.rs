@@ -30,6 +30,7 @@ pub(super) enum Move {
         bytes: Vec<u8>,
     },
     Link(LinkState),
+    Datapath(DatapathState),
     Source(Family, Option<usize>),
     Demote(usize, u8),
     SendCompleted(Family, SendOutcome),
@@ -116,6 +117,7 @@ pub(super) fn step() -> impl Strategy<Value = Move> {
         2 => source.clone().prop_map(|source| Move::Echo { source }),
         2 => garbage.prop_map(|(source, bytes)| Move::Garbage { source, bytes }),
         4 => prop_oneof![3 => Just(LinkState::Up), 1 => Just(LinkState::Down)].prop_map(Move::Link),
+        2 => prop_oneof![3 => Just(DatapathState::Works), 1 => Just(DatapathState::Refuses)].prop_map(Move::Datapath),
         2 => (family(), proptest::option::weighted(0.8, source)).prop_map(|(f, s)| Move::Source(f, s)),
         2 => (0..DemotionCause::ALL.len(), any::<u8>()).prop_map(|(cause, amount)| Move::Demote(cause, amount)),
         6 => (family(), outcome).prop_map(|(family, outcome)| Move::SendCompleted(family, outcome)),
@@ -276,6 +278,7 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
         }
         Move::Garbage { source, bytes } => hear(host, *source, bytes, Duration::ZERO),
         Move::Link(link) => feed(host, Input::LinkChanged(*link)),
+        Move::Datapath(datapath) => feed(host, Input::DatapathChanged(*datapath)),
         Move::Source(family, source) => {
             let source = source.map(|index| ip(SOURCES[index]));
             feed(

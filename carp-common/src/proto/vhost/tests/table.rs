@@ -109,6 +109,20 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
             host.input(Input::LinkChanged(LinkState::Up))
         }
         LinkDown => host.input(Input::LinkChanged(LinkState::Down)),
+        DatapathRefuses => host.input(Input::DatapathChanged(DatapathState::Refuses)),
+        DatapathWorks | DatapathWorksWithoutLink => {
+            host.input(Input::DatapathChanged(DatapathState::Refuses));
+            if event == DatapathWorksWithoutLink {
+                host.input(Input::LinkChanged(LinkState::Down));
+            }
+            host.wait(millis(1));
+            host.input(Input::DatapathChanged(DatapathState::Works))
+        }
+        LinkUpWhileDatapathRefuses => {
+            host.input(Input::DatapathChanged(DatapathState::Refuses));
+            host.input(Input::LinkChanged(LinkState::Down));
+            host.input(Input::LinkChanged(LinkState::Up))
+        }
         SourceLost => host.input(source(family, None)),
         OtherSourceLost => host.input(source(stack.other_family(), None)),
         BothSourcesLost => {

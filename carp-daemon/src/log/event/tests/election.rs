@@ -161,7 +161,6 @@ fn every_cause_has_its_own_words() {
             Cause::PortOfAnother,
             "the interface is a port of another one",
         ),
-        (Cause::Deaf, "advertisements cannot be received"),
         (Cause::FixedSourceGone, "the --srcip address is gone"),
         (
             Cause::Election(Reason::Started),
@@ -193,6 +192,10 @@ fn every_cause_has_its_own_words() {
         ),
         (Cause::Election(Reason::Requested), "SIGUSR2 asked for it"),
         (Cause::Election(Reason::LinkDown), "link down"),
+        (
+            Cause::Election(Reason::DatapathRefused),
+            "advertisements cannot be received",
+        ),
         (
             Cause::Election(Reason::NoSourceAddress),
             "no source address",

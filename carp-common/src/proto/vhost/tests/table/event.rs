@@ -1,6 +1,8 @@
 //! What can happen to a virtual host, and that nothing is missing.
 
-use crate::proto::{Command, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome};
+use crate::proto::{
+    Command, DatapathState, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
+};
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Family};
 
@@ -24,6 +26,13 @@ events! {
     LinkUpWithoutSource,
     LinkUpAfterShutdown,
     LinkDown,
+    DatapathRefuses,
+    /// The datapath refuses, and works again one millisecond later.
+    DatapathWorks,
+    /// The datapath refuses, and works again while the link is down.
+    DatapathWorksWithoutLink,
+    /// The link goes and comes back while the datapath refuses.
+    LinkUpWhileDatapathRefuses,
     /// The source address of the family goes.
     SourceLost,
     /// That of the other family.
@@ -168,8 +177,15 @@ fn events_of(input: Input<'_>) -> &'static [Event] {
             StrictEqualCounter,
             StrictStaleCounter,
         ],
-        Input::LinkChanged(LinkState::Up) => &[LinkUp, LinkUpWithoutSource, LinkUpAfterShutdown],
+        Input::LinkChanged(LinkState::Up) => &[
+            LinkUp,
+            LinkUpWithoutSource,
+            LinkUpAfterShutdown,
+            LinkUpWhileDatapathRefuses,
+        ],
         Input::LinkChanged(LinkState::Down) => &[LinkDown],
+        Input::DatapathChanged(DatapathState::Refuses) => &[DatapathRefuses],
+        Input::DatapathChanged(DatapathState::Works) => &[DatapathWorks, DatapathWorksWithoutLink],
         Input::SourceChanged { source: None, .. } => {
             &[SourceLost, OtherSourceLost, BothSourcesLost]
         }
@@ -216,7 +232,11 @@ fn input_after(input: Option<Input<'static>>) -> Option<Input<'static>> {
     Some(match input {
         Input::Advertisement { .. } => Input::LinkChanged(LinkState::Up),
         Input::LinkChanged(LinkState::Up) => Input::LinkChanged(LinkState::Down),
-        Input::LinkChanged(LinkState::Down) => source_changed(None),
+        Input::LinkChanged(LinkState::Down) => Input::DatapathChanged(DatapathState::Refuses),
+        Input::DatapathChanged(DatapathState::Refuses) => {
+            Input::DatapathChanged(DatapathState::Works)
+        }
+        Input::DatapathChanged(DatapathState::Works) => source_changed(None),
         Input::SourceChanged { source: None, .. } => source_changed(Some(source)),
         Input::SourceChanged {
             source: Some(_), ..
@@ -254,7 +274,8 @@ fn reason_after(reason: Option<Reason>) -> Option<Reason> {
         Reason::BetterMasterAdvertised => Reason::TieLost,
         Reason::TieLost => Reason::Requested,
         Reason::Requested => Reason::LinkDown,
-        Reason::LinkDown => Reason::NoSourceAddress,
+        Reason::LinkDown => Reason::DatapathRefused,
+        Reason::DatapathRefused => Reason::NoSourceAddress,
         Reason::NoSourceAddress => Reason::Shutdown,
         Reason::Shutdown => return None,
     })
