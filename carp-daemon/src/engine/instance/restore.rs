@@ -276,12 +276,15 @@ impl Restore {
         if self.take_retry(now) && is_master {
             let mut failed = false;
             for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
+                let is_settled = matches!(claim.holding(index), Holding::Ours | Holding::Theirs);
                 let was_ordered = claim.holding(index) == Holding::Ordered;
-                if !was_ordered && site.cx.namespace.known(&address).is_some() {
+                let is_there = site.cx.namespace.known(&address).is_some();
+                if is_there && is_settled {
                     continue;
                 }
+                // One that is there although we do not hold it is ours by an order that came late, or was refused only by name.
                 let held = claim.hold(who, index, &address, site);
-                self.count += u64::from(held && !was_ordered);
+                self.count += u64::from(held && !was_ordered && !is_there);
                 wishes.claimed |= held;
                 if claim.holding(index) == Holding::Ordered {
                     self.incomplete(now);

@@ -49,6 +49,29 @@ fn a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times()
 }
 
 #[test]
+fn an_address_that_a_late_renewal_brought_back_is_held_and_restored_again() {
+    let mut scene = Scene::master(vhost(1));
+    scene.pass(ms(10_000));
+    let (ours, _) = scene
+        .host()
+        .addresses
+        .iter()
+        .find(|(it, _)| it.address == VIP)
+        .copied()
+        .unwrap();
+    scene.host().remove(VIP);
+    scene.turn();
+    // Ordered before the removal, and carried out after it.
+    let ends = scene.host().now + ms(4_000);
+    scene.host().put(ours, Some(ends));
+    scene.pass(ms(100));
+    scene.pass(ms(20_000));
+    assert!(scene.host().has(VIP), "it is renewed");
+    scene.host().remove(VIP);
+    assert!(comes_back_within(&mut scene, ms(100)));
+}
+
+#[test]
 fn an_address_that_is_removed_a_fourth_time_makes_the_host_give_way_until_it_is_left_alone() {
     let mut scene = Scene::master(vhost(1));
     remove_too_often(&mut scene);
