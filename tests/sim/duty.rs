@@ -17,15 +17,20 @@ use super::watch::Violation;
 /// Least time for which a lease is given.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 
-/// Looks at a host whose process has just run and has nothing left to do.
+/// Looks at a host whose process has just run and has nothing left to do; if `is_repaired`, nothing has happened to it for so
+/// long that a MASTER has its addresses again.
 ///
 /// # Errors
-/// It answers for an address and is not MASTER, or it is and does not answer.
-pub fn check_living(machine: &Machine) -> Result<(), Violation> {
-    machine
-        .seen
-        .values()
-        .try_for_each(|seen| check_virtual_host(machine, seen))
+/// It answers for an address and is not MASTER, or it is and does not answer, or lacks one.
+pub fn check_living(machine: &Machine, is_repaired: bool) -> Result<(), Violation> {
+    machine.seen.values().try_for_each(|seen| {
+        check_virtual_host(machine, seen)?;
+        let works = is_repaired && machine.sabotage.orders.is_none();
+        match works && seen.watch.state() == State::Master {
+            true => check_repaired(machine, seen),
+            false => Ok(()),
+        }
+    })
 }
 
 fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
@@ -36,7 +41,8 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
             return Err(format!("is {state} and answers for {ip}"));
         }
         let silent = is_there && !machine.answers(*ip);
-        let hampered = machine.sabotage.refused || machine.program.is_any_damaged();
+        let hampered =
+            machine.refused.contains(&seen.watch.vhid()) || machine.program.is_any_damaged();
         if state == State::Master && silent && !hampered {
             return Err(format!("is MASTER and does not answer for {ip}"));
         }
@@ -56,11 +62,13 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether it may answer although it is not MASTER: somebody else added the address, or the fence is out of order.
+/// Whether it may answer although it is not MASTER: somebody else added the address, the fence is out of order, or the process
+/// does not find the interface under the name that it has now, and a dead one's time is not over.
 fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
     (seen.scripts.is_none() && has_foreign(machine, ip))
         || !machine.program.is_possible
         || machine.program.is_any_lost()
+        || machine.is_renamed()
 }
 
 /// Whether somebody else than carpd added the address.
@@ -70,13 +78,7 @@ fn has_foreign(machine: &Machine, ip: IpAddr) -> bool {
 }
 
 /// Looks at a MASTER to whom nothing has happened for so long that everything is repaired.
-///
-/// # Errors
-/// It lacks an address.
-pub fn check_repaired(machine: &Machine, vhid: u8) -> Result<(), Violation> {
-    let Some(seen) = machine.seen_of(vhid) else {
-        return Ok(());
-    };
+fn check_repaired(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     let mut addresses = seen.addresses.iter();
     match addresses.find(|(ip, _)| !machine.namespace.has(*ip)) {
         Some((ip, _)) if seen.scripts.is_none() => Err(format!("is MASTER and lacks {ip}")),
@@ -120,9 +122,10 @@ pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violat
     }) {
         return Err(format!("vhid {vhid} left {left:?}"));
     }
-    let mut entries = machine.program.entries.keys();
-    match entries.find(|key| key.vhid == vhid) {
-        Some(left) => Err(format!("vhid {vhid} left {left:?}")),
+    // That of an earlier process that was killed goes with the next start.
+    let mut entries = machine.program.entries.iter();
+    match entries.find(|(key, entry)| key.vhid == vhid && entry.is_heard) {
+        Some((left, _)) => Err(format!("vhid {vhid} left {left:?}")),
         None => Ok(()),
     }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use carp_common::proto::Demotion;
 use carp_common::time::Instant;
@@ -15,14 +14,13 @@ use carp_daemon::engine::registry::InstanceId;
 use carp_daemon::engine::{Arrival, Engine};
 use carp_daemon::io::scripts::{Completion, Outcome};
 
-use super::machine::{Machine, Request};
+use super::duty;
+use super::kernel::scripts::Scripts;
+use super::machine::{Machine, Request, Seen};
 use super::watch::Violation;
 
 /// Turns in a row without time passing: more than there can be anything to do in.
 const TURNS_MAX: u32 = 1_000;
-
-/// Lateness from which on a process knows that it was stopped.
-const STALL: Duration = Duration::from_millis(100);
 
 /// What an operator wants of the process.
 #[derive(Clone, Debug)]
@@ -49,6 +47,8 @@ pub struct Host {
     stopped_at: Option<Instant>,
     /// It was told to end, and waits for its scripts.
     is_ending: bool,
+    /// The interface that it had then.
+    ended_on: Option<u32>,
 }
 
 /// How a process that is to end gives its machine back.
@@ -87,6 +87,7 @@ impl Host {
                 controls: VecDeque::new(),
                 stopped_at: None,
                 is_ending: false,
+                ended_on: None,
             }),
             Err(failed) => {
                 let mut machine = failed.effects;
@@ -127,6 +128,12 @@ impl Host {
         self.is_ending
     }
 
+    /// Whether it only waits for its scripts, and the interface is another one since.
+    #[must_use]
+    pub fn has_lost_sight(&self) -> bool {
+        self.is_ending && self.ended_on != self.machine_ref().ifindex
+    }
+
     /// The process is stopped.
     pub fn stop(&mut self, now: Instant) {
         self.stopped_at.get_or_insert(now);
@@ -159,7 +166,6 @@ impl Host {
         self.machine().advance(now);
         let lost = self.machine_ref().ring.losses();
         let slept = self.stopped_at.take();
-        let was_stopped = slept.is_some_and(|since| now > since + STALL);
         if lost > 0 {
             self.machine().requests.push(Request::Overflowed {
                 was_stopped: slept.is_some(),
@@ -167,10 +173,9 @@ impl Host {
         }
         if !self.is_ending {
             self.turn()?;
-            self.obey();
+            self.obey()?;
             self.turn()?;
         }
-        let _ = was_stopped;
         self.look()
     }
 
@@ -187,7 +192,23 @@ impl Host {
         Err(format!("is busy after {TURNS_MAX} turns"))
     }
 
-    fn obey(&mut self) {
+    /// A virtual host less: nothing of it is left, but for what its scripts have not removed yet.
+    fn removes(&mut self, id: InstanceId, vhid: u8) -> Result<(), Violation> {
+        let has_scripts = |seen: &Seen| seen.scripts.is_some();
+        let is_native = !self.machine_ref().seen_of(vhid).is_some_and(has_scripts);
+        self.engine.remove(id);
+        let machine = self.machine();
+        if let Some(what) = machine.violation.take() {
+            return Err(what);
+        }
+        let group = machine.group(vhid);
+        match group.filter(|_| is_native && machine.sabotage.orders.is_none()) {
+            Some(group) => duty::check_nothing_left(machine, group),
+            None => Ok(()),
+        }
+    }
+
+    fn obey(&mut self) -> Result<(), Violation> {
         while let Some(control) = self.controls.pop_front() {
             match control {
                 Control::Demotion(amount) => {
@@ -199,18 +220,19 @@ impl Host {
                     let _ = self.engine.add(*config);
                 }
                 Control::Remove(vhid) => {
-                    let id = self.id_of(vhid);
-                    if let Some(id) = id {
-                        self.engine.remove(id);
+                    if let Some(id) = self.id_of(vhid) {
+                        self.removes(id, vhid)?;
                     }
                 }
                 Control::Shutdown => {
                     let _ = self.engine.shut_down();
                     self.is_ending = true;
-                    return;
+                    self.ended_on = self.machine_ref().ifindex;
+                    return Ok(());
                 }
             }
         }
+        Ok(())
     }
 
     fn id_of(&self, vhid: u8) -> Option<InstanceId> {
@@ -225,11 +247,14 @@ impl Host {
         if let Some(what) = self.machine_ref().namespace.harm() {
             return Err(what);
         }
+        let touched = std::mem::take(&mut self.machine().touched);
         let mut seen = std::mem::take(&mut self.machine().seen);
         let mut instances = self.engine.instances();
         let looked = instances.try_for_each(|instance| match seen.get_mut(&instance.who.id) {
-            Some(seen) => seen.watch.settled(now, instance.machine()),
-            None => Ok(()),
+            Some(seen) if touched.contains(&instance.who.id) => {
+                seen.watch.settled(now, instance.machine())
+            }
+            Some(_) | None => Ok(()),
         });
         drop(instances);
         self.machine().seen = seen;
@@ -239,12 +264,9 @@ impl Host {
     /// Ends the process, if it was told to and its scripts have ended.
     #[must_use]
     pub fn end(self: Box<Self>) -> Ended {
-        let idle = |seen: &super::machine::Seen| {
-            seen.scripts
-                .as_ref()
-                .is_none_or(super::kernel::scripts::Scripts::is_idle)
-        };
-        if !self.is_ending || !self.machine_ref().seen.values().all(idle) {
+        let idle = |seen: &Seen| seen.scripts.as_ref().is_none_or(Scripts::is_idle);
+        let is_leaving = !self.machine_ref().leaving.is_empty();
+        if !self.is_ending || is_leaving || !self.machine_ref().seen.values().all(idle) {
             return Ended::NotYet(self);
         }
         let (mut machine, orphans) = self.engine.close();

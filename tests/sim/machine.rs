@@ -57,7 +57,7 @@ pub enum Request {
         was_stopped: bool,
     },
     /// It told the kernel what holds from now on.
-    Programmed(Standing),
+    Programmed(Vhid, Standing),
     /// The state of a virtual host changed.
     Became(Vhid, State, Reason),
     /// It advertises another priority from now on, for a reason that only it knows.
@@ -77,8 +77,6 @@ pub struct Sabotage {
     pub tables: bool,
     /// The device refuses to send.
     pub sending: bool,
-    /// It refused the last advertisement.
-    pub refused: bool,
     /// Up scripts fail.
     pub scripts: bool,
 }
@@ -119,8 +117,14 @@ pub struct Machine {
     pub sources: [IpAddr; 2],
     /// What is seen of the virtual hosts of the present process.
     pub seen: BTreeMap<InstanceId, Seen>,
+    /// Virtual hosts that are served no longer, and whose scripts still run.
+    pub leaving: BTreeMap<InstanceId, Seen>,
     /// What its processes sent, by vhid.
     pub sent: BTreeMap<u8, SentCounters>,
+    /// Virtual hosts whose last advertisement the device refused.
+    pub refused: BTreeSet<u8>,
+    /// Virtual hosts that were told something, or judged their timers, since it was last looked at them.
+    pub touched: BTreeSet<InstanceId>,
     /// What the process asked for.
     pub requests: Vec<Request>,
     /// The first rule that it broke.
@@ -190,7 +194,10 @@ impl Machine {
             groups,
             sources,
             seen: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             sent: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            touched: BTreeSet::new(),
             requests: Vec::new(),
             violation: None,
             trace: Trace::new(traced),
@@ -386,6 +393,13 @@ impl Machine {
             || claims
     }
 
+    /// Whether the interface has another name now.
+    #[must_use]
+    pub fn is_renamed(&self) -> bool {
+        let link = self.ifindex.and_then(|it| self.namespace.links().get(&it));
+        link.is_some_and(|link| link.name != INTERFACE)
+    }
+
     /// Whether frames can come in and go out.
     #[must_use]
     pub fn is_linked(&self) -> bool {
@@ -420,9 +434,16 @@ impl Machine {
         self.claims_paused_until = None;
         self.suspects_at = None;
         (self.later, self.outcomes) = (None, None);
+        self.leaving.clear();
         let sent = std::mem::take(&mut self.seen).into_values();
         self.sent
             .extend(sent.map(|seen| (seen.watch.vhid(), seen.watch.into_sent())));
+    }
+
+    /// A group, by its vhid.
+    #[must_use]
+    pub fn group(&self, vhid: u8) -> Option<&Group> {
+        self.groups.iter().find(|group| group.vhid == vhid)
     }
 
     /// What is seen of a virtual host of the present process.
@@ -451,7 +472,10 @@ impl Machine {
     /// A script of a virtual host ends: it did its work, unless it failed. Returns which one, whether it worked, and whether
     /// another one starts.
     pub fn end_script(&mut self, id: InstanceId) -> Option<(Which, bool, bool)> {
-        let seen = self.seen.get_mut(&id)?;
+        let seen = match self.seen.get_mut(&id) {
+            Some(seen) => seen,
+            None => self.leaving.get_mut(&id)?,
+        };
         let (ended, another) = seen.scripts.as_mut()?.end();
         let (which, addresses) = (ended?, seen.addresses.clone());
         let works = which == Which::Down || !self.sabotage.scripts;
@@ -462,6 +486,9 @@ impl Machine {
                 Which::Down => self.remove(ip),
             }
         }
+        if !another {
+            self.leaving.remove(&id);
+        }
         Some((which, works, another))
     }
 
@@ -470,9 +497,11 @@ impl Machine {
         let Some(group) = self.groups.iter().find(|group| group.vhid == vhid) else {
             return;
         };
-        let sent = self.sent.remove(&vhid).unwrap_or_default();
+        let mut sent = self.sent.remove(&vhid).unwrap_or_default();
+        sent.restart(config.election.strict_counter);
         let watch = Watch::new(&config.election, group, self.sources, sent, self.now);
-        let addresses = config.addresses.iter().map(|it| (it.address, it.prefix));
+        // With a shorter prefix the kernel would remove those of one script with those of another.
+        let addresses = config.addresses.iter().map(|it| (it.address, 32));
         let scripts = config.scripts.up.is_some().then(Scripts::default);
         let seen = Seen {
             watch,
@@ -486,6 +515,18 @@ impl Machine {
         self.seen.insert(id, seen);
     }
 
+    /// A virtual host is served no longer; its scripts may still run.
+    fn dismissed(&mut self, id: InstanceId) {
+        let Some(mut seen) = self.seen.remove(&id) else {
+            return;
+        };
+        let sent = seen.watch.take_sent();
+        self.sent.insert(seen.watch.vhid(), sent);
+        if seen.scripts.as_ref().is_some_and(|it| !it.is_idle()) {
+            self.leaving.insert(id, seen);
+        }
+    }
+
     fn observe(&mut self, id: InstanceId, look: impl FnOnce(&mut Watch) -> Result<(), Violation>) {
         if let Some(seen) = self.seen.get_mut(&id)
             && let Err(what) = look(&mut seen.watch)
@@ -494,10 +535,22 @@ impl Machine {
         }
     }
 
+    /// How lines about a virtual host begin.
+    fn name_of(&self, id: InstanceId) -> String {
+        let vhid = self.seen.get(&id).map(|seen| seen.watch.vhid());
+        let first = self.groups.first().map(|group| group.vhid);
+        match vhid.filter(|_| self.trace.is_wanted() && vhid != first) {
+            Some(_) => format!("{} second", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     fn told(&mut self, id: InstanceId, input: &Input<'_>) {
         let now = self.now;
+        self.touched.insert(id);
         if !matches!(input, Input::Advertisement { .. }) {
-            self.trace.note(now, &self.name, || format!("{input:?}"));
+            let name = self.name_of(id);
+            self.trace.note(now, &name, || format!("{input:?}"));
         }
         if let Input::Command(Command::StepDown { hold }) = *input {
             self.requests.push(Request::StaysAway(hold));
@@ -512,16 +565,17 @@ impl Machine {
 
     fn decided(&mut self, id: InstanceId, action: &Action) {
         let now = self.now;
-        self.trace.action(now, &self.name, action);
-        if let Action::ProgramDatapath(standing) = action {
-            self.requests.push(Request::Programmed(*standing));
-        }
-        if let Action::Report(change) = action
-            && let Some(seen) = self.seen.get(&id)
-        {
-            let vhid = Vhid::new(seen.watch.vhid()).expect("it is served");
-            self.requests
-                .push(Request::Became(vhid, change.to, change.reason));
+        let name = self.name_of(id);
+        self.trace.action(now, &name, action);
+        let vhid = self.seen.get(&id).map(|seen| seen.watch.vhid());
+        if let Some(vhid) = vhid.and_then(Vhid::new) {
+            if let Action::ProgramDatapath(standing) = action {
+                self.requests.push(Request::Programmed(vhid, *standing));
+            }
+            if let Action::Report(change) = action {
+                self.requests
+                    .push(Request::Became(vhid, change.to, change.reason));
+            }
         }
         self.observe(id, |watch| watch.decided(now, action));
     }

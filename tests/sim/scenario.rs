@@ -106,6 +106,10 @@ pub enum Fault {
     Loss(u64),
     /// Something happens to the kernel of a carpd.
     Mishap(usize, Mishap),
+    /// A carpd is to serve the second virtual host no longer.
+    Remove(usize),
+    /// It is to serve it again.
+    Add(usize),
     /// The attacker sends something; the number seeds what.
     Inject(u64),
     /// The attacker carries on with the plan of this number, or begins to.
@@ -129,6 +133,8 @@ pub struct Scenario {
     pub latency: Duration,
     /// How many packets the ring between a carpd and its kernel holds.
     pub ring: usize,
+    /// Another virtual host that every carpd serves beside the first, with the ranks of these hosts turned round.
+    pub second: Option<Group>,
     /// Prefix length of the virtual addresses.
     pub prefix: u8,
     /// How many notifications a carpd's socket holds.
@@ -308,6 +314,7 @@ impl Scenario {
             weather,
             latency: ms(1),
             ring: 1_000,
+            second: None,
             prefix: 32,
             notifications: 1_000,
             programs: true,

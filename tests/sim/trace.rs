@@ -23,6 +23,12 @@ impl Trace {
         }
     }
 
+    /// Whether lines are kept.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// One thing that happened to one host.
     pub fn note(&mut self, now: Instant, who: &str, what: impl FnOnce() -> String) {
         if self.wanted {

@@ -141,6 +141,11 @@ impl Watch {
         }
     }
 
+    /// It is served no longer: what its host remembers of it.
+    pub fn take_sent(&mut self) -> SentCounters {
+        std::mem::take(&mut self.sent)
+    }
+
     /// The process is dead: what its host remembers of it.
     #[must_use]
     pub fn into_sent(self) -> SentCounters {

@@ -174,7 +174,7 @@ impl<'a> World<'a> {
             let machine = scenario.has_machine(number).then(|| {
                 let parts = Parts {
                     name: name.clone(),
-                    groups: vec![scenario.group.clone()],
+                    groups: scenario.groups(),
                     sources: member.sources,
                     ring: scenario.ring,
                     traced,
@@ -394,9 +394,15 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Body::Carpd(host) => {
-                let result = host
-                    .run(self.now)
-                    .and_then(|()| duty::check_living(host.machine()));
+                let is_repaired = station.repaired_by < self.now;
+                let result = host.run(self.now).and_then(|()| {
+                    // A process that only waits for its scripts follows the interface no more.
+                    let looks = !host.has_lost_sight();
+                    match looks {
+                        true => duty::check_living(host.machine_ref(), is_repaired),
+                        false => Ok(()),
+                    }
+                });
                 let deadline = host.next_wake();
                 self.take_requests(number);
                 let name = &self.stations[number].name;
@@ -444,8 +450,11 @@ impl<'a> World<'a> {
             attacker.overhears(self.now, from, &packet);
             ahead = attacker.overtakes(self.now, from, &packet);
         }
-        self.says(from, &packet);
-        self.remember_sent(from, &packet);
+        // The second virtual host has no part in what is asked of the first one's group.
+        if packet.payload.get(1) != self.scenario.second.as_ref().map(|it| &it.vhid) {
+            self.says(from, &packet);
+            self.remember_sent(from, &packet);
+        }
         let mut fates = Vec::new();
         for to in 0..self.stations.len() {
             self.network.carry(packet.family, from, to, &mut fates);

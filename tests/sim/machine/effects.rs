@@ -297,11 +297,11 @@ impl Wire for Machine {
         };
         let link = self.namespace.links().get(&ifindex);
         if self.sabotage.sending || link.is_none_or(|link| !link.admin_up) {
-            self.sabotage.refused = true;
+            self.refused.insert(envelope.vhid.get());
             self.requests.push(Request::Refused(packet));
             return Err(failed(errno::ENETDOWN));
         }
-        self.sabotage.refused = false;
+        self.refused.remove(&envelope.vhid.get());
         self.requests.push(Request::Transmit(packet));
         Ok(())
     }
@@ -340,7 +340,9 @@ impl Scripts for Machine {
         self.enlist_seen(instance, config);
     }
 
-    fn dismiss(&mut self, _instance: InstanceId) {}
+    fn dismiss(&mut self, instance: InstanceId) {
+        self.dismissed(instance);
+    }
 
     fn run(&mut self, instance: InstanceId, wish: Wish) {
         let scripts = self.seen.get_mut(&instance);
@@ -412,6 +414,7 @@ impl Observe for Machine {
     }
 
     fn judges(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
+        self.touched.insert(instance);
         self.observe(instance, |watch| watch.looks(now, looked_at));
     }
 

@@ -25,21 +25,48 @@ impl Scenario {
         self.members[number].is_carpd() && !self.group.uses(Family::Inet6)
     }
 
+    /// Every group that its kernels may see.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let first = std::iter::once(&self.group);
+        first.chain(&self.second).cloned().collect()
+    }
+
     /// The core's settings for one member, as the daemon would make them.
     #[must_use]
     pub fn settings(&self, number: usize) -> Settings {
         settings(&self.group, &self.members[number], self.theme)
     }
 
-    /// The configuration of a carpd.
+    /// One member as the second virtual host has it: the last of the hosts is the best of them.
+    #[must_use]
+    pub fn second_member(&self, number: usize) -> Member {
+        let opposite = self.members.len() - 1 - number;
+        Member {
+            advskew: self.members[opposite].advskew,
+            ..self.members[number].clone()
+        }
+    }
+
+    /// The configuration of a carpd: the virtual host of the group.
     #[must_use]
     pub fn config(&self, number: usize) -> VhostConfig {
-        let member = &self.members[number];
+        self.configure(&self.group, &self.members[number])
+    }
+
+    /// The configuration of the second virtual host, where there is one.
+    #[must_use]
+    pub fn second_config(&self, number: usize) -> Option<VhostConfig> {
+        let second = self.second.as_ref().filter(|_| self.has_machine(number))?;
+        Some(self.configure(second, &self.second_member(number)))
+    }
+
+    fn configure(&self, group: &Group, member: &Member) -> VhostConfig {
         let script = |name: &str| (!member.script.is_zero()).then(|| PathBuf::from(name));
-        let addresses = self.group.addresses();
+        let addresses = group.addresses();
         VhostConfig {
             interface: INTERFACE.to_owned(),
-            election: self.settings(number),
+            election: settings(group, member, self.theme),
             source: None,
             group: GROUP,
             broadcast: false,

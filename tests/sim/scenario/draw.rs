@@ -97,6 +97,21 @@ impl Scenario {
         for _ in 0..mishaps {
             draw_mishap(&members, horizon, &mut kernel, &mut faults);
         }
+        let second = (!powerless && kernel.chance(300)).then(|| Group {
+            vhid: if group.vhid == 255 { 1 } else { group.vhid + 1 },
+            password: group.password,
+            inet: vec![Ipv4Addr::new(192, 0, 2, 150)],
+            inet6: Vec::new(),
+        });
+        if second.is_some() {
+            for _ in 0..kernel.between(0, 3) {
+                let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
+                let host = kernel.index(members.len());
+                let at = START + ms(kernel.between(0, horizon_ms));
+                let until = at + ms(kernel.between(1, horizon_ms));
+                faults.extend([(at, Fault::Remove(host)), (until, Fault::Add(host))]);
+            }
+        }
         let mut plans = Vec::new();
         if theme == Theme::Attack || powerless {
             // At random, by plan, or both.
@@ -121,6 +136,7 @@ impl Scenario {
             weather,
             latency,
             ring,
+            second,
             prefix: kernel.pick(&[32, 24, 24, 16]),
             notifications: kernel.pick(&[4, 64, 1_000]),
             programs: kernel.chance(900),

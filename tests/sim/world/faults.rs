@@ -18,7 +18,7 @@ use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
 
 /// What supervises a carpd starts it again so long after it failed.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
@@ -35,6 +35,7 @@ impl World<'_> {
                 self.fault(Fault::Start(number))?;
             }
             self.mend(number);
+            self.add_second(number);
             self.fault(Fault::LinkUp(number))?;
             for family in FAMILIES {
                 self.fault(Fault::SourceBack(number, family))?;
@@ -90,6 +91,7 @@ impl World<'_> {
                 self.stations[number].paused = true;
             }
             Fault::Resume(number) => {
+                self.expect_repair(number);
                 self.stations[number].hung = false;
                 self.stations[number].paused = false;
                 self.stations[number].wake_at = None;
@@ -107,6 +109,8 @@ impl World<'_> {
                 self.command(number, Control::StepDown);
             }
             Fault::Mishap(number, mishap) => self.mishap(number, mishap),
+            Fault::Remove(number) => self.remove_second(number),
+            Fault::Add(number) => self.add_second(number),
             Fault::Cut(family, from, to) => {
                 for cut in FAMILIES
                     .into_iter()
@@ -344,19 +348,15 @@ impl World<'_> {
     }
 
     fn start_engine(&mut self, number: usize) {
-        let config = self.scenario.config(number);
+        let first = self.scenario.config(number);
+        let configs = std::iter::once(first).chain(self.scenario.second_config(number));
         let station = &mut self.stations[number];
         let Some(mut machine) = station.machine.take() else {
             return;
         };
         machine.advance(self.now);
         machine.sabotage.sending = station.send_errors;
-        let rises = self.scenario.theme == Theme::Strict;
-        machine
-            .sent
-            .values_mut()
-            .for_each(|sent| sent.restart(rises));
-        match Host::start(vec![config], *machine) {
+        match Host::start(configs.collect(), *machine) {
             Ok(host) => {
                 station.body = Body::Carpd(Box::new(host));
                 self.wake(number, self.now);

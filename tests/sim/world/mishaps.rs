@@ -10,9 +10,12 @@ use carp_daemon::io::arp_watch::ArpClaim;
 use super::super::duty;
 use super::super::host::{Control, Ended};
 use super::super::machine::Machine;
+use super::super::packet::Group;
+use super::super::scenario::Fault;
 use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
 use super::super::watch::Violation;
+use super::faults::RESTART_AFTER;
 use super::{Event, World};
 
 /// A thread that gives orders waits so long at most for the kernel.
@@ -59,7 +62,8 @@ impl World<'_> {
     fn befall(&mut self, number: usize, mishap: Mishap) {
         let now = self.now;
         let is_native = self.scenario.members[number].script.is_zero();
-        let vips: Vec<IpAddr> = self.scenario.group.addresses().collect();
+        let groups = self.scenario.groups();
+        let vips: Vec<IpAddr> = groups.iter().flat_map(Group::addresses).collect();
         let latency = self.scenario.latency;
         let station = &mut self.stations[number];
         station.sources[0] &= mishap != Mishap::Flush;
@@ -72,7 +76,8 @@ impl World<'_> {
         machine.advance(now);
         let failed = machine.sabotage.orders.is_some();
         befall(machine, mishap, &vips, has_source, is_native);
-        let restored = if failed || machine.sabotage.orders.is_some() {
+        let gives_way = machine.seen.values().any(|it| it.watch.is_suppressed());
+        let restored = if failed || gives_way || machine.sabotage.orders.is_some() {
             RESTORED_AT_LAST
         } else {
             RESTORED_WITHIN + 4 * latency
@@ -183,13 +188,48 @@ impl World<'_> {
             && station.repaired_by < self.now
             && !fails(machine)
         {
-            duty::check_nothing_left(machine, &self.scenario.group)
-                .map_err(|what| format!("{}: {what}", station.name))?;
+            for group in self.scenario.groups() {
+                duty::check_nothing_left(machine, &group)
+                    .map_err(|what| format!("{}: {what}", station.name))?;
+            }
         }
         if std::mem::take(&mut station.restarts) {
             self.start(number);
         }
         Ok(())
+    }
+
+    /// A process is to serve the second virtual host no longer.
+    pub(super) fn remove_second(&mut self, number: usize) {
+        if let Some(second) = &self.scenario.second {
+            self.command(number, Control::Remove(second.vhid));
+        }
+    }
+
+    /// A process is to serve the second virtual host again.
+    pub(super) fn add_second(&mut self, number: usize) {
+        let Some(config) = self.scenario.second_config(number) else {
+            return;
+        };
+        let vhid = config.election.vhid.get();
+        let Body::Carpd(host) = &self.stations[number].body else {
+            return;
+        };
+        let machine = host.machine_ref();
+        if !machine.leaving.is_empty() {
+            // Its last script would undo what the first new one does.
+            let soon = self.now + RESTART_AFTER;
+            self.push(soon, Event::Fault(Fault::Add(number)));
+        } else if machine.seen_of(vhid).is_none() {
+            self.command(number, Control::Add(Box::new(config)));
+        }
+    }
+
+    /// A process that was stopped finds now what it lacks.
+    pub(super) fn expect_repair(&mut self, number: usize) {
+        let station = &mut self.stations[number];
+        let repaired = self.now + RESTORED_AT_LAST;
+        station.repaired_by = station.repaired_by.max(repaired);
     }
 
     /// An operator wants something of a process.

@@ -40,11 +40,14 @@ impl World<'_> {
     }
 
     pub(super) fn carry_out(&mut self, number: usize, request: Request) -> Result<(), Violation> {
+        let main = self.scenario.group.vhid;
         match request {
             Request::Transmit(packet) => self.transmit(number, packet),
+            Request::Refused(packet) if packet.payload.get(1) != Some(&main) => {}
             Request::Refused(packet) => self.remember(number, packet.payload, false),
             Request::ScriptStarted(instance) => self.script_starts(number, Some(instance)),
             Request::OrdersGiven => self.give_orders(number),
+            Request::Announced(address) if !self.scenario.group.has(address) => {}
             Request::Announced(address) => {
                 let family = match address {
                     IpAddr::V4(_) => Family::Inet,
@@ -53,13 +56,17 @@ impl World<'_> {
                 self.announced(number, family);
             }
             Request::Overflowed { was_stopped } => self.overflowed(was_stopped),
+            Request::Became(vhid, state, _) if vhid.get() != main => {
+                self.count(format!("the second became {state}"));
+            }
             Request::Became(_, state, reason) => self.became(number, state, reason)?,
             Request::Demoted => {
                 self.calm.disturb(self.now);
                 let station = &mut self.stations[number];
                 station.repaired_by = station.repaired_by.max(self.now + RESTORED_AT_LAST);
             }
-            Request::Programmed(standing) => {
+            Request::Programmed(vhid, _) if vhid.get() != main => {}
+            Request::Programmed(_, standing) => {
                 self.stations[number].owns_until = standing.owns_until;
             }
             Request::StaysAway(hold) => self.calm.disturb(self.now + hold),
