@@ -3,6 +3,7 @@
 //! Whoever changes the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
 
 mod bsds;
+mod claims;
 mod recordings;
 mod reigns;
 mod seeds;

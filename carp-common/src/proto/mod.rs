@@ -17,6 +17,7 @@
 //! | [`demotion`] | named causes and their sum |
 //! | [`counters`] | one statistic per reason |
 //! | [`outlook`] | what would happen next |
+//! | [`conflict`] | other hosts that claim the addresses |
 //! | [`tenure`] | how long we are MASTER, how long alive |
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
@@ -26,6 +27,7 @@
 pub mod addresses;
 pub mod auth;
 mod better;
+pub mod conflict;
 pub mod counters;
 pub mod demotion;
 mod doubt;

@@ -315,6 +315,26 @@ impl VirtualHost {
         self.last_heard
     }
 
+    /// Whether another MASTER advertises: it was heard within the master-down time.
+    #[must_use]
+    pub fn hears_a_master(&self, now: Instant) -> bool {
+        let last = self.last_heard.map(|heard| heard.arrival);
+        last.is_some_and(|last| now < last + self.master_down_time())
+    }
+
+    /// Whether the election says that the addresses are not ours, so that what an earlier run left of them can go. In INIT
+    /// nobody says otherwise; a BACKUP has heard another MASTER, and does not take over from it at this very moment.
+    #[must_use]
+    pub fn has_lost(&self, now: Instant) -> bool {
+        match self.state {
+            State::Init => true,
+            State::Backup => {
+                self.last_heard.is_some() && self.timers.next().is_none_or(|due| due > now)
+            }
+            State::Master => false,
+        }
+    }
+
     /// When a BACKUP takes over if the MASTER stays silent; `None` in the other states.
     #[must_use]
     pub fn master_down_at(&self) -> Option<Instant> {

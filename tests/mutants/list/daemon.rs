@@ -291,54 +291,6 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "conflict: takes the MASTER before it for an intruder",
-        file: CONFLICT,
-        find: "Watch::From(now + GRACE)",
-        replace: "Watch::From(now)",
-        caught_by: &[
-            "tests::arp::a_master_watches_half_a_second_after_the_takeover_and_asks_every_ten_seconds",
-        ],
-    },
-    Mutant {
-        name: "conflict: goes on watching as BACKUP",
-        file: CONFLICT,
-        find: "matches!(std::mem::take(&mut self.watch), Watch::On { .. })",
-        replace: "false",
-        caught_by: &["tests::arp::a_backup_asks_nothing_and_answers_no_claim"],
-    },
-    Mutant {
-        name: "conflict: two CARP MASTERs answer each other without end",
-        file: CONFLICT,
-        find: "self.defended_at = Some(now);",
-        replace: "",
-        caught_by: &["tests::arp::another_carp_master_is_answered_once_in_ten_seconds"],
-    },
-    Mutant {
-        name: "conflict: answers an ordinary host as seldom as a CARP MASTER",
-        file: CONFLICT,
-        find: "if !is_carp_master {\n            return true;\n        }",
-        replace: "",
-        caught_by: &[
-            "tests::arp::another_host_that_claims_the_address_is_named_and_answered_each_time",
-        ],
-    },
-    Mutant {
-        name: "conflict: does not know a carpd by its mark",
-        file: CONFLICT,
-        find: "claim.is_marked || is_virtual",
-        replace: "is_virtual",
-        caught_by: &["tests::arp::another_carp_master_is_answered_once_in_ten_seconds"],
-    },
-    Mutant {
-        name: "conflict: does not know a BSD by its MAC address",
-        file: CONFLICT,
-        find: "claim.is_marked || is_virtual",
-        replace: "claim.is_marked",
-        caught_by: &[
-            "instance::conflict::tests::a_carp_master_shows_by_its_mark_or_its_address_and_is_remembered",
-        ],
-    },
-    Mutant {
         name: "conflict: answers for the address of another virtual host",
         file: CONFLICT,
         find: "who.inet_addresses().all(|it| it != sender)",

@@ -1,8 +1,9 @@
-//! Mutants of the rules about time and the kernel: when silence counts, how long a host is MASTER and how long alive, and what
-//! follows when the kernel refuses to know.
+//! Mutants of the rules beside the election itself: when silence counts, how long a host is MASTER and how long alive, what
+//! follows when the kernel refuses to know, and how claims of others to the addresses are answered.
 
 use super::{LISTEN, Mutant, SEND, VHOST};
 
+const CONFLICT: &str = "carp-common/src/proto/conflict.rs";
 const TENURE: &str = "carp-common/src/proto/tenure.rs";
 const PATIENCE: &str = "carp-common/src/proto/patience.rs";
 
@@ -127,5 +128,60 @@ pub const MUTANTS: &[Mutant] = &[
         find: "DatapathState::Works => self.start_if_possible(),",
         replace: "DatapathState::Works => {}",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
+    },
+    Mutant {
+        name: "takes the MASTER before it for an intruder",
+        file: CONFLICT,
+        find: "Watch::From(now + GRACE)",
+        replace: "Watch::From(now)",
+        caught_by: &["claims::a_claim_does_not_count_right_after_a_takeover_or_for_a_backup"],
+    },
+    Mutant {
+        name: "goes on answering claims as BACKUP",
+        file: CONFLICT,
+        find: "matches!(core::mem::take(&mut self.watch), Watch::On { .. })",
+        replace: "false",
+        caught_by: &["claims::a_master_that_stepped_down_answers_no_claim"],
+    },
+    Mutant {
+        name: "two CARP MASTERs answer each other without end",
+        file: CONFLICT,
+        find: "        self.defended_at = Some(now);\n",
+        replace: "",
+        caught_by: &[
+            "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "answers an ordinary host as seldom as a CARP MASTER",
+        file: CONFLICT,
+        find: "if claimant == Claimant::Other {",
+        replace: "if claimant == Claimant::Other && false {",
+        caught_by: &[
+            "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "does not know a carpd by its mark",
+        file: CONFLICT,
+        find: "if is_marked || is_virtual {",
+        replace: "if is_virtual {",
+        caught_by: &[
+            "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
+        ],
+    },
+    Mutant {
+        name: "disputes what the election is about to settle",
+        file: CONFLICT,
+        find: "if hears_a_master {",
+        replace: "if hears_a_master && false {",
+        caught_by: &["claims::a_claim_is_the_elections_business_while_another_master_is_heard"],
+    },
+    Mutant {
+        name: "takes a MASTER for heard whenever it was",
+        file: VHOST,
+        find: "last.is_some_and(|last| now < last + self.master_down_time())",
+        replace: "last.is_some()",
+        caught_by: &["claims::a_claim_is_the_elections_business_while_another_master_is_heard"],
     },
 ];

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::proto::conflict::Claimant;
 use carp_common::proto::{Notice, Reason};
 use carp_common::units::State;
 use carp_common::wire::ether::MacAddress;
@@ -137,15 +138,6 @@ events! {
         /// The error.
         error: String,
     } => Debug "announcement-failed",
-}
-
-/// What is known about a station that claims a virtual address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claimant {
-    /// It showed that it is MASTER of the same vhid.
-    CarpMaster,
-    /// It did not show that.
-    Other,
 }
 
 /// What may keep its advertisements away if none was ever heard.

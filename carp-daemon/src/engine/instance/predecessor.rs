@@ -4,8 +4,6 @@
 //! another MASTER is heard it is removed. Until then the kernel keeps this host from claiming it, where there is a fence.
 
 use carp_common::proto::VirtualHost;
-use carp_common::time::Instant;
-use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
@@ -112,7 +110,7 @@ impl Predecessor {
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
     ) {
-        if self.has_leftovers && is_settled(machine, site.cx.now) {
+        if self.has_leftovers && machine.has_lost(site.cx.now) {
             self.remove(who, false, tenure, site);
         }
     }
@@ -145,19 +143,6 @@ impl Predecessor {
         if !master {
             tenure.settle(who, false, site);
         }
-    }
-}
-
-/// Whether the election says that the addresses are not ours.
-fn is_settled(machine: &VirtualHost, now: Instant) -> bool {
-    match machine.state() {
-        State::Init => true,
-        // Unless we take over from it in this very turn.
-        State::Backup => {
-            machine.last_heard().is_some() && machine.next_deadline().is_none_or(|at| at > now)
-        }
-        // Claimed.
-        State::Master => false,
     }
 }
 

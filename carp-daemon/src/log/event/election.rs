@@ -3,10 +3,11 @@
 use std::fmt::{Formatter, Result};
 
 use carp_common::proto::Reason;
+use carp_common::proto::conflict::Claimant;
 
 use super::Lead;
 use crate::api::event::Place;
-use crate::api::event::election::{Cause, Claimant, Conflict, Election, Transmit, Unheard};
+use crate::api::event::election::{Cause, Conflict, Election, Transmit, Unheard};
 
 /// Returns why a virtual host is in its state.
 pub(in crate::log) const fn cause(cause: Cause) -> &'static str {

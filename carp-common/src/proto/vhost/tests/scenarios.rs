@@ -343,3 +343,32 @@ fn an_equal_that_sends_from_its_own_mac_is_told_of_the_tie_as_a_ucarp_is() {
     assert!(yields_to(UCARP_MAC) && yields_to([2, 0, 0, 0, 0, 9]));
     assert!(!yields_to(BSD_MAC));
 }
+
+#[test]
+fn the_addresses_are_lost_in_init_and_once_another_master_is_heard() {
+    let host = Host::new(settings(UCARP));
+    assert!(host.machine.has_lost(host.now));
+    let mut host = Host::started(settings(UCARP));
+    assert!(!host.machine.has_lost(host.now), "nobody was heard");
+    host.hear(PEER, 255, 255);
+    let turn = host.machine.next_deadline().unwrap();
+    assert!(!host.machine.has_lost(turn), "the next step takes over");
+    host.hear(PEER, 1, 50);
+    assert!(host.machine.has_lost(host.now));
+    let host = Host::master(settings(UCARP));
+    assert!(!host.machine.has_lost(host.now));
+}
+
+#[test]
+fn a_master_is_heard_for_a_master_down_time() {
+    let mut host = Host::started(settings(UCARP));
+    assert!(!host.machine.hears_a_master(host.now));
+    host.hear(PEER, 1, 50);
+    let end = host.now + host.machine.master_down_time();
+    assert!(host.machine.hears_a_master(host.now));
+    assert!(
+        host.machine
+            .hears_a_master(Instant::from_nanos(end.as_nanos() - 1))
+    );
+    assert!(!host.machine.hears_a_master(end));
+}

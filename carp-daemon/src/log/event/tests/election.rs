@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use carp_common::proto::conflict::Claimant;
 use carp_common::proto::{Notice, Reason};
 use carp_common::units::State;
 use carp_common::wire::ether::MacAddress;
 
 use super::*;
-use crate::api::event::election::{Cause, Claimant, Conflict, Election, Transmit, Unheard};
+use crate::api::event::election::{Cause, Conflict, Election, Transmit, Unheard};
 
 const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
