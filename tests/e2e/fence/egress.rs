@@ -158,7 +158,7 @@ fn a_start_goes_on_unpinned_where_another_hangs_over_the_set() -> Result<()> {
     let lock = Flock::lock(File::open(&directory)?, FlockArg::LockExclusiveNonblock);
     let lock = lock.map_err(|(_, errno)| errno)?;
     let carpd = on("tcx", SLOW)?.start(&host)?;
-    carpd.says_once("egress, going on unpinned")?;
+    carpd.says_once(&format!("{}, going on unpinned", egress()))?;
     ensure!(carpd.dump()?.status["fence-survives-kill"] == "no");
     drop(lock);
     fs::remove_dir(&directory)?;

@@ -194,8 +194,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "restore: puts an address back and announces nothing",
         file: RESTORE,
-        find: "self.count += u64::from(held && !was_ordered);\n                wishes.claimed |= held;",
-        replace: "self.count += u64::from(held && !was_ordered);",
+        find: "self.count += u64::from(held && !was_ordered && !is_there);\n                wishes.claimed |= held;",
+        replace: "self.count += u64::from(held && !was_ordered && !is_there);",
         caught_by: &[
             "tests::addresses::a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times",
         ],
