@@ -201,6 +201,24 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "restore: leaves alone what a late order brought back",
+        file: RESTORE,
+        find: "if is_there && is_settled {",
+        replace: "if is_there && !was_ordered {",
+        caught_by: &[
+            "tests::addresses::an_address_that_a_late_renewal_brought_back_is_held_and_restored_again",
+        ],
+    },
+    Mutant {
+        name: "script: lifts the fence while an up script may still add the address",
+        file: SCRIPT,
+        find: "self.may_add = true;",
+        replace: "self.may_add = false;",
+        caught_by: &[
+            "tests::scripts::an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for",
+        ],
+    },
+    Mutant {
         name: "restore: gives way for ever",
         file: RESTORE,
         find: "self.demoted_until.take_if(|until| *until <= now).is_some()",

@@ -124,8 +124,9 @@ impl Scenario {
                 draw_plan(powerless, &members, horizon, rng, into);
             }
         }
-        // Send errors leave a demotion behind that nobody but its owner can see.
-        let seen = |fault: &Fault| !(demotion_divides && matches!(fault, Fault::SendErrors(_)));
+        // Send errors leave a demotion behind that nobody but its owner can see, and so do addresses that are lost too often.
+        let mut lost = vec![0; members.len()];
+        let mut seen = |fault: &Fault| !(demotion_divides && hides_demotion(fault, &mut lost));
         faults.retain(|(at, fault)| *at < quiet_at && seen(fault));
         faults.sort_by_key(|(at, _)| *at);
         Self {
@@ -150,6 +151,21 @@ impl Scenario {
         }
     }
 }
+
+/// Whether a fault may demote a host in a way that nobody sees; `lost` counts for each host how often it loses addresses.
+fn hides_demotion(fault: &Fault, lost: &mut [u8]) -> bool {
+    let Fault::Mishap(host, mishap) = *fault else {
+        return matches!(fault, Fault::SendErrors(_));
+    };
+    if mishap.loses_addresses() {
+        lost[host] += 1;
+        return lost[host] > RESTORED;
+    }
+    mishap.keeps_from_serving()
+}
+
+/// So often a carpd puts an address back before it gives way.
+const RESTORED: u8 = 3;
 
 fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
     let delay_max = if fast {

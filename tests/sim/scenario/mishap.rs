@@ -67,6 +67,18 @@ pub enum Mishap {
     ScriptsWork,
 }
 
+impl Mishap {
+    /// Whether a MASTER loses addresses by it that it puts back.
+    pub(super) const fn loses_addresses(self) -> bool {
+        matches!(self, Self::Remove | Self::Flush | Self::GiveUp)
+    }
+
+    /// Whether a MASTER may be unable to add its addresses.
+    pub(super) const fn keeps_from_serving(self) -> bool {
+        matches!(self, Self::OrdersFail(_) | Self::ScriptsFail)
+    }
+}
+
 /// What mends everything that does not end by itself.
 pub const MENDING: [Mishap; 8] = [
     Mishap::Free,
