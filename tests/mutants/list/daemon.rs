@@ -212,8 +212,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "script: lifts the fence while an up script may still add the address",
         file: SCRIPT,
-        find: "self.may_add = true;",
-        replace: "self.may_add = false;",
+        find: "self.ups = self.ups.saturating_add(1);",
+        replace: "self.ups = 0;",
         caught_by: &[
             "tests::scripts::an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for",
         ],

@@ -25,8 +25,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// What is under way, and what an up script that fails leads to.
 #[derive(Debug, Default)]
 pub struct ScriptWatch {
-    /// An up script was asked for, and neither it nor a down script that was asked for later has ended.
-    may_add: bool,
+    /// How often an up script was asked for, and neither one nor a down script that was asked for later has ended.
+    ups: u8,
     /// A down script was asked for after the last up script.
     down_is_asked: bool,
     /// One was asked for before it, and may still end.
@@ -58,7 +58,7 @@ impl ScriptWatch {
         match which {
             Which::Up => {
                 self.down_is_before |= std::mem::take(&mut self.down_is_asked);
-                self.may_add = true;
+                self.ups = self.ups.saturating_add(1);
             }
             Which::Down => self.down_is_asked = true,
         }
@@ -66,15 +66,18 @@ impl ScriptWatch {
 
     /// Whether an up script may still add the addresses.
     pub fn may_add(&self) -> bool {
-        self.may_add
+        self.ups > 0
     }
 
     fn note_end(&mut self, which: Which) {
         match which {
-            // Scripts run one after the other. From now on the address is there, or it is not.
-            Which::Up => (self.may_add, self.down_is_before) = (false, false),
+            // Scripts run one after the other. What this one has added is there from now on.
+            Which::Up => {
+                self.ups = self.ups.saturating_sub(1);
+                self.down_is_before &= self.may_add();
+            }
             Which::Down if self.down_is_before => self.down_is_before = false,
-            Which::Down => (self.may_add, self.down_is_asked) = (false, false),
+            Which::Down => (self.ups, self.down_is_asked) = (0, false),
         }
     }
 
@@ -179,6 +182,17 @@ mod tests {
         watch.asked(Which::Down);
         watch.note_end(Which::Down);
         assert!(watch.may_add(), "that was the one before");
+        watch.note_end(Which::Up);
+        assert!(!watch.may_add());
+        watch.note_end(Which::Down);
+        // That one has ended is known only after the next one was asked for.
+        watch.asked(Which::Up);
+        watch.asked(Which::Down);
+        watch.asked(Which::Up);
+        watch.note_end(Which::Up);
+        watch.note_end(Which::Down);
+        watch.asked(Which::Down);
+        assert!(watch.may_add());
         watch.note_end(Which::Up);
         assert!(!watch.may_add());
         watch.note_end(Which::Down);
