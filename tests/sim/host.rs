@@ -202,7 +202,8 @@ impl Host {
             return Err(what);
         }
         let group = machine.group(vhid);
-        match group.filter(|_| is_native && machine.sabotage.orders.is_none()) {
+        let finds = !machine.is_renamed();
+        match group.filter(|_| is_native && finds && machine.sabotage.orders.is_none()) {
             Some(group) => duty::check_nothing_left(machine, group),
             None => Ok(()),
         }

@@ -500,7 +500,9 @@ impl Watch {
             (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => {
                 // Not where an operator keeps it away, or it is patient with a BSD.
                 let pace = self.interval(self.settings.advskew.0);
-                let usual = deadline <= now + self.master_down().max(pace)
+                let is_patient = self.patience() > self.master_down();
+                let usual = !is_patient
+                    && deadline <= now + self.master_down().max(pace)
                     && deadline > self.held_until + self.master_down();
                 self.reign.settled(now, usual.then_some(deadline))
             }
