@@ -62,13 +62,14 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether it may answer although it is not MASTER: somebody else added the address, the fence is out of order, or the process
-/// does not find the interface under the name that it has now, and a dead one's time is not over.
+/// Whether it may answer although it is not MASTER: somebody else added the address, the fence is out of order, or the time of a
+/// dead MASTER is not over, because the process waits for a link or does not find the interface under the name that it has now.
 fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
     (seen.scripts.is_none() && has_foreign(machine, ip))
         || !machine.program.is_possible
         || machine.program.is_any_lost()
         || machine.is_renamed()
+        || machine.program.is_inherited(ip)
 }
 
 /// Whether somebody else than carpd added the address.

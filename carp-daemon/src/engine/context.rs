@@ -88,6 +88,17 @@ impl<E: Effects> Context<E> {
         }
     }
 
+    /// The same before addresses are removed. Where notifications were lost, everything is listed at once, because
+    /// what is out of date may be somebody else's by now. What follows from that is seen to with the other changes.
+    pub fn catch_up(&mut self) {
+        self.listen();
+        if self.namespace.is_blind()
+            && let Err(error) = self.namespace.list(&mut self.effects)
+        {
+            self.complain_about_netlink(Request::List, &error);
+        }
+    }
+
     /// Says that links and addresses are not known for certain.
     pub fn complain_about_netlink(&mut self, request: Request, error: &io::Error) {
         if let Some(suppressed) = self.netlink_limit.admit(self.now, REPORT_INTERVAL) {

@@ -107,6 +107,11 @@ impl Namespace {
         Ok(())
     }
 
+    /// Whether notifications were lost, and nobody watches for more.
+    pub const fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Everything is to be followed again, as if notifications had been lost.
     pub fn doubt(&mut self) {
         self.changes.overrun = true;

@@ -118,6 +118,14 @@ impl Program {
         entry.is_some_and(|entry| entry.is_intact && now <= entry.standing.owns_until)
     }
 
+    /// Whether an address is owned by a virtual host of a process that was killed.
+    #[must_use]
+    pub fn is_inherited(&self, ip: IpAddr) -> bool {
+        let owner = self.owners.get(&ip).copied().flatten();
+        let entry = owner.and_then(|owner| self.entries.get(&owner.key()));
+        entry.is_some_and(|entry| !entry.is_heard)
+    }
+
     /// A virtual host is that for so long.
     pub fn renew(&mut self, key: &VhostKey, standing: Standing) {
         if let Some(entry) = self.entries.get_mut(key) {

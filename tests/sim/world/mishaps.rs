@@ -194,6 +194,7 @@ impl World<'_> {
             }
         }
         if std::mem::take(&mut station.restarts) {
+            self.calm.disturb(self.now);
             self.start(number);
         }
         Ok(())

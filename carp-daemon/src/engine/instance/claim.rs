@@ -194,7 +194,7 @@ impl Claim {
     /// Removes those virtual addresses that we added.
     pub fn release<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         // What is somebody else's by now stays.
-        site.cx.listen();
+        site.cx.catch_up();
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
             let ours = self.is_ours(index, &address, &site.cx.namespace);
             if self.holdings[index] == Holding::Theirs {

@@ -126,6 +126,7 @@ impl Predecessor {
         if !std::mem::take(&mut self.has_leftovers) {
             return;
         }
+        site.cx.catch_up();
         let held = if master {
             who.native_addresses(site.interface)
         } else {

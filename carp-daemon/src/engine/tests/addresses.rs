@@ -182,6 +182,24 @@ fn an_address_that_somebody_replaces_is_his_and_is_left_alone() {
 }
 
 #[test]
+fn an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there() {
+    let mut scene = Scene::master(vhost(1));
+    let replaced = Address {
+        protocol: 0,
+        ..tagged(101)
+    };
+    let host = scene.host();
+    host.addresses.retain(|(it, _)| it.address != VIP);
+    host.addresses.push((replaced, None));
+    host.overrun = true;
+    // It yields in the turn in which it finds that out.
+    scene.hear(&mut Peer::new(0, 0));
+    assert_eq!(scene.state(), State::Backup);
+    assert_eq!(scene.asked(&["delete 10.0.0.101"]), Vec::<String>::new());
+    assert!(scene.host().addresses.contains(&(replaced, None)));
+}
+
+#[test]
 fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
     let mut scene = Scene::master(vhost(1));
     let replaced = Address {
