@@ -45,10 +45,19 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claim: removes what somebody put in the place of its address a moment ago",
         file: CLAIM,
-        find: "// What is somebody else's by now stays.\n        site.cx.listen();",
+        find: "// What is somebody else's by now stays.\n        site.cx.catch_up();",
         replace: "",
         caught_by: &[
             "tests::addresses::an_address_that_somebody_replaces_as_the_host_leaves_is_left_there",
+        ],
+    },
+    Mutant {
+        name: "claim: removes addresses by what was known before notifications were lost",
+        file: CLAIM,
+        find: "site.cx.catch_up();",
+        replace: "site.cx.listen();",
+        caught_by: &[
+            "tests::addresses::an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there",
         ],
     },
     Mutant {
