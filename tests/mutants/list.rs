@@ -193,13 +193,6 @@ const MUTANTS: &[Mutant] = &[
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
     Mutant {
-        name: "takes its own reflected advertisements for a peer's",
-        file: RECEIVE,
-        find: "let own = self.sources[family] == Some(source)",
-        replace: "let own = false && self.sources[family] == Some(source)",
-        caught_by: &["recordings::what_comes_from_its_own_address_is_no_peers"],
-    },
-    Mutant {
         name: "takes whatever comes from its own group's address for its own",
         file: RECEIVE,
         find: "let own = self.sources[family] == Some(source)",
@@ -277,13 +270,6 @@ const MUTANTS: &[Mutant] = &[
         find: "self.listen_until(family, since.max(self.held_until) + silence);",
         replace: "self.listen_until(family, since + silence);",
         caught_by: &["stepping_down_keeps_away_for_the_hold_and_a_master_down_time"],
-    },
-    Mutant {
-        name: "announces when its up script ends, whatever it is by then",
-        file: VHOST,
-        find: "if self.state == State::Master {\n                    self.announce();",
-        replace: "if self.state != State::Init {\n                    self.announce();",
-        caught_by: &["slow_scripts_follow_a_flapping_state"],
     },
     Mutant {
         name: "advertises before it has the addresses",
