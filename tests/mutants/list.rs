@@ -358,13 +358,6 @@ const MUTANTS: &[Mutant] = &[
         caught_by: &["recordings::a_bow_out_is_not_called_back_by_a_copy"],
     },
     Mutant {
-        name: "what was sent under its own address makes peers stale",
-        file: RECEIVE,
-        find: "self.sequence.go_beyond(advertisement.counter);",
-        replace: "self.sequence.observe(family, advertisement.counter);",
-        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
-    },
-    Mutant {
         name: "with strict counters loses the second of two versions",
         file: RECEIVE,
         find: ".is_last_of_somebody(family, advertisement.counter);",
