@@ -37,10 +37,11 @@ impl Standing {
         };
     }
 
-    /// A MASTER's advertisement went out.
+    /// A MASTER's advertisement went out. One that is worth less than an earlier one takes nothing from that: in two families
+    /// the first that goes out may end a demotion, and the next one is due by the interval that both have announced.
     pub(super) fn advertised(&mut self, now: Instant, lasts: Lasting) {
         if self.state == State::Master {
-            self.owns_until = now + lasts.advertisement;
+            self.owns_until = self.owns_until.max(now + lasts.advertisement);
         }
     }
 
@@ -155,6 +156,12 @@ mod tests {
         assert_eq!(standing.owns_until, at(22));
         standing.advertised(at(21), LASTS);
         assert_eq!(standing.owns_until, at(23));
+        let less = Lasting {
+            advertisement: Duration::from_secs(1),
+            ..LASTS
+        };
+        standing.advertised(at(21), less);
+        assert_eq!(standing.owns_until, at(23), "it was promised more");
         standing.enter(State::Backup, at(22), LASTS);
         assert_eq!(standing.owns_until, at(0));
     }
