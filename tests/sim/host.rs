@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use carp_common::proto::Demotion;
 use carp_common::time::Instant;
@@ -18,6 +19,9 @@ use super::duty;
 use super::kernel::scripts::Scripts;
 use super::machine::{Machine, Request, Seen};
 use super::watch::Violation;
+
+/// No lease of a scenario is longer: four seconds, five times over, and two.
+const LONGEST_LEASE: Duration = Duration::from_secs(22);
 
 /// Turns in a row without time passing: more than there can be anything to do in.
 const TURNS_MAX: u32 = 1_000;
@@ -203,7 +207,11 @@ impl Host {
         }
         let group = machine.group(vhid);
         let finds = !machine.is_renamed();
-        match group.filter(|_| is_native && finds && machine.sabotage.orders.is_none()) {
+        // What could not be removed stays until its lease ends.
+        let was_refused = machine
+            .refused_at
+            .is_some_and(|at| machine.now < at + LONGEST_LEASE);
+        match group.filter(|_| is_native && finds && !was_refused) {
             Some(group) => duty::check_nothing_left(machine, group),
             None => Ok(()),
         }

@@ -109,6 +109,8 @@ pub struct Machine {
     pub ring: Ring,
     /// What does not work.
     pub sabotage: Sabotage,
+    /// When an order of carpd's was last refused by [`Sabotage::orders`].
+    pub refused_at: Option<Instant>,
     /// Index of the interface; `None` while it is deleted.
     pub ifindex: Option<u32>,
     /// The groups that its virtual hosts may be in.
@@ -190,6 +192,7 @@ impl Machine {
             program: Program::new(programs, rng.chance(500)),
             ring: Ring::new(ring),
             sabotage: Sabotage::default(),
+            refused_at: None,
             ifindex: None,
             groups,
             sources,
@@ -324,6 +327,7 @@ impl Machine {
     /// One order, by whomever. Returns the kernel's error number.
     pub fn order(&mut self, order: &Order, by: Actor) -> Result<(), i32> {
         let failing = self.sabotage.orders.filter(|_| by.is_carpd());
+        self.refused_at = failing.map(|_| self.now).or(self.refused_at);
         // Its answer found no room: nobody knows whether it was carried out.
         let done = failing.is_none() || (failing == Some(errno::ENOBUFS) && self.rng.chance(500));
         let lent = match *order {
