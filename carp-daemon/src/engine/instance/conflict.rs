@@ -22,7 +22,9 @@ pub struct Conflict {
     conflicts: Conflicts,
     /// How many packets.
     count: u64,
-    limit: RateLimit,
+    /// One for each kind of claimant, so that the lines about the one do not hide the other.
+    carp_masters: RateLimit,
+    others: RateLimit,
 }
 
 impl Conflict {
@@ -136,7 +138,11 @@ impl Conflict {
         claimant: Claimant,
         site: &mut Site<'_, E>,
     ) {
-        if let Some(suppressed) = self.limit.admit(site.cx.now, REPORT_INTERVAL) {
+        let limit = match claimant {
+            Claimant::CarpMaster => &mut self.carp_masters,
+            Claimant::Other => &mut self.others,
+        };
+        if let Some(suppressed) = limit.admit(site.cx.now, REPORT_INTERVAL) {
             // Those that are not valid, or come by unicast, have warnings of their own.
             let heard = machine.counters().received_inet_packets;
             let by_unicast = site.cx.effects.count(Counter::PassedUnicast);

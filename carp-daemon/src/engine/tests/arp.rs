@@ -109,6 +109,21 @@ fn another_carp_master_is_answered_once_in_ten_seconds() {
 }
 
 #[test]
+fn the_line_about_a_carp_master_does_not_hide_another_host() {
+    let mut scene = Scene::watching();
+    let other = MacAddress([2, 0, 0, 0, 0, 10]);
+    for (station, is_marked, expected) in [
+        (THEIRS, true, 1),
+        (other, false, 1),
+        (THEIRS, true, 0),
+        (other, false, 0),
+    ] {
+        scene.claimed(station, is_marked);
+        assert_eq!(scene.told("address-conflict"), expected, "{station}");
+    }
+}
+
+#[test]
 fn where_no_advertisement_was_ever_heard_the_cause_is_named() {
     for (own_mac, expected) in [
         (false, Unheard::PortSecurity),
