@@ -29,7 +29,7 @@ use nix::sys::socket::{
     sockopt::PeerCredentials,
 };
 
-pub use served::{Locks, Questions, Wanted};
+pub use served::{Locks, Wanted};
 
 /// The directory for carpd's files. It is created with mode 0700.
 pub const DIRECTORY: &str = "/run/carpd";

@@ -10,12 +10,14 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
+use nix::sys::timerfd::TimerFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,8 +28,24 @@ impl OwnsDescriptor for socket2::Socket {}
 impl OwnsDescriptor for netlink_sys::Socket {}
 impl OwnsDescriptor for aya::maps::RingBuf<aya::maps::MapData> {}
 impl<L> OwnsDescriptor for aya_log::EbpfLogger<L> {}
-impl OwnsDescriptor for crate::io::timer::Timer {}
-impl OwnsDescriptor for crate::lock::Questions {}
+impl OwnsDescriptor for Descriptor<TimerFd> {}
+impl OwnsDescriptor for Descriptor<Epoll> {}
+
+/// Gives [`AsRawFd`], which the runtime needs, to types of `nix` that have other ways to their descriptors.
+#[derive(Debug)]
+pub struct Descriptor<T>(pub T);
+
+impl AsRawFd for Descriptor<TimerFd> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl AsRawFd for Descriptor<Epoll> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+}
 
 /// Registers `source` with the runtime, which then reports when it is readable.
 ///

@@ -1,7 +1,6 @@
 //! One timer for the whole process. It expires at the earliest deadline, exact to the nanosecond.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use carp_common::time::{Duration, Instant};
@@ -9,25 +8,15 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys;
+use crate::sys::{self, Descriptor};
 
 /// A timerfd on CLOCK_MONOTONIC with absolute deadlines.
 ///
 /// tokio's own timer rounds up to whole milliseconds, which is a third of the shortest master-down time.
 #[derive(Debug)]
 pub struct DeadlineTimer {
-    timer: AsyncFd<Timer>,
+    timer: AsyncFd<Descriptor<TimerFd>>,
     armed: Option<Instant>,
-}
-
-/// A `TimerFd` with [`AsRawFd`]; it only has [`AsFd`] itself.
-#[derive(Debug)]
-pub struct Timer(TimerFd);
-
-impl AsRawFd for Timer {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl DeadlineTimer {
@@ -41,7 +30,7 @@ impl DeadlineTimer {
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
         Ok(Self {
-            timer: sys::watch(Timer(timer))?,
+            timer: sys::watch(Descriptor(timer))?,
             armed: None,
         })
     }

@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{LockError, Owner, PATIENCE, address_name, bind, vhid_name};
 use crate::io::clock;
-use crate::sys;
+use crate::sys::{self, Descriptor};
 
 /// Time between two attempts while waiting.
 const RETRY: Duration = Duration::from_millis(20);
@@ -63,7 +63,7 @@ pub struct Locks {
     held: BTreeMap<u64, Taken>,
     next: u64,
     /// Readable when a process asks. One epoll instance covers all locks and costs the runtime one registration.
-    questions: AsyncFd<Questions>,
+    questions: AsyncFd<Descriptor<Epoll>>,
     fingerprint: u64,
     /// There may be more questions, but they are not answered before this time.
     paused_until: Option<Instant>,
@@ -80,7 +80,7 @@ impl Locks {
         Ok(Self {
             held: BTreeMap::new(),
             next: 0,
-            questions: sys::watch(Questions(epoll))?,
+            questions: sys::watch(Descriptor(epoll))?,
             fingerprint,
             paused_until: None,
         })
@@ -249,16 +249,6 @@ impl Locks {
         self.held.insert(self.next, lock);
         self.next += 1;
         Ok(())
-    }
-}
-
-/// An epoll instance over all locks, for the runtime. It is readable when a process asks at one of them.
-#[derive(Debug)]
-pub struct Questions(Epoll);
-
-impl std::os::fd::AsRawFd for Questions {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.0.as_raw_fd()
     }
 }
 

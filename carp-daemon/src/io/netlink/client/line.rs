@@ -7,15 +7,13 @@
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::order::Order;
+use super::order::{Order, with_flags};
 use crate::io::netlink::message::{self, Body};
 use crate::io::netlink::{Event, Route};
 
@@ -258,13 +256,6 @@ impl Answer {
         });
         has_ended
     }
-}
-
-/// Returns a request with `flags` in addition to those that its kind has.
-pub fn with_flags(request: RouteNetlinkMessage, flags: u16) -> Request {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    NetlinkMessage::new(header, NetlinkPayload::from(request))
 }
 
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol, CacheInfo};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::line::with_flags;
 use crate::io::netlink::{Address, Route};
 
 /// The worst metric: every other route to the same subnet takes precedence.
@@ -55,6 +57,16 @@ impl Order {
         };
         with_flags(message, flags)
     }
+}
+
+/// Returns a request with `flags` in addition to those that its kind has.
+pub(super) fn with_flags(
+    request: RouteNetlinkMessage,
+    flags: u16,
+) -> NetlinkMessage<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    NetlinkMessage::new(header, NetlinkPayload::from(request))
 }
 
 /// Returns a message that identifies an address.
