@@ -19,7 +19,7 @@ mod workshop;
 use std::sync::{Mutex, PoisonError};
 
 use list::{Mutant, daemon, mutants};
-use switches::{Numbered, Switched, with_switches};
+use switches::{Numbered, Switched, by_file, with_switches};
 use workshop::{TestOutcome, Workshop, read, top};
 
 /// Held while a test changes the copy, of which there is only one.
@@ -53,6 +53,14 @@ fn every_mutant_has_its_place_in_the_sources() {
         let source = read(&top().join(file));
         let count = source.matches(find).count();
         assert_eq!(count, 1, "«{name}»: {file} has this {count} times:\n{find}");
+    }
+}
+
+#[test]
+fn the_mutants_of_the_daemon_can_be_compiled_together() {
+    let numbered: Vec<Numbered> = daemon::MUTANTS.iter().enumerate().collect();
+    for (file, mutants) in by_file(&numbered) {
+        with_switches(&read(&top().join(file)), &mutants);
     }
 }
 

@@ -35,14 +35,7 @@ pub struct Switched {
 impl Switched {
     /// Puts all mutants into the copy, and compiles it.
     pub fn build(workshop: &Workshop, mutants: &[Numbered]) -> Self {
-        let mut files: BTreeMap<&str, Vec<Numbered>> = BTreeMap::new();
-        for (number, mutant) in mutants {
-            files
-                .entry(mutant.file)
-                .or_default()
-                .push((*number, mutant));
-        }
-        for (file, mutants) in files {
+        for (file, mutants) in by_file(mutants) {
             workshop.write(file, &with_switches(&read(&top().join(file)), &mutants));
         }
         let library = "carp-daemon/src/lib.rs";
@@ -94,6 +87,18 @@ impl Switched {
         command.arg("--exact").args(names).env_remove(SWITCH);
         command
     }
+}
+
+/// Returns the mutants of each file.
+pub fn by_file(mutants: &[Numbered]) -> BTreeMap<&'static str, Vec<Numbered>> {
+    let mut files: BTreeMap<&str, Vec<Numbered>> = BTreeMap::new();
+    for (number, mutant) in mutants {
+        files
+            .entry(mutant.file)
+            .or_default()
+            .push((*number, mutant));
+    }
+    files
 }
 
 /// Puts mutants of one file behind switches. Each replaces an expression, or statements where it ends with a semicolon or a

@@ -23,6 +23,9 @@ pub enum TestOutcome {
 /// Longer than any test of the simulation takes, even with a mutant.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where the names of the core's unit tests begin.
+const CORE: &str = "core::";
+
 /// A small workspace below `target/mutants`. It contains only the core, the daemon and the simulation, so that each
 /// mutant compiles in seconds.
 pub struct Workshop {
@@ -98,15 +101,23 @@ impl Workshop {
         self.write(file, &source.replace(find, replace));
     }
 
-    /// Runs one test of the simulation.
+    /// Runs one test of the simulation, or of the core.
     pub fn run(&self, test: &str) -> TestOutcome {
-        if wait(&mut self.simulation(&["--no-run"])).is_none_or(|status| !status.success()) {
+        let (package, test): (&[&str], _) = match test.strip_prefix(CORE) {
+            Some(test) => (&["carp-common", "--all-features", "--lib"], test),
+            None => (&["carp-tests", "--test", "sim"], test),
+        };
+        let tests = |arguments: &[&str]| {
+            let mut command = self.cargo(&["test", "--quiet", "--package"]);
+            command.args(package).args(arguments);
+            command
+        };
+        if wait(&mut tests(&["--no-run"])).is_none_or(|status| !status.success()) {
             return TestOutcome::DoesNotCompile;
         }
         // Without --exact a part of a name would match. With it a wrong name runs no test and passes, so the name is
         // looked up first.
-        let listed = self
-            .simulation(&["--", "--list"])
+        let listed = tests(&["--", "--list"])
             .stdout(Stdio::piped())
             .output()
             .expect("the copy can be read and written");
@@ -116,7 +127,7 @@ impl Workshop {
         {
             return TestOutcome::NoAnswer;
         }
-        Self::outcome_of(&mut self.simulation(&["--", "--exact", test]))
+        Self::outcome_of(&mut tests(&["--", "--exact", test]))
     }
 
     /// Runs a command that runs tests.
@@ -126,20 +137,6 @@ impl Workshop {
             Some(_) => TestOutcome::Caught,
             None => TestOutcome::NoAnswer,
         }
-    }
-
-    fn simulation(&self, arguments: &[&str]) -> Command {
-        let package = [
-            "test",
-            "--quiet",
-            "--package",
-            "carp-tests",
-            "--test",
-            "sim",
-        ];
-        let mut command = self.cargo(&package);
-        command.args(arguments);
-        command
     }
 
     /// Cargo, in the copy, with nothing of what it says.

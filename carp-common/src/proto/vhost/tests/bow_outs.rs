@@ -1,6 +1,7 @@
 //! MASTERs that leave on purpose: how a bow-out is answered, and how long one who stepped down stays away.
 
 use super::*;
+use crate::proto::heard::LAST_LEAVES_OUT;
 
 #[test]
 fn a_bow_out_is_answered_in_the_order_of_advskew() {
@@ -123,4 +124,15 @@ fn a_bow_out_is_heard_with_advbase_0_and_waits_its_turn_even_when_we_preempt() {
         host.next_timeout()
             .starts_with("BACKUP to MASTER: MasterWillTimeOut")
     );
+}
+
+#[test]
+fn a_bow_out_leaves_out_what_a_peer_that_was_not_heard_may_have_used() {
+    let step_down = Input::Command(Command::StepDown { hold: millis(1000) });
+    for leaves in [Input::Shutdown, step_down] {
+        let mut host = Host::master(settings(UCARP));
+        let last = host.last_sent();
+        assert!(host.input(leaves).contains("send inet 255/255"));
+        assert!(host.last_sent() > last + LAST_LEAVES_OUT);
+    }
 }
