@@ -1,7 +1,9 @@
 //! The virtual address among the host's own addresses: none of these is ever lost or replaced as a source.
 
 mod lease;
+mod predecessor;
 mod random;
+mod restore;
 mod source;
 
 use std::net::Ipv4Addr;
@@ -49,6 +51,15 @@ pub fn address_monitor(host: &Host) -> Result<Daemon> {
         Ok((!monitor.lines_with("192.0.2.77").is_empty()).then_some(()))
     })?;
     Ok(monitor)
+}
+
+/// How often the virtual address was removed, according to such a monitor.
+fn removals(monitor: &Daemon) -> usize {
+    let lines = monitor.lines_with(&format!("inet {ADDRESS}/"));
+    lines
+        .iter()
+        .filter(|line| line.text.contains("Deleted"))
+        .count()
 }
 
 /// The addresses of `eth0`, as `ip` writes them.

@@ -29,6 +29,73 @@ fn announcements(pair: &Pair, mark: Mark, host: &Host) -> usize {
 }
 
 #[test]
+fn another_host_that_claims_the_address_is_named_once_and_answered_once_a_second() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, FAST)?;
+    let injector = Injector::open(&pair.c)?;
+    // Both announcements of the takeover have passed, and so has the time in which an earlier MASTER might still answer.
+    pair.capture
+        .advertisements_reach(Mark::default(), "a", 12, LONG)?;
+    let (mark, start) = (pair.capture.mark(), Instant::now());
+    eventually("it is named", LONG, || {
+        injector.send(&claim(|_| ()))?;
+        let named = a.lines_with(&format!("{ADDRESS} is also at {THIEF}"));
+        Ok((!named.is_empty()).then_some(()))
+    })?;
+    let flood_until = Instant::now() + Duration::from_millis(2500);
+    let mut sent = 0_u64;
+    while Instant::now() < flood_until {
+        injector.send(&claim(|_| ()))?;
+        sent += 1;
+        // The interval of the attacker, which does not overload the capture.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eventually("most of it is counted", LONG, || {
+        let counted = a.dump()?.counter("arp-conflicts")?;
+        Ok((counted > sent / 2).then_some(()))
+    })?;
+    let announcements = announcements(&pair, mark, &pair.a);
+    // One each second, at both ends, and the late one of the takeover.
+    let most = usize::try_from(start.elapsed().as_secs())? + 3;
+    ensure!(
+        (2..=most).contains(&announcements),
+        "{announcements} announcements, {most} at most"
+    );
+    a.says_once("is also at")?;
+    pair.only_master_since(mark, &pair.a)
+}
+
+#[test]
+fn another_host_that_only_answers_for_the_address_is_found() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    // Only its answers to other hosts reveal it.
+    pair.c.ip("address add 10.9.0.100/32 dev eth0")?;
+    let a = pair.master(&pair.a, FAST)?;
+    a.wait_for(&format!("{ADDRESS} is also at {}", pair.c.mac()), LONG)?;
+    ensure!(a.dump()?.counter("arp-conflicts")? >= 1);
+    Ok(())
+}
+
+#[test]
+fn a_backup_and_a_takeover_see_no_conflict() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let mut a = pair.master(&pair.a, FAST)?;
+    let b = pair.carpd(&pair.b, SLOW)?;
+    let injector = Injector::open(&pair.c)?;
+    for _ in 0..20 {
+        injector.send(&claim(|_| ()))?;
+    }
+    pair.stays_the_only_master(&pair.a, 3)?;
+    ensure!(b.dump()?.counter("arp-conflicts")? == 0);
+    let mark = pair.capture.mark();
+    ensure!(a.terminate(LONG)? == 0);
+    pair.capture.advertisements_reach(mark, "b", 10, LONG)?;
+    let dump = b.dump()?;
+    ensure!(dump.state == "MASTER" && dump.counter("arp-conflicts")? == 0);
+    Ok(())
+}
+
+#[test]
 fn a_claim_with_hardware_type_6_is_seen_named_and_answered() -> Result<()> {
     const CLAIMS: u64 = 4;
     let pair = Pair::new(lab!())?;

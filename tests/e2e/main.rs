@@ -21,7 +21,6 @@ mod fence;
 mod floods;
 mod footprint;
 mod groups;
-mod guard;
 mod health;
 mod hostile;
 mod interop;

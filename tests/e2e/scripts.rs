@@ -498,3 +498,22 @@ fn a_second_stop_does_not_wait_for_a_hanging_script() -> Result<()> {
     a.wait_for("not waiting for scripts", LONG)?;
     Ok(())
 }
+
+#[test]
+fn a_script_that_could_not_start_for_lack_of_descriptors_runs_once_there_are_some() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let scripts = Scripts::new()?;
+    let a = pair.carpd(&pair.a, &format!("{SLOW} {}", scripts.up_and_down()?))?;
+    scripts.wait_for_calls(&["down [eth0] [10.9.0.100]"])?;
+    let limit = |soft: u32| {
+        let limits = format!("--nofile={soft}:1024");
+        pair.a
+            .run("prlimit", &[&format!("--pid={}", a.pid()), &limits])
+    };
+    limit(3)?;
+    a.wait_for("trying again", LONG)?;
+    limit(1024)?;
+    scripts.wait_for_calls(&["down [eth0] [10.9.0.100]", "up [eth0] [10.9.0.100]"])?;
+    a.says_once("trying again")?;
+    Ok(())
+}

@@ -234,3 +234,30 @@ fn sigusr2_on_a_backup_changes_nothing() -> Result<()> {
     ensure!(b.dump()?.state == "BACKUP");
     Ok(())
 }
+
+#[test]
+fn a_stop_of_carpd_is_measured_counted_and_said_once() -> Result<()> {
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, SLOW)?;
+    let b = pair.carpd(&pair.b, &format!("{SLOW} -r 100"))?;
+    pair.stays_the_only_master(&pair.a, 3)?;
+    // The BACKUP too, because it receives late.
+    for daemon in [&a, &b] {
+        let before = daemon.dump()?.counter("event-loop-stalls")?;
+        daemon.signal(Signal::SIGSTOP)?;
+        let stopped = Instant::now();
+        // Only for the BACKUP is the end of the stop visible on the wire.
+        std::thread::sleep(Duration::from_millis(800));
+        daemon.signal(Signal::SIGCONT)?;
+        let least = stopped.elapsed() - Duration::from_millis(250);
+        let dump = daemon.dump()?;
+        ensure!(dump.counter("event-loop-stalls")? > before);
+        let worst = Duration::from_millis(dump.status["worst-stall-ms"].parse()?);
+        ensure!(
+            worst >= least && worst < Duration::from_secs(5),
+            "{worst:?}, at least {least:?}"
+        );
+        daemon.says_once("carpd was stopped, or")?;
+    }
+    Ok(())
+}
