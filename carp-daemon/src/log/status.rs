@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use carp_common::proto::election::BackupDecision;
 use carp_common::proto::outlook::Outlook;
-use carp_common::units::State;
+use carp_common::units::{AdvBase, AdvSkew, Priority, State};
 use chrono::{DateTime, Local};
 use tracing::{error, info};
 
@@ -100,7 +100,14 @@ fn explanation(it: &VirtualHostStatus) -> String {
                     ", or at once from a MASTER with a higher advbase/advskew than {}",
                     it.above
                 ),
-                Some(_) => "; without --preempt a worse MASTER keeps the address".to_owned(),
+                Some(it) if it.above == JUST_ABOVE_A_BOW_OUT => {
+                    "; without --preempt a worse MASTER keeps the address until it bows out"
+                        .to_owned()
+                }
+                Some(it) => format!(
+                    "; without --preempt a worse MASTER keeps the address, unless its advbase/advskew is higher than {}",
+                    it.above
+                ),
                 // No priority is worse than that of this host.
                 None => String::new(),
             };
@@ -120,6 +127,12 @@ fn explanation(it: &VirtualHostStatus) -> String {
     let (state, lasted) = (it.state, seconds(it.lasted));
     format!("{state} for {lasted} s: {why}; {next}")
 }
+
+/// The worst priority that is not a bow-out.
+const JUST_ABOVE_A_BOW_OUT: Priority = Priority {
+    advbase: AdvBase(255),
+    advskew: AdvSkew(254),
+};
 
 /// The condition for leaving INIT after a shutdown.
 const NOTHING: &str = "the cause is gone";
@@ -184,7 +197,7 @@ mod tests {
     use carp_common::proto::demotion::{DemotionCause, Demotions};
     use carp_common::proto::outlook::{AtOnce, Lack};
     use carp_common::proto::{Counters, Reason};
-    use carp_common::units::{AdvBase, AdvSkew, Demotion, Priority, Vhid};
+    use carp_common::units::{Demotion, Vhid};
 
     use super::*;
     use crate::api::event::Place;
@@ -368,10 +381,14 @@ mod tests {
 
     #[test]
     fn a_backup_says_when_it_takes_over_and_from_whom_at_once() {
-        let patience = AtOnce {
-            above: OURS,
+        // The outlook of the core: deadratio × advbase with the own advskew, and with advbase 0 only a bow-out.
+        let [slow, bow_out] = [(3, 100), (255, 254)].map(|(advbase, advskew)| AtOnce {
+            above: Priority {
+                advbase: AdvBase(advbase),
+                advskew: AdvSkew(advskew),
+            },
             decision: BackupDecision::MasterWillTimeOut,
-        };
+        });
         for (status, text) in [
             (
                 backup(Some(preempts())),
@@ -381,10 +398,16 @@ mod tests {
             (
                 VirtualHostStatus {
                     heard: heard(),
-                    ..backup(Some(patience))
+                    ..backup(Some(slow))
                 },
                 "BACKUP for 61.23 s: started; MASTER is 10.9.0.7, heard 0.52 s ago; next: takes over after 2.35 s more of \
-                 silence; without --preempt a worse MASTER keeps the address",
+                 silence; without --preempt a worse MASTER keeps the address, unless its advbase/advskew is higher than \
+                 3/100",
+            ),
+            (
+                backup(Some(bow_out)),
+                "BACKUP for 61.23 s: started; no MASTER was heard; next: takes over after 2.35 s more of silence; without \
+                 --preempt a worse MASTER keeps the address until it bows out",
             ),
             (
                 backup(None),
