@@ -17,19 +17,20 @@ Example: share 10.1.1.252 on eth0; carpd adds and removes the address itself.
 
   carpd --interface=eth0 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252/24
 
-With --upscript the scripts own the address, exactly as with ucarp:
+With --upscript, the scripts own the address, as with ucarp:
 
   carpd --interface=eth0 --srcip=10.1.1.1 --vhid=1 --passfile=/etc/carpd.pass --addr=10.1.1.252 \\
         --upscript=/etc/vip-up.sh --downscript=/etc/vip-down.sh --shutdown
 
-Numbers are decimal, or hexadecimal after 0x. Long options may be abbreviated. Of a repeated option the last one \
-counts; --addr may be there once.
+Numbers are decimal, or hexadecimal with 0x. Long options may be abbreviated. If an option is repeated, the last one \
+counts; --addr may be given only once.
 
-Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT, HUP and any other that would end \
-the process stop it, handing over at once.
-Exit status: 0 after an ordered stop or where a carpd with these options serves already, 1 for usage and configuration, 2 for what failed at run time.";
+Signals: USR1 logs state and counters; USR2 steps down for 3 s; TERM, INT, QUIT, HUP and any other signal that would \
+end the process hand over at once and stop carpd.
+Exit status: 0 after an orderly stop, or if a carpd with these options is already running; 1 for errors in usage or \
+configuration; 2 for errors at run time.";
 
-/// carpd shares virtual IP addresses between hosts: CARP for Linux, in ucarp's place.
+/// Share virtual IP addresses between hosts with CARP; takes ucarp's options and runs its scripts.
 #[derive(Debug, Parser)]
 #[command(
     name = "carpd",
@@ -42,41 +43,41 @@ Exit status: 0 after an ordered stop or where a carpd with these options serves 
     max_term_width = 110
 )]
 pub struct Arguments {
-    /// Interface to share addresses on, by any of its names [default: the first that is up with an IPv4 address, not loopback]
+    /// Interface to share the address on, by any of its names [default: the first one that is up and has an IPv4 address, except loopback]
     #[arg(
         short,
         long,
         value_name = "IF",
-        help_heading = "Who we are",
+        help_heading = "This virtual host",
         allow_hyphen_values = true
     )]
     pub interface: Option<String>,
 
-    /// Our own address, source of advertisements [default: the interface's first]
+    /// This host's own address, the source of its advertisements [default: the interface's first]
     #[arg(
         short,
         long,
         value_name = "IP",
-        help_heading = "Who we are",
+        help_heading = "This virtual host",
         allow_hyphen_values = true
     )]
     pub srcip: Option<String>,
 
-    /// Virtual host id, the same on all hosts that share an address: 1 to 255
+    /// Virtual host id, the same on all hosts that share the address: 1 to 255
     // The aliases keep ucarp's abbreviations, which --version and --vhosts would make ambiguous.
-    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "Who we are", allow_hyphen_values = true)]
+    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "This virtual host", allow_hyphen_values = true)]
     pub vhid: Option<String>,
 
     /// Serve several virtual hosts in one process: each line of FILE holds the options of one
-    #[arg(long, value_name = "FILE", help_heading = "Who we are")]
+    #[arg(long, value_name = "FILE", help_heading = "This virtual host")]
     pub vhosts: Option<PathBuf>,
 
-    /// Password, at most 19 bytes; other users could read it before it is hidden, so better use --passfile
+    /// Password, at most 19 bytes; other users can read it for a moment, so prefer --passfile
     #[arg(
         short,
         long,
         value_name = "PASSWORD",
-        help_heading = "Who we are",
+        help_heading = "This virtual host",
         allow_hyphen_values = true
     )]
     // The index of the password among those that `getopt` found.
@@ -87,14 +88,14 @@ pub struct Arguments {
         short = 'o',
         long,
         value_name = "FILE",
-        help_heading = "Who we are",
+        help_heading = "This virtual host",
         allow_hyphen_values = true
     )]
     pub passfile: Option<PathBuf>,
 
-    /// Virtual address, the same on all hosts; the prefix tells its subnet [default prefix: 32]
+    /// Virtual address, the same on all hosts, with the prefix length of its subnet [default prefix: 32]
     // All of them are collected, because a second one is a mistake of its own.
-    #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "Who we are", allow_hyphen_values = true,
+    #[arg(short, long, value_name = "IP[/PREFIX]", help_heading = "This virtual host", allow_hyphen_values = true,
           action = ArgAction::Append)]
     pub addr: Vec<String>,
 
@@ -109,7 +110,7 @@ pub struct Arguments {
     )]
     pub advbase: String,
 
-    /// Added to --advbase, in 1/256 s: 0 to 255; the host that advertises most often is preferred
+    /// Added to --advbase, in 1/256 s: 0 to 255; the host that advertises most often becomes master
     #[arg(
         short = 'k',
         long,
@@ -120,7 +121,7 @@ pub struct Arguments {
     )]
     pub advskew: String,
 
-    /// A master is dead after this many times --advbase of silence: 1 to 255
+    /// A master that is silent for this many times --advbase is dead: 1 to 255
     #[arg(
         short = 'r',
         long,
@@ -131,25 +132,25 @@ pub struct Arguments {
     )]
     pub deadratio: String,
 
-    /// Take over from a worse master at once, instead of waiting for its silence
+    /// Take over from any worse master at once, instead of waiting until it is silent
     // The alias keeps ucarp's abbreviation, which --profile would make ambiguous.
     #[arg(short = 'P', long, alias = "pr", help_heading = "Election")]
     pub preempt: bool,
 
-    /// Whose habits to follow on the wire [default: ucarp]
+    /// Whose behaviour to follow on the wire and in the election [default: ucarp]
     #[arg(long, value_name = "PROFILE", help_heading = "Election", value_parser = one_of::<Profile>(),
           default_value = "ucarp", hide_default_value = true)]
     pub profile: String,
 
-    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, the password one that no ucarp used
+    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, and no ucarp may ever have used the password
     #[arg(long, help_heading = "Election")]
     pub strict_counter: bool,
 
-    /// No peer is an OpenBSD: a counter that was heard before proves nothing, whoever repeats it
+    /// No peer runs OpenBSD: a repeated counter never proves that a peer is alive
     #[arg(long, help_heading = "Election")]
     pub no_openbsd: bool,
 
-    /// Run FILE IF ADDR [XPARAM] to become master; without it carpd adds and removes the address itself
+    /// Run FILE IF ADDR [XPARAM] on becoming master; without this, carpd adds and removes the address itself
     #[arg(
         short,
         long,
@@ -159,7 +160,7 @@ pub struct Arguments {
     )]
     pub upscript: Option<PathBuf>,
 
-    /// Run FILE IF ADDR [XPARAM] to become backup, also at start
+    /// Run FILE IF ADDR [XPARAM] on becoming backup, also at startup
     #[arg(
         short,
         long,
@@ -179,7 +180,7 @@ pub struct Arguments {
     )]
     pub xparam: Option<OsString>,
 
-    /// Do not run the down script at start
+    /// Do not run the down script at startup
     #[arg(short, long, help_heading = "Scripts")]
     pub neutral: bool,
 
@@ -187,7 +188,7 @@ pub struct Arguments {
     #[arg(short = 'z', long, help_heading = "Scripts")]
     pub shutdown: bool,
 
-    /// End a script, with all it started, after this long: 1 to 86400
+    /// Kill a script, and everything it started, after this time: 1 to 86400
     #[arg(
         long,
         value_name = "SECONDS",
@@ -214,12 +215,12 @@ pub struct Arguments {
     #[arg(short = 'M', long, alias = "no", help_heading = "Network")]
     pub nomcast: bool,
 
-    /// Send advertisements from the interface's own MAC address: for ports that let no other pass (VMware, Proxmox, Hyper-V,
-    /// OpenStack)
+    /// Send advertisements from the interface's own MAC address, for switch ports that pass no other one (VMware, Proxmox,
+    /// Hyper-V, OpenStack)
     #[arg(long, help_heading = "Network")]
     pub own_mac: bool,
 
-    /// While master, announce the address again every so often: 1 to 86400, 0 for not
+    /// Repeat the announcement of the address at this interval while master: 1 to 86400, or 0 to disable
     #[arg(
         long,
         value_name = "SECONDS",
@@ -233,7 +234,7 @@ pub struct Arguments {
     #[arg(short = 'S', long, help_heading = "Network")]
     pub ignoreifstate: bool,
 
-    /// Wait for an interface that is not there yet
+    /// Wait for an absent interface instead of exiting
     #[arg(long, help_heading = "Network")]
     pub wait_interface: bool,
 
@@ -247,57 +248,57 @@ pub struct Arguments {
     )]
     pub datapath: String,
 
-    /// What the kernel drops for the addresses while a master's daemon is dead, stopped or starved: ARP and neighbour
-    /// discovery, or every packet; not with the datapath socket
+    /// What the kernel drops for the address while a master's daemon is dead, stopped or starved: ARP and neighbour
+    /// discovery, every packet, or nothing; has no effect with the datapath socket
     #[arg(
         long,
         value_name = "WHAT",
         value_parser = one_of::<Fence>(),
-        help_heading = "Guard",
+        help_heading = "After a crash",
         default_value = "arp"
     )]
     pub fence: String,
 
-    /// The addresses carpd adds vanish by themselves this long after a daemon died: 2 to 86400, 0 for never [default: a
-    /// second more than the master-down time at advskew 0, at least 2]
+    /// Lifetime of the address that carpd adds, so that it expires when the daemon is dead: 2 to 86400, or 0 for no limit
+    /// [default: 1 more than the master-down time at advskew 0, at least 2]
     #[arg(
         long,
         value_name = "SECONDS",
-        help_heading = "Guard",
+        help_heading = "After a crash",
         allow_hyphen_values = true
     )]
     pub lease: Option<String>,
 
-    /// Run before every ordinary process (SCHED_RR), with all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
-    #[arg(long, help_heading = "Guard")]
+    /// Run with real-time priority (SCHED_RR) and all memory locked; needs CAP_SYS_NICE and CAP_IPC_LOCK
+    #[arg(long, help_heading = "Process")]
     pub realtime: bool,
 
-    /// Keep what was heard from peers in DIR over a restart, against replay; makes DIR [default: $STATE_DIRECTORY, else
-    /// /var/lib/carpd where that exists]
+    /// Keep the counters heard from peers in DIR across restarts, against replay; creates DIR [default: $STATE_DIRECTORY,
+    /// else /var/lib/carpd if it exists]
     #[arg(
         long,
         value_name = "DIR",
-        help_heading = "Guard",
+        help_heading = "After a crash",
         allow_hyphen_values = true
     )]
     pub state_dir: Option<PathBuf>,
 
-    /// Remove the kernel program that a killed carpd left on the interface, and exit
+    /// Remove the kernel program that a killed carpd left on the interface, then exit
     #[arg(
         long,
         value_name = "IF",
-        help_heading = "Guard",
+        help_heading = "After a crash",
         allow_hyphen_values = true,
         value_parser = interface_name
     )]
     pub detach: Option<String>,
 
-    /// Run in the background; the exit status tells how the start went
+    /// Run in the background; the exit status tells whether the start succeeded
     // The alias keeps ucarp's abbreviation, which --datapath would make ambiguous.
     #[arg(short = 'B', long, alias = "da", help_heading = "Process")]
     pub daemonize: bool,
 
-    /// Syslog facility, `none` for no syslog [default: daemon; none where the output goes to the journal]
+    /// Syslog facility, or `none` for no syslog [default: daemon; none if the output goes to the journal]
     // The alias keeps ucarp's abbreviation, which --fence would make ambiguous.
     #[arg(short, long, alias = "f", value_name = "FACILITY", help_heading = "Process", allow_hyphen_values = true,
           value_parser = facility)]
@@ -307,7 +308,7 @@ pub struct Arguments {
     #[arg(short = 'D', long, help_heading = "Process")]
     pub debug: bool,
 
-    /// Print this
+    /// Print this help
     #[arg(short, long, action = ArgAction::HelpShort, help_heading = "Process")]
     pub help: Option<bool>,
 
