@@ -1,5 +1,5 @@
-//! Someone on the link who owns no password: he hears everything, forgets nothing, sends what he likes, at whatever time,
-//! and forges every field that the digest does not cover.
+//! An attacker on the link without the password. It hears everything, forgets nothing, sends at any time, and forges
+//! every field that the digest does not cover.
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +16,14 @@ use super::rng::Rng;
 use super::scenario::plan::{Disguise, Plan, Ploy, Shown};
 use super::scenario::{START, Scenario, Theme};
 
-/// What he knows.
+/// The attacker's knowledge.
 #[derive(Debug)]
 pub struct Attacker {
     /// Every distinct advertisement since the run began, in order.
     heard: Vec<Record>,
     known: BTreeSet<(IpAddr, Vec<u8>)>,
-    /// How long he waits before he uses what he heard. With strict counters: until everyone heard it from its sender,
-    /// since nothing in an advertisement tells who was first.
+    /// How long the attacker waits before it uses what it heard. With strict counters: until every host has heard it
+    /// from its sender, because nothing in an advertisement tells which copy was first.
     patience: Duration,
     hosts: Vec<[IpAddr; 2]>,
     addresses: Vec<IpAddr>,
@@ -34,14 +34,15 @@ pub struct Attacker {
     firsts: (Instant, u32),
 }
 
-/// Most often that he is first in [`FIRSTS_IN`]: a thousand times a second. An OpenBSD answers each altered copy with
-/// advertisements of its own, and two of them with more than were altered: without a bound their number has none.
+/// How often the attacker may be first within [`FIRSTS_IN`]: a thousand times a second. An OpenBSD answers each
+/// altered copy with advertisements of its own, and two of them with more than were altered, so their number would
+/// otherwise be unbounded.
 const FIRSTS_MAX: u32 = 100;
 const FIRSTS_IN: Duration = Duration::from_millis(100);
-/// What a host sends so soon after another one is an answer.
+/// An advertisement within this time after that of another host counts as an answer.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 
-/// An advertisement that he recorded.
+/// A recorded advertisement.
 #[derive(Clone, Debug)]
 struct Record {
     at: Instant,
@@ -55,7 +56,7 @@ impl Record {
     }
 }
 
-/// How far a plan has come.
+/// The progress of a plan.
 #[derive(Debug, Default)]
 struct Progress {
     strokes: usize,
@@ -63,19 +64,19 @@ struct Progress {
     counter: Option<u64>,
 }
 
-/// What arrives before a genuine advertisement.
+/// A packet that arrives before a genuine advertisement.
 #[derive(Debug)]
 pub struct Ahead {
-    /// It.
+    /// The packet.
     pub packet: Packet,
-    /// Whom it reaches, as a bit mask of hosts.
+    /// The hosts that it reaches, as a bit mask.
     pub targets: u64,
-    /// How long before, if the way is that long.
+    /// How much earlier it arrives, if the genuine one is under way that long.
     pub by: Duration,
 }
 
 impl Attacker {
-    /// One who knows the addresses of the link.
+    /// Creates an attacker who knows the addresses of the link.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
         let patience = if scenario.theme == Theme::Strict {
@@ -112,7 +113,7 @@ impl Attacker {
         }
     }
 
-    /// What he sends after a host just sent this, to arrive before it.
+    /// Returns what the attacker sends, right after a host sent this packet, to arrive before it.
     pub fn overtakes(&mut self, now: Instant, from: usize, packet: &Packet) -> Option<Ahead> {
         let mut spoke = self.spoke.iter().enumerate();
         let is_answer =
@@ -136,7 +137,8 @@ impl Attacker {
         (self.firsts.1 <= FIRSTS_MAX).then_some(ahead)
     }
 
-    /// The next packet of a plan, and a bit mask of whom it reaches. `None` when he has nothing, or nothing more, for it.
+    /// Returns the next packet of a plan, with a bit mask of the hosts that it reaches; `None` if there is none, or
+    /// none any more.
     pub fn carries_on(&mut self, now: Instant, number: usize) -> Option<(Packet, u64)> {
         let usable = self.usable(now);
         let (plan, progress) = &mut self.plans[number];
@@ -146,7 +148,7 @@ impl Attacker {
         Some((self.disguised(plan, packet), plan.targets))
     }
 
-    /// How many of his recordings he may use.
+    /// Returns how many of its recordings the attacker may use.
     fn usable(&self, now: Instant) -> usize {
         self.heard
             .partition_point(|record| record.at + self.patience < now)
@@ -167,7 +169,7 @@ impl Attacker {
             (Disguise::Sender, _) => {}
             (Disguise::Host(host), Family::Inet) => packet.source = self.hosts[host][0],
             (Disguise::Host(host), Family::Inet6) => packet.source = self.hosts[host][1],
-            // As ucarp reads it, too: hosts end in 1 to 250.
+            // ucarp must accept it as well: the last octets of hosts are 1 to 250.
             (Disguise::TieWinner, Family::Inet) => {
                 packet.source = Ipv4Addr::new(10, 9, 0, 0).into();
             }
@@ -181,7 +183,8 @@ impl Attacker {
         packet
     }
 
-    /// One packet at random, and a bit mask of whom it reaches. `None` before he heard anything that he can use.
+    /// Returns one packet at random, with a bit mask of the hosts that it reaches; `None` before the attacker has
+    /// heard anything usable.
     #[must_use]
     pub fn strikes(&self, now: Instant, number: u64) -> Option<(Packet, u64)> {
         let mut rng = Rng::new(number);
@@ -198,7 +201,7 @@ impl Attacker {
             3 => bytes[4] = rng.byte(0, 255),
             4 => (bytes[5], bytes[2]) = (rng.byte(0, 255), rng.byte(0, 255)),
             5 => {
-                // A digest for another counter, or no digest at all.
+                // A digest for another counter, or an invalid one.
                 let place = rng.index(LENGTH - 8) + 8;
                 bytes[place] ^= 1 << rng.index(8);
             }
@@ -230,7 +233,7 @@ impl Attacker {
     }
 }
 
-/// Which of the recordings comes next.
+/// Returns the index of the recording that comes next.
 fn choose(plan: &Plan, progress: &mut Progress, heard: &[Record]) -> Option<usize> {
     let stroke = progress.strokes;
     progress.strokes += 1;

@@ -1,8 +1,9 @@
-//! A host that runs the core alone, for what the daemon does not serve yet: IPv6, and both families at once.
+//! A host that runs only the core, for what the daemon does not serve yet: IPv6, and both families at once.
 //!
-//! Packets wait in the ring with the time at which the kernel got them. When the process runs it drains the ring, then
-//! what else happened, and judges its timers last: so a process that was stopped does not take its own absence for
-//! the master's. What the ring had no room for while the process was stopped it is told of before that.
+//! Packets wait in the ring with the time at which the kernel received them. When the process runs, it first drains
+//! the ring, then handles everything else that happened, and judges its timers last, so a process that was stopped
+//! does not mistake its own absence for the master's. Before that, it is informed of packets that were lost because
+//! the ring was full while it was stopped.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,42 +21,42 @@ use super::packet::{Group, Packet};
 use super::trace::Trace;
 use super::watch::{Heard, SentCounters, Violation, Watch};
 
-/// What waits for the process besides packets.
+/// An event that waits for the process, other than a packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Control {
-    /// Carrier.
+    /// The carrier changed.
     Link(LinkState),
-    /// The source address of a family appeared (true) or went.
+    /// The source address of a family appeared (true) or disappeared.
     Source(Family, bool),
-    /// The operator's demotion.
+    /// The operator demotes the host.
     Demotion(u8),
-    /// The operator's wish.
+    /// The operator makes the host step down.
     StepDown(Duration),
     /// An up script ended.
     Claimed,
-    /// TERM.
+    /// The process gets SIGTERM.
     Shutdown,
 }
 
-/// What the process asks the world for.
+/// A request of the process to the world.
 #[derive(Debug)]
 pub enum Request {
     /// A packet for the wire.
     Transmit(Packet),
     /// A packet that its device refused to send.
     Refused(Packet),
-    /// A script was started; it ends after its time.
+    /// A script was started; it ends after its running time.
     ScriptStarted,
-    /// It announced the addresses of a family.
+    /// The addresses of a family were announced.
     Announced(Family),
-    /// Its ring was full, and packets were lost.
+    /// The ring was full, and packets were lost.
     Overflowed {
-        /// While it was stopped, and not while it had other things to do.
+        /// Whether the process was stopped then, rather than busy.
         was_stopped: bool,
     },
-    /// It told the kernel what holds from now on.
+    /// The process told the kernel its new standing.
     Programmed(Standing),
-    /// Its state changed.
+    /// The state changed.
     Became(State, Reason),
     /// The operator keeps the host away for a while.
     StaysAway(Duration),
@@ -70,11 +71,11 @@ pub struct Arrived {
     pub at: Instant,
     /// The packet.
     pub packet: Packet,
-    /// What the checks may conclude from it.
+    /// What the checks may conclude from the packet.
     pub heard: Heard,
 }
 
-/// The scripts of one virtual host: one at a time, the latest wish wins.
+/// The scripts of one virtual host: one at a time; the latest request wins.
 #[derive(Debug, Default)]
 struct Scripts {
     running: Option<Which>,
@@ -89,10 +90,10 @@ enum Which {
     Down,
 }
 
-/// What a process is started with.
+/// The parameters of a process.
 #[derive(Debug)]
 pub struct Start {
-    /// How its lines in the trace begin.
+    /// The prefix of its lines in the trace.
     pub name: String,
     /// The core's settings.
     pub settings: Settings,
@@ -123,19 +124,19 @@ pub struct Bare {
     ring_size: usize,
     /// Packets that found the ring full since the process last looked.
     lost: u64,
-    /// The process was stopped since it last looked.
+    /// Whether the process was stopped since it last looked.
     was_stopped: bool,
     /// When it last looked at what had arrived.
     looked_at: Instant,
     controls: VecDeque<Control>,
     scripts: Scripts,
-    /// The device refuses to send.
+    /// Whether the device refuses to send.
     pub send_errors: bool,
     stopping: bool,
 }
 
 impl Bare {
-    /// A process that just started.
+    /// Creates a process that has just started.
     #[must_use]
     pub fn new(start: Start, now: Instant) -> Self {
         let Start {
@@ -174,30 +175,30 @@ impl Bare {
         }
     }
 
-    /// Where it is in the election.
+    /// Returns the state of its election.
     #[must_use]
     pub fn state(&self) -> State {
         self.core.state()
     }
 
-    /// When it wants to run next, if nothing else happens.
+    /// Returns when it wants to run next if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.core.next_deadline()
     }
 
-    /// The process is stopped.
+    /// Stops the process.
     pub const fn stop(&mut self) {
         self.was_stopped = true;
     }
 
-    /// The kernel got a packet. Returns whether the process must take it for a sign of life.
+    /// Delivers a packet to the kernel. Returns whether the process must take it for a sign of life.
     pub fn enqueue(&mut self, arrived: Arrived) -> bool {
         let full = self.ring.len() >= self.ring_size;
         if full {
             self.lost += 1;
-            // A process that runs misses it as if it had been lost on the way. One that is stopped must not conclude
-            // from its own absence that the sender is dead, so for the watch it counts as heard.
+            // A running process misses the packet as if it had been lost on the way. A stopped one must not conclude
+            // from its own absence that the sender is dead, so for the watch the packet counts as heard.
             if !self.was_stopped {
                 return false;
             }
@@ -211,12 +212,12 @@ impl Bare {
         counts
     }
 
-    /// Something else happened.
+    /// Delivers another event.
     pub fn control(&mut self, control: Control) {
         self.controls.push_back(control);
     }
 
-    /// The running script ended. True when another one starts.
+    /// Ends the running script. Returns whether another one starts.
     pub fn script_ended(&mut self) -> bool {
         let ended = self.scripts.running.take();
         self.scripts.held = ended == Some(Which::Up);
@@ -231,16 +232,16 @@ impl Bare {
         self.scripts.running.is_some()
     }
 
-    /// Whether the addresses are on the interface, and no script is about to change that.
+    /// Whether the addresses are on the interface, with no script about to change that.
     #[must_use]
     pub fn settled_holding(&self) -> Option<bool> {
         self.scripts.running.is_none().then_some(self.scripts.held)
     }
 
-    /// The process runs until it has nothing left to do.
+    /// Runs the process until it has nothing left to do.
     ///
     /// # Errors
-    /// The first thing it did that it must not.
+    /// Returns the first thing that it did and must not do.
     pub fn run(
         &mut self,
         now: Instant,
@@ -267,7 +268,8 @@ impl Bare {
         Ok(())
     }
 
-    /// What was lost while it ran is a matter of luck, as on the wire; what was lost while it was stopped is its own doing.
+    /// Packets lost while the process ran count as lost on the wire. For packets lost while it was stopped, the
+    /// process itself is responsible.
     fn losses(
         &mut self,
         now: Instant,
@@ -345,7 +347,7 @@ impl Bare {
         self.tell(now, input, trace, requests)
     }
 
-    /// One input, and everything that follows from it.
+    /// Feeds one input, and carries out everything that follows from it.
     fn tell(
         &mut self,
         now: Instant,
@@ -369,7 +371,7 @@ impl Bare {
         self.core.handle_timeout(now, looked_at);
         self.carry_out(now, trace, requests)?;
         self.watch.settled(now, &self.core)?;
-        // Twice does nothing.
+        // A second call at the same time does nothing.
         self.core.handle_timeout(now, looked_at);
         match self.core.poll_action() {
             None => Ok(()),
@@ -379,7 +381,7 @@ impl Bare {
         }
     }
 
-    /// Drains the actions of one input and carries them out, and those of the inputs that result.
+    /// Carries out the actions of one input, and those of the inputs that result from them.
     fn carry_out(
         &mut self,
         now: Instant,
@@ -438,7 +440,7 @@ impl Bare {
         if self.scripts.running.is_some() {
             self.scripts.wanted = Some(which);
         } else if self.script_time.is_zero() {
-            // Native mode: done before the next input, reported like any other effect.
+            // Native mode: done before the next input, and reported like any other effect.
             self.scripts.held = which == Which::Up;
             if which == Which::Up {
                 self.controls.push_back(Control::Claimed);
@@ -449,13 +451,13 @@ impl Bare {
         }
     }
 
-    /// Whether send errors demote it, which nobody can tell from outside.
+    /// Whether send errors demote it, which is invisible from outside.
     #[must_use]
     pub fn is_suppressed(&self) -> bool {
         self.watch.is_suppressed()
     }
 
-    /// The process is dead: what its host remembers of it.
+    /// Kills the process. Returns what its host remembers of it.
     #[must_use]
     pub fn into_sent(self) -> SentCounters {
         self.watch.into_sent()

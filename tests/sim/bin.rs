@@ -55,7 +55,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
     Ok(check_all(seeds))
 }
 
-/// Runs them all. The first failure is shown whole, the others in one line each.
+/// Runs all seeds. Prints the first failure in full and the others in one line each.
 fn check_all(seeds: std::ops::RangeInclusive<u64>) -> ExitCode {
     let (first, last) = (*seeds.start(), *seeds.end());
     let mut tally: BTreeMap<String, u64> = BTreeMap::new();

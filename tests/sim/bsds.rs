@@ -1,11 +1,11 @@
-//! What real BSDs do, and what somebody who owns no password does in their name.
+//! Behaviour of real BSDs, and attacks in their name.
 
 use carp_tests::sim::scenario::plan::{Disguise, Ploy, Shown};
 
 use super::recordings::{latest_of, plan};
 use super::*;
 
-/// carpd in the profile and a model of an OpenBSD or FreeBSD.
+/// A carpd with this profile and a model of an OpenBSD or FreeBSD.
 fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Member> {
     vec![
         Member::usual(Program::Carpd(profile), 2, ours),
@@ -15,7 +15,7 @@ fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Mem
 
 #[test]
 fn of_a_tie_with_a_bsd_one_master_is_left_at_once() {
-    // carpd is MASTER, hangs, and hears the counters that its successor went on with.
+    // carpd is MASTER, hangs, and then hears the counters with which its successor continued.
     let mut members = with_bsd(Profile::Ucarp, 0, Dialect::FreeBsd, 0);
     members[1].start = members[1].start + s(5);
     let faults = [(s(10), Fault::Hang(0)), (s(15), Fault::Resume(0))];
@@ -45,7 +45,7 @@ fn an_openbsd_after_three_short_lives_is_one() {
     let mut members = with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0);
     members[1].mortal = true;
     members[0].start = members[0].start + s(1);
-    // It is MASTER 3 s after each start, and gone after one advertisement; then it lives.
+    // It becomes MASTER 3 s after each start and disappears after one advertisement; then it stays.
     let mut faults = Vec::new();
     for life in 0..3 {
         faults.extend([
@@ -67,7 +67,7 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name() {
         s(75),
     );
     scenario.theme = Theme::Attack;
-    // It is another one's, and leaves; and so on.
+    // The counter belongs to another host, which leaves; and so on.
     for (shown, after) in [
         (Shown::Priority(0, 0), 0),
         (Shown::Priority(255, 255), 10),
@@ -92,7 +92,7 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name() {
 
 #[test]
 fn an_openbsd_is_believed_although_another_life_of_it_is_played() {
-    // Host 0 has not heard that life.
+    // Host 0 has not heard that life of it.
     let mut members = with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0);
     members[1].mortal = true;
     members[0].start = members[0].start + s(30);

@@ -1,4 +1,4 @@
-//! Another host claims a virtual address in ARP: when the MASTER answers.
+//! ARP claims of a virtual address by another host, and when the MASTER answers them.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use carp_tests::sim::scenario::{Fault, START, Scenario};
 
 use super::{PROFILES, hosts, ms, run, s};
 
-/// How often host 0 announces in each of these spans, while somebody claims its address at each of these times; `as_carp`:
-/// with the mark of a carpd.
+/// Returns how often host 0 announces in each of these spans, while another host claims its address at each of these
+/// times. With `as_carp`, the claims carry the mark of a carpd.
 fn announced(
     advskews: &[u8],
     as_carp: bool,
@@ -35,7 +35,7 @@ fn announced(
 
 #[test]
 fn a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds() {
-    // Its announcements after the takeover at 3 s are over.
+    // The announcements after the takeover at 3 s are over.
     let spans = [(s(20), s(50))];
     let each_second = || (20_000..50_000).step_by(1_100);
     let answers = announced(&[0], false, each_second(), &spans);
@@ -45,7 +45,7 @@ fn a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_t
 
 #[test]
 fn a_claim_does_not_count_right_after_a_takeover_or_for_a_backup() {
-    // Alone it is MASTER from 3 s on, and announces at 3, 5 and 8 s.
+    // Alone, it is MASTER from 3 s on, and announces at 3, 5 and 8 s.
     let early = [3_300, 3_400].into_iter();
     let spans = [(ms(3_200), ms(3_500))];
     assert_eq!(announced(&[0], false, early, &spans), [0]);
@@ -58,7 +58,7 @@ fn a_claim_does_not_count_right_after_a_takeover_or_for_a_backup() {
 
 #[test]
 fn a_master_that_stepped_down_answers_no_claim() {
-    // It keeps away for 3 s, and then listens as long again.
+    // It stays away for 3 s, and then listens for as long again.
     let mut faults = vec![(s(20), Fault::StepDown(0, s(3)))];
     for at in [21, 23, 25] {
         faults.push((s(at), Fault::Mishap(0, Mishap::Claim(false))));
@@ -70,7 +70,7 @@ fn a_master_that_stepped_down_answers_no_claim() {
 
 #[test]
 fn a_claim_is_the_elections_business_while_another_master_is_heard() {
-    // Host 1 is worse and MASTER as well; when they meet, its last advertisement counts for 3 s.
+    // Host 1 is worse and also MASTER; when they meet, its last advertisement counts for 3 s.
     let claim = |at| (ms(at), Fault::Mishap(0, Mishap::Claim(false)));
     let apart = [(ms(1), Fault::Partition(0b01)), (s(20), Fault::Heal)];
     let faults = [&apart[..], &[claim(22_500), claim(40_000)]].concat();

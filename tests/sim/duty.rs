@@ -1,7 +1,7 @@
-//! What one host owes its clients: who answers for the virtual addresses, and what is left of them.
+//! What one host owes its clients: which host answers for the virtual addresses, and what a host leaves behind.
 //!
-//! Stated from the kernel's side: which addresses it has, and for which of them its program lets it answer. What the
-//! process believes is no matter here.
+//! The rules are stated from the kernel's side: which addresses it has, and for which of them its program lets the
+//! host answer. What the process believes does not count here.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use super::packet::Group;
 use super::scenario::Member;
 use super::watch::Violation;
 
-/// Least time for which a lease is given.
+/// The shortest lease that is given.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 
-/// Looks at a host whose process has just run and has nothing left to do; if `is_repaired`, nothing has happened to it for so
-/// long that a MASTER has its addresses again.
+/// Checks a host whose process has just run and has nothing left to do. If `is_repaired`, nothing has happened to the
+/// host for long enough that a MASTER must have its addresses again.
 ///
 /// # Errors
-/// It answers for an address and is not MASTER, or it is and does not answer, or lacks one.
+/// The host answers for an address without being MASTER; or it is MASTER and does not answer for one, or lacks one.
 pub fn check_living(machine: &Machine, is_repaired: bool) -> Result<(), Violation> {
     machine.seen.values().try_for_each(|seen| {
         check_virtual_host(machine, seen)?;
@@ -50,7 +50,7 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     let Some(scripts) = &seen.scripts else {
         return Ok(());
     };
-    // When no script runs, the addresses are there exactly while it is MASTER.
+    // While no script runs, the addresses are there exactly while the host is MASTER.
     let settled = scripts.is_idle() && !seen.is_meddled_with;
     let held = seen
         .addresses
@@ -62,8 +62,9 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether it may answer although it is not MASTER: somebody else added the address, the fence is out of order, or the time of a
-/// dead MASTER is not over, because the process waits for a link or does not find the interface under the name that it has now.
+/// Whether the host may answer although it is not MASTER: another program added the address, the fence is out of
+/// order, or the time of a dead MASTER is not over, because the process waits for a link or does not find the
+/// interface under its new name.
 fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
     (seen.scripts.is_none() && has_foreign(machine, ip))
         || !machine.program.is_possible
@@ -72,13 +73,13 @@ fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
         || machine.program.is_inherited(ip)
 }
 
-/// Whether somebody else than carpd added the address.
+/// Whether a program other than carpd added the address.
 fn has_foreign(machine: &Machine, ip: IpAddr) -> bool {
     let mut there = machine.namespace.addresses.iter();
     there.any(|it| it.address.address == ip && it.foreign.is_some())
 }
 
-/// Looks at a MASTER to whom nothing has happened for so long that everything is repaired.
+/// Checks a MASTER to which nothing has happened for long enough that everything must be repaired.
 fn check_repaired(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     let mut addresses = seen.addresses.iter();
     match addresses.find(|(ip, _)| !machine.namespace.has(*ip)) {
@@ -87,7 +88,7 @@ fn check_repaired(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     }
 }
 
-/// Looks at a host whose process was just killed: what it leaves ends by itself.
+/// Checks a host whose process was just killed: what it leaves must end by itself.
 ///
 /// # Errors
 /// An address of it stays longer than its lease.
@@ -102,10 +103,10 @@ pub fn check_killed(machine: &Machine, member: &Member) -> Result<(), Violation>
     }
 }
 
-/// Looks at a host on which a virtual host is served no longer.
+/// Checks a host on which a virtual host has been removed.
 ///
 /// # Errors
-/// Something of it is left.
+/// Something of the virtual host is left.
 pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violation> {
     let vhid = group.vhid;
     let mut addresses = machine.namespace.addresses.iter();
@@ -123,7 +124,7 @@ pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violat
     }) {
         return Err(format!("vhid {vhid} left {left:?}"));
     }
-    // That of an earlier process that was killed goes with the next start.
+    // An address of an earlier process that was killed is removed by the next start.
     let mut entries = machine.program.entries.iter();
     match entries.find(|(key, entry)| key.vhid == vhid && entry.is_heard) {
         Some((left, _)) => Err(format!("vhid {vhid} left {left:?}")),
@@ -131,10 +132,10 @@ pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violat
     }
 }
 
-/// A host that is dead or stopped, as another one takes over that has heard its last advertisement.
+/// Checks a dead or stopped host at the moment when another one takes over that has heard its last advertisement.
 ///
 /// # Errors
-/// It still answers.
+/// The host still answers.
 pub fn check_succeeded(
     machine: &mut Machine,
     group: &Group,

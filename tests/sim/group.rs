@@ -1,4 +1,4 @@
-//! What must hold between hosts: who is MASTER in each part of the network, once nothing goes wrong any more.
+//! What must hold between hosts: which host is MASTER in each part of the network, after the last fault.
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use super::station::{Body, Station};
 use super::watch::Violation;
 use super::world::FAMILIES;
 
-/// How far apart a question and the advertisement before it are, at least, where it matters which of them comes first.
+/// The least time between a question and the advertisement before it, where their order matters.
 const OVERTAKES: Duration = Duration::from_millis(1);
 
-/// Takeovers from silence beside a living ucarp, FreeBSD or NetBSD that are no violation when all has been calm, in one run.
+/// The number of takeovers from silence in one run that are no violation, beside a living ucarp, FreeBSD or NetBSD in
+/// calm conditions.
 const QUESTIONS_MAX: u32 = 2;
 
-/// Since when nothing went wrong, and what was seen since.
+/// When the last fault was, and what was seen since.
 #[derive(Debug)]
 pub struct Calm {
     members: Vec<Member>,
@@ -30,29 +31,29 @@ pub struct Calm {
     distrust: Duration,
     trust_is_lost: bool,
     rounds: u32,
-    /// Whoever gets an advertisement believes it: no strict counters that may be used up, no attacker who makes others
-    /// look like forgers.
+    /// Whether every host that receives an advertisement believes it: there are no strict counters that may be used
+    /// up, and no attacker makes others look like forgers.
     hears_the_first: bool,
     delay: Duration,
-    /// Delays differ by more than [`OVERTAKES`].
+    /// Whether delays differ by more than [`OVERTAKES`].
     overtakes: bool,
     latency: Duration,
     undecided_ties: bool,
-    /// Nobody stops being a master unheard.
+    /// Whether no master can stop without the others hearing of it.
     losers_are_heard: bool,
-    /// Demotion makes the hosts' rules contradict each other.
+    /// Whether demotion makes the rules of the hosts contradict each other.
     demotion_divides: bool,
     since: Instant,
-    /// Times a carpd asked a living MASTER whether it lives.
+    /// How often a carpd asked a living MASTER whether it lives.
     questions: u32,
-    /// Until when somebody of these hosts must have followed a master that crashed or stopped.
+    /// The deadline by which one of these hosts must have followed a master that crashed or stopped.
     succession: Option<(u64, Instant)>,
-    /// The settled parts with their master.
+    /// The settled parts, each with its master.
     settled: Vec<(u64, usize)>,
 }
 
 impl Calm {
-    /// At the beginning of a run.
+    /// Creates the state at the beginning of a run.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
         Self {
@@ -77,16 +78,16 @@ impl Calm {
         }
     }
 
-    /// Something went wrong, or ended, or takes until then.
+    /// Notes that a fault happened, ended, or lasts until then.
     pub fn disturb(&mut self, until: Instant) {
         self.since = self.since.max(until);
         self.settled.clear();
         self.succession = None;
     }
 
-    /// A host is about to crash, or to be stopped in an orderly way, which is a fault as well. When it is the master of
-    /// settled hosts, another one must follow within a bound, if nothing else goes wrong before. True when that is going to
-    /// be checked.
+    /// Notes that a host is about to crash or to be stopped in an orderly way, which is a fault as well. If it is the
+    /// master of settled hosts, another one must follow within a bound, unless something else goes wrong before.
+    /// Returns whether that will be checked.
     pub fn leaves(
         &mut self,
         now: Instant,
@@ -99,21 +100,21 @@ impl Calm {
             return false;
         };
         let others = || (0..stations.len()).filter(move |other| part >> other & 1 == 1);
-        // An advertisement that was sent before the bow-out, and arrives after it, takes it back.
+        // An advertisement that was sent before the bow-out, and arrives after it, revokes it.
         let last = stations[number].last_sent.back();
         let overtaken = last.is_some_and(|sent| now < sent.at + self.delay + self.latency);
         let bows_out = bows_out && !overtaken;
         let waits = others().map(|other| {
             let member = &self.members[other];
             match (bows_out, member.is_carpd()) {
-                // The turn of a backup: 1/16 of its advskew, as it would advertise it.
+                // The delay of a backup: 1/16 of its advskew, as it would advertise it.
                 (true, true) => {
                     STEP * u32::from(self.standing(other, stations).2) / 16
                         + member.turn_by_address()
                         + self.suspense(member)
                 }
                 (true, false) if member.advbase > 0 => Duration::ZERO,
-                // With advbase 0 the others do not know a bow-out.
+                // With advbase 0, the others do not recognise a bow-out.
                 (true | false, _) => member.patience(),
             }
         });
@@ -125,14 +126,14 @@ impl Calm {
         true
     }
 
-    /// Whom the first settled part has as its master.
+    /// Returns the master of the first settled part.
     #[must_use]
     pub fn master(&self) -> Option<usize> {
         self.settled.first().map(|(_, master)| *master)
     }
 
-    /// Whether a host that just became MASTER is better than the other masters, who are about to hear it: a takeover by
-    /// preemption, for most.
+    /// Whether a host that just became MASTER is better than the other masters, which are about to hear it: usually a
+    /// takeover by preemption.
     #[must_use]
     pub fn is_takeover(&self, number: usize, stations: &[Station]) -> bool {
         let mine = self.standing(number, stations);
@@ -140,9 +141,10 @@ impl Calm {
         others.peek().is_some() && others.all(|other| mine < self.standing(other, stations))
     }
 
-    /// A carpd took over from silence. While a ucarp, FreeBSD or NetBSD is MASTER that is a question: their counters come to
-    /// others that were used before, when recordings lead them down, or when they missed what somebody else sent. So it is
-    /// while a carpd is that comes to what the asking one sent, and never heard that.
+    /// Notes that a carpd took over from silence. While a ucarp, FreeBSD or NetBSD is MASTER, that is a question:
+    /// their counters return to used ones if recordings lead them down, or if they missed what another host sent. It
+    /// is a question as well while a carpd is MASTER whose counters reach those that the asking host sent and it
+    /// never heard.
     pub fn asks(&mut self, now: Instant, asking: usize, stations: &[Station]) {
         let used = &stations[asking].used;
         let comes_to = |last: u64| {
@@ -157,7 +159,7 @@ impl Calm {
                 *number != asking && sent.next_back().is_some_and(|last| comes_to(*last))
             }
         };
-        // What is asked before that is answered until they must have settled.
+        // Any earlier question is answered by the time at which they must have settled.
         let late = now >= self.since + self.settling_time / 2;
         if late && self.questions < QUESTIONS_MAX && masters(!0, stations).iter().any(may_repeat) {
             self.questions += 1;
@@ -165,16 +167,17 @@ impl Calm {
         }
     }
 
-    /// A full ring lost packets: what somebody said when he left may have been among them.
+    /// Notes that a full ring lost packets; the last advertisement of a leaving host may have been among them.
     pub fn packets_are_lost(&mut self, now: Instant) {
         self.losers_are_heard = false;
         self.disturb(now);
     }
 
-    /// Looks at every part of the network. True when there was something settled to look at.
+    /// Checks every part of the network. Returns whether any part was settled.
     ///
     /// # Errors
-    /// No master, two masters for too long, a change of master without a reason, or one who is not the best.
+    /// No master, two masters for too long, a change of master without a reason, or a master that is not the best
+    /// host.
     pub fn check(
         &mut self,
         now: Instant,
@@ -224,7 +227,8 @@ impl Calm {
         Ok(!parts.is_empty())
     }
 
-    /// Bit masks of hosts who all hear each other and nobody else. Hosts with one-way or one-family paths are in none.
+    /// Returns bit masks of hosts that all hear each other and no other host. Hosts with paths in one direction or
+    /// one family only are in none.
     fn parts(&self, stations: &[Station], network: &Network) -> Vec<u64> {
         let count = stations.len();
         let paths = |a: usize, b: usize| {
@@ -272,8 +276,9 @@ impl Calm {
         parts
     }
 
-    /// Two masters who hear each other: the worse one yields when it hears the better one, that is at once when that one
-    /// has just taken over, and otherwise when its next advertisement is due, by what its last one said.
+    /// Checks two masters that hear each other. The worse one yields when it hears the better one: at once if the
+    /// better one has just taken over, and otherwise when the better one's next advertisement is due, according to
+    /// its last one.
     fn check_split(
         &self,
         now: Instant,
@@ -286,7 +291,7 @@ impl Calm {
             let Some(best) = masters.iter().map(standing).min() else {
                 continue;
             };
-            // Who wins a tie is the rule's affair; the others must hear that one.
+            // The rule decides a tie; the others must hear its winner.
             let best: Vec<usize> = masters
                 .iter()
                 .copied()
@@ -317,13 +322,13 @@ impl Calm {
         Ok(())
     }
 
-    /// Since when both have been MASTER and nothing went wrong.
+    /// Since when both have been MASTER without a fault.
     fn both_since(&self, one: usize, other: usize, stations: &[Station]) -> Instant {
         let (one, other) = (&stations[one], &stations[other]);
         self.since.max(one.reigns_since).max(other.reigns_since)
     }
 
-    /// When the one must have heard of the better one.
+    /// The deadline by which the worse one must have heard of the better one.
     fn yields_by(&self, one: usize, better: usize, stations: &[Station]) -> Instant {
         let since = self.both_since(one, better, stations);
         let step = self.delay + self.latency;
@@ -352,7 +357,7 @@ impl Calm {
         due + answer + 2 * step
     }
 
-    /// What was altered on its way makes takeovers wait for the other version, for a minute.
+    /// For a minute after an altered advertisement, takeovers wait for the other version.
     fn suspense(&self, member: &Member) -> Duration {
         match self.theme {
             Theme::Attack | Theme::Strict => {
@@ -362,13 +367,14 @@ impl Calm {
         }
     }
 
-    /// How long a worse master waits after it heard a better one: a carpd yields to an answer to what it sent itself. A better
-    /// carpd gives it at once, or after an eighth of an interval when it has answered much already, as has the worse one that
-    /// asks; the others with their next advertisement; and an OpenBSD, which cannot, is believed
-    /// with its third. Where more than two are master the answer to one may come too early for another, and the next
-    /// advertisement is it.
+    /// Returns how long a worse master waits after it has heard a better one. A carpd yields to an answer to its own
+    /// advertisement. A better carpd answers at once, or after an eighth of an interval if it has answered often
+    /// already; the same delay applies to the worse one that asks. Other implementations answer with their next
+    /// advertisement. An OpenBSD cannot answer and is believed with its third advertisement. With more than two
+    /// masters, the answer to one may come too early for another, which then gets the next advertisement.
     ///
-    /// Where two of ours may come in the other order, one who goes on with what it heard last answers the earlier one first.
+    /// If two advertisements of a carpd may arrive in the wrong order, a host that continues from the counter that it
+    /// heard last answers the earlier one first.
     fn answers_within(&self, one: usize, better: usize) -> Duration {
         let better = &self.members[better];
         let next = match self.members.len() {
@@ -388,7 +394,8 @@ impl Calm {
         }
     }
 
-    /// Demotion, advbase and advskew as the host would advertise them; less is better. OpenBSD alone compares the first.
+    /// Demotion, advbase and advskew as the host would advertise them; less is better. Only OpenBSD compares the
+    /// first.
     fn standing(&self, number: usize, stations: &[Station]) -> (u8, u8, u8) {
         let (member, station) = (&self.members[number], &stations[number]);
         let (demotion, penalty) = (station.demotion, station.is_suppressed());
@@ -412,7 +419,7 @@ impl Calm {
     fn check_settled(&mut self, part: u64, stations: &[Station]) -> Result<(), Violation> {
         let quiet = self.settling_time;
         if self.undecided_ties {
-            // They settle one by one; how long two may overlap is asked above.
+            // They settle one by one; how long two may overlap is checked above.
             return Ok(());
         }
         let master = match masters(part, stations)[..] {
@@ -448,9 +455,9 @@ impl Calm {
         Ok(())
     }
 
-    /// Clients send to whoever announced last: that must be the master. Only asked of ucarp's rules, where a master who
-    /// steps down says so (the BSDs share one MAC address and do not care), and only where whoever gave up in favour of
-    /// another could tell him.
+    /// Checks whom clients use: the host that announced last, which must be the master. This is checked only with
+    /// ucarp's rules, where a master that steps down says so (the BSDs share one MAC address, so it does not matter
+    /// to them), and only if the host that gave up in favour of another could tell it.
     fn check_clients(
         &self,
         part: u64,
@@ -486,26 +493,26 @@ impl Calm {
         Ok(())
     }
 
-    /// Who must be MASTER when everyone preempts and all read ranks alike.
+    /// Returns the host that must be MASTER if all preempt and all compare ranks alike.
     fn best(&self, part: u64, stations: &[Station]) -> Option<usize> {
         let hosts = || (0..stations.len()).filter(move |number| part >> number & 1 == 1);
         let alike = reading_of_demotion_is_one(hosts().map(|number| &self.members[number]));
-        // Send errors leave a penalty that outlasts them, which nobody else can tell.
+        // Send errors leave a demotion that outlasts them and is invisible to others.
         let penalty = hosts().any(|number| stations[number].is_suppressed());
         if !alike || penalty || !hosts().all(|number| self.members[number].preempt) {
             return None;
         }
         let rank = |number: usize| self.standing(number, stations);
         let best = hosts().min_by_key(|number| rank(*number))?;
-        // Who wins a tie depends on who was there first.
+        // Which host wins a tie depends on which one was there first.
         hosts()
             .all(|number| number == best || rank(number) != rank(best))
             .then_some(best)
     }
 }
 
-/// Whether both have sent the same counter, which answers neither: they went on from the same third one, and the numbers that
-/// they leave out differ by chance only.
+/// Whether both have sent the same counter, which answers neither: both continued from the same third counter, and
+/// the numbers that they skip differ only by chance.
 fn coincides(one: usize, better: usize, since: Instant, stations: &[Station]) -> bool {
     let counters = |number: usize| {
         let sent = stations[number].last_sent.iter();
@@ -515,7 +522,7 @@ fn coincides(one: usize, better: usize, since: Instant, stations: &[Station]) ->
     counters(one).any(|counter| counters(better).any(|other| other == counter))
 }
 
-/// The longest interval of those that its advertisements announced, from the last one before `since` on.
+/// Returns the longest interval that its advertisements announced, from the last one before `since` on.
 fn longest_pace(member: &Member, station: &Station, since: Instant) -> Duration {
     let sent = station.last_sent.iter().map(|sent| {
         let (_, advbase, advskew) = sent.standing();

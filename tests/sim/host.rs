@@ -1,6 +1,7 @@
-//! A host that runs the engine of the daemon: the process, whose kernel is the [`Machine`].
+//! A host that runs the engine of the daemon: the process on top of a [`Machine`], its kernel.
 //!
-//! The process is woken when something waits for it or its time has come, and then turns until nothing is left to do.
+//! The process is woken when something waits for it or its deadline has come, and then has turns until nothing is
+//! left to do.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,24 +21,24 @@ use super::kernel::scripts::Scripts;
 use super::machine::{Machine, Request, Seen};
 use super::watch::Violation;
 
-/// No lease of a scenario is longer: four seconds, five times over, and two.
+/// A bound for every lease in a scenario: four seconds, five times, and two.
 const LONGEST_LEASE: Duration = Duration::from_secs(22);
 
-/// Turns in a row without time passing: more than there can be anything to do in.
+/// The maximal number of turns without time passing; no process has that much to do.
 const TURNS_MAX: u32 = 1_000;
 
-/// What an operator wants of the process.
+/// A request of the operator.
 #[derive(Clone, Debug)]
 pub enum Control {
-    /// Another priority.
+    /// Change the priority.
     Demotion(u8),
-    /// To hand over and stay away for a while.
+    /// Hand over and stay away for a while.
     StepDown,
-    /// One more virtual host.
+    /// Add a virtual host.
     Add(Box<VhostConfig>),
-    /// A virtual host less, by its vhid.
+    /// Remove a virtual host, by its vhid.
     Remove(u8),
-    /// The end.
+    /// End the process.
     Shutdown,
 }
 
@@ -47,15 +48,15 @@ pub struct Host {
     engine: Engine<Machine>,
     arrivals: Vec<Arrival>,
     controls: VecDeque<Control>,
-    /// Since when it has been stopped.
+    /// When it was stopped, if it is stopped.
     stopped_at: Option<Instant>,
-    /// It was told to end, and waits for its scripts.
+    /// Whether it was told to end and waits for its scripts.
     is_ending: bool,
     /// The interface that it had then.
     ended_on: Option<u32>,
 }
 
-/// How a process that is to end gives its machine back.
+/// The way in which an ending process returns its machine.
 #[derive(Debug)]
 pub enum Ended {
     /// It is still busy.
@@ -68,7 +69,7 @@ impl Host {
     /// Starts a process.
     ///
     /// # Errors
-    /// The machine, and why it did not start.
+    /// Returns the machine, and why the process did not start.
     pub fn start(
         vhosts: Vec<VhostConfig>,
         mut machine: Machine,
@@ -102,25 +103,25 @@ impl Host {
         }
     }
 
-    /// What is beneath it.
+    /// Returns the machine.
     pub const fn machine(&mut self) -> &mut Machine {
         self.engine.effects_mut()
     }
 
-    /// What is beneath it, to look at.
+    /// Returns the machine, read-only.
     #[must_use]
     pub const fn machine_ref(&self) -> &Machine {
         self.engine.effects()
     }
 
-    /// Where a virtual host is in the election.
+    /// Returns the state of a virtual host's election.
     #[must_use]
     pub fn state(&self, vhid: u8) -> State {
         let seen = self.machine_ref().seen_of(vhid);
         seen.map_or(State::Init, |seen| seen.watch.state())
     }
 
-    /// When it wants to run next, if nothing else happens.
+    /// Returns when it wants to run next if nothing else happens.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
         self.engine.next_wake().filter(|_| !self.is_ending)
@@ -132,23 +133,23 @@ impl Host {
         self.is_ending
     }
 
-    /// Whether it only waits for its scripts, and the interface is another one since.
+    /// Whether it only waits for its scripts, and the interface has been replaced since.
     #[must_use]
     pub fn has_lost_sight(&self) -> bool {
         self.is_ending && self.ended_on != self.machine_ref().ifindex
     }
 
-    /// The process is stopped.
+    /// Stops the process.
     pub fn stop(&mut self, now: Instant) {
         self.stopped_at.get_or_insert(now);
     }
 
-    /// An operator wants something.
+    /// Delivers a request of the operator.
     pub fn control(&mut self, control: Control) {
         self.controls.push_back(control);
     }
 
-    /// A script of a virtual host ends. Returns whether another one starts.
+    /// Ends a script of a virtual host. Returns whether another one starts.
     pub fn end_script(&mut self, id: InstanceId) -> bool {
         let Some((which, works, another)) = self.machine().end_script(id) else {
             return false;
@@ -162,10 +163,10 @@ impl Host {
         another
     }
 
-    /// The process runs until it has nothing left to do.
+    /// Runs the process until it has nothing left to do.
     ///
     /// # Errors
-    /// The first thing it did that it must not.
+    /// Returns the first thing that it did and must not do.
     pub fn run(&mut self, now: Instant) -> Result<(), Violation> {
         self.machine().advance(now);
         let lost = self.machine_ref().ring.losses();
@@ -196,7 +197,7 @@ impl Host {
         Err(format!("is busy after {TURNS_MAX} turns"))
     }
 
-    /// A virtual host less: nothing of it is left, but for what its scripts have not removed yet.
+    /// Removes a virtual host. Nothing of it is left, except for what its scripts have not removed yet.
     fn removes(&mut self, id: InstanceId, vhid: u8) -> Result<(), Violation> {
         let has_scripts = |seen: &Seen| seen.scripts.is_some();
         let is_native = !self.machine_ref().seen_of(vhid).is_some_and(has_scripts);
@@ -207,7 +208,7 @@ impl Host {
         }
         let group = machine.group(vhid);
         let finds = !machine.is_renamed();
-        // What could not be removed stays until its lease ends.
+        // An address that could not be removed stays until its lease ends.
         let was_refused = machine
             .refused_at
             .is_some_and(|at| machine.now < at + LONGEST_LEASE);
@@ -225,7 +226,7 @@ impl Host {
                 }
                 Control::StepDown => self.arrivals.push(Arrival::StepDown),
                 Control::Add(config) => {
-                    // What stands in the way now may be gone when it is tried again.
+                    // An obstacle may be gone when the process tries again.
                     let _ = self.engine.add(*config);
                 }
                 Control::Remove(vhid) => {
@@ -250,7 +251,7 @@ impl Host {
         Some(instance.who.id)
     }
 
-    /// Looks at what it did, from outside.
+    /// Checks what it did, from outside.
     fn look(&mut self) -> Result<(), Violation> {
         let now = self.machine_ref().now;
         if let Some(what) = self.machine_ref().namespace.harm() {
@@ -270,7 +271,7 @@ impl Host {
         looked
     }
 
-    /// Ends the process, if it was told to and its scripts have ended.
+    /// Ends the process if it was told to end and its scripts have ended.
     #[must_use]
     pub fn end(self: Box<Self>) -> Ended {
         let idle = |seen: &Seen| seen.scripts.as_ref().is_none_or(Scripts::is_idle);
@@ -292,14 +293,14 @@ impl Host {
         machine
     }
 
-    /// Whether a virtual host holds a priority back that it does not show, by its own account.
+    /// Whether a virtual host has a demotion that it does not show, by its own account.
     #[must_use]
     pub fn is_suppressed(&self, vhid: u8) -> bool {
         let seen = self.machine_ref().seen_of(vhid);
         seen.is_some_and(|seen| seen.watch.is_suppressed())
     }
 
-    /// Whether the host answers whoever asks for an address.
+    /// Whether the host answers a request for an address.
     #[must_use]
     pub fn answers(&self, ip: IpAddr) -> bool {
         self.machine_ref().answers(ip)

@@ -1,4 +1,5 @@
-//! Everything of a simulated host but its process: the kernel, and what is seen of the process from outside.
+//! Everything of a simulated host except its process: the kernel, and what the checks see of the process from
+//! outside.
 //!
 //! It outlives the process. The engine owns it while there is one, and acts through it (`effects`).
 
@@ -35,10 +36,10 @@ pub const INTERFACE: &str = "eth0";
 /// Prefix length of a host's own address.
 const OWN_PREFIX: u8 = 16;
 
-/// The kernel counts ticks and may end a lease so much before its time.
+/// The kernel counts ticks, and may end a lease this much early.
 const EARLY_MS: u64 = 90;
 
-/// What the process asks the world for.
+/// A request of the process to the world.
 #[derive(Debug)]
 pub enum Request {
     /// A packet for the wire.
@@ -47,16 +48,16 @@ pub enum Request {
     Refused(Packet),
     /// A script of a virtual host was started; it ends after its time.
     ScriptStarted(InstanceId),
-    /// Orders that a thread gives; the kernel carries them out in a moment.
+    /// Orders were given to a thread; the kernel carries them out in a moment.
     OrdersGiven,
-    /// It announced an address of a virtual host.
+    /// An address of a virtual host was announced.
     Announced(IpAddr),
-    /// Its ring was full, and packets were lost.
+    /// The ring was full, and packets were lost.
     Overflowed {
-        /// While it was stopped, and not while it had other things to do.
+        /// Whether the process was stopped then, rather than busy.
         was_stopped: bool,
     },
-    /// It told the kernel what holds from now on.
+    /// The process told the kernel the new standing of a virtual host.
     Programmed(Vhid, Standing),
     /// The state of a virtual host changed.
     Became(Vhid, State, Reason),
@@ -66,10 +67,10 @@ pub enum Request {
     StaysAway(Duration),
 }
 
-/// What does not work at present.
+/// What is broken at present.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sabotage {
-    /// Orders meet this error.
+    /// Orders fail with this error.
     pub orders: Option<i32>,
     /// Programs and sockets cannot be attached.
     pub attaching: bool,
@@ -81,23 +82,23 @@ pub struct Sabotage {
     pub scripts: bool,
 }
 
-/// What was seen of one virtual host of the process.
+/// What the checks see of one virtual host of the process.
 #[derive(Debug)]
 pub struct Seen {
-    /// What it must and must not do.
+    /// The watch over what it must and must not do.
     pub watch: Watch,
     /// Its addresses, with the prefix lengths that a script gives them.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Its scripts, where they own the addresses.
     pub scripts: Option<Scripts>,
-    /// Somebody changed its addresses since a script last ended.
+    /// Whether its addresses were changed since a script last ended.
     pub is_meddled_with: bool,
 }
 
 /// One host.
 #[derive(Debug)]
 pub struct Machine {
-    /// How its lines in the trace begin.
+    /// The prefix of its lines in the trace.
     pub name: String,
     /// The clock.
     pub now: Instant,
@@ -109,50 +110,50 @@ pub struct Machine {
     pub ring: Ring,
     /// What does not work.
     pub sabotage: Sabotage,
-    /// When an order of carpd's was last refused by [`Sabotage::orders`].
+    /// When an order of carpd was last refused because of [`Sabotage::orders`].
     pub refused_at: Option<Instant>,
-    /// Index of the interface; `None` while it is deleted.
+    /// The index of the interface; `None` while it is deleted.
     pub ifindex: Option<u32>,
     /// The groups that its virtual hosts may be in.
     groups: Vec<Group>,
     /// The host's own source addresses, by family.
     pub sources: [IpAddr; 2],
-    /// What is seen of the virtual hosts of the present process.
+    /// The virtual hosts of the present process.
     pub seen: BTreeMap<InstanceId, Seen>,
-    /// Virtual hosts that are served no longer, and whose scripts still run.
+    /// Removed virtual hosts whose scripts still run.
     pub leaving: BTreeMap<InstanceId, Seen>,
     /// What its processes sent, by vhid.
     pub sent: BTreeMap<u8, SentCounters>,
-    /// Virtual hosts whose last advertisement the device refused.
+    /// Virtual hosts whose last advertisement was refused by the device.
     pub refused: BTreeSet<u8>,
-    /// Virtual hosts that were told something, or judged their timers, since it was last looked at them.
+    /// Virtual hosts that received an input, or judged their timers, since the last check.
     pub touched: BTreeSet<InstanceId>,
-    /// What the process asked for.
+    /// The requests of the process.
     pub requests: Vec<Request>,
     /// The first rule that it broke.
     pub violation: Option<Violation>,
-    /// What happened, in words.
+    /// The trace, in words.
     pub trace: Trace,
-    /// Number of the present process.
+    /// The number of the present process.
     process: u32,
-    /// Orders that a thread is about to give, and what became of the last ones.
+    /// Orders that a thread is about to give, and the results of the last ones.
     later: Option<Vec<Order>>,
     outcomes: Option<Vec<io::Result<()>>>,
-    /// Claims of others in ARP that wait, and when they may be looked at.
+    /// ARP claims of other hosts that wait, and when they may be read.
     claims: Vec<ArpClaim>,
     watched: Vec<Ipv4Addr>,
     claims_paused_until: Option<Instant>,
-    /// When the process finds out that its program was taken off.
+    /// When the process learns that its program was detached.
     pub suspects_at: Option<Instant>,
     macs: BTreeMap<u32, [u8; 6]>,
     locks: BTreeSet<(u32, Vhid)>,
     rng: Rng,
 }
 
-/// What a host is made of.
+/// The parameters of a host.
 #[derive(Debug)]
 pub struct Parts {
-    /// How its lines in the trace begin.
+    /// The prefix of its lines in the trace.
     pub name: String,
     /// The groups that its virtual hosts may be in.
     pub groups: Vec<Group>,
@@ -162,7 +163,7 @@ pub struct Parts {
     pub ring: usize,
     /// Whether its trace is wanted.
     pub traced: bool,
-    /// Chance of its own.
+    /// Its own random numbers.
     pub rng: Rng,
     /// Room for notifications.
     pub notifications: usize,
@@ -171,7 +172,7 @@ pub struct Parts {
 }
 
 impl Machine {
-    /// A host that was just started: an interface with its own address, and no process.
+    /// Creates a host that has just been started: an interface with its own address, and no process.
     #[must_use]
     pub fn new(parts: Parts, now: Instant) -> Self {
         let Parts {
@@ -220,13 +221,13 @@ impl Machine {
         machine
     }
 
-    /// The clock goes on.
+    /// Advances the clock.
     pub fn advance(&mut self, now: Instant) {
         self.now = now;
         self.namespace.advance(now);
     }
 
-    /// Somebody creates the interface, without an address.
+    /// Creates the interface, without an address.
     pub fn create_interface(&mut self) {
         let IpAddr::V4(source) = self.sources[0] else {
             return;
@@ -237,14 +238,14 @@ impl Machine {
         }
     }
 
-    /// Somebody deletes it.
+    /// Deletes the interface.
     pub fn delete_interface(&mut self) {
         if let Some(index) = self.ifindex.take() {
             self.namespace.delete(index);
         }
     }
 
-    /// Somebody adds the host's own address, or removes everything that is not carpd's and no virtual address.
+    /// Adds the host's own address, or removes every address that is neither carpd's nor virtual.
     pub fn set_source(&mut self, there: bool) {
         let Some(ifindex) = self.ifindex else { return };
         let own = Address::new(ifindex, self.sources[0], OWN_PREFIX, 0);
@@ -264,7 +265,7 @@ impl Machine {
         }
     }
 
-    /// Somebody removes an address, whoever added it.
+    /// Removes an address, whoever added it.
     pub fn remove(&mut self, ip: IpAddr) {
         let here: Vec<Address> = self
             .namespace
@@ -278,7 +279,7 @@ impl Machine {
         }
     }
 
-    /// Somebody removes those of these addresses that he added himself.
+    /// Removes those of these addresses that were added by `assign`.
     pub fn remove_foreign(&mut self, ips: &[IpAddr]) {
         let here: Vec<Address> = self
             .namespace
@@ -292,7 +293,7 @@ impl Machine {
         }
     }
 
-    /// Somebody adds an address to the interface.
+    /// Adds an address to the interface, as another program does.
     pub fn assign(&mut self, ip: IpAddr, prefix: u8) {
         if let Some(ifindex) = self.ifindex {
             let address = Address::new(ifindex, ip, prefix, 0);
@@ -300,14 +301,14 @@ impl Machine {
         }
     }
 
-    /// Somebody does something to the addresses that scripts look after.
+    /// Notes that another program changes addresses that scripts manage.
     pub fn meddle(&mut self) {
         for seen in self.seen.values_mut() {
             seen.is_meddled_with = true;
         }
     }
 
-    /// Takes programs off where nobody needs them any more; `orphans` are fenced for good.
+    /// Detaches programs where they are no longer needed; `orphans` stay fenced.
     pub fn close_programs(&mut self, orphans: &[Fenced]) {
         let is_needed = |index: u32| {
             orphans
@@ -319,16 +320,16 @@ impl Machine {
         }
     }
 
-    /// Somebody does something, which may come to nothing.
+    /// Gives an order of another program, which may fail.
     fn by_somebody(&mut self, order: &Order) {
         let _ = self.order(order, Actor::Somebody);
     }
 
-    /// One order, by whomever. Returns the kernel's error number.
+    /// Carries out one order. Returns the kernel's error number.
     pub fn order(&mut self, order: &Order, by: Actor) -> Result<(), i32> {
         let failing = self.sabotage.orders.filter(|_| by.is_carpd());
         self.refused_at = failing.map(|_| self.now).or(self.refused_at);
-        // Its answer found no room: nobody knows whether it was carried out.
+        // The answer found no room, so it is unknown whether the order was carried out.
         let done = failing.is_none() || (failing == Some(errno::ENOBUFS) && self.rng.chance(500));
         let lent = match *order {
             Order::Add(address, Some(lease)) => Order::Add(address, Some(self.shortened(lease))),
@@ -356,7 +357,7 @@ impl Machine {
         lease.saturating_sub(Duration::from_millis(self.rng.between(0, EARLY_MS)))
     }
 
-    /// The kernel carries out what a thread was given.
+    /// Carries out the orders of a thread.
     pub fn carry_out_later(&mut self) {
         if let Some(orders) = self.later.take() {
             let by = Actor::Carpd(self.port_number());
@@ -369,14 +370,14 @@ impl Machine {
         1_000 + self.process
     }
 
-    /// Another host claims an address in ARP.
+    /// Delivers an ARP claim of an address by another host.
     pub fn is_claimed(&mut self, claim: ArpClaim) {
         if self.watched.contains(&claim.arp.sender_ip) {
             self.claims.push(claim);
         }
     }
 
-    /// Somebody takes the program off the interface.
+    /// Detaches the program from the interface, as another program does.
     pub fn take_program_off(&mut self) {
         if let Some(ifindex) = self.ifindex {
             self.program.take_off(ifindex);
@@ -387,7 +388,7 @@ impl Machine {
         }
     }
 
-    /// Whether something waits for the process that wakes it.
+    /// Whether an event waits that wakes the process.
     #[must_use]
     pub fn is_readable(&self) -> bool {
         let claims = !self.claims.is_empty() && self.claims_paused_until.is_none();
@@ -397,7 +398,7 @@ impl Machine {
             || claims
     }
 
-    /// Whether the interface has another name now.
+    /// Whether the interface was renamed.
     #[must_use]
     pub fn is_renamed(&self) -> bool {
         let link = self.ifindex.and_then(|it| self.namespace.links().get(&it));
@@ -411,7 +412,7 @@ impl Machine {
         link.is_some_and(|link| link.admin_up && link.running && link.upper.is_none())
     }
 
-    /// Whether the host answers whoever asks for an address.
+    /// Whether the host answers a request for an address.
     #[must_use]
     pub fn answers(&self, ip: IpAddr) -> bool {
         self.ifindex.is_some_and(|ifindex| {
@@ -419,13 +420,13 @@ impl Machine {
         })
     }
 
-    /// Another process begins.
+    /// Begins another process.
     pub fn begin_process(&mut self) {
         self.process += 1;
         self.namespace.monitor.watch();
     }
 
-    /// The process ended, killed or not.
+    /// Ends the process, killed or not.
     pub fn end_process(&mut self) {
         self.ring.close();
         self.namespace.monitor.close();
@@ -444,27 +445,27 @@ impl Machine {
             .extend(sent.map(|seen| (seen.watch.vhid(), seen.watch.into_sent())));
     }
 
-    /// A group, by its vhid.
+    /// Returns a group by its vhid.
     #[must_use]
     pub fn group(&self, vhid: u8) -> Option<&Group> {
         self.groups.iter().find(|group| group.vhid == vhid)
     }
 
-    /// What is seen of a virtual host of the present process.
+    /// Returns what the checks see of a virtual host of the present process.
     #[must_use]
     pub fn seen_of(&self, vhid: u8) -> Option<&Seen> {
         self.seen.values().find(|seen| seen.watch.vhid() == vhid)
     }
 
-    /// The kernel got a packet of CARP. Returns whether the process must take it for a sign of life.
+    /// Delivers a CARP packet to the kernel. Returns whether the process must take it for a sign of life.
     pub fn receives(&mut self, packet: &Packet, heard: Heard) -> bool {
         let now = self.now;
         let Some(event) = self.event(packet) else {
             return false;
         };
         let vhid = event.key.vhid;
-        // What is lost while it runs it misses as if it had been lost on the way; and of what is lost while it is stopped it is
-        // told.
+        // A packet that is lost while the process runs is missed as if it had been lost on the way. Of packets that
+        // are lost while it is stopped, the process is informed.
         if !self.ring.push(event) {
             return false;
         }
@@ -473,8 +474,8 @@ impl Machine {
         seen.is_some_and(|seen| seen.watch.arrives(now, packet, heard))
     }
 
-    /// A script of a virtual host ends: it did its work, unless it failed. Returns which one, whether it worked, and whether
-    /// another one starts.
+    /// Ends a script of a virtual host. It did its work, unless it failed. Returns which script it was, whether it
+    /// worked, and whether another one starts.
     pub fn end_script(&mut self, id: InstanceId) -> Option<(Which, bool, bool)> {
         let seen = match self.seen.get_mut(&id) {
             Some(seen) => seen,
@@ -504,7 +505,7 @@ impl Machine {
         let mut sent = self.sent.remove(&vhid).unwrap_or_default();
         sent.restart(config.election.strict_counter);
         let watch = Watch::new(&config.election, group, self.sources, sent, self.now);
-        // With a shorter prefix the kernel would remove those of one script with those of another.
+        // With a shorter prefix, the kernel would remove addresses of one script together with those of another.
         let addresses = config.addresses.iter().map(|it| (it.address, 32));
         let scripts = config.scripts.up.is_some().then(Scripts::default);
         let seen = Seen {
@@ -519,7 +520,7 @@ impl Machine {
         self.seen.insert(id, seen);
     }
 
-    /// A virtual host is served no longer; its scripts may still run.
+    /// Notes that a virtual host was removed; its scripts may still run.
     fn dismissed(&mut self, id: InstanceId) {
         let Some(mut seen) = self.seen.remove(&id) else {
             return;
@@ -539,7 +540,7 @@ impl Machine {
         }
     }
 
-    /// How lines about a virtual host begin.
+    /// Returns the prefix of lines about a virtual host.
     fn name_of(&self, id: InstanceId) -> String {
         let vhid = self.seen.get(&id).map(|seen| seen.watch.vhid());
         let first = self.groups.first().map(|group| group.vhid);

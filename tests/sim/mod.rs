@@ -1,22 +1,22 @@
-//! Deterministic simulation of whole groups: the engine of the daemon, in any number of hosts, under every fault.
+//! Deterministic simulation of whole groups: any number of hosts that run the daemon's engine, under every fault.
 //!
-//! | Module | What it is |
+//! | Module | Contents |
 //! |---|---|
-//! | [`rng`] | the only source of chance |
+//! | [`rng`] | the only source of randomness |
 //! | [`scenario`] | what happens in a run, drawn from its seed |
 //! | [`world`] | the event queue, the virtual clock, the hosts |
 //! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
 //! | [`host`] | a process: the engine of the daemon |
-//! | [`machine`] | everything of a host but its process, and what the engine learns from it |
-//! | [`kernel`] | what a host has beneath the process: links, addresses, routes, the program, scripts |
-//! | [`bare`] | a process with the core alone, for what the daemon does not serve yet: IPv6 |
+//! | [`machine`] | everything of a host except its process, and the engine's view of it |
+//! | [`kernel`] | what a host has below the process: links, addresses, routes, the program, scripts |
+//! | [`bare`] | a process with only the core, for what the daemon does not serve yet: IPv6 |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
-//! | [`attacker`] | recordings of everything, resent, altered, and before the genuine ones |
+//! | [`attacker`] | recordings of everything, resent, altered, and delivered before the genuine ones |
 //! | [`watch`] | what must hold for one host at each step |
 //! | [`signs`] | what that host must take for a sign of life |
-//! | [`duty`] | what one host owes its clients: who answers, and what is left |
+//! | [`duty`] | what one host owes its clients: which host answers, and what a host leaves behind |
 //! | [`group`] | what must hold between hosts |
 //! | [`mod@trace`] | a failed run in words |
 //!
@@ -26,100 +26,106 @@
 //!
 //! For each carpd, after every input:
 //!
-//! - it advertises, announces and holds addresses only as MASTER; the one exception is the last advertisement of a host
-//!   that is leaving MASTER;
-//! - claims and releases alternate; when no script runs, the addresses are there exactly while it is MASTER;
-//! - a takeover tells the datapath, claims, advertises, announces, in this order;
-//! - only a MASTER owns the addresses, no longer than an advertisement that went out makes it one, until beyond the next
-//!   one, and not when it says that it leaves; it counts as alive until it runs again, and not much longer;
+//! - it advertises, announces and holds addresses only as MASTER, except for the last advertisement of a host that is
+//!   leaving MASTER;
+//! - claims and releases alternate, and while no script runs, the addresses are there exactly while it is MASTER;
+//! - a takeover programs the datapath, claims, advertises and announces, in this order;
+//! - only a MASTER owns the addresses: until shortly after its next advertisement is due, provided that the last one
+//!   went out, and no longer once it has announced that it leaves; it counts as alive until it runs again, and not
+//!   much longer;
 //! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
-//! - its replay counters rise, and with strict counters they go on rising after a restart;
-//! - its peers can authenticate what it sends, and it never advertises better than it is configured;
+//! - its replay counters rise, with strict counters also across a restart;
+//! - its peers can authenticate what it sends, and it never advertises a better priority than the configured one;
 //! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
-//!   advertisement in the kernel, however late it runs itself; and after it slept through the end of that time, only after
-//!   one and a half more of its intervals;
+//!   advertisement in the kernel, however late it runs itself; if it slept through the end of that time, only after
+//!   one and a half of its intervals more;
 //! - every state change has a cause that its reason names;
-//! - actions per input, and announcements and advertisements per interval, have a constant bound, whoever replays what.
+//! - the number of actions per input, and of announcements and advertisements per interval, has a constant bound,
+//!   whatever is replayed.
 //!
 //! For each host whose engine and kernel are simulated:
 //!
 //! - it answers for a virtual address only as MASTER, unless somebody else added the address or there is no fence;
 //! - a MASTER whose advertisements are sent answers for every address that it has;
-//! - a MASTER has its addresses again a moment after somebody removed them; within eleven seconds where that happened too often,
-//!   or orders failed;
-//! - nothing that somebody else added is removed or changed, except for a moment in which two orders crossed;
-//! - a process that is killed leaves no address beyond its lease, and the host is silent before a host that heard the last
-//!   advertisement, and waits as long as an equal one, takes over from silence;
+//! - a MASTER has its addresses again a moment after another program removed them, or within eleven seconds if that
+//!   happened too often or orders failed;
+//! - nothing that another program added is removed or changed, except for the moment in which two orders crossed;
+//! - a process that is killed leaves no address beyond its lease; and its host is silent before another host takes
+//!   over from silence that heard its last advertisement and waits at least as long as an equal one;
 //! - once scripts have ended, their addresses are there exactly while it is MASTER;
-//! - an orderly end, and the removal of a virtual host, leaves no address, no route, no fence and no entry.
+//! - an orderly end, and the removal of a virtual host, leave no address, route, fence or entry behind.
 //!
-//! In three runs of ten every carpd serves a second virtual host, which is removed and added again while it runs. All of this
-//! holds for it as well; nothing is asked between hosts.
+//! In three runs of ten, every carpd serves a second virtual host, which is removed and added again while it runs.
+//! The rules for single hosts hold for it as well; the rules between hosts are not checked.
 //!
-//! For each part of the network whose hosts all hear each other and nobody else. Let
+//! For each part of the network whose hosts all hear each other and no other host, let
 //!
 //! - `D` be the longest master-down time of its hosts: deadratio × advbase + advskew/256 s;
 //! - `I` be the longest advertisement interval: advbase + advskew/256 s, demoted advskew included;
-//! - `d` be the longest delay of a frame, `j` the longest time until a daemon runs that has something to do.
+//! - `d` be the longest delay of a frame, and `j` the longest time until a daemon with something to do runs.
 //!
-//! Then, when the last fault (loss, cut, crash, hang, stop, full ring, link or address change, demotion, forged packet, and
-//! the end of each; the end of a step-down's hold) is at `t`:
+//! Let `t` be the time of the last fault (loss, cut, crash, hang, stop, full ring, link or address change, demotion,
+//! forged packet, the end of each of these, and the end of a step-down's hold). Then there is
 //!
-//! - **exactly one MASTER from `t + D + I + 4(d + j)` on**, the same one for ever, and the best one where all preempt;
-//! - **at most one outside the windows that CARP itself allows**. Two hosts that hear each other, and have both been
-//!   MASTER since `t` or later: when the better one advertises, the other one has yielded `d + j` later. A takeover by
-//!   preemption begins with an advertisement, so two are MASTER for `d + j`. Otherwise they are until the next one is due:
-//!   for the interval that the better one's last advertisement announced, and `2(d + j)`. Under attack the longest interval
-//!   of the masters counts; with strict counters `n` hosts may take `n` of those, one less where nothing was lost, because
-//!   advertisements that cross use up each other's counters, and because the better one's counter may be behind;
-//! - **no longer without one than the others' timers imply.** When the settled master crashes: the shortest master-down
-//!   time of the others, `d + 3j`. When it stops in an orderly way: the shortest turn (advskew × 1/16 of 1/256 s, at most
-//!   62 ms; 0 for the others' implementations), `d + 3j`. This is checked in the end of two runs of three, and whenever a
-//!   master that had settled goes and nothing else goes wrong. An advertisement that a bow-out overtakes on its way takes it
-//!   back, so where one may be under way the bound is the one of a crash.
+//! - **exactly one MASTER from `t + D + I + 4(d + j)` on**, always the same one, and the best one if all preempt;
+//! - **at most one MASTER outside the windows that CARP itself allows**. Consider two hosts that hear each other and
+//!   have both been MASTER since `t` or later: when the better one advertises, the other one has yielded `d + j`
+//!   later. A takeover by preemption begins with an advertisement, so two are MASTER for `d + j`. Otherwise two are
+//!   MASTER until the next advertisement is due: for the interval that the better one's last advertisement announced,
+//!   and `2(d + j)`. Under attack, the longest interval of the masters counts. With strict counters, `n` hosts may
+//!   take `n` of those intervals (one less if nothing was lost), because crossing advertisements use up each other's
+//!   counters, and because the better one's counter may be behind;
+//! - **no time without a MASTER beyond what the timers imply.** After a crash of the settled master: the shortest
+//!   master-down time of the others, and `d + 3j`. After an orderly stop: the shortest turn (advskew × 1/16 of
+//!   1/256 s, at most 62 ms; 0 for other implementations), and `d + 3j`. This is checked at the end of two runs in
+//!   three, and whenever a settled master leaves and nothing else goes wrong. An advertisement that is overtaken by a
+//!   bow-out revokes it, so if one may be under way, the bound for a crash applies.
 //!
-//! **A host that takes over because of silence finds no owner**: when the last advertisement of another carpd reached it, and
-//! its master-down time is no shorter than what that advertisement is worth, the other one's kernel is silent, were its
-//! process hung, dead or unable to send.
+//! **A host that takes over because of silence finds no owner**: if the last advertisement of another carpd reached
+//! it, and its master-down time is no shorter than the time for which that advertisement makes its sender the owner,
+//! the other one's kernel is silent, even if its process hangs, is dead or cannot send.
 //!
-//! CARP cannot promise more: a frame may be under way for `d`, and a master says that it lives only every `I`.
+//! CARP cannot promise more: a frame may be under way for `d`, and a master shows that it lives only once per `I`.
 //!
-//! Equal (advbase, advskew) under the BSDs' rules let both hosts yield. Two carpd come apart after another `D + I`. With a
-//! real BSD among them, or more than two, or in two families at once, nothing but the second bound is asked.
+//! Under the BSDs' rules, two hosts with equal (advbase, advskew) may both yield. Two carpd separate after another
+//! `D + I`. With a real BSD, with more than two such hosts, or with two families at once, only the second bound is
+//! checked.
 //!
-//! **An attacker** without the password records, resends, alters, and is first with copies. All rules for single hosts hold
-//! meanwhile; a sign of life that [`signs`] is sure of must count. Between hosts the bounds above hold after his last packet, plus
-//! `16 I`: he may have led a ucarp, FreeBSD or NetBSD to counters that it used before, and each doubling of a BACKUP's patience takes
-//! a few of their intervals. With an OpenBSD, whose counter is constant, nothing is asked between hosts. Where all peers are carpd and
-//! counters are strict he changes nothing at all, unless he is first: with him and without him, a run has the same state changes at
-//! the same nanosecond, provided that everyone heard from its sender what he replays.
+//! **An attacker** without the password records, resends, alters, and delivers copies first. All rules for single
+//! hosts hold meanwhile; a sign of life that [`signs`] is sure of must count. Between hosts, the bounds above hold
+//! after the attacker's last packet plus `16 I`: a ucarp, FreeBSD or NetBSD may have been led to counters that it
+//! used before, and each doubling of a BACKUP's patience takes a few of their intervals. With an OpenBSD, whose
+//! counter is constant, nothing is checked between hosts. If all peers are carpd and counters are strict, the
+//! attacker changes nothing at all unless it delivers first: with and without the attacker, a run has the same state
+//! changes at the same nanosecond, provided that every host heard from its sender what is replayed.
 //!
-//! **Questions.** A BACKUP that hears a ucarp, FreeBSD or NetBSD only with counters that were used before asks by becoming MASTER,
-//! and so it does where a carpd comes to what the BACKUP sent and it never heard. Twice in a run that is no violation, though
-//! nothing went wrong lately; how long two are MASTER is bounded as ever.
+//! **Questions.** A BACKUP that hears a ucarp, FreeBSD or NetBSD only with used counters asks by becoming MASTER. So
+//! does a BACKUP when a carpd's counters reach those that the BACKUP sent and the carpd never heard. Twice in a run
+//! this is no violation, even if nothing went wrong lately; the time with two MASTERs is bounded as above.
 //!
-//! **Answers.** A worse carpd yields to an answer to what it sent itself. That takes a better carpd `2(d + j)` and an eighth of both
-//! intervals, a ucarp, FreeBSD or NetBSD an interval more, another one where delays let two of ours come in the other order, and an
-//! OpenBSD two; where more than two are MASTER, an interval more. Another one where both sent the same counter at once.
+//! **Answers.** A worse carpd yields to an answer to its own advertisement. A better carpd takes `2(d + j)` and an
+//! eighth of both intervals for that. A ucarp, FreeBSD or NetBSD takes an interval more, and another one if delays
+//! let two of our advertisements arrive in the other order; an OpenBSD takes two. It takes one interval more with
+//! more than two MASTERs, and one more if both hosts sent the same counter at once.
 //!
 //! # What random runs leave out
 //!
-//! - the engine in IPv6, which the daemon does not serve yet: there the core runs alone;
-//! - a virtual host that is added again while scripts of the removed one still run: they would undo each other's work;
-//! - scripts that outlive a process that is killed, and an interface that is created again while a process that has shut down waits
-//!   for its scripts;
-//! - strict counters with an attacker **and** advertisements that somebody misses (late start, crash, restart, partition,
-//!   loss, a lost link or source, send errors, a full ring): whoever missed one believes a replay of it. Without the attacker
-//!   strict counters meet all of them;
-//! - reflections where a FreeBSD or a NetBSD is: it yields to its own, as to any equal;
-//! - send errors where members differ in how they read demotion: the demotion that they leave is not to be seen from
-//!   outside. Elsewhere the best host is not asked for while one has it;
-//! - members so impatient that a living master times out for them, unless they are the better ones: they would flap, as
-//!   configured;
-//! - a hung process of a foreign implementation: its whole machine hangs, what arrives meanwhile is lost, and its timers
-//!   are late. (ucarp as a process would read old packets as new: `tests/e2e/faults/yardstick.rs` measures that.);
-//! - advbase 0 with ucarp, FreeBSD and NetBSD, who do not work with it;
-//! - IPv6 with NetBSD, who does not speak it.
+//! - the engine with IPv6, which the daemon does not serve yet; there, only the core runs;
+//! - a virtual host that is added again while scripts of the removed one still run: they would undo each other's
+//!   work;
+//! - scripts that outlive a killed process, and an interface that is created again while a process that has shut down
+//!   waits for its scripts;
+//! - strict counters with an attacker **and** advertisements that a host misses (late start, crash, restart,
+//!   partition, loss, a lost link or source, send errors, a full ring): a host that missed one believes a replay of
+//!   it. Without the attacker, strict counters are combined with all of these;
+//! - reflections with a FreeBSD or a NetBSD: it yields to its own advertisement, as to any equal one;
+//! - send errors if members differ in how they read demotion: the demotion that results is invisible from outside.
+//!   Otherwise, the best host is not required while one has it;
+//! - members that would time out a living master, unless they are the better ones: they would flap, as configured;
+//! - a hung process of another implementation: its whole machine hangs, arriving packets are lost, and its timers are
+//!   late. (A hung ucarp process would read old packets as new; `tests/e2e/faults/yardstick.rs` measures that.);
+//! - advbase 0 with ucarp, FreeBSD and NetBSD, which do not support it;
+//! - IPv6 with NetBSD, which does not support it.
 
 pub mod attacker;
 pub mod bare;
@@ -147,7 +153,7 @@ use world::{Outcome, World};
 /// Runs one seed.
 ///
 /// # Errors
-/// A report for the reader: the seed, the scenario, what was broken, and the trace up to there.
+/// Returns a report for the reader: the seed, the scenario, the violation, and the trace up to it.
 pub fn check_seed(seed: u64) -> Result<Outcome, String> {
     check(&Scenario::from_seed(seed))
 }
@@ -155,7 +161,7 @@ pub fn check_seed(seed: u64) -> Result<Outcome, String> {
 /// Runs one scenario.
 ///
 /// # Errors
-/// As [`check_seed`].
+/// As for [`check_seed`].
 pub fn check(scenario: &Scenario) -> Result<Outcome, String> {
     let outcome = World::new(scenario, true, false).run();
     match violation(scenario, &outcome) {
@@ -181,7 +187,7 @@ fn violation(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// Everything about a scenario's run, in words; with the attacker or without him.
+/// Describes a scenario's run in words, with or without the attacker.
 #[must_use]
 pub fn trace(scenario: &Scenario, attacked: bool) -> String {
     let outcome = World::new(scenario, attacked, true).run();
@@ -195,7 +201,7 @@ pub fn trace(scenario: &Scenario, attacked: bool) -> String {
     text
 }
 
-/// How many of the last lines of a trace a report shows.
+/// The number of lines from the end of a trace that a report shows.
 const REPORT_LINES: usize = 80;
 
 fn report(scenario: &Scenario, what: &str) -> String {

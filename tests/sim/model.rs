@@ -1,6 +1,6 @@
-//! Model hosts: ucarp, FreeBSD, OpenBSD and NetBSD as a peer on the wire meets them.
+//! Models of ucarp, FreeBSD, OpenBSD and NetBSD as a peer on the wire meets them.
 //!
-//! Each rule names whose it is. They share no code with the core that they test.
+//! Each rule names its source. The models share no code with the core that they test.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use carp_common::units::{Family, State};
 use super::packet::{Ad, Group, Packet};
 use super::rng::Rng;
 
-/// Whose behaviour.
+/// The modelled implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// ucarp 1.5.2.
@@ -28,7 +28,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// What the kernel counts time in. ucarp is a process, and as punctual as one.
+    /// The unit in which the kernel counts time. ucarp is a process, and modelled as exact.
     const fn tick(self) -> Option<Duration> {
         match self {
             Self::Ucarp => None,
@@ -37,7 +37,8 @@ impl Dialect {
         }
     }
 
-    /// The longest that its timer takes for this time: the BSDs round up to ticks, and add one for the tick under way.
+    /// Returns the longest real time of a timer with this setting: the BSDs round up to ticks, and add one for the
+    /// current tick.
     #[must_use]
     pub fn timer(self, exact: Duration) -> Duration {
         self.tick().map_or(exact, |tick| {
@@ -45,31 +46,31 @@ impl Dialect {
         })
     }
 
-    /// The advskew that it advertises when it is set to this one and demoted so much.
+    /// Returns the advertised advskew for a configured advskew and a demotion.
     #[must_use]
     pub fn advertised(self, advskew: u8, demotion: u8) -> u8 {
         match self {
             Self::Ucarp | Self::OpenBsd => advskew,
-            // Never more than 240, demoted or not.
+            // At most 240, demoted or not.
             Self::FreeBsd => advskew.saturating_add(demotion).min(240),
             Self::NetBsd if demotion > 0 => advskew.max(240),
             Self::NetBsd => advskew,
         }
     }
 
-    /// Whether it sends its demotion in byte 4, and compares that before all else.
+    /// Whether it sends its demotion in byte 4, and compares that first.
     #[must_use]
     pub const fn uses_byte_4(self) -> bool {
         matches!(self, Self::OpenBsd)
     }
 
-    /// Whether it advertises one counter for its whole run.
+    /// Whether its counter stays constant while it runs.
     #[must_use]
     pub const fn has_constant_counter(self) -> bool {
         matches!(self, Self::OpenBsd)
     }
 
-    /// Whether an ordered stop sends 255/255.
+    /// Whether an orderly stop sends 255/255.
     #[must_use]
     pub const fn bows_out(self) -> bool {
         matches!(self, Self::OpenBsd | Self::NetBsd)
@@ -80,18 +81,18 @@ impl Dialect {
 const STEP: Duration = Duration::from_nanos(1_000_000_000 / 256);
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
-/// How a model host was set up.
+/// The configuration of a model host.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Whose behaviour.
+    /// The modelled implementation.
     pub dialect: Dialect,
-    /// The group it is in.
+    /// The group of the host.
     pub group: Group,
     /// Seconds.
     pub advbase: u8,
     /// 256ths of a second.
     pub advskew: u8,
-    /// ucarp's `-r`; the BSDs have 3.
+    /// ucarp's `-r`; 3 for the BSDs.
     pub deadratio: u8,
     /// ucarp's `-P`, the BSDs' sysctl.
     pub preempt: bool,
@@ -99,7 +100,7 @@ pub struct Setup {
     pub sources: [IpAddr; 2],
 }
 
-/// One host of a foreign implementation.
+/// One host of another implementation.
 #[derive(Debug)]
 pub struct Model {
     setup: Setup,
@@ -107,7 +108,7 @@ pub struct Model {
     demotion: u8,
     /// OpenBSD: constant. The others: `None` until an advertisement was heard.
     counter: Option<u64>,
-    /// When the kernel's ticks come, counted from the clock's origin.
+    /// The offset of the kernel's ticks from the clock's origin.
     phase: Duration,
     advertise_at: Option<Instant>,
     master_down_at: [Option<Instant>; 2],
@@ -117,7 +118,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A host whose interface is not up yet.
+    /// Creates a host whose interface is not up yet.
     #[must_use]
     pub fn new(setup: Setup, mut rng: Rng) -> Self {
         let counter = setup.dialect.has_constant_counter().then(|| rng.next_u64());
@@ -136,19 +137,19 @@ impl Model {
         }
     }
 
-    /// Where it is in the election.
+    /// Returns the state of its election.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// When it last announced the addresses.
+    /// Returns when it last announced the addresses.
     #[must_use]
     pub const fn announced_at(&self) -> Option<Instant> {
         self.announced_at
     }
 
-    /// When it wants to be called next.
+    /// Returns when it wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.advertise_at
@@ -171,8 +172,8 @@ impl Model {
         self.master_down_at = [None; 2];
     }
 
-    /// An ordered stop. `ifconfig carpN down` of OpenBSD and NetBSD bows out; ucarp falls silent, and so does FreeBSD
-    /// whatever it is told (`ifconfig down`, `state backup`).
+    /// Stops in an orderly way. `ifconfig carpN down` of OpenBSD and NetBSD bows out; ucarp falls silent, and so does
+    /// FreeBSD with any command (`ifconfig down`, `state backup`).
     pub fn stop(&mut self, out: &mut Vec<Packet>) {
         if self.state == State::Master && self.setup.dialect.bows_out() {
             self.send(255, 255, out);
@@ -180,8 +181,8 @@ impl Model {
         self.link_down();
     }
 
-    /// The operator's demotion. FreeBSD tells the group of every change, OpenBSD only when it rises to one, NetBSD when
-    /// it rises from nothing. ucarp knows none.
+    /// Sets the operator's demotion. FreeBSD advertises every change, OpenBSD only a rise to 1, NetBSD only a rise
+    /// from 0. ucarp has no demotion.
     pub fn demote(&mut self, now: Instant, demotion: u8, out: &mut Vec<Packet>) {
         let before = std::mem::replace(&mut self.demotion, demotion);
         let tells = match self.setup.dialect {
@@ -196,7 +197,7 @@ impl Model {
         }
     }
 
-    /// The deadline came.
+    /// The deadline has passed.
     pub fn timeout(&mut self, now: Instant, out: &mut Vec<Packet>) {
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise(out);
@@ -209,7 +210,7 @@ impl Model {
 
     /// A packet arrived.
     pub fn receive(&mut self, now: Instant, packet: &Packet, out: &mut Vec<Packet>) {
-        // ucarp's capture filter leaves its own source address out.
+        // ucarp's capture filter excludes its own source address.
         let own_source = packet.source == self.setup.sources[index(packet.family)];
         if self.state == State::Init || (self.setup.dialect == Dialect::Ucarp && own_source) {
             return;
@@ -218,10 +219,10 @@ impl Model {
             return;
         };
         match self.setup.dialect {
-            // "replay or network loop detected"
+            // The BSD's message: "replay or network loop detected".
             Dialect::OpenBsd if self.counter == Some(theirs.counter) => return,
             Dialect::OpenBsd => {}
-            // The last one heard, be it lower than what they sent themselves.
+            // The last counter heard, even if it is lower than the own last one.
             Dialect::Ucarp | Dialect::FreeBsd | Dialect::NetBsd => {
                 self.counter = Some(theirs.counter);
             }
@@ -241,7 +242,7 @@ impl Model {
                     || (ours == theirs_rank && raw(source) < raw(self.setup.sources[0]))
             }
             Dialect::FreeBsd | Dialect::NetBsd => ours >= theirs_rank,
-            // With their byte 4 greater it stays MASTER even beside a better advskew.
+            // If the other's byte 4 is greater, it stays MASTER even against a better advskew.
             Dialect::OpenBsd => {
                 (ours >= theirs_rank && theirs.demotion <= self.demotion)
                     || theirs.demotion < self.demotion
@@ -253,8 +254,8 @@ impl Model {
             }
             self.become_backup(now);
         } else if self.setup.dialect == Dialect::Ucarp {
-            // "Non-preferred master advertising: reasserting control of VIP with another gratuitous arp". And again two
-            // advertisements later, which nothing here depends on. The BSDs do nothing.
+            // ucarp's message: "Non-preferred master advertising: reasserting control of VIP with another gratuitous
+            // arp". ucarp repeats the ARP two advertisements later, which does not matter here. The BSDs do nothing.
             self.announced_at = Some(now);
         }
     }
@@ -284,7 +285,7 @@ impl Model {
         self.master_down_at = [None; 2];
         self.advertise(out);
         self.announced_at = Some(now);
-        // The BSDs set the first timer of a reign by what they were set to, whatever they just advertised.
+        // The BSDs set the first timer as MASTER by the configured values, whatever they just advertised.
         let first = match self.setup.dialect {
             Dialect::Ucarp => self.interval(),
             Dialect::FreeBsd | Dialect::OpenBsd | Dialect::NetBsd => {
@@ -306,7 +307,7 @@ impl Model {
         }
     }
 
-    /// (advbase, advskew) as it advertises them.
+    /// Returns (advbase, advskew) as it advertises them.
     fn rank(&self) -> (u8, u8) {
         let Setup {
             dialect,
@@ -322,8 +323,9 @@ impl Model {
         interval(advbase, advskew)
     }
 
-    /// When a timer that is set now is due. The tick under way counts as a whole one, so what is set between two ticks
-    /// comes up to one tick early, and what a timer sets anew comes late by the whole rounding, each time.
+    /// Returns when a timer that is set now expires. The current tick counts as a whole one. A timer that is set
+    /// between two ticks therefore expires up to one tick early, and one that is set again by a timer is late by the
+    /// whole rounding, each time.
     fn after(&self, now: Instant, exact: Duration) -> Instant {
         let Some(tick) = self.setup.dialect.tick().map(nanos) else {
             return now + exact;
@@ -333,7 +335,7 @@ impl Model {
         last_tick + self.setup.dialect.timer(exact)
     }
 
-    /// By its own advskew, without demotion.
+    /// Uses its own advskew, without demotion.
     fn master_down(&self) -> Duration {
         let (ratio, skew) = (
             u32::from(self.setup.deadratio),
@@ -345,7 +347,7 @@ impl Model {
         }
     }
 
-    /// ucarp and the BSDs differ in one byte.
+    /// The formats of ucarp and the BSDs differ in one byte.
     fn ethernet_source(&self) -> [u8; 6] {
         let dialect = u8::from(self.setup.dialect != Dialect::Ucarp);
         [0, 0, 0x5e, 0, dialect, self.setup.group.vhid]
@@ -381,7 +383,8 @@ impl Model {
         }
     }
 
-    /// OpenBSD: one for the whole run. The others: random until someone was heard, then one more than the last.
+    /// OpenBSD: one counter for the whole run. The others: random until another host was heard, then the last one
+    /// heard plus one.
     fn next_counter(&mut self) -> u64 {
         match (self.setup.dialect, self.counter) {
             (Dialect::OpenBsd, Some(cookie)) => cookie,
@@ -394,7 +397,7 @@ impl Model {
     }
 }
 
-/// Time between two advertisements, before any rounding.
+/// Returns the time between two advertisements, before any rounding.
 fn interval(advbase: u8, advskew: u8) -> Duration {
     match (advbase, advskew) {
         (0, 0) => STEP,
@@ -406,7 +409,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("timers are far below 584 years")
 }
 
-/// ucarp on a little-endian host compares addresses without turning them round: the last octet counts most.
+/// ucarp on a little-endian host compares addresses without swapping their bytes: the last octet counts most.
 fn raw(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(address) => u32::from_le_bytes(address.octets()),
@@ -414,7 +417,7 @@ fn raw(address: IpAddr) -> u32 {
     }
 }
 
-/// The family's place in pairs of per-family values.
+/// Returns the family's index in per-family pairs.
 #[must_use]
 pub const fn index(family: Family) -> usize {
     match family {

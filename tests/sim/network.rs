@@ -1,4 +1,4 @@
-//! One broadcast domain with every fault that Ethernet knows.
+//! One broadcast domain, with every fault that Ethernet can have.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use carp_common::units::Family;
 use super::model::index;
 use super::rng::Rng;
 
-/// How the network treats frames until told otherwise.
+/// How the network treats frames by default.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// Least time on the wire.
+    /// The shortest delay.
     pub delay_min: Duration,
-    /// Most time on the wire; frames overtake each other when it differs from the least.
+    /// The longest delay; frames overtake each other if it differs from the shortest.
     pub delay_max: Duration,
-    /// Frames lost, in 1/1000, until the quiet period.
+    /// Lost frames, in 1/1000, until the quiet period.
     pub loss: u64,
-    /// Frames delivered twice, in 1/1000.
+    /// Doubled frames, in 1/1000.
     pub duplicates: u64,
     /// Frames that come back to their sender, in 1/1000 (hairpin port, bond, mirror).
     pub reflections: u64,
 }
 
-/// Who can reach whom, and how well.
+/// Which hosts can reach each other, and how well.
 #[derive(Debug)]
 pub struct Network {
     weather: Weather,
-    /// `cut[family][from][to]`: a frame on this path is dropped.
+    /// `cut[family][from][to]`: frames on this path are dropped.
     cut: [Vec<Vec<bool>>; 2],
     rng: Rng,
 }
@@ -36,12 +36,12 @@ pub struct Network {
 pub enum Fate {
     /// Arrives after this time.
     Arrives(Duration),
-    /// Dropped by chance.
+    /// Dropped at random.
     Lost,
 }
 
 impl Network {
-    /// A network of `hosts` hosts, everyone reaching everyone.
+    /// Creates a network in which each of the `hosts` hosts reaches every other one.
     #[must_use]
     pub fn new(hosts: usize, weather: Weather, rng: Rng) -> Self {
         let cut = vec![vec![false; hosts]; hosts];
@@ -52,24 +52,24 @@ impl Network {
         }
     }
 
-    /// Cuts or mends one direction of one path, in one family.
+    /// Cuts or restores one direction of one path, in one family.
     pub fn set_cut(&mut self, family: Family, from: usize, to: usize, cut: bool) {
         self.cut[index(family)][from][to] = cut;
     }
 
-    /// Mends every path.
+    /// Restores every path.
     pub fn heal(&mut self) {
         for path in self.cut.iter_mut().flatten().flatten() {
             *path = false;
         }
     }
 
-    /// Changes the rate of loss.
+    /// Sets the rate of loss.
     pub const fn set_loss(&mut self, permille: u64) {
         self.weather.loss = permille;
     }
 
-    /// The rate of loss.
+    /// Returns the rate of loss.
     #[must_use]
     pub const fn loss(&self) -> u64 {
         self.weather.loss
@@ -81,8 +81,8 @@ impl Network {
         !self.cut[index(family)][from][to]
     }
 
-    /// What becomes of one frame, once for each copy. Nothing when the path is cut, or leads back to a sender whom
-    /// the network does not reflect this time.
+    /// Adds the fate of one frame, once for each copy. Adds nothing if the path is cut, or leads back to the sender
+    /// and the network does not reflect the frame.
     pub fn carry(&mut self, family: Family, from: usize, to: usize, fates: &mut Vec<Fate>) {
         fates.clear();
         if !self.reaches(family, from, to)

@@ -1,7 +1,7 @@
 //! CARP's 36 bytes as the model hosts and the attacker read and write them.
 //!
-//! Written from the protocol's description, sharing nothing with `carp_common::wire` or `carp_common::proto::auth`, so
-//! that a mistake there meets a peer who does not make it.
+//! Written from the description of the protocol, without code of `carp_common::wire` or `carp_common::proto::auth`,
+//! so that a mistake there meets a peer that does not share it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use carp_common::units::Family;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
-/// Bytes of an advertisement.
+/// The length of an advertisement. Unit: bytes.
 pub const LENGTH: usize = 36;
 
 /// An IP packet of protocol 112 on the simulated wire.
@@ -21,11 +21,11 @@ pub struct Packet {
     pub source: IpAddr,
     /// Ethernet source.
     pub ethernet_source: [u8; 6],
-    /// IP payload; 36 bytes unless someone sends garbage.
+    /// IP payload; 36 bytes, unless a host sends garbage.
     pub payload: Vec<u8>,
 }
 
-/// What an advertisement says.
+/// The contents of an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ad {
     /// Seconds.
@@ -39,14 +39,14 @@ pub struct Ad {
 }
 
 impl Ad {
-    /// Where its sender stands among masters; less is better.
+    /// Returns the rank of its sender among masters; less is better.
     #[must_use]
     pub const fn standing(self) -> (u8, (u8, u8)) {
         (self.demotion, (self.advbase, self.advskew))
     }
 }
 
-/// What two hosts must agree on to hear each other.
+/// What two hosts must have in common to hear each other.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Virtual host id.
@@ -69,19 +69,19 @@ impl Group {
         }
     }
 
-    /// Every virtual address.
+    /// Returns every virtual address.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let inet6 = self.inet6.iter().copied().map(IpAddr::from);
         self.inet.iter().copied().map(IpAddr::from).chain(inet6)
     }
 
-    /// Whether it is one of the virtual addresses.
+    /// Whether this is one of the virtual addresses.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses().any(|known| known == ip)
     }
 
-    /// The HMAC over version, type, vhid, addresses and counter.
+    /// Returns the HMAC over version, type, vhid, addresses and counter.
     fn digest(&self, counter: u64) -> [u8; 20] {
         let mut mac =
             Hmac::<Sha1>::new_from_slice(self.password).expect("HMAC takes a key of any length");
@@ -96,7 +96,7 @@ impl Group {
         mac.finalize().into_bytes().into()
     }
 
-    /// The advertisement's 36 bytes.
+    /// Returns the advertisement's 36 bytes.
     #[must_use]
     pub fn seal(&self, ad: Ad) -> Vec<u8> {
         let mut bytes = vec![
@@ -115,7 +115,8 @@ impl Group {
         bytes
     }
 
-    /// What the bytes say, when they are of this group and authentic. Whatever follows the 36 is ignored.
+    /// Returns the contents of the bytes if they belong to this group and are authentic. Bytes after the 36th are
+    /// ignored.
     #[must_use]
     pub fn open(&self, payload: &[u8]) -> Option<Ad> {
         let payload = payload.get(..LENGTH)?;
@@ -128,7 +129,7 @@ impl Group {
     }
 }
 
-/// The fields of 36 bytes, whoever wrote them.
+/// Returns the fields of 36 bytes, authentic or not.
 #[must_use]
 pub fn read(payload: &[u8]) -> Option<Ad> {
     if payload.len() != LENGTH {
@@ -143,14 +144,14 @@ pub fn read(payload: &[u8]) -> Option<Ad> {
     })
 }
 
-/// Makes the checksum right after fields were changed.
+/// Corrects the checksum after a change of fields.
 pub fn fix_checksum(payload: &mut [u8]) {
     payload[6..8].fill(0);
     let sum = checksum(payload);
     payload[6..8].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The internet checksum of an even number of bytes; 0 when they include a right one.
+/// Returns the internet checksum of an even number of bytes; 0 if they include a correct one.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks_exact(2)

@@ -1,11 +1,11 @@
-//! Someone who owns no password and plays what he recorded.
+//! Attacks without the password that resend recordings.
 
 use carp_tests::sim::scenario::START;
 use carp_tests::sim::scenario::plan::{Disguise, Plan, Ploy, Shown};
 
 use super::*;
 
-/// From 60 s to 70 s, what is sent to everybody.
+/// From 60 s to 70 s, sent to every host.
 pub(super) fn plan(ploy: Ploy, shown: Shown, disguise: Disguise) -> Plan {
     Plan {
         ploy,
@@ -19,7 +19,7 @@ pub(super) fn plan(ploy: Ploy, shown: Shown, disguise: Disguise) -> Plan {
     }
 }
 
-/// Two carpd, 1/0 and 1/60, and an attack on them once in this time.
+/// Two carpd, 1/0 and 1/60, and an attack with one stroke per this time.
 fn attacked(profile: Profile, plan: Plan, every: Duration) -> Scenario {
     let members = preempting(hosts(profile, &[0, 60]));
     let mut scenario = Scenario::staged(members, &[], s(71));
@@ -30,7 +30,7 @@ fn attacked(profile: Profile, plan: Plan, every: Duration) -> Scenario {
     scenario
 }
 
-/// Host 0 is the only MASTER of the run, and only once.
+/// Host 0 is the only MASTER of the run, and becomes MASTER only once.
 #[track_caller]
 fn changes_nothing(profile: Profile, plan: Plan, every: Duration) {
     let outcome = run(&attacked(profile, plan.clone(), every));
@@ -38,7 +38,7 @@ fn changes_nothing(profile: Profile, plan: Plan, every: Duration) {
     assert_eq!(reigns, (1, 0), "{profile:?} {plan:?}");
 }
 
-/// The last that this host said, each time.
+/// At each stroke, the latest recording of this host.
 pub(super) const fn latest_of(host: usize) -> Ploy {
     Ploy::Repeat {
         of: Some(host),
@@ -104,7 +104,7 @@ fn bow_outs_that_are_altered_on_their_way_mislead_once() {
             assert!(outcome.reigns(1).count() <= 1, "{what:?}");
             let (last, _, _) = outcome.transitions.last().expect("host 0 is MASTER");
             assert!(*last < START + s(62), "{what:?}: {last:?}");
-            // Whoever was misled may announce last, but the clients learn within an interval who is MASTER.
+            // A misled host may announce last, but within an interval the clients learn which host is MASTER.
             let by = |host| {
                 let all = outcome.announcements.iter();
                 all.filter(move |(_, who)| *who == host).map(|(at, _)| *at)
@@ -152,7 +152,8 @@ fn who_counted_farther_in_another_part_deposes_once_when_he_is_dead() {
         ];
         let mut scenario = Scenario::staged(members, &faults, s(215));
         scenario.theme = Theme::Attack;
-        // Of the 5 000 that host 1 did not hear, one as often as it is MASTER, each farther than a last word leaves out.
+        // Host 1 did not hear 5 000 of the counters. Once per time that host 1 is MASTER, the attacker plays one of
+        // them, each further ahead than a last advertisement skips.
         for number in 0..4 {
             let ploy = Ploy::Repeat {
                 of: Some(0),
@@ -175,18 +176,18 @@ fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
     let cut = |from, to| Fault::Cut(None, from, to);
     let faults = [
         (s(10), Fault::Partition(0b100)),
-        // Host 2 hears host 0 and yields; nobody hears that.
+        // Host 2 hears host 0 and yields; no host hears that.
         (s(30), Fault::Heal),
         (s(30), cut(2, 0)),
         (s(30), cut(2, 1)),
         // It is MASTER once more, unheard.
         (s(45), Fault::Partition(0b100)),
-        // It yields to host 1, which hears it and not host 0; host 0 hears nobody.
+        // It yields to host 1, which hears it and does not hear host 0; host 0 hears no host.
         (s(100), Fault::Heal),
         (s(100), cut(2, 0)),
         (s(100), cut(1, 0)),
         (s(100), cut(0, 1)),
-        // From then on it hears host 0 alone, which counts where its own last word left out.
+        // From then on it hears only host 0, whose counters lie in the range that its own last advertisement skipped.
         (s(110), cut(1, 2)),
     ];
     let members = preempting(hosts(Profile::Ucarp, &[0, 20, 60]));
@@ -197,7 +198,7 @@ fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
 
 #[test]
 fn a_bow_out_is_not_called_back_by_a_copy() {
-    // Host 0 stops; at once a copy of its bow-out says that it goes on.
+    // Host 0 stops; at once a copy of its bow-out claims that it continues.
     for profile in PROFILES {
         for theme in [Theme::Attack, Theme::Strict] {
             let mut plan = plan(latest_of(0), Shown::Priority(1, 0), Disguise::Sender);
@@ -220,7 +221,8 @@ fn a_bow_out_is_not_called_back_by_a_copy() {
 
 #[test]
 fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
-    // Host 1 was MASTER of its part. When it hears host 0 again it says so, and yields; who hears that sends it again as 0/0.
+    // Host 1 was MASTER of its part. When it hears host 0 again, it advertises once more and yields; the attacker
+    // resends that as 0/0.
     let carpds = PROFILES.map(|profile| (profile, Program::Carpd(profile)));
     let ucarp = (Profile::Ucarp, Program::Model(Dialect::Ucarp));
     for (profile, loser) in carpds.into_iter().chain([ucarp]) {
@@ -246,7 +248,7 @@ fn a_bow_out_that_is_sent_again_as_something_better_deposes_nobody() {
     for profile in PROFILES {
         let mut plan = plan(latest_of(0), Shown::Priority(0, 0), Disguise::Sender);
         plan.targets = 0b10;
-        // After its turn, which is 15 ms.
+        // After the delay of the backup, which is 15 ms.
         plan.from = START + ms(65_030);
         let mut scenario = attacked(profile, plan, ms(10));
         scenario.weather.delay_min = ms(1);
@@ -262,7 +264,8 @@ fn a_bow_out_that_is_sent_again_as_something_better_deposes_nobody() {
 
 #[test]
 fn what_comes_from_its_own_address_is_no_peers() {
-    // Host 1 is cut off and MASTER of its part; what host 0 says reaches it under its own address, as new as it is.
+    // Host 1 is cut off and MASTER of its part. The advertisements of host 0 reach it, new as they are, under its own
+    // address.
     for profile in PROFILES {
         let newest = Ploy::Rising { of: 0, tail: 1 };
         let plan = plan(newest, Shown::Priority(0, 0), Disguise::Host(1));
@@ -318,7 +321,7 @@ fn what_was_sent_before_it_ran_changes_nothing() {
         scenario.latency = Duration::ZERO;
         scenario.members[1].start = START + s(30);
         if theme == Theme::Strict {
-            // Even when that was in another life, whose counters are far below.
+            // Even if that was in an earlier life, with far lower counters.
             scenario.members[0].mortal = true;
             for (at, fault) in [(10, Fault::Crash(0)), (20, Fault::Start(0))] {
                 scenario.faults.push((START + s(at), fault));
@@ -334,7 +337,7 @@ fn what_was_sent_before_it_ran_changes_nothing() {
 fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
     for profile in PROFILES {
         for phase in 0..10 {
-            // Host 1 has heard host 0 once. Its advertisement is repeated, first at once; later host 0 dies.
+            // Host 1 has heard host 0 once. That advertisement is repeated, at first at once; later host 0 dies.
             let mut plan = plan(ONE, Shown::Priority(0, 0), Disguise::TieWinner);
             plan.targets = 0b10;
             plan.from = plan.from + ms(50 + 100 * phase);
@@ -357,11 +360,12 @@ fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
 fn each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played() {
     let mut members = preempting(hosts(Profile::Ucarp, &[0, 100]));
     members[0].program = Program::Model(Dialect::Ucarp);
-    // It hears host 1 first, and counts from there.
+    // It hears host 1 first, and continues from that counter.
     members[0].start = members[0].start + s(10);
     let mut scenario = Scenario::staged(members, &[], s(150));
     scenario.theme = Theme::Attack;
-    // The ucarp is led down by what is worse; host 1 hears something from a stranger after each of its advertisements.
+    // The worse one leads the ucarp to lower counters; host 1 hears a stranger after each of the ucarp's
+    // advertisements.
     for (targets, shown, every) in [
         (0b01, Shown::Priority(1, 254), s(1)),
         (0b10, Shown::AsHeard, ms(100)),
@@ -395,13 +399,13 @@ fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
 
 #[test]
 fn a_worse_master_asks_a_far_faster_one_at_once() {
-    // Host 1 hears host 0, five times in each of its own intervals, and is not heard until that is mended.
+    // Host 1 hears host 0 five times in each of its own intervals, and is not heard until the path is restored.
     for seed in 0..30 {
         let mut members = hosts(Profile::Ucarp, &[20, 100]);
         for member in &mut members {
             member.advbase = 0;
         }
-        // Its counters are the higher ones.
+        // Host 1 has the higher counters.
         members[1].start = members[1].start + s(5);
         let mended = ms(20_000 + 37 * seed);
         let faults = [
@@ -428,7 +432,7 @@ fn of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cro
     for seed in 0..40 {
         let mut members = hosts(Profile::Ucarp, &[100, 100]);
         members[0].program = Program::Model(Dialect::Ucarp);
-        // By the raw word host 0 is the lower one, by number host 1.
+        // Host 0 has the lower address as a raw word, host 1 has the lower address as a number.
         members[0].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 1, 1));
         members[1].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));
         let faults = [
@@ -441,8 +445,8 @@ fn of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cro
         let outcome = run(&scenario);
         assert_eq!(outcome.masters(), [0]);
         let (yielded, _, _) = outcome.transitions.last().expect("host 1 yields");
-        // The advertisement that it asks, one that answers what was sent before the question and overtaken by it, and the
-        // one that answers the question.
+        // The advertisement that asks; an answer to what was sent before the question and overtaken by it; and the
+        // answer to the question.
         let within = yielded.saturating_duration_since(START + ms(20_000 + 31 * seed));
         assert!(within < ms(3 * 1391 + 100), "chance {seed}: {within:?}");
     }

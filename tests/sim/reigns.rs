@@ -1,4 +1,5 @@
-//! How long a MASTER owns the addresses, how long its process counts as alive, and what happens when the kernel refuses to know.
+//! How long a MASTER owns the addresses, how long its process counts as alive, and what happens if the kernel refuses
+//! a virtual host.
 
 use carp_common::units::State;
 use carp_tests::sim::scenario::mishap::Mishap;
@@ -6,7 +7,7 @@ use carp_tests::sim::scenario::{Fault, START, Scenario};
 
 use super::{PROFILES, hosts, ms, run, s};
 
-/// What the simulation counts when a host that took over met an owner who was to be silent by then.
+/// The name under which the simulation counts that a host took over from an owner that had to be silent by then.
 const LOOKED: &str = "looked at an owner who was silent";
 
 #[test]
@@ -73,7 +74,7 @@ fn a_host_whose_kernel_refuses_it_is_in_init_until_that_works() {
     let [.., (left, State::Init), (back, State::Backup)] = states[..] else {
         panic!("{states:?}");
     };
-    // It tries when the link is there, for the first time; then the daemon does, once a second.
+    // It tries for the first time when the link is there; then the daemon tries once a second.
     assert!(left < START + ms(12_010) && back > START + s(20) && back < START + ms(21_010));
     assert_eq!(outcome.masters(), [1]);
 }

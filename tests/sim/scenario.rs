@@ -1,4 +1,4 @@
-//! What happens in one run, drawn from its seed before it starts: hosts, timers, network, faults.
+//! The events of one run, drawn from its seed before it starts: hosts, timers, network, faults.
 
 mod config;
 mod draw;
@@ -17,34 +17,35 @@ use super::packet::Group;
 use mishap::Mishap;
 use plan::Plan;
 
-/// When a run begins. Not 0, so that arithmetic with the clock's origin shows.
+/// The begin of a run. It is not 0, so that arithmetic with the clock's origin shows.
 pub const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
-/// What kind of run it is; each holds to other invariants (see the module's documentation).
+/// The kind of a run; each has its own invariants (see the module's documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Theme {
-    /// carpd alone, every fault but an attacker.
+    /// carpd only, with every fault but no attacker.
     Ours,
-    /// carpd with ucarp, FreeBSD and OpenBSD.
+    /// carpd together with ucarp, FreeBSD and OpenBSD.
     Mixed,
-    /// Any of those, and an attacker who owns no password.
+    /// Any of those, and an attacker without the password.
     Attack,
-    /// carpd with strict counters: every fault, or the same attacker, who changes nothing where nothing is lost.
+    /// carpd with strict counters, and either every fault, or the same attacker, who changes nothing if nothing is
+    /// lost.
     Strict,
 }
 
 /// One host.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Which program runs on it.
+    /// The program that runs on it.
     pub program: Program,
     /// Seconds.
     pub advbase: u8,
     /// 256ths of a second.
     pub advskew: u8,
-    /// Silence factor.
+    /// The deadratio.
     pub deadratio: u8,
-    /// Takes over from a worse master.
+    /// Whether it takes over from a worse master.
     pub preempt: bool,
     /// Source addresses, by family.
     pub sources: [IpAddr; 2],
@@ -52,119 +53,120 @@ pub struct Member {
     pub script: Duration,
     /// When it is started.
     pub start: Instant,
-    /// Whether it is still dead, if a fault left it dead, when the quiet period begins.
+    /// Whether it stays dead in the quiet period, if a fault killed it.
     pub mortal: bool,
 }
 
-/// Which program runs on a host.
+/// The program that runs on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// The core under test.
     Carpd(Profile),
-    /// A model of a foreign implementation.
+    /// A model of another implementation.
     Model(Dialect),
 }
 
-/// Something that goes wrong, or ends.
+/// A fault, or the end of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The process dies without a word.
+    /// The process is killed.
     Crash(usize),
-    /// It is stopped in an orderly way.
+    /// The process is stopped in an orderly way.
     Stop(usize),
-    /// It is started (again).
+    /// The process is started (again).
     Start(usize),
-    /// SIGSTOP, swap, debugger: packets wait in the ring with their arrival times.
+    /// SIGSTOP, swapping or a debugger: packets wait in the ring with their arrival times.
     Hang(usize),
-    /// Its whole machine is paused, kernel and all, as a hypervisor does: what arrives meanwhile is lost, unnoticed.
+    /// The whole machine is paused with its kernel, as by a hypervisor: packets that arrive meanwhile are lost
+    /// without notice.
     Pause(usize),
-    /// It runs again.
+    /// The process or the machine runs again.
     Resume(usize),
-    /// Carrier lost.
+    /// The carrier is lost.
     LinkDown(usize),
-    /// Carrier back.
+    /// The carrier is back.
     LinkUp(usize),
     /// The source address of one family is removed.
     SourceLost(usize, Family),
-    /// It is back.
+    /// The source address is back.
     SourceBack(usize, Family),
     /// The device refuses to send.
     SendErrors(usize),
-    /// It sends again.
+    /// The device sends again.
     SendsAgain(usize),
     /// The operator demotes.
     Demote(usize, u8),
     /// The operator steps a master down and keeps it away for a while.
     StepDown(usize, Duration),
-    /// One direction of one path is cut in one family, or in both.
+    /// One direction of one path is cut, in one family or in both.
     Cut(Option<Family>, usize, usize),
     /// The hosts of this bit mask cannot reach the others.
     Partition(u8),
-    /// Every path is mended.
+    /// Every path is restored.
     Heal,
     /// The rate of loss changes.
     Loss(u64),
     /// Something happens to the kernel of a carpd.
     Mishap(usize, Mishap),
-    /// A carpd is to serve the second virtual host no longer.
+    /// A carpd stops serving the second virtual host.
     Remove(usize),
-    /// It is to serve it again.
+    /// A carpd serves the second virtual host again.
     Add(usize),
-    /// The attacker sends something; the number seeds what.
+    /// The attacker sends something; the number seeds it.
     Inject(u64),
-    /// The attacker carries on with the plan of this number, or begins to.
+    /// The attacker begins or continues the plan with this number.
     Stroke(usize),
 }
 
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Whose draw it is.
+    /// The seed from which it was drawn.
     pub seed: u64,
-    /// What kind.
+    /// The kind of run.
     pub theme: Theme,
-    /// What the hosts share.
+    /// What the hosts have in common.
     pub group: Group,
     /// The hosts.
     pub members: Vec<Member>,
     /// The network.
     pub weather: Weather,
-    /// Most time between an event and the moment when the daemon's thread runs.
+    /// The longest time between an event and the run of the daemon's thread.
     pub latency: Duration,
-    /// How many packets the ring between a carpd and its kernel holds.
+    /// The capacity of the ring between a carpd and its kernel, in packets.
     pub ring: usize,
-    /// Another virtual host that every carpd serves beside the first, with the ranks of these hosts turned round.
+    /// A second virtual host that every carpd serves, with the ranks of the hosts reversed.
     pub second: Option<Group>,
     /// Prefix length of the virtual addresses.
     pub prefix: u8,
-    /// How many notifications a carpd's socket holds.
+    /// The capacity of a carpd's netlink socket, in notifications.
     pub notifications: usize,
-    /// Whether the kernels have programs, and so a fence; otherwise there are sockets.
+    /// Whether the kernels support programs, and so a fence; otherwise there are sockets.
     pub programs: bool,
-    /// Faults in order of time.
+    /// The faults, in order of time.
     pub faults: Vec<(Instant, Fault)>,
-    /// What the attacker is up to.
+    /// The plans of the attacker.
     pub plans: Vec<Plan>,
     /// From here on nothing goes wrong.
     pub quiet_at: Instant,
-    /// Hosts with equal (advbase, advskew) and a rule among them that need not settle within a bound, since BSDs yield to
-    /// each other: "exactly one master" cannot be asked.
+    /// Whether hosts with equal (advbase, advskew) and different rules need not settle within a bound, because BSDs
+    /// yield to each other; "exactly one master" cannot be checked then.
     pub undecided_ties: bool,
-    /// Members differ in how they read demotion, or an advertisement of a demoted host comes too seldom for a peer's
-    /// patience: they need not settle while anyone is demoted.
+    /// Whether members differ in how they read demotion, or a demoted host advertises too rarely for a peer's
+    /// patience; they need not settle while any host is demoted.
     pub demotion_divides: bool,
-    /// The quiet period starts with all demotions undone.
+    /// Whether the quiet period starts with all demotions undone.
     pub undo_demotion: bool,
-    /// What becomes of the master in the end, when all has settled.
+    /// What happens to the master in the end, when all hosts have settled.
     pub finale: Option<Finale>,
 }
 
-/// How the master of a settled group ends.
+/// The end of the master of a settled group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finale {
-    /// Without a word.
+    /// It is killed.
     Crash,
-    /// In an orderly way.
+    /// It is stopped in an orderly way.
     Stop,
 }
 
@@ -172,7 +174,7 @@ const UNIT: u64 = 1_000_000;
 /// One step of advskew.
 pub const STEP: Duration = Duration::from_nanos(3_906_250);
 
-/// Time between two advertisements that say so.
+/// Returns the time between two advertisements with these values.
 #[must_use]
 pub fn interval(advbase: u8, advskew: u8) -> Duration {
     match (advbase, advskew) {
@@ -187,7 +189,8 @@ const fn ms(millis: u64) -> Duration {
 }
 
 impl Member {
-    /// Longest time between two of its advertisements; if `demoted`, at the worst advskew that demotion can give it.
+    /// Returns the longest time between two of its advertisements; if `demoted`, with the worst advskew that demotion
+    /// can give it.
     #[must_use]
     pub fn interval(&self, demoted: bool) -> Duration {
         let advskew = if demoted {
@@ -198,8 +201,8 @@ impl Member {
         self.timer(interval(self.advbase, advskew))
     }
 
-    /// Longest time after an advertisement that says so until its next one. The first interval of a BSD's reign is the
-    /// configured one.
+    /// Returns the longest time from an advertisement with these values to its next one. The first interval of a BSD
+    /// as MASTER is the configured one.
     #[must_use]
     pub fn gap(&self, advbase: u8, advskew: u8) -> Duration {
         let configured = match self.program {
@@ -209,7 +212,7 @@ impl Member {
         self.timer(interval(advbase, advskew).max(configured))
     }
 
-    /// Longest silence after which it takes over, for its own part.
+    /// Returns the longest silence after which it takes over, as far as it depends on this host.
     #[must_use]
     pub fn master_down(&self) -> Duration {
         let (ratio, skew) = (u32::from(self.deadratio), u32::from(self.advskew));
@@ -219,7 +222,7 @@ impl Member {
         })
     }
 
-    /// How long a timer of its takes.
+    /// Returns the longest real time of one of its timers.
     fn timer(&self, exact: Duration) -> Duration {
         match self.program {
             Program::Carpd(_) => exact,
@@ -227,7 +230,7 @@ impl Member {
         }
     }
 
-    /// Silence after which it takes over from a BSD: with advbase 0 that one's ticks count.
+    /// Returns the silence after which it takes over from a BSD; with advbase 0 the BSD's ticks count.
     #[must_use]
     pub fn patience(&self) -> Duration {
         let ticks = match (self.advbase, self.program) {
@@ -237,7 +240,7 @@ impl Member {
         self.master_down().max(ticks)
     }
 
-    /// How much later than by its advskew alone a carpd follows a bow-out under the BSDs' rules.
+    /// Returns how much later than by its advskew alone a carpd follows a bow-out under the BSDs' rules.
     #[must_use]
     pub fn turn_by_address(&self) -> Duration {
         match (self.program, self.sources) {
@@ -249,7 +252,8 @@ impl Member {
         }
     }
 
-    /// (advbase, advskew) as it advertises them when nothing demotes it: the rank in the election, lower is better.
+    /// Returns (advbase, advskew) as it advertises them when nothing demotes it: its rank in the election, lower is
+    /// better.
     #[must_use]
     pub fn rank(&self) -> (u8, u8) {
         let advskew = match self.program {
@@ -259,7 +263,8 @@ impl Member {
         (self.advbase, advskew)
     }
 
-    /// A host with usual settings: advbase 1, deadratio 3, no scripts, no preemption. The number makes its addresses.
+    /// Creates a host with usual settings: advbase 1, deadratio 3, no scripts, no preemption. The number determines
+    /// its addresses.
     #[must_use]
     pub const fn usual(program: Program, number: u8, advskew: u8) -> Self {
         let inet = IpAddr::V4(Ipv4Addr::new(10, 9, 0, number));
@@ -277,7 +282,7 @@ impl Member {
         }
     }
 
-    /// Whether it is the core under test.
+    /// Whether it runs the core under test.
     #[must_use]
     pub const fn is_carpd(&self) -> bool {
         matches!(self.program, Program::Carpd(_))
@@ -285,7 +290,7 @@ impl Member {
 }
 
 impl Scenario {
-    /// A run in which nothing is left to chance but delays: these hosts on a good network in IPv4, and these faults.
+    /// Creates a run in which only delays are random: these hosts on a good network in IPv4, with these faults.
     #[must_use]
     pub fn staged(
         members: Vec<Member>,
@@ -330,7 +335,7 @@ impl Scenario {
         }
     }
 
-    /// Whether there is an attacker who must change nothing at all: who alters nothing on its way.
+    /// Whether there is an attacker who must change nothing at all, because it alters nothing on its way.
     #[must_use]
     pub fn attacker_is_powerless(&self) -> bool {
         let injects =
@@ -341,12 +346,12 @@ impl Scenario {
             && !self.plans.iter().any(overtakes)
     }
 
-    /// The bound of this run: see the module's documentation.
+    /// Returns the bound of this run; see the module's documentation.
     #[must_use]
     pub fn settling_time(&self) -> Duration {
         let longest = self.members.iter().map(Member::patience);
         let (silence, interval) = (longest.max().unwrap_or_default(), self.longest_interval());
-        // Two BSDs that yielded to each other both wait again, and one of them an interval longer.
+        // Two BSDs that yielded to each other both wait again, and one of them waits an interval longer.
         let tie = if ties(&self.members).is_some() {
             silence + interval
         } else {
@@ -359,8 +364,9 @@ impl Scenario {
             + 4 * self.step()
     }
 
-    /// Intervals more until a worse carpd has its answer: ucarp, FreeBSD and NetBSD give it with their next advertisement, an
-    /// OpenBSD is believed with its third, and where more than two are master an answer may come too early.
+    /// Returns the number of additional intervals until a worse carpd has its answer. ucarp, FreeBSD and NetBSD
+    /// answer with their next advertisement; an OpenBSD is believed with its third; and with more than two masters an
+    /// answer may come too early.
     fn answers(&self) -> u32 {
         let more = u32::from(self.members.len() > 2);
         let of_others = self.members.iter().map(|member| match member.program {
@@ -371,9 +377,9 @@ impl Scenario {
         more + of_others.max().unwrap_or_default()
     }
 
-    /// Advertisement intervals after which of several masters one remains. With strict counters advertisements that cross
-    /// can use up each other's counters, and a round goes by; and where advertisements were lost, the better one's
-    /// counters may be behind, until it has heard the other.
+    /// Returns the number of advertisement intervals after which one of several masters remains. With strict
+    /// counters, crossing advertisements can use up each other's counters, which costs a round; and if advertisements
+    /// were lost, the counters of the better one may be behind until it has heard the other.
     #[must_use]
     pub fn rounds(&self) -> u32 {
         let hosts = u32::try_from(self.members.len()).expect("a few");
@@ -384,14 +390,15 @@ impl Scenario {
         }
     }
 
-    /// Whether an attack may decide who is MASTER: OpenBSD's counter is constant, so that whoever heard it can speak in its name.
+    /// Whether an attack may decide which host is MASTER: OpenBSD's counter is constant, so anyone who heard it can
+    /// advertise in its name.
     #[must_use]
     pub fn trust_is_lost(&self) -> bool {
         let constant = |m: &Member| matches!(m.program, Program::Model(dialect) if dialect.has_constant_counter());
         self.theme == Theme::Attack && self.members.iter().any(constant)
     }
 
-    /// Longest advertisement interval.
+    /// Returns the longest advertisement interval.
     fn longest_interval(&self) -> Duration {
         self.members
             .iter()
@@ -400,8 +407,8 @@ impl Scenario {
             .unwrap_or_default()
     }
 
-    /// How long genuine advertisements may prove nothing after an attack: ucarp and FreeBSD go on with the counter that they
-    /// heard last, so a replay makes them use counters again, and a BACKUP that asked is patient.
+    /// Returns how long genuine advertisements may prove nothing after an attack: ucarp and FreeBSD continue from the
+    /// counter that they heard last, so a replay makes them reuse counters, and a BACKUP that has asked is patient.
     #[must_use]
     pub fn distrust(&self) -> Duration {
         if self.theme == Theme::Attack {
@@ -411,14 +418,15 @@ impl Scenario {
         }
     }
 
-    /// Time from one host's decision to the reaction of another: delay on the wire and until the daemon runs.
+    /// Returns the time from a decision of one host to the reaction of another: the delay on the wire, and until the
+    /// daemon runs.
     #[must_use]
     pub fn step(&self) -> Duration {
         self.weather.delay_max + self.latency
     }
 }
 
-/// Two hosts of equal rank.
+/// Whether two hosts have equal ranks.
 fn ties(members: &[Member]) -> Option<(&Member, &Member)> {
     let earlier = members.iter().enumerate();
     earlier
@@ -426,8 +434,8 @@ fn ties(members: &[Member]) -> Option<(&Member, &Member)> {
         .find(|(a, b)| a.rank() == b.rank())
 }
 
-/// Whether a tie may last. Not under ucarp's rule, which knows a winner; nor between two carpd who follow the BSDs' rule
-/// in one family, since the one with the higher address waits longer the next time.
+/// Whether a tie may last. It may not under ucarp's rule, which decides it; nor between two carpd that follow the
+/// BSDs' rule in one family, because the one with the higher address waits longer the next time.
 fn undecided_ties(members: &[Member], group: &Group) -> bool {
     let ucarp = |m: &Member| {
         matches!(
@@ -441,8 +449,8 @@ fn undecided_ties(members: &[Member], group: &Group) -> bool {
     ties(members).is_some() && !decided
 }
 
-/// Whether all of them read a demoted host's advertisements alike: nobody puts demotion into byte 4, or everybody
-/// compares that first, as every carpd and OpenBSD do.
+/// Whether all of them read a demoted host's advertisements alike: either no host puts demotion into byte 4, or all
+/// compare it first, as every carpd and OpenBSD do.
 #[must_use]
 pub fn reading_of_demotion_is_one<'a>(members: impl Iterator<Item = &'a Member>) -> bool {
     let (mut fills, mut ignores) = (false, false);

@@ -8,7 +8,7 @@ use carp_tests::sim::check_seed;
 /// Enough for every fault to meet every theme many times.
 const SEEDS: u64 = 2_000;
 
-/// How often what happened in every so many-th seed.
+/// Returns how often each thing happened in every `step`-th seed from `first` on.
 fn tally(first: u64, step: usize) -> BTreeMap<String, u64> {
     let mut tally: BTreeMap<String, u64> = BTreeMap::new();
     for seed in (first..SEEDS).step_by(step) {
@@ -20,7 +20,7 @@ fn tally(first: u64, step: usize) -> BTreeMap<String, u64> {
     tally
 }
 
-/// Each of them found a fault, most of them in the core, the first five in the engine.
+/// Each of these seeds found a fault: the first five in the engine, most of the others in the core.
 #[test]
 fn seeds_that_found_a_fault_hold() {
     for seed in [
@@ -78,7 +78,7 @@ fn no_seed_breaks_an_invariant() {
             "no seed has a {fault}: {tally:?}"
         );
     }
-    // Of most runs the end is asked for, and of many who follows a master that goes.
+    // Most runs check the end, and many check which host follows a master that leaves.
     for (what, least) in [
         ("seeds that settled", SEEDS * 9 / 10),
         ("looked at a takeover from a worse master", SEEDS / 2),

@@ -1,7 +1,7 @@
-//! Which advertisements one host must take for a sign of life, told from what arrived at its kernel.
+//! Determines which advertisements one host must take for signs of life, from what arrived at its kernel.
 //!
-//! Less than the core believes: only where the counter leaves no doubt. Written without the core, so that a mistake there is
-//! noticed here.
+//! This claims less than the core believes: only what the counter proves without doubt. It shares no code with the
+//! core, so that a mistake there is noticed here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use carp_common::time::Instant;
 use super::packet::Ad;
 use super::scenario::interval;
 
-/// A peer's next counter lies at most so far above the last one.
+/// A peer's next counter is at most this far above the last one.
 pub const NEAR: u64 = 1 << 20;
 
-/// One that challenged somebody since, or heard a challenge, goes on so far above: the core may take it for that, and what is
-/// unrelated to it for the first of a new life.
+/// A peer that has asked or heard a question since continues at most this far above. The core may take such a counter
+/// for a continuation, and one that is unrelated to it for the first one of a new life.
 const AHEAD: u64 = 1 << 44;
 
-/// Whether a peer that heard or sent `last` may go on with `counter`.
+/// Whether a peer that heard or sent `last` may continue with `counter`.
 #[must_use]
 pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
@@ -27,11 +27,11 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
 /// What arrived in one family.
 #[derive(Debug, Default)]
 pub struct Signs {
-    /// Every counter that arrived, and that the host sent, and the source when there was one alone.
+    /// Every counter that arrived or that the host sent, with the source if there was only one.
     known: BTreeMap<u64, Option<IpAddr>>,
-    /// The last that the host sent.
+    /// The last counter that the host sent.
     own: Option<u64>,
-    /// The last sign of life, and from when on the host had to wait before it.
+    /// The last sign of life, and the time from which the host had to wait before it.
     last: Option<(u64, Instant)>,
     sources: BTreeMap<IpAddr, Steps>,
 }
@@ -40,11 +40,11 @@ pub struct Signs {
 #[derive(Clone, Copy, Debug)]
 struct Steps {
     last: u64,
-    /// It counts: one counter was near above the one before.
+    /// Whether it counts: some counter was slightly above the one before.
     counts: bool,
-    /// A counter that came after those and is unrelated to them.
+    /// A later counter that is unrelated to the others.
     stray: Option<u64>,
-    /// What it showed with its last counter, when, and how often it came again.
+    /// The values that it showed with its last counter, when, and how often that counter was repeated.
     shown: (u8, u8, u8),
     first_at: Instant,
     last_at: Instant,
@@ -52,7 +52,8 @@ struct Steps {
 }
 
 impl Signs {
-    /// The host sent this counter. It had to wait from `must` on; no longer, if a peer sent the same one that it has not read yet.
+    /// Notes that the host sent this counter. It had to wait from `must` on, but no longer if a peer sent the same
+    /// counter and the host has not read that yet.
     pub fn sent(&mut self, counter: u64, must: Instant) -> Instant {
         self.known.insert(counter, None);
         self.own = Some(counter);
@@ -62,13 +63,13 @@ impl Signs {
         }
     }
 
-    /// A sign of life counts: the host has to wait from then on, and not from `must`.
+    /// Notes that a sign of life counts: the host has to wait from then on, rather than from `must`.
     pub fn counts(&mut self, counter: u64, at: Instant, must: Instant) -> Instant {
         self.last = Some((counter, must));
         must.max(at)
     }
 
-    /// The host begins to listen: what arrived before it did not hear.
+    /// Notes that the host begins to listen, and did not hear what arrived before.
     pub fn begins(&mut self, now: Instant) {
         for steps in self.sources.values_mut() {
             *steps = Steps {
@@ -81,7 +82,8 @@ impl Signs {
         }
     }
 
-    /// An authentic advertisement arrived. True when it must be taken for a sign of life, if its sender sent it now.
+    /// Notes an authentic advertisement. Returns whether it must be taken for a sign of life, if its sender sent it
+    /// now.
     pub fn arrives(&mut self, at: Instant, source: IpAddr, ad: Ad) -> bool {
         let counter = ad.counter;
         let highest = self.known.last_key_value().map(|(highest, _)| *highest);
@@ -108,14 +110,14 @@ impl Signs {
         let fresh = !self.known.contains_key(&counter);
         let showed = self.known.entry(counter).or_insert(Some(source));
         if *showed != Some(source) {
-            // No OpenBSD's: nobody else has that.
+            // It is not an OpenBSD's counter, which no other host has.
             *showed = None;
             return false;
         }
         let shown = (ad.advbase, ad.advskew, ad.demotion);
         let new = Steps {
             last: counter,
-            // Whoever goes on with anything that was heard.
+            // A source that continues from any counter that was heard.
             counts: follows || below,
             stray: None,
             shown,
@@ -132,7 +134,7 @@ impl Signs {
         if !fresh {
             return steps.repeats(at, counter, shown, interval(ad.advbase, ad.advskew) / 4);
         }
-        // It may lie between two that were heard, and be taken for one of those.
+        // It may lie between two counters that were heard, and be taken for one of those.
         if !is_new && steps.counts {
             return false;
         }
@@ -155,7 +157,7 @@ impl Signs {
             };
             return false;
         }
-        // Who was started again says no more what he said before.
+        // A host that was restarted no longer sends its earlier counters.
         let (advbase, advskew, _) = steps.shown;
         let goes_on = at < steps.last_at + interval(advbase, advskew);
         match steps.stray.replace(counter) {
@@ -173,7 +175,7 @@ impl Signs {
 }
 
 impl Steps {
-    /// The same counter again: an OpenBSD's, once it came often enough.
+    /// Notes a repeated counter: an OpenBSD's, once it has come often enough.
     fn repeats(
         &mut self,
         at: Instant,
@@ -190,7 +192,7 @@ impl Steps {
         }
         self.last_at = at;
         self.again += 1;
-        // Another source may have shown it first, and the core may have looked at the first repetition too soon.
+        // Another source may have shown it first, and the core may have seen the first repetition too early.
         self.again > 4 && at >= self.first_at + quarter * 20
     }
 }

@@ -12,14 +12,14 @@ use super::machine::Machine;
 use super::model::Model;
 use super::watch::SentCounters;
 
-/// What runs on a host.
+/// The program that runs on a host.
 #[derive(Debug)]
 pub enum Body {
     /// The engine of the daemon, in IPv4.
     Carpd(Box<Host>),
     /// The core alone, in both families.
     Bare(Box<Bare>),
-    /// A model of a foreign implementation.
+    /// A model of another implementation.
     Model(Box<Model>),
     /// Nothing.
     Dead,
@@ -28,7 +28,7 @@ pub enum Body {
 /// An advertisement that was sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// When.
+    /// When it was sent.
     pub at: Instant,
     /// The 36 bytes.
     pub payload: Vec<u8>,
@@ -47,31 +47,31 @@ impl Sent {
 /// A host and its place on the network.
 #[derive(Debug)]
 pub struct Station {
-    /// How its lines in the trace begin.
+    /// The prefix of its lines in the trace.
     pub name: String,
     /// The vhid of its group.
     pub vhid: u8,
-    /// What runs on it.
+    /// The program that runs on it.
     pub body: Body,
     /// Whether frames come in and go out.
     pub link: bool,
-    /// What is beneath its process, while there is none. Nothing for a foreign implementation.
+    /// What is below its process, while there is no process. `None` for another implementation.
     pub machine: Option<Box<Machine>>,
-    /// It was renamed, so that a process that starts now does not find it.
+    /// Whether its interface was renamed, so that a process that starts now does not find it.
     pub is_renamed: bool,
-    /// When the world looks at the ends of its addresses.
+    /// When the world looks for expired addresses.
     pub expires_at: Option<Instant>,
-    /// It is to be started again when its process has ended.
+    /// Whether it is to be started again when its process has ended.
     pub restarts: bool,
-    /// By then what happened to its kernel is repaired.
+    /// The deadline by which mishaps of its kernel are repaired.
     pub repaired_by: Instant,
-    /// SIGSTOP, or its machine is paused.
+    /// Whether it is stopped by SIGSTOP, or its machine is paused.
     pub hung: bool,
-    /// Its machine is paused: its kernel receives nothing.
+    /// Whether its machine is paused; its kernel receives nothing.
     pub paused: bool,
     /// Which families have a source address.
     pub sources: [bool; 2],
-    /// The device refuses to send.
+    /// Whether the device refuses to send.
     pub send_errors: bool,
     /// When it last announced the addresses of each family.
     pub announced_at: [Option<Instant>; 2],
@@ -79,28 +79,28 @@ pub struct Station {
     pub demotion: u8,
     /// When its process runs next.
     pub wake_at: Option<Instant>,
-    /// Which process of the host a pending script belongs to.
+    /// The process of the host to which a pending script belongs.
     pub incarnation: u32,
     /// The replay counters that its processes sent.
     pub sent: SentCounters,
-    /// All counters that it ever used.
+    /// Every counter that it ever used.
     pub used: BTreeSet<u64>,
     /// Its last advertisements.
     pub last_sent: VecDeque<Sent>,
-    /// By family: its last advertisement, and when it sent that.
+    /// By family: its last advertisement, and when it was sent.
     pub said: [Option<(Instant, Vec<u8>)>; 2],
-    /// By family and source: the last advertisement of another that its process must take for a sign of life.
+    /// By family and source: the last advertisement of another host that its process must take for a sign of life.
     pub counted: [BTreeMap<IpAddr, Vec<u8>>; 2],
-    /// Until when its kernel lets it answer for the addresses, be its process hung or dead.
+    /// Until when its kernel lets it answer for the addresses, even if its process hangs or is dead.
     pub owns_until: Instant,
-    /// Since when it has been MASTER, or was when it last was.
+    /// When it last became MASTER.
     pub reigns_since: Instant,
-    /// The state that the world last saw it in.
+    /// The state in which the world last saw it.
     pub seen: State,
 }
 
 impl Station {
-    /// Where it is in the election.
+    /// Returns the state of its election.
     #[must_use]
     pub fn state(&self) -> State {
         match &self.body {
@@ -121,7 +121,7 @@ impl Station {
         }
     }
 
-    /// What is beneath its process, where that is simulated.
+    /// Returns what is below its process, if that is simulated.
     pub fn machine(&mut self) -> Option<&mut Machine> {
         match &mut self.body {
             Body::Carpd(host) => Some(host.machine()),
@@ -129,7 +129,7 @@ impl Station {
         }
     }
 
-    /// The same, to look at.
+    /// The same, read-only.
     #[must_use]
     pub fn machine_ref(&self) -> Option<&Machine> {
         match &self.body {
@@ -138,7 +138,7 @@ impl Station {
         }
     }
 
-    /// Whether something keeps it from serving, or from hearing, although it has a network.
+    /// Whether something prevents it from serving or hearing, although it has a network.
     #[must_use]
     pub fn is_troubled(&self) -> bool {
         let hampered = |machine: &Machine| {
@@ -151,7 +151,7 @@ impl Station {
         self.is_renamed || self.machine_ref().is_some_and(hampered)
     }
 
-    /// The process is gone.
+    /// Notes that the process is gone.
     pub fn die(&mut self) {
         match std::mem::replace(&mut self.body, Body::Dead) {
             Body::Carpd(host) => self.machine = Some(Box::new(host.kill())),
@@ -160,7 +160,7 @@ impl Station {
         }
     }
 
-    /// Whether a process runs, is to go on, and has a network.
+    /// Whether a process runs, is to continue, and has a network.
     #[must_use]
     pub const fn takes_part(&self) -> bool {
         let serves = match &self.body {

@@ -1,6 +1,6 @@
-//! The simulation as a test: some thousand seeds, and single situations that say in their names what must come of them.
+//! The simulation as a test: some thousand seeds, and single situations whose names say what must happen in them.
 //!
-//! Whoever changes the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
+//! A change of the core in one of the ways listed in `tests/mutants/list.rs` breaks the test that is named there.
 
 mod bsds;
 mod claims;
@@ -28,7 +28,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// carpd with these values of advskew, host 0 first, in the profile.
+/// carpd with these values of advskew and this profile; host 0 has the first value.
 fn hosts(profile: Profile, advskews: &[u8]) -> Vec<Member> {
     let numbered = advskews.iter().zip(1..);
     numbered
@@ -112,7 +112,8 @@ fn a_hung_backup_never_takes_its_own_absence_for_the_masters() {
 
 #[test]
 fn a_backup_whose_ring_overflowed_while_it_hung_listens_again() {
-    // Hangs that end before, and long after, the master-down time of 3.4 s, counted from what the ring still had room for.
+    // Hangs that end before, and long after, the master-down time of 3.4 s, counted from the last packet for which
+    // the ring had room.
     for hang in [4, 5, 10] {
         let faults = [(s(10), Fault::Hang(1)), (s(10 + hang), Fault::Resume(1))];
         let mut scenario = Scenario::staged(hosts(Profile::Ucarp, &[0, 100]), &faults, s(30));
@@ -143,7 +144,8 @@ fn a_hung_backup_counts_the_silence_from_the_last_arrival() {
         (ms(15_900), Fault::Resume(1)),
     ];
     let outcome = run(&Scenario::staged(members, &faults, s(30)));
-    // The master has been silent for longer than the master-down time of 3.39 s when host 1 comes back, half a second late.
+    // The master has been silent for longer than the master-down time of 3.39 s when host 1 comes back, half a second
+    // late.
     let takeover = outcome.reigns(1).next().unwrap();
     assert!(takeover < ms(15_910), "{takeover:?}");
 }
@@ -158,7 +160,7 @@ fn a_backup_that_slept_through_the_master_down_time_waits_for_one_more_advertise
         (s(20), Fault::Resume(1)),
     ];
     let outcome = run(&Scenario::staged(members, &faults, s(30)));
-    // One and a half of its own intervals, of 1.39 s.
+    // One and a half of its own intervals of 1.39 s.
     let takeover = outcome.reigns(1).next().unwrap();
     assert!((ms(22_085)..ms(22_100)).contains(&takeover), "{takeover:?}");
 }
@@ -186,7 +188,7 @@ fn a_machine_that_is_paused_again_and_again_has_no_endless_patience() {
     }
     let outcome = run(&Scenario::staged(members, &faults, s(30)));
     let takeover = outcome.reigns(1).next().unwrap();
-    // The first pause ends at 13.5 s, and the wait that it earns at 15.6 s, within the second.
+    // The first pause ends at 13.5 s, and the resulting wait at 15.6 s, within the second pause.
     assert!((ms(16_500)..ms(16_510)).contains(&takeover), "{takeover:?}");
 }
 
@@ -202,12 +204,13 @@ fn a_hung_master_yields_when_it_comes_back() {
 
 #[test]
 fn a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements() {
-    // Its last advertisement, which it sends when it has heard the first of them, may have a counter above the second: each
-    // leaves out as many as its address says.
+    // Its last advertisement, which it sends when it has heard the first of them, may have a counter above the
+    // second: the number of counters that a host skips depends on its address.
     for number in 2..12 {
         let mut members = hosts(Profile::Ucarp, &[100, 50]);
         members[1] = Member::usual(UCARP, number, 50);
-        // The successor's second one came 1.2 s after its first, at 12.93 s; counted from that, 1.39 s are over.
+        // The successor's second advertisement came 1.2 s after its first, at 12.93 s; counted from that, 1.39 s are
+        // over.
         members[0].deadratio = 1;
         let faults = [(s(10), Fault::Hang(0)), (ms(14_500), Fault::Resume(0))];
         let mut scenario = Scenario::staged(members, &faults, s(30));
@@ -261,8 +264,8 @@ fn strict_equals_come_apart() {
 
 #[test]
 fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
-    // All three are MASTER. After the healing the best is the first to be heard; the worst yields and sends its last
-    // advertisement, which the one between them hears. In which order is chance.
+    // All three are MASTER. After the partition heals, the best one is heard first; the worst one yields and sends
+    // its last advertisement, which the middle one hears. The order is random.
     let mut members = hosts(Profile::Ucarp, &[50, 100, 200]);
     members[2].program = Program::Model(Dialect::Ucarp);
     let alone = [
@@ -284,7 +287,7 @@ fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
 
 #[test]
 fn equals_under_the_bsd_rule_come_apart() {
-    // From the start, where both may become MASTER at once; and after both were for a while.
+    // From the start, when both may become MASTER at once; and after both have been MASTER for a while.
     let split = [(ms(1), Fault::Partition(0b01)), (s(10), Fault::Heal)];
     for profile in [Profile::FreeBsd, Profile::OpenBsd] {
         for faults in [&[][..], &split[..]] {
@@ -439,14 +442,14 @@ fn a_demoted_master_gives_way_and_comes_back() {
 
 #[test]
 fn send_errors_demote_and_successes_undo() {
-    // One-way: what host 0 sends does not leave, what it hears arrives.
+    // One-way: host 0 receives, but nothing that it sends leaves.
     let faults = [(s(10), Fault::SendErrors(0)), (s(20), Fault::SendsAgain(0))];
     let outcome = run(&Scenario::staged(
         preempting(hosts(Profile::Ucarp, &[0, 100])),
         &faults,
         s(30),
     ));
-    // Demoted when host 1 is heard, so it yields; and then stays the worse one until it was MASTER again.
+    // It is demoted when host 1 is heard, so it yields, and then stays the worse one until it is MASTER again.
     assert_eq!(outcome.masters(), [1]);
     assert_eq!(outcome.reigns(0).count(), 1);
 }
@@ -467,7 +470,7 @@ fn a_master_without_a_link_releases_and_comes_back() {
 
 #[test]
 fn a_replayed_worse_master_makes_no_storm() {
-    // Host 1 was MASTER once, so that the attacker has advertisements of both; then he sends a thousand a second.
+    // Host 1 was MASTER once, so the attacker has advertisements of both, and then sends a thousand a second.
     let split = [(s(5), Fault::Partition(0b01)), (s(10), Fault::Heal)];
     let replays = (0..3_000).map(|number| (s(15) + ms(1) * number, Fault::Inject(number.into())));
     let faults: Vec<_> = split.into_iter().chain(replays).collect();
@@ -538,7 +541,7 @@ fn a_peer_may_use_the_virtual_address_as_its_source() {
 #[test]
 fn a_rebooted_openbsd_is_believed_when_its_demotion_falls() {
     for profile in PROFILES {
-        // It comes back demoted, while nobody else is there, and recovers.
+        // It comes back demoted while no other host is there, and recovers.
         let members = vec![
             Member {
                 preempt: true,

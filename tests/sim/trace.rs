@@ -1,4 +1,4 @@
-//! What happened, in words: kept only when someone will read it.
+//! The events of a run in words, kept only if they will be read.
 
 use carp_common::proto::Action;
 use carp_common::time::Instant;
@@ -14,7 +14,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Keeps lines only when they are wanted: a run is repeated for its trace.
+    /// Keeps lines only if wanted; a run is repeated for its trace.
     #[must_use]
     pub const fn new(wanted: bool) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Trace {
         self.wanted
     }
 
-    /// One thing that happened to one host.
+    /// Adds an event of one host.
     pub fn note(&mut self, now: Instant, who: &str, what: impl FnOnce() -> String) {
         if self.wanted {
             let time = now.saturating_duration_since(START);
@@ -42,7 +42,7 @@ impl Trace {
         }
     }
 
-    /// One thing that a host did.
+    /// Adds an action of a host.
     pub fn action(&mut self, now: Instant, who: &str, action: &Action) {
         self.note(now, who, || match action {
             Action::SendAdvertisement { family, payload } => {
@@ -64,7 +64,7 @@ impl Trace {
         });
     }
 
-    /// A packet on its way.
+    /// Adds a packet on its way.
     pub fn packet(&mut self, now: Instant, who: &str, verb: &str, packet: &Packet) {
         self.note(now, who, || {
             format!(
@@ -76,12 +76,12 @@ impl Trace {
         });
     }
 
-    /// Takes over what another one has kept.
+    /// Appends the lines of another trace.
     pub fn absorb(&mut self, other: &mut Self) {
         self.lines.append(&mut other.lines);
     }
 
-    /// Everything, in order.
+    /// Returns all lines, in order.
     #[must_use]
     pub fn into_lines(self) -> Vec<String> {
         self.lines

@@ -1,6 +1,6 @@
-//! What one carpd must and must not do, checked at each step.
+//! Checks at each step what one carpd must and must not do.
 //!
-//! Every rule is stated from the outside: from what the kernel under the process received, what the process was told
+//! Every rule is stated from the outside: from what the kernel under the process received, what the process was told,
 //! and what it asked for.
 
 mod order;
@@ -32,19 +32,21 @@ use reign::Reign;
 pub use sent::SentCounters;
 use sleep::{Look, Sleep};
 
-/// What went wrong, in a sentence.
+/// A violated rule, in a sentence.
 pub type Violation = String;
 
 /// What the checks may conclude from a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The first copy of an advertisement that a living peer just sent: whoever hears it must not think the peer dead.
+    /// The first copy of an advertisement that a living peer just sent; a host that hears it must not take the peer
+    /// for dead.
     Genuine,
-    /// A duplicate, a reflection, a replay or a forgery. What it does is the core's affair, within the other rules.
+    /// A duplicate, a reflection, a replay or a forgery. The core decides what to make of it, within the other rules.
     Dubious,
 }
 
-/// Most actions that one input may cause: two families' announcement, advertisement and notice, and a transition's four.
+/// The maximal number of actions that one input may cause: announcement, advertisement and notice of two families,
+/// and the four of a transition.
 const ACTIONS_MAX: usize = 16;
 const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
@@ -57,44 +59,44 @@ pub struct Watch {
     claimed: bool,
     reign: Reign,
     sent: SentCounters,
-    /// Per family: when it last heard what must restart the master-down timer.
+    /// Per family: when it last heard an advertisement that must restart the master-down timer.
     must_wait_from: [Instant; 2],
-    /// Per family: when it last heard, or was told, what may restart it.
+    /// Per family: when it last heard, or was told, something that may restart the timer.
     may_wait_from: [Instant; 2],
-    /// Per family: what arrived, as far as it tells signs of life from recordings.
+    /// Per family: what arrived, as far as it distinguishes signs of life from recordings.
     signs: [Signs; 2],
     sleep: Sleep,
-    /// The addresses that it sends from.
+    /// The addresses from which it sends.
     own: [IpAddr; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
-    /// Send errors count as demotion too, by its own account.
+    /// Whether it counts send errors as demotion, by its own account.
     suppressed: bool,
     /// Per family: the highest counter heard or sent, for strict counters.
     highest: [u64; 2],
-    /// Priority of the advertisement that is being handled.
+    /// The advertisement that is being handled.
     theirs: Option<Ad>,
-    /// What it was told to hold against itself, by cause.
+    /// The demotions that it was told, by cause.
     demotions: BTreeMap<DemotionCause, u8>,
-    /// What it did since it was last told something, or judged its timers.
+    /// What it did since its last input or look at its timers.
     batch: Vec<Action>,
     /// Its state before that.
     before: State,
-    /// What it was told last of the link.
+    /// The last known state of the link.
     link: LinkState,
-    /// What it was told last of the datapath.
+    /// The last known state of the datapath.
     datapath: DatapathState,
     sources: [bool; 2],
-    /// It was told to stop.
+    /// Whether it was told to stop.
     stopping: bool,
-    /// What is being handled is the operator's wish to step down.
+    /// Whether it is handling the operator's command to step down.
     steps_down: bool,
     held_until: Instant,
-    /// Announcements and advertisements of the current reign in the current interval.
+    /// Announcements and advertisements as MASTER in the current interval.
     pace: Pace,
 }
 
-/// Reasons to take over that an advertisement gives.
+/// Reasons for a takeover that an advertisement gives.
 #[derive(Debug, Default)]
 struct Causes {
     slow_master: bool,
@@ -103,7 +105,7 @@ struct Causes {
 }
 
 impl Watch {
-    /// For a process that starts now, on a host that sent these counters before.
+    /// Creates the watch of a process that starts now, on a host that sent these counters before.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -141,18 +143,19 @@ impl Watch {
         }
     }
 
-    /// It is served no longer: what its host remembers of it.
+    /// Ends the watch of a removed virtual host. Returns what its host remembers of it.
     pub fn take_sent(&mut self) -> SentCounters {
         std::mem::take(&mut self.sent)
     }
 
-    /// The process is dead: what its host remembers of it.
+    /// Ends the watch of a dead process. Returns what its host remembers of it.
     #[must_use]
     pub fn into_sent(self) -> SentCounters {
         self.sent
     }
 
-    /// The kernel got an advertisement; the process may take its time. Returns whether it must restart the master-down timer.
+    /// Notes that the kernel received an advertisement; the process may read it later. Returns whether it must
+    /// restart the master-down timer.
     pub fn arrives(&mut self, at: Instant, packet: &Packet, heard: Heard) -> bool {
         let Packet { family, source, .. } = *packet;
         let Some(ad) = self.group.open(&packet.payload) else {
@@ -164,7 +167,7 @@ impl Watch {
         let highest = &mut self.highest[index(family)];
         let stale = self.settings.strict_counter && ad.counter <= *highest;
         *highest = (*highest).max(ad.counter);
-        // Whoever may take over on account of it need not wait because of it.
+        // A host that may take over because of it need not wait because of it.
         let entitles = self.will_time_out(ad)
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
@@ -177,7 +180,7 @@ impl Watch {
         counts
     }
 
-    /// The process is about to handle an advertisement.
+    /// Notes that the process is about to handle an advertisement.
     fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
         self.theirs = self.group.open(payload);
         let Some(ad) = self.theirs else { return };
@@ -188,10 +191,10 @@ impl Watch {
         *may = (*may).max(arrival.min(now));
     }
 
-    /// The process is about to tell the core something.
+    /// Notes that the process is about to give the core an input.
     ///
     /// # Errors
-    /// The first rule that it broke since it last did so.
+    /// Returns the first rule that it broke since it last did so.
     pub fn told(&mut self, now: Instant, input: &Input<'_>) -> Result<(), Violation> {
         self.close(now)?;
         match *input {
@@ -229,7 +232,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Advertisements were lost: silence counts from now on.
+    /// Notes that advertisements were lost, so silence counts from now on.
     fn loses_track(&mut self, now: Instant) {
         self.must_wait_from = self.must_wait_from.map(|from| from.max(now));
         self.may_wait_from = self.may_wait_from.map(|from| from.max(now));
@@ -237,10 +240,10 @@ impl Watch {
         self.signs.iter_mut().for_each(|signs| signs.begins(now));
     }
 
-    /// The process is about to judge its timers; before `now` it last looked at `before`.
+    /// Notes that the process is about to judge its timers; it last looked at `before`.
     ///
     /// # Errors
-    /// The first rule that it broke since it was last told something.
+    /// Returns the first rule that it broke since its last input.
     pub fn looks(&mut self, now: Instant, before: Instant) -> Result<(), Violation> {
         self.close(now)?;
         let ends = |from: [Instant; 2], patience| {
@@ -272,16 +275,16 @@ impl Watch {
         self.settings.uses(family) && self.sources[index(family)]
     }
 
-    /// The core decided something.
+    /// Notes a decision of the core.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// Returns the first rule that it breaks.
     pub fn decided(&mut self, now: Instant, action: &Action) -> Result<(), Violation> {
         self.batch.push(*action);
         self.action(now, *action)
     }
 
-    /// Looks at everything that one input, or a timeout, caused.
+    /// Checks everything that one input, or a timeout, caused.
     fn close(&mut self, now: Instant) -> Result<(), Violation> {
         let actions = std::mem::take(&mut self.batch);
         let before = std::mem::replace(&mut self.before, self.state);
@@ -314,7 +317,7 @@ impl Watch {
                 return Err("claimed addresses that it has".into());
             }
             Action::ClaimAddresses => self.claimed = true,
-            // The down script runs at start too.
+            // The down script also runs at startup.
             Action::ReleaseAddresses if !self.claimed && self.before != State::Init => {
                 return Err("released addresses that it does not have".into());
             }
@@ -466,10 +469,10 @@ impl Watch {
         Ok(())
     }
 
-    /// The core judged its timers.
+    /// Notes that the core judged its timers.
     ///
     /// # Errors
-    /// The first rule that it broke since it was last told something.
+    /// Returns the first rule that it broke since its last input.
     pub fn judged(&mut self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
         self.close(now)?;
         let state = core.state();
@@ -479,10 +482,10 @@ impl Watch {
         Ok(())
     }
 
-    /// The process has nothing left to do and is going to sleep.
+    /// Notes that the process has nothing left to do and is about to sleep.
     ///
     /// # Errors
-    /// A rule that it broke, a deadline in the past, or one too far away.
+    /// Returns a rule that it broke, a deadline in the past, or one too far away.
     pub fn settled(&mut self, now: Instant, core: &VirtualHost) -> Result<(), Violation> {
         self.judged(now, core)?;
         let latest = match self.state {
@@ -498,7 +501,7 @@ impl Watch {
         match (core.next_deadline(), latest) {
             (None, None) => Ok(()),
             (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => {
-                // Not where an operator keeps it away, or it is patient with a BSD.
+                // Except if an operator keeps it away, or it is patient with a BSD.
                 let pace = self.interval(self.settings.advskew.0);
                 let is_patient = self.patience() > self.master_down();
                 let usual = !is_patient
@@ -513,7 +516,7 @@ impl Watch {
         }
     }
 
-    /// The counts of the current interval.
+    /// Returns the counts of the current interval.
     fn pace(&mut self, now: Instant) -> &mut Pace {
         // Without demotion, which only makes it longer.
         if self.pace.since + self.interval(self.settings.advskew.0) < now {

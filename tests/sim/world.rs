@@ -1,4 +1,4 @@
-//! One run: an event queue, a virtual clock that jumps, and everything that the scenario put into it.
+//! One run: an event queue, a virtual clock that jumps, and everything that the scenario contains.
 
 mod faults;
 mod mishaps;
@@ -31,26 +31,26 @@ use super::watch::{Heard, SentCounters, Violation};
 /// The families.
 pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
-/// How many of its own advertisements a host's counters are compared with.
+/// The number of its own advertisements with which a host's counters are compared.
 const RECENT: usize = 32;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The first rule that was broken, by whom and when.
+    /// The first violation: by which host, and when.
     pub violation: Option<Violation>,
-    /// What happened, when it was asked for.
+    /// The trace, if it was requested.
     pub trace: Vec<String>,
     /// Every state change, in order.
     pub transitions: Vec<(Instant, usize, State)>,
     /// Every announcement of a carpd, in order.
     pub announcements: Vec<(Instant, usize)>,
-    /// How often what happened.
+    /// How often each thing happened.
     pub tally: BTreeMap<String, u64>,
 }
 
 impl Outcome {
-    /// When the host became MASTER, counted from the start of the run.
+    /// Returns when the host became MASTER, counted from the start of the run.
     pub fn reigns(&self, host: usize) -> impl Iterator<Item = Duration> {
         let mine = self
             .transitions
@@ -59,7 +59,7 @@ impl Outcome {
         mine.map(|(at, _, _)| at.saturating_duration_since(START))
     }
 
-    /// Who was MASTER at the end.
+    /// Returns the masters at the end.
     #[must_use]
     pub fn masters(&self) -> Vec<usize> {
         let hosts = self
@@ -84,7 +84,7 @@ impl Outcome {
 enum Event {
     Fault(Fault),
     Quiet,
-    /// Everything has settled: the master goes, if there is one, and the others settle again.
+    /// All hosts have settled: the master leaves, if there is one, and the others settle again.
     Finale,
     Arrives {
         to: usize,
@@ -97,28 +97,28 @@ enum Event {
     ScriptEnds {
         station: usize,
         incarnation: u32,
-        /// Whose; of a bare core there is one only.
+        /// The virtual host; a bare core has only one.
         instance: Option<InstanceId>,
     },
-    /// The kernel carries out what a thread of a process orders.
+    /// The kernel carries out the orders of a process's thread.
     Orders {
         station: usize,
         incarnation: u32,
     },
-    /// An address of a host may end by itself.
+    /// An address of a host may expire.
     Expires {
         station: usize,
     },
     End,
 }
 
-/// No run takes so many steps that ends; what goes on without time passing would fill the memory instead.
+/// A bound on the steps of a run that ends; a run in which time stands still would fill the memory otherwise.
 const STEPS_MAX: u64 = 2_000_000;
 
-/// In order of time, and of becoming known.
+/// In order of time, and then of creation.
 type Entry = Reverse<(Instant, u64)>;
 
-/// One run under way.
+/// A run in progress.
 #[derive(Debug)]
 pub struct World<'a> {
     scenario: &'a Scenario,
@@ -134,15 +134,15 @@ pub struct World<'a> {
     trace: Trace,
     transitions: Vec<(Instant, usize, State)>,
     announcements: Vec<(Instant, usize)>,
-    /// Who became MASTER in this step.
+    /// The hosts that became MASTER in this step.
     new_masters: Vec<usize>,
     tally: BTreeMap<String, u64>,
-    /// The first rule that was broken in this step.
+    /// The first violation in this step.
     violation: Option<Violation>,
 }
 
 impl<'a> World<'a> {
-    /// A run that is about to begin.
+    /// Prepares a run.
     #[must_use]
     pub fn new(scenario: &'a Scenario, with_attacker: bool, traced: bool) -> Self {
         let mut rng = Rng::new(!scenario.seed);
@@ -217,7 +217,7 @@ impl<'a> World<'a> {
             world.push(*at, Event::Fault(*fault));
         }
         world.push(scenario.quiet_at, Event::Quiet);
-        // Long enough to see that what settled stays, twice.
+        // Long enough to check twice that what settled stays.
         let period = scenario.settling_time() * 3 / 2;
         world.push(scenario.quiet_at + period, Event::Finale);
         world.push(scenario.quiet_at + 2 * period, Event::End);
@@ -287,7 +287,7 @@ impl<'a> World<'a> {
         *self.tally.entry(what.into()).or_default() += 1;
     }
 
-    /// Looks at all hosts after a step.
+    /// Checks all hosts after a step.
     fn check(&mut self) -> Result<(), Violation> {
         if let Some(what) = self.violation.take() {
             return Err(what);
@@ -369,7 +369,7 @@ impl<'a> World<'a> {
                 }
                 self.wake_soon(to);
             }
-            // A machine that is stopped whole: what arrives meanwhile is gone.
+            // A paused machine: what arrives meanwhile is lost.
             Body::Model(_) if station.hung => {}
             Body::Model(model) => {
                 let mut out = Vec::new();
@@ -396,7 +396,7 @@ impl<'a> World<'a> {
             Body::Carpd(host) => {
                 let is_repaired = station.repaired_by < self.now;
                 let result = host.run(self.now).and_then(|()| {
-                    // A process that only waits for its scripts follows the interface no more.
+                    // A process that only waits for its scripts no longer follows the interface.
                     let looks = !host.has_lost_sight();
                     match looks {
                         true => duty::check_living(host.machine_ref(), is_repaired),
@@ -450,7 +450,7 @@ impl<'a> World<'a> {
             attacker.overhears(self.now, from, &packet);
             ahead = attacker.overtakes(self.now, from, &packet);
         }
-        // The second virtual host has no part in what is asked of the first one's group.
+        // The second virtual host does not take part in the checks of the first one's group.
         if packet.payload.get(1) != self.scenario.second.as_ref().map(|it| &it.vhid) {
             self.says(from, &packet);
             self.remember_sent(from, &packet);
@@ -491,10 +491,11 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether a worse master must yield to it, once it has challenged it. Not under attack, because a forgery may have used
-    /// its counter before; and not when its counter was used before: sooner than a quarter of the interval it looks like a
-    /// duplicate, which happens to OpenBSD, whose counter is constant; with another priority it looks altered, which
-    /// happens to ucarp and FreeBSD, whose counters follow whatever they hear.
+    /// Remembers what a host sent, and whether a worse master that it has heard must yield to it. It need not under
+    /// attack, because a forgery may have used the counter before. Nor if the counter was used before: within a
+    /// quarter of the interval it looks like a duplicate, which happens to OpenBSD, whose counter is constant; with
+    /// another priority it looks altered, which happens to ucarp and FreeBSD, whose counters follow whatever they
+    /// hear.
     fn remember_sent(&mut self, from: usize, packet: &Packet) {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
@@ -528,7 +529,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Until a thread runs that has something to do.
+    /// Returns the time until a thread with something to do runs.
     fn latency(&mut self) -> Duration {
         let most = u64::try_from(self.scenario.latency.as_nanos()).expect("far below 584 years");
         Duration::from_nanos(self.rng.between(0, most))

@@ -1,4 +1,4 @@
-//! What he may do with what he heard.
+//! Checks which recordings the attacker may use, and how.
 
 use super::super::packet::{Ad, Group};
 use super::super::scenario::{Member, Program, START};
@@ -22,7 +22,7 @@ fn plan(ploy: Ploy) -> Plan {
     }
 }
 
-/// Two hosts, the second of which sends these counters, one a second.
+/// Two hosts; the second sends these counters, one per second.
 fn listening(plan: Plan, counters: &[u64]) -> Attacker {
     let members = [1, 2].map(|n| Member::usual(Program::Carpd(Profile::Ucarp), n, 0));
     let mut scenario = Scenario::staged(members.to_vec(), &[], ms(60_000));
@@ -49,7 +49,7 @@ fn packet(group: &Group, counter: u64) -> Packet {
     }
 }
 
-/// The counters of its first strokes.
+/// Returns the counters of the plan's first strokes.
 fn strokes(attacker: &mut Attacker, count: usize) -> Vec<u64> {
     let late = START + ms(50_000);
     let sent = (0..count).map_while(|_| attacker.carries_on(late, 0));

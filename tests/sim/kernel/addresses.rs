@@ -8,16 +8,16 @@ use carp_daemon::io::netlink::{Address, AddressFlags};
 /// An address of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assigned {
-    /// As the kernel tells it.
+    /// The address as the kernel reports it.
     pub address: Address,
-    /// When it vanishes by itself; `None`: never.
+    /// When it expires; `None`: never.
     pub ends: Option<Instant>,
-    /// Protocol number and end as somebody other than carpd set them; `None`: it is carpd's.
+    /// Protocol number and end as a program other than carpd set them; `None`: the address is carpd's.
     pub foreign: Option<(u8, Option<Instant>)>,
 }
 
 impl Assigned {
-    /// Whether it belongs to somebody else, and carpd changed it.
+    /// Whether it belongs to another program and carpd changed it.
     #[must_use]
     pub fn is_altered(&self) -> bool {
         self.foreign
@@ -25,16 +25,17 @@ impl Assigned {
     }
 }
 
-/// All addresses of the host, those of one link in the kernel's order.
+/// All addresses of the host; those of one link are in the kernel's order.
 #[derive(Debug)]
 pub struct Addresses {
     table: Vec<Assigned>,
-    /// `net.ipv4.conf.*.promote_secondaries`: a secondary follows its primary instead of going with it.
+    /// `net.ipv4.conf.*.promote_secondaries`: whether a secondary becomes primary instead of being removed with its
+    /// primary.
     promotes: bool,
 }
 
 impl Addresses {
-    /// No address yet.
+    /// Creates an empty table.
     #[must_use]
     pub const fn new(promotes: bool) -> Self {
         Self {
@@ -55,13 +56,13 @@ impl Addresses {
             .find(|known| known.address.is_same(wanted))
     }
 
-    /// Whether the host has the address, with whatever prefix length.
+    /// Whether the host has the address, with any prefix length.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.table.iter().any(|known| known.address.address == ip)
     }
 
-    /// Inserts an address that is not there, and returns it as it is now.
+    /// Inserts a new address, and returns it as the table stores it.
     pub fn insert(&mut self, mut new: Assigned) -> Address {
         let on_link = |known: &Assigned| {
             known.address.ifindex == new.address.ifindex && known.address.address.is_ipv4()
@@ -83,8 +84,8 @@ impl Addresses {
         new.address
     }
 
-    /// Removes an address and what goes with it. What goes comes first in the order in which the kernel tells it; the
-    /// address that is a primary from now on comes second.
+    /// Removes an address and those that are removed with it. Returns the removed ones first, in the order in which
+    /// the kernel reports them, and then the address that becomes a primary.
     pub fn remove(&mut self, wanted: &Address) -> (Vec<Assigned>, Option<Address>) {
         let Some(place) = self
             .table
@@ -116,7 +117,7 @@ impl Addresses {
         (with_it, None)
     }
 
-    /// Returns the addresses whose time is over.
+    /// Returns the expired addresses.
     #[must_use]
     pub fn expired(&self, now: Instant) -> Vec<Address> {
         let over = |known: &&Assigned| known.ends.is_some_and(|ends| ends <= now);
@@ -127,14 +128,14 @@ impl Addresses {
             .collect()
     }
 
-    /// When the next one vanishes by itself.
+    /// Returns when the next one expires.
     #[must_use]
     pub fn next_end(&self) -> Option<Instant> {
         self.table.iter().filter_map(|known| known.ends).min()
     }
 }
 
-/// Whether the kernel takes one of them for the secondary of the other: the same prefix length, and the same subnet.
+/// Whether the kernel treats one of them as a secondary of the other: same prefix length, same subnet.
 fn shares_subnet(one: &Address, other: &Address) -> bool {
     let (IpAddr::V4(first), IpAddr::V4(second)) = (one.address, other.address) else {
         return false;

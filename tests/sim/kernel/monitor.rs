@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use carp_daemon::io::netlink::{Event, Heard};
 
-/// Notifications that are read before the process does something else.
+/// The number of notifications that are read before the process does something else.
 const AT_ONCE: usize = 64;
 
 /// The queue of a netlink socket. While no process watches, nothing is queued.
@@ -17,7 +17,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A socket with room for so many notifications, which nobody has opened yet.
+    /// Creates a socket with room for this many notifications, which no process has opened yet.
     #[must_use]
     pub const fn new(room: usize) -> Self {
         Self {
@@ -28,20 +28,20 @@ impl Monitor {
         }
     }
 
-    /// A process opens a socket; what waited in an earlier one is gone.
+    /// Opens a socket for a process; notifications of an earlier socket are lost.
     pub fn watch(&mut self) {
         self.close();
         self.watched = true;
     }
 
-    /// The process is gone.
+    /// Closes the socket.
     pub fn close(&mut self) {
         self.queue.clear();
         self.overrun = false;
         self.watched = false;
     }
 
-    /// Something happened.
+    /// Queues a notification.
     pub fn tell(&mut self, event: Event) {
         if !self.watched {
             return;
@@ -53,7 +53,7 @@ impl Monitor {
         }
     }
 
-    /// Loses what waits, as when there was no room for it.
+    /// Discards the queued notifications, as if there had been no room for them.
     pub fn overrun(&mut self) {
         self.overrun = self.watched;
         self.queue.clear();
@@ -65,7 +65,7 @@ impl Monitor {
         self.overrun || !self.queue.is_empty()
     }
 
-    /// Hands out what waits.
+    /// Delivers the queued notifications.
     pub fn drain(&mut self, visit: &mut dyn FnMut(Event)) -> Heard {
         let count = self.queue.len().min(AT_ONCE);
         self.queue.drain(..count).for_each(visit);

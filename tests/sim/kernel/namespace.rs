@@ -17,17 +17,17 @@ pub mod errno {
     pub const ESRCH: i32 = 3;
     /// Try again.
     pub const EAGAIN: i32 = 11;
-    /// It is there already.
+    /// The object exists already.
     pub const EEXIST: i32 = 17;
     /// No such interface.
     pub const ENODEV: i32 = 19;
-    /// The preferred source is no address of this host.
+    /// The preferred source is not an address of this host.
     pub const EINVAL: i32 = 22;
     /// The interface does not have the address.
     pub const EADDRNOTAVAIL: i32 = 99;
     /// The interface is down.
     pub const ENETDOWN: i32 = 100;
-    /// No room, for the order or for its answer.
+    /// No room for the order or for its answer.
     pub const ENOBUFS: i32 = 105;
 }
 
@@ -39,16 +39,16 @@ pub struct Namespace {
     /// The addresses.
     pub addresses: Addresses,
     routes: Vec<(Route, Actor)>,
-    /// Who is told.
+    /// The monitor, which receives notifications.
     pub monitor: Monitor,
-    /// Addresses of somebody else's that a carpd removed, and has to give back.
+    /// Addresses of other programs that a carpd removed and has to restore.
     owed: Vec<Assigned>,
-    /// What a carpd did that it cannot make good.
+    /// What a carpd did that it cannot repair.
     damage: Option<String>,
 }
 
 impl Namespace {
-    /// A namespace without links, whose notifications have room for so many.
+    /// Creates a namespace without links, whose notifications have room for this many.
     #[must_use]
     pub fn new(room: usize, promotes: bool) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Namespace {
         index
     }
 
-    /// Deletes an interface, and with it what was configured there.
+    /// Deletes an interface and what was configured on it.
     pub fn delete(&mut self, index: u32) {
         let here: Vec<Address> = self.on(index).map(|it| it.address).collect();
         for address in here {
@@ -107,7 +107,7 @@ impl Namespace {
         }
     }
 
-    /// Changes a link. One that is down loses its routes.
+    /// Changes a link. A link that is down loses its routes.
     pub fn change(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
         let Some(link) = self.links.get_mut(&index) else {
             return;
@@ -127,7 +127,7 @@ impl Namespace {
     /// Carries out an order.
     ///
     /// # Errors
-    /// The kernel's error number.
+    /// Returns the kernel's error number.
     pub fn carry_out(&mut self, now: Instant, order: &Order, by: Actor) -> Result<(), i32> {
         match *order {
             Order::Add(address, lease) => self.add(now, address, lease, by),
@@ -138,7 +138,7 @@ impl Namespace {
         }
     }
 
-    /// Lets the time pass: addresses whose time is over vanish.
+    /// Lets time pass: expired addresses disappear.
     pub fn advance(&mut self, now: Instant) {
         if self.addresses.next_end().is_some_and(|end| end <= now) {
             for address in self.addresses.expired(now) {
@@ -147,7 +147,7 @@ impl Namespace {
         }
     }
 
-    /// Whether the host would answer for the address if nothing kept it from that.
+    /// Whether the host would answer for the address without a fence.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses.has(ip)
@@ -159,7 +159,7 @@ impl Namespace {
         self.addresses.iter().filter(here)
     }
 
-    /// What a carpd did to somebody else's addresses and has not made good.
+    /// Returns the harm that a carpd did to addresses of other programs and has not repaired.
     #[must_use]
     pub fn harm(&self) -> Option<String> {
         let altered = self.addresses.iter().find(|it| it.is_altered());
@@ -174,7 +174,7 @@ impl Namespace {
             })
     }
 
-    /// A carpd was killed before it could make good what it had done in that moment.
+    /// Notes that a carpd was killed before it could repair what it had done in that moment.
     pub fn forgive(&mut self) {
         self.owed.clear();
         let altered: Vec<Assigned> = self
@@ -214,7 +214,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Who an address belongs to that is added now: a carpd that gives back what it took adds it for its owner.
+    /// Returns the owner of an address that is added now: a carpd that restores what it removed adds it for its
+    /// owner.
     fn ownership(
         &mut self,
         address: &Address,

@@ -1,7 +1,7 @@
-//! The kernel program of one host: what it delivers, and what it lets the host answer for.
+//! The kernel program of one host: what it delivers, and for which addresses it lets the host answer.
 //!
-//! It is pinned, so that it outlives the process that attached it. What it was told to deliver does not matter then, because
-//! nobody reads it; what it was told about addresses and their owners does.
+//! It is pinned, so it outlives the process that attached it. What it was told to deliver no longer matters then,
+//! because no process reads it; what it was told about addresses and their owners does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,36 +11,36 @@ use carp_common::proto::Standing;
 use carp_common::time::Instant;
 use carp_daemon::io::datapath::{Endpoints, Fenced, Owner};
 
-/// What was told about one virtual host.
+/// The entry of one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Between whom its advertisements go.
+    /// The endpoints of its advertisements.
     pub endpoints: Endpoints,
-    /// What it is, and for how long.
+    /// Its standing, and how long that is valid.
     pub standing: Standing,
-    /// Its process reads what is delivered for it.
+    /// Whether its process reads what is delivered for it.
     pub is_heard: bool,
-    /// Nobody else changed or removed it.
+    /// Whether no other program changed or removed the entry.
     pub is_intact: bool,
 }
 
-/// Programs, and the tables that they look into.
+/// The programs, and their tables.
 #[derive(Debug)]
 pub struct Program {
-    /// Whether the kernel has programs at all; otherwise there are sockets, and no fence.
+    /// Whether the kernel supports programs at all; otherwise there are sockets, and no fence.
     pub is_possible: bool,
-    /// Echoes of what a host itself sent are dropped.
+    /// Whether echoes of the host's own frames are dropped.
     pub drops_echoes: bool,
-    /// By interface: whether it is in its place, which others can change.
+    /// By interface: whether the program is attached there; other programs can detach it.
     attached: BTreeMap<u32, bool>,
     /// By virtual host.
     pub entries: BTreeMap<VhostKey, Entry>,
-    /// By address: its owner, where that is known.
+    /// By address: its owner, if known.
     owners: BTreeMap<IpAddr, Option<Owner>>,
 }
 
 impl Program {
-    /// Nothing is attached yet.
+    /// Creates the state in which nothing is attached.
     #[must_use]
     pub const fn new(is_possible: bool, drops_echoes: bool) -> Self {
         Self {
@@ -52,43 +52,44 @@ impl Program {
         }
     }
 
-    /// Puts the program, or a socket, on an interface.
+    /// Attaches the program, or opens a socket, on an interface.
     pub fn attach(&mut self, ifindex: u32) {
         self.attached.insert(ifindex, true);
     }
 
-    /// Takes it off.
+    /// Detaches it.
     pub fn detach(&mut self, ifindex: u32) {
         self.attached.remove(&ifindex);
     }
 
-    /// Somebody else takes it off. Nobody can take a socket away.
+    /// Detaches it, as another program does. Sockets cannot be taken away.
     pub fn take_off(&mut self, ifindex: u32) {
         if let Some(in_place) = self.attached.get_mut(&ifindex) {
             *in_place = !self.is_possible;
         }
     }
 
-    /// Somebody else removes what is told about virtual hosts. What sockets look up nobody else can reach.
+    /// Removes the entries of virtual hosts, as another program does. No other program can reach the tables of
+    /// sockets.
     pub fn damage_entries(&mut self) {
         for entry in self.entries.values_mut() {
             entry.is_intact = !self.is_possible;
         }
     }
 
-    /// Whether it was taken off by somebody else.
+    /// Whether another program detached it.
     #[must_use]
     pub fn is_lost(&self, ifindex: u32) -> bool {
         self.attached.get(&ifindex) == Some(&false)
     }
 
-    /// Whether it is anywhere but in its place.
+    /// Whether another program detached it from any interface.
     #[must_use]
     pub fn is_any_lost(&self) -> bool {
         self.attached.values().any(|in_place| !in_place)
     }
 
-    /// Whether an entry was removed or changed by somebody else.
+    /// Whether another program removed or changed an entry.
     #[must_use]
     pub fn is_any_damaged(&self) -> bool {
         self.entries.values().any(|entry| !entry.is_intact)
@@ -104,7 +105,7 @@ impl Program {
         in_place && entry.is_some_and(|entry| !is_echo(entry))
     }
 
-    /// Whether the host may answer for an address, asked on an interface.
+    /// Whether the host may answer for an address when asked on an interface.
     #[must_use]
     pub fn lets_answer(&self, ifindex: u32, ip: IpAddr, now: Instant) -> bool {
         let in_place = self.attached.get(&ifindex) == Some(&true);
@@ -118,7 +119,7 @@ impl Program {
         entry.is_some_and(|entry| entry.is_intact && now <= entry.standing.owns_until)
     }
 
-    /// Whether an address is owned by a virtual host of a process that was killed.
+    /// Whether the owner of an address is a virtual host of a process that was killed.
     #[must_use]
     pub fn is_inherited(&self, ip: IpAddr) -> bool {
         let owner = self.owners.get(&ip).copied().flatten();
@@ -126,22 +127,22 @@ impl Program {
         entry.is_some_and(|entry| !entry.is_heard)
     }
 
-    /// A virtual host is that for so long.
+    /// Writes the standing of a virtual host, and how long that is valid.
     pub fn renew(&mut self, key: &VhostKey, standing: Standing) {
         if let Some(entry) = self.entries.get_mut(key) {
-            // The whole entry is written anew, whatever became of it.
+            // The entry is written as a whole, whatever happened to it before.
             (entry.standing, entry.is_intact) = (standing, true);
         }
     }
 
-    /// The host may answer for an address while its owner may.
+    /// Lets the host answer for an address while its owner may.
     pub fn own(&mut self, address: IpAddr, owner: Owner) {
         if self.is_possible {
             self.owners.insert(address, Some(owner));
         }
     }
 
-    /// The same for an owner that may not, unless another virtual host may.
+    /// The same for an owner that may not answer now, unless another virtual host may.
     pub fn silence(&mut self, address: IpAddr, owner: Owner, now: Instant) {
         if self
             .entries
@@ -156,7 +157,7 @@ impl Program {
         }
     }
 
-    /// The host may answer for an address, unless it is another virtual host's.
+    /// Lets the host answer for an address, unless it belongs to another virtual host.
     pub fn disown(&mut self, Fenced { address, owner }: Fenced) {
         if self.owners.get(&address) == Some(&owner) {
             self.owners.remove(&address);
@@ -175,7 +176,7 @@ impl Program {
             .collect()
     }
 
-    /// Forgets an interface that is gone.
+    /// Removes the entries of a deleted interface.
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
         self.owners
@@ -183,7 +184,7 @@ impl Program {
         self.entries.retain(|key, _| key.ifindex != ifindex);
     }
 
-    /// The process was killed. Programs are pinned, sockets are not.
+    /// Notes that the process was killed. Programs are pinned, sockets are not.
     pub fn is_orphaned(&mut self) {
         for entry in self.entries.values_mut() {
             entry.is_heard = false;
@@ -242,7 +243,7 @@ mod tests {
         }
     }
 
-    /// With vhid 1 as the owner of the address until then.
+    /// Vhid 1 owns the address until then.
     fn program(owns_until: Instant) -> Program {
         let mut program = Program::new(true, true);
         program.attach(2);

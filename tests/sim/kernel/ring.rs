@@ -1,4 +1,4 @@
-//! Advertisements that wait for the process, with the time at which the kernel got them.
+//! Advertisements that wait for the process, with the time at which the kernel received them.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use carp_common::time::Instant;
 pub struct Ring {
     waiting: VecDeque<AdvertisementEvent>,
     size: usize,
-    /// How many found no room since the process last asked.
+    /// The number of advertisements that found no room since the process last asked.
     lost: u64,
 }
 
 impl Ring {
-    /// Room for so many.
+    /// Creates a ring with room for this many.
     #[must_use]
     pub const fn new(size: usize) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Ring {
         }
     }
 
-    /// The kernel got an advertisement. Returns whether there was room for it.
+    /// Delivers an advertisement to the kernel. Returns whether there was room for it.
     pub fn push(&mut self, event: AdvertisementEvent) -> bool {
         let has_room = self.waiting.len() < self.size;
         if has_room {
@@ -36,14 +36,14 @@ impl Ring {
         has_room
     }
 
-    /// Takes the oldest out, if it arrived by `now`.
+    /// Takes the oldest advertisement, if it arrived by `now`.
     pub fn pop(&mut self, now: Instant) -> Option<AdvertisementEvent> {
         let arrived = |event: &&AdvertisementEvent| event.arrival_ns <= now.as_nanos();
         self.waiting.front().filter(arrived)?;
         self.waiting.pop_front()
     }
 
-    /// Whether nothing waits.
+    /// Whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -60,7 +60,7 @@ impl Ring {
         std::mem::take(&mut self.lost)
     }
 
-    /// The process is gone, and another one has a ring of its own.
+    /// Empties the ring at the end of the process; another process has a ring of its own.
     pub fn close(&mut self) {
         *self = Self::new(self.size);
     }

@@ -1,8 +1,8 @@
-//! The up and down scripts of one virtual host: one at a time, and the latest wish wins.
+//! The up and down scripts of one virtual host: one at a time; the latest request wins.
 
 use carp_daemon::io::scripts::Which;
 
-/// What runs, and what waits.
+/// The running and the waiting script.
 #[derive(Debug, Default)]
 pub struct Scripts {
     running: Option<Which>,
@@ -10,7 +10,7 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// The process asks for a script. Returns whether it starts now.
+    /// Requests a script. Returns whether it starts now.
     pub fn ask(&mut self, which: Which) -> bool {
         match self.running {
             None => {
@@ -24,14 +24,14 @@ impl Scripts {
         }
     }
 
-    /// The running script ends. Returns it, and whether another one starts now.
+    /// Ends the running script. Returns it, and whether another one starts now.
     pub fn end(&mut self) -> (Option<Which>, bool) {
         let ended = self.running.take();
         self.running = self.wanted.take();
         (ended, self.running.is_some())
     }
 
-    /// Whether none runs.
+    /// Whether no script runs.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.running.is_none()

@@ -1,4 +1,4 @@
-//! What the engine learns from a simulated host, and does to it.
+//! The effects of the engine on a simulated host, and its sources of information.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,10 +35,10 @@ use crate::sim::kernel::namespace::errno;
 use crate::sim::kernel::program::Entry;
 use crate::sim::packet::{LENGTH, Packet};
 
-/// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
+/// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
 
-/// Least time between two looks at the claims of others.
+/// The least time between two looks at ARP claims of others.
 const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Clock for Machine {
@@ -428,8 +428,8 @@ impl Observe for Machine {
 }
 
 impl Machine {
-    /// What the program delivers of a packet. Its other checks are no matter here: a packet of another length is no
-    /// advertisement.
+    /// Whether the program delivers a packet. Its other checks do not matter here: a packet of another length is not
+    /// an advertisement.
     pub(super) fn event(&self, packet: &Packet) -> Option<AdvertisementEvent> {
         let payload: [u8; LENGTH] = packet.payload.as_slice().try_into().ok()?;
         let (IpAddr::V4(source), Family::Inet) = (packet.source, packet.family) else {

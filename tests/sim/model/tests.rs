@@ -1,4 +1,4 @@
-//! The models against what the real ones were seen to do.
+//! Compares the models with the observed behaviour of the real implementations.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -44,7 +44,7 @@ fn model(dialect: Dialect, advbase: u8, advskew: u8) -> Model {
     model
 }
 
-/// Runs its next timer: when, and what it said.
+/// Runs its next timer. Returns when that was, and what it sent.
 fn next(model: &mut Model) -> (Instant, Vec<Packet>) {
     let at = model.next_deadline().expect("it waits for something");
     let mut out = Vec::new();
@@ -52,7 +52,7 @@ fn next(model: &mut Model) -> (Instant, Vec<Packet>) {
     (at, out)
 }
 
-/// One that is MASTER because it heard nobody, and since when.
+/// Returns a model that became MASTER because it heard no other host, and when.
 fn master(dialect: Dialect, advbase: u8, advskew: u8) -> (Model, Instant) {
     let mut model = model(dialect, advbase, advskew);
     let (at, out) = next(&mut model);
@@ -114,7 +114,7 @@ fn advertisements_come_as_seldom_as_real_ones() {
 
 #[test]
 fn the_first_interval_of_a_reign_is_as_configured() {
-    // FreeBSD says 240 and waits for 254.
+    // FreeBSD advertises 240 and waits for 254.
     let (mut model, since) = master(Dialect::FreeBsd, 1, 254);
     let (at, out) = next(&mut model);
     assert_eq!(at.saturating_duration_since(since), ms(1994));
@@ -196,7 +196,7 @@ fn demotion_shows_where_each_puts_it() {
         for ad in said(&out) {
             assert_eq!((ad.advskew, ad.demotion), shown, "{dialect:?} {demotion}");
         }
-        // It is told once; and what it says sets its timer anew.
+        // It advertises the change once, and that advertisement sets its timer again.
         out.clear();
         model.demote(since + ms(20), demotion, &mut out);
         assert!(out.is_empty(), "{dialect:?}");

@@ -1,4 +1,4 @@
-//! What the hosts of a scenario are configured with.
+//! The configurations of the hosts of a scenario.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -15,30 +15,30 @@ use super::{Member, Program, Scenario, Theme};
 /// CARP's multicast group.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
-/// No script of a scenario takes so long.
+/// A bound for every script of a scenario.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Scenario {
-    /// Whether the whole engine runs on a host, on a kernel of its own: the daemon serves IPv4 alone.
+    /// Whether the whole engine runs on a host, on a kernel of its own; the daemon serves only IPv4.
     #[must_use]
     pub fn has_machine(&self, number: usize) -> bool {
         self.members[number].is_carpd() && !self.group.uses(Family::Inet6)
     }
 
-    /// Every group that its kernels may see.
+    /// Returns every group that its kernels may see.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
         let first = std::iter::once(&self.group);
         first.chain(&self.second).cloned().collect()
     }
 
-    /// The core's settings for one member, as the daemon would make them.
+    /// Returns the core's settings for one member, as the daemon would create them.
     #[must_use]
     pub fn settings(&self, number: usize) -> Settings {
         settings(&self.group, &self.members[number], self.theme)
     }
 
-    /// One member as the second virtual host has it: the last of the hosts is the best of them.
+    /// Returns one member as a host of the second virtual host, in which the last host is the best.
     #[must_use]
     pub fn second_member(&self, number: usize) -> Member {
         let opposite = self.members.len() - 1 - number;
@@ -48,13 +48,13 @@ impl Scenario {
         }
     }
 
-    /// The configuration of a carpd: the virtual host of the group.
+    /// Returns the configuration of a carpd: the virtual host of the group.
     #[must_use]
     pub fn config(&self, number: usize) -> VhostConfig {
         self.configure(&self.group, &self.members[number])
     }
 
-    /// The configuration of the second virtual host, where there is one.
+    /// Returns the configuration of the second virtual host, if there is one.
     #[must_use]
     pub fn second_config(&self, number: usize) -> Option<VhostConfig> {
         let second = self.second.as_ref().filter(|_| self.has_machine(number))?;

@@ -1,4 +1,4 @@
-//! A scenario from a seed.
+//! Draws a scenario from a seed.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{
 };
 
 impl Scenario {
-    /// The run that a seed stands for.
+    /// Draws the run that belongs to a seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -37,8 +37,8 @@ impl Scenario {
         // Strict counters have runs with an attacker, who must change nothing, and runs with every fault.
         let powerless = theme == Theme::Strict && rng.chance(500);
         let latency = if powerless {
-            // Whoever is woken by a forgery handles the next genuine packet earlier: only without latency are a run
-            // with the attacker and one without him comparable to the nanosecond.
+            // A host that is woken by a forgery handles the next genuine packet earlier. Only without latency, a run
+            // with the attacker and one without are comparable to the nanosecond.
             Duration::ZERO
         } else if fast {
             Duration::from_micros(500)
@@ -46,7 +46,7 @@ impl Scenario {
             ms(rng.pick(&[1, 1, 5, 20]))
         };
         let programs = draw_programs(theme, rng);
-        // Where the attacker must change nothing he must not be able to fill it: in the kernel's ring there is room for
+        // An attacker who must change nothing must not be able to fill the ring; the kernel's ring has room for
         // thousands.
         let ring = if powerless {
             usize::MAX
@@ -72,7 +72,7 @@ impl Scenario {
                 .iter()
                 .any(|m| b.master_down() <= m.interval(true) + margin)
         });
-        // Every demoted NetBSD has 240, and equals yield to each other.
+        // Every demoted NetBSD has 240, and equal hosts yield to each other.
         let levels = programs.contains(&Program::Model(Dialect::NetBsd));
         let demotion_divides = impatient || levels || !reading_of_demotion_is_one(members.iter());
         let undo_demotion = demotion_divides || rng.chance(500);
@@ -87,7 +87,7 @@ impl Scenario {
         for _ in 0..count {
             draw_fault(powerless, &members, &group, horizon, rng, &mut faults);
         }
-        // Of their own stream, so that they shift nothing else.
+        // They have a stream of their own, so that they shift nothing else.
         let mut kernel = Rng::new(seed.rotate_left(32) ^ 0x6b65_726e_656c);
         let mishaps = if powerless || kernel.chance(400) {
             0
@@ -124,7 +124,7 @@ impl Scenario {
                 draw_plan(powerless, &members, horizon, rng, into);
             }
         }
-        // Send errors leave a demotion behind that nobody but its owner can see, and so do addresses that are lost too often.
+        // Send errors, and addresses that are lost too often, leave a demotion that is visible only to its owner.
         let mut lost = vec![0; members.len()];
         let mut seen = |fault: &Fault| !(demotion_divides && hides_demotion(fault, &mut lost));
         faults.retain(|(at, fault)| *at < quiet_at && seen(fault));
@@ -152,7 +152,7 @@ impl Scenario {
     }
 }
 
-/// Whether a fault may demote a host in a way that nobody sees; `lost` counts for each host how often it loses addresses.
+/// Whether a fault may demote a host invisibly; `lost` counts how often each host loses addresses.
 fn hides_demotion(fault: &Fault, lost: &mut [u8]) -> bool {
     let Fault::Mishap(host, mishap) = *fault else {
         return matches!(fault, Fault::SendErrors(_));
@@ -164,7 +164,7 @@ fn hides_demotion(fault: &Fault, lost: &mut [u8]) -> bool {
     mishap.keeps_from_serving()
 }
 
-/// So often a carpd puts an address back before it gives way.
+/// The number of times that a carpd restores an address before it gives way.
 const RESTORED: u8 = 3;
 
 fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
@@ -213,7 +213,7 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
         Theme::Mixed => true,
         Theme::Attack => rng.chance(300),
     };
-    // A pure neighbourhood is the usual one: the profile that fits the peers. One in four is a zoo.
+    // Usually the profile fits the peers. One run in four mixes everything.
     let kin: &[Dialect] = match profile {
         Profile::Ucarp => &[Dialect::Ucarp],
         Profile::FreeBsd if rng.chance(300) => &[Dialect::FreeBsd, Dialect::NetBsd],
@@ -239,7 +239,7 @@ fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
     let ucarp = programs.contains(&Program::Model(Dialect::Ucarp));
     let inet_only = ucarp || programs.contains(&Program::Model(Dialect::NetBsd));
     let families = if inet_only { 0 } else { rng.between(0, 4) };
-    // ucarp knows exactly one address.
+    // ucarp supports exactly one address.
     let inet_count = if ucarp { 1 } else { rng.byte(1, 3) };
     let inet = (0..inet_count)
         .map(|n| Ipv4Addr::new(192, 0, 2, 100 + n))
@@ -267,7 +267,7 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
     let deadratio = if rng.chance(700) { 3 } else { rng.byte(1, 5) };
     let preempt = rng.chance(500);
     let every_third = rng.chance(300);
-    // Who starts late knows no counters yet, and believes the first one.
+    // A host that starts late knows no counters yet, and believes the first one.
     let together = powerless || rng.chance(500);
     let mut third_octets: Vec<u8> = (0..6).collect();
     let common_skew = if fast {
@@ -344,7 +344,7 @@ fn draw_fault(
 ) {
     let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
     let start = START + ms(rng.between(0, horizon_ms));
-    // A process that hangs before it listens starts late, too.
+    // A process that hangs before it listens also starts late.
     let start = if powerless {
         start.max(START + ms(20))
     } else {
@@ -365,7 +365,7 @@ fn draw_fault(
         Family::Inet6
     };
     let mut pair = |first, last| faults.extend([(start, first), (end, last)]);
-    // Whoever missed an advertisement believes a replay of it.
+    // A host that missed an advertisement believes a replay of it.
     let kinds = if powerless { 4 } else { 13 };
     match rng.between(0, kinds) {
         0 => pair(Fault::Hang(host), Fault::Resume(host)),
@@ -420,7 +420,7 @@ fn draw_attack(horizon: Duration, rng: &mut Rng, faults: &mut Vec<(Instant, Faul
 }
 
 /// Whether the two hosts' timers decide clearly: the listener either waits for the speaker's next advertisement with
-/// time to spare, or, being the better one, gives up on it long before.
+/// time to spare, or is the better one and gives up on it long before.
 fn patient(listener: &Member, speaker: &Member, margin: Duration) -> bool {
     let (patience, interval) = (listener.master_down(), speaker.interval(false));
     patience > interval + margin

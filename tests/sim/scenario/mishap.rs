@@ -1,4 +1,4 @@
-//! What happens to one host's kernel: somebody else's doing, or the kernel's own.
+//! Mishaps in one host's kernel, caused by other programs or by the kernel itself.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use super::super::kernel::namespace::errno;
 use super::super::rng::Rng;
 use super::{Fault, Member, START, ms};
 
-/// Something that happens beneath a carpd.
+/// A mishap below a carpd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mishap {
-    /// Somebody removes the virtual addresses.
+    /// Another program removes the virtual addresses.
     Remove,
-    /// Somebody removes every address of the interface.
+    /// Another program removes every address of the interface.
     Flush,
-    /// Somebody adds a virtual address himself, with this prefix length.
+    /// Another program adds a virtual address, with this prefix length.
     Take(u8),
-    /// He removes what he added.
+    /// It removes what it added.
     GiveUp,
     /// The host gets another address of its own, in the subnet of the virtual ones, with this prefix length.
     AddOwn(u8),
-    /// It loses that one.
+    /// The host loses that address.
     RemoveOwn,
     /// The interface is set down.
     Down,
@@ -33,15 +33,15 @@ pub enum Mishap {
     Recreate,
     /// It is renamed.
     Rename,
-    /// It has its name again.
+    /// It gets its name back.
     RenameBack,
     /// It becomes a port of a bridge.
     Enslave,
-    /// It is no port any more.
+    /// It leaves the bridge.
     Free,
-    /// It has another Ethernet address.
+    /// It gets another Ethernet address.
     ChangeMac(u8),
-    /// Another host claims a virtual address in ARP, as a carpd does or as any other.
+    /// Another host claims a virtual address by ARP, with the mark of a carpd or without.
     Claim(bool),
     /// Notifications are lost.
     Overrun,
@@ -49,37 +49,37 @@ pub enum Mishap {
     TakeOff,
     /// Another program removes a virtual host from the kernel's table.
     RemoveEntry,
-    /// Orders meet this error.
+    /// Orders fail with this error.
     OrdersFail(i32),
-    /// They work again.
+    /// Orders succeed again.
     OrdersWork,
     /// Programs cannot be attached.
     AttachFails,
-    /// They can again.
+    /// Programs can be attached again.
     AttachWorks,
-    /// The kernel's tables have no room.
+    /// The kernel's tables are full.
     TablesFull,
-    /// They have again.
+    /// The tables have room again.
     TablesWork,
     /// Up scripts fail.
     ScriptsFail,
-    /// They work again.
+    /// Up scripts work again.
     ScriptsWork,
 }
 
 impl Mishap {
-    /// Whether a MASTER loses addresses by it that it puts back.
+    /// Whether it removes addresses of a MASTER, which then restores them.
     pub(super) const fn loses_addresses(self) -> bool {
         matches!(self, Self::Remove | Self::Flush | Self::GiveUp)
     }
 
-    /// Whether a MASTER may be unable to add its addresses.
+    /// Whether a MASTER may be unable to add its addresses because of it.
     pub(super) const fn keeps_from_serving(self) -> bool {
         matches!(self, Self::OrdersFail(_) | Self::ScriptsFail)
     }
 }
 
-/// What mends everything that does not end by itself.
+/// Ends every mishap that does not end by itself.
 pub const MENDING: [Mishap; 8] = [
     Mishap::Free,
     Mishap::RenameBack,
@@ -91,7 +91,7 @@ pub const MENDING: [Mishap; 8] = [
     Mishap::ScriptsWork,
 ];
 
-/// Draws some for one host.
+/// Draws some mishaps for one host.
 pub(super) fn draw_mishap(
     members: &[Member],
     horizon: Duration,
@@ -116,7 +116,7 @@ pub(super) fn draw_mishap(
     match rng.between(0, 17) {
         0 | 1 => at(start, Mishap::Remove),
         2 => {
-            // Again and again, as a network manager does that does not know the address.
+            // Again and again, like a network manager that does not know the address.
             let (mut when, pause) = (start, ms(rng.between(10, 3_000)));
             for _ in 0..rng.between(2, 8) {
                 at(when, Mishap::Remove);

@@ -1,4 +1,4 @@
-//! What an attacker has made up his mind to do, beyond striking at random.
+//! The plans of an attacker, in addition to random strokes.
 
 use std::time::Duration;
 
@@ -7,60 +7,61 @@ use carp_common::time::Instant;
 use super::{Fault, Member, START, Scenario, interval, ms};
 use crate::sim::rng::Rng;
 
-/// One way of using what he hears, for a while.
+/// One way of using recordings for a while.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What he sends, and when.
+    /// What the attacker sends, and when.
     pub ploy: Ploy,
-    /// What he makes of the part that no digest covers.
+    /// The values of the fields that no digest covers.
     pub shown: Shown,
-    /// Under whose address.
+    /// The source address.
     pub disguise: Disguise,
     /// Whether a ucarp's frames come from a BSD's MAC address, and the reverse.
     pub other_mac: bool,
-    /// Whether he comes first only where nobody is answered, so that the answers are genuine.
+    /// Whether the attacker delivers first only if the genuine advertisement is not an answer, so that answers are
+    /// genuine.
     pub spares_answers: bool,
-    /// Whom it reaches, as a bit mask of hosts.
+    /// The hosts that the packets reach, as a bit mask.
     pub targets: u64,
-    /// Since when.
+    /// The beginning.
     pub from: Instant,
-    /// Until when.
+    /// The end.
     pub until: Instant,
 }
 
-/// What he sends.
+/// What the attacker sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ploy {
-    /// A copy of each advertisement, that much before the genuine one arrives if the way is that long.
+    /// A copy of each advertisement, this much before the genuine one arrives if that is under way so long.
     Overtake(Duration),
-    /// At each stroke a recording.
+    /// A recording at each stroke.
     Repeat {
-        /// Whose; anybody's.
+        /// The host whose recordings are used; `None`: any.
         of: Option<usize>,
-        /// How many have been heard since, at least, if there were so many.
+        /// The least number of recordings heard since, if there are that many.
         age: usize,
-        /// The first one that was chosen again and again, and not another one each time.
+        /// Whether the recording that was chosen first is repeated, rather than another one each time.
         same: bool,
     },
-    /// At each stroke the next one of what a host sent, up to its last, as if it lived.
+    /// At each stroke the next recording of a host, up to its last, as if it lived.
     Rising {
-        /// Whose.
+        /// The host.
         of: usize,
-        /// How many before its last he begins.
+        /// The number of recordings before its last at which the attacker begins.
         tail: usize,
     },
-    /// At each stroke the next one of what a host sent before the plan began, which is when the host was started again;
-    /// after the last the first.
+    /// At each stroke the next recording of a host from before the plan began, which is when the host was started
+    /// again; after the last, the first.
     Past {
-        /// Whose.
+        /// The host.
         of: usize,
     },
 }
 
-/// Priority and byte 4 of what he sends.
+/// Priority and byte 4 of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// As it was heard.
+    /// As heard.
     AsHeard,
     /// This advbase and advskew.
     Priority(u8, u8),
@@ -68,25 +69,25 @@ pub enum Shown {
     Byte4(u8),
 }
 
-/// The source address of what he sends.
+/// The source address of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disguise {
-    /// That of whom he heard it from.
+    /// The address from which it was heard.
     Sender,
-    /// That of this host.
+    /// The address of this host.
     Host(usize),
-    /// One that wins every tie.
+    /// An address that wins every tie.
     TieWinner,
 }
 
 impl Scenario {
-    /// Adds a plan that strikes every so often.
+    /// Adds a plan with a stroke per this time.
     pub fn attack(&mut self, plan: Plan, every: Duration) {
         schedule(self.plans.len(), &plan, every, &mut self.faults);
         self.plans.push(plan);
     }
 
-    /// Whether something altered arrives somewhere before what was altered.
+    /// Whether an altered copy arrives before the genuine advertisement anywhere.
     #[must_use]
     pub fn attacker_comes_first(&self) -> bool {
         let overtakes = |plan: &Plan| matches!(plan.ploy, Ploy::Overtake(_));
@@ -94,7 +95,7 @@ impl Scenario {
     }
 }
 
-/// Most strokes of one plan.
+/// The maximal number of strokes of one plan.
 const STROKES: usize = 600;
 
 fn schedule(number: usize, plan: &Plan, every: Duration, faults: &mut Vec<(Instant, Fault)>) {
@@ -132,7 +133,7 @@ pub(super) fn draw_plan(
     let until = until.min(START + horizon);
     let pace = interval(members[host].advbase, members[host].advskew);
     let every = pace / rng.pick(&[1, 1, 3]);
-    // Where he must change nothing, he may neither come first nor kill.
+    // An attacker who must change nothing may neither deliver first nor kill.
     let ploy = match rng.between(0, if powerless { 2 } else { 7 }) {
         0..=2 => Ploy::Repeat {
             of: rng.chance(700).then_some(host),
@@ -185,7 +186,7 @@ pub(super) fn draw_plan(
         shown,
         disguise,
         other_mac: rng.chance(150),
-        // By chance of its own: seeds that found a fault before it was drawn draw the rest as they did.
+        // From a stream of its own, so that seeds that found a fault earlier draw the rest as before.
         spares_answers: Rng::new(number_of(from)).chance(300),
         targets: if rng.chance(500) {
             everyone

@@ -5,10 +5,10 @@ use carp_common::units::State;
 
 use super::Violation;
 
-/// Whether a transition's actions come in the order that peers and clients are to see.
+/// Whether a transition's actions come in the order that peers and clients must see.
 ///
 /// # Errors
-/// The order in which they came.
+/// Returns the order in which they came.
 pub fn check_order(from: State, to: State, actions: &[Action]) -> Result<(), Violation> {
     let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
     let datapath = place(|action| matches!(action, Action::ProgramDatapath(_)));
@@ -17,7 +17,7 @@ pub fn check_order(from: State, to: State, actions: &[Action]) -> Result<(), Vio
     let send = place(|action| matches!(action, Action::SendAdvertisement { .. }));
     let announce = place(|action| matches!(action, Action::Announce(_)));
     let ordered = if to == State::Master {
-        // Datapath told, addresses claimed, advertisement sent, addresses announced.
+        // Datapath programmed, addresses claimed, advertisement sent, addresses announced.
         datapath.is_some()
             && datapath < claim
             && claim < send

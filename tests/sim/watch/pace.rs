@@ -5,7 +5,7 @@ use carp_common::units::Family;
 
 use super::{Violation, index};
 
-/// How often something happened in the interval that began then.
+/// How often something happened in the current interval.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// When the interval began.
@@ -14,13 +14,15 @@ pub struct Pace {
     advertisements: [u32; 2],
 }
 
-/// Most announcements of one family in one interval: of a takeover and late after it, of a claim, and in answer, at both its ends.
+/// The maximal number of announcements of one family in one interval: those of a takeover and the late one after it,
+/// one for a claim, and answers, at both ends of the interval.
 const ANNOUNCEMENTS_MAX: u32 = 9;
-/// Most advertisements: those of a takeover and of leaving, and at both ends the periodic one and ten answers.
+/// The maximal number of advertisements: those of a takeover and of leaving, and at both ends of the interval the
+/// periodic one and ten answers.
 const ADVERTISEMENTS_MAX: u32 = 24;
 
 impl Pace {
-    /// Nothing happened yet in the interval that begins now.
+    /// Begins an interval now.
     pub fn from(now: Instant) -> Self {
         Self {
             since: now,
@@ -28,10 +30,10 @@ impl Pace {
         }
     }
 
-    /// Another announcement of the family.
+    /// Counts another announcement of the family.
     ///
     /// # Errors
-    /// It is one too many.
+    /// Returns that it is one too many.
     pub fn announces(&mut self, family: Family) -> Result<(), Violation> {
         let count = &mut self.announcements[index(family)];
         *count += 1;
@@ -43,10 +45,10 @@ impl Pace {
         Ok(())
     }
 
-    /// Another advertisement in the family.
+    /// Counts another advertisement in the family.
     ///
     /// # Errors
-    /// It is one too many.
+    /// Returns that it is one too many.
     pub fn advertises(&mut self, family: Family) -> Result<(), Violation> {
         let count = &mut self.advertisements[index(family)];
         *count += 1;

@@ -1,4 +1,4 @@
-//! What the kernel under one process knows of it: its part, how long it owns the addresses, how long it counts as alive.
+//! What the kernel knows of one process: its state, how long it owns the addresses, and how long it counts as alive.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::Violation;
 #[derive(Debug)]
 pub struct Reign {
     known: Standing,
-    /// The device took an advertisement since the kernel learned how long the process owns the addresses.
+    /// Whether the device took an advertisement since the kernel learned how long the process owns the addresses.
     has_sent: bool,
-    /// When the next advertisement is due by the last one of a MASTER, once the device took that.
+    /// When the next advertisement is due, according to the last one of a MASTER that the device took.
     next: Option<Instant>,
-    /// The one that is being sent.
+    /// The advertisement that is being sent.
     sending: Option<Instant>,
 }
 
@@ -32,10 +32,10 @@ impl Default for Reign {
 }
 
 impl Reign {
-    /// The kernel is told.
+    /// Notes what the kernel is told.
     ///
     /// # Errors
-    /// The same again, or longer without an advertisement that went out.
+    /// Returns that it was told the same again, or a longer time without an advertisement that went out.
     pub fn programmed(&mut self, now: Instant, standing: Standing) -> Result<(), Violation> {
         let before = std::mem::replace(&mut self.known, standing);
         if before == standing {
@@ -49,10 +49,10 @@ impl Reign {
         Ok(())
     }
 
-    /// It hands an advertisement with this interval to the device; as its last word, if it `leaves`.
+    /// Notes that the process hands an advertisement with this interval to the device; its last one, if it `leaves`.
     ///
     /// # Errors
-    /// Others learn that it leaves while it still answers for the addresses.
+    /// Returns that other hosts learn that it leaves while it still answers for the addresses.
     pub fn advertises(
         &mut self,
         now: Instant,
@@ -67,17 +67,17 @@ impl Reign {
         Ok(())
     }
 
-    /// The device took it.
+    /// Notes that the device took the advertisement.
     pub const fn sent(&mut self) {
         self.has_sent = true;
         self.next = self.sending;
     }
 
-    /// One input was handled and its actions drained.
+    /// Checks after one input, when its actions are carried out.
     ///
     /// # Errors
-    /// The kernel knows another state, takes a process that is no MASTER for an owner, or would take it to be alive for
-    /// longer than `life`.
+    /// Returns that the kernel knows another state, takes a process that is not MASTER for an owner, or would take
+    /// the process for alive for longer than `life`.
     pub fn acted(&mut self, now: Instant, state: State, life: Duration) -> Result<(), Violation> {
         let Standing {
             state: known,
@@ -102,10 +102,10 @@ impl Reign {
         Ok(())
     }
 
-    /// It is going to sleep, in the usual course of things until this deadline.
+    /// Checks before it sleeps, normally until this deadline.
     ///
     /// # Errors
-    /// Before it can say so again, it will count as dead, or own the addresses no longer.
+    /// Returns that it will count as dead, or no longer own the addresses, before it can renew that.
     pub fn settled(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Violation> {
         if deadline.is_some_and(|deadline| self.known.alive_until <= deadline) {
             return Err(format!(

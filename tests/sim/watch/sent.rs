@@ -2,26 +2,26 @@
 
 use super::Violation;
 
-/// The replay counters that a host sent; outlives its processes.
+/// The replay counters that a host sent, across its processes.
 #[derive(Debug, Default)]
 pub struct SentCounters {
     last: Option<u64>,
 }
 
 impl SentCounters {
-    /// Another process starts. With strict counters it goes on above the last one. Others start at random, and OpenBSD
-    /// stays there; a new process follows them to where an earlier one may have been; and challenges leave out more
-    /// counters than the clock has gone on.
+    /// Notes that another process starts. With strict counters, it continues above the last one. Other hosts start at
+    /// random, and OpenBSD keeps its counter; a new process may follow them to counters that an earlier one used; and
+    /// questions skip more counters than the clock has advanced.
     pub fn restart(&mut self, rises: bool) {
         if !rises {
             *self = Self::default();
         }
     }
 
-    /// Another advertisement.
+    /// Notes another advertisement.
     ///
     /// # Errors
-    /// Its counter does not rise.
+    /// Returns that its counter does not rise.
     pub fn add(&mut self, counter: u64) -> Result<(), Violation> {
         if self.last.is_some_and(|last| counter <= last) {
             return Err(format!(

@@ -1,35 +1,36 @@
-//! A BACKUP that slept through the end of the master-down time: whether it may wait for longer, and whether it must.
+//! A BACKUP that slept through the end of the master-down time: whether it may wait longer, and whether it must.
 //!
-//! Told from outside, where nobody knows to the nanosecond what the process takes for a sign of life: between what it must
-//! and what it may do lies what is its own affair.
+//! From outside, it is not known to the nanosecond what the process takes for a sign of life. Between what it must do
+//! and what it may do, it is free.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use carp_common::time::Instant;
 
-/// A process that looks after a pause.
+/// A look of the process after a pause.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// The present.
+    /// The time of the look.
     pub now: Instant,
-    /// When it looked before.
+    /// The time of the look before.
     pub before: Instant,
-    /// When it last heard, in each family, what may have restarted its master-down timer: one silence begins there.
+    /// When it last heard, in each family, what may have restarted its master-down timer: the beginning of a silence.
     pub silence: [Instant; 2],
 }
 
-/// What one process makes of its sleeps.
+/// The consequences of one process's sleeps.
 #[derive(Debug, Default)]
 pub struct Sleep {
-    /// The silence that was last slept through for certain, so that no other sleep prolongs it.
+    /// The last silence that it certainly slept through; no other sleep prolongs it.
     certainly: Option<[Instant; 2]>,
     must_wait: bool,
     until: Instant,
 }
 
 impl Sleep {
-    /// A BACKUP looks: its master-down time ends within the one range, its advertisement interval is within the other.
+    /// Notes a look of a BACKUP whose master-down time ends within the first range and whose advertisement interval
+    /// lies within the second.
     pub fn looks(
         &mut self,
         look: Look,
@@ -42,7 +43,7 @@ impl Sleep {
         if self.certainly == silence || slept(*due.start()) <= *interval.start() / 2 {
             return;
         }
-        // Otherwise it may come from the wait that an earlier sleep earned it.
+        // Otherwise the wait may result from an earlier sleep.
         let is_another = look.before >= self.until;
         self.until = look.now + *interval.end() * 3 / 2;
         if is_another && slept(*due.end()) > *interval.end() / 2 {
@@ -51,17 +52,17 @@ impl Sleep {
         }
     }
 
-    /// It is no BACKUP, or has just heard that silence counts anew.
+    /// Notes that it is not BACKUP, or has just been told that silence counts anew.
     pub const fn is_over(&mut self) {
         self.must_wait = false;
     }
 
-    /// Whether it must not take silence for a reason to take over now.
+    /// Whether it must not take over because of silence now.
     pub const fn must_wait(&self) -> bool {
         self.must_wait
     }
 
-    /// Until when it may wait although the master-down time is over.
+    /// Returns until when it may wait although the master-down time is over.
     pub const fn may_wait_until(&self) -> Instant {
         self.until
     }

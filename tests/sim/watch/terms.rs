@@ -1,4 +1,4 @@
-//! What one carpd's configuration and demotion come to: its rank, its intervals, its patience.
+//! The rank, intervals and patience of one carpd, from its configuration and its demotion.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::super::scenario::{STEP, interval};
 use super::Watch;
 
 impl Watch {
-    /// (advbase, advskew) as it should advertise them.
+    /// Returns (advbase, advskew) as it should advertise them.
     pub(super) fn rank(&self) -> (u8, u8) {
         let configured = self.settings.advskew.0;
         let demotion = self
@@ -25,14 +25,14 @@ impl Watch {
         (self.settings.advbase.0, advskew)
     }
 
-    /// Everything that it was told to hold against itself.
+    /// Returns the sum of its demotions.
     pub(super) fn demotion(&self) -> u8 {
         let amounts = self.demotions.values();
         amounts.fold(0, |sum, amount| u8::saturating_add(sum, *amount))
     }
 
-    /// Byte 4 as it should send it: for OpenBSD the operator's demotion, and one more when it cannot
-    /// send.
+    /// Returns byte 4 as it should send it: in the OpenBSD profile, the operator's demotion, and one more while it
+    /// cannot send.
     pub(super) fn demotion_byte(&self) -> u8 {
         match self.settings.profile {
             Profile::OpenBsd => self.demotion().saturating_add(self.suppressed.into()),
@@ -40,7 +40,7 @@ impl Watch {
         }
     }
 
-    /// Where it stands among masters; less is better.
+    /// Returns its rank among masters; less is better.
     pub(super) fn standing(&self) -> (u8, (u8, u8)) {
         (self.demotion_byte(), self.rank())
     }
@@ -53,7 +53,7 @@ impl Watch {
         theirs.demotion > self.demotion_byte()
     }
 
-    /// Whether it holds something against itself that nobody sees from outside, as when it cannot send.
+    /// Whether it has a demotion that is invisible from outside, as when it cannot send.
     #[must_use]
     pub fn is_suppressed(&self) -> bool {
         let hidden = [DemotionCause::LostAddresses, DemotionCause::Script];
@@ -61,19 +61,20 @@ impl Watch {
         self.suppressed || hidden.iter().any(is_held)
     }
 
-    /// The state that it reported last.
+    /// Returns the state that it reported last.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// Its virtual host.
+    /// Returns its virtual host.
     #[must_use]
     pub const fn vhid(&self) -> u8 {
         self.group.vhid
     }
 
-    /// Whether the advertiser is going to time out: it says so, or it advertises too seldom for our patience.
+    /// Whether the advertiser is going to time out: because it says so, or because it advertises too rarely for our
+    /// patience.
     pub(super) fn will_time_out(&self, theirs: Ad) -> bool {
         let bow_out = (theirs.advbase, theirs.advskew) == (255, 255);
         let (advbase, ratio) = (
@@ -85,7 +86,7 @@ impl Watch {
         if advbase == 0 { bow_out } else { slow }
     }
 
-    /// The master-down time, or what a BSD with advbase 0 is given.
+    /// Returns the master-down time, or the one for a BSD with advbase 0.
     pub(super) fn patience(&self) -> Duration {
         let bsd = match self.settings.advbase.0 {
             0 => Duration::from_millis(20) + STEP * u32::from(self.settings.advskew.0.max(1)) * 3,
@@ -105,12 +106,12 @@ impl Watch {
         }
     }
 
-    /// Time between two advertisements of such an advskew.
+    /// Returns the time between two advertisements with such an advskew.
     pub(super) fn interval(&self, advskew: u8) -> Duration {
         interval(self.settings.advbase.0, advskew)
     }
 
-    /// Longest time between two advertisements, with the worst advskew that demotion can give.
+    /// Returns the longest time between two advertisements, with the worst advskew that demotion can give.
     pub(super) fn longest_interval(&self) -> Duration {
         self.interval(match self.settings.profile {
             Profile::OpenBsd => self.settings.advskew.0,

@@ -1,4 +1,4 @@
-//! What goes wrong, and what is mended.
+//! Faults, and their ends.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use super::super::station::Body;
 use super::super::watch::{Heard, Violation};
 use super::{Event, FAMILIES, World};
 
-/// What supervises a carpd starts it again so long after it failed.
+/// The time after which a supervisor restarts a carpd that failed.
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// Nanoseconds of the wall clock at the monotonic clock's origin: where carpd takes its first replay counter from.
+/// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
 
 impl World<'_> {
-    /// The quiet period begins: everything that can be mended is.
+    /// Begins the quiet period: everything that can be repaired is repaired.
     pub(super) fn quiet(&mut self) -> Result<(), Violation> {
         self.trace
             .note(self.now, "world", || "quiet from here on".into());
@@ -49,7 +49,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The master of all crashes, or stops.
+    /// Crashes or stops the only master.
     pub(super) fn finale(&mut self) -> Result<(), Violation> {
         let Some(fault) = self.scenario.finale else {
             return Ok(());
@@ -156,9 +156,9 @@ impl World<'_> {
         checked
     }
 
-    /// ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was restarted more than once, and hardly heard in
-    /// between, is taken for one whose counter moves, and then its bow-out for a forgery; a NetBSD that hears nobody has a
-    /// new counter each time.
+    /// Whether a host's bow-out is believed. ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was
+    /// restarted more than once, and hardly heard in between, is taken for one whose counter moves, so its bow-out is
+    /// taken for a forgery; a NetBSD that hears no host has a new counter each time.
     fn bows_out(&self, number: usize) -> bool {
         match self.scenario.members[number].program {
             Program::Carpd(_) => true,
@@ -189,7 +189,7 @@ impl World<'_> {
         }
     }
 
-    /// A process dies without a word.
+    /// Kills a process.
     fn crash(&mut self, number: usize) -> Result<(), Violation> {
         let station = &mut self.stations[number];
         let was_alive = matches!(station.body, Body::Carpd(_));
@@ -252,7 +252,7 @@ impl World<'_> {
     fn demote(&mut self, number: usize, demotion: u8) {
         let station = &mut self.stations[number];
         if station.hung && matches!(station.body, Body::Model(_)) {
-            // Nobody can tell a machine anything that is stopped whole.
+            // A paused machine receives no command.
             return;
         }
         station.demotion = demotion;
@@ -361,7 +361,7 @@ impl World<'_> {
                 station.body = Body::Carpd(Box::new(host));
                 self.wake(number, self.now);
             }
-            // Whatever supervises it tries again.
+            // The supervisor tries again.
             Err(failed) => {
                 let (machine, why) = *failed;
                 self.trace
@@ -407,14 +407,14 @@ impl World<'_> {
         }
     }
 
-    /// What the attacker sent arrives until then.
+    /// Notes that the attacker disturbs the hosts until then.
     fn is_attacked(&mut self, until: Instant) {
         if !self.scenario.attacker_is_powerless() {
             self.calm.disturb(until);
         }
     }
 
-    /// A frame is on its way to a host, and there it arrives behind another one.
+    /// Lets the attacker's packet arrive before a frame that reaches the host after this time.
     pub(super) fn overtake(&mut self, to: usize, after: Duration, ahead: &Ahead) {
         if ahead.targets >> to & 1 == 0 {
             return;

@@ -1,4 +1,4 @@
-//! What happens beneath a carpd, and what follows from it.
+//! Mishaps below a carpd, and their consequences.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use super::super::watch::Violation;
 use super::faults::RESTART_AFTER;
 use super::{Event, World};
 
-/// A thread that gives orders waits so long at most for the kernel.
+/// The longest time that a thread which gives orders waits for the kernel.
 const ORDERS_TAKE_MS: u64 = 50;
 
-/// What is refused is tried again after a second; what is lost is found within one, and put back for good within another.
+/// A refused order is repeated after a second; a loss is found within one, and repaired within another.
 const MENDED_WITHIN: Duration = Duration::from_millis(2_500);
 
-/// A removed address is put back so soon.
+/// The time within which a removed address is restored.
 const RESTORED_WITHIN: Duration = Duration::from_millis(50);
 
-/// After too many removals, or where it could not be added, so late.
+/// The time after too many removals, or if the address could not be added.
 pub(super) const RESTORED_AT_LAST: Duration = Duration::from_secs(11);
 
-/// An address that the host has of its own, in the subnet of the virtual ones.
+/// The host's own address in the subnet of the virtual ones.
 const OWN: [u8; 4] = [192, 0, 2, 50];
 
 impl World<'_> {
-    /// Everything that somebody else did and that does not end by itself is undone.
+    /// Undoes everything that another program did and that does not end by itself.
     pub(super) fn mend(&mut self, number: usize) {
         for mishap in MENDING {
             self.befall(number, mishap);
@@ -42,7 +42,7 @@ impl World<'_> {
         self.calm.disturb(self.now + MENDED_WITHIN);
     }
 
-    /// A host's kernel has bad luck.
+    /// Lets a mishap happen to a host's kernel.
     pub(super) fn mishap(&mut self, number: usize, mishap: Mishap) {
         if self.stations[number].machine_ref().is_none() {
             return;
@@ -51,7 +51,7 @@ impl World<'_> {
         self.befall(number, mishap);
         let member = &self.scenario.members[number];
         let mended = if mishap == Mishap::RemoveEntry {
-            // Its carpd shows that it lives at least so often, and writes the entry anew.
+            // The carpd shows at least this often that it lives, and writes the entry again.
             member.interval(true).max(member.master_down()) * 2 + self.scenario.latency
         } else {
             MENDED_WITHIN
@@ -86,7 +86,7 @@ impl World<'_> {
         self.follow_kernel(number);
     }
 
-    /// What happened to a host's kernel wakes its process.
+    /// Wakes the process of a host whose kernel changed.
     pub(super) fn follow_kernel(&mut self, number: usize) {
         let station = &mut self.stations[number];
         let Some(machine) = station.machine() else {
@@ -104,7 +104,7 @@ impl World<'_> {
         self.take_requests(number);
     }
 
-    /// A thread of a process gives orders.
+    /// Gives the orders of a process's thread.
     pub(super) fn give_orders(&mut self, number: usize) {
         let incarnation = self.stations[number].incarnation;
         let at = self.now + self.orders_take();
@@ -141,7 +141,7 @@ impl World<'_> {
         self.follow_kernel(number);
     }
 
-    /// Sees to it that the world looks at an address when it ends.
+    /// Makes the world look at an address when it expires.
     pub(super) fn expect_ends(&mut self, number: usize) {
         let station = &mut self.stations[number];
         let next = station
@@ -167,7 +167,7 @@ impl World<'_> {
         self.follow_kernel(number);
     }
 
-    /// A process that was told to end does so when its scripts have ended.
+    /// Ends a process that was told to end, once its scripts have ended.
     pub(super) fn try_to_end(&mut self, number: usize) -> Result<(), Violation> {
         let station = &mut self.stations[number];
         let body = std::mem::replace(&mut station.body, Body::Dead);
@@ -200,14 +200,14 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A process is to serve the second virtual host no longer.
+    /// Makes a process stop serving the second virtual host.
     pub(super) fn remove_second(&mut self, number: usize) {
         if let Some(second) = &self.scenario.second {
             self.command(number, Control::Remove(second.vhid));
         }
     }
 
-    /// A process is to serve the second virtual host again.
+    /// Makes a process serve the second virtual host again.
     pub(super) fn add_second(&mut self, number: usize) {
         let Some(config) = self.scenario.second_config(number) else {
             return;
@@ -218,7 +218,7 @@ impl World<'_> {
         };
         let machine = host.machine_ref();
         if !machine.leaving.is_empty() {
-            // Its last script would undo what the first new one does.
+            // Its last script would undo the work of the first new one.
             let soon = self.now + RESTART_AFTER;
             self.push(soon, Event::Fault(Fault::Add(number)));
         } else if machine.seen_of(vhid).is_none() {
@@ -226,14 +226,14 @@ impl World<'_> {
         }
     }
 
-    /// A process that was stopped finds now what it lacks.
+    /// Lets a process that was stopped discover what is missing.
     pub(super) fn expect_repair(&mut self, number: usize) {
         let station = &mut self.stations[number];
         let repaired = self.now + RESTORED_AT_LAST;
         station.repaired_by = station.repaired_by.max(repaired);
     }
 
-    /// An operator wants something of a process.
+    /// Delivers a request of the operator to a process.
     pub(super) fn command(&mut self, number: usize, control: Control) {
         let station = &mut self.stations[number];
         if let Body::Carpd(host) = &mut station.body {
@@ -245,7 +245,7 @@ impl World<'_> {
     }
 }
 
-/// What happens to the machine.
+/// Applies a mishap to the machine.
 fn befall(
     machine: &mut Machine,
     mishap: Mishap,
@@ -267,7 +267,7 @@ fn befall(
             vips.iter().for_each(|ip| machine.remove(*ip));
             machine.set_source(false);
         }
-        // Who has scripts for the addresses does not add them himself.
+        // A host with scripts for the addresses does not add them itself.
         Mishap::Take(prefix) if is_native => {
             if let Some(ip) = vips.first() {
                 machine.assign(*ip, prefix);

@@ -1,4 +1,4 @@
-//! Who may answer for the addresses, as the kernels know it.
+//! Which hosts may answer for the addresses, as the kernels know it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::super::watch::Violation;
 use super::{FAMILIES, World};
 
 impl World<'_> {
-    /// A host advertises: nobody has heard that yet.
+    /// Notes that a host advertises, which no host has heard yet.
     pub(super) fn says(&mut self, from: usize, packet: &Packet) {
         let family = index(packet.family);
         for station in &mut self.stations {
@@ -20,8 +20,8 @@ impl World<'_> {
         self.stations[from].said[family] = Some((self.now, packet.payload.clone()));
     }
 
-    /// A host becomes MASTER because of silence: no other one whose last words reached it answers for the addresses any
-    /// more, however it was stopped.
+    /// Checks a host that becomes MASTER because of silence: no other host whose last advertisement reached it
+    /// answers for the addresses any more, however it was stopped.
     pub(super) fn check_owners(&mut self, successor: usize) -> Result<(), Violation> {
         for number in 0..self.stations.len() {
             if number == successor || !self.was_heard_out(number, successor) {
@@ -42,7 +42,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The kernel of a host whose process is stopped or dead answers nobody who asks for the addresses.
+    /// Checks that the kernel of a host whose process is stopped or dead answers no request for the addresses.
     fn check_silence(&mut self, number: usize) -> Result<(), Violation> {
         let is_native = self.scenario.members[number].script.is_zero();
         let station = &mut self.stations[number];
@@ -59,8 +59,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether the host's last advertisement of its reign counted for the other one, in every family, and the other one is patient enough
-    /// for it: its master-down time is no shorter than what an advertisement is worth.
+    /// Whether the last advertisement that the host sent as MASTER counted for the other one, in every family, and
+    /// the other one is patient enough: its master-down time is no shorter than the time for which an advertisement
+    /// makes its sender the owner.
     fn was_heard_out(&self, number: usize, by: usize) -> bool {
         let (member, station) = (&self.scenario.members[number], &self.stations[number]);
         let families = FAMILIES
@@ -88,8 +89,8 @@ impl World<'_> {
     }
 }
 
-/// How long an advertisement with this interval keeps its sender MASTER, at most: half the time to the earliest that an equal
-/// with advskew 0 takes over, or a quarter longer than the interval where that is not later.
+/// Returns how long, at most, an advertisement with this interval makes its sender the owner: half-way to the
+/// earliest takeover by an equal host with advskew 0, or a quarter longer than the interval if that is later.
 fn worth(member: &Member, interval: Duration) -> Duration {
     let takeover = match member.advbase {
         0 => STEP * u32::from(member.deadratio),

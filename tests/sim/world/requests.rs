@@ -1,4 +1,4 @@
-//! What processes ask for, and their scripts.
+//! The requests of processes, and their scripts.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use super::mishaps::RESTORED_AT_LAST;
 use super::{Event, World};
 
 impl World<'_> {
-    /// The process has nothing left to do until then.
+    /// Notes until when the process has nothing left to do.
     pub(super) fn sleep(&mut self, number: usize, until: Option<Instant>) {
         if let Some(until) = until {
             let late = self.latency();
@@ -24,7 +24,7 @@ impl World<'_> {
         }
     }
 
-    /// Carries out what a process asked for, and what it says in words.
+    /// Carries out the requests of a process, and traces what it says.
     pub(super) fn take_requests(&mut self, number: usize) {
         let Some(machine) = self.stations[number].machine() else {
             return;
