@@ -1,6 +1,7 @@
-//! The netlink client and monitor against the real kernel, each test in a network namespace of its own.
+//! Tests the netlink client and monitor against the real kernel, each test in a network namespace of its own.
 //!
-//! That needs root; without it the tests say that they are skipped, or fail when `CARP_REQUIRE_ROOT` or `CI` asks for them.
+//! This needs root. Without root, the tests print that they are skipped, or fail if `CARP_REQUIRE_ROOT` or `CI` is
+//! set.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![expect(
@@ -26,11 +27,11 @@ use tokio::time::timeout;
 const PROTOCOL: u8 = 112;
 const LEASE: Option<Duration> = Some(Duration::from_secs(60));
 
-/// More than anything here takes.
+/// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Moves the calling thread, which is the test's own, to a new network namespace with the two ends of a cable, `v0` and `v1`.
-/// Threads that it starts are there as well.
+/// Moves the calling thread, which belongs to the test alone, to a new network namespace with the two ends of a
+/// cable, `v0` and `v1`. Threads that it starts are in that namespace as well.
 fn is_isolated() -> bool {
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
         let required = |name| std::env::var_os(name).is_some();
@@ -53,7 +54,7 @@ fn ip(arguments: &str) {
     assert!(status.unwrap().success(), "ip {arguments}");
 }
 
-/// A client as the engine has it at the start (`false`), or while it serves.
+/// Creates a client as the engine has it at the start (`false`), or while it serves.
 fn client(serves: bool) -> Client {
     let mut client = Client::new().unwrap();
     if serves {
@@ -72,7 +73,7 @@ fn found(client: &mut Client, wanted: &Address) -> Option<Address> {
     addresses.into_iter().find(|it| it.is_same(wanted))
 }
 
-/// The kernel adds one a moment after the link is up.
+/// Waits for the link-local address, which the kernel adds a moment after the link is up.
 fn link_local(client: &mut Client) -> Address {
     for _ in 0..100 {
         let mut addresses = client.addresses().unwrap().into_iter();
@@ -110,7 +111,7 @@ fn an_ipv4_address_is_added_renewed_and_deleted() {
         );
         client.give(Order::Renew(ours, None)).unwrap();
         assert!(found(&mut client, &ours).unwrap().is_permanent());
-        // The same address with another prefix length is another one.
+        // The same address with another prefix length is a different one.
         let other = Address { prefix: 24, ..ours };
         assert_eq!(
             errno(client.give(Order::Delete(other))),
@@ -205,7 +206,7 @@ fn a_route_goes_with_the_address_that_it_sends_from() {
 
 #[test]
 fn a_list_is_whole_while_others_change_what_it_lists() {
-    /// Some of them go while a list is made, so that the kernel, which counts, leaves out others.
+    /// Some links disappear while a list is made, so the kernel, which counts, leaves out others.
     const GO: u32 = 1200;
     const ALL: u32 = 2 * GO;
     if !is_isolated() {
@@ -263,7 +264,7 @@ async fn notifications_of_both_families_name_whose_order_it_was() {
         let prefix = if ip.is_ipv4() { 32 } else { 128 };
         let ours = Address::new(v0, ip, prefix, PROTOCOL).with_flags(AddressFlags::Nodad);
         client.give(Order::Add(ours, LEASE)).unwrap();
-        // Of an IPv6 address the kernel tells a moment later, and not at all when it is gone by then.
+        // The kernel reports an IPv6 address a moment later, and not at all if it is gone by then.
         let added = |event: &Event| matches!(event, Event::Address(it) if it.is_same(&ours));
         hear(&mut monitor, added).await;
         client.give(Order::Delete(ours)).unwrap();
@@ -272,7 +273,7 @@ async fn notifications_of_both_families_name_whose_order_it_was() {
             unreachable!();
         };
         assert_eq!(address.protocol, PROTOCOL);
-        // The kernel does not say whose order about an IPv6 address it was.
+        // For an IPv6 address, the kernel does not report whose order it was.
         assert_eq!(by, if ip.is_ipv4() { client.port() } else { 0 });
     }
     ip("address add 10.0.0.2/24 dev v0");
@@ -284,7 +285,7 @@ async fn notifications_of_both_families_name_whose_order_it_was() {
     assert!(by != 0 && by != client.port());
 }
 
-/// Waits for a notification, and lets go of those that are read with it.
+/// Waits for a notification, and discards those that are read with it.
 async fn hear(monitor: &mut Monitor, wanted: impl Fn(&Event) -> bool) -> Event {
     let listen = async {
         loop {

@@ -20,7 +20,7 @@ const SLOWER_INTERVAL: Duration = SKEW_STEP.saturating_mul(100);
 /// An allowance for a busy machine.
 const NOISE: Duration = Duration::from_millis(300);
 
-/// Any counter at all.
+/// A counter, of any value.
 const COUNTER: u64 = 0xa1b6_226e_d304_becf;
 
 const fn settings(dialect: Dialect, advskew: u8, demotion: u8) -> Settings {
@@ -70,7 +70,7 @@ fn changes(daemon: &Daemon, line: usize) -> Result<usize> {
     Ok(daemon.transitions_since(line))
 }
 
-/// Both are MASTER while separated. They meet, and from then on one of them is MASTER all the time.
+/// Checks two hosts that are both MASTER while separated, then meet: from then on one of them is MASTER all the time.
 fn somebody_remains(bsd: Settings, carpd: &str) -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.isolate()?;
@@ -254,7 +254,7 @@ fn the_bow_out_of_an_openbsd_is_obeyed_after_three_short_lives_of_it() -> Result
     Ok(())
 }
 
-/// The first packet that this host, or one of its processors, receives from it may be a bow-out.
+/// A bow-out may be the first packet that this host, or one of its processors, receives from the OpenBSD.
 #[test]
 fn every_bow_out_of_an_openbsd_is_obeyed_however_soon_it_comes_again() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -286,7 +286,7 @@ fn every_bow_out_of_an_openbsd_is_obeyed_however_soon_it_comes_again() -> Result
     Ok(())
 }
 
-/// The successor continued with its counter, so the others have heard what comes after that counter.
+/// The successor continued with the OpenBSD's counter, so the others have heard what comes after that counter.
 #[test]
 fn the_bow_out_of_an_openbsd_is_obeyed_after_others_have_gone_on_with_its_counter() -> Result<()> {
     let pair = Pair::new(lab!())?;
@@ -435,7 +435,8 @@ fn an_advertisement_that_is_sent_to_this_host_alone_is_warned_of() -> Result<()>
     b.says_once("unicast").map(drop)
 }
 
-/// Its counter never changes, so an attacker who heard it once can advertise anything in its name, as with another OpenBSD.
+/// The OpenBSD's counter never changes, so an attacker who heard it once can advertise anything in its name, as with
+/// another OpenBSD.
 #[test]
 fn in_the_name_of_an_openbsd_a_backup_is_misled_until_the_next_genuine_one() -> Result<()> {
     const ROUNDS: u32 = 5;

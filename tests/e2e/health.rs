@@ -201,12 +201,12 @@ fn a_hook_that_another_program_took_makes_auto_take_the_next_rung() -> Result<()
     Ok(())
 }
 
-/// Somebody fills the map of virtual hosts, or empties it again.
+/// Fills the map of virtual hosts, as another program could, or empties it again.
 fn fill(id: &str, on: bool) -> Result<()> {
     let value = "0 ".repeat(size_of::<VhostValue>());
     let lines = (0..VHOSTS_MAX).map(|number| {
         let [a, b, c, _] = number.to_le_bytes();
-        // Interfaces that there are not.
+        // With interfaces that do not exist.
         let key = format!("{a} {b} {c} 255 0 0 0 0 0 0 0 0");
         match on {
             true => format!("map update id {id} key {key} value {value}\n"),

@@ -153,7 +153,7 @@ fn each_of_255_virtual_hosts_is_kept_one_at_a_time_and_all_at_the_end() -> Resul
 #[test]
 fn without_a_state_directory_one_line_says_what_is_lost() -> Result<()> {
     let pair = Pair::new(lab!())?;
-    // Whether or not this machine has a /var/lib/carpd, which would be used, this carpd has none.
+    // Whether or not this machine has a /var/lib/carpd that would be used, this carpd has no state directory.
     let carpd = Carpd::for_address(ADDRESS, FAST)?.command();
     let mut command = Command::new("unshare");
     command

@@ -8,7 +8,7 @@ use carp_tests::{Cable, Host, Mark, Quality, Ucarp, lab};
 
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW};
 
-/// Puts `host` behind a port that drops what comes from another MAC address than its network card's.
+/// Puts `host` behind a port that drops frames from any other MAC address than that of its network card.
 fn behind_such_a_port(host: &Host) -> Result<Cable> {
     let cable = Cable::splice(host)?;
     cable.from_host(Quality::OnlyFrom(host.mac()));

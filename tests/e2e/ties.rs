@@ -1,4 +1,4 @@
-//! Two MASTERs with equal advbase and advskew: a healed partition. PROTOCOL: ucarp compares the raw 32-bit source
+//! Two MASTERs with equal advbase and advskew after a healed partition. ucarp compares the raw 32-bit source
 //! addresses, so that on a little-endian host the last octet counts most.
 
 use std::time::Duration;

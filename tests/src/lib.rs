@@ -21,7 +21,7 @@
 //! | [`usage`] | what processes cost |
 //! | [`witness`] | a continuous record of the hosts that answer for the virtual address |
 //! | [`toll`] | what a disturbance cost the client and the election |
-//! | [`sim`] | no network at all: the core in a simulated one, under every fault |
+//! | [`sim`] | no real network: the engine in a simulated one, under every fault |
 //!
 //! Namespaces need root. [`lab!`] skips a test visibly when there is none, and fails it where a skip would hide a
 //! broken test run (`CI=true` or `CARP_REQUIRE_ROOT=1`).

@@ -8,8 +8,8 @@ use crate::shell::{self, cargo};
 /// Simulate groups of hosts under every fault: many seeds, or one in detail
 #[derive(clap::Args)]
 #[command(
-    long_about = "Simulate groups of hosts under every fault: the real core beside models of ucarp, FreeBSD and OpenBSD, on \
-    one virtual clock.\n\n\
+    long_about = "Simulate groups of hosts under every fault: the daemon's engine beside models of ucarp, FreeBSD, \
+    OpenBSD and NetBSD, on one virtual clock.\n\n\
     A failure prints its seed and the last lines of its trace; the seed repeats the run. What must hold is written in \
     tests/sim/mod.rs.",
     after_help = "Examples:\n  cargo xtask sim --seeds 100000\n  cargo xtask sim --seed 46 --trace"

@@ -1,4 +1,5 @@
-//! Authentic or dropped, each once, and not too many; and a program without a daemon.
+//! Admission: only authentic advertisements are delivered, each once, and at a limited rate; and the program without
+//! a daemon.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::frames::*;
 
 const RECEIVED: (&str, u64) = ("received-inet-packets", 1);
 const DELIVERED: (&str, u64) = ("delivered", 1);
-/// Not authentic, and the first for a while: the daemon is shown it.
+/// The counter of a frame that is not authentic and the first for a while, of which the daemon gets a sample.
 const SUSPECT: (&str, u64) = ("suspects-delivered", 1);
 
 #[test]
@@ -89,7 +90,7 @@ fn without_keys_nothing_is_authentic() {
         datapath.run_afresh(&genuine()),
         (Fate::Drop, vec![RECEIVED, SUSPECT])
     );
-    // Those of others are not touched.
+    // The entries of others are not touched.
     let in_vlan = tagged(genuine(), &[[0x81, 0, 0xe0, 5]]);
     assert_eq!(datapath.run(&in_vlan).1, [RECEIVED, DELIVERED]);
 }
@@ -128,7 +129,7 @@ fn flood_of_forgeries_leaves_one_sample_that_names_the_sender() {
     assert!(datapath.drain().is_empty());
     let suspects = datapath.suspects();
     assert!(
-        // One a second, and the machine may be slow.
+        // One per second, and the machine may be slow.
         (1..5).contains(&suspects.len()),
         "{} samples",
         suspects.len()
@@ -162,7 +163,7 @@ fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
             (forged, RECEIVED),
             (genuine6(), received6),
         ] {
-            // The first is shown to the daemon, as it is.
+            // The first one is shown to the daemon, unchanged.
             assert_eq!(
                 datapath.run_afresh(&frame),
                 (Fate::Drop, vec![received, SUSPECT]),
@@ -178,10 +179,10 @@ fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
             );
         }
         assert!(datapath.drain().is_empty() && datapath.suspects().is_empty());
-        // The same vhid in a VLAN has no source of its own here.
+        // In a VLAN, the same vhid has a source of its own.
         let tagged = tagged(genuine(), &[[0x81, 0, 0xe0, 5]]);
         assert_eq!(datapath.run(&tagged).1, [RECEIVED, DELIVERED]);
-        // Another host's is believed as before.
+        // Another host's advertisement is believed as before.
         let mut another = genuine();
         another[IP + 15] = 3;
         resum_ip(&mut another);
@@ -214,7 +215,7 @@ fn same_again_is_a_duplicate_until_a_quarter_of_its_interval_has_passed() {
         // A quarter of 26/256 s.
         sleep(Duration::from_millis(26));
         assert_eq!(datapath.run(&carrying(&quick)).1, delivered);
-        // Other priority fields: somebody else's business to judge.
+        // Only the priority fields differ, which the program does not judge.
         for changed in [
             Advertisement {
                 advskew: AdvSkew(0),
@@ -231,7 +232,7 @@ fn same_again_is_a_duplicate_until_a_quarter_of_its_interval_has_passed() {
         ] {
             assert_eq!(datapath.run(&carrying(&changed)).1, delivered);
         }
-        // Another family or VLAN is another conversation.
+        // Another family or VLAN has a ledger of its own.
         assert_eq!(datapath.run(&genuine6()).0, Fate::Pass);
     }
 }
@@ -321,7 +322,7 @@ fn what_is_for_a_virtual_host_is_in_its_ledger_and_the_rest_in_the_interfaces() 
             advertisement(VHID, OURS),
             advertisement(8, OURS),
             vrrp(2, VHID, 1, 20),
-            // No virtual host's.
+            // It belongs to no virtual host.
             advertisement(99, GROUP),
             tagged(genuine(), &[[0x81, 0, 0, 9]]),
             vrrp(2, 51, 1, 20),

@@ -1,5 +1,5 @@
-//! System calls that no crate here wraps: of bpf(2) the two that measuring needs (a program without an object, and the
-//! same test run for both), and a socket for whole frames.
+//! System calls that no crate here wraps: two commands of bpf(2) for measuring (loading a program without an object,
+//! and the same test run for both), and a socket for whole frames.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -11,7 +11,7 @@ const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
-/// `bpf_attr` of BPF_PROG_LOAD, its first fields; the kernel takes the rest as zeros.
+/// The first fields of `bpf_attr` for BPF_PROG_LOAD; the kernel takes the rest as zeros.
 #[repr(C)]
 struct Load {
     program_type: u32,
@@ -21,7 +21,7 @@ struct Load {
     rest: [u64; 4],
 }
 
-/// `bpf_attr` of BPF_PROG_TEST_RUN, likewise.
+/// The same for BPF_PROG_TEST_RUN.
 #[repr(C)]
 struct TestRun {
     program: u32,
@@ -35,9 +35,9 @@ struct TestRun {
     rest: [u64; 5],
 }
 
-/// `r0 = XDP_PASS; exit`, or `TCX_NEXT`; before it this many times four additions, of which each waits for the last of its
-/// register: a cycle for four, where a processor has nothing else to do. Where it is shared with somebody else, they take
-/// longer by the same as the hashes do, which also keep several units busy.
+/// Loads `r0 = XDP_PASS; exit`, or `TCX_NEXT`, preceded by this many times four additions. Each addition waits for
+/// the last one of its register, so four take a cycle if the processor does nothing else. On a shared processor, they
+/// are slowed by as much as the hashes, which also keep several units busy.
 pub fn load_pass(hook: Hook, cycles: usize) -> OwnedFd {
     const REGISTERS: [u64; 4] = [2, 3, 4, 5];
     const SET_TO_1: u64 = 0x0000_0001_0000_00b7;
@@ -70,7 +70,7 @@ pub fn load_pass(hook: Hook, cycles: usize) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Runs the program on one frame, often; returns its last action, and what one run took in whole nanoseconds.
+/// Runs the program on one frame many times. Returns its last action, and the time of one run in whole nanoseconds.
 pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32) {
     let mut run = TestRun {
         program: u32::try_from(program.as_raw_fd()).unwrap(),
@@ -90,7 +90,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32
     (run.return_value, run.duration)
 }
 
-/// Sends frames out of an interface.
+/// A socket that sends frames out of an interface.
 pub struct FrameSocket {
     socket: OwnedFd,
     address: libc::sockaddr_ll,

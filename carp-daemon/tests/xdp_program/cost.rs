@@ -1,4 +1,4 @@
-//! What a frame costs, beside a program that only passes it on.
+//! The cost of a frame, compared with a program that only passes it.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -12,7 +12,7 @@ use crate::datapath::{Datapath, Fate, HOOKS, Hook};
 use crate::frames::*;
 use crate::monotonic_ns;
 
-/// The fast path's budget: the link must not notice us.
+/// The budget of the fast path: the link must not notice carpd.
 #[test]
 fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
     for hook in HOOKS {
@@ -29,14 +29,14 @@ fn tcp_costs_at_most_a_quarter_more_than_passing_everything() {
     }
 }
 
-/// What a flood of forged advertisements costs, HMAC and all, where one form of the digest is accepted, as without IPv6
+/// Measures a flood of forged advertisements with the HMAC, where one form of the digest is accepted, as without IPv6
 /// link-local addresses.
 ///
-/// Nanoseconds are the machine's, and so is what passing alone costs. The budget is in processor cycles, of which a
-/// program of four additions a cycle shows the length.
+/// Nanoseconds depend on the machine, and so does the cost of passing alone. The budget is therefore in processor
+/// cycles, whose length is measured with a program of four additions per cycle.
 #[test]
 fn forged_advertisement_costs_at_most_the_two_hashes() {
-    // Unrolled it takes some 2 000 cycles; as loops over the rounds the hashes take twice as long.
+    // Unrolled, it takes some 2 000 cycles; as loops over the rounds, the hashes would take twice as long.
     const BUDGET: u64 = 2_600;
     let forged = forged();
     for hook in HOOKS {
@@ -51,7 +51,7 @@ fn forged_advertisement_costs_at_most_the_two_hashes() {
     }
 }
 
-/// What a group without IPv6 link-local addresses accepts.
+/// The keys of a group without IPv6 link-local addresses.
 fn one_form() -> KernelKeys {
     let mut keys = KernelKeys::NONE;
     keys.0[0] = authenticator(VHID, &ADDRESSES).digests()[0];
@@ -65,7 +65,7 @@ fn forged() -> Vec<u8> {
     })
 }
 
-/// What a dropped frame costs beyond passing. The best of a few attempts, as in [`percent_of_trivial`].
+/// Returns the cost of a dropped frame beyond passing: the best of a few attempts, as in [`percent_of_trivial`].
 fn cycles(datapath: &Datapath, hook: Hook, frame: &[u8], budget: u64) -> u64 {
     const LENGTH: usize = 1000;
     let programs = [bpf::load_pass(hook, 0), bpf::load_pass(hook, LENGTH)];
@@ -91,7 +91,7 @@ fn cycles(datapath: &Datapath, hook: Hook, frame: &[u8], budget: u64) -> u64 {
     best
 }
 
-/// Not a budget, but known: the wide fence asks a map about every packet.
+/// Not a budget, but a known cost: the wide fence looks up every packet in a map.
 #[test]
 fn wide_fence_costs_one_look_into_a_map() {
     let Some(datapath) = Datapath::load_with(Hook::Xdp, &[FENCE_ALL_GLOBAL]) else {
@@ -108,7 +108,7 @@ fn wide_fence_costs_one_look_into_a_map() {
     assert!(percent <= 1000, "{percent} %");
 }
 
-/// What leaves is most of what a server does: an IPv4 packet is looked at for no longer than its EtherType.
+/// Outgoing packets are most of a server's traffic; an IPv4 packet is inspected only up to its EtherType.
 #[test]
 fn sending_costs_next_to_nothing() {
     let Some(datapath) = Datapath::load(Hook::Egress) else {
@@ -124,8 +124,8 @@ fn sending_costs_next_to_nothing() {
     }
 }
 
-/// Medians of interleaved rounds; the best of a few attempts, until one is within the budget: a busy machine makes either
-/// side slower for a while, but never makes ours faster.
+/// Returns medians of interleaved rounds: the best of a few attempts, until one is within the budget. A busy machine
+/// makes either side slower for a while, but never makes ours faster.
 fn percent_of_trivial(
     datapath: &Datapath,
     hook: Hook,
@@ -156,7 +156,8 @@ fn percent_of_trivial(
     best
 }
 
-/// What `cargo xtask bench cost` shows, a line for each frame: `price: HOOK | FRAME | limit or ours | PICOSECONDS …`.
+/// Prints what `cargo xtask bench cost` shows, one line per frame:
+/// `price: HOOK | FRAME | limit or ours | PICOSECONDS …`.
 #[test]
 #[ignore = "measures, and claims nothing: `cargo xtask bench cost`"]
 fn prices() {
@@ -173,7 +174,7 @@ fn prices() {
         ("VRRP", vrrp(2, 51, 1, 20), Fate::Pass),
         ("CARP, foreign vhid", advertisement(99, GROUP), Fate::Pass),
         ("CARP, forged, two accepted forms", forged(), Fate::Drop),
-        // The first run of each test run is the one it duplicates.
+        // The first run of each test run is the original, which the others duplicate.
         ("CARP, duplicate", genuine(), Fate::Drop),
     ];
     for hook in HOOKS {
@@ -261,15 +262,15 @@ fn print_price(hook: Hook, frame: &str, side: &str, picos: &[u64]) {
     println!("price: {hook} | {frame} | {side} | {}", samples.join(" "));
 }
 
-/// What a genuine advertisement takes more than passing alone does. Unit: picoseconds.
+/// Returns the cost of a genuine advertisement beyond passing. Unit: picoseconds.
 ///
-/// It is genuine once; so each run is a test run of its own, after which everything is forgotten, and the kernel's
-/// figure is that of one run, cold caches included.
+/// An advertisement is genuine only once. Each run is therefore a test run of its own, after which everything is
+/// forgotten, and the kernel's figure is that of one run, including cold caches.
 fn single(trivial: &OwnedFd, hook: Hook, datapath: &mut Datapath) -> u64 {
     let frame = genuine();
     let mut ours = Vec::new();
     let mut passing = Vec::new();
-    // What the duplicates left.
+    // Discards what the duplicates left.
     datapath.drain();
     for _ in 0..500 {
         datapath.forget();
@@ -283,10 +284,10 @@ fn single(trivial: &OwnedFd, hook: Hook, datapath: &mut Datapath) -> u64 {
     median(ours).saturating_sub(median(passing)) * 1000
 }
 
-/// What 1000 runs take. Unit: nanoseconds.
+/// Returns the time of 1000 runs. Unit: nanoseconds.
 ///
-/// The kernel's own figure is whole nanoseconds for one run, too coarse here. Its fixed cost (repeated runs patch the
-/// XDP dispatcher, which takes milliseconds) is measured and taken off.
+/// The kernel's own figure is whole nanoseconds for one run, which is too coarse here. Its fixed cost (repeated runs
+/// patch the XDP dispatcher, which takes milliseconds) is measured and subtracted.
 fn cost(program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
     let runs = match fate {
         Fate::Pass => FAST,
@@ -295,7 +296,7 @@ fn cost(program: BorrowedFd<'_>, hook: Hook, frame: &[u8], fate: Fate) -> u64 {
     cost_of(runs, program, hook, frame, fate)
 }
 
-/// Runs that take some 20 ms, of what takes nanoseconds and of what takes hundreds.
+/// The number of runs that take some 20 ms, for what takes nanoseconds and for what takes hundreds.
 const FAST: u32 = 4_000_000;
 const SLOW: u32 = 50_000;
 

@@ -25,26 +25,26 @@ use nix::unistd::Pid;
 
 use crate::frames::{ADDRESSES, GROUP, GROUP6, OURS, VHID, authenticator};
 
-/// The device that test runs pretend to come from.
+/// The device from which test runs pretend to receive.
 pub const LOOPBACK: u32 = 1;
-/// What the program's process is known by.
+/// The number that identifies the program's process.
 pub const INSTANCE: u64 = 77;
-/// Slots of the virtual hosts' keys.
+/// The slots of the virtual hosts' keys.
 const KEYS_OF_7: u32 = 1;
 const KEYS_OF_8: u32 = 2;
-/// Where the program runs.
+/// The hook at which the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Xdp,
     Tcx,
-    /// tcx, but for what leaves.
+    /// tcx at egress.
     Egress,
 }
 
-/// Those for what comes in.
+/// The hooks at ingress.
 pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tcx];
 
-/// What became of a frame.
+/// The fate of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Pass,
@@ -52,7 +52,7 @@ pub enum Fate {
 }
 
 impl Hook {
-    /// The name of its program.
+    /// Returns the name of its program.
     const fn program(self) -> &'static str {
         match self {
             Self::Xdp => XDP_PROGRAM,
@@ -61,7 +61,8 @@ impl Hook {
         }
     }
 
-    /// What the program's answer means there (linux/bpf.h, `enum xdp_action` and `enum tcx_action_base`).
+    /// Returns the meaning of the program's result at this hook (linux/bpf.h, `enum xdp_action` and
+    /// `enum tcx_action_base`).
     pub fn fate(self, answer: u32) -> Fate {
         match (self, answer) {
             (Self::Xdp, 2) | (Self::Tcx | Self::Egress, u32::MAX) => Fate::Pass,
@@ -89,13 +90,13 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the object with vhid 7 in both families, 8 in IPv4, and 7 in VLAN 5 in IPv4. `None` when that is not permitted
-    /// and not required.
+    /// Loads the object with vhid 7 in both families, 8 in IPv4, and 7 in VLAN 5 in IPv4. Returns `None` if that is
+    /// not permitted and not required.
     pub fn load(hook: Hook) -> Option<Self> {
         Self::load_with(hook, &[])
     }
 
-    /// The same, with some globals switched on.
+    /// The same, with some globals set.
     pub fn load_with(hook: Hook, globals: &[&str]) -> Option<Self> {
         Self::load_for(LOOPBACK, hook, globals)
     }
@@ -112,7 +113,7 @@ impl Datapath {
             eprintln!("SKIPPED: loading an XDP program needs root");
             return None;
         }
-        // What was heard is remembered for each processor by itself.
+        // The ledgers exist once per processor.
         let mut processor = CpuSet::new();
         processor.set(sched_getcpu().unwrap()).unwrap();
         sched_setaffinity(Pid::from_raw(0), &processor).unwrap();
@@ -166,7 +167,7 @@ impl Datapath {
         })
     }
 
-    /// Forgets what was heard, so that the same advertisement is a new one.
+    /// Forgets what was heard, so that the same advertisement is new again.
     pub fn forget(&mut self) {
         let processors = aya::util::nr_cpus().unwrap();
         for slot in 0..LEDGERS_PER_CHUNK {
@@ -175,28 +176,28 @@ impl Datapath {
         }
     }
 
-    /// The digests that vhid 7 accepts, outside of VLANs.
+    /// Sets the digests that vhid 7 accepts outside of VLANs.
     pub fn accept(&mut self, keys: KernelKeys) {
         self.keys.set(KEYS_OF_7, keys, 0).unwrap();
     }
 
-    /// The untagged entry of a vhid.
+    /// Returns the untagged entry of a vhid.
     pub fn entry(&self, vhid: u8) -> VhostValue {
         self.vhosts.get(&untagged(vhid), 0).unwrap()
     }
 
-    /// Changes it.
+    /// Changes an entry.
     pub fn set_entry(&mut self, vhid: u8, value: VhostValue) {
         self.vhosts.insert(untagged(vhid), value, 0).unwrap();
     }
 
-    /// What was counted for a ledger since it was last forgotten.
+    /// Returns what was counted for a ledger since it was last reset.
     pub fn counts_of(&self, ledger: u32) -> Vec<(&'static str, u64)> {
         let ledgers = self.ledgers.get(&ledger, 0).unwrap();
         named(ledgers.iter().map(|ledger| ledger.counts))
     }
 
-    /// What was counted for the interface.
+    /// Returns what was counted for the interface.
     pub fn counts_of_others(&self) -> Vec<(&'static str, u64)> {
         let counts = self.interfaces.get(&LOOPBACK, 0).unwrap();
         named(counts.iter().copied())
@@ -207,7 +208,7 @@ impl Datapath {
         program.unwrap().info().unwrap()
     }
 
-    /// The program.
+    /// Returns the program.
     pub fn fd(&self) -> &ProgramFd {
         let program = self.program.program(self.hook.program());
         match self.hook {
@@ -217,7 +218,7 @@ impl Datapath {
         .unwrap()
     }
 
-    /// Runs the program on one frame, often, and returns its last verdict and the time of one run.
+    /// Runs the program on one frame many times. Returns its last verdict and the time of one run.
     pub fn repeat(&self, frame: &[u8], repeat: u32) -> (Fate, Duration) {
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -233,14 +234,14 @@ impl Datapath {
         (self.hook.fate(result.return_value), result.duration)
     }
 
-    /// Runs the program on one frame, as if nothing had been heard before; returns its action and the counters that
-    /// moved.
+    /// Runs the program on one frame, as if nothing had been heard before. Returns its action and the counters that
+    /// changed.
     pub fn run_afresh(&mut self, frame: &[u8]) -> (Fate, Vec<(&'static str, u64)>) {
         self.forget();
         self.run(frame)
     }
 
-    /// Runs the program on one frame; returns its action and the counters that moved.
+    /// Runs the program on one frame. Returns its action and the counters that changed.
     pub fn run(&self, frame: &[u8]) -> (Fate, Vec<(&'static str, u64)>) {
         let before = self.counters();
         let (action, _) = self.repeat(frame, 1);
@@ -253,7 +254,7 @@ impl Datapath {
         (action, moved)
     }
 
-    /// Every counter that is not 0.
+    /// Returns every counter that is not 0.
     pub fn moved(&self) -> Vec<(&'static str, u64)> {
         let all = Counter::ALL.iter().zip(self.counters());
         all.filter(|(_, value)| *value != 0)
@@ -277,7 +278,7 @@ impl Datapath {
         drain(&mut self.advertisements)
     }
 
-    /// Takes every sample of what was not authentic.
+    /// Takes every sample of frames that were not authentic.
     pub fn suspects(&mut self) -> Vec<AdvertisementEvent> {
         drain(&mut self.suspects)
     }
@@ -291,7 +292,7 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<AdvertisementEvent> {
     events
 }
 
-/// The sums that are not 0.
+/// Returns the sums that are not 0.
 fn named(counts: impl Iterator<Item = Counts>) -> Vec<(&'static str, u64)> {
     let mut sums = [0; Counter::ALL.len()];
     for counts in counts {
@@ -305,12 +306,12 @@ fn named(counts: impl Iterator<Item = Counts>) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-/// The key of a virtual host on the device of test runs.
+/// Returns the key of a virtual host on the device of test runs.
 pub fn untagged(vhid: u8) -> VhostKey {
     VhostKey::new(LOOPBACK, 0, Vhid::new(vhid).unwrap())
 }
 
-/// The virtual hosts; their ledgers are 1 to 4.
+/// Returns the virtual hosts; their ledgers are 1 to 4.
 fn configured(ifindex: u32) -> [(VhostKey, VhostValue); 3] {
     let key = |vlan, vhid| VhostKey::new(ifindex, vlan, Vhid::new(vhid).unwrap());
     let value = |keys, ledger| VhostValue {
@@ -345,7 +346,7 @@ fn found<T: TryFrom<P, Error = ProgramError>, P>(program: Option<P>) -> T {
     T::try_from(program.unwrap()).unwrap()
 }
 
-/// The object that the daemon embeds.
+/// Returns the path of the object that the daemon embeds.
 fn object() -> PathBuf {
     std::env::var_os("CARPD_EBPF_OBJECT").map_or_else(
         || {

@@ -1,4 +1,4 @@
-//! What a host without a living daemon no longer hears.
+//! The fence: what a host without a living daemon no longer receives or sends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,7 +45,7 @@ fn set(datapath: &mut Datapath, address: impl Into<IpAddr>, deadline_ns: u64) {
     set_for(datapath, address, deadline_ns, false);
 }
 
-/// The address is vhid 7's, which owns it until then.
+/// Makes vhid 7 the owner of the address until then.
 fn set_for(
     datapath: &mut Datapath,
     address: impl Into<IpAddr>,
@@ -107,7 +107,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
     vec![("tcp", to_virtual), ("tcp6", ipv6(6, VIRTUAL6, &[0; 20]))]
 }
 
-/// What looks like a question for the address, or is one for another.
+/// Frames that resemble a request for the address, or that ask for another address.
 fn others() -> Vec<(&'static str, Vec<u8>)> {
     let mut cut = arp(Operation::Request, SOURCE, VIRTUAL);
     cut.truncate(14 + 27);
@@ -180,7 +180,7 @@ fn wide_fence_covers_every_packet_to_the_address() {
     }
 }
 
-/// Another carpd's entry, which asks for less.
+/// The entry of another carpd, whose fence is narrower.
 #[test]
 fn wide_fence_covers_only_the_addresses_that_want_it() {
     for hook in HOOKS {
@@ -205,7 +205,7 @@ fn more_tags_than_can_be_looked_behind_are_dropped() {
             return;
         };
         let fenced = (Fate::Drop, vec![("dropped-fenced", 1)]);
-        // A test run takes no tag out of the frame, as the kernel does before tcx.
+        // A test run does not take the tag out of the frame, as the kernel does before tcx.
         let frame = tagged(tcp(), &[[0x81, 0, 0, 0]; 9]);
         assert_eq!(datapath.run(&frame), fenced, "{hook:?}");
         let frame = tagged(tcp(), &[[0x81, 0, 0, 0]; 8]);
@@ -213,7 +213,7 @@ fn more_tags_than_can_be_looked_behind_are_dropped() {
     }
 }
 
-/// What the host itself would say in the addresses' name.
+/// Frames that the host itself would send in the name of the addresses.
 fn spoken() -> Vec<(&'static str, Vec<u8>)> {
     let mut advertisement = icmp6(136, Ipv6Addr::LOCALHOST);
     advertisement[IP + 40 + 8..][..16].copy_from_slice(&VIRTUAL6.octets());
@@ -320,7 +320,7 @@ fn an_address_whose_owner_is_gone_is_silent() {
         assert_eq!(datapath.run(&question).0, Fate::Pass);
         datapath.vhosts.remove(&untagged(VHID)).unwrap();
         assert_eq!(datapath.run(&question).0, Fate::Drop, "{hook:?}");
-        // Nobody's: it is the interface that counts it.
+        // It belongs to no virtual host, so the interface counts it.
         assert_eq!(datapath.counts_of_others(), [("dropped-fenced", 1)]);
         datapath
             .addresses
@@ -330,7 +330,7 @@ fn an_address_whose_owner_is_gone_is_silent() {
     }
 }
 
-/// Two carpds share the tables: each program hears for its own virtual hosts, and fences for all.
+/// Two carpds share the tables: each program delivers for its own virtual hosts, and fences for all.
 #[test]
 fn the_fence_is_about_the_addresses_of_every_process() {
     let Some(mut datapath) = Datapath::load(Hook::Xdp) else {

@@ -1,4 +1,4 @@
-//! The frames that the program is run on.
+//! The frames on which the program runs.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
 pub const VHID: u8 = 7;
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 pub const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// Our own address, where a peer may send to instead of the group; the group of vhid 8.
+/// Our own address, to which a peer may send instead of the group; and the group of vhid 8.
 pub const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// IP header and CARP header of an untagged IPv4 frame.
 pub const IP: usize = 14;
@@ -24,7 +24,7 @@ pub const GROUP6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x
 /// The first counter of genuine advertisements.
 pub const COUNTER: u64 = 0x0102_0304_0506_0708;
 
-/// Makes and knows the digests of a virtual host.
+/// Creates and recognises the digests of a virtual host.
 pub fn authenticator(vhid: u8, addresses: &[&str]) -> Authenticator {
     let addresses = AddressSet::new(addresses.iter().map(|text| text.parse().unwrap()));
     let vhid = Vhid::new(vhid).unwrap();
@@ -32,7 +32,7 @@ pub fn authenticator(vhid: u8, addresses: &[&str]) -> Authenticator {
     Authenticator::new(&key, vhid, &addresses, Profile::Ucarp, None)
 }
 
-/// What every virtual host here is about: in two forms, with and without the link-local address.
+/// The addresses of every virtual host here, in two forms: with and without the link-local address.
 pub const ADDRESSES: [&str; 2] = ["192.0.2.100", "fe80::100"];
 
 pub fn authentic(vhid: u8, counter: u64) -> Advertisement {
@@ -98,7 +98,7 @@ pub fn genuine6() -> Vec<u8> {
     frame
 }
 
-/// A TCP segment, the traffic that must not notice us.
+/// A TCP segment, traffic that must not be affected.
 pub fn tcp() -> Vec<u8> {
     let mut frame = advertisement(VHID, OURS);
     frame[IP + 9] = 6;
@@ -173,7 +173,7 @@ pub fn arp(operation: Operation, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> 
     let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, 9, 8, 6]);
     frame.extend(packet);
-    // As a driver pads it.
+    // Padded, as by a driver.
     frame.resize(60, 0);
     frame
 }

@@ -1,4 +1,4 @@
-//! tcx on a real link, where packet buffers are not as test runs make them: the kernel has taken a VLAN tag out, or the
+//! tcx on a real link, where packet buffers differ from those of test runs: the kernel has removed a VLAN tag, or the
 //! headers are not in the linear part.
 
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::bpf::FrameSocket;
 use crate::datapath::{Datapath, Hook};
 use crate::frames::*;
 
-/// Nothing takes this long.
+/// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -26,7 +26,7 @@ fn tcx_finds_advertisements_behind_stripped_tags_and_outside_of_the_linear_part(
 
 fn on_a_link() {
     if !nix::unistd::geteuid().is_root() {
-        // Says that it is skipped, or fails.
+        // Prints that it is skipped, or fails.
         assert!(Datapath::load(Hook::Tcx).is_none());
         return;
     }
@@ -67,7 +67,7 @@ fn on_a_link() {
     assert_eq!((event.key.vlan, event.key.inner_vlan), (5, 0));
     assert_eq!(event.payload(), &in_vlan[CARP + 4..]);
 
-    // The packet socket puts all but the Ethernet header of a frame beyond a page into fragments.
+    // The packet socket puts everything behind the Ethernet header beyond a page into fragments.
     let mut paged = carrying(&counter(3));
     let payload = paged[CARP..].to_vec();
     paged.resize(8000, 0);
@@ -75,7 +75,7 @@ fn on_a_link() {
     assert_eq!(next(&mut datapath).payload(), payload);
 }
 
-/// The next advertisement that is delivered.
+/// Returns the next advertisement that is delivered.
 fn next(datapath: &mut Datapath) -> AdvertisementEvent {
     let begin = Instant::now();
     loop {

@@ -1,17 +1,17 @@
-//! The programs in the kernel: what the verifier, the helpers and the maps make of them, by `BPF_PROG_TEST_RUN`.
+//! Tests the programs in the kernel, with its verifier, helpers and maps, by `BPF_PROG_TEST_RUN`.
 //!
 //! A test run takes frames for the loopback device of the current network namespace, whose index is 1, and attaches
-//! nothing. Loading needs root; without it the tests say that they are skipped, or fail when `CARP_REQUIRE_ROOT` or
-//! `CI` asks for them.
+//! nothing. Loading needs root. Without root, the tests print that they are skipped, or fail if `CARP_REQUIRE_ROOT`
+//! or `CI` is set.
 //!
-//! | Module | What it tries |
+//! | Module | Contents |
 //! |---|---|
-//! | [`verdicts`] | what becomes of a frame, and what the daemon hears of it |
-//! | [`admission`] | authentic or dropped, each once, and not too many |
-//! | [`fence`] | what a host without a living daemon no longer hears |
-//! | [`link`] | tcx on a real link: tags that the kernel took out, headers outside of the linear part |
-//! | [`cost`] | what a frame costs |
-//! | [`datapath`], [`frames`], [`bpf`] | the loaded program, what it is run on, and calls that aya does not have |
+//! | [`verdicts`] | what happens to a frame, and what the daemon receives |
+//! | [`admission`] | only authentic advertisements are delivered, each once, and at a limited rate |
+//! | [`fence`] | what a host without a living daemon no longer receives or sends |
+//! | [`link`] | tcx on a real link: tags that the kernel removed, headers outside of the linear part |
+//! | [`cost`] | the cost of a frame |
+//! | [`datapath`], [`frames`], [`bpf`] | the loaded program, the frames, and calls that aya does not have |
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![expect(
@@ -52,7 +52,7 @@ fn verifier_accepts_every_program_within_its_budget() {
                 "{hook:?} {globals:?}: {processed:?} instructions processed by the verifier, {} bytes jited",
                 info.size_jitted()
             );
-            // Not known before kernel 5.16.
+            // Kernels before 5.16 do not report this.
             assert!(
                 processed.is_none_or(|count| count < 100_000),
                 "{processed:?}"
@@ -61,7 +61,7 @@ fn verifier_accepts_every_program_within_its_budget() {
     }
 }
 
-/// Whether the running kernel is at least of this version.
+/// Whether the running kernel has at least this version.
 fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let name = nix::sys::utsname::uname().unwrap();
     let release = name.release().to_str().unwrap();

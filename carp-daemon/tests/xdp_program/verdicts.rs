@@ -1,4 +1,4 @@
-//! What becomes of a frame, and what the daemon hears of it.
+//! What happens to a frame, and what the daemon receives.
 
 use std::net::Ipv4Addr;
 
@@ -268,7 +268,7 @@ fn every_verdict_has_its_action_and_its_counters() {
             return;
         };
         for (name, frame, fate, counters) in &rows {
-            // Of nothing but an Ethernet header the kernel makes no packet buffer.
+            // The kernel creates no packet buffer for a frame with nothing but an Ethernet header.
             if hook == Hook::Tcx && frame.len() == 14 {
                 continue;
             }

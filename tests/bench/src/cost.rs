@@ -1,4 +1,4 @@
-//! What one packet costs in the kernel.
+//! The cost of one packet in the kernel.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,7 +13,7 @@ const METHOD: &str = "\
 The first row of each table is a program that only passes every packet. The measuring code is the `xdp_program` test of
 carp-daemon, `cost::prices`.";
 
-/// Runs the test that measures, and reads what it says: `price: HOOK | FRAME | limit or ours | NS NS …`.
+/// Runs the test that measures, and parses its output: `price: HOOK | FRAME | limit or ours | NS NS …`.
 pub fn run(plan: Plan) -> Result<Findings> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

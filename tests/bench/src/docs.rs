@@ -24,7 +24,7 @@ better, ↑ that more is better. Absolute figures depend on the machine; ratios 
 /// Writes the file, and the drawings beside it, from the last reports and the baseline.
 ///
 /// # Errors
-/// When a report cannot be read or a file not written.
+/// Returns an error if a report cannot be read or a file cannot be written.
 pub fn write(names: &[&str], places: &Places, docs: &Path) -> Result<()> {
     let mut loaded = Vec::new();
     for name in names {
@@ -49,7 +49,7 @@ pub fn write(names: &[&str], places: &Places, docs: &Path) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
 }
 
-/// What became of carpd since the baseline.
+/// Describes how the numbers of carpd changed since the baseline.
 fn since(before: &Report, report: &Report) -> String {
     let commit = |report: &Report| report.machine.fact("commit").to_owned();
     let mut text = format!(
@@ -79,7 +79,7 @@ fn goals(reports: &[Report]) -> String {
     text
 }
 
-/// Where carpd is not ahead, by the reason.
+/// Lists where carpd is not ahead, by reason.
 fn behind(reports: &[Report]) -> String {
     let tables = reports.iter().flat_map(|report| &report.tables);
     let mut reasons: Vec<(Option<String>, Vec<String>)> = Vec::new();
@@ -89,7 +89,7 @@ fn behind(reports: &[Report]) -> String {
             None => reasons.push((why, vec![what])),
         }
     }
-    // What has no reason of its own comes last.
+    // Rows without a reason of their own come last.
     reasons.sort_by_key(|(why, _)| why.is_none());
     let mut text = "\n## Where carpd is not ahead\n".to_owned();
     for (why, lines) in &reasons {
@@ -115,7 +115,7 @@ fn conditions(report: &Report) -> String {
     )
 }
 
-/// Everything that was started, once.
+/// Lists every command that was started, once.
 fn commands(reports: &[Report]) -> String {
     let mut text = "\n## Command lines and configurations\n\n\
         `DIR` stands for a directory of the run, and `…` for more of the same.\n"
@@ -132,7 +132,7 @@ fn commands(reports: &[Report]) -> String {
     text
 }
 
-/// The machine of the latest report; others are named where they differ.
+/// Describes the machine of the latest report; others are named where they differ.
 fn machine(reports: &[Report]) -> String {
     let mut text = "\n## Machine and versions\n".to_owned();
     let mut done: Vec<&Report> = Vec::new();

@@ -1,4 +1,4 @@
-//! Listens to the advertisements of thousands of virtual hosts and keeps what matters of each.
+//! Listens to the advertisements of thousands of virtual hosts and keeps the figures that matter for each.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -41,13 +41,13 @@ struct Heard {
     last: Duration,
     /// The longest time between two.
     longest: Duration,
-    /// How many after the first.
+    /// The number of advertisements after the first.
     more: u32,
-    /// The most that one came after the time at which it was due, counted from the first on.
+    /// The greatest delay of one after the time at which it was due, counted from the first on.
     behind: Duration,
 }
 
-/// What all virtual hosts here are configured for.
+/// The configuration of all virtual hosts here.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Heard {
@@ -64,7 +64,7 @@ impl Ear {
     /// Starts listening.
     ///
     /// # Errors
-    /// When a packet socket cannot be had.
+    /// Returns an error if a packet socket cannot be opened.
     pub fn open(host: &Host) -> Result<Self> {
         let socket = host.enter(open_socket)??;
         let shared = Arc::new(Shared::default());
@@ -78,13 +78,13 @@ impl Ear {
         })
     }
 
-    /// How many virtual hosts were heard.
+    /// Returns how many virtual hosts were heard.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.lock().len()
     }
 
-    /// The longest time without an advertisement of one virtual host; one that lasts, to now.
+    /// Returns the longest time without an advertisement of one virtual host, including a time that lasts until now.
     #[must_use]
     pub fn longest_silence(&self) -> Duration {
         let now = SystemTime::now()
@@ -97,7 +97,7 @@ impl Ear {
         silences.max().unwrap_or_default()
     }
 
-    /// The most that an advertisement was behind the grid that its virtual host's first one began.
+    /// Returns the greatest delay of an advertisement behind the grid that its virtual host's first one began.
     #[must_use]
     pub fn behind_the_grid(&self) -> Duration {
         let heard = self.shared.lock();
@@ -110,7 +110,7 @@ impl Drop for Ear {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // The thread printed its panic.
             let _ = thread.join();
         }
     }

@@ -29,7 +29,7 @@ the fastest of each daemon that are stable on an idle machine.";
 /// Runs every event for every system, with default and with the fastest timers.
 pub fn run(plan: Plan) -> Result<Findings> {
     let carpd = System::Carpd(datapath());
-    // With default timers both versions of VRRP have the same.
+    // With default timers, both versions of VRRP have the same ones.
     let defaults = [System::Ucarp, System::Keepalived2, carpd.clone()];
     let fastest = match plan.quick {
         true => vec![System::Keepalived3, carpd],
@@ -54,7 +54,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
     })
 }
 
-/// That no client of carpd waits longer.
+/// Returns the goals: no client of carpd waits longer.
 fn goal(all: &[Outcomes<'_>], event: Event, most_ms: f64) -> Goal {
     let found = all.iter().filter(|outcomes| outcomes.event == event);
     let ours = found
@@ -150,7 +150,7 @@ impl Outcomes<'_> {
     }
 }
 
-/// Why carpd is behind, should it be.
+/// Returns why carpd is behind, for the case that it is.
 const fn why(event: Event) -> Option<&'static str> {
     match event {
         Event::Term => Some(TERM),
@@ -194,8 +194,8 @@ fn row(system: &System, pace: Pace, event: Event, runs: &Runs) -> Row {
     }
 }
 
-/// Every system once. All are set up at the same time; then the event comes to one after the other, unless it takes
-/// seconds: those are unaffected by each other's company, milliseconds are not.
+/// Runs every system once. All are set up at the same time. Then the event happens to one after the other, unless it
+/// takes seconds: measurements of milliseconds would disturb each other, those of seconds do not.
 fn one_round(pace: Pace, systems: &[System], event: Event) -> Vec<Result<Option<Sample>>> {
     let scenes = at_once(systems, |system| Scene::set(system, pace, event));
     if event.takes_seconds(pace) {
@@ -206,7 +206,7 @@ fn one_round(pace: Pace, systems: &[System], event: Event) -> Vec<Result<Option<
     }
 }
 
-/// Each in a thread of its own.
+/// Runs each in a thread of its own.
 fn at_once<T: Send, U: Send>(
     all: impl IntoIterator<Item = T>,
     action: impl Fn(T) -> Result<U> + Sync,

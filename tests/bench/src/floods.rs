@@ -1,4 +1,4 @@
-//! Who stays sane under a flood.
+//! Which daemons keep working during a flood.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::scene::heard;
 use crate::systems::{ADDRESS, Pace, Role, System, VHID};
 use crate::{Findings, Plan};
 
-/// Processors of the generator and of the BACKUP.
+/// The processors of the generator and of the BACKUP.
 const GENERATOR: usize = 1;
 const VICTIM: usize = 0;
 
@@ -33,7 +33,7 @@ is alive and advertises. *genuine heard*: what the BACKUP reports as accepted du
 packets received less those dropped (SIGUSR1), and for keepalived those that it counts as received (SIGUSR2), which
 passed its checks. ucarp does not count, and none of them can tell the origin of a replayed packet, which is authentic.";
 
-/// A column for each quantity of [`Samples`].
+/// One column for each quantity of [`Samples`].
 fn columns() -> Vec<Column> {
     const WHY: &str = "\
         The packet socket, for kernels and devices without the other datapaths, receives every packet of protocol 112 in \
@@ -170,7 +170,7 @@ impl<'a> Pair<'a> {
 
     fn flood(&self, name: &str, length: Duration, samples: &mut Samples) -> Result<()> {
         let system = self.system;
-        // Heard twice by a BACKUP, also after an earlier flood: it knows its MASTER.
+        // A BACKUP that has heard two advertisements, also after an earlier flood, knows its MASTER.
         let found = heard(&self.capture, self.capture.mark(), system, "a", 2)?;
         let captured = found.carp_from("a").map(|carp| {
             Forgery::new(self.a.address(), VHID, PASSWORD, ADDRESS).with(|forgery| {
@@ -216,7 +216,7 @@ impl<'a> Pair<'a> {
         samples.packet.push((spent + softirq) / packets * 1e6);
         samples.genuine.push(genuine as f64);
         samples.takeovers.push(takeovers as f64);
-        // A replay is authentic: what is accepted of it would count as genuine.
+        // A replay is authentic, so what is accepted of it would count as genuine.
         if let (Some(before), Some(after)) = (accepted, self.accepted()?)
             && name != "replayed"
         {
@@ -225,7 +225,7 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// How many advertisements the BACKUP has accepted so far, where it says so.
+    /// Returns how many advertisements the BACKUP has accepted so far, if it reports that.
     fn accepted(&self) -> Result<Option<i64>> {
         match self.system {
             System::Carpd(_) => {
@@ -250,7 +250,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What `name` means to a system.
+/// The meaning of `name` for a system.
 fn kind(system: &System, name: &str) -> Kind {
     match (name, system) {
         ("garbage", _) => Kind::Garbage,
@@ -264,7 +264,7 @@ fn kind(system: &System, name: &str) -> Kind {
     }
 }
 
-/// Keeps a process on one processor, if there is that one.
+/// Binds a process to one processor, if that processor exists.
 fn bind(pid: u32, cpu: usize) {
     let mut set = CpuSet::new();
     if let (Ok(()), Ok(pid)) = (set.set(cpu), i32::try_from(pid)) {

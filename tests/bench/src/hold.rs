@@ -1,4 +1,4 @@
-//! The fastest timers on a machine whose processors are all busy: does the MASTER stay?
+//! The fastest timers on a machine whose processors are all busy: whether the MASTER stays MASTER.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ silence*: the longest time between two captured advertisements of the MASTER. Th
 one, a thread of the highest real-time priority wakes every millisecond, and while that thread is silent nothing else
 runs there either; on a virtual machine, the hypervisor then runs something else.";
 
-/// How often the thread wakes that watches a processor.
+/// The interval at which the thread that watches a processor wakes.
 const PROBE: Duration = Duration::from_millis(1);
 
-/// All pairs at the same time, on the same busy processors.
+/// Runs all pairs at the same time, on the same busy processors.
 pub fn run(plan: Plan) -> Result<Findings> {
     let length = plan.choose(Duration::from_secs(10), Duration::from_secs(600));
     note(&format!(
@@ -58,7 +58,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
                 }
             });
         }
-        // The load has to be there before anything counts.
+        // The load must be there before measuring begins.
         thread::sleep(Duration::from_secs(1));
         let probes: Vec<_> = (0..processors)
             .map(|processor| {
@@ -129,7 +129,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
     })
 }
 
-/// The longest time in which not even a thread of the highest priority ran on a processor.
+/// Measures the longest time in which not even a thread of the highest priority ran on a processor.
 fn longest_gap(processor: usize, stop: &AtomicBool) -> Result<Duration> {
     let this = nix::unistd::gettid();
     let mut set = CpuSet::new();
@@ -157,7 +157,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// A pair that is to stay as it is.
+/// A pair whose states should not change.
 struct Held {
     daemons: [Daemon; 2],
     lines: [usize; 2],
@@ -193,7 +193,7 @@ impl Held {
         })
     }
 
-    /// From now on it counts.
+    /// Begins the measurement.
     fn begin(&mut self) {
         self.mark = self.capture.mark();
         self.since = Instant::now();
@@ -212,7 +212,7 @@ impl Held {
             .iter()
             .filter(|captured| system.advertises(captured, "a"))
             .map(|captured| captured.at);
-        // From the beginning to the end: one that stopped is silent until now.
+        // From the beginning to the end: a host that stopped is silent until now.
         let times: Vec<Instant> = std::iter::once(self.since)
             .chain(sent)
             .chain([Instant::now()])

@@ -1,4 +1,4 @@
-//! What a daemon costs the traffic of its link.
+//! The cost of a daemon for the traffic of its link.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ const WHY: &str = "\
     With any native XDP program, a veth passes on single pages: large TCP segments are copied and no longer merged. \
     Every other datapath inspects packets that the stack holds anyway.";
 
-/// What is on the receiver's link.
+/// What runs on the receiver's link.
 struct Load {
     what: What,
     gro: bool,
@@ -37,7 +37,7 @@ struct Load {
 enum What {
     Nothing,
     Daemon(System),
-    /// ucarp's capture without ucarp.
+    /// ucarp's capture, without ucarp.
     Tcpdump,
 }
 
@@ -53,7 +53,7 @@ impl Load {
 
     fn side(&self) -> Side {
         match &self.what {
-            // GRO is a setting, not a limit: of it, what a rung loses shows in its own pair of rows.
+            // GRO is a setting, not a limit; the loss of a datapath with GRO shows in its own pair of rows.
             What::Nothing if self.gro => Side::Aside,
             What::Nothing => Side::Limit,
             What::Daemon(system) => system.side(),
@@ -100,7 +100,7 @@ struct Samples {
     state_changes: Vec<f64>,
 }
 
-/// Every load in turn, again and again.
+/// Measures every load in turn, repeatedly.
 pub fn run(plan: Plan) -> Result<Findings> {
     let loads = Load::all(plan)?;
     let (tcp, udp) = plan.choose((1, 1), (4, 2));
@@ -148,7 +148,8 @@ pub fn run(plan: Plan) -> Result<Findings> {
     })
 }
 
-/// What a user of containers should pick: what receives most TCP, by the numbers above.
+/// Returns the datapath that users of containers should choose: the one with the most TCP throughput in these
+/// measurements.
 fn advice(table: &Table) -> Option<String> {
     let median = |row: &Row| Some(row.cells.first()?.summary()?.median);
     let mut settings: Vec<(f64, &str)> = table
@@ -188,7 +189,7 @@ fn one(load: &Load, tcp: u32, udp: u32, samples: &mut Samples) -> Result<()> {
     };
     let running = match &load.what {
         What::Nothing => Vec::new(),
-        // Each returns once the MASTER has been heard: the BACKUP hears that too.
+        // Each returns once the MASTER has been heard, and the BACKUP hears it too.
         What::Daemon(system) => vec![
             start(&b, Role::Master, system)?,
             start(&a, Role::Backup, system)?,
@@ -198,7 +199,7 @@ fn one(load: &Load, tcp: u32, udp: u32, samples: &mut Samples) -> Result<()> {
     // It sees every packet of the streams on their way through the switch.
     drop(capture);
     let server = Daemon::spawn(&a, "iperf3", Command::new("iperf3").arg("-s"))?.quiet();
-    // Its output is held back by the C library; the port is what counts.
+    // The C library buffers its output, so the open port is what counts.
     eventually("iperf3 listens", Duration::from_secs(10), || {
         let listening = a.run("ss", &["-Hltn", "sport = :5201"])?;
         Ok((!listening.is_empty()).then_some(()))
@@ -225,8 +226,8 @@ fn one(load: &Load, tcp: u32, udp: u32, samples: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-/// ucarp 1.5 asks libpcap for all of protocol 112 that is not its own; every packet goes through its packet socket's
-/// filter as well.
+/// ucarp 1.5 asks libpcap for all packets of protocol 112 except its own; every packet also goes through the filter
+/// of its packet socket.
 fn tcpdump(host: &Host) -> Result<Daemon> {
     let mut command = Command::new("tcpdump");
     let filter = format!("proto 112 and src host not {}", host.address());
@@ -237,7 +238,7 @@ fn tcpdump(host: &Host) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// iperf3's report, and the busy time of all processors meanwhile.
+/// Returns iperf3's report, and the busy time of all processors meanwhile.
 fn iperf(host: &Host, scratch: &Path, arguments: &str) -> Result<(Value, Duration)> {
     let file = scratch.join("iperf.json");
     let before = busy()?;
@@ -258,7 +259,7 @@ fn number(report: &Value, place: &str) -> Result<f64> {
         .with_context(|| format!("iperf3 reports no {place}"))
 }
 
-/// Time that the processors did not idle since the machine started.
+/// Returns the time for which the processors did not idle since the machine started.
 fn busy() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
     let ticks: Vec<u64> = text

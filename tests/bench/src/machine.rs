@@ -1,4 +1,4 @@
-//! Where a benchmark ran, and what with.
+//! The machine and the programs of a benchmark.
 
 use std::fs;
 use std::process::Command;
@@ -14,15 +14,15 @@ const UNKNOWN: &str = "unknown";
 pub struct Machine {
     /// Name and value, in order.
     pub facts: Vec<(String, String)>,
-    /// One-minute load average when it began, in hundredths: of a busy machine believe ratios only.
+    /// One-minute load average at the beginning, in hundredths. If the machine was busy, only ratios are reliable.
     pub load_percent: u32,
 }
 
 impl Machine {
-    /// This one, now.
+    /// Describes this machine now.
     ///
     /// # Errors
-    /// When there is no carpd.
+    /// Returns an error if there is no carpd.
     pub fn this() -> Result<Self> {
         let carpd = daemons::binary()?;
         let carpd = carpd.to_string_lossy();
@@ -51,7 +51,7 @@ impl Machine {
 }
 
 impl Machine {
-    /// One of the facts.
+    /// Returns one of the facts.
     #[must_use]
     pub fn fact(&self, name: &str) -> &str {
         let fact = self.facts.iter().find(|(known, _)| known == name);
@@ -59,7 +59,7 @@ impl Machine {
     }
 }
 
-/// Of the last minute, in hundredths.
+/// Returns the load average of the last minute, in hundredths.
 fn load_percent() -> u32 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split_whitespace().next().unwrap_or_default();
@@ -97,7 +97,7 @@ fn system() -> String {
     name.unwrap_or("unknown").trim_matches('"').to_owned()
 }
 
-/// `-dirty` when more than the documentation differs from it: that is what a run writes.
+/// Returns `-dirty` if files other than the documentation, which a run writes, differ from the commit.
 fn commit() -> String {
     let name = output("git", &["rev-parse", "--short=12", "HEAD"]);
     let changed = output(
@@ -119,7 +119,7 @@ fn package(name: &str) -> String {
     output("dpkg-query", &["-W", "-f=${Version}", name])
 }
 
-/// The first line that a command prints, or that it could not be asked.
+/// Returns the first line that a command prints, or that it could not be started.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output

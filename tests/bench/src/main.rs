@@ -1,17 +1,17 @@
 //! Measures carpd beside ucarp and keepalived. `cargo xtask bench` builds what is measured and runs this.
 //!
-//! | Module | What it is |
+//! | Module | Contents |
 //! |---|---|
-//! | [`cost`] | what one packet costs in the kernel |
-//! | [`link`] | what a daemon costs the traffic of its link |
-//! | [`floods`] | who stays sane under a flood |
+//! | [`cost`] | the cost of one packet in the kernel |
+//! | [`link`] | the cost of a daemon for the traffic of its link |
+//! | [`floods`] | which daemons keep working during a flood |
 //! | [`failover`], [`scene`] | how long a client waits |
-//! | [`replays`] | what recordings in the wrong hands cost |
-//! | [`hold`] | who stays on a busy machine |
+//! | [`replays`] | the damage that an attacker with recordings does |
+//! | [`hold`] | which MASTER stays MASTER on a busy machine |
 //! | [`scale`] | thousands of virtual hosts |
-//! | [`size`] | bytes, and the time to start |
-//! | [`systems`] | the daemons, alike to start |
-//! | [`report`], [`markdown`], [`plot`], [`docs`], [`machine`] | samples, and what becomes of them |
+//! | [`size`] | sizes, and the time to start |
+//! | [`systems`] | the daemons, started in the same way |
+//! | [`report`], [`markdown`], [`plot`], [`docs`], [`machine`] | samples, and how they are presented |
 
 #![expect(
     clippy::float_arithmetic,
@@ -44,7 +44,7 @@ use anyhow::{Result, bail, ensure};
 use carp_tests::lab::note;
 use report::{Curve, Goal, Report, Table};
 
-/// How thoroughly.
+/// How thoroughly to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Under a minute: fewer repetitions, fewer cases.
@@ -52,14 +52,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One of two.
+    /// Returns one of two values.
     #[must_use]
     pub fn choose<T>(self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
 }
 
-/// What a benchmark found.
+/// The findings of a benchmark.
 #[derive(Debug, Default)]
 pub struct Findings {
     /// Heading.
@@ -70,15 +70,15 @@ pub struct Findings {
     pub tables: Vec<Table>,
     /// Results over a quantity.
     pub curves: Vec<Curve>,
-    /// What was asked of carpd.
+    /// The goals of carpd.
     pub goals: Vec<Goal>,
-    /// What a reader has to know.
+    /// Remarks for the reader.
     pub remarks: Vec<String>,
 }
 
 type Benchmark = fn(Plan) -> Result<Findings>;
 
-/// In the order of the documentation.
+/// All benchmarks, in the order of the documentation.
 const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("cost", cost::run),
     ("link", link::run),
@@ -109,7 +109,7 @@ fn main() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "network namespaces need root"
     );
-    // The repository is where cargo runs us.
+    // cargo runs this in the package's directory.
     let root = std::env::current_dir()?;
     let places = Places::new(&root);
     let reports = match (quick, baseline) {
@@ -122,7 +122,7 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && wanted.iter().all(|word| word != name) {
             continue;
         }
-        // One that fails takes nothing from the others; what is found is on disk before the next begins.
+        // A benchmark that fails does not affect the others; findings are written before the next one begins.
         let outcome = measure(name, benchmark, Plan { quick }).and_then(|report| {
             println!("{}", markdown::report(&report, None));
             for line in report.tables.iter().flat_map(Table::behind) {
@@ -147,13 +147,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Where reports are kept: below `$CARP_BENCH_DIRECTORY`, or `target/bench`.
+/// The directory of reports: below `$CARP_BENCH_DIRECTORY`, or `target/bench`.
 struct Places {
-    /// Full runs: what the documentation shows.
+    /// Full runs, which the documentation shows.
     last: PathBuf,
-    /// What full runs are compared with.
+    /// The runs with which full runs are compared.
     baseline: PathBuf,
-    /// Quick ones, which nothing else is made of.
+    /// Quick runs, which are only printed.
     quick: PathBuf,
 }
 

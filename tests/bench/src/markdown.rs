@@ -1,10 +1,10 @@
-//! Reports as text: a table on a terminal is a table in Markdown.
+//! Reports as text. A table on a terminal is a table in Markdown.
 
 use std::fmt::Write as _;
 
 use crate::report::{Better, Cell, Goal, Report, Table, number};
 
-/// The whole report, headings one level below `level` hashes.
+/// Returns the whole report, with headings one level below `level` hashes.
 #[must_use]
 pub fn report(report: &Report, drawings: Option<&str>) -> String {
     let mut text = format!("## {}\n\n{}\n", report.title, report.method);
@@ -39,7 +39,7 @@ pub fn report(report: &Report, drawings: Option<&str>) -> String {
     text
 }
 
-/// Met or not, and by how much.
+/// Returns whether each goal is met, and by how much.
 #[must_use]
 pub fn goal(goal: &Goal) -> String {
     let verdict = if goal.is_met() { "met" } else { "**not met**" };
@@ -51,7 +51,7 @@ pub fn goal(goal: &Goal) -> String {
     format!("Goal {verdict}: {what}, at most {most} {unit}: {worst}.")
 }
 
-/// Columns padded to one width, so that it reads as it is.
+/// Pads columns to one width, so that the source is readable as well.
 #[must_use]
 pub fn table(table: &Table) -> String {
     let mut lines = vec![
@@ -98,7 +98,7 @@ fn heading(column: &crate::report::Column) -> String {
     format!("{}{arrow}", column.name)
 }
 
-/// `median [least … most] ×ratio`.
+/// Returns `median [least … most] ×ratio`.
 fn cell(cell: &Cell, reference: Option<f64>) -> String {
     let Some(summary) = cell.summary() else {
         return match cell {

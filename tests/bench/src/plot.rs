@@ -11,10 +11,10 @@ const OURS: RGBColor = RGBColor(0, 110, 180);
 const PEER: RGBColor = RGBColor(200, 90, 20);
 const LIMIT: RGBColor = RGBColor(120, 120, 120);
 
-/// Every table that has a drawn column and every curve, as `NAME-INDEX.svg` and `NAME-curve-INDEX.svg`.
+/// Draws every table that has a drawn column, and every curve, as `NAME-INDEX.svg` and `NAME-curve-INDEX.svg`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// Returns an error if a file cannot be written.
 pub fn draw(report: &Report, directory: &Path) -> Result<()> {
     for (index, table) in report.tables.iter().enumerate() {
         if let Some(column) = table.drawn {
@@ -37,7 +37,7 @@ fn colour(side: Side) -> RGBColor {
     }
 }
 
-/// Plotters' errors borrow what they are about.
+/// The errors of plotters borrow their subject, so they are converted to text.
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("failed to draw: {error}")
 }
@@ -45,11 +45,11 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 const WIDTH: u32 = 860;
 const MARGIN: i32 = 12;
 const LINE: i32 = 30;
-/// Where the bars begin, and how long the longest is.
+/// Where the bars begin, and how long the longest one is.
 const NAMES: i32 = 290;
 const LONGEST: i32 = 400;
 
-/// A horizontal bar for each row, median long, with a whisker from the least to the most.
+/// Draws a horizontal bar for each row: its length is the median, and a whisker goes from the least to the most.
 fn bars(table: &Table, column: usize, path: &Path) -> Result<()> {
     let rows: Vec<_> = table
         .rows
@@ -99,7 +99,7 @@ fn bars(table: &Table, column: usize, path: &Path) -> Result<()> {
     area.present().map_err(failed)
 }
 
-/// Both axes logarithmic: what matters is how the cost grows.
+/// Draws with logarithmic axes, because what matters is how the cost grows.
 fn lines(curve: &Curve, path: &Path) -> Result<()> {
     let points = || curve.lines.iter().flat_map(|line| &line.points);
     let range = |pick: fn(&(f64, f64)) -> f64| {

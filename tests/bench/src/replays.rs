@@ -1,4 +1,4 @@
-//! What recordings in the wrong hands cost.
+//! The damage that an attacker with recordings does.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,12 +29,12 @@ tell which of the two was altered. For *the MASTER is dead*, the MASTER is kille
 it ever sent is played to its BACKUP. No takeover can come before the BACKUP's master-down time, and a takeover counts
 as a change.";
 
-/// Time between two probes of the client and two questions of the neighbour.
+/// The time between two probes of the client, and between two requests of the neighbour.
 const PACE: Duration = Duration::from_millis(20);
 /// How many of the MASTER's intervals an attack lasts.
 const INTERVALS: u32 = 10;
 
-/// Who is attacked.
+/// The attacked daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Ucarp,
@@ -42,11 +42,11 @@ enum Target {
     FastCarpd,
 }
 
-/// What happens to it.
+/// The attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     Attacked(Attack),
-    /// Killed and cut off, its recordings played.
+    /// The MASTER is killed and cut off, and its recordings are played.
     Dead,
 }
 
@@ -66,7 +66,7 @@ impl Target {
         }
     }
 
-    /// The MASTER's.
+    /// The MASTER's interval.
     const fn interval(self) -> Duration {
         match self {
             Self::Ucarp | Self::Carpd => Duration::from_secs(1),
@@ -211,7 +211,7 @@ fn table(case: Case, targets: &[Target], tolls: &[Vec<Toll>]) -> Table {
         title: case.name().to_owned(),
         columns: vec![
             less("lost, s"),
-            // A takeover from a dead one is as it should be.
+            // A takeover from a dead MASTER is correct.
             match case {
                 Case::Dead => Column::of("changes"),
                 Case::Attacked(_) => less("changes"),

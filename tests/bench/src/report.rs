@@ -1,4 +1,4 @@
-//! What a benchmark leaves: samples in tables and curves, and what they say about who is ahead.
+//! The result of a benchmark: samples in tables and curves, and which system is ahead in them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 
-/// Everything about one benchmark; `target/bench/NAME.json` holds it.
+/// Everything about one benchmark; stored in `target/bench/NAME.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// `floods`.
+    /// The name, such as `floods`.
     pub name: String,
-    /// Heading.
+    /// The heading.
     pub title: String,
-    /// How it was measured: Markdown paragraphs.
+    /// How it was measured, as Markdown paragraphs.
     pub method: String,
-    /// A run of under a minute: fewer repetitions, fewer cases.
+    /// Whether it was a run of under a minute, with fewer repetitions and fewer cases.
     pub quick: bool,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// Wall-clock time it took. Unit: s.
+    /// The wall-clock time that it took. Unit: s.
     pub seconds: u64,
-    /// Results.
+    /// The tables.
     pub tables: Vec<Table>,
-    /// Results over a quantity.
+    /// The curves.
     pub curves: Vec<Curve>,
-    /// What was asked of carpd.
+    /// The goals of carpd.
     pub goals: Vec<Goal>,
-    /// What a reader has to know beside the numbers, a sentence or two each.
+    /// What a reader has to know about the numbers, in a sentence or two each.
     pub remarks: Vec<String>,
-    /// What was started: whose, and its command line or configuration.
+    /// What was started: the owner, and the command line or configuration.
     pub commands: Vec<(String, String)>,
 }
 
-/// Something asked of carpd, and whether it was so in every sample.
+/// A goal of carpd, and whether every sample reached it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Goal {
-    /// `outage after a crash`.
+    /// The quantity, such as `outage after a crash`.
     pub what: String,
-    /// `ms`.
+    /// The unit, such as `ms`.
     pub unit: String,
-    /// No sample may be above.
+    /// The limit; no sample may be above it.
     pub most: f64,
-    /// The worst one; none when nothing was measured.
+    /// The worst sample; `None` if nothing was measured.
     pub worst: Option<f64>,
 }
 
 impl Goal {
-    /// That no sample is above `most`.
+    /// Creates the goal that no sample is above `most`.
     #[must_use]
     pub fn at_most(
         what: &str,
@@ -65,69 +65,69 @@ impl Goal {
         }
     }
 
-    /// Whether it is so.
+    /// Whether it is reached.
     #[must_use]
     pub fn is_met(&self) -> bool {
         self.worst.is_some_and(|worst| worst <= self.most)
     }
 }
 
-/// Rows of systems, columns of quantities.
+/// A table with a row for each system and a column for each quantity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Table {
-    /// Heading.
+    /// The heading.
     pub title: String,
-    /// Quantities.
+    /// The quantities.
     pub columns: Vec<Column>,
-    /// Systems.
+    /// The systems.
     pub rows: Vec<Row>,
-    /// The column that is drawn, by its index.
+    /// The index of the column that is drawn.
     pub drawn: Option<usize>,
 }
 
 /// One quantity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Column {
-    /// With its unit: `outage, ms`.
+    /// The name with its unit: `outage, ms`.
     pub name: String,
-    /// Which way is ahead.
+    /// Which values are better.
     pub better: Better,
-    /// Why carpd is not ahead, wherever it is not.
+    /// Why carpd is not ahead, if it is not.
     pub why: Option<String>,
 }
 
-/// Which way is ahead.
+/// Which values are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Better {
     /// Less is better.
     Less,
     /// More is better.
     More,
-    /// It depends, or only describes the conditions.
+    /// Neither: it depends, or the quantity only describes the conditions.
     Neither,
 }
 
 /// One system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// With its settings.
+    /// The name with its settings.
     pub name: String,
-    /// Whose.
+    /// The side to which it belongs.
     pub side: Side,
-    /// One for each column.
+    /// One cell for each column.
     pub cells: Vec<Cell>,
 }
 
-/// Whose numbers these are.
+/// The side to which numbers belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// carpd's.
     Ours,
     /// ucarp's or keepalived's.
     Peer,
-    /// Nobody's: nothing at all, or the physical limit.
+    /// Neither: nothing runs, or the physical limit.
     Limit,
-    /// Shown to explain the others; nothing is compared with it.
+    /// Shown to explain the others, and compared with nothing.
     Aside,
 }
 
@@ -136,61 +136,61 @@ pub enum Side {
 pub enum Cell {
     /// Every sample, in order of measurement.
     Samples(Vec<f64>),
-    /// Words in place of a number.
+    /// Text instead of a number.
     Text(String),
 }
 
-/// y over x, a line for each system.
+/// A curve: y over x, with a line for each system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Curve {
-    /// Heading.
+    /// The heading.
     pub title: String,
-    /// With unit.
+    /// The x axis, with its unit.
     pub x: String,
-    /// With unit.
+    /// The y axis, with its unit.
     pub y: String,
-    /// A line each.
+    /// One line for each system.
     pub lines: Vec<Line>,
 }
 
 /// One system's line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// System.
+    /// The system.
     pub name: String,
-    /// Whose.
+    /// The side to which it belongs.
     pub side: Side,
-    /// Points, x rising.
+    /// The points, with rising x.
     pub points: Vec<(f64, f64)>,
 }
 
 /// Median and extremes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// The middle one, or the mean of the middle two.
+    /// The middle sample, or the mean of the middle two.
     pub median: f64,
-    /// Least.
+    /// The least sample.
     pub low: f64,
-    /// Most.
+    /// The greatest sample.
     pub high: f64,
-    /// How many.
+    /// The number of samples.
     pub count: usize,
 }
 
 impl Cell {
-    /// A single sample.
+    /// Creates a cell with a single sample.
     #[must_use]
     pub fn one(value: f64) -> Self {
         Self::Samples(vec![value])
     }
 
-    /// Nothing to say.
+    /// Creates an empty cell.
     #[must_use]
     pub fn none() -> Self {
         Self::Text("–".to_owned())
     }
 
-    /// Of its samples, if it has any.
+    /// Summarises its samples, if it has any.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
         let Self::Samples(samples) = self else {
@@ -211,25 +211,25 @@ impl Cell {
 }
 
 impl Column {
-    /// A quantity of which less is better.
+    /// Creates a quantity of which less is better.
     #[must_use]
     pub fn less(name: &str) -> Self {
         Self::new(name, Better::Less)
     }
 
-    /// A quantity of which more is better.
+    /// Creates a quantity of which more is better.
     #[must_use]
     pub fn more(name: &str) -> Self {
         Self::new(name, Better::More)
     }
 
-    /// A quantity that only describes.
+    /// Creates a quantity that only describes.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self::new(name, Better::Neither)
     }
 
-    /// Why carpd is behind, should it be.
+    /// Sets why carpd is behind, for the case that it is.
     #[must_use]
     pub fn because(mut self, why: &str) -> Self {
         self.why = Some(why.to_owned());
@@ -245,22 +245,22 @@ impl Column {
     }
 }
 
-/// Two medians this close are equal: less than what one run differs from the next.
+/// Medians this close are equal: they differ less than two runs do.
 const TIE: f64 = 1.02;
-/// Medians of two runs this far apart are worth telling.
+/// Medians of two runs this far apart are worth mentioning.
 const CHANGE: f64 = 1.1;
 
-/// Where carpd is not ahead.
+/// Something in which carpd is not ahead.
 #[derive(Debug)]
 pub struct Behind {
-    /// In what, and by how much: a sentence.
+    /// In what, and by how much, as a sentence.
     pub what: String,
-    /// Why, where a reason is known.
+    /// The reason, if one is known.
     pub why: Option<String>,
 }
 
 impl Table {
-    /// Where rows of carpd are behind the best peer or the limit: one for each column, with every such row.
+    /// Lists where rows of carpd are behind the best peer or the limit: one item per column, with every such row.
     #[must_use]
     pub fn behind(&self) -> Vec<Behind> {
         (0..self.columns.len())
@@ -300,7 +300,8 @@ impl Table {
         })
     }
 
-    /// What moved from an earlier run of the same to this one by more than runs differ, of carpd: a sentence for each.
+    /// Lists the medians of carpd that changed from an earlier run to this one by more than runs differ, as
+    /// sentences.
     #[must_use]
     pub fn changes(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();
@@ -330,7 +331,7 @@ impl Table {
         changes
     }
 
-    /// The medians of one side in a column, and whose they are.
+    /// Returns the medians of one side in a column, with their systems.
     fn medians(&self, column: usize, side: Side) -> impl Iterator<Item = (&str, f64)> {
         let rows = self.rows.iter().filter(move |row| row.side == side);
         rows.filter_map(move |row| {
@@ -339,7 +340,7 @@ impl Table {
         })
     }
 
-    /// The best median of one side in a column, and whose it is.
+    /// Returns the best median of one side in a column, with its system.
     fn best(&self, column: usize, side: Side) -> Option<(&str, f64)> {
         let better = self.columns[column].better;
         let medians = self.medians(column, side);
@@ -353,7 +354,7 @@ impl Table {
         })
     }
 
-    /// What the ratios of a column are to: its best peer, else its limit.
+    /// Returns the reference of a column's ratios: its best peer, or else its limit.
     #[must_use]
     pub fn reference(&self, column: usize) -> Option<f64> {
         if self.columns[column].better == Better::Neither {
@@ -370,7 +371,7 @@ impl Report {
     /// Writes the JSON and the drawings into `directory`.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory)?;
         let path = file(directory, &self.name);
@@ -379,10 +380,11 @@ impl Report {
         crate::plot::draw(self, directory)
     }
 
-    /// The last run of a benchmark, if there was one. What another version wrote in another form is as good as none.
+    /// Reads the last run of a benchmark, if there is one. A run that another version wrote in another form is
+    /// ignored.
     ///
     /// # Errors
-    /// When there is a file that cannot be read.
+    /// Returns an error if a file exists and cannot be read.
     pub fn load(directory: &Path, name: &str) -> Result<Option<Self>> {
         let path = file(directory, name);
         let text = match std::fs::read_to_string(&path) {
@@ -404,7 +406,7 @@ fn file(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.json"))
 }
 
-/// Three significant digits, all of a large number.
+/// Formats three significant digits, or all of a large number.
 #[must_use]
 pub fn number(value: f64) -> String {
     let size = value.abs();

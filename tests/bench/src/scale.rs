@@ -40,7 +40,7 @@ system call more than the peers need, and it is what silences the MASTER when it
 const BUNCHES: &str = "carpd sends advertisements in bunches and processes what arrived between them, so that nothing waits for \
 thousands of others.";
 
-/// Virtual hosts on a link.
+/// Virtual hosts on one link.
 const ON_A_LINK: usize = 255;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// What it says when a virtual host becomes MASTER.
+    /// Returns what the daemon logs when a virtual host becomes MASTER.
     const fn takeover(self) -> &'static str {
         match self {
             Self::Ucarp | Self::Carpd => "Switching to state: MASTER",
@@ -84,7 +84,7 @@ struct Sample {
     master_mib: f64,
     backup_mib: f64,
     maps_mib: f64,
-    /// Before there were BACKUP.
+    /// Before the BACKUP was started.
     alone_percent: f64,
     master_percent: f64,
     backup_percent: f64,
@@ -94,13 +94,13 @@ struct Sample {
 }
 
 impl Sample {
-    /// Processor time of a MASTER alone for one virtual host and one advertisement. Unit: µs.
+    /// The processor time of a MASTER alone per virtual host and advertisement. Unit: µs.
     fn master_us(&self) -> f64 {
         self.alone_percent * 10_000.0 / self.count
     }
 }
 
-/// How many, of which kind, and what was measured.
+/// The number of virtual hosts, their kind, and the measurements.
 struct Size {
     count: usize,
     rows: Vec<(Kind, Vec<Sample>)>,
@@ -109,7 +109,7 @@ struct Size {
 /// Every number of virtual hosts with every kind.
 pub fn run(plan: Plan) -> Result<Findings> {
     let counts = plan.choose(&[255][..], &[1, 10, 100, 255, 1020, 4080][..]);
-    // The curve needs its points, the goals their spread.
+    // The curve needs its points, and the goals need the spread.
     let rounds = |count| match (plan.quick, count) {
         (false, 255 | 4080) => 3,
         _ => 1,
@@ -118,7 +118,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
     let mut sizes = Vec::new();
     for &count in counts {
         let mut rows = Kind::ALL.map(|kind| (kind, Vec::new())).to_vec();
-        // 600 MiB for 255 is what there is to know.
+        // 600 MiB for 255 is all that needs to be known.
         rows.retain(|(kind, _)| *kind != Kind::Ucarp || count <= ON_A_LINK && !plan.quick);
         for _ in 0..rounds(count) {
             for (kind, samples) in &mut rows {
@@ -141,7 +141,7 @@ pub fn run(plan: Plan) -> Result<Findings> {
     })
 }
 
-/// What 4 080 virtual hosts may cost, asked of the most that were tried.
+/// The limits for 4 080 virtual hosts, applied to the greatest number that was tried.
 fn goals(size: &Size) -> Vec<Goal> {
     let ours = size.rows.iter().find(|(kind, _)| *kind == Kind::Carpd);
     let goal = |what: &str, most: f64, unit: &str, pick: fn(&Sample) -> f64| {
@@ -198,7 +198,7 @@ fn table(size: &Size) -> Table {
                 "Both the kernel program and the daemon check the digest of each advertisement; VRRP has no digest.",
             ),
             Column::less("settled, s")
-                .because("carpd creates a lock file for each virtual host, which is slow if /run is not in memory."),
+                .because("Before it serves, carpd takes two locks for each virtual host, and writes its entry and its keys to the kernel's tables."),
             Column::less("latest, ms").because(BUNCHES),
             Column::less("behind the grid, ms").because(BUNCHES),
         ],
@@ -271,7 +271,7 @@ fn one(kind: Kind, count: usize, window: Duration) -> Result<Sample> {
     })?;
     let settled = start.elapsed();
     drop(ear);
-    // What their start has left to do: nothing says when that is done.
+    // The end of their start, which no event reports.
     let rest = || thread::sleep(Duration::from_secs(4));
     rest();
     let alone = spent(window, &[&a])?;
@@ -310,7 +310,7 @@ fn one(kind: Kind, count: usize, window: Duration) -> Result<Sample> {
     })
 }
 
-/// Processor time of each host's processes over the window, in per cent of a core.
+/// Returns the processor time of each host's processes during the window, in per cent of a core.
 fn spent(window: Duration, hosts: &[&Host]) -> Result<Vec<f64>> {
     let pids = hosts.iter().map(|host| host.pids());
     let pids: Vec<_> = pids.collect::<Result<_>>()?;
@@ -332,13 +332,13 @@ fn interface(link: usize) -> String {
     format!("l{link}")
 }
 
-/// Link and id of the nth virtual host, both from 1 on.
+/// Returns link and id of the nth virtual host, both counted from 1.
 const fn place(index: usize) -> (usize, usize) {
     (index / ON_A_LINK + 1, index % ON_A_LINK + 1)
 }
 
 impl Kind {
-    /// Its processes, ready to be started.
+    /// Returns its processes, ready to be started.
     fn prepare(
         self,
         host: &Host,
@@ -353,7 +353,7 @@ impl Kind {
             Self::Keepalived => vec![keepalived(&own, count, master)?],
             Self::Ucarp => (0..count).map(|index| ucarp(index, master)).collect(),
         };
-        // The first stands for all.
+        // The first one stands for all.
         for launch in launches.iter().take(1) {
             launch.record(host, &own);
         }
@@ -364,7 +364,7 @@ impl Kind {
 fn carpd(directory: &Path, count: usize, master: bool) -> Result<Launch> {
     let password = directory.join("password");
     fs::write(&password, format!("{PASSWORD}\n"))?;
-    // Open to others would be worth a warning.
+    // A file that others could read would cause a warning.
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600))?;
     let advskew = if master { 0 } else { 100 };
     let mut lines = String::new();

@@ -1,4 +1,4 @@
-//! A pair, its client, and what happens to it: one run of a failover.
+//! A pair, its client, and an event: one run of a failover.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,12 +29,12 @@ pub enum Event {
     Unplugged,
     /// A better host starts.
     Preempted,
-    /// The cable is whole again after both were MASTER.
+    /// The cable is connected again after both were MASTER.
     Healed,
 }
 
 impl Event {
-    /// In the order of the tables.
+    /// All events, in the order of the tables.
     pub const ALL: [Self; 7] = [
         Self::Crash,
         Self::Kill,
@@ -45,7 +45,7 @@ impl Event {
         Self::Healed,
     ];
 
-    /// For titles.
+    /// Returns the name for titles.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -66,22 +66,22 @@ impl Event {
         )
     }
 
-    /// Whether nothing of it is about milliseconds, so that several pairs may live it at the same time.
+    /// Whether it takes seconds, so that several pairs can be measured at the same time.
     pub const fn takes_seconds(self, pace: Pace) -> bool {
         matches!(pace, Pace::Default) && matches!(self, Self::Crash | Self::Stop | Self::Unplugged)
     }
 }
 
-/// What one run gave. Unit: ms.
+/// The measurements of one run. Unit: ms.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// The client's longest.
+    /// The client's longest outage.
     pub outage: f64,
-    /// It had not ended when the run did.
+    /// Whether the outage lasted until the end of the run.
     pub endless: bool,
-    /// From the event to the new MASTER's first word.
+    /// From the event to the first advertisement of the new MASTER.
     pub takeover: f64,
-    /// Both hosts answered.
+    /// The time in which both hosts answered.
     pub two_owners: f64,
 }
 
@@ -92,12 +92,12 @@ pub struct Scene<'a> {
     event: Event,
     master: Daemon,
     _backup: Option<Daemon>,
-    /// Of the better host that is to come.
+    /// The better host that is started by the event.
     better: Launch,
     unplugging: Option<Unplugging>,
     cable: Option<Cable>,
     capture: Capture,
-    /// Where its steady state begins.
+    /// The position in the capture at which the steady state begins.
     settled: Mark,
     a: Host,
     b: Host,
@@ -108,11 +108,11 @@ pub struct Scene<'a> {
 }
 
 const WAIT: Duration = Duration::from_secs(20);
-/// Watched for at most this long: an outage that has not ended by then has no end.
+/// The longest observation; an outage that has not ended by then is unlimited.
 const AFTERMATH_MOST: Duration = Duration::from_secs(8);
 
 impl<'a> Scene<'a> {
-    /// Everything up to the event.
+    /// Does everything up to the event.
     pub fn set(system: &'a System, pace: Pace, event: Event) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let lab = Lab::new()?;
@@ -124,7 +124,7 @@ impl<'a> Scene<'a> {
             .transpose()?;
         let prepare = |host: &Host, role| system.prepare(host, scratch.path(), role, pace, false);
         let better = prepare(&a, Role::Master)?;
-        // Where the two have a rank, it must be a true one.
+        // If the two have a rank, it must be the right one.
         let lesser = if matches!(event, Event::Preempted | Event::Healed) {
             Role::Lesser
         } else {
@@ -185,7 +185,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Lets it happen, and measures what follows; `None` when nobody took over.
+    /// Lets the event happen, and measures what follows; `None` if no host took over.
     pub fn disturb(mut self) -> Result<Option<Sample>> {
         self.is_undisturbed()?;
         let (probe, question) = match self.pace {
@@ -207,7 +207,7 @@ impl<'a> Scene<'a> {
             } else {
                 "b"
             };
-            // It only fails when there is none.
+            // Fails only if there is no packet.
             let first = heard(&self.capture, mark, self.system, new, 1).ok();
             first.map(|first| first.at.saturating_duration_since(at))
         };
@@ -217,7 +217,7 @@ impl<'a> Scene<'a> {
         let Some(takeover) = takeover else {
             return Ok(None);
         };
-        // Watching is the point.
+        // The wait is the measurement.
         thread::sleep(self.aftermath());
         let is_out = || {
             client
@@ -240,7 +240,7 @@ impl<'a> Scene<'a> {
         Ok(Some(sample))
     }
 
-    /// While others were disturbed, this pair was not.
+    /// Checks that this pair was not disturbed by the events of others.
     fn is_undisturbed(&self) -> Result<()> {
         if self.event == Event::Healed {
             return Ok(());
@@ -258,7 +258,8 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// The event, when it began, and the daemon that it started. Nothing slow comes between the time and the act.
+    /// Performs the event. Returns when it began, and the daemon that it started. Nothing slow comes between the time
+    /// and the act.
     fn act(&mut self, pids: &[u32]) -> Result<(Instant, Option<Daemon>)> {
         let mut at = Instant::now();
         let mut better = None;
@@ -289,13 +290,13 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// From `at` to the last advertisement of whichever host stopped advertising; `None` when none did.
+    /// Returns the time from `at` to the last advertisement of the host that stopped advertising; `None` if none did.
     fn silent_after(&self, mark: Mark, at: Instant) -> Option<Duration> {
         let all = self.capture.after(mark);
         let last = |host: &str| {
             let of_host = |captured: &&Captured| self.system.advertises(captured, host);
             let found = all.iter().rev().find(of_host);
-            // One that said nothing at all was silent at once.
+            // A host that sent nothing at all was silent at once.
             found.map_or(at, |captured| captured.at)
         };
         let last = last(self.a.name()).min(last(self.b.name()));
@@ -304,7 +305,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// To all in one go, children first: a parent that dies first would have its children stop in an orderly way.
+/// Signals all of them, children first: if a parent died first, its children would stop in an orderly way.
 fn signal_all(pids: &[u32], signal: Signal) -> Result<()> {
     signal_each(pids.iter().rev(), signal)
 }
@@ -330,7 +331,7 @@ pub fn heard(
     Ok(captured)
 }
 
-/// For tables.
+/// Formats it for tables.
 pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

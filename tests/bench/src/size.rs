@@ -1,4 +1,4 @@
-//! Bytes, and the time to start.
+//! Sizes, and the time to start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ place; one sample.";
 
 const INSIDE: &str = "The binary contains Rust's standard library, tokio, clap and the eBPF object; it needs no library except libc.";
 
-/// Sizes, start-up times, and in a full run a build from nothing.
+/// Measures sizes, start-up times, and in a full run a build from scratch.
 pub fn run(plan: Plan) -> Result<Findings> {
     let systems = System::all()?;
     let mut ready: Vec<Vec<f64>> = systems.iter().map(|_| Vec::new()).collect();
@@ -85,7 +85,7 @@ fn program(system: &System) -> Result<PathBuf> {
         .with_context(|| format!("where is {name}?"))
 }
 
-/// Alone and with its libraries. Unit: KiB.
+/// Returns the size alone and with its libraries. Unit: KiB.
 fn sizes(program: &Path) -> Result<(f64, f64)> {
     let scratch = tempfile::tempdir()?;
     let stripped = scratch.path().join("stripped");

@@ -1,4 +1,4 @@
-//! The daemons that are compared, alike to start.
+//! The compared daemons, started in the same way.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
 /// The vhid or VRID.
 pub const VHID: u8 = 7;
 
-/// One of advskew.
+/// One step of advskew.
 const SKEW_STEP: Duration = Duration::from_nanos(3_906_250);
 
 /// One of the daemons.
@@ -36,38 +36,38 @@ pub enum System {
     Carpd(String),
 }
 
-/// What a host is meant to be.
+/// The role of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The better one.
+    /// The better host.
     Master,
-    /// The worse one; with the fastest timers of carpd an equal one, which is what gives the shortest outage.
+    /// The worse host; with carpd's fastest timers an equal one, which gives the shortest outage.
     Backup,
-    /// The worse one in any case.
+    /// The worse host in any case.
     Lesser,
 }
 
-/// How fast.
+/// The timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// An advertisement a second; a CARP BACKUP has advskew 100.
+    /// One advertisement per second; a CARP BACKUP has advskew 100.
     Default,
-    /// The fastest that the daemon allows without flapping.
+    /// The fastest timers that the daemon supports without flapping.
     Fastest,
 }
 
 impl System {
-    /// Every peer, and carpd on every datapath of this build.
+    /// Returns every peer, and carpd on every datapath of this build.
     ///
     /// # Errors
-    /// When there is no carpd.
+    /// Returns an error if there is no carpd.
     pub fn all() -> Result<Vec<Self>> {
         let mut all = vec![Self::Ucarp, Self::Keepalived2, Self::Keepalived3];
         all.extend(datapaths()?.into_iter().map(Self::Carpd));
         Ok(all)
     }
 
-    /// For rows.
+    /// Returns the name for rows.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -78,7 +78,7 @@ impl System {
         }
     }
 
-    /// Ours or a peer's.
+    /// Returns the side to which it belongs.
     #[must_use]
     pub fn side(&self) -> Side {
         match self {
@@ -87,19 +87,20 @@ impl System {
         }
     }
 
-    /// Starts it and waits until it listens. Its files go to `directory`.
+    /// Starts it and waits until it listens. Its files are created in `directory`.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if it does not start.
     pub fn start(&self, host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Daemon> {
         self.prepare(host, directory, role, pace, false)?
             .start(host)
     }
 
-    /// Everything short of starting it. `realtime`: with the scheduling that the daemon offers for busy machines.
+    /// Prepares everything short of starting it. `realtime`: with the scheduling that the daemon offers for busy
+    /// machines.
     ///
     /// # Errors
-    /// When its files cannot be written, or there is no carpd.
+    /// Returns an error if its files cannot be written, or there is no carpd.
     pub fn prepare(
         &self,
         host: &Host,
@@ -119,7 +120,7 @@ impl System {
         Ok(launch)
     }
 
-    /// The options that make the pace, for the record.
+    /// Returns the options that determine the timers, for the record.
     #[must_use]
     pub fn settings(&self, pace: Pace) -> &'static str {
         match (self, pace) {
@@ -134,7 +135,7 @@ impl System {
         }
     }
 
-    /// Time between two advertisements of whichever host is MASTER, the longer one.
+    /// Returns the time between two advertisements of the MASTER, the longer one of the two hosts.
     #[must_use]
     pub fn interval(&self, pace: Pace) -> Duration {
         match (self, pace) {
@@ -148,7 +149,7 @@ impl System {
         }
     }
 
-    /// Longest silence of a dead MASTER that the protocol allows before its BACKUP speaks.
+    /// Returns the longest silence of a dead MASTER that the protocol allows before its BACKUP advertises.
     #[must_use]
     pub fn bound(&self, pace: Pace) -> Duration {
         let second = Duration::from_secs(1);
@@ -156,7 +157,7 @@ impl System {
             (Self::Ucarp | Self::Carpd(_), Pace::Default) => 3 * second + 100 * SKEW_STEP,
             (Self::Ucarp, Pace::Fastest) => second + SKEW_STEP,
             (Self::Carpd(_), Pace::Fastest) => 3 * SKEW_STEP,
-            // Three intervals, and a skew of (256 - priority)/256 of a second, in version 3 of an interval.
+            // Three intervals, and a skew of (256 - priority)/256 of a second, or in version 3 of an interval.
             (Self::Keepalived2 | Self::Keepalived3, Pace::Default) => {
                 3 * second + second * 156 / 256
             }
@@ -165,7 +166,7 @@ impl System {
         }
     }
 
-    /// Whether this is an advertisement of `host`, not its last one, in this system's protocol.
+    /// Whether this is an advertisement of `host` in this system's protocol, and not its last one.
     #[must_use]
     pub fn advertises(&self, captured: &Captured, host: &str) -> bool {
         match self {
@@ -178,7 +179,7 @@ impl System {
         }
     }
 
-    /// How often it has become MASTER since line `mark` of its output.
+    /// Returns how often it has become MASTER since line `mark` of its output.
     #[must_use]
     pub fn takeovers(&self, daemon: &Daemon, mark: usize) -> usize {
         let text = match self {
@@ -200,7 +201,7 @@ impl System {
         let priority = match (role, pace) {
             (Role::Master, Pace::Default) => 150,
             (Role::Backup | Role::Lesser, Pace::Default) => 100,
-            // 255 is the owner's, who does not listen.
+            // Priority 255 belongs to the owner, which does not listen.
             (Role::Master, Pace::Fastest) => 254,
             (Role::Backup | Role::Lesser, Pace::Fastest) => 253,
         };
@@ -231,21 +232,21 @@ impl System {
     }
 }
 
-/// A daemon of which all is there but the process.
+/// A daemon with everything but its process.
 #[derive(Clone, Debug)]
 pub enum Launch {
     /// carpd.
     Carpd(Carpd),
-    /// ucarp, its scripts written.
+    /// ucarp, with its scripts.
     Ucarp(Ucarp),
-    /// keepalived and its configuration, which is written.
+    /// keepalived, with its configuration file.
     Keepalived(Keepalived, String),
 }
 
-/// What was started in this process, for the record: whose, and its command line or configuration.
+/// What was started in this process, for the record: the owner, and the command line or configuration.
 static STARTED: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
-/// What was started since this was last asked.
+/// Returns what was started since the last call.
 #[must_use]
 pub fn started() -> Vec<(String, String)> {
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,10 +254,10 @@ pub fn started() -> Vec<(String, String)> {
 }
 
 impl Launch {
-    /// keepalived with this configuration; its files go to `directory`, which must exist.
+    /// keepalived with this configuration; its files are created in `directory`, which must exist.
     ///
     /// # Errors
-    /// When the configuration cannot be written.
+    /// Returns an error if the configuration cannot be written.
     pub fn keepalived(directory: &Path, configuration: &str) -> Result<Self> {
         let keepalived = Keepalived::with_configuration(directory, configuration)?;
         Ok(Self::Keepalived(keepalived, configuration.to_owned()))
@@ -265,7 +266,7 @@ impl Launch {
     /// Starts it and waits until it listens.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if it does not start.
     pub fn start(&self, host: &Host) -> Result<Daemon> {
         let daemon = match self {
             Self::Carpd(carpd) => carpd.start(host).context("carpd did not come up")?,
@@ -275,10 +276,10 @@ impl Launch {
         Ok(daemon.quiet())
     }
 
-    /// Starts it; of ucarp, which may be one of hundreds, without waiting until it listens.
+    /// Starts it. Does not wait until ucarp listens, because there may be hundreds of them.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if it does not start.
     pub fn spawn(&self, host: &Host) -> Result<Daemon> {
         match self {
             Self::Ucarp(ucarp) => Ok(Daemon::spawn(host, "ucarp", &mut ucarp.command())?.quiet()),
@@ -286,7 +287,7 @@ impl Launch {
         }
     }
 
-    /// Keeps how it is started, for the documentation. `directory`: where its files are.
+    /// Records how it is started, for the documentation. Its files are in `directory`.
     pub fn record(&self, host: &Host, directory: &Path) {
         match self {
             Self::Carpd(carpd) => record("carpd", &carpd.command(), directory),
@@ -306,7 +307,7 @@ impl Launch {
     }
 }
 
-/// Keeps a command for the documentation. `directory`: where its files are.
+/// Records a command for the documentation. Its files are in `directory`.
 pub fn record(name: &str, command: &Command, directory: &Path) {
     let text = line(command).replace(&directory.display().to_string(), "DIR");
     keep(name, text);
@@ -317,7 +318,7 @@ fn keep(name: &str, text: String) {
     started.insert((name.to_owned(), text));
 }
 
-/// A command as one would type it, the program by its name.
+/// Returns a command as a user would type it, with the program's name instead of its path.
 fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name();
     let words = program.into_iter().chain(command.get_args());
@@ -325,13 +326,14 @@ fn line(command: &Command) -> String {
     words.join(" ")
 }
 
-/// carpd's datapath where only one is measured: `$CARP_TEST_DATAPATH`, or what `auto` takes on a veth since Linux 6.6.
+/// Returns carpd's datapath where only one is measured: `$CARP_TEST_DATAPATH`, or what `auto` uses on a veth since
+/// Linux 6.6.
 #[must_use]
 pub fn datapath() -> String {
     std::env::var("CARP_TEST_DATAPATH").unwrap_or_else(|_| "tcx".to_owned())
 }
 
-/// Every datapath that this carpd offers, but `auto`.
+/// Returns every datapath that this carpd offers, except `auto`.
 fn datapaths() -> Result<Vec<String>> {
     let help = Command::new(daemons::binary()?).arg("--help").output()?;
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
@@ -358,7 +360,7 @@ fn ucarp(host: &Host, directory: &Path, role: Role, pace: Pace) -> Result<Launch
         (Role::Master, Pace::Fastest) => "-b 1 -r 1 -k 0",
         (Role::Backup | Role::Lesser, Pace::Fastest) => "-b 1 -r 1 -k 1",
     };
-    // -P: the better one takes over, as VRRP does and as carpd is asked to below.
+    // -P: the better one takes over, as VRRP does and as carpd is configured below.
     let preempt = if role == Role::Master { "-P" } else { "" };
     Ok(Launch::Ucarp(Ucarp::new(
         host,

@@ -155,7 +155,7 @@ fn links_that_cannot_be_listed_are_listed_later() -> Result<()> {
     failing.fail(Call::Notification, 1, Errno::ENOBUFS)?;
     scene.a.ip("address add 10.9.0.77/24 dev eth0")?;
     a.wait_for("failed to list links and addresses", LONG)?;
-    // While that lasts, another change of which it hears.
+    // Meanwhile another change happens, of which it receives the notification.
     scene.stays_the_only_master(&scene.a, 30)?;
     a.says_once("failed to list links and addresses")?;
     failing.fail(Call::Notification, 1, Errno::ENOBUFS)?;

@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use super::scene::{FAST_MASTER_DOWN, NOISE, Scene, misses_at_most};
 use crate::support::{ADDRESS, FAST, LONG, SLOW_MASTER_DOWN, takeover_time};
 
-/// The MASTER a loses its link by `cut` and b takes over. After the repair, a stays BACKUP although it is better, and
-/// takes over when b leaves, because it listens and sends on its current link.
+/// The MASTER a loses its link by `cut`, and b takes over. After the repair, a stays BACKUP although it is better,
+/// and takes over when b leaves, because it listens and sends on its current link.
 fn master_loses_its_link(
     what: &str,
     cut: impl FnOnce(&Host) -> Result<()>,

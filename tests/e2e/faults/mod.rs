@@ -14,8 +14,8 @@
 //! | [`yardstick`] | the same, measured on ucarp and keepalived |
 //! | [`scene`] | shared parts of these tests |
 //!
-//! The tests read from the wire who is MASTER, from ARP replies to a neighbour who answers, and from a client's probes
-//! whether the address works. carpd's own log does not count here.
+//! The tests read from the wire which host is MASTER, from ARP replies to a neighbour which host answers, and from a
+//! client's probes whether the address works. carpd's own log does not count here.
 
 mod clock;
 mod errors;

@@ -13,24 +13,24 @@ use super::holes::{egress, index, network, on};
 use super::leftovers::{PATIENT, stranger};
 use crate::support::{ADDRESS, FAST, LONG, SLOW, Scripts};
 
-/// Where a shared table of this version is pinned.
+/// Returns the pin of a shared table of this version.
 fn table(host: &Host, name: &str) -> Result<PathBuf> {
     Ok(network(host)?.pin(&format!("{name}-{VERSION}")))
 }
 
-/// Makes a map and pins it.
+/// Creates a map and pins it.
 fn create(host: &Host, pin: &Path, rest: &str) -> Result<()> {
     let all = format!("map create {} {rest} name other", pin.display());
     host.run("bpftool", &all.split(' ').collect::<Vec<_>>())?;
     Ok(())
 }
 
-/// Two versions that differ without differing in number, or something that was never a table.
+/// Two versions that differ in layout but not in number, or an object that was never a table.
 #[test]
 fn what_is_pinned_in_the_place_of_a_table_is_set_aside() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let host = &scene.pair.a;
-    // The bpffs is there once a carpd has run.
+    // The bpffs exists once a carpd has run.
     let mut carpd = on("tcx", SLOW)?.start(host)?;
     ensure!(carpd.terminate(LONG)? == 0);
     for (name, map) in [
@@ -50,8 +50,8 @@ fn what_is_pinned_in_the_place_of_a_table_is_set_aside() -> Result<()> {
     Ok(())
 }
 
-/// What a carpd has pinned becomes that of one whose layout has another number: it goes on working with it, and nobody else
-/// will.
+/// Renames the pins of a carpd to those of another layout. The carpd continues to use them, and no other one will.
+/// Returns the new pins.
 fn of_another_layout(host: &Host) -> Result<Vec<PathBuf>> {
     let network = network(host)?;
     let mut renamed = Vec::new();
@@ -75,7 +75,7 @@ fn killed(scene: &Scene, rung: &str, more: &str) -> Result<Daemon> {
     Ok(b)
 }
 
-/// The next version takes over what a killed MASTER left, and the other MASTER's clients notice nothing.
+/// The next version takes over what a killed MASTER left, and the clients of the other MASTER notice nothing.
 #[test]
 fn a_newer_carpd_takes_over_the_fence_of_an_older_one_that_was_killed() -> Result<()> {
     for rung in ["tcx", "xdp-native"] {
@@ -101,14 +101,14 @@ fn a_newer_carpd_takes_over_the_fence_of_an_older_one_that_was_killed() -> Resul
             "{rung}: answered {} times",
             answers.len()
         );
-        // MASTER again, it answers again.
+        // When it is MASTER again, it answers again.
         ensure!(b.terminate(LONG)? == 0);
         scene.waits_for_answer(host)?;
     }
     Ok(())
 }
 
-/// Whatever was fenced may have been in a table that nobody can read.
+/// The fenced addresses may have been in a table that cannot be read.
 #[test]
 fn our_own_address_is_silent_where_the_older_table_cannot_be_read() -> Result<()> {
     let scene = Scene::new(lab!())?;
@@ -128,7 +128,7 @@ fn our_own_address_is_silent_where_the_older_table_cannot_be_read() -> Result<()
     scene.waits_for_answer(host)
 }
 
-/// Another vhid's start takes the program over, and with it the silence about addresses whose owner is not known.
+/// A start for another vhid takes over the program, and keeps the addresses silent whose owner is not known.
 #[test]
 fn a_strangers_address_in_an_older_table_stays_silent_until_it_is_gone() -> Result<()> {
     let scene = Scene::new(lab!())?;
@@ -139,7 +139,7 @@ fn a_strangers_address_in_an_older_table_stays_silent_until_it_is_gone() -> Resu
     of_another_layout(host)?;
     let mut stranger = stranger("")?.start(host)?;
     scene.is_silent(host)?;
-    // What it left stays for the address.
+    // The pins that it left stay because of the address.
     ensure!(stranger.terminate(LONG)? == 0);
     scene.is_silent(host)?;
     let ended = Carpd::bare()?.args("--detach eth0").run(host)?;
@@ -147,7 +147,7 @@ fn a_strangers_address_in_an_older_table_stays_silent_until_it_is_gone() -> Resu
     scene.waits_for_answer(host)
 }
 
-/// The layout before this one: each address had a deadline, and its owner beside it.
+/// The earlier layout: each address had a deadline, with its owner beside it.
 #[test]
 fn the_owners_in_a_table_of_version_2_are_known() -> Result<()> {
     let scene = Scene::new(lab!())?;
@@ -176,7 +176,7 @@ fn the_owners_in_a_table_of_version_2_are_known() -> Result<()> {
     Ok(())
 }
 
-/// Both versions on one interface: neither is deaf, and the older one's tables stay as long as it lives.
+/// Both versions on one interface: both receive advertisements, and the older one's tables stay as long as it lives.
 #[test]
 fn an_older_carpd_that_lives_goes_on_beside_a_newer_one() -> Result<()> {
     let scene = Scene::new(lab!())?;
