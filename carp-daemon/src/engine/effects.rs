@@ -76,7 +76,7 @@ pub trait Receive {
     ///
     /// # Errors
     /// They cannot be loaded, and there is no other way to receive.
-    fn prepare_programs(&mut self) -> Result<(), datapath::Error>;
+    fn prepare_programs(&mut self) -> Result<(), datapath::DatapathError>;
 
     /// Covers, at the start, the egress of every link that is there.
     fn start_cover(&mut self, links: &Links);
@@ -85,13 +85,13 @@ pub trait Receive {
     ///
     /// # Errors
     /// Why none of the ways that may be used works.
-    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::Error>;
+    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError>;
 
     /// The same after something was lost.
     ///
     /// # Errors
     /// As [`attach`](Self::attach).
-    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::Error>;
+    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError>;
 
     /// Stops listening on an interface, which may be gone.
     fn detach(&mut self, ifindex: u32);

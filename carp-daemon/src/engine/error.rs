@@ -32,7 +32,7 @@ pub enum Error {
     Lock(#[from] lock::LockError),
     /// Advertisements cannot be received.
     #[error(transparent)]
-    Datapath(#[from] datapath::Error),
+    Datapath(#[from] datapath::DatapathError),
     /// The caller, told that we are ready, could not give up its privileges.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegesError),

@@ -11,22 +11,22 @@ use carp_common::time::Instant;
 
 use super::Host;
 use crate::engine::effects::{Links, Program, Receive, Refused};
+use crate::io::chain::Chain;
 use crate::io::datapath::{
-    self, Batch, Chain, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung,
-    Survival,
+    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Survival,
 };
 
 /// The longest time between two looks. A turn that comes for another reason may take the look half as long before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-impl From<datapath::error::Error> for Refused {
-    fn from(error: datapath::error::Error) -> Self {
+impl From<datapath::error::KernelError> for Refused {
+    fn from(error: datapath::error::KernelError) -> Self {
         Self(Chain(&error).to_string())
     }
 }
 
 impl Receive for Host {
-    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
+    fn prepare_programs(&mut self) -> Result<(), datapath::DatapathError> {
         self.datapath.prepare()
     }
 
@@ -34,12 +34,19 @@ impl Receive for Host {
         self.datapath.start_cover(links);
     }
 
-    fn attach(&mut self, link: &crate::io::netlink::Link) -> Result<Choice, datapath::Error> {
+    fn attach(
+        &mut self,
+        link: &crate::io::netlink::Link,
+    ) -> Result<Choice, datapath::DatapathError> {
         self.datapath.attach(link)
     }
 
-    fn attach_again(&mut self, link: &crate::io::netlink::Link) -> Result<Choice, datapath::Error> {
-        self.datapath.attach_again(link)
+    fn attach_again(
+        &mut self,
+        link: &crate::io::netlink::Link,
+    ) -> Result<Choice, datapath::DatapathError> {
+        self.datapath.detach(link.index);
+        self.datapath.attach(link)
     }
 
     fn detach(&mut self, ifindex: u32) {
@@ -59,39 +66,48 @@ impl Receive for Host {
     }
 
     fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
-        self.datapath.take_failures()
+        self.datapath.sockets.take_failures()
     }
 
     fn loss(&mut self, ifindex: u32) -> Option<Loss> {
-        self.datapath.loss(ifindex, &mut self.netlink)
+        self.datapath.programs.loss(ifindex, &mut self.netlink)
     }
 
     fn cover(&mut self, links: &Links) {
-        self.datapath.cover(links);
+        self.datapath.programs.cover(links);
     }
 
     fn tend(&mut self, links: &Links, now: Instant) -> bool {
-        if self.datapath.covers_at().is_some_and(|at| at <= now) {
-            self.datapath.cover(links);
+        if self
+            .datapath
+            .programs
+            .covers_at()
+            .is_some_and(|at| at <= now)
+        {
+            self.datapath.programs.cover(links);
         }
         if now >= self.tended_at + LOOK_INTERVAL / 2 {
             self.tended_at = now;
             // A thread looks, because the kernel may serve other processes first.
-            self.lookout.begin(self.datapath.sights());
-            self.datapath.cover_refused(links);
+            self.lookout.begin(self.datapath.programs.sights());
+            self.datapath.programs.cover_refused(links);
         }
         std::mem::take(&mut self.suspects_loss)
     }
 
     fn look_at_cover(&mut self, links: &Links, now: Instant) {
-        self.datapath.look_at_cover(links, &mut self.netlink, now);
+        self.datapath
+            .programs
+            .look_at_cover(links, &mut self.netlink, now);
     }
 
     fn next_tending(&self) -> Option<Instant> {
         // Only programs can be lost: no other process can close our socket.
-        let has_programs = self.datapath.has_programs();
+        let has_programs = !self.datapath.programs.attachments().is_empty();
         let look = has_programs.then_some(self.tended_at + LOOK_INTERVAL);
-        look.into_iter().chain(self.datapath.covers_at()).min()
+        look.into_iter()
+            .chain(self.datapath.programs.covers_at())
+            .min()
     }
 
     fn rung(&self, ifindex: u32) -> Option<Rung> {
@@ -113,35 +129,35 @@ impl Receive for Host {
 
 impl Program for Host {
     fn configure(&mut self, key: VhostKey, entry: &Entry<'_>) -> Result<(), Refused> {
-        Ok(self.datapath.configure(key, entry)?)
+        Ok(self.datapath.entries.configure(key, entry)?)
     }
 
     fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
-        Ok(self.datapath.renew(key, standing)?)
+        Ok(self.datapath.entries.renew(key, standing)?)
     }
 
     fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
-        Ok(self.datapath.set_endpoints(key, endpoints)?)
+        Ok(self.datapath.entries.set_endpoints(key, endpoints)?)
     }
 
     fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
-        Ok(self.datapath.remove(key)?)
+        Ok(self.datapath.entries.remove(key)?)
     }
 
     fn is_intact(&mut self, key: VhostKey) -> bool {
-        self.datapath.is_intact(key)
+        self.datapath.entries.is_intact(key)
     }
 
     fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
-        Ok(self.datapath.own(address, owner)?)
+        Ok(self.datapath.entries.own(address, owner)?)
     }
 
     fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
-        Ok(self.datapath.silence(address, owner)?)
+        Ok(self.datapath.entries.silence(address, owner)?)
     }
 
     fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
-        Ok(self.datapath.disown(fenced)?)
+        Ok(self.datapath.entries.disown(fenced)?)
     }
 
     fn fenced(&self) -> Vec<Fenced> {

@@ -14,7 +14,7 @@ use crate::api::event::process::Memory;
 use crate::api::{Event, Place};
 use crate::config::StateDirectory;
 use crate::engine::effects::{Refused, Remember};
-use crate::io::datapath::Chain;
+use crate::io::chain::Chain;
 use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
 use crate::log;

@@ -4,6 +4,7 @@
 //! | Module | What it does |
 //! |---|---|
 //! | [`arp_watch`] | watches for other hosts that claim our addresses |
+//! | [`chain`] | writes an error and its causes on one line |
 //! | [`clock`] | reads the clocks; nothing else does |
 //! | [`timer`] | waits for the earliest deadline with one timerfd |
 //! | [`datapath`] | receives advertisements, through XDP or a packet socket |
@@ -15,6 +16,7 @@
 //! | [`signals`] | receives the operator's signals |
 
 pub mod arp_watch;
+pub mod chain;
 pub mod clock;
 pub mod datapath;
 pub mod errand;

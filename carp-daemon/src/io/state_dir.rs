@@ -24,7 +24,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use tracing::warn;
 
 use crate::config::StateDirectory;
-use crate::io::datapath::Chain;
+use crate::io::chain::Chain;
 
 /// The largest file that is read. Unit: bytes. It exceeds the core's bound to leave room for later versions.
 const FILE_MAX: u64 = 128 * 1024;

@@ -52,15 +52,15 @@ impl Clock for Machine {
 }
 
 impl Receive for Machine {
-    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
+    fn prepare_programs(&mut self) -> Result<(), datapath::DatapathError> {
         Ok(())
     }
 
     fn start_cover(&mut self, _links: &Links) {}
 
-    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError> {
         if self.sabotage.attaching {
-            return Err(datapath::Error::Socket {
+            return Err(datapath::DatapathError::Socket {
                 interface: link.name.clone(),
                 source: failed(errno::ENOBUFS),
             });
@@ -72,7 +72,7 @@ impl Receive for Machine {
         })
     }
 
-    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError> {
         self.attach(link)
     }
 

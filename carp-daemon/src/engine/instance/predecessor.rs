@@ -40,7 +40,7 @@ impl Predecessor {
         claim: &mut Claim,
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
-    ) -> Result<(), datapath::Error> {
+    ) -> Result<(), datapath::DatapathError> {
         if who.config.ownership == Ownership::Native {
             self.look_for_addresses(who, claim, tenure, site)?;
         }
@@ -53,7 +53,7 @@ impl Predecessor {
         claim: &mut Claim,
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
-    ) -> Result<(), datapath::Error> {
+    ) -> Result<(), datapath::DatapathError> {
         let leftovers = leftovers(who, site.interface.ifindex, &site.cx.namespace);
         for address in leftovers.iter().map(Address::cidr) {
             site.cx.tell(&who.place, Event::LeftoverKept { address });
@@ -80,7 +80,7 @@ impl Predecessor {
         who: &Identity,
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
-    ) -> Result<(), datapath::Error> {
+    ) -> Result<(), datapath::DatapathError> {
         let fenced = site.cx.effects.fenced();
         let config = &who.config;
         let mut addresses = config.addresses.iter().map(|wanted| wanted.address);

@@ -80,7 +80,7 @@ impl Rooms {
         &mut self,
         who: &Identity,
         site: &mut Site<'_, E>,
-    ) -> Result<(), datapath::Error> {
+    ) -> Result<(), datapath::DatapathError> {
         self.predecessor
             .look(who, &mut self.claim, &mut self.tenure, site)?;
         // A script that began on another interface of that name may add the addresses to this one.

@@ -14,7 +14,7 @@ use super::hearing::Hearing;
 use super::strangers;
 use crate::api::Place;
 use crate::api::event::interface::{Link as Event, Source, Upper};
-use crate::io::datapath::Chain;
+use crate::io::chain::Chain;
 use crate::io::netlink::Link;
 
 impl Segment {

@@ -18,7 +18,8 @@ use super::super::registry::InstanceId;
 use super::Segment;
 use super::follow::place;
 use crate::api::event::interface::{Datapath as Event, Loss};
-use crate::io::datapath::{self, Chain, Choice};
+use crate::io::chain::Chain;
+use crate::io::datapath::{self, Choice};
 use crate::io::netlink::Link;
 
 /// What was lost again so soon after it was attached anew is left alone for a while.

@@ -9,7 +9,8 @@ use super::super::served::Served;
 use super::Segment;
 use crate::api::event::address::Predecessor;
 use crate::config::ADDRESS_PROTOCOL;
-use crate::io::datapath::{Chain, Fenced, Owner};
+use crate::io::chain::Chain;
+use crate::io::datapath::{Fenced, Owner};
 use crate::io::netlink::Address;
 
 /// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be

@@ -40,9 +40,9 @@ impl Clock for Recorder {
 }
 
 impl Recorder {
-    fn refuse_to_receive(&self, link: &str) -> Result<(), datapath::Error> {
+    fn refuse_to_receive(&self, link: &str) -> Result<(), datapath::DatapathError> {
         unless(self.faults.attach.then_some(libc::EBUSY)).map_err(|source| {
-            datapath::Error::Socket {
+            datapath::DatapathError::Socket {
                 interface: link.to_owned(),
                 source,
             }
@@ -60,16 +60,18 @@ fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> (String, u64) {
 }
 
 impl Receive for Recorder {
-    fn prepare_programs(&mut self) -> Result<(), datapath::Error> {
-        unless(self.faults.load.then_some(libc::EPERM)).map_err(|source| datapath::Error::Socket {
-            interface: "any interface".to_owned(),
-            source,
+    fn prepare_programs(&mut self) -> Result<(), datapath::DatapathError> {
+        unless(self.faults.load.then_some(libc::EPERM)).map_err(|source| {
+            datapath::DatapathError::Socket {
+                interface: "any interface".to_owned(),
+                source,
+            }
         })
     }
 
     fn start_cover(&mut self, _links: &Links) {}
 
-    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+    fn attach(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError> {
         self.note(format_args!("attach {}", link.name));
         self.refuse_to_receive(&link.name)?;
         self.attached.insert(link.index);
@@ -80,7 +82,7 @@ impl Receive for Recorder {
         })
     }
 
-    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::Error> {
+    fn attach_again(&mut self, link: &Link) -> Result<Choice, datapath::DatapathError> {
         self.attach(link)
     }
 

@@ -26,14 +26,13 @@ use carp_common::time::Instant;
 use tracing::{info, warn};
 
 use self::set::Set;
-pub use self::set::{is_attached, remove_unused};
-use self::worker::{Job, Outcome, Worker};
-use super::Chain;
-use super::error::{Error, errno, refused};
+use self::worker::{Cover, Job, Outcome, Worker};
+use super::error::{KernelError, errno, refused};
 use super::hook::Attachment;
-use super::lookout::Sight;
-use super::pins::Pins;
+use super::pin::{self, is_attached};
+use super::sight::Sight;
 use crate::config::Fence;
+use crate::io::chain::Chain;
 use crate::io::clock;
 use crate::io::netlink::{Client, Link};
 use crate::sys;
@@ -78,31 +77,21 @@ pub struct Egress {
     limit: RateLimit,
 }
 
-/// What holds a program where it is.
-#[derive(Debug)]
-enum Cover {
-    /// The pinned set.
-    Pin,
-    /// This process.
-    Link(OwnedFd),
-}
-
 impl Egress {
-    /// Joins those who use the pinned set. `program` is the one to attach.
+    /// Joins the users of the pinned set in `directory`. Without one the links are this process's own. `program` is
+    /// attached.
     #[must_use]
-    pub fn open(program: OwnedFd, pins: &Pins, fence: Fence) -> Self {
-        let set = pins
-            .egress()
-            .and_then(|directory| match Set::join(&directory) {
-                Ok(set) => Some(set),
-                Err(error) => {
-                    warn!(
-                        "failed to use {}, going on unpinned: {error}",
-                        directory.display()
-                    );
-                    None
-                }
-            });
+    pub fn open(program: OwnedFd, directory: Option<PathBuf>, fence: Fence) -> Self {
+        let set = directory.and_then(|directory| match Set::join(&directory) {
+            Ok(set) => Some(set),
+            Err(error) => {
+                warn!(
+                    "failed to use {}, going on unpinned: {error}",
+                    directory.display()
+                );
+                None
+            }
+        });
         Self {
             fence: match fence {
                 Fence::All => "all",
@@ -329,8 +318,8 @@ impl Egress {
         }
     }
 
-    fn refuse(&mut self, link: &Link, error: &Error) {
-        if matches!(error, Error::KernelTooOld { .. })
+    fn refuse(&mut self, link: &Link, error: &KernelError) {
+        if matches!(error, KernelError::KernelTooOld { .. })
             && self.covered.is_empty()
             && self.refused.is_empty()
         {
@@ -377,7 +366,7 @@ impl Leaving {
             && !self.keep
         {
             // Nobody waits until the links are gone.
-            set.remove(set::unlink);
+            set.remove(pin::unlink);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::privileges::Lacking;
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum KernelError {
     /// A missing capability.
     #[error("not permitted to {action}")]
     NotPermitted {
@@ -104,7 +104,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl KernelError {
     /// What an operator can do about it.
     #[must_use]
     pub fn way_out(&self) -> Cow<'static, str> {
@@ -141,8 +141,11 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-pub(super) fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
-    move |source| Error::Map {
+pub(super) fn map_error(
+    action: &'static str,
+    map: &'static str,
+) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map {
         action,
         map,
         source: Box::new(source),
@@ -150,11 +153,14 @@ pub(super) fn map_error(action: &'static str, map: &'static str) -> impl FnOnce(
 }
 
 /// Sorts a refusal by its errno into what an operator can do about it.
-pub(super) fn refused(action: &'static str, error: impl StdError + Send + Sync + 'static) -> Error {
+pub(super) fn refused(
+    action: &'static str,
+    error: impl StdError + Send + Sync + 'static,
+) -> KernelError {
     let errno = errno(&error);
     let source = Box::new(Brief::of(&error));
     match errno {
-        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted {
+        Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted {
             action,
             lacking: Lacking::of(&[
                 Capability::CAP_BPF,
@@ -168,13 +174,13 @@ pub(super) fn refused(action: &'static str, error: impl StdError + Send + Sync +
                 |_| String::new(),
                 |name| name.release().to_string_lossy().into_owned(),
             );
-            Error::KernelTooOld {
+            KernelError::KernelTooOld {
                 action,
                 release,
                 source,
             }
         }
-        _ => Error::Load { action, source },
+        _ => KernelError::Load { action, source },
     }
 }
 
@@ -295,15 +301,15 @@ mod tests {
         };
         assert!(matches!(
             refused("x", deep(libc::EPERM)),
-            Error::NotPermitted { .. }
+            KernelError::NotPermitted { .. }
         ));
         assert!(matches!(
             refused("x", deep(libc::EINVAL)),
-            Error::KernelTooOld { .. }
+            KernelError::KernelTooOld { .. }
         ));
         assert!(matches!(
             refused("x", deep(libc::ENOMEM)),
-            Error::Load { .. }
+            KernelError::Load { .. }
         ));
     }
 }

@@ -14,9 +14,9 @@ use aya::programs::{
 use carp_common::abi::layout::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
 use tracing::{debug, info};
 
-use super::error::{Error, errno, refused};
-use super::lookout::Sight;
-use super::pins::{Pins, Place};
+use super::error::{KernelError, errno, refused};
+use super::pins::{HookClaim, Pins};
+use super::sight::Sight;
 use crate::io::netlink::{Client, Link};
 use crate::lock;
 use crate::sys;
@@ -71,7 +71,7 @@ pub struct Attachment {
     program: u32,
     pin: String,
     // Dropped last: while it is held nobody takes the link for a leftover.
-    place: Place,
+    place: HookClaim,
 }
 
 /// A link, as it can be looked at.
@@ -100,8 +100,8 @@ impl Attachment {
         link: &Link,
         hook: Hook,
         pin: String,
-        place: Place,
-    ) -> Result<Self, Error> {
+        place: HookClaim,
+    ) -> Result<Self, KernelError> {
         let failed = |error| refused("look at the attached program", error);
         Ok(Self {
             program: attached.info().map_err(failed)?.program_id(),
@@ -163,7 +163,7 @@ impl Attachment {
 }
 
 /// Loads the program of a hook; it sees no packet yet.
-pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), Error> {
+pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), KernelError> {
     let loaded = match hook {
         Hook::XdpNative | Hook::XdpGeneric => xdp(object)?.load(),
         Hook::Tcx => tcx(object, TCX_PROGRAM)?.load(),
@@ -172,7 +172,7 @@ pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), Error> {
 }
 
 /// Loads the program for egress, likewise. The result is it.
-pub fn load_egress(object: &mut Ebpf) -> Result<OwnedFd, Error> {
+pub fn load_egress(object: &mut Ebpf) -> Result<OwnedFd, KernelError> {
     let program = tcx(object, EGRESS_PROGRAM)?;
     loaded_once(program.load())?;
     let failed = |error| refused("hold the tcx program", error);
@@ -183,7 +183,7 @@ pub fn load_egress(object: &mut Ebpf) -> Result<OwnedFd, Error> {
         .map_err(|error| refused("hold the tcx program", error))
 }
 
-fn loaded_once(loaded: Result<(), ProgramError>) -> Result<(), Error> {
+fn loaded_once(loaded: Result<(), ProgramError>) -> Result<(), KernelError> {
     match loaded {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(refused("load the kernel program", error)),
@@ -196,7 +196,7 @@ pub fn attach(
     link: &Link,
     hook: Hook,
     pins: &Pins,
-) -> Result<Attachment, Error> {
+) -> Result<Attachment, KernelError> {
     let (place, pin) = match hook {
         Hook::XdpNative | Hook::XdpGeneric => {
             let place = pins.claim(link.index, &link.name, "xdp")?;
@@ -242,13 +242,8 @@ pub fn attach(
     Attachment::new(attached, link, hook, pin, place)
 }
 
-/// The place that a pin's name is about: both modes of XDP are one.
-pub fn place_of(name: &str) -> &str {
-    if name.starts_with("xdp") { "xdp" } else { name }
-}
-
 /// The first place that nobody else has; a leftover's, when there is one.
-fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
+fn claim_tcx(link: &Link, pins: &Pins) -> Result<(HookClaim, String), KernelError> {
     let mut refusal = None;
     for number in 0..TCX_PLACES {
         let name = format!("{}-{number}", Hook::Tcx.name());
@@ -258,7 +253,7 @@ fn claim_tcx(link: &Link, pins: &Pins) -> Result<(Place, String), Error> {
             Err(error) => return Err(error.into()),
         }
     }
-    Err(refusal.map_or(Error::Missing("a place"), Error::Owned))
+    Err(refusal.map_or(KernelError::Missing("a place"), KernelError::Owned))
 }
 
 /// Puts our program in a link's old one's place, between one packet and the next.
@@ -288,14 +283,14 @@ pub(super) fn replace_tcx(
     Ok(program.take_link(id)?.try_into()?)
 }
 
-fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, Error> {
+fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, KernelError> {
     let interface = || link.name.clone();
     // Asked first, because aya's fallback for kernels without bpf_link would replace what is there.
     if let Some(taken) = holder(link)? {
         return Err(taken);
     }
     let program = xdp(object)?;
-    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Attach {
+    let failed = |source: Box<dyn StdError + Send + Sync>| KernelError::Attach {
         interface: interface(),
         source,
     };
@@ -307,7 +302,7 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, E
             .map_err(|error: aya::programs::links::LinkError| failed(error.into())),
         Err(error) => Err(match errno(&error) {
             Some(libc::EOPNOTSUPP | libc::ERANGE) if mode == XdpMode::Driver => {
-                Error::NoDriverSupport {
+                KernelError::NoDriverSupport {
                     interface: interface(),
                     source: error.into(),
                 }
@@ -323,7 +318,7 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, E
 }
 
 /// Before all others, so that none of them lets pass what the fence is about.
-fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, Error> {
+fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, KernelError> {
     let program = tcx(object, TCX_PROGRAM)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
@@ -338,35 +333,35 @@ fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, Err
     }
 }
 
-fn failed_on<E>(link: &Link) -> impl Fn(E) -> Error
+fn failed_on<E>(link: &Link) -> impl Fn(E) -> KernelError
 where
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
-    |source| Error::Attach {
+    |source| KernelError::Attach {
         interface: link.name.clone(),
         source: source.into(),
     }
 }
 
-fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
+fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     object
         .program_mut(XDP_PROGRAM)
         .and_then(|program| program.try_into().ok())
-        .ok_or(Error::Missing("the XDP program"))
+        .ok_or(KernelError::Missing("the XDP program"))
 }
 
-fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier, Error> {
+fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier, KernelError> {
     object
         .program_mut(program)
         .and_then(|program| program.try_into().ok())
-        .ok_or(Error::Missing("a tcx program"))
+        .ok_or(KernelError::Missing("a tcx program"))
 }
 
 /// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.
-fn holder(link: &Link) -> Result<Option<Error>, Error> {
+fn holder(link: &Link) -> Result<Option<KernelError>, KernelError> {
     let now = Client::new()
         .and_then(|mut netlink| netlink.link(link.index))
-        .map_err(|source| Error::Look {
+        .map_err(|source| KernelError::Look {
             interface: link.name.clone(),
             source,
         })?;
@@ -378,7 +373,7 @@ fn holder(link: &Link) -> Result<Option<Error>, Error> {
         .find(|program| program.id() == now.xdp_program)
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .filter(|name| !name.is_empty());
-    Ok(Some(Error::Taken {
+    Ok(Some(KernelError::Taken {
         interface: link.name.clone(),
         id: now.xdp_program,
         name,

@@ -19,7 +19,7 @@
 //! the other. On the packet socket there is no fence, and what is of another layout is removed as any leftover is that fences
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -31,9 +31,12 @@ use carp_common::abi::layout::{FAMILY_INET, FAMILY_INET6};
 use carp_common::units::Vhid;
 use tracing::{debug, info};
 
-use super::hook::{self, Hook};
+use super::hook::{Attachment, Hook};
+use super::pin;
+use super::pins::Pins;
+use super::program::Program;
 use super::tables::{Fenced, Owner, Tables};
-use super::{Chain, Datapath};
+use crate::io::chain::Chain;
 use crate::lock;
 use crate::sys;
 
@@ -104,14 +107,26 @@ fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
     })
 }
 
-impl Datapath {
-    /// What dead carpds of other layouts fence, as far as our tables do not have it.
-    fn to_adopt(&self) -> Vec<Known> {
-        let others = self.pins.other_tables();
+/// Takes over from dead carpds whose tables have another layout.
+pub struct OtherLayouts {
+    /// The addresses of every configured virtual host.
+    own_addresses: Vec<IpAddr>,
+}
+
+impl OtherLayouts {
+    /// Returns a value for a configuration with these addresses.
+    #[must_use]
+    pub const fn new(own_addresses: Vec<IpAddr>) -> Self {
+        Self { own_addresses }
+    }
+
+    /// Returns what dead carpds of other layouts fence and our tables do not have.
+    fn missing(&self, pins: &Pins, tables: Option<&Tables>) -> Vec<Known> {
+        let others = pins.other_tables();
         if others.is_empty() {
             return Vec::new();
         }
-        // Where it cannot be told who lives, nobody does: that is the side on which the fence is closed.
+        // If it is unknown which daemons are alive, all count as dead, because then the fence is closed.
         let held = lock::Held::look().ok();
         let lives = |address| held.as_ref().is_some_and(|held| held.has_address(address));
         let theirs = others.iter().filter_map(|table| read(table)).flatten();
@@ -126,7 +141,6 @@ impl Datapath {
             },
             every_packet: false,
         });
-        let tables = self.tables.as_ref();
         let mut seen: BTreeSet<IpAddr> = tables
             .map_or_else(Vec::new, Tables::all)
             .iter()
@@ -137,41 +151,47 @@ impl Datapath {
         known
     }
 
-    /// The same, for a look before our tables are there.
-    pub(super) fn fenced_by_others(&self) -> impl Iterator<Item = Fenced> {
-        self.to_adopt().into_iter().map(|known| known.fenced)
+    /// Returns what [`adopt_addresses`](Self::adopt_addresses) would fence. There may be no tables yet.
+    pub fn fenced(&self, pins: &Pins, tables: Option<&Tables>) -> impl Iterator<Item = Fenced> {
+        let missing = self.missing(pins, tables).into_iter();
+        missing.map(|known| known.fenced)
     }
 
-    /// Takes what dead carpds of other layouts fence into our tables. To be called before a program of theirs is replaced.
-    pub(super) fn adopt_addresses(&mut self) {
-        let known = self.to_adopt();
-        let Some(tables) = &mut self.tables else {
-            return;
-        };
-        for known in known {
+    /// Fences in our tables what dead carpds of other layouts fence. Call it before a program of theirs is replaced.
+    pub fn adopt_addresses(&self, pins: &Pins, tables: &mut Tables) {
+        for known in self.missing(pins, Some(tables)) {
             if let Err(error) = tables.own(known.fenced, known.every_packet) {
                 debug!("{}: {}", known.fenced.address, Chain(&error));
             }
         }
     }
 
-    /// Puts our program in the place of each that a dead carpd left on an interface that we do not serve, where there are tables
-    /// of other layouts, and removes these when nobody lives who uses them.
-    pub(super) fn adopt_links(&mut self) {
-        let others = self.pins.other_tables();
+    /// Replaces each program that a dead carpd of another layout left on an interface that we do not serve with ours. Then
+    /// removes its tables, unless a living carpd uses them. `served` are the interfaces that we serve.
+    pub fn adopt_links(
+        &self,
+        pins: &Pins,
+        tables: Option<&mut Tables>,
+        mut program: Option<&mut Program>,
+        served: &BTreeMap<u32, Attachment>,
+    ) {
+        let others = pins.other_tables();
         if others.is_empty() {
             return;
         }
-        self.adopt_addresses();
+        if let Some(tables) = tables {
+            self.adopt_addresses(pins, tables);
+        }
         let mut is_replaced = true;
-        for (ifindex, name) in self.pins.places() {
-            let attachment = self.attachments.get(&ifindex);
+        for (ifindex, name) in pins.places() {
+            let attachment = served.get(&ifindex);
             if attachment.is_some_and(|it| it.is_pinned_as(&name)) {
                 continue;
             }
-            is_replaced &= self.adopt_link(ifindex, &name);
+            let program = program.as_deref_mut();
+            is_replaced &= program.is_some_and(|it| adopt_link(it, pins, ifindex, &name));
         }
-        let is_alone = lock::Held::look().is_ok_and(|held| held.hooks() <= self.attachments.len());
+        let is_alone = lock::Held::look().is_ok_and(|held| held.hooks() <= served.len());
         if is_replaced && is_alone {
             for table in others {
                 match fs::remove_file(&table) {
@@ -181,25 +201,25 @@ impl Datapath {
             }
         }
     }
+}
 
-    /// Returns whether it uses no tables of others any more.
-    fn adopt_link(&mut self, ifindex: u32, name: &str) -> bool {
-        let (Some(hook), Some(kernel)) = (Hook::of_pin(name), &mut self.kernel) else {
-            return false;
-        };
-        // Whoever lives keeps its place.
-        let Ok(place) = self.pins.claim(ifindex, name, hook::place_of(name)) else {
-            return false;
-        };
-        let Some(leftover) = place.leftover(name) else {
-            return false;
-        };
-        let replaced = kernel.replace(leftover, hook);
-        if let Err(error) = &replaced {
-            debug!("{name} on interface {ifindex} is of no use: {error}");
-        }
-        replaced.is_ok()
+/// Returns whether the link at a place does not use tables of another layout any more.
+fn adopt_link(program: &mut Program, pins: &Pins, ifindex: u32, name: &str) -> bool {
+    let Some(hook) = Hook::of_pin(name) else {
+        return false;
+    };
+    // A living carpd keeps its place.
+    let Ok(place) = pins.claim(ifindex, name, pin::place_of(name)) else {
+        return false;
+    };
+    let Some(leftover) = place.leftover(name) else {
+        return false;
+    };
+    let replaced = program.replace(leftover, hook);
+    if let Err(error) = &replaced {
+        debug!("{name} on interface {ifindex} is of no use: {error}");
     }
+    replaced.is_ok()
 }
 
 #[cfg(test)]

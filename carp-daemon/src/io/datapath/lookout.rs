@@ -1,58 +1,19 @@
-//! A thread that looks whether programs are still where we put them.
+//! A thread that checks whether carpd's programs are still attached.
 //!
-//! The kernel tells that under a lock of the whole machine (rtnl), which others hold for seconds at times, and a MASTER
-//! has to go on advertising meanwhile. What the thread suspects, the engine looks at itself.
+//! The kernel answers under the lock of the whole machine for links (rtnl), which others hold for seconds at times, and a
+//! MASTER has to go on advertising meanwhile. The engine then checks what the thread suspects.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::task::{Context, Poll};
 
-use super::egress;
+use super::sight::Sight;
 use crate::io::errand::Errands;
 use crate::io::netlink::Client;
-use crate::sys;
 
-/// A program, and where it should be.
-#[derive(Debug)]
-pub enum Sight {
-    /// At the XDP hook of an interface.
-    Xdp {
-        /// The interface.
-        ifindex: u32,
-        /// The program's id.
-        program: u32,
-    },
-    /// Where a link has it.
-    Link {
-        /// The link.
-        link: OwnedFd,
-        /// The program's id, where another one could have taken its place.
-        program: Option<u32>,
-    },
-    /// Where a pinned link has it.
-    Pin(PathBuf),
-}
-
-impl Sight {
-    /// Whether it is gone for certain.
-    fn is_lost(&self, netlink: &mut Client) -> bool {
-        match self {
-            Self::Xdp { ifindex, program } => netlink
-                .link(*ifindex)
-                .is_ok_and(|link| link.xdp_program != *program),
-            Self::Link { link, program } => sys::bpf_link_info(link.as_fd()).is_ok_and(|info| {
-                info.ifindex == 0 || program.is_some_and(|program| info.program != program)
-            }),
-            Self::Pin(path) => !egress::is_attached(path),
-        }
-    }
-}
-
-/// One look at a time. Nobody is woken when everything is in its place.
+/// Runs one check at a time. It wakes nobody if every program is in its place.
 #[derive(Debug)]
 pub struct Lookout {
     errands: Errands<()>,
-    /// There was no thread to be had for the last look.
+    /// No thread could be started for the last check.
     is_blind: bool,
 }
 
@@ -66,7 +27,7 @@ impl Default for Lookout {
 }
 
 impl Lookout {
-    /// Begins to look, unless an earlier look still waits for the kernel.
+    /// Begins a check, unless an earlier one still waits for the kernel.
     pub fn begin(&mut self, sights: Vec<Sight>) {
         if self.errands.is_working() || sights.is_empty() {
             return;
@@ -75,7 +36,7 @@ impl Lookout {
         self.is_blind = self.errands.begin(look).is_err();
     }
 
-    /// Ready when a look found something gone, or could not be taken: the engine has to look itself then.
+    /// Ready when a check found that a program is gone, or could not run. The engine has to check for itself then.
     pub fn poll_suspicion(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if std::mem::take(&mut self.is_blind) {
             return Poll::Ready(());
@@ -85,6 +46,6 @@ impl Lookout {
 }
 
 fn is_any_lost(sights: &[Sight]) -> bool {
-    // Without a socket the next look has to do.
+    // Without a socket, the next check has to find it.
     Client::new().is_ok_and(|mut netlink| sights.iter().any(|it| it.is_lost(&mut netlink)))
 }

@@ -2,310 +2,253 @@
 //!
 //! | Module | What it is |
 //! |---|---|
+//! | `rungs` | the ways to listen on an interface, and the order in which they are tried |
+//! | `entries` | the entries of our virtual hosts, and their addresses |
+//! | `loader` | loads the kernel program when it is first wanted |
 //! | `program` | the kernel program and its maps |
-//! | `hook` | the ways to attach it: XDP in the driver or in the stack, tcx |
+//! | `object` | the maps of the loaded object |
+//! | `hook` | the ways to attach the program: XDP in the driver or in the stack, tcx |
+//! | `programs` | the attached programs, at the ingress and egress of interfaces |
+//! | `egress` | the program that prevents the host from speaking in the name of fenced addresses |
+//! | `lookout`, `sight` | a thread that checks whether the programs are still attached |
 //! | `attached` | carpd's programs as the kernel lists them |
-//! | `bpffs` | the file system of pinned programs, where it outlives us |
-//! | `pins` | how it stays attached when we are killed, and who takes it over |
-//! | `tables` | the tables of virtual hosts and addresses, which every carpd shares |
+//! | `bpffs` | the file system of pinned programs |
+//! | `pins`, `pin` | how programs stay attached when carpd is killed, and who takes them over |
+//! | `tables`, `shared` | the tables of virtual hosts and addresses, which every carpd shares |
 //! | `layouts` | such tables of another version |
 //! | `slots` | the keys and ledgers of our virtual hosts |
-//! | `vhosts` | what the engine tells of a virtual host and its addresses |
-//! | `egress` | the program that keeps the host from speaking for them |
-//! | `cover` | what the engine tells of the interfaces that it covers |
-//! | `lookout` | a thread that looks whether programs are still where they should be |
-//! | `rungs` | which of the ways serves an interface |
-//! | [`error`] | what stands in the way, and the way out |
-//! | [`socket`] | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
+//! | `sockets`, `socket` | AF_PACKET with a classic BPF filter: needs no CAP_BPF, works on every device |
+//! | `batch` | received advertisements on their way to the engine |
+//! | [`error`] | what the kernel refuses, and what the operator can do |
 //!
-//! All run the same classifier, name their counters alike and deliver the same [`AdvertisementEvent`]s. Each interface
-//! has one rung; different interfaces may have different ones. All but sockets share one object and one ring.
+//! All rungs run the same classifier, have the same counters and deliver the same
+//! [`AdvertisementEvent`](carp_common::abi::event::AdvertisementEvent)s. Each interface has one rung, and interfaces may
+//! have different ones. All rungs but the socket share one object and one ring.
 
 mod attached;
+mod batch;
 mod bpffs;
-mod cover;
 mod egress;
+mod entries;
 pub mod error;
 mod hook;
 mod layouts;
+mod loader;
 mod lookout;
+mod object;
+mod pin;
 mod pins;
 mod program;
+mod programs;
 mod rungs;
+mod shared;
+mod sight;
 mod slots;
-pub mod socket;
+mod socket;
+mod sockets;
 mod tables;
-mod vhosts;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use carp_common::abi::counters::Counter;
-use carp_common::abi::event::AdvertisementEvent;
-use carp_common::abi::layout::{VhostKey, VhostValue};
+use carp_common::abi::layout::{NO_COUNTS, VhostKey};
 use carp_common::time::Instant;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 pub use self::attached::programs as attached_programs;
-use self::egress::Egress;
-pub use self::egress::{Leaving, remove_unused as remove_unused_egress};
+pub use self::batch::{Batch, Drained};
+pub use self::egress::Leaving;
+use self::entries::Entries;
+pub use self::entries::{Endpoints, Entry};
 pub use self::hook::Loss;
-use self::hook::{Attachment, Hook};
+use self::layouts::OtherLayouts;
+use self::loader::Loader;
 pub use self::lookout::Lookout;
+pub use self::pin::remove_unused_set as remove_unused_egress;
 pub use self::pins::{Pins, Removal};
-use self::program::{Options, Program, Sizes};
-pub use self::rungs::{Choice, Rung};
-use self::socket::Receiver;
+use self::program::{Options, Sizes};
+use self::programs::Programs;
+use self::rungs::Refusals;
+pub use self::rungs::{Choice, DatapathError, Rung};
+use self::slots::add;
+use self::sockets::Sockets;
 pub use self::tables::{Fenced, Owner, Tables};
-pub use self::vhosts::{Endpoints, Entry};
 pub use crate::api::status::Survival;
 use crate::config::{self, Config, Fence};
+use crate::io::chain::Chain;
 use crate::io::clock;
-use crate::lock;
-
-/// Why an interface cannot be listened to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kernel program cannot run there.
-    #[error("cannot receive on {interface} through datapath {rung}: {}", .source.way_out())]
-    Kernel {
-        /// Where.
-        interface: String,
-        /// How.
-        rung: Rung,
-        /// Why not.
-        source: error::Error,
-    },
-    /// The packet socket.
-    #[error(
-        "cannot receive on {interface} through datapath socket: a packet socket takes CAP_NET_RAW"
-    )]
-    Socket {
-        /// Where.
-        interface: String,
-        /// Why not: EPERM without CAP_NET_RAW.
-        source: io::Error,
-    },
-    /// The kernel program or its maps, wherever it runs.
-    #[error("datapath {rung} cannot be used: {}", .source.way_out())]
-    Program {
-        /// How it was to run.
-        rung: Rung,
-        /// Why not.
-        source: error::Error,
-    },
-}
-
-impl Error {
-    /// What the kernel program met, when it is about that.
-    const fn cause(&self) -> Option<&error::Error> {
-        match self {
-            Self::Kernel { source, .. } => Some(source),
-            Self::Socket { .. } | Self::Program { .. } => None,
-        }
-    }
-}
-
-/// Whether a drain left something behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Drained {
-    /// Nothing is left.
-    Empty,
-    /// What is left arrived after the drain began.
-    Later,
-    /// The batch is full: handle it and drain again.
-    Full,
-}
-
-/// Received advertisements, a bounded number at a time. The default has no memory yet.
-#[derive(Debug, Default)]
-pub struct Batch(Vec<AdvertisementEvent>);
-
-impl Batch {
-    const CAPACITY: usize = 256;
-
-    /// An empty batch with its memory.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Vec::with_capacity(Self::CAPACITY))
-    }
-
-    /// Puts one more in.
-    pub fn push(&mut self, event: AdvertisementEvent) {
-        self.0.push(event);
-    }
-
-    /// Whether it is to be emptied before more is put in.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.0.len() >= Self::CAPACITY
-    }
-
-    /// Takes the advertisements out, in order of arrival on their interface.
-    pub fn take(&mut self) -> impl Iterator<Item = AdvertisementEvent> + '_ {
-        self.0.drain(..)
-    }
-}
-
+use crate::io::netlink::Link;
 pub use carp_common::abi::layout::Counts;
 
 /// The receiving side of every interface.
 pub struct Datapath {
     wanted: config::Datapath,
     fence: Fence,
-    sizes: Sizes,
-    debug: bool,
-    /// Advertisements that the ring had lost when it was last looked at.
-    ring_losses: u64,
-    /// Loaded when the first interface wants it, or by [`Datapath::prepare`].
-    kernel: Option<Program>,
-    /// Those of the kernel programs, or what others pinned.
-    tables: Option<Tables>,
-    /// What our programs and our entries know each other by.
-    instance: u64,
-    egress: Option<Egress>,
-    /// Its program was refused, which was warned of.
-    egress_refused: bool,
-    pins: Pins,
-    /// Of every configured virtual host.
-    own_addresses: Vec<IpAddr>,
-    attachments: BTreeMap<u32, Attachment>,
-    receivers: BTreeMap<u32, Receiver>,
-    /// Interfaces whose socket failed, and why; it is closed.
-    failures: Vec<(u32, io::Error)>,
+    loader: Loader,
+    /// The virtual hosts and addresses that the kernel program and the sockets know.
+    pub entries: Entries,
+    /// The attached kernel programs.
+    pub programs: Programs,
+    /// The packet sockets.
+    pub sockets: Sockets,
     rungs: BTreeMap<u32, Rung>,
-    /// What the sockets look up; the kernel program has its own copy.
-    vhosts: HashMap<VhostKey, VhostValue>,
-    /// What the kernel program counted for virtual hosts before they were last removed.
-    retired: BTreeMap<VhostKey, Counts>,
 }
 
 impl Datapath {
-    /// Nothing is opened or loaded yet.
+    /// Returns a datapath that has opened and loaded nothing yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let pins = Pins::existing();
+        let options = Options {
+            debug: config.debug,
+            fence: config.fence,
+            instance: new_instance(),
+            sizes: Sizes::of(config),
+        };
+        let wanted = config.vhosts.iter().flat_map(|vhost| &vhost.addresses);
+        let others = OtherLayouts::new(wanted.map(|wanted| wanted.address).collect());
         Self {
             wanted: config.datapath,
             fence: config.fence,
-            sizes: Sizes::of(config),
-            debug: config.debug,
-            ring_losses: 0,
-            kernel: None,
-            tables: Tables::pinned(&pins),
-            instance: new_instance(),
-            egress: None,
-            egress_refused: false,
-            pins,
-            own_addresses: {
-                let vhosts = config.vhosts.iter();
-                let addresses = vhosts.flat_map(|vhost| &vhost.addresses);
-                addresses.map(|wanted| wanted.address).collect()
-            },
-            attachments: BTreeMap::new(),
-            receivers: BTreeMap::new(),
-            failures: Vec::new(),
+            entries: Entries::new(options.instance, config.fence, Tables::pinned(&pins)),
+            loader: Loader::new(options, pins, others),
+            programs: Programs::default(),
+            sockets: Sockets::default(),
             rungs: BTreeMap::new(),
-            vhosts: HashMap::new(),
-            retired: BTreeMap::new(),
         }
-    }
-
-    /// The kernel program, loaded now at the latest, and where it is pinned.
-    fn kernel(&mut self) -> Result<(&mut Program, &Pins), error::Error> {
-        if self.kernel.is_none() {
-            self.load()?;
-        }
-        let kernel = self.kernel.as_mut();
-        let kernel = kernel.ok_or(error::Error::Missing("the kernel program"))?;
-        Ok((kernel, &self.pins))
-    }
-
-    fn load(&mut self) -> Result<(), error::Error> {
-        self.pins = Pins::open();
-        let options = Options {
-            debug: self.debug,
-            fence: self.fence,
-            instance: self.instance,
-            sizes: self.sizes,
-        };
-        let (kernel, mut tables) = Program::load(&options, &self.pins)?;
-        // Where it cannot be told who lives, everything stays.
-        if let Ok(held) = lock::Held::look() {
-            tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
-        }
-        self.kernel = Some(kernel);
-        self.tables = Some(tables);
-        self.adopt_addresses();
-        Ok(())
     }
 
     /// Loads the kernel programs that may ever be used, even though no interface wants them yet.
     ///
-    /// At the end of the start, because later it would be refused: CAP_PERFMON is given up then, and the verifier judges
-    /// the program of a process without it by stricter rules, which hide pointers from it and guard against Spectre.
-    /// Mounting a file system is over then, too.
+    /// Call it at the end of the start, because loading would be refused later: CAP_PERFMON is given up then, and without it
+    /// the verifier applies stricter rules, which hide pointers from the program and guard against Spectre. A file system
+    /// cannot be mounted then either.
     ///
     /// # Errors
-    /// Why they cannot be loaded, unless there is another way to receive.
-    pub fn prepare(&mut self) -> Result<(), Error> {
-        let hooks: &[Hook] = match self.wanted {
-            config::Datapath::Auto => &[Hook::XdpNative, Hook::Tcx],
-            config::Datapath::XdpNative | config::Datapath::XdpGeneric => &[Hook::XdpNative],
-            config::Datapath::Tcx => &[Hook::Tcx],
-            config::Datapath::Socket => &[],
-        };
-        for hook in hooks {
-            match self.kernel().and_then(|(kernel, _)| kernel.prepare(*hook)) {
+    /// Returns why they cannot be loaded, unless there is another way to receive.
+    pub fn prepare(&mut self) -> Result<(), DatapathError> {
+        for hook in Rung::hooks(self.wanted) {
+            let program = self.loader.program(&mut self.entries);
+            match program.and_then(|(program, _)| program.prepare(*hook)) {
                 Ok(()) => {}
                 Err(error) if self.wanted == config::Datapath::Auto => {
                     debug!("there will be no {}: {}", hook.name(), Chain(&error));
                 }
                 Err(source) => {
                     let rung = Rung::Kernel(*hook);
-                    return Err(Error::Program { rung, source });
+                    return Err(DatapathError::Program { rung, source });
                 }
             }
         }
-        self.prepare_egress();
+        let Loader { program, pins, .. } = &mut self.loader;
+        if let Some(program) = program {
+            self.programs.prepare_egress(program, pins, self.fence);
+        }
+        Ok(())
+    }
+
+    /// Takes over what dead carpds left on the interfaces of the network namespace, which are all of these, and covers the
+    /// egress of those that are served.
+    pub fn start_cover(&mut self, links: &BTreeMap<u32, Link>) {
+        let Loader {
+            program,
+            pins,
+            others,
+            ..
+        } = &mut self.loader;
+        if let Some(program) = program {
+            self.programs.start_cover(program, pins, links);
+        }
+        let (tables, served) = (self.entries.tables.as_mut(), self.programs.attachments());
+        others.adopt_links(pins, tables, program.as_mut(), served);
+    }
+
+    /// Starts listening on an interface, on the first rung that works of those that may be used.
+    ///
+    /// # Errors
+    /// Returns why the last of them does not work.
+    pub fn attach(&mut self, link: &Link) -> Result<Choice, DatapathError> {
+        let mut refusals = Refusals::default();
+        let mut candidates = Rung::candidates(self.wanted, link).iter().peekable();
+        let rung = loop {
+            let rung = *candidates.next().expect("the last candidate returns");
+            match self.attach_to(link, rung) {
+                Ok(()) => break rung,
+                Err(error) if candidates.peek().is_some() => refusals.add(rung, &error),
+                Err(error) => {
+                    if let Some(refusals) = refusals.text() {
+                        warn!("{}: no datapath{refusals}", link.name);
+                    }
+                    return Err(error);
+                }
+            }
+        };
+        self.rungs.insert(link.index, rung);
+        // Our program looks into the same table. Without one of ours, a leftover that still fences has its use.
+        let tables = self.entries.tables.as_ref();
+        let fences_nothing = || tables.is_none_or(|tables| tables.on(link.index).is_empty());
+        if rung != Rung::Socket || fences_nothing() {
+            let removal = self.loader.pins.remove_unowned(link.index, &link.name);
+            for name in removal.removed {
+                info!(
+                    "{}: removed the {name} program that an earlier run left",
+                    link.name
+                );
+            }
+        }
+        Ok(refusals.choice(rung, link, self.wanted, self.fence))
+    }
+
+    fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), DatapathError> {
+        match rung {
+            Rung::Kernel(hook) => {
+                self.loader.adopt_addresses(&mut self.entries);
+                let program = self.loader.program(&mut self.entries);
+                let attached = program.and_then(|(program, pins)| program.attach(link, hook, pins));
+                let attachment = attached.map_err(|source| DatapathError::Kernel {
+                    interface: link.name.clone(),
+                    rung,
+                    source,
+                })?;
+                self.programs.insert(link.index, attachment);
+            }
+            Rung::Socket => {
+                let opened = self.sockets.open(link);
+                opened.map_err(|source| DatapathError::Socket {
+                    interface: link.name.clone(),
+                    source,
+                })?;
+            }
+        }
         Ok(())
     }
 
     /// Forgets an interface that is gone.
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
-        if let Some(tables) = &mut self.tables {
-            tables.forget(ifindex);
+        self.entries.forget(ifindex);
+        if let Some(program) = &mut self.loader.program {
+            program.forget(ifindex);
         }
-        if let Some(kernel) = &mut self.kernel {
-            kernel.forget(ifindex);
-        }
-        self.retired.retain(|key, _| key.ifindex != ifindex);
     }
 
     /// Stops listening on an interface, which may be gone already.
     pub fn detach(&mut self, ifindex: u32) {
         self.rungs.remove(&ifindex);
-        self.receivers.remove(&ifindex);
-        if let Some(attachment) = self.attachments.remove(&ifindex) {
-            attachment.detach();
-        }
-        self.pins.forget(ifindex);
+        self.sockets.close(ifindex);
+        self.programs.detach(ifindex);
+        self.loader.pins.forget(ifindex);
     }
 
-    /// Stops listening everywhere. What is pinned stays for the `orphans`, and fences them: addresses that another carpd
-    /// left which died, or an earlier run when our start failed. A living carpd has programs of its own. The last to stop
-    /// removes the rest, when everything else is closed.
+    /// Stops listening on every interface.
+    ///
+    /// Pinned programs stay where they fence one of the `orphans`: addresses that a carpd left which died, or an earlier run
+    /// if our start failed. A living carpd has programs of its own. The last carpd to stop removes the rest with the result,
+    /// when everything else is closed.
     pub fn close(&mut self, orphans: &[Fenced]) -> Option<Leaving> {
-        let ours: Vec<VhostKey> = self.vhosts.keys().copied().collect();
-        for key in ours {
-            // What cannot be removed is a dead one's, like any that is left.
-            let _ = self.remove(key);
-        }
+        self.entries.remove_all();
         let interfaces: Vec<u32> = self.rungs.keys().copied().collect();
         for ifindex in interfaces {
             if !orphans
@@ -313,158 +256,150 @@ impl Datapath {
                 .any(|fenced| fenced.owner.is_none_or(|owner| owner.ifindex == ifindex))
             {
                 self.detach(ifindex);
-                for name in self.pins.remove_unowned(ifindex, "an interface").removed {
+                let removal = self.loader.pins.remove_unowned(ifindex, "an interface");
+                for name in removal.removed {
                     debug!("removed the {name} program that another run left");
                 }
             }
         }
-        let egress = self.egress.take()?;
-        Some(egress.close(!orphans.is_empty()))
+        self.programs.close_egress(!orphans.is_empty())
     }
 
-    /// Whether the fence outlives a daemon that is killed, on an interface: `No` also where there is none.
+    /// Removes the programs that have no owner any more on interfaces other than these.
+    pub fn remove_unowned_but(&self, links: &BTreeMap<u32, Link>) {
+        let pins = &self.loader.pins;
+        for ifindex in pins.interfaces() {
+            if !links.contains_key(&ifindex) {
+                // A program that has an owner is removed by that owner.
+                let _ = pins.remove_unowned(ifindex, "an interface");
+            }
+        }
+    }
+
+    /// Returns whether the fence on an interface outlives a daemon that is killed. Returns `No` if there is no fence.
     #[must_use]
     pub fn survival(&self, ifindex: u32) -> Survival {
-        let attachment = self.attachments.get(&ifindex);
-        let is_pinned = attachment.is_some_and(Attachment::is_pinned)
-            && self.egress.as_ref().is_none_or(Egress::is_pinned);
-        match is_pinned && self.fence != Fence::Off {
-            true => self.pins.survival(),
+        match self.fence != Fence::Off && self.programs.are_pinned(ifindex) {
+            true => self.loader.pins.survival(),
             false => Survival::No,
         }
     }
 
-    /// The rung of an interface.
+    /// Returns the rung of an interface.
     #[must_use]
     pub fn rung(&self, ifindex: u32) -> Option<Rung> {
         self.rungs.get(&ifindex).copied()
     }
 
-    /// Ready when there may be something to [`drain`](Self::drain).
+    /// Returns every fenced address of the network namespace, whichever carpd fences it.
+    #[must_use]
+    pub fn all_fenced(&self) -> Vec<Fenced> {
+        let tables = self.entries.tables.as_ref();
+        let mut all = tables.map_or_else(Vec::new, Tables::all);
+        let Loader { pins, others, .. } = &self.loader;
+        all.extend(others.fenced(pins, tables));
+        all
+    }
+
+    /// Ready when there may be something to [`drain`](Self::drain), or an interface was covered.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// Returns any error of the runtime.
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut ready = false;
-        if let Some(kernel) = &mut self.kernel
-            && let Poll::Ready(result) = kernel.poll_readable(context)
+        let mut ready = self.programs.poll_news(context).is_ready();
+        if let Some(program) = &mut self.loader.program
+            && let Poll::Ready(result) = program.poll_readable(context)
         {
             result?;
             ready = true;
         }
-        if let Some(egress) = &mut self.egress
-            && let Poll::Ready(()) = egress.poll_news(context)
-        {
+        if let Poll::Ready(result) = self.sockets.poll_readable(context) {
+            result?;
             ready = true;
         }
-        for receiver in self.receivers.values() {
-            if let Poll::Ready(result) = receiver.poll_readable(context) {
-                result?;
-                ready = true;
-            }
-        }
-        if ready {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
+        match ready {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
         }
     }
 
     /// Fetches what arrived up to `now`, whether or not a wake-up announced it.
     ///
-    /// What arrives while this runs may stay behind, so that a flood cannot hold the engine here.
-    ///
-    /// A socket that fails is closed, see [`Datapath::take_failures`]. A link that is down or gone is no failure: netlink
-    /// tells about that.
+    /// What arrives while this runs may stay behind, so that a flood cannot keep the engine here.
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
-        let mut drained = Drained::Empty;
-        if let Some(kernel) = &mut self.kernel {
-            match kernel.drain(now, batch) {
-                Drained::Empty => {}
-                Drained::Later => drained = Drained::Later,
-                Drained::Full => return Drained::Full,
-            }
+        let in_ring = match &mut self.loader.program {
+            Some(program) => program.drain(now, batch),
+            None => Drained::Empty,
+        };
+        if in_ring == Drained::Full {
+            return Drained::Full;
         }
-        let failed_before = self.failures.len();
-        for (ifindex, receiver) in &mut self.receivers {
-            match receiver.drain(now, &self.vhosts, batch) {
-                Ok(Drained::Empty) => {}
-                Ok(Drained::Later) => drained = Drained::Later,
-                Ok(Drained::Full) => {
-                    drained = Drained::Full;
-                    break;
-                }
-                Err(error) => self.failures.push((*ifindex, error)),
-            }
+        match self.sockets.drain(now, self.entries.vhosts(), batch) {
+            Drained::Empty => in_ring,
+            drained @ (Drained::Later | Drained::Full) => drained,
         }
-        for (ifindex, _) in &self.failures[failed_before..] {
-            self.receivers.remove(ifindex);
-        }
-        drained
     }
 
-    /// The interfaces whose sockets failed since this was last asked, and why.
-    pub fn take_failures(&mut self) -> Vec<(u32, io::Error)> {
-        std::mem::take(&mut self.failures)
-    }
-
-    /// How many advertisements did not fit into the buffers since this was last asked.
+    /// Returns how many advertisements did not fit into the buffers since the last call.
     pub fn take_losses(&mut self) -> u64 {
-        let sockets: u64 = self.receivers.values_mut().map(Receiver::take_losses).sum();
-        // A map that cannot be read is reported with the statistics.
-        let ring = self
-            .kernel
-            .as_ref()
-            .and_then(|kernel| kernel.count(Counter::DatapathEventsLost).ok());
-        let before = ring.map_or(0, |total| std::mem::replace(&mut self.ring_losses, total));
-        sockets + ring.unwrap_or(0).saturating_sub(before)
+        let program = self.loader.program.as_mut();
+        let ring = program.map_or(0, |program| program.take_losses());
+        self.sockets.take_losses() + ring
     }
 
-    /// The statistics of an interface's rung; those of the kernel program are common to all interfaces
-    /// that use it.
+    /// Returns the counters of an interface's rung. All interfaces that use the kernel program have its counters in common.
     ///
     /// # Errors
-    /// What the kernel answers.
-    pub fn counts(&mut self, ifindex: u32) -> Result<Counts, error::Error> {
-        match (self.receivers.get_mut(&ifindex), &self.kernel) {
-            (Some(receiver), _) => Ok(receiver.counts()),
-            (None, Some(kernel)) => kernel.counts(),
-            (None, None) => Ok([0; Counter::ALL.len()]),
+    /// Returns any refusal of the kernel.
+    pub fn counts(&mut self, ifindex: u32) -> Result<Counts, error::KernelError> {
+        match (self.sockets.get(ifindex), &self.loader.program) {
+            (Some(socket), _) => Ok(socket.counts()),
+            (None, Some(program)) => program.counts(),
+            (None, None) => Ok(NO_COUNTS),
         }
     }
 
-    /// One of the statistics, of all interfaces together.
+    /// Returns one of the counters, summed over all interfaces.
     ///
     /// # Errors
-    /// What the kernel answers.
-    pub fn count(&mut self, counter: Counter) -> Result<u64, error::Error> {
-        let kernel = match &self.kernel {
-            Some(kernel) => kernel.count(counter)?,
+    /// Returns any refusal of the kernel.
+    pub fn count(&self, counter: Counter) -> Result<u64, error::KernelError> {
+        let in_kernel = match &self.loader.program {
+            Some(program) => program.count(counter)?,
             None => 0,
         };
-        let sockets = self.receivers.values_mut();
-        Ok(sockets.fold(kernel, |sum, socket| {
-            sum.wrapping_add(socket.count_of(counter))
-        }))
+        Ok(in_kernel.wrapping_add(self.sockets.count(counter)))
+    }
+
+    /// Returns what became of the advertisements for a virtual host since the start, on every rung that its interface had.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn counts_of(&mut self, key: VhostKey) -> Result<Counts, error::KernelError> {
+        let mut sum = self.entries.counts_of(key)?;
+        if let Some(socket) = self.sockets.get(key.ifindex) {
+            add(&mut sum, &socket.counts_of(key));
+        }
+        Ok(sum)
+    }
+
+    /// Returns what became of the frames on an interface that were for none of our virtual hosts.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, error::KernelError> {
+        let mut sum = match &self.loader.program {
+            Some(program) => program.counts_of_others(ifindex)?,
+            None => NO_COUNTS,
+        };
+        if let Some(socket) = self.sockets.get(ifindex) {
+            add(&mut sum, &socket.counts_of_others());
+        }
+        Ok(sum)
     }
 }
 
-/// A number that no other process of this machine has: of its pid at this moment.
+/// Returns a number that no other process of this machine has: its pid and the present time.
 fn new_instance() -> u64 {
     clock::now().as_nanos() << 22 | u64::from(std::process::id())
-}
-
-/// An error and its causes on one line.
-pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

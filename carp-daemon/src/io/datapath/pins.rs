@@ -9,7 +9,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,11 +16,10 @@ use aya::programs::links::{FdLink, PinnedLink};
 use carp_common::abi::layout::VERSION;
 use tracing::{debug, info, warn};
 
-use super::Survival;
 use super::bpffs::{Bpffs, DIRECTORY};
-use super::egress;
-use super::hook::place_of;
-use super::tables::{SHARED, Shared};
+use super::pin::{self, names, place_of};
+use super::shared::{SHARED, Shared};
+use crate::api::status::Survival;
 use crate::lock::{self, Lock};
 use crate::sys;
 
@@ -112,8 +110,8 @@ impl Pins {
         ifindex: u32,
         interface: &str,
         hook: &str,
-    ) -> Result<Place, lock::LockError> {
-        Ok(Place {
+    ) -> Result<HookClaim, lock::LockError> {
+        Ok(HookClaim {
             directory: self.directory(ifindex),
             _lock: lock::acquire_hook(ifindex, interface, hook)?,
         })
@@ -275,13 +273,13 @@ pub struct Removal {
 
 /// A place that is ours as long as this lives.
 #[derive(Debug)]
-pub struct Place {
+pub struct HookClaim {
     /// `None`: nothing is pinned.
     directory: Option<PathBuf>,
     _lock: Lock,
 }
 
-impl Place {
+impl HookClaim {
     /// Whether something is pinned here under a name.
     pub fn has(&self, name: &str) -> bool {
         let path = self.directory.as_ref().map(|it| it.join(name));
@@ -334,7 +332,7 @@ impl Place {
     /// Detaches what is pinned here under a name, at once, and removes the pin.
     pub fn remove(&self, name: &str) {
         if let Some(directory) = &self.directory {
-            remove(&directory.join(name));
+            pin::remove(&directory.join(name));
         }
     }
 }
@@ -348,19 +346,6 @@ fn is_egress(directory: &Path) -> bool {
     let name = directory.file_name().and_then(OsStr::to_str);
     name.and_then(|name| name.split_once(':'))
         .is_some_and(|(_, name)| name.starts_with(EGRESS))
-}
-
-/// Detaches first: a pin's link goes only some time after the pin.
-pub(super) fn remove(path: &Path) {
-    let detached = sys::open_bpf_object(path).and_then(|link| sys::detach_bpf_link(link.as_fd()));
-    match detached {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => debug!("{}: {error}", path.display()),
-    }
-    if let Err(error) = fs::remove_file(path) {
-        debug!("{}: {error}", path.display());
-    }
 }
 
 #[expect(
@@ -377,8 +362,8 @@ fn remove_old(table: &Path) {
 fn remove_dead_in(directory: &Path) {
     for name in names(directory) {
         let path = directory.join(&name);
-        if is_dead_pin(&path) {
-            remove(&path);
+        if pin::is_dead(&path) {
+            pin::remove(&path);
             info!("removed {}: its interface is gone", path.display());
         }
     }
@@ -386,20 +371,6 @@ fn remove_dead_in(directory: &Path) {
     if !is_egress(directory) {
         let _ = fs::remove_dir(directory);
     } else if names(directory).is_empty() {
-        let _ = egress::remove_unused(directory);
+        let _ = pin::remove_unused_set(directory);
     }
-}
-
-/// Whether the interface of a pinned link is gone; not where that cannot be told.
-pub(super) fn is_dead_pin(path: &Path) -> bool {
-    let link = sys::open_bpf_object(path).and_then(|link| sys::bpf_link_info(link.as_fd()));
-    link.is_ok_and(|info| info.ifindex == 0)
-}
-
-pub(super) fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
 }

@@ -21,13 +21,15 @@ use carp_common::abi::layout::{
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
+use super::batch::{Batch, Drained};
 use super::egress::Egress;
-use super::error::{Error, errno, map_error, refused};
+use super::error::{KernelError, errno, map_error, refused};
 use super::hook::{self, Attachment, Hook};
+use super::object::take;
 use super::pins::Pins;
+use super::shared::SHARED;
 use super::slots::{Slots, add};
-use super::tables::{SHARED, Tables};
-use super::{Batch, Drained};
+use super::tables::Tables;
 use crate::config::{Config, Fence};
 use crate::io::netlink::Link;
 use crate::sys;
@@ -88,12 +90,13 @@ impl Sizes {
 pub struct Program {
     /// Owns the programs, and the maps that nobody took.
     object: Ebpf,
-    slots: Slots,
     counters: PerCpuArray<MapData, u64>,
     /// Of what was no virtual host's.
     interfaces: PerCpuHashMap<MapData, u32, Counts>,
     processors: usize,
     ring: AsyncFd<RingBuf<MapData>>,
+    /// How many advertisements the ring had lost at the last call of [`Program::take_losses`].
+    ring_losses: u64,
     /// What was not authentic, now and then.
     suspects: AsyncFd<RingBuf<MapData>>,
     log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
@@ -104,7 +107,7 @@ impl Program {
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn load(options: &Options, pins: &Pins) -> Result<(Self, Tables), Error> {
+    pub fn load(options: &Options, pins: &Pins) -> Result<(Self, Tables, Slots), KernelError> {
         let &Options {
             debug,
             fence,
@@ -144,22 +147,23 @@ impl Program {
         let suspects = open_ring(&mut object, SUSPECTS_MAP)?;
         let program = Self {
             object,
-            slots,
             counters,
             interfaces,
-            processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
+            processors: aya::util::nr_cpus()
+                .map_err(|(_, source)| KernelError::Processors(source))?,
             ring,
+            ring_losses: 0,
             suspects,
             log,
         };
-        Ok((program, tables))
+        Ok((program, tables, slots))
     }
 
     /// Loads the program of a hook, unless it is; it sees no packet yet.
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn prepare(&mut self, hook: Hook) -> Result<(), Error> {
+    pub fn prepare(&mut self, hook: Hook) -> Result<(), KernelError> {
         hook::load(&mut self.object, hook)
     }
 
@@ -167,7 +171,12 @@ impl Program {
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn attach(&mut self, link: &Link, hook: Hook, pins: &Pins) -> Result<Attachment, Error> {
+    pub fn attach(
+        &mut self,
+        link: &Link,
+        hook: Hook,
+        pins: &Pins,
+    ) -> Result<Attachment, KernelError> {
         self.prepare(hook)?;
         self.count_on(link.index)?;
         hook::attach(&mut self.object, link, hook, pins)
@@ -187,7 +196,7 @@ impl Program {
     ///
     /// # Errors
     /// What stands in the way, and the way out.
-    pub fn prepare_egress(&mut self) -> Result<OwnedFd, Error> {
+    pub fn prepare_egress(&mut self) -> Result<OwnedFd, KernelError> {
         hook::load_egress(&mut self.object)
     }
 
@@ -202,19 +211,14 @@ impl Program {
         egress.start(&mut self.object, others, links, served);
     }
 
-    /// What it knows of our virtual hosts alone.
-    pub const fn slots(&mut self) -> &mut Slots {
-        &mut self.slots
-    }
-
     /// Begins to count what is no virtual host's on an interface, where it does not yet.
     ///
     /// # Errors
     /// What the kernel answers.
-    fn count_on(&mut self, ifindex: u32) -> Result<(), Error> {
+    fn count_on(&mut self, ifindex: u32) -> Result<(), KernelError> {
         const BPF_NOEXIST: u64 = 1;
-        let zeros =
-            PerCpuValues::try_from(vec![NO_COUNTS; self.processors]).map_err(Error::Processors)?;
+        let zeros = PerCpuValues::try_from(vec![NO_COUNTS; self.processors])
+            .map_err(KernelError::Processors)?;
         match self.interfaces.insert(ifindex, zeros, BPF_NOEXIST) {
             Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
             outcome => outcome.map_err(map_error("write", INTERFACES_MAP)),
@@ -230,7 +234,7 @@ impl Program {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn counts_of_others(&self, ifindex: u32) -> Result<Counts, Error> {
+    pub fn counts_of_others(&self, ifindex: u32) -> Result<Counts, KernelError> {
         let mut sum = [0; Counter::ALL.len()];
         match self.interfaces.get(&ifindex, 0) {
             Ok(counts) => counts.iter().for_each(|counts| add(&mut sum, counts)),
@@ -261,7 +265,7 @@ impl Program {
         }
     }
 
-    /// See [`super::Datapath::drain`].
+    /// Fetches what arrived up to `now`, as far as the batch has room.
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
         // Suspects are few, a sample a second from each virtual host.
         for ring in [&mut self.ring, &mut self.suspects] {
@@ -286,11 +290,20 @@ impl Program {
         Drained::Empty
     }
 
+    /// Returns how many advertisements found no room in the ring since the last call.
+    pub fn take_losses(&mut self) -> u64 {
+        // A map that cannot be read is reported with the statistics.
+        let Ok(total) = self.count(Counter::DatapathEventsLost) else {
+            return 0;
+        };
+        total.saturating_sub(std::mem::replace(&mut self.ring_losses, total))
+    }
+
     /// Every counter, summed over the processors.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn counts(&self) -> Result<Counts, Error> {
+    pub fn counts(&self) -> Result<Counts, KernelError> {
         let mut counts = [0; Counter::ALL.len()];
         for (count, counter) in counts.iter_mut().zip(Counter::ALL) {
             *count = self.count(counter)?;
@@ -302,7 +315,7 @@ impl Program {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn count(&self, counter: Counter) -> Result<u64, Error> {
+    pub fn count(&self, counter: Counter) -> Result<u64, KernelError> {
         let per_cpu = self
             .counters
             .get(&counter.index(), 0)
@@ -313,21 +326,16 @@ impl Program {
     }
 }
 
-fn open_ring(object: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, Error> {
-    sys::watch(take(object, name)?).map_err(|error| refused("watch an eBPF ring buffer", error))
-}
-
-pub(super) fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+fn open_ring(
     object: &mut Ebpf,
     name: &'static str,
-) -> Result<M, Error> {
-    let map = object.take_map(name).ok_or(Error::Missing(name))?;
-    M::try_from(map).map_err(map_error("open", name))
+) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    sys::watch(take(object, name)?).map_err(|error| refused("watch an eBPF ring buffer", error))
 }
 
 fn open_log(
     object: &mut Ebpf,
-) -> Result<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>, Error> {
+) -> Result<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>, KernelError> {
     let logger = aya_log::EbpfLogger::init(object)
         .map_err(|error| refused("open the log of the kernel program", error))?;
     sys::watch(logger).map_err(|error| refused("watch the log of the kernel program", error))

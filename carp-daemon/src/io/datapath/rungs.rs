@@ -6,29 +6,18 @@
 //! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
 //! likewise on every device and is never chosen unasked.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::error::Error as StdError;
+use std::fmt::{self, Write as _};
+use std::io;
 
-use tracing::{info, warn};
-
-use super::egress::Egress;
-use super::hook::{Attachment, Hook, Loss};
-use super::lookout::Sight;
-use super::socket::Receiver;
-use super::{Chain, Datapath, Error, error};
+use super::error::KernelError;
+use super::hook::Hook;
 use crate::config::{self, Fence};
-use crate::io::netlink::{Client, Link};
+use crate::io::chain::Chain;
+use crate::io::netlink::Link;
+use crate::privileges::Lacking;
 
-/// The rung that an interface got, and what there is to say about it.
-#[derive(Debug)]
-pub struct Choice {
-    /// The interface, the rung and the refusals of those before it.
-    pub summary: String,
-    /// Nothing to warn of.
-    pub expected: bool,
-}
-
-/// How one interface is listened to.
+/// One way to listen on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
     /// The kernel program.
@@ -41,6 +30,45 @@ impl Rung {
     const XDP_NATIVE: Self = Self::Kernel(Hook::XdpNative);
     const XDP_GENERIC: Self = Self::Kernel(Hook::XdpGeneric);
     const TCX: Self = Self::Kernel(Hook::Tcx);
+
+    /// Returns the rungs to try on an interface, in order. There is at least one.
+    #[must_use]
+    pub fn candidates(wanted: config::Datapath, link: &Link) -> &'static [Self] {
+        match wanted {
+            config::Datapath::XdpNative => &[Self::XDP_NATIVE],
+            config::Datapath::XdpGeneric => &[Self::XDP_GENERIC],
+            config::Datapath::Tcx => &[Self::TCX],
+            config::Datapath::Socket => &[Self::Socket],
+            config::Datapath::Auto if link.is_veth() => {
+                &[Self::TCX, Self::XDP_NATIVE, Self::Socket]
+            }
+            config::Datapath::Auto => &[Self::XDP_NATIVE, Self::TCX, Self::Socket],
+        }
+    }
+
+    /// Returns the hooks whose programs any interface may ever need.
+    #[must_use]
+    pub const fn hooks(wanted: config::Datapath) -> &'static [Hook] {
+        match wanted {
+            config::Datapath::Auto => &[Hook::XdpNative, Hook::Tcx],
+            config::Datapath::XdpNative | config::Datapath::XdpGeneric => &[Hook::XdpNative],
+            config::Datapath::Tcx => &[Hook::Tcx],
+            config::Datapath::Socket => &[],
+        }
+    }
+
+    /// Returns what the operator should know about this rung on an interface, in words that follow its name.
+    fn remark(self, link: &Link, wanted: config::Datapath, fence: Fence) -> &'static str {
+        match self {
+            Self::Socket if fence != Fence::Off => {
+                ", which cannot fence addresses: a dead MASTER goes on answering"
+            }
+            Self::TCX if link.is_veth() && wanted == config::Datapath::Auto => {
+                ": native XDP takes two thirds of the TCP throughput on a veth"
+            }
+            Self::Kernel(_) | Self::Socket => "",
+        }
+    }
 }
 
 impl fmt::Display for Rung {
@@ -52,156 +80,102 @@ impl fmt::Display for Rung {
     }
 }
 
-impl Datapath {
-    /// Starts listening on an interface, on the first rung that works of those that may be used.
-    ///
-    /// # Errors
-    /// Why the last of them does not work.
-    pub fn attach(&mut self, link: &Link) -> Result<Choice, Error> {
-        let candidates: &[Rung] = match self.wanted {
-            config::Datapath::XdpNative => &[Rung::XDP_NATIVE],
-            config::Datapath::XdpGeneric => &[Rung::XDP_GENERIC],
-            config::Datapath::Tcx => &[Rung::TCX],
-            config::Datapath::Socket => &[Rung::Socket],
-            config::Datapath::Auto if link.is_veth() => {
-                &[Rung::TCX, Rung::XDP_NATIVE, Rung::Socket]
-            }
-            config::Datapath::Auto => &[Rung::XDP_NATIVE, Rung::TCX, Rung::Socket],
+/// The rung that an interface got, for the log.
+#[derive(Debug)]
+pub struct Choice {
+    /// The interface, the rung, and the refusals of the rungs before it.
+    pub summary: String,
+    /// There is nothing to warn of.
+    pub expected: bool,
+}
+
+/// The rungs that were tried in vain on an interface.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// Each with its reason, in words that follow a sentence.
+    text: String,
+    /// The privileges that the latest of them lacked.
+    lacking: Option<Lacking>,
+    /// One of them was refused for another reason than the driver.
+    is_unexpected: bool,
+}
+
+impl Refusals {
+    /// Adds a rung and its refusal.
+    pub fn add(&mut self, rung: Rung, error: &DatapathError) {
+        let cause = error.cause();
+        self.is_unexpected |= !matches!(cause, Some(KernelError::NoDriverSupport { .. }));
+        let lacking = match cause {
+            Some(KernelError::NotPermitted { lacking, .. }) => Some(lacking.clone()),
+            Some(_) | None => None,
         };
-        let (last, others) = candidates.split_last().expect("there are candidates");
-        let mut refusals = String::new();
-        let mut last_lacking = None;
-        let mut expected = true;
-        let mut attached = None;
-        for rung in others {
-            match self.attach_to(link, *rung) {
-                Ok(()) => {
-                    attached = Some(*rung);
-                    break;
-                }
-                Err(error) => {
-                    let cause = error.cause();
-                    expected &= matches!(cause, Some(error::Error::NoDriverSupport { .. }));
-                    let lacking = match cause {
-                        Some(error::Error::NotPermitted { lacking, .. }) => Some(lacking.clone()),
-                        Some(_) | None => None,
-                    };
-                    let cause = cause.map_or(&error as &dyn std::error::Error, |cause| cause);
-                    refusals += &match &lacking {
-                        Some(_) if lacking == last_lacking => format!("; nor {rung}, likewise"),
-                        Some(lacking) => {
-                            format!("; not {rung}: {} ({})", Chain(cause), lacking.way_out())
-                        }
-                        None => format!("; not {rung}: {}", Chain(cause)),
-                    };
-                    last_lacking = lacking;
-                }
-            }
-        }
-        let rung = match attached {
-            Some(rung) => rung,
-            None => match self.attach_to(link, *last) {
-                Ok(()) => *last,
-                Err(error) => {
-                    if !refusals.is_empty() {
-                        warn!("{}: no datapath{refusals}", link.name);
-                    }
-                    return Err(error);
-                }
-            },
+        let cause = Chain(cause.map_or(error as &dyn StdError, |cause| cause));
+        let written = match &lacking {
+            Some(_) if lacking == self.lacking => write!(self.text, "; nor {rung}, likewise"),
+            Some(lacking) => write!(self.text, "; not {rung}: {cause} ({})", lacking.way_out()),
+            None => write!(self.text, "; not {rung}: {cause}"),
         };
-        self.rungs.insert(link.index, rung);
-        let remark = match rung {
-            Rung::Socket if self.fence != Fence::Off => {
-                ", which cannot fence addresses: a dead MASTER goes on answering"
-            }
-            Rung::TCX if link.is_veth() && self.wanted == config::Datapath::Auto => {
-                ": native XDP takes two thirds of the TCP throughput on a veth"
-            }
-            Rung::Kernel(_) | Rung::Socket => "",
-        };
-        // Our program looks into the same table. Without one of ours, a leftover that still fences has its use.
-        if rung != Rung::Socket || self.fenced(link.index).is_empty() {
-            self.remove_leftovers(link);
-        }
-        let name = &link.name;
-        Ok(Choice {
-            summary: format!("receiving on {name} through datapath {rung}{remark}{refusals}"),
-            expected: expected && (refusals.is_empty() || rung != Rung::Socket),
-        })
+        written.expect("writing to a String cannot fail");
+        self.lacking = lacking;
     }
 
-    /// Starts anew on an interface, from the first rung: what it has does not work any more.
-    ///
-    /// # Errors
-    /// As [`Datapath::attach`]; then nothing listens there.
-    pub fn attach_again(&mut self, link: &Link) -> Result<Choice, Error> {
-        self.detach(link.index);
-        self.attach(link)
-    }
-
-    /// Whether there are programs, which others can take off.
+    /// Returns the refusals in words that follow a sentence. `None` if there are none.
     #[must_use]
-    pub fn has_programs(&self) -> bool {
-        !self.attachments.is_empty()
+    pub fn text(&self) -> Option<&str> {
+        (!self.text.is_empty()).then_some(self.text.as_str())
     }
 
-    /// What others did to the program on an interface.
+    /// Returns the choice of `rung` after these refusals.
     #[must_use]
-    pub fn loss(&self, ifindex: u32, netlink: &mut Client) -> Option<Loss> {
-        self.attachments.get(&ifindex)?.loss(netlink)
-    }
-
-    /// Every program that others can take off.
-    #[must_use]
-    pub fn sights(&self) -> Vec<Sight> {
-        let served = self.attachments.values().filter_map(Attachment::sight);
-        let covered = self.egress.iter().flat_map(Egress::sights);
-        served.chain(covered).collect()
-    }
-
-    /// Removes the programs that nobody owns any more on interfaces other than these.
-    pub fn remove_unowned_but(&self, links: &BTreeMap<u32, Link>) {
-        for ifindex in self.pins.interfaces() {
-            if !links.contains_key(&ifindex) {
-                // What has an owner is that one's to remove.
-                let _ = self.pins.remove_unowned(ifindex, "an interface");
-            }
+    pub fn choice(self, rung: Rung, link: &Link, wanted: config::Datapath, fence: Fence) -> Choice {
+        let (name, text) = (&link.name, &self.text);
+        let remark = rung.remark(link, wanted, fence);
+        Choice {
+            summary: format!("receiving on {name} through datapath {rung}{remark}{text}"),
+            expected: !self.is_unexpected && (text.is_empty() || rung != Rung::Socket),
         }
     }
+}
 
-    /// Programs that nobody owns any more.
-    fn remove_leftovers(&self, link: &Link) {
-        for name in self.pins.remove_unowned(link.index, &link.name).removed {
-            info!(
-                "{}: removed the {name} program that an earlier run left",
-                link.name
-            );
-        }
-    }
+/// The reason why an interface cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The kernel program cannot run on the interface.
+    #[error("cannot receive on {interface} through datapath {rung}: {}", .source.way_out())]
+    Kernel {
+        /// The interface.
+        interface: String,
+        /// The rung that was tried.
+        rung: Rung,
+        /// The reason.
+        source: KernelError,
+    },
+    /// The packet socket cannot be opened.
+    #[error(
+        "cannot receive on {interface} through datapath socket: a packet socket takes CAP_NET_RAW"
+    )]
+    Socket {
+        /// The interface.
+        interface: String,
+        /// The reason: EPERM without CAP_NET_RAW.
+        source: io::Error,
+    },
+    /// The kernel program or its maps cannot be used on any interface.
+    #[error("datapath {rung} cannot be used: {}", .source.way_out())]
+    Program {
+        /// The rung that needs the program.
+        rung: Rung,
+        /// The reason.
+        source: KernelError,
+    },
+}
 
-    fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), Error> {
-        match rung {
-            Rung::Kernel(hook) => {
-                self.adopt_addresses();
-                let attached = self
-                    .kernel()
-                    .and_then(|(kernel, pins)| kernel.attach(link, hook, pins));
-                let attachment = attached.map_err(|source| Error::Kernel {
-                    interface: link.name.clone(),
-                    rung,
-                    source,
-                })?;
-                self.attachments.insert(link.index, attachment);
-            }
-            Rung::Socket => {
-                let receiver = Receiver::open(link).map_err(|source| Error::Socket {
-                    interface: link.name.clone(),
-                    source,
-                })?;
-                self.receivers.insert(link.index, receiver);
-            }
+impl DatapathError {
+    /// Returns the error of the kernel program, if that is the reason.
+    const fn cause(&self) -> Option<&KernelError> {
+        match self {
+            Self::Kernel { source, .. } => Some(source),
+            Self::Socket { .. } | Self::Program { .. } => None,
         }
-        Ok(())
     }
 }

@@ -15,8 +15,8 @@ use carp_common::abi::layout::{
 };
 use carp_common::units::Family;
 
-use super::error::{Error, map_error};
-use super::program::take;
+use super::error::{KernelError, map_error};
+use super::object::take;
 
 /// The slots of every virtual host.
 pub struct Slots {
@@ -39,11 +39,12 @@ impl Slots {
     ///
     /// # Errors
     /// A map that is not there.
-    pub fn take(object: &mut Ebpf) -> Result<Self, Error> {
+    pub fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             keys: Chunks::new(KEYS_MAP, take(object, KEYS_MAP)?, KEYS_PER_CHUNK),
             ledgers: Chunks::new(LEDGERS_MAP, take(object, LEDGERS_MAP)?, LEDGERS_PER_CHUNK),
-            processors: aya::util::nr_cpus().map_err(|(_, source)| Error::Processors(source))?,
+            processors: aya::util::nr_cpus()
+                .map_err(|(_, source)| KernelError::Processors(source))?,
             taken: BTreeMap::new(),
         })
     }
@@ -57,7 +58,7 @@ impl Slots {
         key: VhostKey,
         value: &mut VhostValue,
         keys: &KernelKeys,
-    ) -> Result<(), Error> {
+    ) -> Result<(), KernelError> {
         let taken = self.taken.entry(key).or_default();
         let slot = match taken.keys {
             Some(slot) => slot,
@@ -81,7 +82,7 @@ impl Slots {
                 .take(|| PerCpuArray::create(LEDGERS_PER_CHUNK, 0))?;
             *ledger = Some(slot);
             let empty = PerCpuValues::try_from(vec![Ledger::EMPTY; self.processors])
-                .map_err(Error::Processors)?;
+                .map_err(KernelError::Processors)?;
             let (chunk, place) = self.ledgers.at(slot)?;
             chunk
                 .set(place, empty, 0)
@@ -95,7 +96,7 @@ impl Slots {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn release(&mut self, key: VhostKey) -> Result<Counts, Error> {
+    pub fn release(&mut self, key: VhostKey) -> Result<Counts, KernelError> {
         let counts = self.counts(key);
         let Some(taken) = self.taken.remove(&key) else {
             return counts;
@@ -115,7 +116,7 @@ impl Slots {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn counts(&mut self, key: VhostKey) -> Result<Counts, Error> {
+    pub fn counts(&mut self, key: VhostKey) -> Result<Counts, KernelError> {
         let taken = self.taken.get(&key).copied().unwrap_or_default();
         let mut sum = [0; Counter::ALL.len()];
         for slot in taken.ledgers.into_iter().flatten() {
@@ -159,13 +160,13 @@ impl<M: InnerMap> Chunks<M> {
     }
 
     /// A free slot, in a new array when there is none.
-    fn take(&mut self, make: impl FnOnce() -> Result<M, MapError>) -> Result<u32, Error> {
+    fn take(&mut self, make: impl FnOnce() -> Result<M, MapError>) -> Result<u32, KernelError> {
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
         }
         let number = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
         if number >= self.outer.len() {
-            return Err(Error::Full(self.name));
+            return Err(KernelError::Full(self.name));
         }
         let chunk = make().map_err(map_error("enlarge", self.name))?;
         self.outer
@@ -175,13 +176,16 @@ impl<M: InnerMap> Chunks<M> {
         let first = number * self.slots_per_chunk;
         let slots = first.max(1)..first + self.slots_per_chunk;
         self.free.extend(slots.rev());
-        self.free.pop().ok_or(Error::Full(self.name))
+        self.free.pop().ok_or(KernelError::Full(self.name))
     }
 
     /// The array of a slot, and its place there.
-    fn at(&mut self, slot: u32) -> Result<(&mut M, u32), Error> {
+    fn at(&mut self, slot: u32) -> Result<(&mut M, u32), KernelError> {
         let chunk = usize::try_from(slot / self.slots_per_chunk).unwrap_or(usize::MAX);
-        let chunk = self.chunks.get_mut(chunk).ok_or(Error::Full(self.name))?;
+        let chunk = self
+            .chunks
+            .get_mut(chunk)
+            .ok_or(KernelError::Full(self.name))?;
         Ok((chunk, slot % self.slots_per_chunk))
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use carp_common::abi::admission::SAMPLE_INTERVAL_NS;
 use carp_common::abi::classify::{Ingress, Place, Verdict, classify};
 use carp_common::abi::counters::Counter;
-use carp_common::abi::layout::{NO_COUNTS, VhostKey, VhostValue};
+use carp_common::abi::layout::{Counts, NO_COUNTS, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
 use nix::cmsg_space;
@@ -23,7 +23,7 @@ use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::{Batch, Counts, Drained};
+use super::batch::{Batch, Drained};
 use crate::io::clock::ArrivalClock;
 use crate::io::netlink::Link;
 use crate::log::PROGRAM_TARGET;
@@ -101,7 +101,7 @@ impl Receiver {
         Poll::Ready(Ok(()))
     }
 
-    /// See [`super::Datapath::drain`].
+    /// Fetches what arrived up to `now`, as far as the batch has room. A link that is down or gone is no error.
     pub fn drain(
         &mut self,
         now: Instant,
@@ -129,7 +129,7 @@ impl Receiver {
             frames_until_refresh -= 1;
             let arrival = self.clock.arrival(received.stamp);
             let frame = frame.get(..received.length).unwrap_or(&frame);
-            self.judge(frame, received.stripped_tag, arrival, vhosts, batch);
+            self.classify(frame, received.stripped_tag, arrival, vhosts, batch);
             // Without known arrivals a turn goes on until it is old, or a flood would have one frame for each turn.
             let end_of_turn = match self.clock.is_trusted() {
                 true => now,
@@ -142,7 +142,7 @@ impl Receiver {
         Ok(Drained::Full)
     }
 
-    fn judge(
+    fn classify(
         &mut self,
         frame: &[u8],
         stripped_tag: Option<u16>,

@@ -6,20 +6,19 @@
 //! whose it is, and goes when it is removed from the host; the deadline is the owner's.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use carp_common::abi::layout::{
-    ADDRESSES_MAP, ADDRESSES_MAX, AddressKey, AddressValue, EVERY_PACKET, VHOSTS_MAP, VHOSTS_MAX,
-    VhostKey, VhostValue,
+    ADDRESSES_MAP, AddressKey, AddressValue, EVERY_PACKET, VHOSTS_MAP, VhostKey, VhostValue,
 };
 use carp_common::units::Vhid;
 use tracing::debug;
 
-use super::error::{Error, errno, map_error};
+use super::error::{KernelError, errno, map_error};
+use super::object::take;
 use super::pins::Pins;
-use super::program::take;
+use super::shared::SHARED;
 use crate::io::clock;
 
 /// The tables.
@@ -76,7 +75,7 @@ impl Tables {
     ///
     /// # Errors
     /// When they were taken before.
-    pub fn take(object: &mut Ebpf) -> Result<Self, Error> {
+    pub fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             vhosts: take(object, VHOSTS_MAP)?,
             addresses: take(object, ADDRESSES_MAP)?,
@@ -105,7 +104,7 @@ impl Tables {
     ///
     /// # Errors
     /// What the kernel refuses, E2BIG when there is no room.
-    pub fn write(&mut self, key: VhostKey, value: &VhostValue) -> Result<(), Error> {
+    pub fn write(&mut self, key: VhostKey, value: &VhostValue) -> Result<(), KernelError> {
         self.vhosts
             .insert(key, value, 0)
             .map_err(map_error("write", VHOSTS_MAP))
@@ -116,7 +115,7 @@ impl Tables {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn remove(&mut self, key: VhostKey) -> Result<(), Error> {
+    pub fn remove(&mut self, key: VhostKey) -> Result<(), KernelError> {
         absent_or(self.vhosts.remove(&key)).map_err(map_error("write", VHOSTS_MAP))
     }
 
@@ -141,7 +140,7 @@ impl Tables {
     ///
     /// # Errors
     /// What the kernel refuses, E2BIG when there is no room.
-    pub fn own(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), Error> {
+    pub fn own(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), KernelError> {
         let value = AddressValue {
             owner: fenced.owner_key(),
             flags: if every_packet { EVERY_PACKET } else { 0 },
@@ -155,7 +154,7 @@ impl Tables {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn inherit(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), Error> {
+    pub fn inherit(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), KernelError> {
         let known = self.addresses.get(&fenced.key(), 0).ok();
         let is_anothers = known
             .is_some_and(|value| value.owner != fenced.owner_key() && self.is_master(&value.owner));
@@ -169,7 +168,7 @@ impl Tables {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn disown(&mut self, fenced: Fenced) -> Result<(), Error> {
+    pub fn disown(&mut self, fenced: Fenced) -> Result<(), KernelError> {
         let key = fenced.key();
         match self.addresses.get(&key, 0) {
             Ok(value)
@@ -234,81 +233,10 @@ impl Tables {
 }
 
 /// Removing what is not there is no failure.
-pub(super) fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
+fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(source) if errno(&source) == Some(libc::ENOENT) => Ok(()),
         outcome => outcome,
-    }
-}
-
-/// A shared table, as this version makes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Shared {
-    /// What its pin is called, before the version.
-    pub name: &'static str,
-    /// The map's name in the object.
-    pub map: &'static str,
-    shape: Shape,
-}
-
-/// Both.
-pub const SHARED: [Shared; 2] = [
-    Shared {
-        name: "vhosts",
-        map: VHOSTS_MAP,
-        shape: Shape::of::<VhostKey, VhostValue>(VHOSTS_MAX),
-    },
-    Shared {
-        name: "addresses",
-        map: ADDRESSES_MAP,
-        shape: Shape::of::<AddressKey, AddressValue>(ADDRESSES_MAX),
-    },
-];
-
-impl Shared {
-    /// Whether such a table is pinned there.
-    #[must_use]
-    pub fn is_at(&self, path: &Path) -> bool {
-        Shape::at(path) == Some(self.shape)
-    }
-}
-
-/// What the kernel tells about a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Its type (linux/bpf.h, `enum bpf_map_type`).
-    kind: usize,
-    /// Unit: bytes.
-    key_len: usize,
-    /// Unit: bytes.
-    value_len: usize,
-    /// The most that it holds.
-    entries: usize,
-}
-
-impl Shape {
-    /// BPF_MAP_TYPE_HASH (linux/bpf.h).
-    const HASH: usize = 1;
-
-    const fn of<K, V>(entries: u32) -> Self {
-        Self {
-            kind: Self::HASH,
-            key_len: size_of::<K>(),
-            value_len: size_of::<V>(),
-            entries: entries as usize,
-        }
-    }
-
-    /// That of the map that is pinned at a path; `None` where there is none.
-    #[must_use]
-    pub fn at(path: &Path) -> Option<Self> {
-        let info = MapInfo::from_pin(path).ok()?;
-        Some(Self {
-            kind: info.map_type().ok()? as usize,
-            key_len: info.key_size() as usize,
-            value_len: info.value_size() as usize,
-            entries: info.max_entries() as usize,
-        })
     }
 }

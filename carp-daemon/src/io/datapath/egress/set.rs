@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,10 +14,10 @@ use carp_common::abi::layout::EGRESS_PROGRAM;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::{debug, warn};
 
-use super::super::{hook, pins};
+use super::super::hook;
+use super::super::pin::{self, is_attached, unlink};
 use crate::io::clock;
 use crate::io::netlink::Link;
-use crate::sys;
 
 /// How long a start waits for another one that takes over what dead ones left, or for a stop, and the pause between two
 /// looks.
@@ -32,22 +31,6 @@ pub struct Set {
     lock: Flock<File>,
     /// Nobody else uses it: what is there was left by the dead.
     pub alone: bool,
-}
-
-/// Removes the pinned set unless a living carpd uses it, and detaches its links at once. Returns whether there was one.
-#[must_use]
-pub fn remove_unused(directory: &Path) -> bool {
-    let Ok(opened) = File::open(directory) else {
-        return false;
-    };
-    Flock::lock(opened, FlockArg::LockExclusiveNonblock).is_ok_and(|lock| {
-        let set = Set {
-            directory: directory.to_owned(),
-            lock,
-            alone: true,
-        };
-        set.remove(pins::remove)
-    })
 }
 
 impl Set {
@@ -93,22 +76,22 @@ impl Set {
     /// Puts our program in the place of a dead one's, and removes what is of no use: of interfaces that are gone, or were
     /// moved to another network namespace and took the program along.
     pub fn take_over(&self, object: &mut Ebpf, fence: &str, links: &BTreeMap<u32, Link>) {
-        for name in pins::names(&self.directory) {
-            let pin = self.directory.join(&name);
+        for name in pin::names(&self.directory) {
+            let path = self.directory.join(&name);
             let (index, of) = name.split_once('-').unwrap_or_default();
             let is_here = index.parse().is_ok_and(|index| links.contains_key(&index));
-            let replaced = match PinnedLink::from_pin(&pin) {
+            let replaced = match PinnedLink::from_pin(&path) {
                 // One of the other fence serves as it is.
                 Ok(_) if is_here && of != fence => continue,
-                Ok(leftover) if is_here && !pins::is_dead_pin(&pin) => {
+                Ok(leftover) if is_here && !pin::is_dead(&path) => {
                     hook::replace_tcx(object, leftover.into(), EGRESS_PROGRAM).map(drop)
                 }
                 Ok(_) => Err("its interface is gone".into()),
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = replaced {
-                debug!("{} is of no use: {error}", pin.display());
-                unlink(&pin);
+                debug!("{} is of no use: {error}", path.display());
+                unlink(&path);
             }
         }
     }
@@ -130,12 +113,12 @@ impl Set {
         else {
             return covered;
         };
-        for name in pins::names(directory) {
-            let pin = directory.join(&name);
+        for name in pin::names(directory) {
+            let path = directory.join(&name);
             let (index, _) = name.split_once('-').unwrap_or_default();
             let index = index.parse().ok().filter(|index| links.contains_key(index));
-            let moved = match (PinnedLink::from_pin(&pin), index) {
-                (Ok(leftover), Some(index)) if !pins::is_dead_pin(&pin) => {
+            let moved = match (PinnedLink::from_pin(&path), index) {
+                (Ok(leftover), Some(index)) if !pin::is_dead(&path) => {
                     let ours = self.pin(index, fence);
                     match is_attached(&ours) {
                         true => Ok(()),
@@ -148,9 +131,9 @@ impl Set {
                 (Err(error), _) => Err(error.into()),
             };
             if let Err(error) = moved {
-                debug!("{} is of no use: {error}", pin.display());
+                debug!("{} is of no use: {error}", path.display());
             }
-            unlink(&pin);
+            unlink(&path);
         }
         let _ = fs::remove_dir(directory);
         covered
@@ -179,29 +162,6 @@ impl Set {
         if self.lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
             return false;
         }
-        let names = pins::names(&self.directory);
-        for name in &names {
-            remove(&self.directory.join(name));
-        }
-        let _ = fs::remove_dir(&self.directory);
-        !names.is_empty()
-    }
-}
-
-/// Whether what is pinned there is on an interface; also when that cannot be told.
-pub fn is_attached(pin: &Path) -> bool {
-    let link = sys::open_bpf_object(pin);
-    match link.and_then(|link| sys::bpf_link_info(link.as_fd())) {
-        Ok(info) => info.ifindex != 0,
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
-}
-
-/// Removes a pin. Its link goes a moment later.
-pub fn unlink(pin: &Path) {
-    if let Err(error) = fs::remove_file(pin)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        debug!("{}: {error}", pin.display());
+        pin::remove_all(&self.directory, remove)
     }
 }

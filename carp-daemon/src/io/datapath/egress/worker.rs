@@ -11,11 +11,19 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::Cover;
-use super::set::{is_attached, unlink};
+use super::super::pin::{is_attached, unlink};
 use crate::io::clock;
 use crate::io::errand::Errands;
 use crate::sys;
+
+/// What holds a program at the egress of an interface.
+#[derive(Debug)]
+pub enum Cover {
+    /// A link of the pinned set.
+    Pin,
+    /// A link of this process.
+    Link(OwnedFd),
+}
 
 /// An interface to be covered.
 #[derive(Debug)]
