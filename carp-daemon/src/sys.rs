@@ -435,24 +435,39 @@ pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Moves the calling thread to SCHED_RR. Threads that it starts do not inherit that.
+/// Moves the calling thread to SCHED_RR. Threads and processes that it starts later inherit that; the ones that must
+/// not have it call [`schedule_ordinarily`].
+///
+/// SCHED_RESET_ON_FORK would keep it from all of them, and they could not get it back: the capability for it is given
+/// up when carpd serves.
 ///
 /// # Errors
 /// Returns any error of `sched_setscheduler(2)`.
 pub fn schedule_round_robin(priority: u32) -> Result<(), Errno> {
+    schedule(libc::SCHED_RR, priority)
+}
+
+/// Moves the calling thread to SCHED_OTHER, the policy of ordinary threads. Takes no privilege.
+///
+/// # Errors
+/// Returns any error of `sched_setscheduler(2)`.
+pub fn schedule_ordinarily() -> Result<(), Errno> {
+    schedule(libc::SCHED_OTHER, 0)
+}
+
+/// Moves the calling thread to SCHED_BATCH, which takes no privilege either.
+#[cfg(test)]
+pub fn schedule_in_batches() -> Result<(), Errno> {
+    schedule(libc::SCHED_BATCH, 0)
+}
+
+fn schedule(policy: libc::c_int, priority: u32) -> Result<(), Errno> {
     // The kernel's `struct sched_param` is this one number. musl's is larger, and its function does not call the
     // kernel.
     let parameters: libc::c_int = priority.try_into().map_err(|_| Errno::EINVAL)?;
     let pointer: *const libc::c_int = &raw const parameters;
     // SAFETY: `pointer` is valid and the kernel only reads it during the call.
-    let status = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            libc::SCHED_RR | libc::SCHED_RESET_ON_FORK,
-            pointer,
-        )
-    };
+    let status = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, pointer) };
     Errno::result(status).map(drop)
 }
 

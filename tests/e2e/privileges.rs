@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use carp_tests::daemons::datapath;
@@ -325,6 +327,41 @@ fn realtime_is_round_robin_in_locked_memory_and_scripts_get_neither() -> Result<
         capabilities(&status, "CapPrm")?.contains(&IPC_LOCK),
         "{status}"
     );
+    Ok(())
+}
+
+/// `/proc/PID/task/TID/stat` of the thread with this name, if there is one now.
+fn thread_stat(daemon: &Daemon, name: &str) -> Result<Option<String>> {
+    for task in fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+        // A thread may end meanwhile.
+        let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        if stat.contains(&format!("({name})")) {
+            return Ok(Some(stat));
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+fn the_thread_that_adds_addresses_is_realtime_too_and_those_that_write_the_log_are_not()
+-> Result<()> {
+    /// How long the thread is there after an address was added.
+    const LINGERS: Duration = Duration::from_millis(50);
+    let pair = Pair::new(lab!())?;
+    let a = pair.master(&pair.a, &format!("{FAST} --realtime"))?;
+    pair.a.wait_for_address(ADDRESS, true, LONG)?;
+    pair.a.ip("address del 10.9.0.100/32 dev eth0")?;
+    let give_up_at = Instant::now() + LONG;
+    let stat = loop {
+        if let Some(stat) = thread_stat(&a, "carpd-netlink")? {
+            break stat;
+        }
+        ensure!(Instant::now() < give_up_at, "{}", a.transcript());
+        thread::sleep(LINGERS / 10);
+    };
+    ensure!(scheduling(&stat)? == (49, SCHED_RR), "{stat}");
+    let stat = thread_stat(&a, "carpd-log")?.context("a thread writes the log")?;
+    ensure!(scheduling(&stat)? == (0, SCHED_OTHER), "{stat}");
     Ok(())
 }
 

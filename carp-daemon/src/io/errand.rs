@@ -5,7 +5,9 @@
 //! in a later turn. Errands of one `Errands` run one after the other, in the order in which they were begun.
 //!
 //! The thread starts with the first errand and ends when it has nothing left to do, so an idle carpd has none. It inherits
-//! the capabilities that the event loop has at that moment.
+//! the capabilities that the event loop has at that moment. It inherits real-time scheduling (`--realtime`) only if the
+//! event loop waits for its errands ([`Errands::awaited`]), because otherwise a slow disk or the kernel's work on links
+//! would take the processor from the event loop.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::error;
+
+use crate::sys;
 
 /// Bytes of stack. An errand makes a few system calls and may log; with locked memory the whole stack is resident.
 const STACK: usize = 128 * 1024;
@@ -37,6 +41,8 @@ pub struct Errands<T> {
     name: &'static str,
     /// How long the thread waits for another errand before it ends.
     linger: Duration,
+    /// The thread keeps the scheduling of the event loop.
+    is_awaited: bool,
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
     outcome: mpsc::UnboundedSender<Result<T, Panicked>>,
@@ -64,21 +70,27 @@ impl<T: Send + 'static> Errands<T> {
     /// Creates an empty queue. The kernel shows the first 15 bytes of the thread's name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self::with_linger(name, Duration::ZERO)
-    }
-
-    /// Like [`Errands::new`], but the thread waits for another errand for `linger` before it ends. Starting a thread
-    /// takes longer than many a short errand.
-    #[must_use]
-    pub fn with_linger(name: &'static str, linger: Duration) -> Self {
         let (outcome, outcomes) = mpsc::unbounded_channel();
         Self {
             name,
-            linger,
+            linger: Duration::ZERO,
+            is_awaited: false,
             desk: Arc::default(),
             thread: None,
             outcome,
             outcomes,
+        }
+    }
+
+    /// Like [`Errands::new`], for errands that the event loop waits for. The thread has the scheduling of the event loop,
+    /// and waits for another errand for `linger` before it ends: starting a thread takes longer than many a short
+    /// errand.
+    #[must_use]
+    pub fn awaited(name: &'static str, linger: Duration) -> Self {
+        Self {
+            linger,
+            is_awaited: true,
+            ..Self::new(name)
         }
     }
 
@@ -111,10 +123,17 @@ impl<T: Send + 'static> Errands<T> {
             return Ok(());
         }
         let (desk, linger) = (Arc::clone(&self.desk), self.linger);
+        let is_awaited = self.is_awaited;
         let started = thread::Builder::new()
             .name(name.to_owned())
             .stack_size(STACK)
-            .spawn(move || desk.work(linger));
+            .spawn(move || {
+                if !is_awaited {
+                    // If the system refuses this, the errand runs with the scheduling of the event loop.
+                    let _ = sys::schedule_ordinarily();
+                }
+                desk.work(linger);
+            });
         match started {
             Ok(thread) => {
                 state.has_thread = true;
@@ -272,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_lingering_thread_serves_the_next_errand_and_ends_when_asked_to() {
-        let mut errands = Errands::with_linger("test", LONG);
+        let mut errands = Errands::awaited("test", LONG);
         let mut threads = Vec::new();
         for _ in 0..2 {
             errands.begin(|| Some(thread::current().id())).unwrap();
@@ -286,6 +305,30 @@ mod tests {
         assert!(!errands.desk.lock().has_thread);
         errands.begin(|| None).unwrap();
         errands.finish();
+    }
+
+    /// Returns the scheduling policy of the calling thread: field 41 of `/proc/PID/stat` (proc(5)).
+    fn policy() -> libc::c_int {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        rest.split_whitespace()
+            .nth(41 - 3)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn only_a_thread_that_is_waited_for_has_the_scheduling_of_the_event_loop() {
+        sys::schedule_in_batches().unwrap();
+        for (mut errands, expected) in [
+            (Errands::new("test"), libc::SCHED_OTHER),
+            (Errands::awaited("test", Duration::ZERO), libc::SCHED_BATCH),
+        ] {
+            errands.begin(|| Some(policy())).unwrap();
+            errands.finish();
+            assert_eq!(errands.take_outcome(), Some(Ok(expected)));
+        }
     }
 
     #[test]

@@ -51,8 +51,9 @@ pub enum RealtimeError {
 
 /// Enters SCHED_RR and locks all present and future memory.
 ///
-/// Neither reaches scripts: their scheduling is reset at `fork(2)`, and memory locks end at `execve(2)`. Call it
-/// after going into the background, where memory locks end too, and before threads are started.
+/// Neither reaches scripts: the thread that starts one leaves SCHED_RR first, and memory locks end at `execve(2)`. Threads
+/// that the caller starts later inherit SCHED_RR, unless they leave it. Call it after going into the background, where
+/// memory locks end, and after the threads that write the log are started.
 ///
 /// # Errors
 ///

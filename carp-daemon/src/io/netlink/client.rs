@@ -80,7 +80,7 @@ impl Client {
         Ok(Self {
             port: line.port(),
             line: Arc::new(Mutex::new(line)),
-            errands: Errands::with_linger("carpd-netlink", LINGER),
+            errands: Errands::awaited("carpd-netlink", LINGER),
             patience: None,
             overdue: Weak::new(),
             outcomes: None,

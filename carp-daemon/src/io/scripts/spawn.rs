@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::sys;
+
 /// Stack of the thread that waits for the child to execute its program. Unit: bytes.
 const STACK: usize = 128 * 1024;
 
@@ -49,7 +51,11 @@ impl Starter {
             .stack_size(STACK)
             .spawn(move || {
                 let _context = runtime.enter();
-                if let Err(Ok(late)) = started.send(command.spawn()) {
+                // The script inherits the scheduling of this thread, and must not take the processor from carpd.
+                let spawned = sys::schedule_ordinarily()
+                    .map_err(io::Error::from)
+                    .and_then(|()| command.spawn());
+                if let Err(Ok(late)) = started.send(spawned) {
                     end(&late);
                 }
                 drop(standing);
