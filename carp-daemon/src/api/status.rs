@@ -57,6 +57,8 @@ pub struct VirtualHostStatus {
     pub lease: Option<Duration>,
     /// The counters of the election since the start.
     pub counters: Counters,
+    /// The counters of the frames that were for this virtual host since the start. `None` without an interface.
+    pub frames: Option<DatapathCounters>,
     /// How many addresses were restored.
     pub addresses_restored: u64,
     /// How many ARP packets of other stations claimed its addresses.
@@ -122,11 +124,16 @@ impl fmt::Display for Survival {
     }
 }
 
+/// Counters of the datapath, each with its name in kebab case, or the reason why they cannot be read.
+pub type DatapathCounters = Result<Vec<(&'static str, u64)>, String>;
+
 /// The state of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceStatus {
     /// Its current name.
     pub name: String,
-    /// The counters of its datapath, each with its name in kebab case, or the reason why they cannot be read.
-    pub counters: Result<Vec<(&'static str, u64)>, String>,
+    /// The counters of its datapath. All interfaces that use the kernel program have these in common.
+    pub counters: DatapathCounters,
+    /// The counters of the frames on this interface that were for none of the virtual hosts.
+    pub others: DatapathCounters,
 }

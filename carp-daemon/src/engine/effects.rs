@@ -141,6 +141,18 @@ pub trait Receive {
     /// # Errors
     /// What the kernel answers.
     fn count(&mut self, counter: Counter) -> Result<u64, Refused>;
+
+    /// The statistics of the frames that were for a virtual host since the start.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn counts_of(&mut self, key: VhostKey) -> Result<Counts, Refused>;
+
+    /// The statistics of the frames on an interface that were for none of the virtual hosts.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, Refused>;
 }
 
 /// What the kernel program knows about virtual hosts and their addresses.

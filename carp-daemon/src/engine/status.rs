@@ -3,18 +3,21 @@
 use std::time::{Duration, SystemTime};
 
 use carp_common::abi::counters::Counter;
+use carp_common::abi::layout::{Counts, VhostKey};
 use carp_common::proto::outlook::{Lack, Outlook};
 use carp_common::proto::{Command, Input};
 use carp_common::units::State;
 
 use super::Engine;
 use super::context::{Context, Site};
-use super::effects::Effects;
+use super::effects::{Effects, Refused};
 use super::instance::Instance;
 use super::interface::Interface;
 use super::segment::Segment;
 use crate::api::event::election::Election;
-use crate::api::status::{Heard, InterfaceStatus, Lacking, Status, VirtualHostStatus};
+use crate::api::status::{
+    DatapathCounters, Heard, InterfaceStatus, Lacking, Status, VirtualHostStatus,
+};
 use crate::config::Ownership;
 
 /// How long USR2 keeps us away, as in ucarp.
@@ -46,16 +49,20 @@ impl<E: Effects> Engine<E> {
 
 impl Segment {
     fn status<E: Effects>(&self, effects: &mut E) -> Option<InterfaceStatus> {
-        let counts = effects.counts(self.interface.ifindex?);
-        let named = |counter: Counter| counter.name();
-        let counters = counts.map(|counts| Counter::ALL.map(named).into_iter().zip(counts));
+        let ifindex = self.interface.ifindex?;
         Some(InterfaceStatus {
             name: self.interface.current_name.clone(),
-            counters: counters
-                .map(Iterator::collect)
-                .map_err(|error| error.to_string()),
+            counters: named(effects.counts(ifindex)),
+            others: named(effects.counts_of_others(ifindex)),
         })
     }
+}
+
+/// Returns the counters with their names.
+fn named(counts: Result<Counts, Refused>) -> DatapathCounters {
+    let counts = counts.map_err(|refused| refused.to_string())?;
+    let names = Counter::ALL.map(|counter| counter.name()).into_iter();
+    Ok(names.zip(counts).collect())
 }
 
 impl Instance {
@@ -72,12 +79,16 @@ impl Instance {
         self.feed(Input::Command(Command::StepDown { hold }), site);
     }
 
-    fn status<E: Effects>(&self, interface: &Interface, cx: &Context<E>) -> VirtualHostStatus {
+    fn status<E: Effects>(&self, interface: &Interface, cx: &mut Context<E>) -> VirtualHostStatus {
         let (machine, now) = (self.machine(), cx.now);
         let config = &self.who.config;
         let ifindex = interface.ifindex;
         let outlook = machine.outlook(now);
         let lease = cx.lease_of(config);
+        let frames = ifindex.map(|ifindex| {
+            let key = VhostKey::new(ifindex, 0, config.election.vhid);
+            named(cx.effects.counts_of(key))
+        });
         VirtualHostStatus {
             place: self.who.place.clone(),
             state: machine.state(),
@@ -105,6 +116,7 @@ impl Instance {
             fence_survives_kill: ifindex.map(|ifindex| cx.effects.survival(ifindex)),
             lease: lease.filter(|_| config.ownership == Ownership::Native),
             counters: *machine.counters(),
+            frames,
             addresses_restored: self.rooms.restore.count(),
             arp_conflicts: self.rooms.conflict.count(),
             stalls: self.stalls.count,

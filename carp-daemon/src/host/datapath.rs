@@ -125,6 +125,14 @@ impl Receive for Host {
     fn count(&mut self, counter: Counter) -> Result<u64, Refused> {
         Ok(self.datapath.count(counter)?)
     }
+
+    fn counts_of(&mut self, key: VhostKey) -> Result<Counts, Refused> {
+        Ok(self.datapath.counts_of(key)?)
+    }
+
+    fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, Refused> {
+        Ok(self.datapath.counts_of_others(ifindex)?)
+    }
 }
 
 impl Program for Host {

@@ -22,7 +22,7 @@ pub fn log(status: &Status) {
             info!("{line}");
         }
     }
-    for InterfaceStatus { name, counters } in &status.interfaces {
+    for InterfaceStatus { name, counters, .. } in &status.interfaces {
         match counters {
             Ok(counters) => {
                 let all = counters.iter().copied();
@@ -229,6 +229,7 @@ mod tests {
             fence_survives_kill: None,
             lease: None,
             counters: Counters::default(),
+            frames: None,
             addresses_restored: 0,
             arp_conflicts: 0,
             stalls: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
-use carp_common::abi::layout::{FAMILY_INET, VhostKey};
+use carp_common::abi::layout::{FAMILY_INET, NO_COUNTS, VhostKey};
 use carp_common::proto::{Action, Input, Standing, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, Vhid};
@@ -130,11 +130,19 @@ impl Receive for Machine {
     }
 
     fn counts(&mut self, _ifindex: u32) -> Result<Counts, Refused> {
-        Ok([0; Counter::ALL.len()])
+        Ok(NO_COUNTS)
     }
 
     fn count(&mut self, _counter: Counter) -> Result<u64, Refused> {
         Ok(0)
+    }
+
+    fn counts_of(&mut self, _key: VhostKey) -> Result<Counts, Refused> {
+        Ok(NO_COUNTS)
+    }
+
+    fn counts_of_others(&mut self, _ifindex: u32) -> Result<Counts, Refused> {
+        Ok(NO_COUNTS)
     }
 }
 

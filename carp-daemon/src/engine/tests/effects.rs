@@ -104,6 +104,7 @@ impl Receive for Recorder {
                 return Drained::Later;
             }
             self.arrived.pop_front();
+            *self.delivered.entry(event.key).or_default() += 1;
             batch.push(event);
             if batch.is_full() {
                 return Drained::Full;
@@ -150,6 +151,16 @@ impl Receive for Recorder {
 
     fn count(&mut self, counter: Counter) -> Result<u64, Refused> {
         Ok(self.counts.get(counter.name()).copied().unwrap_or(0))
+    }
+
+    fn counts_of(&mut self, key: VhostKey) -> Result<Counts, Refused> {
+        let delivered = self.delivered.get(&key).copied();
+        let count = |counter| delivered.filter(|_| counter == Counter::Delivered);
+        Ok(Counter::ALL.map(|counter| count(counter).unwrap_or(0)))
+    }
+
+    fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, Refused> {
+        self.counts(ifindex)
     }
 }
 

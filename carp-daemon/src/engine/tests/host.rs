@@ -120,6 +120,8 @@ pub struct Recorder {
     pub failures: Vec<(u32, io::Error)>,
     /// Statistics of the kernel program.
     pub counts: BTreeMap<&'static str, u64>,
+    /// How many advertisements it delivered for each virtual host.
+    pub delivered: BTreeMap<VhostKey, u64>,
     /// Its table of virtual hosts.
     pub entries: BTreeMap<VhostKey, Entry>,
     /// How often an entry of it was written.

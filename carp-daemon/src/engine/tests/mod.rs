@@ -21,6 +21,7 @@ mod machine;
 mod peers;
 mod process;
 mod scripts;
+mod status;
 mod takeover;
 
 use std::collections::BTreeMap;
