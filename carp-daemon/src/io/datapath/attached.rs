@@ -5,11 +5,11 @@ use aya::programs::{TcAttachType, loaded_programs};
 
 use crate::io::netlink::Link;
 
-/// What the names of carpd's programs begin with.
+/// The prefix of the names of carpd's programs.
 const NAME: &str = "carpd_";
 
-/// The names of carpd's programs on an interface. What the kernel does not tell is left out: before 6.6 it knows no tcx,
-/// and listing takes CAP_BPF or CAP_NET_ADMIN.
+/// Returns the names of carpd's programs on an interface. Programs that the kernel does not list are left out: before 6.6
+/// it has no tcx, and listing takes CAP_BPF or CAP_NET_ADMIN.
 #[must_use]
 pub fn programs(link: &Link) -> Vec<String> {
     let ours = |name: Option<&str>| {

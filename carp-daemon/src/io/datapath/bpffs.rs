@@ -1,9 +1,9 @@
-//! The file system that pinned programs live in, mounted where it outlives the daemon.
+//! The file system of pinned programs, mounted where it outlives the daemon.
 //!
-//! A mount goes with its mount namespace. A service with private mounts, `ip netns exec`, `unshare -m` and containers
-//! each have a namespace that ends with its last process; what is pinned in a bpffs that only this namespace holds goes
-//! when the daemon is killed, which is when it is needed. So the bpffs belongs into the namespace of process 1. The
-//! daemon mounts it there if it may, and reaches it from its own namespace through a descriptor.
+//! A mount ends with its mount namespace. A service with private mounts, `ip netns exec`, `unshare -m` and containers each
+//! have a namespace that ends with its last process. Programs that are pinned in a bpffs of such a namespace end when the
+//! daemon is killed, although they are needed at that moment. The bpffs therefore belongs in the namespace of process 1. The
+//! daemon mounts it there if it is permitted to, and reaches it from its own namespace through a descriptor.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,37 +25,37 @@ use crate::api::status::Survival;
 use crate::lock;
 use crate::sys;
 
-/// Where it is mounted.
+/// The directory where it is mounted.
 pub const DIRECTORY: &str = "/run/carpd/bpf";
 
-/// The first process of the pid namespace: its mounts outlive everybody else's.
+/// The mount namespace of the first process of the pid namespace. It outlives all others.
 const FIRST_MOUNTS: &str = "/proc/1/ns/mnt";
 
 /// The machine's own pid namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h); every other one is a container's.
 const MACHINES_PROCESSES: &str = "pid:[4026531836]";
 
-/// How long a thread that has ended may still be listed, and the pause between two looks.
+/// How long a thread that has ended may still be listed, and the pause between two checks.
 const LISTED: u32 = 200;
 const LISTED_RETRY: Duration = Duration::from_millis(1);
 
-/// Our bpffs.
+/// The bpffs of carpd's pins.
 #[derive(Debug)]
 pub struct Bpffs {
     path: PathBuf,
     survival: Survival,
-    /// What `path` goes through, where the mount is in another namespace.
+    /// The descriptor that `path` leads through, if the mount is in another namespace.
     _descriptor: Option<OwnedFd>,
 }
 
 impl Bpffs {
-    /// The one that is there, or a new one: where it stays if possible, else in this mount namespace.
+    /// Returns the bpffs that exists, or mounts one: in the mount namespace of process 1 if possible, otherwise in this one.
     ///
     /// # Errors
-    /// When nothing may be mounted: that takes CAP_SYS_ADMIN.
+    /// Returns an error if mounting is not permitted. It takes CAP_SYS_ADMIN.
     pub fn open() -> io::Result<Self> {
         match Self::existing() {
             Some(found) if found.survival != Survival::No => return Ok(found),
-            // Better one that stays.
+            // A bpffs that outlives this process is better.
             _ => {}
         }
         match in_first_namespace(make) {
@@ -67,7 +67,8 @@ impl Bpffs {
         Ok(Self::here())
     }
 
-    /// The one that is there: in this mount namespace or in that of process 1, whichever outlives us.
+    /// Returns the bpffs that exists in this mount namespace or in that of process 1, preferring one that outlives this
+    /// process.
     #[must_use]
     pub fn existing() -> Option<Self> {
         let here = is_bpffs().then(Self::here);
@@ -84,13 +85,13 @@ impl Bpffs {
         }
     }
 
-    /// The directory, as this process reaches it.
+    /// Returns the path by which this process reaches the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether what is pinned outlives us.
+    /// Returns whether pinned programs outlive this process.
     #[must_use]
     pub const fn survival(&self) -> Survival {
         self.survival
@@ -116,16 +117,16 @@ impl Bpffs {
     }
 }
 
-/// What decides how long the mount in this namespace lasts.
+/// The facts that determine how long the mount in this namespace lasts.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     /// This process has a pid namespace other than the machine's.
     is_container: bool,
-    /// This process is the first of it: its end is the end of all others.
+    /// This process is the first of its pid namespace, and its end is the end of all others.
     is_first: bool,
-    /// Process 1 holds the same file system; `None` where that cannot be read.
+    /// Process 1 has the same file system mounted. `None` if that cannot be read.
     first_has_it: Option<bool>,
-    /// The mount was made in another namespace and brought here: a bind mount, or propagation.
+    /// The mount was made in another namespace and brought here by a bind mount or by propagation.
     is_brought: bool,
 }
 
@@ -171,7 +172,7 @@ impl Facts {
     }
 }
 
-/// Whether a `mountinfo` has a file system, by its device number.
+/// Returns whether a `mountinfo` lists a file system with this device number.
 fn holds(mountinfo: &str, device: u64) -> bool {
     let device = format!(
         "{}:{}",
@@ -183,8 +184,8 @@ fn holds(mountinfo: &str, device: u64) -> bool {
         .any(|line| line.split(' ').nth(2) == Some(&device))
 }
 
-/// Whether the uppermost mount at [`DIRECTORY`] came from another namespace: it is a slave of one there, or was not
-/// made by a carpd of this one, whose source is `ours`.
+/// Returns whether the uppermost mount at [`DIRECTORY`] came from another namespace: it is a slave of a mount there, or
+/// its source is not `ours`, which a carpd of this namespace uses.
 fn is_brought(mountinfo: &str, ours: &str) -> bool {
     let at_directory = |line: &&str| line.split(' ').nth(4) == Some(DIRECTORY);
     mountinfo
@@ -200,13 +201,14 @@ fn is_container() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != OsStr::new(MACHINES_PROCESSES))
 }
 
-/// The source that a mount of ours has: it names the mount namespace in which it was made.
+/// Returns the source of carpd's mounts, which names the mount namespace where the mount was made.
 fn mount_source() -> io::Result<String> {
     let namespace = fs::metadata("/proc/thread-self/ns/mnt")?;
     Ok(format!("carpd:{}", namespace.ino()))
 }
 
-/// Does `step` in the mount namespace of process 1 and opens the directory there; `None` where that namespace is ours.
+/// Runs `step` in the mount namespace of process 1 and opens the directory there. Returns `None` if this process is in
+/// that namespace itself.
 fn in_first_namespace(
     step: impl Fn() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Option<OwnedFd>> {
@@ -215,7 +217,7 @@ fn in_first_namespace(
     }
     let first = fs::File::open(FIRST_MOUNTS)?;
     let threads = sys::thread_count()?;
-    // A thread of its own, because there is no way back; and one that shares no current directory may go.
+    // A thread enters the namespace, because it cannot return. Only one that shares no current directory may enter.
     let visitor = thread::Builder::new().spawn(move || -> io::Result<OwnedFd> {
         unshare(CloneFlags::CLONE_FS)?;
         setns(first, CloneFlags::CLONE_NEWNS)?;
@@ -226,7 +228,7 @@ fn in_first_namespace(
     let opened = visitor
         .join()
         .map_err(|_| io::Error::other("the thread panicked"))?;
-    // It is listed for a moment longer, and capabilities are given up only by a process with one thread.
+    // The thread stays listed for a moment, and only a process with one thread gives up capabilities.
     for _ in 0..LISTED {
         if sys::thread_count()? <= threads {
             break;
@@ -240,9 +242,9 @@ fn is_bpffs() -> bool {
     statfs(DIRECTORY).is_ok_and(|file_system| file_system.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Mounts one in the calling thread's mount namespace, unless there is one.
+/// Mounts a bpffs in the calling thread's mount namespace, unless there is one.
 fn make() -> io::Result<()> {
-    // Locked, or of two that start together the second would mount over what the first has pinned.
+    // Without the lock, the second of two daemons that start together would mount over the pins of the first.
     let parent = fs::File::open(lock::directory().map_err(io::Error::other)?)?;
     let _lock = Flock::lock(parent, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     if is_bpffs() {
@@ -308,12 +310,12 @@ mod tests {
             is_brought,
         };
         for (facts, expected) in [
-            // On the machine process 1 decides, where it can be seen.
+            // Outside of containers process 1 decides, if its mounts can be read.
             (facts(false, false, Some(true), false), Survival::Yes),
             (facts(false, false, Some(false), true), Survival::No),
             (facts(false, false, None, true), Survival::Yes),
             (facts(false, false, None, false), Survival::No),
-            // In a container process 1 is the container's.
+            // In a container, process 1 is the container's first process.
             (
                 facts(true, false, Some(true), false),
                 Survival::WithContainer,

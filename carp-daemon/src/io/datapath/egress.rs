@@ -1,14 +1,14 @@
-//! What keeps this host from speaking in a fenced address's name: a tcx program at the egress of every interface.
+//! The tcx program at the egress of every interface, which prevents this host from speaking in the name of a fenced address.
 //!
 //! A host answers for its addresses on every interface, and its own ARP requests claim the address that they are sent from.
-//! The programs at ingress silence neither. Linux has tcx from 6.6 on; before that there is only ingress.
+//! The programs at ingress prevent neither. Linux has tcx since 6.6; older kernels have only the programs at ingress.
 //!
-//! One set of links serves every carpd of a network namespace. It is pinned in a directory of its own, whose `flock` each
-//! carpd holds shared: whoever gets it exclusively is alone, so it takes over at its start what dead ones left, and removes
-//! the set at its end unless addresses stay fenced. An unpinned set is its process's own, and ends with it.
+//! One set of links serves every carpd of a network namespace. It is pinned in a directory, and each carpd holds its `flock`
+//! shared. A carpd that gets the lock exclusively is alone: at its start it takes over what dead ones left, and at its end it
+//! removes the set, unless addresses stay fenced. An unpinned set belongs to its process and ends with it.
 //!
-//! The kernel takes ten milliseconds and more to attach one, and a host may have hundreds of interfaces. So only those that
-//! are served are covered at the start; a thread follows with the others one by one, and with time between them.
+//! The kernel takes ten milliseconds or more to attach a program, and a host may have hundreds of interfaces. At the start,
+//! only the interfaces that are served are covered. A thread then covers the others one by one, with pauses.
 
 mod set;
 mod worker;
@@ -37,43 +37,42 @@ use crate::io::clock;
 use crate::io::netlink::{Client, Link};
 use crate::sys;
 
-/// The loopback interface: what it carries stays on this host.
+/// The loopback interface, whose packets stay on this host.
 const LOOPBACK: u32 = 1;
 
-/// Of the time in which interfaces are covered one by one, this part is left to everything else: so many times what
-/// attaching took.
+/// The length of the pause after attaching to an interface that is not served, as a multiple of the time that attaching took.
 const SHARE_OF_OTHERS: u32 = 4;
 
-/// How long a look may take. Looking at one interface takes 4 µs.
+/// How long a check may take. Checking one interface takes 4 µs.
 const LOOK_BUDGET: Duration = Duration::from_millis(5);
 
-/// Least time between two log lines about programs that were taken off.
+/// The least time between two log lines about programs that other processes detached.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The links of one process, or its share in those that are pinned.
+/// The links of one process, or its share in the pinned links.
 pub struct Egress {
-    /// The end of its pins' names: programs of different fences look at different packets.
+    /// The suffix of its pins' names, because programs of different fences handle different packets.
     fence: &'static str,
     set: Option<Set>,
     /// The interfaces that have the program.
     covered: BTreeMap<u32, Cover>,
     program: OwnedFd,
     worker: Worker,
-    /// What the worker told last.
+    /// The worker's last outcome.
     outcome: Option<Outcome>,
-    /// Those that the kernel refused it on: tried again after the next look.
+    /// The interfaces where the kernel refused the program. They are tried again after the next check.
     refused: BTreeSet<u32>,
-    /// Those among them, and of earlier times, that were warned of.
+    /// The interfaces whose refusal was logged.
     complained: BTreeSet<u32>,
     /// The kernel has no tcx.
     unavailable: bool,
-    /// When there is something to do.
+    /// When [`Egress::cover`] has something to do.
     due: Option<Instant>,
-    /// Until then only interfaces that are served are covered.
+    /// The end of the pause, in which only interfaces that are served are covered.
     rests_until: Instant,
-    /// Where the next look begins.
+    /// The index where the next check begins.
     look_from: u32,
-    /// Of lines about programs that others took off.
+    /// The rate limit of log lines about programs that other processes detached.
     limit: RateLimit,
 }
 
@@ -105,7 +104,7 @@ impl Egress {
             refused: BTreeSet::new(),
             complained: BTreeSet::new(),
             unavailable: false,
-            // In the first turn: privileges are given up before, which takes a process with one thread.
+            // The first turn is early enough. Before it, privileges are given up, which takes a process with one thread.
             due: Some(clock::now()),
             rests_until: Instant::default(),
             look_from: 0,
@@ -113,8 +112,8 @@ impl Egress {
         }
     }
 
-    /// Takes over what dead ones left, at the start, in a network namespace with these interfaces, and covers those that are
-    /// served: a MASTER could be killed soon. `others` are the directories of carpds of other layouts.
+    /// At the start, takes over what dead carpds left in a network namespace with these interfaces, and covers those that are
+    /// served, because a MASTER could be killed soon. `others` are the directories of carpds of other layouts.
     pub fn start(
         &mut self,
         object: &mut Ebpf,
@@ -147,10 +146,10 @@ impl Egress {
         }
     }
 
-    /// Follows the interfaces of the network namespace, of which these are all.
+    /// Follows the interfaces of the network namespace, which are all of these.
     ///
-    /// One at a time is covered, one that is served by a program first: see [`Egress::due`]. Where none is served, nothing
-    /// more is covered: a packet socket has no fence.
+    /// It covers one interface at a time, and begins with those that a program serves. [`Egress::due`] returns when the next
+    /// one is due. If no interface is served, nothing more is covered, because a packet socket has no fence.
     pub fn cover(&mut self, links: &BTreeMap<u32, Link>, served: &BTreeMap<u32, Attachment>) {
         self.forget_all_but(links);
         if let Some(outcome) = self.outcome.take() {
@@ -189,7 +188,7 @@ impl Egress {
         })
     }
 
-    /// Ready when there is something to be told to [`Egress::cover`].
+    /// Ready when [`Egress::cover`] should be called, because the worker is done with an interface.
     pub fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.worker.poll_outcome(context).map(|outcome| {
             self.outcome = Some(outcome);
@@ -197,19 +196,20 @@ impl Egress {
         })
     }
 
-    /// Whether what covers the interfaces outlives us.
+    /// Returns whether the links outlive this process.
     #[must_use]
     pub const fn is_pinned(&self) -> bool {
         self.set.is_some()
     }
 
-    /// When to call [`Egress::cover`] again, unless interfaces come or go before; `None` when there is nothing to do.
+    /// Returns when to call [`Egress::cover`] again, unless interfaces come or go before. `None` if there is nothing to do.
     #[must_use]
     pub const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Whether others took programs off, which then are to be attached anew. What a look has no time for is the next one's.
+    /// Checks the programs, and returns whether other processes detached some, which then must be attached again. The next
+    /// check continues if the time is not enough.
     pub fn look(
         &mut self,
         links: &BTreeMap<u32, Link>,
@@ -220,7 +220,7 @@ impl Egress {
         let begun = clock::now();
         let from = std::mem::take(&mut self.look_from);
         for (index, cover) in self.covered.range(from..) {
-            // The kernel may be busy with links, and make us wait for each answer.
+            // The kernel may be busy with links, so that each answer takes long.
             if clock::now() > begun + LOOK_BUDGET {
                 self.look_from = *index;
                 break;
@@ -239,7 +239,7 @@ impl Egress {
         for index in &lost {
             self.covered.remove(index);
         }
-        // With an interface goes what was attached to it; netlink has the news.
+        // Programs end with their interface, which netlink reports.
         lost.retain(|index| netlink.link(*index).is_ok());
         let mut names = lost.iter().filter_map(|index| links.get(index));
         if let Some(first) = names.next()
@@ -258,7 +258,7 @@ impl Egress {
         !lost.is_empty()
     }
 
-    /// What a thread looks at.
+    /// Returns the programs in the form that a thread checks.
     pub fn sights(&self) -> impl Iterator<Item = Sight> {
         let set = self.set.as_ref();
         self.covered
@@ -272,7 +272,7 @@ impl Egress {
             })
     }
 
-    /// Interfaces that the kernel refused the program on are to be tried again.
+    /// Lets the interfaces where the kernel refused the program be tried again.
     pub fn forget_refusals(&mut self) {
         self.refused.clear();
     }
@@ -305,7 +305,7 @@ impl Egress {
                 self.covered.insert(ifindex, cover);
                 self.complained.remove(&ifindex);
             }
-            // It went, or moved to another network namespace, meanwhile.
+            // The interface went, or moved to another network namespace, meanwhile.
             (Ok(Cover::Pin), None) => {
                 if let Some(set) = &self.set {
                     set.forget(ifindex);
@@ -330,7 +330,7 @@ impl Egress {
             return;
         }
         self.refused.insert(link.index);
-        // One that is gone is netlink's news.
+        // Netlink reports an interface that is gone.
         let is_gone = errno(error) == Some(libc::ENODEV);
         if !is_gone && self.complained.insert(link.index) {
             warn!(
@@ -341,16 +341,16 @@ impl Egress {
         }
     }
 
-    /// Stops following the interfaces. With `keep` the set stays: addresses are fenced still.
+    /// Stops following the interfaces. With `keep` the set stays, because addresses are still fenced.
     pub const fn close(self, keep: bool) -> Leaving {
         Leaving { egress: self, keep }
     }
 }
 
-/// What is left to do about egress at the end of the process.
+/// The programs at egress that must be removed at the end of the process.
 ///
-/// The kernel needs as long to detach as to attach, and holds up all who change links and addresses: what closes a socket
-/// or releases an address comes first.
+/// The kernel takes as long to detach as to attach, and delays everybody who changes links and addresses. Sockets are closed
+/// and addresses released before.
 #[must_use]
 pub struct Leaving {
     egress: Egress,
@@ -358,14 +358,14 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// Leaves the set, and removes it when nobody else uses it.
+    /// Leaves the set, and removes it if nobody else uses it.
     pub fn leave(self) {
-        // What it pins afterwards nobody would remove.
+        // Nobody would remove what the worker pins afterwards.
         self.egress.worker.finish();
         if let Some(set) = self.egress.set
             && !self.keep
         {
-            // Nobody waits until the links are gone.
+            // The kernel detaches the links later, and nobody waits for that.
             set.remove(pin::unlink);
         }
     }

@@ -1,4 +1,4 @@
-//! What stands in the way of the kernel program, and the way out.
+//! The errors of the kernel program, with what the operator can do about each.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -13,66 +13,66 @@ use tracing::debug;
 use crate::lock;
 use crate::privileges::Lacking;
 
-/// What failed.
+/// An error of the kernel program or its maps.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// A missing capability.
+    /// The process lacks a capability.
     #[error("not permitted to {action}")]
     NotPermitted {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// What is missing for it.
+        /// The capabilities that are missing.
         lacking: Lacking,
-        /// The refusal.
+        /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The kernel does not know something that the program needs.
+    /// The kernel lacks a feature that the program requires.
     #[error(
         "failed to {action}: Linux {release} may be too old (multi-buffer XDP needs 5.18, tcx 6.6)"
     )]
     KernelTooOld {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The running kernel.
         release: String,
-        /// The refusal.
+        /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// Another program is there; it is left alone.
+    /// The hook has another program, which carpd does not replace.
     #[error("XDP hook of {interface} is taken by program id {id}{}", Name(.name))]
     Taken {
-        /// Where.
+        /// The interface.
         interface: String,
         /// The other program.
         id: u32,
-        /// Its name, when it has one.
+        /// Its name, if it has one.
         name: Option<String>,
     },
-    /// Another carpd is there, or its right to be there could not be looked at.
+    /// Another carpd has the hook, or it is unknown whether one has.
     #[error(transparent)]
     Owned(#[from] lock::LockError),
-    /// The driver cannot.
+    /// The driver does not support native XDP.
     #[error("the driver of {interface} has no native XDP, or not with its present settings")]
     NoDriverSupport {
-        /// Where.
+        /// The interface.
         interface: String,
-        /// The refusal.
+        /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// Attaching failed otherwise.
+    /// Attaching failed for another reason.
     #[error("failed to attach the kernel program to {interface}")]
     Attach {
-        /// Where.
+        /// The interface.
         interface: String,
-        /// The refusal.
+        /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// Loading failed otherwise.
+    /// Loading failed for another reason.
     #[error("failed to {action}")]
     Load {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// The refusal.
+        /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The embedded object is not the one this daemon was written for.
@@ -81,31 +81,31 @@ pub enum KernelError {
     /// A map could not be read or written.
     #[error("failed to {action} eBPF map {map}")]
     Map {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// Which.
+        /// The name of the map.
         map: &'static str,
-        /// The refusal.
+        /// The error of the system.
         source: Box<MapError>,
     },
     /// A map has no room left.
     #[error("eBPF map {0} is full")]
     Full(&'static str),
-    /// How many processors there may be, which per-processor maps depend on.
+    /// The number of possible processors, which per-processor maps depend on, could not be read.
     #[error("failed to count the processors")]
     Processors(#[source] io::Error),
-    /// The state of the interface could not be asked for.
+    /// The state of the interface could not be read.
     #[error("failed to look at {interface}")]
     Look {
-        /// Where.
+        /// The interface.
         interface: String,
-        /// The refusal.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl KernelError {
-    /// What an operator can do about it.
+    /// Returns what the operator can do about it.
     #[must_use]
     pub fn way_out(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -152,7 +152,7 @@ pub(super) fn map_error(
     }
 }
 
-/// Sorts a refusal by its errno into what an operator can do about it.
+/// Returns the error for a refusal, by its errno.
 pub(super) fn refused(
     action: &'static str,
     error: impl StdError + Send + Sync + 'static,
@@ -184,7 +184,7 @@ pub(super) fn refused(
     }
 }
 
-/// What an error and its causes say, each once; of the verifier's pages the verdict.
+/// The texts of an error and its causes without repetitions. Of the verifier's log it has only the verdict.
 #[derive(Debug)]
 struct Brief(String);
 
@@ -210,7 +210,7 @@ impl Brief {
             messages.push(error.to_string());
             current = error.source();
         }
-        // Many repeat their cause.
+        // Many errors repeat the text of their cause.
         let mut brief: Vec<&str> = Vec::new();
         for message in messages.iter().rev().map(String::as_str) {
             if !message.is_empty() && !brief.last().is_some_and(|cause| message.contains(cause)) {
@@ -230,7 +230,7 @@ impl fmt::Display for Brief {
 
 impl StdError for Brief {}
 
-/// The verifier's last word before its statistics.
+/// Returns the last line of the verifier's log before its statistics.
 fn verdict(log: &str) -> Option<&str> {
     let is_statistics = |line: &str| {
         ["processed ", "verification time ", "stack depth "]
@@ -241,7 +241,7 @@ fn verdict(log: &str) -> Option<&str> {
     lines.find(|line| !line.is_empty() && !is_statistics(line))
 }
 
-/// As much as fits into a line of the log.
+/// Returns the end of a text, as much as fits into a line of the log.
 fn tail(log: &str) -> &str {
     const LENGTH: usize = 2048;
     let mut start = log.len().saturating_sub(LENGTH);
@@ -251,7 +251,7 @@ fn tail(log: &str) -> &str {
     &log[start..]
 }
 
-/// The system call's answer at the bottom of an error.
+/// Returns the errno of the system call that caused an error.
 pub(super) fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
     let mut current = Some(error);
     while let Some(error) = current {

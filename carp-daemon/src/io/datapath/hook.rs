@@ -1,4 +1,4 @@
-//! The ways to attach the kernel program to an interface, and to take over what an earlier run left attached.
+//! The ways to attach the kernel program to an interface, and to take over the program that an earlier run left attached.
 
 use std::error::Error as StdError;
 use std::io;
@@ -21,22 +21,22 @@ use crate::io::netlink::{Client, Link};
 use crate::lock;
 use crate::sys;
 
-/// How many carpd may have a tcx program on one interface.
+/// The largest number of carpds that have a tcx program on one interface.
 const TCX_PLACES: u32 = 64;
 
-/// Where in the receive path the program runs.
+/// A place in the receive path where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// In the driver, before the kernel has a packet buffer.
+    /// XDP in the driver, before the kernel has a packet buffer.
     XdpNative,
-    /// The same program in the stack: it copies every packet.
+    /// The same program in the stack, which copies every packet.
     XdpGeneric,
-    /// In the stack, on the packet buffer; one of several.
+    /// tcx in the stack, on the packet buffer. Several programs can be there.
     Tcx,
 }
 
 impl Hook {
-    /// The name of its program.
+    /// Returns the name of its program.
     #[must_use]
     pub const fn program(self) -> &'static str {
         match self {
@@ -45,14 +45,14 @@ impl Hook {
         }
     }
 
-    /// Whose name a pin's begins with.
+    /// Returns the hook whose name is the prefix of a pin's name.
     #[must_use]
     pub fn of_pin(name: &str) -> Option<Self> {
         let all = [Self::XdpNative, Self::XdpGeneric, Self::Tcx];
         all.into_iter().find(|hook| name.starts_with(hook.name()))
     }
 
-    /// Its name, also of its pin.
+    /// Returns its name, which is also the prefix of its pins.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,21 +63,21 @@ impl Hook {
     }
 }
 
-/// A program on an interface. Dropped, it stays there if it is pinned.
+/// A program on an interface. If it is pinned, it stays there when this is dropped.
 #[derive(Debug)]
 pub struct Attachment {
     link: Attached,
-    /// Id of our program.
+    /// The id of our program.
     program: u32,
     pin: String,
-    // Dropped last: while it is held nobody takes the link for a leftover.
+    // It is dropped last, because nobody takes the link for a leftover while it is held.
     place: HookClaim,
 }
 
-/// A link, as it can be looked at.
+/// A link, with what is needed to check it.
 #[derive(Debug)]
 enum Attached {
-    /// netlink tells whose program an interface has, for an XDP hook has one only.
+    /// An XDP hook has only one program, and netlink reports its id.
     Xdp {
         _link: FdLink,
         ifindex: u32,
@@ -85,12 +85,12 @@ enum Attached {
     Tcx(SchedClassifierLink),
 }
 
-/// What others did to an attachment.
+/// What another process did to an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// They took the program off.
+    /// It detached the program.
     Detached,
-    /// They put theirs in its place.
+    /// It replaced the program.
     Replaced,
 }
 
@@ -117,7 +117,7 @@ impl Attachment {
         })
     }
 
-    /// What others did to it; `None` when it is as we left it, or cannot be looked at.
+    /// Returns what another process did to it. `None` if nothing was done, or if it cannot be checked.
     pub fn loss(&self, netlink: &mut Client) -> Option<Loss> {
         let there = match &self.link {
             Attached::Xdp { ifindex, .. } => netlink.link(*ifindex).ok()?.xdp_program,
@@ -132,7 +132,7 @@ impl Attachment {
         }
     }
 
-    /// What a thread looks at.
+    /// Returns the program in the form that a thread checks.
     pub fn sight(&self) -> Option<Sight> {
         Some(match &self.link {
             Attached::Xdp { ifindex, .. } => Sight::Xdp {
@@ -146,23 +146,23 @@ impl Attachment {
         })
     }
 
-    /// Whether it outlives us.
+    /// Returns whether it outlives this process.
     pub fn is_pinned(&self) -> bool {
         self.place.has(&self.pin)
     }
 
-    /// Whether it has this pin on its interface.
+    /// Returns whether this is the name of its pin.
     pub fn is_pinned_as(&self, name: &str) -> bool {
         self.pin == name
     }
 
-    /// Takes the program off.
+    /// Detaches the program.
     pub fn detach(self) {
         self.place.remove(&self.pin);
     }
 }
 
-/// Loads the program of a hook; it sees no packet yet.
+/// Loads the program of a hook. It sees no packet before it is attached.
 pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), KernelError> {
     let loaded = match hook {
         Hook::XdpNative | Hook::XdpGeneric => xdp(object)?.load(),
@@ -171,7 +171,7 @@ pub fn load(object: &mut Ebpf, hook: Hook) -> Result<(), KernelError> {
     loaded_once(loaded)
 }
 
-/// Loads the program for egress, likewise. The result is it.
+/// Loads the program for egress and returns its descriptor.
 pub fn load_egress(object: &mut Ebpf) -> Result<OwnedFd, KernelError> {
     let program = tcx(object, EGRESS_PROGRAM)?;
     loaded_once(program.load())?;
@@ -190,7 +190,7 @@ fn loaded_once(loaded: Result<(), ProgramError>) -> Result<(), KernelError> {
     }
 }
 
-/// Attaches the loaded program of a hook to an interface, in place of what an earlier run of carpd left there.
+/// Attaches the loaded program of a hook to an interface, in place of the program that an earlier run of carpd left.
 pub fn attach(
     object: &mut Ebpf,
     link: &Link,
@@ -200,7 +200,7 @@ pub fn attach(
     let (place, pin) = match hook {
         Hook::XdpNative | Hook::XdpGeneric => {
             let place = pins.claim(link.index, &link.name, "xdp")?;
-            // The hook runs in one mode at a time.
+            // The hook has one mode at a time.
             let other = match hook {
                 Hook::XdpNative => Hook::XdpGeneric,
                 Hook::XdpGeneric | Hook::Tcx => Hook::XdpNative,
@@ -242,7 +242,7 @@ pub fn attach(
     Attachment::new(attached, link, hook, pin, place)
 }
 
-/// The first place that nobody else has; a leftover's, when there is one.
+/// Claims the first place that no other process has. If an earlier run left a program, that is its place.
 fn claim_tcx(link: &Link, pins: &Pins) -> Result<(HookClaim, String), KernelError> {
     let mut refusal = None;
     for number in 0..TCX_PLACES {
@@ -256,7 +256,7 @@ fn claim_tcx(link: &Link, pins: &Pins) -> Result<(HookClaim, String), KernelErro
     Err(refusal.map_or(KernelError::Missing("a place"), KernelError::Owned))
 }
 
-/// Puts our program in a link's old one's place, between one packet and the next.
+/// Replaces the program of a link with ours, between one packet and the next.
 pub fn replace(
     object: &mut Ebpf,
     leftover: FdLink,
@@ -272,7 +272,7 @@ pub fn replace(
     })
 }
 
-/// The same at either end of the tcx hook.
+/// Replaces the program of a tcx link at ingress or at egress.
 pub(super) fn replace_tcx(
     object: &mut Ebpf,
     leftover: FdLink,
@@ -285,7 +285,7 @@ pub(super) fn replace_tcx(
 
 fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, KernelError> {
     let interface = || link.name.clone();
-    // Asked first, because aya's fallback for kernels without bpf_link would replace what is there.
+    // This check comes first, because aya's fallback for kernels without bpf_link would replace another program.
     if let Some(taken) = holder(link)? {
         return Err(taken);
     }
@@ -308,7 +308,7 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, K
                 }
             }
             Some(libc::EPERM | libc::EACCES) => refused("attach the XDP program", error),
-            // Someone was faster, or holds the hook in the other mode.
+            // Another process was faster, or has the hook in the other mode.
             Some(libc::EBUSY | libc::EEXIST) => {
                 holder(link)?.unwrap_or_else(|| failed(error.into()))
             }
@@ -317,7 +317,7 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, K
     }
 }
 
-/// Before all others, so that none of them lets pass what the fence is about.
+/// Attaches the program before all others, so that none of them lets a packet pass that the fence drops.
 fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, KernelError> {
     let program = tcx(object, TCX_PROGRAM)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -325,7 +325,7 @@ fn attach_tcx(object: &mut Ebpf, link: &Link) -> Result<SchedClassifierLink, Ker
         .attach_with_options(&link.name, TcAttachType::Ingress, order)
         .map_err(|error| refused("attach the tcx program", error))?;
     let attached = program.take_link(id).map_err(failed_on(link))?;
-    // aya goes by the name, which another interface may have meanwhile.
+    // aya uses the name, which another interface may have by now.
     let info = sys::bpf_link_info(attached.fd().map_err(failed_on(link))?);
     match info.map_err(failed_on(link))?.ifindex == link.index {
         true => Ok(attached),
@@ -357,7 +357,7 @@ fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifie
         .ok_or(KernelError::Missing("a tcx program"))
 }
 
-/// Who holds the XDP hook of an interface, as the error that it is to us; `None` when it is free.
+/// Returns the error that names the program at the XDP hook of an interface. `None` if the hook is free.
 fn holder(link: &Link) -> Result<Option<KernelError>, KernelError> {
     let now = Client::new()
         .and_then(|mut netlink| netlink.link(link.index))

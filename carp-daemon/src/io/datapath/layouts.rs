@@ -1,23 +1,23 @@
-//! Tables of carpds whose layout is another one, older or newer.
+//! Tables of carpds that have another layout, older or newer.
 //!
-//! A start fills its own tables with what they fence, puts its program in the place of each one that a dead carpd left, and lets
-//! their tables go when nobody lives who uses them. The kernel exchanges the program of a link between one packet and the
-//! next, so the fence does not open.
+//! At its start, carpd copies the addresses that they fence into its own tables, replaces each program that a dead carpd left
+//! with its own, and removes their tables if no living carpd uses them. The kernel replaces the program of a link between one
+//! packet and the next, so the fence does not open.
 //!
-//! What a table says beyond the addresses is not known, unless it is of a version that is known here. So:
+//! Unless the version of a table is known here, only its addresses can be read. Therefore:
 //!
-//! - An address of ours is silent until the election says otherwise, whether or not a table has it: the one that had it
-//!   may be one that cannot be read.
-//! - Any other address that a table has is silent, unless a carpd lives that has its lock. Nobody is known to own it, so it
-//!   stays silent until its carpd runs again, until a start finds it gone from this host, or until `carpd --detach`: silence for an
-//!   address of a dead MASTER is what a fence is for, and an answer might be a second one.
-//! - A table that breaks the promise of [`carp_common::abi::layout::VERSION`] tells nothing about the addresses of others. What carpd itself
-//!   added ends with its lease; for the rest there is nothing that could be known.
+//! - An address of ours is silent until the election says otherwise, even if no table has it. The table that had it may be
+//!   one that cannot be read.
+//! - Any other address in such a table is silent, unless a living carpd has its lock. Its owner is unknown, so it stays silent
+//!   until its carpd runs again, until a start finds it gone from this host, or until `carpd --detach`. The purpose of a fence
+//!   is to silence the address of a dead MASTER, and an answer could be a second one.
+//! - A table that breaks the promise of [`carp_common::abi::layout::VERSION`] tells nothing about the addresses of others.
+//!   Addresses that carpd itself added end with their lease. Nothing can be known about the rest.
 //!
-//! A carpd of another layout that lives keeps its programs, its tables and its part of egress: on tcx ours run beside it, and an
-//! XDP hook that it has is taken, as by any carpd. Each fences its own addresses only, because neither looks into the tables of
-//! the other. On the packet socket there is no fence, and what is of another layout is removed as any leftover is that fences
-//! nothing.
+//! A living carpd of another layout keeps its programs, its tables and its part of egress. On tcx our programs run in addition
+//! to its own; an XDP hook that it has is taken, as with any carpd. Each fences only its own addresses, because neither reads
+//! the tables of the other. On the packet socket there is no fence, and programs of another layout are removed like any
+//! leftover that fences nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -40,17 +40,17 @@ use crate::io::chain::Chain;
 use crate::lock;
 use crate::sys;
 
-/// The most that is read of a table, so that one that changes meanwhile comes to an end.
+/// The largest number of keys that is read of a table, so that reading one that changes meanwhile ends.
 const KEYS_MAX: usize = 64 * 1024;
 
-/// An address that another layout's table has.
+/// An address in a table of another layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     fenced: Fenced,
     every_packet: bool,
 }
 
-/// The addresses in a table; `None` where it is none, or cannot be read.
+/// Returns the addresses in a table. `None` if it is not a table of addresses, or cannot be read.
 fn read(table: &Path) -> Option<Vec<Known>> {
     let info = MapInfo::from_pin(table).ok()?;
     let [key_len, value_len] = [info.key_size(), info.value_size()].map(|len| len as usize);
@@ -62,7 +62,7 @@ fn read(table: &Path) -> Option<Vec<Known>> {
         let map = sys::open_bpf_object(table)?;
         let keys = sys::bpf_map_keys(map.as_fd(), key_len, KEYS_MAX)?;
         let known = keys.iter().filter_map(|key| {
-            // One that was removed meanwhile is no longer fenced.
+            // An address that was removed meanwhile is not fenced any more.
             let value = sys::bpf_map_value(map.as_fd(), key, value_len).ok()?;
             parse(key, &value)
         });
@@ -77,7 +77,7 @@ fn read(table: &Path) -> Option<Vec<Known>> {
     }
 }
 
-/// An entry, as far as every version promises; and its owner where the sizes are those of version 2.
+/// Returns the address of an entry, which every version promises, and its owner if the sizes are those of version 2.
 fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
     let (address, rest) = key.split_first_chunk::<16>()?;
     let address = match *rest.first()? {
@@ -92,7 +92,7 @@ fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
         _ => return None,
     };
     let (owner, every_packet) = match (key.len(), value) {
-        // A deadline of 8 bytes, the owner's interface and vhid, and whether it covers every packet.
+        // The value is a deadline of 8 bytes, the owner's interface and vhid, and whether the fence covers every packet.
         (20, &[_, _, _, _, _, _, _, _, a, b, c, d, vhid, every_packet, _, _]) => {
             let ifindex = u32::from_ne_bytes([a, b, c, d]);
             let owner = Vhid::new(vhid).map(|vhid| Owner { ifindex, vhid });

@@ -1,9 +1,9 @@
-//! Where programs stay attached beyond our own end: links pinned in a bpffs of our own.
+//! Links that are pinned in carpd's bpffs, so that their programs stay attached when the process ends.
 //!
-//! A pinned link outlives its process, and with it the fence around what a dead MASTER left behind. Each link has a
-//! place (an interface of a network namespace, and a hook there), and each place a lock: who holds it serves there;
-//! what is pinned at a place whose lock is free is a leftover. The next start takes over what it can use and removes
-//! the rest; an orderly stop, and `carpd --detach`, leave nothing. Beside the links lie the shared tables (`tables`) and the
+//! A pinned link outlives its process, and so does the fence around the addresses that a dead MASTER left. Each link has a
+//! place (an interface of a network namespace, and a hook there), and each place has a lock. The owner of the lock serves
+//! there. A link at a place whose lock is free is a leftover. The next start takes over the links that it can use and removes
+//! the rest; an orderly stop, and `carpd --detach`, leave nothing. The bpffs also has the shared tables (`tables`) and the
 //! directory of the links at egress (`egress`), which have no places.
 
 use std::ffi::OsStr;
@@ -23,14 +23,14 @@ use crate::api::status::Survival;
 use crate::lock::{self, Lock};
 use crate::sys;
 
-/// What the directory of the links at egress is called, before the version.
+/// The name of the directory of the links at egress, without the version.
 const EGRESS: &str = "egress";
 
-/// How old a table without a program must be before another network namespace's is removed: its owner may be about to
-/// attach one.
+/// The age at which a table without a program is removed, in another network namespace. The owner of a newer one may be
+/// about to attach a program.
 const TABLE_GRACE: Duration = Duration::from_secs(60);
 
-/// What follows where the pins end with the daemon, and what helps.
+/// What happens if the pins end with the daemon, and what the operator can do about it.
 const CONSEQUENCE: &str = "should carpd be killed, its kernel program goes with it, and nothing keeps this host from \
      answering for addresses that it left behind";
 const REMEDY: &str = "mount one on the host before carpd starts (mkdir -p /run/carpd/bpf; mount -t bpf bpf \
@@ -39,10 +39,10 @@ const REMEDY: &str = "mount one on the host before carpd starts (mkdir -p /run/c
 /// The pins of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
-    /// Cookie of the namespace: its inode would not do, because a later namespace may get the same one, and would inherit
+    /// The cookie of the namespace. Its inode would not do, because a later namespace may get the same one and would inherit
     /// the fence.
     namespace: u64,
-    /// `None`: nothing is pinned, and what runs goes with us.
+    /// `None` if nothing can be pinned. Programs then end with this process.
     bpffs: Option<Bpffs>,
 }
 
@@ -52,9 +52,9 @@ impl Pins {
         bpffs: None,
     };
 
-    /// Mounts the bpffs unless it is there, and removes what belongs to interfaces that are gone.
+    /// Mounts the bpffs unless it is mounted, and removes the pins of interfaces that are gone.
     ///
-    /// Warns where the fence would not outlive a killed daemon, with the way out.
+    /// Warns if the fence would not outlive a killed daemon, and says what the operator can do.
     #[must_use]
     pub fn open() -> Self {
         let opened = sys::network_cookie().and_then(|namespace| Ok((namespace, Bpffs::open()?)));
@@ -83,7 +83,7 @@ impl Pins {
         pins
     }
 
-    /// Those that are there, for a caller that pins nothing.
+    /// Returns the existing pins, for a caller that pins nothing.
     #[must_use]
     pub fn existing() -> Self {
         // Kernels without the cookie, before 5.14, do not run the program either.
@@ -93,18 +93,16 @@ impl Pins {
         })
     }
 
-    /// Whether what is pinned outlives a daemon that is killed.
+    /// Returns whether pinned programs outlive a daemon that is killed.
     #[must_use]
     pub fn survival(&self) -> Survival {
         self.bpffs.as_ref().map_or(Survival::No, Bpffs::survival)
     }
 
-    /// Makes us the only one at a place.
-    ///
-    /// `hook` is the part of the interface; `interface` its name, for the error.
+    /// Claims a place for this process: `hook` of an interface. The interface's name is for the error.
     ///
     /// # Errors
-    /// Busy, with the owner's pid, when another carpd is there.
+    /// Returns `Busy` with the owner's pid if another carpd has the place.
     pub fn claim(
         &self,
         ifindex: u32,
@@ -117,8 +115,7 @@ impl Pins {
         })
     }
 
-    /// Removes everything on an interface that has no living owner. Answers what that was, and who is in the way of
-    /// the rest.
+    /// Removes every link on an interface that has no living owner. Returns the removed links, and why the others stay.
     #[must_use]
     pub fn remove_unowned(&self, ifindex: u32, interface: &str) -> Removal {
         let mut removal = Removal::default();
@@ -134,7 +131,7 @@ impl Pins {
                 Err(error) => removal.refused.push(error),
             }
         }
-        // Only succeeds when it is empty.
+        // This only succeeds if the directory is empty.
         let _ = fs::remove_dir(directory);
         removal
     }
@@ -151,7 +148,7 @@ impl Pins {
             remove_dead_in(&root.join(name));
         }
         for table in &tables {
-            // Whatever has a program has a directory.
+            // A namespace that has a program has a directory.
             let is_used = directories
                 .iter()
                 .any(|name| namespace_of(name) == namespace_of(table));
@@ -161,7 +158,7 @@ impl Pins {
         }
     }
 
-    /// The indices of the interfaces that something is pinned for.
+    /// Returns the indices of the interfaces that have pins.
     #[must_use]
     pub fn interfaces(&self) -> Vec<u32> {
         let prefix = format!("{}:", self.namespace);
@@ -170,21 +167,22 @@ impl Pins {
         of_ours.filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// Removes the pins of an interface that is gone; their links are dead.
+    /// Removes the pins of dead links of an interface that is gone.
     pub fn forget(&self, ifindex: u32) {
         if let Some(directory) = self.directory(ifindex) {
             remove_dead_in(&directory);
         }
     }
 
-    /// Where a table is pinned that every carpd of this network namespace shares; `None` when nothing is pinned.
+    /// Returns the path of the pin of a table that every carpd of this network namespace shares. `None` if nothing can be
+    /// pinned.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<PathBuf> {
         self.path(&format!("{name}-{VERSION}"))
     }
 
-    /// Makes room for a shared table where something else has its name: what was made by a carpd of another layout, which
-    /// forgot to change the number.
+    /// Renames a pin that has the name of a shared table but another shape. A carpd of another layout that forgot to change
+    /// the version made it.
     pub fn set_aside(&self, table: &Shared) {
         let Some(path) = self.table(table.name) else {
             return;
@@ -200,13 +198,14 @@ impl Pins {
         }
     }
 
-    /// Where the links at egress are pinned, which every carpd of this network namespace shares, likewise.
+    /// Returns the directory of the links at egress, which every carpd of this network namespace shares. `None` if nothing
+    /// can be pinned.
     #[must_use]
     pub fn egress(&self) -> Option<PathBuf> {
         self.path(&format!("{EGRESS}-{VERSION}"))
     }
 
-    /// Those of other layouts.
+    /// Returns the directories of the links at egress of other layouts.
     #[must_use]
     pub fn other_egress(&self) -> Vec<PathBuf> {
         let mut others = self.in_namespace();
@@ -215,7 +214,7 @@ impl Pins {
         others
     }
 
-    /// The shared tables of other layouts.
+    /// Returns the shared tables of other layouts.
     #[must_use]
     pub fn other_tables(&self) -> Vec<PathBuf> {
         let ours = SHARED.map(|table| self.table(table.name));
@@ -224,7 +223,7 @@ impl Pins {
         others
     }
 
-    /// Everything that is pinned at a place: the interface's index, and the name of the pin.
+    /// Returns every link that is pinned at a place, by the interface's index and the name of the pin.
     #[must_use]
     pub fn places(&self) -> Vec<(u32, String)> {
         let interfaces = self.interfaces().into_iter();
@@ -237,7 +236,7 @@ impl Pins {
             .collect()
     }
 
-    /// What is pinned for this network namespace.
+    /// Returns the paths of all pins and directories of this network namespace.
     fn in_namespace(&self) -> Vec<PathBuf> {
         let prefix = format!("{}:", self.namespace);
         let Some(root) = self.root() else {
@@ -262,31 +261,31 @@ impl Pins {
     }
 }
 
-/// What became of the pins of an interface.
+/// The outcome of removing the pins of an interface.
 #[derive(Debug, Default)]
 pub struct Removal {
-    /// Removed: their names, which begin with the rung's.
+    /// The names of the removed pins, which begin with the rung's name.
     pub removed: Vec<String>,
-    /// Left alone.
+    /// Why the others stay.
     pub refused: Vec<lock::LockError>,
 }
 
-/// A place that is ours as long as this lives.
+/// A place that belongs to this process until this is dropped.
 #[derive(Debug)]
 pub struct HookClaim {
-    /// `None`: nothing is pinned.
+    /// `None` if nothing can be pinned.
     directory: Option<PathBuf>,
     _lock: Lock,
 }
 
 impl HookClaim {
-    /// Whether something is pinned here under a name.
+    /// Returns whether a link is pinned here under a name.
     pub fn has(&self, name: &str) -> bool {
         let path = self.directory.as_ref().map(|it| it.join(name));
         path.is_some_and(|path| fs::exists(path).unwrap_or(false))
     }
 
-    /// What an earlier run left here under a name, still attached.
+    /// Returns the link that an earlier run left here under a name, still attached.
     #[must_use]
     pub fn leftover(&self, name: &str) -> Option<FdLink> {
         let path = self.directory.as_ref()?.join(name);
@@ -302,7 +301,7 @@ impl HookClaim {
         }
     }
 
-    /// Pins a link under a name. `None` when that failed, which is said: the link is gone then.
+    /// Pins a link under a name. Returns `None` after a warning if that failed. The link is gone then.
     #[must_use]
     pub fn pin(&self, link: FdLink, name: &str) -> Option<FdLink> {
         let Some(directory) = &self.directory else {
@@ -329,7 +328,7 @@ impl HookClaim {
         }
     }
 
-    /// Detaches what is pinned here under a name, at once, and removes the pin.
+    /// Detaches the link that is pinned here under a name, and removes the pin.
     pub fn remove(&self, name: &str) {
         if let Some(directory) = &self.directory {
             pin::remove(&directory.join(name));
@@ -337,7 +336,7 @@ impl HookClaim {
     }
 }
 
-/// The network namespace that a pin's name begins with.
+/// Returns the network namespace that a pin's name begins with.
 fn namespace_of(name: &str) -> &str {
     name.split(':').next().unwrap_or_default()
 }
@@ -350,7 +349,7 @@ fn is_egress(directory: &Path) -> bool {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a file's age is told by the wall clock, as its time stamp is"
+    reason = "the time stamp of a file is one of the wall clock"
 )]
 fn remove_old(table: &Path) {
     let made = fs::metadata(table).and_then(|metadata| metadata.modified());
@@ -367,7 +366,7 @@ fn remove_dead_in(directory: &Path) {
             info!("removed {}: its interface is gone", path.display());
         }
     }
-    // Only succeeds when it is empty. The directory of the links at egress is left to those who hold its lock.
+    // This only succeeds if the directory is empty. The owners of its lock remove the directory of the links at egress.
     if !is_egress(directory) {
         let _ = fs::remove_dir(directory);
     } else if names(directory).is_empty() {

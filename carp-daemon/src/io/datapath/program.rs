@@ -1,6 +1,4 @@
-//! The kernel program: load, maps, event stream.
-//!
-//! One object with a program for each kind of hook, over the same maps.
+//! The kernel program and its maps. One object has a program for each kind of hook, over the same maps.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -37,41 +35,41 @@ use crate::sys;
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CARPD_EBPF_OBJECT"));
 
-/// aya-log's ring buffer; unused without debug.
+/// The ring buffer of aya-log, which is unused without debug.
 const LOG_MAP: &str = "AYA_LOGS";
-/// One page.
+/// The size of one page.
 const SMALLEST_RING: u32 = 4096;
 
-/// What the programs are loaded with.
+/// The options that the programs are loaded with.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Whether they explain what they drop.
+    /// Whether they log the reason of each drop.
     pub debug: bool,
-    /// What they fence.
+    /// The packets that the fence covers.
     pub fence: Fence,
-    /// What their entries are known by.
+    /// The number that marks the entries of this process.
     pub instance: u64,
-    /// How large their own maps are.
+    /// The sizes of their own maps.
     pub sizes: Sizes,
 }
 
-/// How large those maps are made that cannot grow.
+/// The sizes of the maps that cannot grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Bytes of the ring buffer; the kernel wants a power of two of whole pages.
+    /// The size of the ring buffer. Unit: bytes. The kernel requires a power of two of whole pages.
     ring_bytes: u32,
 }
 
 impl Sizes {
-    /// For a configuration.
+    /// Returns the sizes for a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self::for_number(config.vhosts.len())
     }
 
-    /// Room for every virtual host, in the one family that is served so far, and for some thirty advertisements of each:
-    /// what arrives while we are stopped for that many intervals. Above a thousand virtual hosts it is fewer: the ring is
-    /// memory of ours that cannot be swapped out.
+    /// Returns the sizes for a number of virtual hosts, which are served in one family so far. The ring has room for some
+    /// thirty advertisements of each, which arrive while the process is stopped for that many intervals. Above a thousand
+    /// virtual hosts it has room for fewer, because its memory cannot be swapped out.
     fn for_number(vhosts: usize) -> Self {
         const RECORD_LEN: usize = (AdvertisementEvent::PLAIN_LEN + 8).next_multiple_of(8);
         const SMALLEST: usize = 64 * 1024;
@@ -88,25 +86,25 @@ impl Sizes {
 
 /// The programs and their maps, which all interfaces share.
 pub struct Program {
-    /// Owns the programs, and the maps that nobody took.
+    /// The loaded object. It owns the programs, and the maps that were not taken.
     object: Ebpf,
     counters: PerCpuArray<MapData, u64>,
-    /// Of what was no virtual host's.
+    /// The counters of frames that were for no virtual host, by interface.
     interfaces: PerCpuHashMap<MapData, u32, Counts>,
     processors: usize,
     ring: AsyncFd<RingBuf<MapData>>,
     /// How many advertisements the ring had lost at the last call of [`Program::take_losses`].
     ring_losses: u64,
-    /// What was not authentic, now and then.
+    /// Samples of advertisements that were not authentic.
     suspects: AsyncFd<RingBuf<MapData>>,
     log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
 }
 
 impl Program {
-    /// Makes the maps; the programs are loaded when they are wanted.
+    /// Creates the maps. The programs are loaded when they are wanted.
     ///
     /// # Errors
-    /// What stands in the way, and the way out.
+    /// Returns what prevents it, and what the operator can do.
     pub fn load(options: &Options, pins: &Pins) -> Result<(Self, Tables, Slots), KernelError> {
         let &Options {
             debug,
@@ -118,7 +116,7 @@ impl Program {
         for table in SHARED {
             if let Some(path) = pins.table(table.name) {
                 pins.set_aside(&table);
-                // Opened when it is there.
+                // aya opens the table if it exists, and creates it otherwise.
                 loader.map_pin_path(table.map, path);
             }
         }
@@ -126,7 +124,7 @@ impl Program {
             loader.map_max_entries(LOG_MAP, SMALLEST_RING);
         }
         let mut object = loader
-            // The program touches no kernel structure: give back the kernel's types, which `new` has read.
+            // The program uses no kernel structure. This frees the kernel's types, which `new` has read.
             .btf(None)
             .override_global(DEBUG_GLOBAL, &u32::from(debug), true)
             .override_global(INSTANCE_GLOBAL, &instance, true)
@@ -159,10 +157,10 @@ impl Program {
         Ok((program, tables, slots))
     }
 
-    /// Loads the program of a hook, unless it is; it sees no packet yet.
+    /// Loads the program of a hook if it is not loaded. It sees no packet before it is attached.
     ///
     /// # Errors
-    /// What stands in the way, and the way out.
+    /// Returns what prevents it, and what the operator can do.
     pub fn prepare(&mut self, hook: Hook) -> Result<(), KernelError> {
         hook::load(&mut self.object, hook)
     }
@@ -170,7 +168,7 @@ impl Program {
     /// Attaches the program to an interface.
     ///
     /// # Errors
-    /// What stands in the way, and the way out.
+    /// Returns what prevents it, and what the operator can do.
     pub fn attach(
         &mut self,
         link: &Link,
@@ -182,25 +180,25 @@ impl Program {
         hook::attach(&mut self.object, link, hook, pins)
     }
 
-    /// Puts the program of a hook in the place of what a link has.
+    /// Replaces the program of a link with the program of a hook.
     ///
     /// # Errors
-    /// What stands in the way.
+    /// Returns what prevents it.
     pub fn replace(&mut self, leftover: FdLink, hook: Hook) -> Result<(), Box<dyn StdError>> {
         self.prepare(hook)?;
         // The link is pinned.
         hook::replace(&mut self.object, leftover, hook).map(drop)
     }
 
-    /// Loads the program for egress, unless it is. The result is it.
+    /// Loads the program for egress if it is not loaded, and returns its descriptor.
     ///
     /// # Errors
-    /// What stands in the way, and the way out.
+    /// Returns what prevents it, and what the operator can do.
     pub fn prepare_egress(&mut self) -> Result<OwnedFd, KernelError> {
         hook::load_egress(&mut self.object)
     }
 
-    /// See [`Egress::start`].
+    /// Calls [`Egress::start`] with the loaded object.
     pub fn start_egress(
         &mut self,
         egress: &mut Egress,
@@ -211,10 +209,10 @@ impl Program {
         egress.start(&mut self.object, others, links, served);
     }
 
-    /// Begins to count what is no virtual host's on an interface, where it does not yet.
+    /// Begins to count the frames on an interface that are for no virtual host, if they are not counted yet.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns any error of the kernel.
     fn count_on(&mut self, ifindex: u32) -> Result<(), KernelError> {
         const BPF_NOEXIST: u64 = 1;
         let zeros = PerCpuValues::try_from(vec![NO_COUNTS; self.processors])
@@ -225,15 +223,15 @@ impl Program {
         }
     }
 
-    /// Forgets what was counted on an interface that is gone.
+    /// Forgets the counters of an interface that is gone.
     pub fn forget(&mut self, ifindex: u32) {
         let _ = self.interfaces.remove(&ifindex);
     }
 
-    /// What became of frames on an interface that were no virtual host's.
+    /// Returns what became of the frames on an interface that were for no virtual host.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns any error of the kernel.
     pub fn counts_of_others(&self, ifindex: u32) -> Result<Counts, KernelError> {
         let mut sum = [0; Counter::ALL.len()];
         match self.interfaces.get(&ifindex, 0) {
@@ -253,7 +251,7 @@ impl Program {
                 guard.clear_ready();
             }
         }
-        // Cleared before the rings are drained: a record that comes in between makes it ready again.
+        // Readiness is cleared before the rings are drained, so a record that arrives in between makes them ready again.
         let suspects = self.suspects.poll_read_ready(context)?;
         let suspects = suspects.map(|mut guard| guard.clear_ready());
         match self.ring.poll_read_ready(context)? {
@@ -267,7 +265,7 @@ impl Program {
 
     /// Fetches what arrived up to `now`, as far as the batch has room.
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
-        // Suspects are few, a sample a second from each virtual host.
+        // Suspects are few: each virtual host has one sample per second.
         for ring in [&mut self.ring, &mut self.suspects] {
             let ring = ring.get_mut();
             loop {
@@ -277,7 +275,7 @@ impl Program {
                 let Some(record) = ring.next() else {
                     break;
                 };
-                // Only our own program writes records, so all have the one length.
+                // Only our own program writes records, so all have the same length.
                 let Some(event) = AdvertisementEvent::from_bytes(&record) else {
                     continue;
                 };
@@ -299,10 +297,10 @@ impl Program {
         total.saturating_sub(std::mem::replace(&mut self.ring_losses, total))
     }
 
-    /// Every counter, summed over the processors.
+    /// Returns every counter, summed over the processors.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns any error of the kernel.
     pub fn counts(&self) -> Result<Counts, KernelError> {
         let mut counts = [0; Counter::ALL.len()];
         for (count, counter) in counts.iter_mut().zip(Counter::ALL) {
@@ -311,10 +309,10 @@ impl Program {
         Ok(counts)
     }
 
-    /// One of them.
+    /// Returns one of the counters.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns any error of the kernel.
     pub fn count(&self, counter: Counter) -> Result<u64, KernelError> {
         let per_cpu = self
             .counters

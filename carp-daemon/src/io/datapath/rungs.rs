@@ -1,10 +1,10 @@
-//! Which way to listen serves an interface, and in which order they are tried.
+//! The ways to listen on an interface, and the order in which they are tried.
 //!
-//! Native XDP, tcx, socket. On a veth tcx comes first: native XDP there makes the kernel copy every packet that shares
-//! its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That takes
-//! two thirds of TCP's throughput, and no setting avoids the copy: large segments stay on with a program that takes fragments,
-//! smaller ones from the peer (`gso_max_size`) make it worse, and GRO behind it undoes none of it. Generic XDP copies
-//! likewise on every device and is never chosen unasked.
+//! The order is native XDP, tcx, socket. On a veth tcx comes first, because native XDP there makes the kernel copy every packet
+//! that shares its buffer, as TCP's do, into pages of its own before any program runs (`veth_convert_skb_to_xdp_buff`). That
+//! takes two thirds of TCP's throughput, and no setting avoids the copy: large segments stay on with a program that takes
+//! fragments, smaller segments from the peer (`gso_max_size`) make it worse, and GRO afterwards does not help. Generic XDP
+//! copies packets on every device, and is only used if the operator asks for it.
 
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};

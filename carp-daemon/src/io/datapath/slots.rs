@@ -1,8 +1,8 @@
-//! What the programs of this process know of its virtual hosts alone: the digests that each accepts, and what it heard.
+//! The maps that the programs of this process do not share: the digests that each virtual host accepts, and what it heard.
 //!
-//! Both are in arrays of fixed sizes, because elements of arrays are written in place: what a hash map replaces or lets go
-//! of stays in the kernel's memory, and digests are secrets. The arrays are held by arrays of arrays, so a virtual host that
-//! finds no slot is given a new array, at any time.
+//! Both are in arrays of fixed sizes, because elements of arrays are written in place. Values that a hash map replaces or
+//! removes stay in the kernel's memory, and digests are secrets. Arrays of arrays hold the arrays, so that there can be a new
+//! array at any time for a virtual host that finds no free slot.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct Slots {
     taken: BTreeMap<VhostKey, Taken>,
 }
 
-/// Those of one virtual host.
+/// The slots of one virtual host.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     keys: Option<u32>,
@@ -35,10 +35,10 @@ struct Taken {
 }
 
 impl Slots {
-    /// Takes the maps, of which every slot is free.
+    /// Takes the maps from the object. Every slot is free.
     ///
     /// # Errors
-    /// A map that is not there.
+    /// Returns an error if a map is missing.
     pub fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             keys: Chunks::new(KEYS_MAP, take(object, KEYS_MAP)?, KEYS_PER_CHUNK),
@@ -49,10 +49,10 @@ impl Slots {
         })
     }
 
-    /// Gives a virtual host what it needs, and names it in the entry. What it heard stays remembered.
+    /// Gives a virtual host its slots, writes its keys, and names the slots in its entry. The memory of what it heard stays.
     ///
     /// # Errors
-    /// What the kernel refuses; the slots are still to be released then.
+    /// Returns any refusal of the kernel. The slots must still be released then.
     pub fn furnish(
         &mut self,
         key: VhostKey,
@@ -92,10 +92,10 @@ impl Slots {
         Ok(())
     }
 
-    /// Takes a virtual host's slots back and wipes its keys. The result is what it counted.
+    /// Releases a virtual host's slots and wipes its keys. Returns what was counted for it.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// Returns any refusal of the kernel.
     pub fn release(&mut self, key: VhostKey) -> Result<Counts, KernelError> {
         let counts = self.counts(key);
         let Some(taken) = self.taken.remove(&key) else {
@@ -112,10 +112,10 @@ impl Slots {
         counts
     }
 
-    /// What became of the advertisements for a virtual host, in both families and on every processor.
+    /// Returns what became of the advertisements for a virtual host, in both families and on every processor.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// Returns any refusal of the kernel.
     pub fn counts(&mut self, key: VhostKey) -> Result<Counts, KernelError> {
         let taken = self.taken.get(&key).copied().unwrap_or_default();
         let mut sum = [0; Counter::ALL.len()];
@@ -132,14 +132,14 @@ impl Slots {
     }
 }
 
-/// Adds what was counted elsewhere.
+/// Adds each of the counters.
 pub fn add(sum: &mut Counts, more: &Counts) {
     for (sum, more) in sum.iter_mut().zip(more) {
         *sum = sum.wrapping_add(*more);
     }
 }
 
-/// Arrays of one kind, in an array of them. Slot 0 is never used: zero means none.
+/// Arrays of one kind in an array of arrays. Slot 0 is never used, because 0 means no slot.
 struct Chunks<M> {
     name: &'static str,
     outer: ArrayOfMaps<MapData, M>,
@@ -159,7 +159,7 @@ impl<M: InnerMap> Chunks<M> {
         }
     }
 
-    /// A free slot, in a new array when there is none.
+    /// Returns a free slot, in a new array if there is none.
     fn take(&mut self, make: impl FnOnce() -> Result<M, MapError>) -> Result<u32, KernelError> {
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
@@ -179,7 +179,7 @@ impl<M: InnerMap> Chunks<M> {
         self.free.pop().ok_or(KernelError::Full(self.name))
     }
 
-    /// The array of a slot, and its place there.
+    /// Returns the array of a slot, and its index there.
     fn at(&mut self, slot: u32) -> Result<(&mut M, u32), KernelError> {
         let chunk = usize::try_from(slot / self.slots_per_chunk).unwrap_or(usize::MAX);
         let chunk = self

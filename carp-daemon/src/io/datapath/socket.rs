@@ -1,7 +1,7 @@
-//! The packet socket: works on every device and kernel and without CAP_BPF, at the price of one wake-up for every
-//! packet of protocol 112, and a copy of each.
+//! The packet socket of one interface. It works on every device and kernel and without CAP_BPF, but every packet of
+//! protocol 112 is copied and wakes the daemon.
 //!
-//! A classic BPF filter in the kernel lets nothing else through; then the XDP program's own classifier runs here.
+//! A classic BPF filter in the kernel drops everything else. The classifier of the XDP program then runs here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSliceMut};
@@ -29,22 +29,22 @@ use crate::io::netlink::Link;
 use crate::log::PROGRAM_TARGET;
 use crate::sys::{self, PacketAuxdata};
 
-/// Bytes of a frame that are looked at: Ethernet and two tags (22), the longest IPv4 header (60), CARP (36), and room
-/// to see that a packet is longer. What the filter returns, so that a jumbo frame is not copied whole.
+/// The number of bytes of a frame that are read: Ethernet and two tags (22), the longest IPv4 header (60), CARP (36), and
+/// room to see that a packet is longer. The filter returns it, so that a jumbo frame is not copied whole.
 const SNAP_LEN: usize = 192;
 
-/// Bytes of memory for frames that wait while we are stopped. The kernel counts about 1 KiB for each.
+/// The memory for frames that wait while the process is stopped. Unit: bytes. The kernel counts about 1 KiB for each frame.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Frames between two looks at the clocks while draining: often enough that a flood after a step of the wall clock,
-/// when arrival times are not known, cannot hold us.
+/// The number of frames between two readings of the clocks while draining. It is small enough that a flood after a step of
+/// the wall clock, when arrival times are unknown, cannot delay the daemon.
 const REFRESH_INTERVAL: u32 = 256;
 
-/// How long a turn drains frames of unknown arrival. They count as arrived at its beginning, so no longer than what an
-/// election does not notice.
+/// How long a turn drains frames of unknown arrival. They count as arrived at its beginning, so it is too short to affect
+/// an election.
 const UNKNOWN_FOR: Duration = Duration::from_millis(2);
 
-/// Least time between two packets from our own address that the daemon is shown, for each virtual host.
+/// The least time between two packets from our own address that are delivered, for each virtual host.
 const SAMPLE_INTERVAL: Duration = Duration::from_nanos(SAMPLE_INTERVAL_NS);
 
 /// One interface's packet socket.
@@ -54,12 +54,12 @@ pub struct Receiver {
     ifindex: u32,
     clock: ArrivalClock,
     counts: Counts,
-    /// The part of it that was for a virtual host.
+    /// The part of `counts` that was for a virtual host.
     counts_of: BTreeMap<VhostKey, Counts>,
-    /// Not asked for yet.
+    /// The frames that were lost since the last call of [`Receiver::take_losses`].
     losses: u64,
     control: Vec<u8>,
-    /// When the next packet from our own address may be shown to the daemon, for each virtual host that had one.
+    /// When the next packet from our own address may be delivered, for each virtual host that had one.
     next_samples: HashMap<VhostKey, Instant>,
 }
 
@@ -67,19 +67,19 @@ impl Receiver {
     /// Listens on an interface.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW; else what the system calls answer.
+    /// Returns EPERM without CAP_NET_RAW, or any other error of the system calls.
     pub fn open(link: &Link) -> io::Result<Self> {
-        // Protocol 0: no frame comes in before the filter is there and the interface chosen.
+        // With protocol 0 no frame arrives before the filter is attached and the interface is chosen.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         socket.set_nonblocking(true)?;
         socket.attach_filter(&filter())?;
-        // Beyond net.core.rmem_max takes CAP_NET_ADMIN; without it we get as much as anybody.
+        // Exceeding net.core.rmem_max takes CAP_NET_ADMIN. Without it the limit applies.
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
         sys::ignore_outgoing(socket.as_fd())?;
         sys::receive_auxdata(socket.as_fd())?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-        // Every EtherType, like XDP: frames of a bridge port or with a VLAN tag are seen too.
+        // Every EtherType, as with XDP, so that frames of a bridge port or with a VLAN tag arrive too.
         #[expect(clippy::cast_possible_truncation, reason = "3")]
         sys::bind_to_interface(socket.as_fd(), link.index, libc::ETH_P_ALL as u16)?;
         Ok(Self {
@@ -96,7 +96,7 @@ impl Receiver {
 
     /// Ready when there may be a frame.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Cleared before the socket is drained: a frame that comes in between makes it ready again.
+        // Readiness is cleared before the socket is drained, so a frame that arrives in between makes it ready again.
         ready!(self.socket.poll_read_ready(context))?.clear_ready();
         Poll::Ready(Ok(()))
     }
@@ -118,7 +118,7 @@ impl Receiver {
                     return Ok(Drained::Empty);
                 }
                 Err(Errno::EINTR) => continue,
-                // The link went down or away; netlink says which, and frames before it are still delivered.
+                // The link is down or gone. Netlink reports which, and earlier frames are still delivered.
                 Err(Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO) => continue,
                 Err(errno) => return Err(errno.into()),
             };
@@ -130,7 +130,7 @@ impl Receiver {
             let arrival = self.clock.arrival(received.stamp);
             let frame = frame.get(..received.length).unwrap_or(&frame);
             self.classify(frame, received.stripped_tag, arrival, vhosts, batch);
-            // Without known arrivals a turn goes on until it is old, or a flood would have one frame for each turn.
+            // Without known arrivals a turn lasts a fixed time, because otherwise a turn would drain one frame of a flood.
             let end_of_turn = match self.clock.is_trusted() {
                 true => now,
                 false => now + UNKNOWN_FOR,
@@ -154,7 +154,7 @@ impl Receiver {
             ifindex: self.ifindex,
             stripped_tag,
         };
-        // Whose it is: the classifier names the ledger, which sockets have none of.
+        // The key of the virtual host. The classifier names its ledger instead, and sockets have no ledgers.
         let mut found = None;
         let verdict = classify(frame, ingress, |key| {
             let value = vhosts.get(key);
@@ -185,7 +185,7 @@ impl Receiver {
                 place, own: true, ..
             } => {
                 self.count(received(place.family), found);
-                // As in the kernel: a sample now and then, for the daemon to warn of it.
+                // As in the kernel program, samples are delivered, so that the daemon can warn about them.
                 match place.event(frame, arrival.as_nanos()) {
                     Some(event) if self.takes_sample(place.key, arrival) => {
                         self.count(Counter::SuspectsDelivered, found);
@@ -207,8 +207,8 @@ impl Receiver {
         }
     }
 
-    /// Whether it is time to show the daemon something from our own address; see
-    /// [`carp_common::abi::admission::History::takes_sample`].
+    /// Returns whether a packet from our own address should be delivered as a sample, as
+    /// [`carp_common::abi::admission::History::takes_sample`] does in the kernel program.
     fn takes_sample(&mut self, key: VhostKey, arrival: Instant) -> bool {
         let next = self.next_samples.entry(key).or_insert(Instant::ZERO);
         let due = arrival >= *next;
@@ -246,13 +246,13 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Every counter.
+    /// Returns every counter.
     pub fn counts(&mut self) -> Counts {
         self.fetch_losses();
         self.counts
     }
 
-    /// One counter.
+    /// Returns one counter.
     pub fn count_of(&self, counter: Counter) -> u64 {
         usize::try_from(counter.index())
             .ok()
@@ -260,12 +260,12 @@ impl Receiver {
             .unwrap_or_default()
     }
 
-    /// Every counter of what was for a virtual host.
+    /// Returns every counter of the frames that were for a virtual host.
     pub fn counts_of(&self, key: VhostKey) -> Counts {
         self.counts_of.get(&key).copied().unwrap_or(NO_COUNTS)
     }
 
-    /// Every counter of what was for none.
+    /// Returns every counter of the frames that were for no virtual host.
     pub fn counts_of_others(&self) -> Counts {
         let mut others = self.counts;
         for counts in self.counts_of.values() {
@@ -276,14 +276,14 @@ impl Receiver {
         others
     }
 
-    /// Frames that did not fit into the socket's buffer since this was last asked.
+    /// Returns how many frames did not fit into the socket's buffer since the last call.
     pub fn take_losses(&mut self) -> u64 {
         self.fetch_losses();
         std::mem::take(&mut self.losses)
     }
 
     fn fetch_losses(&mut self) {
-        // A socket that cannot be asked has no interface any more.
+        // A socket that returns an error has no interface any more.
         let lost = u64::from(sys::take_drops(self.socket.get_ref().as_fd()).unwrap_or(0));
         self.add(Counter::DatapathEventsLost, lost);
         self.losses += lost;
@@ -311,18 +311,18 @@ fn add(counts: &mut Counts, counter: Counter, amount: u64) {
     }
 }
 
-/// What came with a frame.
+/// The properties of a received frame.
 #[derive(Clone, Copy, Debug)]
 struct Received {
-    /// Bytes of the buffer that are the frame's.
+    /// The length of the frame in the buffer. Unit: bytes.
     length: usize,
-    /// Arrival on the wall clock.
+    /// The arrival on the wall clock.
     stamp: Option<Duration>,
     stripped_tag: Option<u16>,
 }
 
-/// Says why an advertisement of ours was dropped: under the XDP program's name and in its words, which the logger shows
-/// only with debug, and few of them at a time.
+/// Logs why an advertisement for one of our virtual hosts was dropped, in the name and the words of the XDP program. The
+/// logger shows these lines only with debug, and limits their rate.
 fn explain(frame: &[u8], place: &Place, reason: Counter) {
     let Some(source) = place.source(frame) else {
         return;
@@ -348,8 +348,9 @@ const fn received(family: Family) -> Counter {
 
 /// `ip proto 112 or ip6 proto 112`.
 ///
-/// The kernel has taken an outer VLAN tag out of the frame, so offsets are those of an untagged one. What has a second
-/// tag is nobody's that we serve and stays out: letting all of it in would wake us for every packet of such a link.
+/// The kernel has taken an outer VLAN tag out of the frame, so the offsets are those of an untagged frame. A frame with a
+/// second tag is never for one of our virtual hosts. The filter drops it, because otherwise every packet of such a link would
+/// wake the daemon.
 fn filter() -> [SockFilter; 9] {
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
@@ -376,13 +377,13 @@ mod tests {
 
     use super::*;
 
-    /// What the filter leaves of a frame; it runs on any datagram socket.
+    /// Returns the length of what the filter leaves of a frame. It runs on any datagram socket.
     fn filtered(frame: &[u8]) -> Option<usize> {
         let (sender, receiver) = UnixDatagram::pair().unwrap();
         receiver.set_nonblocking(true).unwrap();
         let receiver = Socket::from(std::os::fd::OwnedFd::from(receiver));
         receiver.attach_filter(&filter()).unwrap();
-        // A datagram that the filter refuses is an error of the sender's on some kernels.
+        // On some kernels the sender gets an error if the filter drops the datagram.
         let _ = sender.send(frame);
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         receiver.recv(&mut buffer).ok()
@@ -401,7 +402,7 @@ mod tests {
         assert_eq!(filtered(&frame(0x86dd, 20, 112, 90)), Some(90));
         assert_eq!(filtered(&frame(0x0800, 23, 6, 70)), None);
         assert_eq!(filtered(&frame(0x86dd, 20, 58, 90)), None);
-        // ARP and a second VLAN tag, with a 112 at either place.
+        // ARP and a second VLAN tag, with a 112 at either offset.
         for ether_type in [0x0806, 0x8100, 0x88a8] {
             assert_eq!(filtered(&frame(ether_type, 23, 112, 70)), None);
             assert_eq!(filtered(&frame(ether_type, 20, 112, 70)), None);

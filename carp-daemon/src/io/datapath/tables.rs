@@ -1,9 +1,9 @@
-//! The two tables that every carpd of a network namespace shares: its virtual hosts, and the addresses that the host must not
-//! answer for unless their owner is MASTER.
+//! The two tables that every carpd of a network namespace shares: its virtual hosts, and the addresses that the host answers
+//! for only while their owner is MASTER.
 //!
-//! They are pinned beside the programs, and every program looks into them. So what a dead daemon left there holds for as long
-//! as any program is attached, whoever attached it and whatever was started since. An address names its owner, which tells
-//! whose it is, and goes when it is removed from the host; the deadline is the owner's.
+//! They are pinned next to the programs, and every program reads them. The entries of a dead daemon therefore apply as long as
+//! any program is attached, whichever carpd attached it. An address names its owner, whose deadline applies, and its entry is
+//! removed when the address is removed from the host.
 
 use std::net::IpAddr;
 
@@ -21,25 +21,25 @@ use super::pins::Pins;
 use super::shared::SHARED;
 use crate::io::clock;
 
-/// The tables.
+/// The two shared tables.
 pub struct Tables {
     vhosts: HashMap<MapData, VhostKey, VhostValue>,
     addresses: HashMap<MapData, AddressKey, AddressValue>,
 }
 
-/// An address, and whose it is.
+/// An address and its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fenced {
     /// The address.
     pub address: IpAddr,
-    /// The virtual host that it belongs to; `None` where that is not known, and so nobody's.
+    /// The virtual host that it belongs to. `None` if that is not known; nobody answers for the address then.
     pub owner: Option<Owner>,
 }
 
-/// A virtual host, as others know it.
+/// The identity of a virtual host in the shared tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The interface that it is served on.
+    /// The index of its interface.
     pub ifindex: u32,
     /// Its vhid.
     pub vhid: Vhid,
@@ -53,7 +53,7 @@ impl Owner {
         })
     }
 
-    /// Its key, on the untagged link.
+    /// Returns its key on the untagged link.
     #[must_use]
     pub const fn key(&self) -> VhostKey {
         VhostKey::new(self.ifindex, 0, self.vhid)
@@ -71,10 +71,10 @@ impl Fenced {
 }
 
 impl Tables {
-    /// Those of loaded programs.
+    /// Takes the tables of the loaded object.
     ///
     /// # Errors
-    /// When they were taken before.
+    /// Returns an error if they were taken before.
     pub fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             vhosts: take(object, VHOSTS_MAP)?,
@@ -82,7 +82,7 @@ impl Tables {
         })
     }
 
-    /// Opens the pinned ones, for a process that loads no program.
+    /// Opens the pinned tables, for a process that loads no program.
     #[must_use]
     pub fn pinned(pins: &Pins) -> Option<Self> {
         let [vhosts, addresses] = SHARED.map(|table| {
@@ -100,26 +100,26 @@ impl Tables {
         })
     }
 
-    /// Writes the entry of a virtual host, all of it at once.
+    /// Writes the whole entry of a virtual host at once.
     ///
     /// # Errors
-    /// What the kernel refuses, E2BIG when there is no room.
+    /// Returns any refusal of the kernel, E2BIG if there is no room.
     pub fn write(&mut self, key: VhostKey, value: &VhostValue) -> Result<(), KernelError> {
         self.vhosts
             .insert(key, value, 0)
             .map_err(map_error("write", VHOSTS_MAP))
     }
 
-    /// Removes the entry of a virtual host; one that is not there is fine. From then on this host is silent about every
-    /// address that names it as its owner.
+    /// Removes the entry of a virtual host, if there is one. This host is then silent about every address that names it as its
+    /// owner.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// Returns any refusal of the kernel.
     pub fn remove(&mut self, key: VhostKey) -> Result<(), KernelError> {
         absent_or(self.vhosts.remove(&key)).map_err(map_error("write", VHOSTS_MAP))
     }
 
-    /// Whether the kernel has the entry as it was written; also when it cannot be asked.
+    /// Returns whether the kernel has the entry as it was written. Returns `true` if the kernel returns an error.
     #[must_use]
     pub fn has(&self, key: VhostKey, written: &VhostValue) -> bool {
         match self.vhosts.get(&key, 0) {
@@ -129,17 +129,17 @@ impl Tables {
         }
     }
 
-    /// Whether a virtual host is MASTER, as far as this host may still believe it.
+    /// Returns whether a virtual host is MASTER by its deadline.
     fn is_master(&self, key: &VhostKey) -> bool {
         let entry = self.vhosts.get(key, 0);
         entry.is_ok_and(|value| value.owns_until_ns > clock::now().as_nanos())
     }
 
-    /// From now on the address is answered for only while its owner is MASTER; with `every_packet` that is about more than
-    /// ARP and neighbour discovery.
+    /// Fences an address: this host answers for it only while its owner is MASTER. With `every_packet` the fence covers more
+    /// than ARP and neighbour discovery.
     ///
     /// # Errors
-    /// What the kernel refuses, E2BIG when there is no room.
+    /// Returns any refusal of the kernel, E2BIG if there is no room.
     pub fn own(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), KernelError> {
         let value = AddressValue {
             owner: fenced.owner_key(),
@@ -150,10 +150,10 @@ impl Tables {
             .map_err(map_error("write", ADDRESSES_MAP))
     }
 
-    /// The same, unless another virtual host is MASTER with the address.
+    /// Fences an address unless another virtual host is MASTER with it.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// Returns any refusal of the kernel.
     pub fn inherit(&mut self, fenced: Fenced, every_packet: bool) -> Result<(), KernelError> {
         let known = self.addresses.get(&fenced.key(), 0).ok();
         let is_anothers = known
@@ -164,10 +164,10 @@ impl Tables {
         self.own(fenced, every_packet)
     }
 
-    /// This host answers for the address if it has it, unless it is another virtual host's; a no-op where it is nobody's.
+    /// Lifts the fence around an address, unless it belongs to another virtual host. Does nothing if there is no fence.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// Returns any refusal of the kernel.
     pub fn disown(&mut self, fenced: Fenced) -> Result<(), KernelError> {
         let key = fenced.key();
         match self.addresses.get(&key, 0) {
@@ -182,7 +182,7 @@ impl Tables {
         }
     }
 
-    /// Every address that has an owner in the network namespace.
+    /// Returns every fenced address of the network namespace.
     #[must_use]
     pub fn all(&self) -> Vec<Fenced> {
         let entries = self.addresses.iter().filter_map(Result::ok);
@@ -194,7 +194,7 @@ impl Tables {
             .collect()
     }
 
-    /// Those that belong to virtual hosts on an interface, whoever serves them.
+    /// Returns the addresses of the virtual hosts on an interface, whichever carpd serves them.
     #[must_use]
     pub fn on(&self, ifindex: u32) -> Vec<Fenced> {
         let mut all = self.all();
@@ -202,7 +202,7 @@ impl Tables {
         all
     }
 
-    /// Removes what belongs to an interface that is gone: its index will not be used again.
+    /// Removes the entries of an interface that is gone. Its index will not be used again.
     pub fn forget(&mut self, ifindex: u32) {
         for fenced in self.on(ifindex) {
             let _ = self.disown(fenced);
@@ -210,7 +210,7 @@ impl Tables {
         self.remove_entries(|key, _| key.ifindex == ifindex);
     }
 
-    /// Removes the entries of virtual hosts that are MASTER no more and that nobody `serves`.
+    /// Removes the entries of virtual hosts that are not MASTER any more and that no living carpd serves.
     pub fn remove_dead(&mut self, serves: impl Fn(u32, Vhid) -> bool) {
         let now = clock::now().as_nanos();
         self.remove_entries(|key, value| {
@@ -232,7 +232,7 @@ impl Tables {
     }
 }
 
-/// Removing what is not there is no failure.
+/// Ignores the error that there was nothing to remove.
 fn absent_or(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),

@@ -1,4 +1,4 @@
-//! The pinned links of a network namespace, in a directory that every carpd of it holds a lock of.
+//! The pinned links of a network namespace, in a directory whose lock every carpd of the namespace holds.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,8 +19,8 @@ use super::super::pin::{self, is_attached, unlink};
 use crate::io::clock;
 use crate::io::netlink::Link;
 
-/// How long a start waits for another one that takes over what dead ones left, or for a stop, and the pause between two
-/// looks.
+/// How long a start waits for another start that takes over what dead carpds left, or for a stop, and the pause between two
+/// attempts.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_RETRY: Duration = Duration::from_millis(5);
 
@@ -29,13 +29,15 @@ const PATIENCE_RETRY: Duration = Duration::from_millis(5);
 pub struct Set {
     directory: PathBuf,
     lock: Flock<File>,
-    /// Nobody else uses it: what is there was left by the dead.
+    /// Nobody else uses it, so all links in it were left by dead carpds.
     pub alone: bool,
 }
 
 impl Set {
+    /// Creates the directory if it does not exist, and takes its lock.
+    ///
     /// # Errors
-    /// What the system answers; EAGAIN when another carpd is alone with the set for too long.
+    /// Returns any error of the system, EAGAIN if another carpd holds the lock exclusively for too long.
     pub fn join(directory: &Path) -> io::Result<Self> {
         let give_up_at = clock::now() + PATIENCE;
         loop {
@@ -54,14 +56,14 @@ impl Set {
                 });
             let (lock, alone) = match locked {
                 Ok(locked) => locked,
-                // Exclusive for no longer than a start or a stop takes, unless it was stopped then.
+                // A carpd has the lock exclusively only during its start or stop, unless it was stopped meanwhile.
                 Err((_, errno)) if clock::now() >= give_up_at => return Err(errno.into()),
                 Err(_) => {
                     thread::sleep(PATIENCE_RETRY);
                     continue;
                 }
             };
-            // The last one to leave may have removed it meanwhile.
+            // The last carpd to leave may have removed the directory meanwhile.
             let is_there = fs::metadata(directory).map(|it| it.ino()).ok();
             if is_there == Some(lock.metadata()?.ino()) {
                 return Ok(Self {
@@ -73,15 +75,15 @@ impl Set {
         }
     }
 
-    /// Puts our program in the place of a dead one's, and removes what is of no use: of interfaces that are gone, or were
-    /// moved to another network namespace and took the program along.
+    /// Replaces the programs of dead carpds with ours, and removes the links that are of no use: those of interfaces that are
+    /// gone, or that were moved to another network namespace together with the program.
     pub fn take_over(&self, object: &mut Ebpf, fence: &str, links: &BTreeMap<u32, Link>) {
         for name in pin::names(&self.directory) {
             let path = self.directory.join(&name);
             let (index, of) = name.split_once('-').unwrap_or_default();
             let is_here = index.parse().is_ok_and(|index| links.contains_key(&index));
             let replaced = match PinnedLink::from_pin(&path) {
-                // One of the other fence serves as it is.
+                // A program of the other fence can stay as it is.
                 Ok(_) if is_here && of != fence => continue,
                 Ok(leftover) if is_here && !pin::is_dead(&path) => {
                     hook::replace_tcx(object, leftover.into(), EGRESS_PROGRAM).map(drop)
@@ -96,8 +98,8 @@ impl Set {
         }
     }
 
-    /// Does the same with a directory that only dead carpds of another layout used, and takes what is there into ours. The
-    /// result is the interfaces that are covered by it.
+    /// Takes over the links in a directory that only dead carpds of another layout used, and moves them to ours. Returns the
+    /// interfaces that they cover.
     pub fn take_over_from(
         &self,
         object: &mut Ebpf,
@@ -107,7 +109,7 @@ impl Set {
     ) -> Vec<u32> {
         let mut covered = Vec::new();
         let opened = File::open(directory).ok();
-        // Whoever lives keeps its programs, beside ours.
+        // A living carpd keeps its programs in addition to ours.
         let Some(_lock) =
             opened.and_then(|opened| Flock::lock(opened, FlockArg::LockExclusiveNonblock).ok())
         else {
@@ -139,25 +141,26 @@ impl Set {
         covered
     }
 
-    /// Lets others in, once what the dead left is taken over.
+    /// Lets other carpds join, once the leftovers are taken over.
     pub fn share(&self) {
         if let Err(errno) = self.lock.relock(FlockArg::LockShared) {
             warn!("{}: {errno}", self.directory.display());
         }
     }
 
+    /// Returns the path of the pin of an interface.
     pub fn pin(&self, ifindex: u32, fence: &str) -> PathBuf {
         self.directory.join(format!("{ifindex}-{fence}"))
     }
 
-    /// The interface is gone, or in another network namespace.
+    /// Removes the pins of an interface that is gone, or in another network namespace.
     pub fn forget(&self, ifindex: u32) {
         for fence in ["arp", "all"] {
             unlink(&self.pin(ifindex, fence));
         }
     }
 
-    /// Removes everything, unless others use it. Returns whether there was anything.
+    /// Removes the set with all links, unless others use it. Returns whether there were links.
     pub fn remove(self, remove: impl Fn(&Path)) -> bool {
         if self.lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
             return false;

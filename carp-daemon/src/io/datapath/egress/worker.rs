@@ -1,7 +1,7 @@
 //! A thread that attaches the program to one interface.
 //!
-//! The kernel waits for all processors and, as everybody who changes links does, for a lock of the whole machine (rtnl):
-//! that takes 10 ms at best and seconds at worst, and a MASTER has to go on advertising meanwhile.
+//! The kernel waits for all processors and for the lock of the whole machine for links (rtnl). That takes 10 ms at best and
+//! seconds at worst, and a MASTER has to go on advertising meanwhile.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -25,16 +25,17 @@ pub enum Cover {
     Link(OwnedFd),
 }
 
-/// An interface to be covered.
+/// An interface to cover.
 #[derive(Debug)]
 pub struct Job {
+    /// The program to attach.
     pub program: OwnedFd,
     pub ifindex: u32,
-    /// Where its link is pinned, if it is.
+    /// The path where its link is pinned, if it is.
     pub pin: Option<PathBuf>,
 }
 
-/// What became of it.
+/// The outcome of a job.
 #[derive(Debug)]
 pub struct Outcome {
     pub ifindex: u32,
@@ -42,11 +43,11 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// One interface at a time.
+/// Covers one interface at a time.
 #[derive(Debug)]
 pub struct Worker {
     errands: Errands<Outcome>,
-    /// The interface that was begun last.
+    /// The interface of the latest job.
     ifindex: u32,
 }
 
@@ -60,21 +61,21 @@ impl Default for Worker {
 }
 
 impl Worker {
-    /// Whether it has to finish first.
+    /// Returns whether a job is running, or its outcome has not been fetched.
     pub fn is_busy(&self) -> bool {
         self.errands.is_busy()
     }
 
-    /// Begins with an interface.
+    /// Begins a job.
     ///
     /// # Errors
-    /// No thread is to be had.
+    /// Returns an error if no thread could be started.
     pub fn begin(&mut self, job: Job) -> io::Result<()> {
         self.ifindex = job.ifindex;
         self.errands.begin(move || Some(job.run()))
     }
 
-    /// What became of the interface.
+    /// Returns the outcome of the latest job once there is one.
     pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = ready!(self.errands.poll_outcome(context));
         Poll::Ready(outcome.unwrap_or_else(|panicked| Outcome {
@@ -84,14 +85,14 @@ impl Worker {
         }))
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no job is running.
     pub fn finish(mut self) {
         self.errands.finish();
     }
 }
 
 impl Job {
-    /// Does it in the calling thread.
+    /// Runs the job in the calling thread.
     pub fn run(&self) -> Outcome {
         let begun = clock::now();
         Outcome {
@@ -117,7 +118,7 @@ impl Job {
 fn pinned(link: OwnedFd, pin: &Path) -> Cover {
     match sys::pin_bpf_object(link.as_fd(), pin) {
         Ok(()) => Cover::Pin,
-        // Another carpd saw the interface come and was faster.
+        // Another carpd saw the interface appear and was faster.
         Err(_) if is_attached(pin) => Cover::Pin,
         Err(error) => {
             warn!(
