@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub async fn run(
     engine.effects_mut().settle_in();
     let outcome = serve(&mut engine, &mut timer, &mut signals).await;
     // Whatever ended the loop, the other hosts must hear of it and the addresses must be released.
-    stop(engine, &mut signals).await;
+    stop(engine, &mut timer, &mut signals).await;
     outcome
 }
 
@@ -85,31 +86,8 @@ async fn serve(
     timer: &mut DeadlineTimer,
     signals: &mut Signals,
 ) -> Result<(), Error> {
-    let system = |action| move |source| Error::System { action, source };
     loop {
-        let busy = engine.is_busy();
-        if busy {
-            // Scripts and signals have their own tasks, which run while this one waits.
-            tokio::task::yield_now().await;
-        } else {
-            let answers = engine.effects_mut().answers_at();
-            let earliest = engine.next_wake().into_iter().chain(answers).min();
-            timer.set(earliest).map_err(system("set the timer"))?;
-        }
-        let wake = poll_fn(|context| {
-            let expired = match timer.poll_expired(context) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => busy,
-            };
-            match engine.effects_mut().poll_wake(signals, context) {
-                Poll::Pending if expired => Poll::Ready(Ok(Wake::Work)),
-                woken @ (Poll::Ready(_) | Poll::Pending) => woken,
-            }
-        })
-        .await
-        .map_err(system("wait for events"))?;
-        match wake {
+        match wait(engine, timer, signals).await? {
             Wake::Work => engine.turn([]),
             Wake::Told(arrival) => engine.turn([arrival]),
             Wake::Stop => {
@@ -120,23 +98,74 @@ async fn serve(
     }
 }
 
+/// Waits until the engine is to have a turn.
+async fn wait(
+    engine: &mut Engine<Host>,
+    timer: &mut DeadlineTimer,
+    signals: &mut Signals,
+) -> Result<Wake, Error> {
+    let system = |action| move |source| Error::System { action, source };
+    let busy = engine.is_busy();
+    if busy {
+        // Scripts and signals have their own tasks, which run while this one waits.
+        tokio::task::yield_now().await;
+    } else {
+        let answers = engine.effects_mut().answers_at();
+        let earliest = engine.next_wake().into_iter().chain(answers).min();
+        timer.set(earliest).map_err(system("set the timer"))?;
+    }
+    poll_fn(|context| {
+        let expired = match timer.poll_expired(context) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => busy,
+        };
+        match engine.effects_mut().poll_wake(signals, context) {
+            Poll::Pending if expired => Poll::Ready(Ok(Wake::Work)),
+            woken @ (Poll::Ready(_) | Poll::Pending) => woken,
+        }
+    })
+    .await
+    .map_err(system("wait for events"))
+}
+
 /// Stops in an orderly way: bows out, releases the addresses, and waits for scripts. A second request to stop ends
 /// the wait.
-async fn stop(mut engine: Engine<Host>, signals: &mut Signals) {
+///
+/// The engine has turns meanwhile. It lifts the fence around addresses that are removed, tries again to remove those that
+/// it could not remove, and follows interfaces that go.
+async fn stop(mut engine: Engine<Host>, timer: &mut DeadlineTimer, signals: &mut Signals) {
     let handed_over = engine.shut_down();
     let memories = engine.take_memories();
-    let runners = engine.effects_mut().take_runners();
+    let (runners, mut keeper) = engine.effects_mut().end();
     let hand_over = async {
         if handed_over {
             tokio::time::sleep(HAND_OVER).await;
         }
         Host::finish_scripts(runners).await;
     };
-    let keep = engine.effects_mut().keeper().keep_all(memories);
-    let finish = async { tokio::join!(hand_over, keep) };
-    tokio::select! {
-        ((), ()) = finish => {}
-        () = signals.stop() => tell(Process::NotWaiting),
+    let mut finish = pin!(async { tokio::join!(hand_over, keeper.keep_all(memories)) });
+    loop {
+        let wake = tokio::select! {
+            ((), ()) = &mut finish => break,
+            wake = wait(&mut engine, timer, signals) => wake,
+        };
+        match wake {
+            Ok(Wake::Work) => engine.turn([]),
+            Ok(Wake::Told(arrival)) => engine.turn([arrival]),
+            Ok(Wake::Stop) => {
+                tell(Process::NotWaiting);
+                break;
+            }
+            // Without turns, scripts and files are still waited for.
+            Err(_) => {
+                tokio::select! {
+                    ((), ()) = &mut finish => {}
+                    () = signals.stop() => tell(Process::NotWaiting),
+                }
+                break;
+            }
+        }
     }
     let (host, orphans) = engine.close();
     host.close(&orphans);

@@ -124,7 +124,7 @@ impl Host {
     /// Returns when it wants to run next if nothing else happens.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        self.engine.next_wake().filter(|_| !self.is_ending)
+        self.engine.next_wake()
     }
 
     /// Whether it was told to end.
@@ -176,10 +176,11 @@ impl Host {
                 was_stopped: slept.is_some(),
             });
         }
-        if !self.is_ending {
-            self.turn()?;
-            self.obey()?;
-            self.turn()?;
+        self.turn()?;
+        let removed = self.obey()?;
+        self.turn()?;
+        for vhid in removed {
+            self.check_removed(vhid)?;
         }
         self.look()
     }
@@ -197,28 +198,27 @@ impl Host {
         Err(format!("is busy after {TURNS_MAX} turns"))
     }
 
-    /// Removes a virtual host. Nothing of it is left, except for what its scripts have not removed yet.
-    fn removes(&mut self, id: InstanceId, vhid: u8) -> Result<(), Violation> {
-        let has_scripts = |seen: &Seen| seen.scripts.is_some();
-        let is_native = !self.machine_ref().seen_of(vhid).is_some_and(has_scripts);
-        self.engine.remove(id);
+    /// Checks that nothing is left of a removed virtual host whose addresses carpd itself adds and removes.
+    fn check_removed(&mut self, vhid: u8) -> Result<(), Violation> {
         let machine = self.machine();
-        if let Some(what) = machine.violation.take() {
-            return Err(what);
-        }
         let group = machine.group(vhid);
         let finds = !machine.is_renamed();
         // An address that could not be removed stays until its lease ends.
         let was_refused = machine
             .refused_at
             .is_some_and(|at| machine.now < at + LONGEST_LEASE);
-        match group.filter(|_| is_native && finds && !was_refused) {
+        match group.filter(|_| finds && !was_refused) {
             Some(group) => duty::check_nothing_left(machine, group),
             None => Ok(()),
         }
     }
 
-    fn obey(&mut self) -> Result<(), Violation> {
+    /// Carries out the requests of operators. Returns the removed virtual hosts that have no scripts.
+    fn obey(&mut self) -> Result<Vec<u8>, Violation> {
+        let mut removed = Vec::new();
+        if self.is_ending {
+            self.controls.clear();
+        }
         while let Some(control) = self.controls.pop_front() {
             match control {
                 Control::Demotion(amount) => {
@@ -226,23 +226,31 @@ impl Host {
                 }
                 Control::StepDown => self.arrivals.push(Arrival::StepDown),
                 Control::Add(config) => {
+                    removed.retain(|vhid| *vhid != config.election.vhid.get());
                     // An obstacle may be gone when the process tries again.
                     let _ = self.engine.add(*config);
                 }
                 Control::Remove(vhid) => {
                     if let Some(id) = self.id_of(vhid) {
-                        self.removes(id, vhid)?;
+                        let has_scripts = |seen: &Seen| seen.scripts.is_some();
+                        if !self.machine_ref().seen_of(vhid).is_some_and(has_scripts) {
+                            removed.push(vhid);
+                        }
+                        self.engine.remove(id);
                     }
                 }
                 Control::Shutdown => {
                     let _ = self.engine.shut_down();
                     self.is_ending = true;
                     self.ended_on = self.machine_ref().ifindex;
-                    return Ok(());
+                    self.controls.clear();
                 }
             }
+            if let Some(what) = self.machine().violation.take() {
+                return Err(what);
+            }
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn id_of(&self, vhid: u8) -> Option<InstanceId> {
@@ -275,8 +283,7 @@ impl Host {
     #[must_use]
     pub fn end(self: Box<Self>) -> Ended {
         let idle = |seen: &Seen| seen.scripts.as_ref().is_none_or(Scripts::is_idle);
-        let is_leaving = !self.machine_ref().leaving.is_empty();
-        if !self.is_ending || is_leaving || !self.machine_ref().seen.values().all(idle) {
+        if !self.is_ending || !self.machine_ref().seen.values().all(idle) {
             return Ended::NotYet(self);
         }
         let (mut machine, orphans) = self.engine.close();

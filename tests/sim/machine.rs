@@ -120,8 +120,6 @@ pub struct Machine {
     pub sources: [IpAddr; 2],
     /// The virtual hosts of the present process.
     pub seen: BTreeMap<InstanceId, Seen>,
-    /// Removed virtual hosts whose scripts still run.
-    pub leaving: BTreeMap<InstanceId, Seen>,
     /// What its processes sent, by vhid.
     pub sent: BTreeMap<u8, SentCounters>,
     /// Virtual hosts whose last advertisement was refused by the device.
@@ -198,7 +196,6 @@ impl Machine {
             groups,
             sources,
             seen: BTreeMap::new(),
-            leaving: BTreeMap::new(),
             sent: BTreeMap::new(),
             refused: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -439,7 +436,6 @@ impl Machine {
         self.claims_paused_until = None;
         self.suspects_at = None;
         (self.later, self.outcomes) = (None, None);
-        self.leaving.clear();
         let sent = std::mem::take(&mut self.seen).into_values();
         self.sent
             .extend(sent.map(|seen| (seen.watch.vhid(), seen.watch.into_sent())));
@@ -477,10 +473,7 @@ impl Machine {
     /// Ends a script of a virtual host. It did its work, unless it failed. Returns which script it was, whether it
     /// worked, and whether another one starts.
     pub fn end_script(&mut self, id: InstanceId) -> Option<(Which, bool, bool)> {
-        let seen = match self.seen.get_mut(&id) {
-            Some(seen) => seen,
-            None => self.leaving.get_mut(&id)?,
-        };
+        let seen = self.seen.get_mut(&id)?;
         let (ended, another) = seen.scripts.as_mut()?.end();
         let (which, addresses) = (ended?, seen.addresses.clone());
         let works = which == Which::Down || !self.sabotage.scripts;
@@ -491,9 +484,6 @@ impl Machine {
                 Which::Down => self.remove(ip),
             }
         }
-        if !another {
-            self.leaving.remove(&id);
-        }
         Some((which, works, another))
     }
 
@@ -502,7 +492,13 @@ impl Machine {
         let Some(group) = self.groups.iter().find(|group| group.vhid == vhid) else {
             return;
         };
-        let mut sent = self.sent.remove(&vhid).unwrap_or_default();
+        // The one whose place it takes may still be there.
+        let mut before = self.seen.values_mut();
+        let before = before.find(|seen| seen.watch.vhid() == vhid);
+        let before = before.map(|seen| seen.watch.take_sent());
+        let mut sent = before
+            .or_else(|| self.sent.remove(&vhid))
+            .unwrap_or_default();
         sent.restart(config.election.strict_counter);
         let watch = Watch::new(&config.election, group, self.sources, sent, self.now);
         // With a shorter prefix, the kernel would remove addresses of one script together with those of another.
@@ -520,7 +516,7 @@ impl Machine {
         self.seen.insert(id, seen);
     }
 
-    /// Notes that a virtual host was removed; its scripts may still run.
+    /// Notes that a virtual host was let go. Its scripts must have ended.
     fn dismissed(&mut self, id: InstanceId) {
         let Some(mut seen) = self.seen.remove(&id) else {
             return;
@@ -528,7 +524,8 @@ impl Machine {
         let sent = seen.watch.take_sent();
         self.sent.insert(seen.watch.vhid(), sent);
         if seen.scripts.as_ref().is_some_and(|it| !it.is_idle()) {
-            self.leaving.insert(id, seen);
+            let what = "let a virtual host go while its script runs";
+            self.violation.get_or_insert(what.to_owned());
         }
     }
 

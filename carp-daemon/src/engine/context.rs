@@ -118,30 +118,27 @@ impl<E: Effects> Context<E> {
     }
 
     /// Deletes an address, unless it is gone already.
-    pub fn delete(&mut self, place: &Place, address: &Address) {
-        let cidr = address.cidr();
+    ///
+    /// # Errors
+    /// Returns the kernel's refusal. `TimedOut` means that the kernel may still delete the address.
+    pub fn delete(&mut self, place: &Place, address: &Address) -> io::Result<()> {
         match self.give(Order::Delete(*address)) {
             Ok(()) => {
-                self.tell(place, Assignment::Removed { address: cidr });
+                let address = address.cidr();
+                self.tell(place, Assignment::Removed { address });
                 self.look_back();
+                Ok(())
             }
             // Someone else was faster, or the interface is gone.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
                     Some(libc::EADDRNOTAVAIL | libc::ENODEV)
-                ) => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.tell(place, Assignment::RemoveSlow { address: cidr });
+                ) =>
+            {
+                Ok(())
             }
-            Err(error) => {
-                let error = error.to_string();
-                let failed = Assignment::RemoveFailed {
-                    address: cidr,
-                    error,
-                };
-                self.tell(place, failed);
-            }
+            Err(error) => Err(error),
         }
     }
 

@@ -62,8 +62,7 @@ mod tests {
 
     fn ids<const N: usize>() -> [InstanceId; N] {
         let mut registry = Registry::default();
-        let place = registry.segment();
-        [(); N].map(|()| registry.enter(place))
+        [(); N].map(|()| registry.instance())
     }
 
     #[test]

@@ -336,6 +336,9 @@ pub trait Scripts {
 
     /// Runs a script of a virtual host after the one that runs; the latest wish wins. Does nothing where it has none.
     fn run(&mut self, instance: InstanceId, wish: Wish);
+
+    /// Returns whether a script of a virtual host runs or waits to run.
+    fn runs(&self, instance: InstanceId) -> bool;
 }
 
 /// One carpd for each virtual host of an interface.

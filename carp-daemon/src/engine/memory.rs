@@ -51,7 +51,10 @@ mod tests {
         let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
         let mut registry = Registry::default();
         let place = registry.segment();
-        let [a, b, c] = [(); 3].map(|()| registry.enter(place));
+        let [a, b, c] = [(); 3].map(|()| registry.instance());
+        for id in [a, b, c] {
+            registry.enter(id, place);
+        }
         let mut turns = Turns::new(3, at(1000));
         let taken: Vec<_> = (1000..2200)
             .filter_map(|second| turns.take(&registry, at(second)).map(|turn| (second, turn)))

@@ -24,11 +24,13 @@
 //! | [`overheard`] | what is heard that is not for us |
 //! | [`memory`] | what was heard, kept over a restart |
 //! | [`mistakes`] | what the configuration cannot, or will hardly, mean on this host |
-//! | `start` | the start, virtual hosts that come and go, the end |
+//! | `start` | the start, and the end |
+//! | `departures` | virtual hosts that are removed, or added again |
 //! | [`status`] | how everything is, and what SIGUSR2 costs |
 
 pub mod context;
 pub mod deadlines;
+mod departures;
 pub mod effects;
 mod error;
 mod follow;
@@ -57,13 +59,14 @@ use crate::api::event::process::Stall;
 use crate::io::datapath::{Batch, Drained};
 use crate::io::scripts::Completion;
 use context::Context;
+use departures::Departures;
 use effects::Effects;
 pub use error::Error;
 use instance::Instance;
 use memory::Turns;
 use overheard::Overheard;
 use registry::InstanceId;
-use segment::{claims, hearing};
+use segment::{claims, hearing, strangers};
 use served::Served;
 pub use start::FailedStart;
 
@@ -104,8 +107,7 @@ pub struct Engine<E> {
     turns: Turns,
     overheard: Overheard,
     follower: follow::Follower,
-    /// Virtual hosts that have ended, and whose addresses the kernel had no time to remove yet.
-    leaving: Vec<InstanceId>,
+    departures: Departures,
     batch: Batch,
     /// When the last turn began.
     looked_at: Instant,
@@ -161,7 +163,6 @@ impl<E: Effects> Engine<E> {
         let oldest = self.hear();
         self.look_for_losses(due.into_iter().chain(oldest).min());
         self.follow_links();
-        self.let_go();
         self.look_after_datapath();
         self.retry();
         let Self { served, cx, .. } = self;
@@ -174,6 +175,16 @@ impl<E: Effects> Engine<E> {
         self.keep_memory();
         for arrival in arrivals {
             self.take(arrival);
+        }
+        let Self {
+            departures,
+            served,
+            cx,
+            ..
+        } = self;
+        // At the end of the process all of them end together.
+        if !cx.stopping {
+            departures.let_go(served, cx);
         }
     }
 
@@ -254,6 +265,7 @@ impl<E: Effects> Engine<E> {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;
             self.served.each_segment(&mut self.cx, hearing::retry);
+            self.served.each_segment(&mut self.cx, strangers::retry);
         }
     }
 

@@ -35,12 +35,15 @@ impl Registry {
         SegmentId(self.segments)
     }
 
-    /// An id for another virtual host, which lives there.
-    pub fn enter(&mut self, segment: SegmentId) -> InstanceId {
+    /// An id for another virtual host.
+    pub fn instance(&mut self) -> InstanceId {
         self.instances += 1;
-        let id = InstanceId(self.instances);
+        InstanceId(self.instances)
+    }
+
+    /// A virtual host lives there from now on.
+    pub fn enter(&mut self, id: InstanceId, segment: SegmentId) {
         self.places.insert(id, Place { segment, key: None });
-        id
     }
 
     /// Forgets a virtual host.
@@ -100,13 +103,16 @@ mod tests {
     fn ids_are_not_given_again_and_the_next_one_goes_round() {
         let mut registry = Registry::default();
         let place = registry.segment();
-        let [first, second, third] = [(); 3].map(|()| registry.enter(place));
+        let [first, second, third] = [(); 3].map(|()| registry.instance());
+        for id in [first, second, third] {
+            registry.enter(id, place);
+        }
         assert_eq!(registry.next(None), Some(first));
         assert_eq!(registry.next(Some(first)), Some(second));
         registry.leave(second);
         assert_eq!(registry.next(Some(first)), Some(third));
         assert_eq!(registry.next(Some(third)), Some(first));
         assert_eq!(registry.place(second), None);
-        assert!(registry.enter(place) > third);
+        assert!(registry.instance() > third);
     }
 }

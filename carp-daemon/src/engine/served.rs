@@ -13,7 +13,7 @@ use super::effects::Effects;
 use super::instance::Instance;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
-use super::segment::{Segment, hearing, placement};
+use super::segment::{Fence, Segment, hearing, placement};
 use crate::api::Place;
 use crate::config::VhostConfig;
 
@@ -30,8 +30,13 @@ pub struct Served {
 }
 
 impl Served {
-    /// Gives a virtual host its place; its interface was not looked for yet.
-    pub fn enter<E: Effects>(&mut self, config: VhostConfig, cx: &mut Context<E>) -> InstanceId {
+    /// Returns an id for another virtual host.
+    pub fn reserve(&mut self) -> InstanceId {
+        self.registry.instance()
+    }
+
+    /// Gives a virtual host its place. Its interface was not looked for yet.
+    pub fn enter<E: Effects>(&mut self, id: InstanceId, config: VhostConfig, cx: &mut Context<E>) {
         let name = &config.interface;
         let mut known = self.segments.iter();
         let known = known.find(|(_, segment)| segment.interface.name == *name);
@@ -43,22 +48,22 @@ impl Served {
             .segments
             .entry(place)
             .or_insert_with(|| Segment::new(name.clone()));
-        let id = self.registry.enter(place);
+        self.registry.enter(id, place);
         let first_counter = cx.effects.wall_clock_nanos();
         let instance = Instance::new(id, config, first_counter, cx.now);
         cx.effects
             .enlist(id, &instance.who.place, &instance.who.config);
         segment.enter(instance);
-        id
     }
 
-    /// Lets a virtual host go, which has ended, and its interface where nobody else lives there.
-    pub fn leave<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) {
+    /// Lets a virtual host go that has ended, and its interface if no other one is left there. `fence` says what becomes of the
+    /// fence around its addresses.
+    pub fn leave<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
         cx.effects.dismiss(id);
         if let Some(place) = self.registry.place(id)
             && let Some(segment) = self.segments.get_mut(&place)
         {
-            segment.dismiss(id, cx);
+            segment.dismiss(id, fence, cx);
             if segment.instances.is_empty() {
                 self.segments.remove(&place);
             }
@@ -79,6 +84,12 @@ impl Served {
         self.registry
             .all()
             .filter_map(|(id, place)| self.segments.get(&place)?.instances.get(&id))
+    }
+
+    /// One virtual host.
+    pub fn instance(&self, id: InstanceId) -> Option<&Instance> {
+        let place = self.registry.place(id)?;
+        self.segments.get(&place)?.instances.get(&id)
     }
 
     /// Every interface.

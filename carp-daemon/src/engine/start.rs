@@ -3,6 +3,7 @@
 use carp_common::proto::rate_limit::RateLimit;
 
 use super::context::Context;
+use super::departures::Departures;
 use super::effects::Effects;
 use super::instance::Instance;
 use super::memory::Turns;
@@ -69,7 +70,7 @@ impl<E: Effects> Engine<E> {
             turns: Turns::new(config.vhosts.len(), now),
             overheard: Overheard::new(now),
             follower: follow::Follower::default(),
-            leaving: Vec::new(),
+            departures: Departures::default(),
             batch: Batch::new(),
             looked_at: now,
             loss_check_at: now,
@@ -88,7 +89,8 @@ impl<E: Effects> Engine<E> {
         interface::take_present_names(&mut vhosts, cx);
         mistakes::refuse_twins(&vhosts)?;
         for config in vhosts {
-            self.served.enter(config, cx);
+            let id = self.served.reserve();
+            self.served.enter(id, config, cx);
         }
         self.recall_memories();
         let Self { served, cx, .. } = self;
@@ -116,70 +118,29 @@ impl<E: Effects> Engine<E> {
         Ok(())
     }
 
-    /// Serves one more virtual host from now on.
+    /// Serves one more virtual host, from now on or, if it takes the place of one that was removed, when the scripts of that
+    /// one have ended.
     ///
     /// # Errors
-    /// What stands in the way; everything else is as before.
+    /// Returns what prevents that. Then everything else is as before.
     pub fn add(&mut self, mut config: VhostConfig) -> Result<InstanceId, Error> {
         self.cx.now = self.cx.effects.now();
         self.cx.listen();
         interface::take_present_names(std::slice::from_mut(&mut config), &mut self.cx);
-        let (interface, vhid) = (&config.interface, config.election.vhid);
-        let is_twin = |instance: &&Instance| {
-            let served = &instance.who.config;
-            served.interface == *interface && served.election.vhid == vhid
-        };
-        let twin = self.instances().find(is_twin);
-        let twin = twin.map(|instance| instance.who.id);
-        if let Some(ended) = twin.filter(|id| self.leaving.contains(id)) {
-            // The new one finds what the old one leaves, and keeps it silent.
-            self.leaving.retain(|id| *id != ended);
-            self.served.leave(ended, &mut self.cx);
-        } else if twin.is_some() {
-            return Err(Error::Unworkable(format!(
-                "vhid {vhid} on {interface} is served already"
-            )));
-        }
-        let Self { served, cx, .. } = self;
-        let id = served.enter(config, cx);
-        let recalled = served.visit(id, cx, |instance, site| {
-            instance.recall_from(&mut site.cx.effects)
-        });
-        if let Some(Err(first)) = recalled {
-            cx.tell(&Place::Process, Memory::Ignored { first, others: 0 });
-        }
-        match served.visit_segment(id, cx, |segment, cx| segment.admit(id, cx)) {
-            Some(Err(error)) => {
-                served.leave(id, cx);
-                Err(error)
-            }
-            Some(Ok(())) | None => Ok(id),
-        }
+        let Self {
+            departures,
+            served,
+            cx,
+            ..
+        } = self;
+        departures.add(config, served, cx)
     }
 
-    /// Serves a virtual host no longer: it bows out, and nothing of it is left but what it heard. Where the kernel has no time
-    /// to remove its addresses, it is let go once they are gone, because until then its fence keeps them silent.
+    /// Serves a virtual host no longer. It bows out, and is let go when its scripts have ended and nothing of it is left but
+    /// what it heard.
     pub fn remove(&mut self, id: InstanceId) {
         self.cx.now = self.cx.effects.now();
-        let Self { served, cx, .. } = self;
-        served.visit(id, cx, |instance, site| {
-            instance.shut_down(site);
-            if let Some(memory) = instance.take_memory() {
-                site.cx.effects.keep(vec![(instance.file(), memory)]);
-            }
-        });
-        self.leaving.push(id);
-        self.let_go();
-    }
-
-    /// Lets those go that have ended, once the kernel has carried out all orders.
-    pub(super) fn let_go(&mut self) {
-        if self.leaving.is_empty() || self.cx.effects.is_overdue() {
-            return;
-        }
-        for id in std::mem::take(&mut self.leaving) {
-            self.served.leave(id, &mut self.cx);
-        }
+        self.departures.remove(id, &mut self.served, &mut self.cx);
     }
 
     /// Gives each virtual host back what it heard before, and tells how many had something.
@@ -237,10 +198,9 @@ impl<E: Effects> Engine<E> {
         if self.cx.stopping {
             // No address is to lose its fence before it is gone.
             self.cx.effects.finish();
-            self.cx.listen();
-            self.served.each(&mut self.cx, |instance, site| {
-                instance.rooms.tenure.unfence(&instance.who, site);
-            });
+            self.cx.catch_up();
+            self.cx.give_back();
+            self.served.each(&mut self.cx, Instance::close);
         }
         let orphans = strangers::orphans(&self.served, &mut self.cx);
         (self.cx.effects, orphans)
@@ -249,7 +209,7 @@ impl<E: Effects> Engine<E> {
 
 impl Instance {
     /// Takes back what it heard before. Returns whether there was something.
-    fn recall_from(&mut self, effects: &mut impl Effects) -> Result<bool, Refusal> {
+    pub(super) fn recall_from(&mut self, effects: &mut impl Effects) -> Result<bool, Refusal> {
         match effects.recall(&self.file()) {
             Ok(None) => Ok(false),
             Ok(Some(bytes)) if self.recall(&bytes) => Ok(true),

@@ -151,9 +151,7 @@ mod tests {
 
     fn in_init() -> (Instance, Interface) {
         let mut registry = Registry::default();
-        let place = registry.segment();
-        let id = registry.enter(place);
-        let instance = Instance::new(id, plain("eth0", 7), 1, Instant::ZERO);
+        let instance = Instance::new(registry.instance(), plain("eth0", 7), 1, Instant::ZERO);
         (instance, Interface::new("eth0".to_owned()))
     }
 

@@ -50,6 +50,14 @@ impl Keeper {
         };
         Self {
             directory,
+            ..Self::closed()
+        }
+    }
+
+    /// Stores nothing.
+    pub fn closed() -> Self {
+        Self {
+            directory: None,
             writer: Errands::new("carpd-memory"),
         }
     }

@@ -55,6 +55,8 @@ pub struct Host {
     ended: mpsc::UnboundedReceiver<(InstanceId, crate::io::scripts::Completion)>,
     locks: Locks,
     keeper: Keeper,
+    /// carpd stops. A process that asks at a lock of ours gets no answer, and waits.
+    is_ending: bool,
 }
 
 /// The reason why the engine gets a turn.
@@ -90,6 +92,7 @@ impl Host {
             ended,
             locks: Locks::new(config.fingerprint()).map_err(system("watch its locks"))?,
             keeper: Keeper::open(config.state_directory.as_ref()),
+            is_ending: false,
         })
     }
 
@@ -110,7 +113,7 @@ impl Host {
     /// Returns when the next process that asks at a lock of ours is to be answered.
     #[must_use]
     pub fn answers_at(&self) -> Option<Instant> {
-        self.locks.due()
+        self.locks.due().filter(|_| !self.is_ending)
     }
 
     /// Ready when the engine is to have a turn.
@@ -155,7 +158,9 @@ impl Host {
             }));
         }
         // This comes after the signals, because a process that is to stop must not answer that it serves.
-        self.locks.poll_questions(context)?;
+        if !self.is_ending {
+            self.locks.poll_questions(context)?;
+        }
         // The channel never ends, because we hold a sender.
         if let Poll::Ready(Some((id, completion))) = self.ended.poll_recv(context) {
             return Poll::Ready(Ok(Wake::Told(Arrival::Script(id, completion))));
@@ -174,14 +179,12 @@ impl Host {
         }
     }
 
-    /// Takes the script runners, so that their ends can be awaited. No script can be requested any more.
-    pub fn take_runners(&mut self) -> BTreeMap<InstanceId, Runner> {
-        std::mem::take(&mut self.runners)
-    }
-
-    /// Returns the state directory, for the writes of an orderly stop.
-    pub const fn keeper(&mut self) -> &mut Keeper {
-        &mut self.keeper
+    /// Takes the script runners and the state directory, so that their work can be awaited. No script can be requested
+    /// and nothing stored by the engine any more.
+    pub fn end(&mut self) -> (BTreeMap<InstanceId, Runner>, Keeper) {
+        self.is_ending = true;
+        let keeper = std::mem::replace(&mut self.keeper, Keeper::closed());
+        (std::mem::take(&mut self.runners), keeper)
     }
 
     /// Closes everything. A pinned object stays while it fences one of `orphans`, the addresses that no process looks
@@ -247,6 +250,10 @@ impl Scripts for Host {
         if let Some(runner) = self.runners.get(&instance) {
             runner.request(wish);
         }
+    }
+
+    fn runs(&self, instance: InstanceId) -> bool {
+        self.runners.get(&instance).is_some_and(Runner::is_busy)
     }
 }
 

@@ -179,6 +179,13 @@ impl Runner {
         self.shared.changed.notify_one();
     }
 
+    /// Returns whether a script runs or waits to run. When the completion of the last one is received, none does.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let wishes = self.shared.wishes();
+        wishes.running.is_some() || wishes.waiting.is_some()
+    }
+
     /// Waits until every requested script has ended.
     ///
     /// The wait is bounded: there are at most one running and one waiting script, and each is ended after its timeout

@@ -19,7 +19,8 @@ const HEARING: &str = "carp-daemon/src/engine/segment/hearing.rs";
 const CLAIMS: &str = "carp-daemon/src/engine/segment/claims.rs";
 const STRANGERS: &str = "carp-daemon/src/engine/segment/strangers.rs";
 const SEGMENT: &str = "carp-daemon/src/engine/segment/mod.rs";
-const START: &str = "carp-daemon/src/engine/start.rs";
+const DEPARTURES: &str = "carp-daemon/src/engine/departures.rs";
+const REMOVALS: &str = "carp-daemon/src/engine/instance/removals.rs";
 
 /// All of them. The names of the tests begin below `engine::`.
 pub const MUTANTS: &[Mutant] = &[
@@ -35,7 +36,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claim: leaves its addresses when it is not MASTER any more",
         file: CLAIM,
-        find: "site.cx.delete(&who.place, &address);",
+        find: "removals.remove(who, &address, site);",
         replace: "",
         caught_by: &[
             "tests::link::a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup",
@@ -292,13 +293,11 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "tenure: lifts the fence of an address that the kernel had no time to remove",
+        name: "tenure: lifts the fence of an address that may still be there",
         file: TENURE,
         find: "!leftovers(who, site.interface.ifindex, namespace).is_empty()",
         replace: "leftovers(who, site.interface.ifindex, namespace).is_empty() && false",
-        caught_by: &[
-            "tests::coming::an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gone",
-        ],
+        caught_by: &["tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
     },
     Mutant {
         name: "tenure: lets this host answer while the down script runs",
@@ -464,8 +463,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strangers: leave what a dead carpd of another vhid left",
         file: STRANGERS,
-        find: "cx.delete(&place, known);",
-        replace: "",
+        find: "cx.delete(&place, known)",
+        replace: "Ok::<(), std::io::Error>(())",
         caught_by: &[
             "tests::process::what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not",
         ],
@@ -500,11 +499,66 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "coming: one that is removed is let go while its address is still there",
-        file: START,
-        find: "self.leaving.is_empty() || self.cx.effects.is_overdue()",
-        replace: "self.leaving.is_empty()",
+        file: DEPARTURES,
+        find: "!instance.rooms.leaves_something()",
+        replace: "(instance.rooms.leaves_something() || true)",
         caught_by: &[
-            "tests::coming::an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gone",
+            "tests::leaving::a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone",
+            "tests::leaving::a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone",
+        ],
+    },
+    Mutant {
+        name: "coming: one that is removed is let go while its scripts run",
+        file: DEPARTURES,
+        find: "filter(|_| !cx.effects.runs(id))",
+        replace: "filter(|_| !cx.effects.runs(id) || true)",
+        caught_by: &[
+            "tests::leaving::a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds",
+        ],
+    },
+    Mutant {
+        name: "coming: one that is added again does not wait for the scripts of the old one",
+        file: DEPARTURES,
+        find: "before.is_some_and(|before| cx.effects.runs(before))",
+        replace: "before.is_some_and(|before| cx.effects.runs(before)) && false",
+        caught_by: &[
+            "tests::leaving::one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended",
+        ],
+    },
+    Mutant {
+        name: "coming: one that is added again opens the fence around what is left",
+        file: DEPARTURES,
+        find: "served.leave(before, Fence::Inherited, cx);",
+        replace: "let _ = Fence::Inherited; served.leave(before, Fence::Lifted, cx);",
+        caught_by: &[
+            "tests::leaving::one_that_is_added_again_inherits_the_fence_around_what_is_left",
+        ],
+    },
+    Mutant {
+        name: "removals: tries only once",
+        file: REMOVALS,
+        find: "self.retry_at = Some(now + RETRY_INTERVAL);",
+        replace: "",
+        caught_by: &[
+            "tests::leaving::an_address_that_cannot_be_removed_is_silent_and_tried_again_every_second",
+        ],
+    },
+    Mutant {
+        name: "removals: removes what the host is MASTER of again",
+        file: REMOVALS,
+        find: "!kept.iter().any(|it| it.is_same(address))",
+        replace: "(!kept.iter().any(|it| it.is_same(address)) || true)",
+        caught_by: &[
+            "tests::leaving::an_address_that_could_not_be_removed_is_kept_by_a_host_that_is_master_again",
+        ],
+    },
+    Mutant {
+        name: "removals: removes what somebody put in the place of its address",
+        file: REMOVALS,
+        find: "namespace.known(address).is_some_and(|it| !is_theirs(it))",
+        replace: "namespace.known(address).is_some_and(|it| !is_theirs(it) || true)",
+        caught_by: &[
+            "tests::leaving::an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_there",
         ],
     },
 ];

@@ -359,6 +359,11 @@ impl Scripts for Machine {
             self.requests.push(Request::ScriptStarted(instance));
         }
     }
+
+    fn runs(&self, instance: InstanceId) -> bool {
+        let scripts = self.seen.get(&instance).and_then(|it| it.scripts.as_ref());
+        scripts.is_some_and(|scripts| !scripts.is_idle())
+    }
 }
 
 impl Exclusion for Machine {

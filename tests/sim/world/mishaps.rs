@@ -11,11 +11,9 @@ use super::super::duty;
 use super::super::host::{Control, Ended};
 use super::super::machine::Machine;
 use super::super::packet::Group;
-use super::super::scenario::Fault;
 use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
 use super::super::watch::Violation;
-use super::faults::RESTART_AFTER;
 use super::{Event, World};
 
 /// The longest time that a thread which gives orders waits for the kernel.
@@ -212,18 +210,8 @@ impl World<'_> {
         let Some(config) = self.scenario.second_config(number) else {
             return;
         };
-        let vhid = config.election.vhid.get();
-        let Body::Carpd(host) = &self.stations[number].body else {
-            return;
-        };
-        let machine = host.machine_ref();
-        if !machine.leaving.is_empty() {
-            // Its last script would undo the work of the first new one.
-            let soon = self.now + RESTART_AFTER;
-            self.push(soon, Event::Fault(Fault::Add(number)));
-        } else if machine.seen_of(vhid).is_none() {
-            self.command(number, Control::Add(Box::new(config)));
-        }
+        // Nothing happens if it is served already.
+        self.command(number, Control::Add(Box::new(config)));
     }
 
     /// Lets a process that was stopped discover what is missing.

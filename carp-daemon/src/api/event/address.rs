@@ -76,12 +76,14 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Warning "address-remove-slow",
-    /// An address could not be removed.
+    /// The kernel refused to remove an address.
     RemoveFailed {
         /// The virtual address.
         address: Cidr,
         /// The error.
         error: String,
+        /// Time between two attempts.
+        retry: Duration,
     } => Error "address-remove-failed",
 }
 

@@ -91,6 +91,11 @@ events! {
         /// How long no host had the address.
         lasted: Duration,
     } => Warning "nobody-took-over",
+    /// A virtual host was to begin when the one whose place it takes had ended, and cannot.
+    NotServed {
+        /// The error.
+        error: String,
+    } => Error "not-served",
     /// The scripts leave the address on a host that hands over and stops.
     AddressStays => Warning "address-stays",
 }

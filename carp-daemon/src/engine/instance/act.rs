@@ -111,13 +111,22 @@ impl Instance {
         self.feed(Input::AdvertisementsLost, site);
     }
 
-    /// Ends for good. Returns whether it was MASTER.
+    /// Ends for good, once. Returns whether it was MASTER.
     pub fn shut_down<E: Effects>(&mut self, site: &mut Site<'_, E>) -> bool {
+        if std::mem::replace(&mut self.ended, true) {
+            return false;
+        }
         let before = self.machine.state();
         let stopping = std::mem::replace(&mut site.cx.stopping, true);
         self.feed(Input::Shutdown, site);
         site.cx.stopping = stopping;
         self.rooms.end(&self.who, &self.machine, before, site);
+        site.cx.touched.push(self.who.id);
         before == State::Master
+    }
+
+    /// The process ends, and with it what it did about the addresses.
+    pub fn close<E: Effects>(&mut self, site: &mut Site<'_, E>) {
+        self.rooms.close(&self.who, &self.machine, site);
     }
 }

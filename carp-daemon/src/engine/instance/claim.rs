@@ -15,6 +15,7 @@ use super::super::namespace::Namespace;
 use super::Identity;
 use super::lease::Term;
 use super::place::Routes;
+use super::removals::Removals;
 use crate::api::event::address::Assignment;
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::netlink::{Address, Order};
@@ -192,7 +193,12 @@ impl Claim {
     }
 
     /// Removes those virtual addresses that we added.
-    pub fn release<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
+    pub fn release<E: Effects>(
+        &mut self,
+        who: &Identity,
+        removals: &mut Removals,
+        site: &mut Site<'_, E>,
+    ) {
         // What is somebody else's by now stays.
         site.cx.catch_up();
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
@@ -207,7 +213,7 @@ impl Claim {
             self.holdings[index] = Holding::None;
             if ours {
                 self.routes.remove(who, index, site);
-                site.cx.delete(&who.place, &address);
+                removals.remove(who, &address, site);
             }
         }
     }

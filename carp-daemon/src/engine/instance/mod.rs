@@ -6,6 +6,7 @@
 //! | [`lease`] | how long they outlive us |
 //! | [`place`] | the routes to their subnets |
 //! | [`restore`] | puts back what others remove |
+//! | [`removals`] | what the kernel refused to remove |
 //! | [`tenure`] | what the kernel program knows: that we live, and until when this host answers |
 //! | [`predecessor`] | what an earlier run left |
 //! | [`conflict`] | others that have our addresses |
@@ -25,6 +26,7 @@ pub mod conflict;
 pub mod lease;
 pub mod place;
 pub mod predecessor;
+pub mod removals;
 pub mod restore;
 pub mod rooms;
 pub mod script;
@@ -106,7 +108,8 @@ impl Identity {
     }
 }
 
-fn place(interface: &str, config: &VhostConfig) -> Place {
+/// The place of a virtual host's events.
+pub fn place(interface: &str, config: &VhostConfig) -> Place {
     Place::VirtualHost {
         interface: interface.to_owned(),
         vhid: config.election.vhid,
@@ -141,6 +144,8 @@ pub struct Instance {
     pub rooms: Rooms,
     /// How late we were.
     pub stalls: Stalls,
+    /// It ended for good.
+    ended: bool,
 }
 
 impl Instance {
@@ -156,6 +161,7 @@ impl Instance {
             machine,
             rooms,
             stalls: Stalls::default(),
+            ended: false,
         }
     }
 
@@ -188,6 +194,7 @@ impl Instance {
             .into_iter()
             .chain(self.rooms.script.deadline())
             .chain(self.rooms.conflict.deadline())
+            .chain(self.rooms.removals.deadline())
             .min()
     }
 
@@ -245,6 +252,7 @@ impl Instance {
             self.rooms.script.run(&self.who, state, Which::Up, site);
         }
         self.rooms.conflict.timeout(&self.who, site);
+        self.rooms.remove_again(&self.who, &self.machine, site);
         site.cx.touched.push(self.who.id);
     }
 

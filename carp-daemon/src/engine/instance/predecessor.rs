@@ -10,6 +10,7 @@ use super::super::effects::Effects;
 use super::super::namespace::Namespace;
 use super::Identity;
 use super::claim::Claim;
+use super::removals::Removals;
 use super::tenure::Tenure;
 use crate::api::event::address::Predecessor as Event;
 use crate::config::{ADDRESS_PROTOCOL, Ownership};
@@ -107,11 +108,11 @@ impl Predecessor {
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
-        tenure: &mut Tenure,
+        removals: &mut Removals,
         site: &mut Site<'_, E>,
     ) {
         if self.has_leftovers && machine.has_lost(site.cx.now) {
-            self.remove(who, false, tenure, site);
+            self.remove(who, false, removals, site);
         }
     }
 
@@ -120,7 +121,7 @@ impl Predecessor {
         &mut self,
         who: &Identity,
         master: bool,
-        tenure: &mut Tenure,
+        removals: &mut Removals,
         site: &mut Site<'_, E>,
     ) {
         if !std::mem::take(&mut self.has_leftovers) {
@@ -138,11 +139,8 @@ impl Predecessor {
                     address: address.cidr(),
                 };
                 site.cx.tell(&who.place, removed);
-                site.cx.delete(&who.place, &address);
+                removals.remove(who, &address, site);
             }
-        }
-        if !master {
-            tenure.settle(who, false, site);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::Identity;
 use super::claim::Claim;
 use super::conflict::Conflict;
 use super::predecessor::Predecessor;
+use super::removals::Removals;
 use super::restore::Restore;
 use super::script::ScriptWatch;
 use super::story::Story;
@@ -36,6 +37,8 @@ pub struct Rooms {
     pub claim: Claim,
     /// Against removal by others.
     pub restore: Restore,
+    /// What the kernel refused to remove.
+    pub removals: Removals,
     /// Its entry in the kernel.
     pub tenure: Tenure,
     /// What an earlier run left.
@@ -61,6 +64,7 @@ impl Rooms {
             uplink: Uplink::default(),
             claim: Claim::new(addresses),
             restore: Restore::new(addresses),
+            removals: Removals::default(),
             tenure: Tenure::default(),
             predecessor: Predecessor::default(),
             conflict: Conflict::default(),
@@ -93,6 +97,7 @@ impl Rooms {
     /// The interface is gone, and with it whatever was configured on it.
     pub fn depart(&mut self) {
         self.claim.lose_all();
+        self.removals.forget();
         self.tenure.forget();
     }
 
@@ -108,10 +113,18 @@ impl Rooms {
         }
     }
 
-    /// Whether addresses of an earlier run are there until the election is settled, or a script may still add some.
+    /// Whether addresses of an earlier run are there until the election is settled, some are still to be removed, or a script
+    /// may still add some.
     fn awaits_addresses(&self, who: &Identity) -> bool {
         let has_scripts = who.config.ownership == Ownership::Scripts;
-        self.predecessor.has_leftovers() || (has_scripts && self.script.may_add())
+        self.predecessor.has_leftovers()
+            || self.removals.are_pending()
+            || (has_scripts && self.script.may_add())
+    }
+
+    /// Whether an address is left, or may come, of a virtual host that has ended and whose scripts have ended.
+    pub const fn leaves_something(&self) -> bool {
+        self.tenure.is_fenced() || self.removals.are_pending()
     }
 
     /// Not MASTER: there may be nothing left to be silent about.
@@ -121,6 +134,7 @@ impl Rooms {
         machine: &VirtualHost,
         site: &mut Site<'_, E>,
     ) {
+        self.removals.follow(site);
         if machine.state() != State::Master {
             let is_awaited = self.awaits_addresses(who);
             self.tenure.settle(who, is_awaited, site);
@@ -134,8 +148,42 @@ impl Rooms {
         machine: &VirtualHost,
         site: &mut Site<'_, E>,
     ) {
+        let had_leftovers = self.predecessor.has_leftovers();
         self.predecessor
-            .settle(who, machine, &mut self.tenure, site);
+            .settle(who, machine, &mut self.removals, site);
+        if had_leftovers && !self.predecessor.has_leftovers() {
+            self.settle_fence(who, machine, site);
+        }
+    }
+
+    /// Tries again to remove what the kernel refused to, when it is time.
+    pub fn remove_again<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        let is_master = machine.state() == State::Master;
+        if self.removals.timeout(who, is_master, site) {
+            self.settle_fence(who, machine, site);
+        }
+    }
+
+    /// The process ends. What scripts left stays, and this host answers for it, as with ucarp. An address of ours that could
+    /// not be removed stays silent.
+    pub fn close<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        match who.config.ownership {
+            Ownership::Native => {
+                self.removals.retry(who, false, site);
+                self.settle_fence(who, machine, site);
+            }
+            Ownership::Scripts => self.tenure.unfence(who, site),
+        }
     }
 
     /// Has the advertisements for it delivered. Returns whether that worked.
@@ -312,7 +360,7 @@ impl Rooms {
         }
         let complete = self.claim.take(who, site);
         // What is left of an earlier run now has another prefix length.
-        self.predecessor.remove(who, true, &mut self.tenure, site);
+        self.predecessor.remove(who, true, &mut self.removals, site);
         if !complete {
             self.restore.incomplete(site.cx.now);
         }
@@ -326,7 +374,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if who.config.ownership == Ownership::Native {
-            self.claim.release(who, site);
+            self.claim.release(who, &mut self.removals, site);
         }
         self.settle_fence(who, machine, site);
         let neutral_start = who.config.neutral && !self.was_master;
@@ -346,8 +394,10 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if who.config.ownership == Ownership::Native {
-            self.claim.release(who, site);
-            self.predecessor.remove(who, false, &mut self.tenure, site);
+            self.claim.release(who, &mut self.removals, site);
+            self.predecessor
+                .remove(who, false, &mut self.removals, site);
+            self.settle_fence(who, machine, site);
         }
         let config = &who.config;
         if config.release_at_exit && before != State::Backup {

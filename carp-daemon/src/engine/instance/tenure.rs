@@ -60,6 +60,11 @@ impl Tenure {
         self.deaf
     }
 
+    /// Whether the datapath knows it as the owner of its addresses.
+    pub const fn is_fenced(&self) -> bool {
+        self.fenced
+    }
+
     /// Its addresses are fenced already, by an earlier run.
     pub fn inherit(&mut self) {
         self.fenced = true;

@@ -36,6 +36,7 @@ pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Segment {
         interface,
         instances,
+        ..
     } = segment;
     for instance in instances.values_mut() {
         if instance.hear_claims(&claims, &mut Site { interface, cx }) {

@@ -57,8 +57,9 @@ impl Segment {
                 }
             }
             (Some(_), Some(link)) => self.tell(Some(&link), cx),
-            (None, Some(link)) => self.try_to_arrive(&link, cx),
-            (None, None) => {}
+            // Nobody is served any more when everything ends.
+            (None, Some(link)) if !cx.stopping => self.try_to_arrive(&link, cx),
+            (None, _) => {}
         }
     }
 

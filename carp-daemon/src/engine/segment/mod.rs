@@ -25,6 +25,16 @@ use super::interface::Interface;
 use super::registry::InstanceId;
 use super::{Error, mistakes};
 use crate::lock::{self, Wanted};
+use strangers::Strangers;
+
+/// What becomes of the fence around the addresses of a virtual host that is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// It is lifted.
+    Lifted,
+    /// The virtual host that takes this one's place inherits it.
+    Inherited,
+}
 
 /// One interface with its virtual hosts.
 #[derive(Debug)]
@@ -33,6 +43,8 @@ pub struct Segment {
     pub interface: Interface,
     /// Its virtual hosts.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// What dead runs left there.
+    pub strangers: Strangers,
 }
 
 impl Segment {
@@ -41,6 +53,7 @@ impl Segment {
         Self {
             interface: Interface::new(name),
             instances: BTreeMap::new(),
+            strangers: Strangers::default(),
         }
     }
 
@@ -169,16 +182,20 @@ impl Segment {
             instance.rooms.arrive(&instance.who, site)
         })
         .transpose()?;
+        // Among them may be addresses of the one whose place it takes.
+        strangers::settle(self, cx);
         self.interface.unplaced = true;
         self.follow(cx);
         Ok(())
     }
 
     /// Serves one of its virtual hosts no longer: what belongs to it alone is let go.
-    pub fn dismiss<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) {
+    pub fn dismiss<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
         self.visit(id, cx, |instance, site| {
             instance.rooms.tenure.withdraw(&instance.who, site);
-            instance.rooms.tenure.unfence(&instance.who, site);
+            if fence == Fence::Lifted {
+                instance.rooms.tenure.unfence(&instance.who, site);
+            }
         });
         let groups = self.groups();
         let Some(gone) = self.leave(id) else {

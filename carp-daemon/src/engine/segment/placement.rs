@@ -33,6 +33,7 @@ pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Segment {
         interface,
         instances,
+        ..
     } = segment;
     for instance in instances.values_mut() {
         instance

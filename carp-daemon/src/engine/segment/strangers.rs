@@ -1,17 +1,28 @@
 //! What dead runs left that nobody serves any more: virtual hosts and addresses that are not configured now.
 
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::units::Vhid;
 
-use super::super::context::Context;
+use super::super::RETRY_INTERVAL;
+use super::super::context::{Context, REPORT_INTERVAL};
 use super::super::effects::Effects;
 use super::super::namespace::Namespace;
 use super::super::served::Served;
 use super::Segment;
-use crate::api::event::address::Predecessor;
+use crate::api::event::address::{Assignment, Predecessor};
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::chain::Chain;
 use crate::io::datapath::{Fenced, Owner};
 use crate::io::netlink::Address;
+
+/// Whether something that dead ones left could not be removed.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    /// The kernel refused to remove an address. It is tried again with everything else that failed.
+    are_refused: bool,
+    /// Limits the log lines about that.
+    limit: RateLimit,
+}
 
 /// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be
 /// opened too: its lock is ours by then.
@@ -32,7 +43,8 @@ fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
 }
 
 /// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
-pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
+pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    let is_retry = std::mem::take(&mut segment.strangers.are_refused);
     let Some(ifindex) = segment.interface.ifindex else {
         return;
     };
@@ -58,15 +70,23 @@ pub fn settle<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
             continue;
         };
         if serves(segment, ifindex, owner.vhid, &cx.namespace) || !lives(ifindex, owner.vhid) {
-            settle_stranger(segment, owner, fenced, cx);
+            settle_stranger(segment, owner, fenced, is_retry, cx);
         }
     }
 }
 
+/// Tries again to remove what the kernel refused to.
+pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
+    if segment.strangers.are_refused {
+        settle(segment, cx);
+    }
+}
+
 fn settle_stranger<E: Effects>(
-    segment: &Segment,
+    segment: &mut Segment,
     owner: Owner,
     fenced: Fenced,
+    is_retry: bool,
     cx: &mut Context<E>,
 ) {
     let place = segment.interface.place();
@@ -77,10 +97,29 @@ fn settle_stranger<E: Effects>(
         .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)
         .copied()
         .collect();
+    let mut are_refused = false;
     for known in &left {
         let address = known.cidr();
-        cx.tell(&place, Predecessor::OrphanRemoved { address, vhid });
-        cx.delete(&place, known);
+        if !is_retry {
+            cx.tell(&place, Predecessor::OrphanRemoved { address, vhid });
+        }
+        if let Err(error) = cx.delete(&place, known) {
+            are_refused = true;
+            if let Some(suppressed) = segment.strangers.limit.admit(cx.now, REPORT_INTERVAL) {
+                let failed = Assignment::RemoveFailed {
+                    address,
+                    error: error.to_string(),
+                    retry: RETRY_INTERVAL,
+                };
+                cx.tell_after(suppressed, &place, failed);
+            }
+        }
+    }
+    if are_refused {
+        // It stays fenced, and is tried again.
+        segment.strangers.are_refused = true;
+        cx.retry_soon();
+        return;
     }
     let stays = cx
         .namespace

@@ -389,23 +389,31 @@ impl Wire for Recorder {
 }
 
 impl Scripts for Recorder {
-    fn enlist(&mut self, instance: InstanceId, place: &Place, _config: &VhostConfig) {
+    fn enlist(&mut self, instance: InstanceId, place: &Place, config: &VhostConfig) {
         self.note(format_args!("enlist {place}"));
-        assert!(self.enlisted.insert(instance), "it is new");
+        let scripts = config.scripts.clone();
+        let before = self.enlisted.insert(instance, scripts);
+        assert!(before.is_none(), "it is new");
     }
 
     fn dismiss(&mut self, instance: InstanceId) {
         self.note("dismiss");
-        assert!(self.enlisted.remove(&instance), "it was enlisted");
+        assert!(self.enlisted.remove(&instance).is_some(), "it was enlisted");
     }
 
     fn run(&mut self, instance: InstanceId, wish: Wish) {
-        assert!(self.enlisted.contains(&instance), "it is enlisted");
+        assert!(self.enlisted.contains_key(&instance), "it is enlisted");
+        self.ask(instance, wish.which);
         let which = format!("{:?}", wish.which).to_lowercase();
         self.note(format_args!(
             "run {which} on {} as {}",
             wish.interface, wish.state
         ));
+    }
+
+    fn runs(&self, instance: InstanceId) -> bool {
+        let running = self.running.get(&instance);
+        running.is_some_and(|running| !running.is_empty())
     }
 }
 

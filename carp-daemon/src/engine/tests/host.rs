@@ -16,9 +16,11 @@ use carp_common::units::Vhid;
 use super::super::effects::Links;
 use super::super::registry::InstanceId;
 use crate::api::{self, Status};
+use crate::config::Scripts;
 use crate::io::arp_watch::ArpClaim;
 use crate::io::datapath::{Endpoints, Fenced, Loss};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
+use crate::io::scripts::Which;
 
 /// The netlink ports of the engine and of everybody else.
 pub const OURS: u32 = 77;
@@ -52,6 +54,8 @@ pub struct Entry {
 pub struct Faults {
     /// Adding or renewing an address ends with this error number.
     pub add: Option<i32>,
+    /// Deleting an address ends with this error number.
+    pub delete: Option<i32>,
     /// The kernel takes longer for orders than anybody waits. They are carried out by [`Recorder::catch_up`].
     pub slow: bool,
     /// Sending an advertisement ends with this error number.
@@ -141,7 +145,9 @@ pub struct Recorder {
     pub claims: Vec<ArpClaim>,
 
     /// Virtual hosts whose scripts may be asked for.
-    pub enlisted: BTreeSet<InstanceId>,
+    pub enlisted: BTreeMap<InstanceId, Scripts>,
+    /// The script of a virtual host that runs, and the one that waits.
+    pub running: BTreeMap<InstanceId, Vec<Which>>,
     /// Our locks, each with the virtual host that it was taken for.
     pub locks: BTreeMap<String, (u32, Vhid)>,
     /// Virtual hosts that another process serves.
@@ -253,6 +259,29 @@ impl Recorder {
         })
     }
 
+    /// A virtual host asks for one of its scripts.
+    pub fn ask(&mut self, id: InstanceId, which: Which) {
+        let scripts = &self.enlisted[&id];
+        let script = match which {
+            Which::Up => &scripts.up,
+            Which::Down => &scripts.down,
+        };
+        if script.is_some() {
+            let running = self.running.entry(id).or_default();
+            running.truncate(1);
+            if running.last() != Some(&which) {
+                running.push(which);
+            }
+        }
+    }
+
+    /// A script ends. One that ran before it has ended too.
+    pub fn end(&mut self, id: InstanceId, which: Which) {
+        let running = self.running.entry(id).or_default();
+        let ended = running.iter().position(|it| *it == which);
+        running.drain(..ended.map_or(0, |place| place + 1));
+    }
+
     /// Gives an address an owner, or takes it away.
     pub fn set_owner(&mut self, fenced: Fenced, owned: bool) {
         self.owners.retain(|it| it.address != fenced.address);
@@ -345,6 +374,7 @@ impl Recorder {
                 self.put(*address, end(self.now, lease));
             }
             Order::Delete(address) => {
+                unless(self.faults.delete)?;
                 if !self.take_away(address, OURS) {
                     return Err(failed(libc::EADDRNOTAVAIL));
                 }

@@ -16,6 +16,7 @@ mod peer;
 mod addresses;
 mod arp;
 mod coming;
+mod leaving;
 mod link;
 mod machine;
 mod peers;
@@ -300,8 +301,12 @@ impl Scene {
 
     /// A script of the only virtual host ends.
     fn end_script(&mut self, which: Which, outcome: Outcome) {
+        self.end_script_of(self.id(), which, outcome);
+    }
+
+    fn end_script_of(&mut self, id: InstanceId, which: Which, outcome: Outcome) {
+        self.host().end(id, which);
         let completion = Completion { which, outcome };
-        let id = self.id();
         self.turn_with([Arrival::Script(id, completion)]);
     }
 
@@ -341,6 +346,7 @@ impl Scene {
         // What the process held goes with it, what the kernel holds stays.
         host.locks.clear();
         host.enlisted.clear();
+        host.running.clear();
         host.open = BTreeMap::new();
         host.watched = BTreeMap::new();
         for entry in host.entries.values_mut() {

@@ -49,9 +49,15 @@ pub(super) fn assignment(f: &mut Formatter<'_>, place: &Place, it: &Assignment) 
             f,
             "{lead}the kernel takes long to remove {address}: going on meanwhile"
         ),
-        Assignment::RemoveFailed { address, error } => {
-            write!(f, "{lead}failed to remove {address}: {error}")
-        }
+        Assignment::RemoveFailed {
+            address,
+            error,
+            retry,
+        } => write!(
+            f,
+            "{lead}failed to remove {address}, trying again every {} s: {error}",
+            retry.as_secs()
+        ),
     }
 }
 

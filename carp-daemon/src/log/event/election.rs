@@ -88,6 +88,10 @@ pub(super) fn election(f: &mut Formatter<'_>, place: &Place, it: &Election) -> R
             "{lead}nobody took over after SIGUSR2: no host had the address for {:.1} s",
             lasted.as_secs_f64()
         ),
+        Election::NotServed { error } => write!(
+            f,
+            "{lead}cannot be served, now that the virtual host before it has ended: {error}"
+        ),
         Election::AddressStays => write!(
             f,
             "{lead}the address stays on this host, although another one takes over now: nothing removes it without \

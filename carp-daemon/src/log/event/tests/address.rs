@@ -84,8 +84,9 @@ fn claim() -> Vec<Row> {
             Assignment::RemoveFailed {
                 address,
                 error: error(),
+                retry: Duration::from_secs(1),
             },
-            "[ERROR] eth0 id 7: failed to remove 10.9.0.100/32: No such device",
+            "[ERROR] eth0 id 7: failed to remove 10.9.0.100/32, trying again every 1 s: No such device",
         ),
     ]
 }

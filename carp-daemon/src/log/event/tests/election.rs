@@ -101,6 +101,10 @@ pub(super) fn rows() -> Vec<Row> {
             "[WARNING] eth0 id 7: nobody took over after SIGUSR2: no host had the address for 6.4 s",
         ),
         of_vhost(
+            Election::NotServed { error: error() },
+            "[ERROR] eth0 id 7: cannot be served, now that the virtual host before it has ended: No such device",
+        ),
+        of_vhost(
             Election::AddressStays,
             "[WARNING] eth0 id 7: the address stays on this host, although another one takes over now: nothing removes it \
              without --shutdown (-z)",

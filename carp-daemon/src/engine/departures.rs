@@ -1,0 +1,137 @@
+//! Virtual hosts that are removed, or added again, while others are served.
+//!
+//! A virtual host that is removed ends at once. But it is let go only when none of its scripts runs and none of its addresses
+//! is left, because until then its fence keeps this host silent about them.
+//!
+//! If it is added again meanwhile, the new one begins when the scripts of the old one have ended. Its up script must not
+//! overtake their last down script, so as MASTER it could not serve its addresses before. It inherits the fence around the
+//! addresses that are left.
+
+use std::collections::BTreeSet;
+
+use super::Error;
+use super::context::Context;
+use super::effects::Effects;
+use super::instance;
+use super::registry::InstanceId;
+use super::segment::Fence;
+use super::served::Served;
+use crate::api::Place;
+use crate::api::event::election::Election;
+use crate::api::event::process::Memory;
+use crate::config::VhostConfig;
+
+/// Virtual hosts that have ended and are not let go yet, and those that take their places.
+#[derive(Debug, Default)]
+pub struct Departures {
+    leaving: BTreeSet<InstanceId>,
+    /// Virtual hosts that begin when one of those that are leaving has no script left.
+    heirs: Vec<(InstanceId, VhostConfig)>,
+}
+
+impl Departures {
+    /// Serves one more virtual host, now or when the scripts of the one whose place it takes have ended.
+    ///
+    /// # Errors
+    /// Returns what prevents that. Then everything else is as before.
+    pub fn add<E: Effects>(
+        &mut self,
+        config: VhostConfig,
+        served: &mut Served,
+        cx: &mut Context<E>,
+    ) -> Result<InstanceId, Error> {
+        let before = twin(&config, served);
+        let is_served = before.is_some_and(|id| !self.leaving.contains(&id));
+        if is_served || self.heirs.iter().any(|(_, heir)| is_same(heir, &config)) {
+            return Err(Error::Unworkable(format!(
+                "vhid {} on {} is served already",
+                config.election.vhid, config.interface
+            )));
+        }
+        let id = served.reserve();
+        if before.is_some_and(|before| cx.effects.runs(before)) {
+            self.heirs.push((id, config));
+        } else {
+            self.begin(id, config, before, served, cx)?;
+        }
+        Ok(id)
+    }
+
+    /// Begins to serve a virtual host, in the place of `before`.
+    fn begin<E: Effects>(
+        &mut self,
+        id: InstanceId,
+        config: VhostConfig,
+        before: Option<InstanceId>,
+        served: &mut Served,
+        cx: &mut Context<E>,
+    ) -> Result<(), Error> {
+        served.enter(id, config, cx);
+        // The interface stays open meanwhile.
+        if let Some(before) = before {
+            self.leaving.remove(&before);
+            served.leave(before, Fence::Inherited, cx);
+        }
+        let recalled = served.visit(id, cx, |instance, site| {
+            instance.recall_from(&mut site.cx.effects)
+        });
+        if let Some(Err(first)) = recalled {
+            cx.tell(&Place::Process, Memory::Ignored { first, others: 0 });
+        }
+        match served.visit_segment(id, cx, |segment, cx| segment.admit(id, cx)) {
+            Some(Err(error)) => {
+                served.leave(id, Fence::Lifted, cx);
+                Err(error)
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// Ends a virtual host: it bows out, and what it heard is kept. It is let go when nothing of it is left.
+    pub fn remove<E: Effects>(&mut self, id: InstanceId, served: &mut Served, cx: &mut Context<E>) {
+        self.heirs.retain(|(heir, _)| *heir != id);
+        let ended = served.visit(id, cx, |instance, site| {
+            instance.shut_down(site);
+            if let Some(memory) = instance.take_memory() {
+                site.cx.effects.keep(vec![(instance.file(), memory)]);
+            }
+        });
+        if ended.is_some() {
+            self.leaving.insert(id);
+        }
+        self.let_go(served, cx);
+    }
+
+    /// Lets those go of whom nothing is left, and lets those begin that take their places.
+    pub fn let_go<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
+        for id in self.leaving.clone() {
+            let Some(instance) = served.instance(id).filter(|_| !cx.effects.runs(id)) else {
+                continue;
+            };
+            let config = &instance.who.config;
+            let heir = self.heirs.iter().position(|(_, it)| is_same(it, config));
+            if let Some(heir) = heir {
+                let (heir, config) = self.heirs.remove(heir);
+                let place = instance::place(&config.interface, &config);
+                if let Err(error) = self.begin(heir, config, Some(id), served, cx) {
+                    let error = error.to_string();
+                    cx.tell(&place, Election::NotServed { error });
+                }
+            } else if !cx.effects.is_overdue() && !instance.rooms.leaves_something() {
+                self.leaving.remove(&id);
+                served.leave(id, Fence::Lifted, cx);
+            }
+        }
+    }
+}
+
+fn is_same(one: &VhostConfig, other: &VhostConfig) -> bool {
+    one.interface == other.interface && one.election.vhid == other.election.vhid
+}
+
+/// Returns the virtual host that has the vhid on the interface already.
+fn twin(config: &VhostConfig, served: &Served) -> Option<InstanceId> {
+    let mut served = served.instances();
+    let twin = served.find(|instance| is_same(&instance.who.config, config))?;
+    Some(twin.who.id)
+}

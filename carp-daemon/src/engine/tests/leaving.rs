@@ -1,0 +1,301 @@
+//! What is left of a virtual host that ends: its scripts, and addresses that cannot be removed.
+
+use carp_common::units::State;
+
+use super::host::Fence;
+use super::*;
+
+/// A virtual host whose down script runs at the end too.
+fn released(vhid: u8) -> VhostConfig {
+    let mut config = scripted(vhid);
+    config.release_at_exit = true;
+    config
+}
+
+/// A MASTER whose up script has added the address.
+fn serving(config: VhostConfig) -> Scene {
+    let mut scene = Scene::master(config);
+    scene.host().assign(address(101));
+    scene.end_script(Which::Up, Outcome::Succeeded);
+    scene.forget();
+    scene
+}
+
+/// A MASTER that was just removed, and whose down script runs.
+fn removed() -> (Scene, InstanceId) {
+    let mut scene = serving(released(1));
+    let id = scene.id();
+    scene.engine.remove(id);
+    assert_eq!(scene.asked(&["run"]), ["run down on eth0 as INIT"]);
+    (scene, id)
+}
+
+/// A MASTER whose address stays for good unless carpd removes it, and that the kernel does not let it remove.
+fn refused() -> Scene {
+    let mut config = config(vec![vhost(1)]);
+    config.lease = Lease::Off;
+    let mut scene = Scene::start(config, host());
+    scene.become_master();
+    scene.forget();
+    scene.host().faults.delete = Some(libc::EPERM);
+    scene
+}
+
+#[test]
+fn a_removed_one_is_silent_until_its_down_script_has_removed_the_address() {
+    let (mut scene, id) = removed();
+    for _ in 0..5 {
+        scene.pass(ms(1_000));
+        assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    }
+    assert!(scene.host().locks.contains_key("10.0.0.101"));
+    scene.host().remove(VIP);
+    scene.end_script_of(id, Which::Down, Outcome::Succeeded);
+    assert_eq!(scene.host().fence(VIP), None);
+    let host = scene.host();
+    assert!(host.enlisted.is_empty() && host.locks.is_empty() && host.open.is_empty());
+    assert_eq!(scene.states(), []);
+}
+
+#[test]
+fn a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone() {
+    let (mut scene, id) = removed();
+    scene.end_script_of(id, Which::Down, Outcome::Failed);
+    scene.pass(ms(60_000));
+    assert!(scene.host().has(VIP) && !scene.host().answers_for(VIP));
+    scene.host().remove(VIP);
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), None);
+    assert!(scene.host().enlisted.is_empty());
+}
+
+#[test]
+fn a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds() {
+    let mut scene = Scene::master(released(1));
+    let id = scene.id();
+    scene.engine.remove(id);
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it may come");
+    scene.host().assign(address(101));
+    scene.end_script_of(id, Which::Up, Outcome::Succeeded);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it is there");
+    scene.host().remove(VIP);
+    scene.turn();
+    assert_eq!(scene.host().enlisted.len(), 1, "the down script runs");
+    scene.end_script_of(id, Which::Down, Outcome::Succeeded);
+    assert_eq!(scene.host().fence(VIP), None);
+    assert!(scene.host().enlisted.is_empty());
+}
+
+#[test]
+fn one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended() {
+    let (mut scene, id) = removed();
+    scene.forget();
+    let again = scene.engine.add(scripted(1)).expect("it is added");
+    scene
+        .engine
+        .add(scripted(1))
+        .expect_err("it is there already");
+    scene.pass(ms(30_000));
+    assert_eq!(scene.asked(&["run", "enlist"]), Vec::<String>::new());
+    assert_eq!(scene.states(), [State::Init]);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.host().remove(VIP);
+    scene.end_script_of(id, Which::Down, Outcome::Succeeded);
+    assert_eq!(scene.id(), again);
+    assert_eq!(scene.states(), [State::Backup]);
+    scene.become_master();
+    let expected = ["run down on eth0 as BACKUP", "run up on eth0 as MASTER"];
+    assert_eq!(scene.asked(&["run"]), expected);
+}
+
+#[test]
+fn one_that_is_added_again_inherits_the_fence_around_what_is_left() {
+    let mut scene = serving(scripted(1));
+    let id = scene.id();
+    scene.engine.remove(id);
+    assert_eq!(scene.told("address-stays"), 1);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.forget();
+    let again = scene.engine.add(scripted(1)).expect("it is added");
+    assert_eq!((scene.id(), scene.states().len()), (again, 1));
+    assert_eq!(scene.asked(&["disown", "detach"]), Vec::<String>::new());
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.become_master();
+    assert!(scene.host().answers_for(VIP));
+}
+
+#[test]
+fn one_that_waits_for_another_to_end_can_be_removed_and_what_prevents_it_is_told() {
+    let (mut scene, id) = removed();
+    let again = scene.engine.add(scripted(1)).expect("it is added");
+    scene.engine.remove(again);
+    scene.engine.add(scripted(1)).expect("it is added");
+    scene.host().faults.locked.insert("vhid 2/1".to_owned());
+    scene.end_script_of(id, Which::Down, Outcome::Succeeded);
+    assert_eq!(scene.told("not-served"), 1);
+    assert_eq!(scene.states(), []);
+}
+
+#[test]
+fn the_down_script_of_a_removed_one_is_not_asked_for_again_when_everything_ends() {
+    let (mut scene, _) = removed();
+    scene.engine.shut_down();
+    assert_eq!(scene.asked(&["run"]), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_that_cannot_be_removed_is_silent_and_tried_again_every_second() {
+    let mut scene = refused();
+    let mut peer = Peer::new(0, 0);
+    scene.hear(&mut peer);
+    assert_eq!(scene.state(), State::Backup);
+    scene.hear_for(&mut peer, ms(30_000));
+    assert!(scene.host().has(VIP) && !scene.host().answers_for(VIP));
+    let attempts = scene.asked(&["delete"]).len();
+    assert!((29..=31).contains(&attempts), "{attempts}");
+    let told = scene.told("address-remove-failed");
+    assert!((3..=4).contains(&told), "{told}");
+    scene.host().faults.delete = None;
+    scene.hear_for(&mut peer, ms(2_000));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), None);
+    scene.forget();
+    scene.hear_for(&mut peer, ms(5_000));
+    assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_is_silent_until_it_is_known_to_be_gone() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.watch = Some(libc::EBADF);
+    scene.hear(&mut Peer::new(0, 0));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.host().faults.watch = None;
+    scene.pass(ms(1_100));
+    assert_eq!(scene.host().fence(VIP), None);
+}
+
+#[test]
+fn an_address_that_could_not_be_removed_is_kept_by_a_host_that_is_master_again() {
+    let mut scene = refused();
+    scene.turn_with([Arrival::StepDown]);
+    assert!(!scene.host().answers_for(VIP));
+    scene.become_master();
+    scene.host().faults.delete = None;
+    scene.forget();
+    scene.pass(ms(10_000));
+    assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
+    assert!(scene.host().has(VIP) && scene.host().answers_for(VIP));
+}
+
+#[test]
+fn an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_there() {
+    let mut scene = refused();
+    scene.hear(&mut Peer::new(0, 0));
+    let theirs = Address {
+        protocol: 0,
+        ..tagged(101)
+    };
+    scene.host().assign(theirs);
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_500));
+    assert!(scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), None);
+}
+
+#[test]
+fn a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone() {
+    let mut scene = refused();
+    let id = scene.id();
+    scene.engine.remove(id);
+    scene.pass(ms(5_000));
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert!(scene.host().locks.contains_key("10.0.0.101"));
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_100));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), None);
+    assert!(scene.host().locks.is_empty());
+}
+
+#[test]
+fn what_a_dead_carpd_left_and_cannot_be_removed_stays_fenced_and_is_tried_again() {
+    let mut host = host();
+    host.addresses.push((tagged(150), None));
+    let (address, ip) = (tagged(150), tagged(150).address);
+    let owner = crate::io::datapath::Owner {
+        ifindex: ETH0,
+        vhid: Vhid::new(50).unwrap(),
+    };
+    host.owners.push(crate::io::datapath::Fenced {
+        address: ip,
+        owner: Some(owner),
+    });
+    host.faults.delete = Some(libc::EBUSY);
+    let mut scene = Scene::start(config(vec![vhost(1)]), host);
+    scene.pass(ms(30_000));
+    assert_eq!(scene.host().fence(ip), Some(Fence::Closed));
+    assert_eq!(scene.told("orphan-removed"), 1);
+    let told = scene.told("address-remove-failed");
+    assert!((3..=4).contains(&told), "{told}");
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_100));
+    assert!(!scene.host().has(address.address));
+    assert_eq!(scene.host().fence(ip), None);
+}
+
+#[test]
+fn an_orderly_stop_follows_what_its_scripts_do() {
+    let mut scene = serving(released(1));
+    scene.engine.shut_down();
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.host().remove(VIP);
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), None);
+    scene.end_script(Which::Down, Outcome::Succeeded);
+}
+
+#[test]
+fn an_orderly_stop_follows_an_interface_that_goes_and_opens_none_that_comes() {
+    let mut scene = serving(released(1));
+    scene.engine.shut_down();
+    scene.host().unplug(ETH0);
+    scene.turn();
+    assert!(scene.host().open.is_empty() && scene.host().locks.is_empty());
+    scene.host().plug(link(3, "eth0"));
+    scene.pass(ms(5_000));
+    assert!(scene.host().open.is_empty() && scene.host().attached.is_empty());
+    scene.stop();
+}
+
+#[test]
+fn an_orderly_stop_tries_again_to_remove_an_address_and_leaves_it_fenced_if_it_cannot() {
+    for is_refused in [false, true] {
+        let mut scene = refused();
+        scene.engine.shut_down();
+        scene.pass(ms(1_100));
+        assert_eq!(scene.asked(&["delete"]).len(), 2);
+        scene.host().faults.delete = is_refused.then_some(libc::EPERM);
+        let (host, orphans) = scene.engine.close();
+        assert_eq!(host.has(VIP), is_refused);
+        assert_eq!(orphans.len(), usize::from(is_refused));
+        assert_eq!(
+            host.fence(VIP),
+            is_refused.then_some(Fence::Closed),
+            "another host is MASTER by now"
+        );
+    }
+}
+
+#[test]
+fn an_orderly_stop_knows_what_is_there_although_notifications_were_lost() {
+    let mut scene = refused();
+    scene.engine.shut_down();
+    let host = scene.host();
+    host.addresses.retain(|(it, _)| it.address != VIP);
+    host.overrun = true;
+    scene.stop();
+}
