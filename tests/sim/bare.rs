@@ -19,7 +19,7 @@ use carp_common::units::{Family, Profile, State};
 use super::model::index;
 use super::packet::{Group, Packet};
 use super::trace::Trace;
-use super::watch::{Heard, SentCounters, Violation, Watch};
+use super::watch::{Provenance, SentCounters, Violation, Watch};
 
 /// An event that waits for the process, other than a packet.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ pub struct Arrived {
     /// The packet.
     pub packet: Packet,
     /// What the checks may conclude from the packet.
-    pub heard: Heard,
+    pub provenance: Provenance,
 }
 
 /// The scripts of one virtual host: one at a time; the latest request wins.
@@ -205,7 +205,7 @@ impl Bare {
         }
         let counts = self
             .watch
-            .arrives(arrived.at, &arrived.packet, arrived.heard);
+            .arrives(arrived.at, &arrived.packet, arrived.provenance);
         if !full {
             self.ring.push_back(arrived);
         }

@@ -28,7 +28,7 @@ use super::kernel::scripts::Scripts;
 use super::packet::{Group, Packet};
 use super::rng::Rng;
 use super::trace::Trace;
-use super::watch::{Heard, SentCounters, Violation, Watch};
+use super::watch::{Provenance, SentCounters, Violation, Watch};
 
 /// The name of the interface that the group is on.
 pub const INTERFACE: &str = "eth0";
@@ -454,7 +454,7 @@ impl Machine {
     }
 
     /// Delivers a CARP packet to the kernel. Returns whether the process must take it for a sign of life.
-    pub fn receives(&mut self, packet: &Packet, heard: Heard) -> bool {
+    pub fn receives(&mut self, packet: &Packet, provenance: Provenance) -> bool {
         let now = self.now;
         let Some(event) = self.event(packet) else {
             return false;
@@ -467,7 +467,7 @@ impl Machine {
         }
         let mut all = self.seen.values_mut();
         let seen = all.find(|it| it.watch.vhid() == vhid);
-        seen.is_some_and(|seen| seen.watch.arrives(now, packet, heard))
+        seen.is_some_and(|seen| seen.watch.arrives(now, packet, provenance))
     }
 
     /// Ends a script of a virtual host. It did its work, unless it failed. Returns which script it was, whether it

@@ -35,9 +35,9 @@ use sleep::{Look, Sleep};
 /// A violated rule, in a sentence.
 pub type Violation = String;
 
-/// What the checks may conclude from a packet.
+/// The provenance of a packet, from which the checks draw conclusions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Provenance {
     /// The first copy of an advertisement that a living peer just sent; a host that hears it must not take the peer
     /// for dead.
     Genuine,
@@ -156,7 +156,7 @@ impl Watch {
 
     /// Notes that the kernel received an advertisement; the process may read it later. Returns whether it must
     /// restart the master-down timer.
-    pub fn arrives(&mut self, at: Instant, packet: &Packet, heard: Heard) -> bool {
+    pub fn arrives(&mut self, at: Instant, packet: &Packet, provenance: Provenance) -> bool {
         let Packet { family, source, .. } = *packet;
         let Some(ad) = self.group.open(&packet.payload) else {
             return false;
@@ -172,7 +172,7 @@ impl Watch {
             || self.is_more_demoted(ad)
             || (self.settings.preempt && self.is_worse(ad));
         let is_sign = self.signs[index(family)].arrives(at, source, ad);
-        let counts = heard == Heard::Genuine && !stale && !entitles && is_sign;
+        let counts = provenance == Provenance::Genuine && !stale && !entitles && is_sign;
         if counts {
             let must = &mut self.must_wait_from[index(family)];
             *must = self.signs[index(family)].counts(ad.counter, at, *must);

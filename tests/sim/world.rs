@@ -26,7 +26,7 @@ use super::rng::Rng;
 use super::scenario::{Fault, Program, START, Scenario, Theme};
 use super::station::{Body, Sent, Station};
 use super::trace::Trace;
-use super::watch::{Heard, SentCounters, Violation};
+use super::watch::{Provenance, SentCounters, Violation};
 
 /// The families.
 pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
@@ -89,7 +89,7 @@ enum Event {
     Arrives {
         to: usize,
         packet: Packet,
-        heard: Heard,
+        provenance: Provenance,
     },
     Wakes {
         station: usize,
@@ -259,7 +259,11 @@ impl<'a> World<'a> {
                 Event::Fault(fault) => self.fault(fault)?,
                 Event::Quiet => self.quiet()?,
                 Event::Finale => self.finale()?,
-                Event::Arrives { to, packet, heard } => self.arrives(to, packet, heard),
+                Event::Arrives {
+                    to,
+                    packet,
+                    provenance,
+                } => self.arrives(to, packet, provenance),
                 Event::Wakes { station } => self.wakes(station)?,
                 Event::ScriptEnds {
                     station,
@@ -332,7 +336,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn arrives(&mut self, to: usize, packet: Packet, heard: Heard) {
+    fn arrives(&mut self, to: usize, packet: Packet, provenance: Provenance) {
         let station = &mut self.stations[to];
         if !station.link {
             return;
@@ -345,7 +349,7 @@ impl<'a> World<'a> {
                 let (family, source) = (index(packet.family), packet.source);
                 let machine = host.machine();
                 machine.advance(self.now);
-                let counts = machine.receives(&packet, heard);
+                let counts = machine.receives(&packet, provenance);
                 let readable = machine.is_readable();
                 if counts {
                     station.counted[family].insert(source, packet.payload);
@@ -362,7 +366,7 @@ impl<'a> World<'a> {
                 let counts = host.enqueue(Arrived {
                     at: self.now,
                     packet,
-                    heard,
+                    provenance,
                 });
                 if counts {
                     station.counted[family].insert(source, payload);
@@ -473,17 +477,17 @@ impl<'a> World<'a> {
                     {
                         self.overtake(to, after, ahead);
                     }
-                    let heard = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
-                        Heard::Genuine
+                    let provenance = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
+                        Provenance::Genuine
                     } else {
-                        Heard::Dubious
+                        Provenance::Dubious
                     };
                     self.push(
                         self.now + after,
                         Event::Arrives {
                             to,
                             packet: packet.clone(),
-                            heard,
+                            provenance,
                         },
                     );
                 }

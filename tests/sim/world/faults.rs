@@ -14,7 +14,7 @@ use super::super::model::{Model, Setup, index};
 use super::super::packet::Packet;
 use super::super::scenario::{Fault, Finale, Program, Theme};
 use super::super::station::Body;
-use super::super::watch::{Heard, Violation};
+use super::super::watch::{Provenance, Violation};
 use super::{Event, FAMILIES, World};
 
 /// The time after which a supervisor restarts a carpd that failed.
@@ -400,7 +400,7 @@ impl World<'_> {
                     Event::Arrives {
                         to,
                         packet: packet.clone(),
-                        heard: Heard::Dubious,
+                        provenance: Provenance::Dubious,
                     },
                 );
             }
@@ -429,7 +429,7 @@ impl World<'_> {
             Event::Arrives {
                 to,
                 packet: ahead.packet.clone(),
-                heard: Heard::Dubious,
+                provenance: Provenance::Dubious,
             },
         );
     }
