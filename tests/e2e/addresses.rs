@@ -184,7 +184,7 @@ fn the_stop_of_one_virtual_host_does_not_touch_another_one_of_its_subnet() -> Re
 }
 
 #[test]
-fn the_virtual_address_that_somebody_else_replaces_is_left_to_him() -> Result<()> {
+fn the_virtual_address_that_somebody_else_replaces_is_left_alone() -> Result<()> {
     for way in ["TERM", "KILL"] {
         let pair = Pair::new(lab!())?;
         let mut a = pair.master(&pair.a, FAST)?;

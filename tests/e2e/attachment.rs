@@ -245,7 +245,7 @@ fn detach_removes_what_was_left_and_refuses_a_living_owner() -> Result<()> {
 }
 
 #[test]
-fn a_lab_takes_what_a_killed_carpd_left_along() -> Result<()> {
+fn a_dropped_lab_removes_what_a_killed_carpd_left() -> Result<()> {
     let lab = lab!();
     let host = lab.host("a", "10.9.0.1/16")?;
     on("tcx", SLOW)?.start(&host)?.kill()?;

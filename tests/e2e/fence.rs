@@ -254,7 +254,7 @@ fn without_a_fence_a_killed_master_goes_on_answering() -> Result<()> {
 
 /// With `--fence all`, the address does not even answer hosts that know its MAC address.
 #[test]
-fn fence_all_silences_the_address_for_those_who_know_its_mac() -> Result<()> {
+fn fence_all_silences_the_address_even_for_hosts_that_know_its_mac() -> Result<()> {
     for (fence, answers) in [("arp", true), ("all", false)] {
         let scene = Scene::new(lab!())?;
         let pair = &scene.pair;

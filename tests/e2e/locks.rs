@@ -161,7 +161,7 @@ fn a_killed_carpd_leaves_no_lock_in_the_file_system() -> Result<()> {
 }
 
 #[test]
-fn somebody_else_who_has_the_name_is_named() -> Result<()> {
+fn another_owner_of_the_lock_is_named() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let index = pair
         .a

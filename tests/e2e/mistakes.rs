@@ -37,7 +37,7 @@ fn is_refused(host: &Host, arguments: &str, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn what_can_never_work_is_refused_with_what_would_be_right() -> Result<()> {
+fn what_can_never_work_is_refused_with_a_correct_form() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let base = "-i eth0 -v 7 -p secret";
     for (arguments, parts) in [

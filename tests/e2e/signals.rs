@@ -87,7 +87,7 @@ fn sigterm_is_heard_without_carrier() -> Result<()> {
 }
 
 #[test]
-fn sigusr1_says_who_is_master_since_when_why_and_what_comes_next() -> Result<()> {
+fn sigusr1_logs_the_master_since_when_why_and_what_comes_next() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, FAST)?;
     let b = pair.carpd(&pair.b, SLOW)?;
@@ -236,7 +236,7 @@ fn sigusr2_on_a_backup_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_stop_of_carpd_is_measured_counted_and_said_once() -> Result<()> {
+fn a_stop_of_carpd_is_measured_counted_and_logged_once() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let a = pair.master(&pair.a, SLOW)?;
     let b = pair.carpd(&pair.b, &format!("{SLOW} -r 100"))?;

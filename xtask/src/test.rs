@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datapath_that_was_asked_for_is_all_that_runs() {
+    fn only_a_requested_datapath_runs() {
         let args = Args {
             datapath: vec!["xdp-generic".to_owned()],
             ..Args::default()

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn a_mistake_is_named_with_its_line() {
         let wrong = |line: &str| refused(&format!("{LINE}{line}\n"));
         for (line, expected) in [
             ("-i eth0", "virtual host id"),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_is_wrong_is_the_one_that_is_said_whatever_is_wrong_with_it() {
+    fn the_first_wrong_line_is_named_whatever_is_wrong_with_it() {
         for (first, second) in [
             ("-i eth0 -v 300 -o PASSFILE -a 10.0.0.8", "-i eth0 --frob"),
             ("-i eth0 --frob", "-i eth0 -v 300 -o PASSFILE -a 10.0.0.8"),

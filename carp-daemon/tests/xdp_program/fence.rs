@@ -244,7 +244,7 @@ fn packets_from() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn egress_silences_what_is_said_in_the_name_of_a_fenced_address() {
+fn egress_drops_frames_that_speak_for_a_fenced_address() {
     for wide in [false, true] {
         let globals: &[&str] = if wide { &[FENCE_ALL_GLOBAL] } else { &[] };
         let Some(mut datapath) = Datapath::load_with(Hook::Egress, globals) else {
@@ -332,7 +332,7 @@ fn an_address_whose_owner_is_gone_is_silent() {
 
 /// Two carpds share the tables: each program delivers for its own virtual hosts, and fences for all.
 #[test]
-fn the_fence_is_about_the_addresses_of_every_process() {
+fn the_fence_covers_the_addresses_of_every_process() {
     let Some(mut datapath) = Datapath::load(Hook::Xdp) else {
         return;
     };

@@ -81,7 +81,7 @@ fn a_lease_is_renewed_while_master_and_runs_out_after_sigkill() -> Result<()> {
 }
 
 #[test]
-fn without_a_lease_the_address_is_there_for_ever() -> Result<()> {
+fn without_a_lease_the_address_does_not_expire() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let _a = pair.master(&pair.a, &format!("{FAST} --lease 0"))?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;

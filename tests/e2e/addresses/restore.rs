@@ -76,7 +76,7 @@ fn an_address_that_is_removed_again_and_again_makes_way_for_the_other_host() -> 
 }
 
 #[test]
-fn an_address_that_somebody_else_added_is_said_once_used_and_left_there() -> Result<()> {
+fn an_address_that_somebody_else_added_is_logged_once_used_and_left_there() -> Result<()> {
     let pair = Pair::new(lab!())?;
     pair.a.ip("address add 10.9.0.100/32 dev eth0")?;
     let mut a = pair.master(&pair.a, FAST)?;
@@ -114,7 +114,7 @@ fn an_address_that_somebody_else_puts_in_place_of_ours_is_left_there() -> Result
 }
 
 #[test]
-fn with_scripts_a_removed_address_is_only_said() -> Result<()> {
+fn with_scripts_a_removed_address_is_only_logged() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let scripts = Scripts::new()?;
     let up = scripts.script("up", r#"exec ip address add "$2"/16 dev "$1""#)?;

@@ -80,7 +80,8 @@ fn start(pair: &Pair, arguments: &str) -> Result<carp_tests::Daemon> {
 }
 
 #[test]
-fn without_an_own_address_the_subnet_is_reached_from_the_virtual_one_which_is_said() -> Result<()> {
+fn without_an_own_address_the_subnet_is_reached_from_the_virtual_one_with_a_warning() -> Result<()>
+{
     for way in ["TERM", "KILL"] {
         let pair = Pair::new(lab!())?;
         pair.a.ip("address flush dev eth0")?;

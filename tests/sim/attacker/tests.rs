@@ -58,7 +58,7 @@ fn strokes(attacker: &mut Attacker, count: usize) -> Vec<u64> {
 }
 
 #[test]
-fn he_remembers_for_ever_and_each_once() {
+fn the_attacker_remembers_each_advertisement_once() {
     let counters: Vec<u64> = (0..5_000).chain([7, 7]).collect();
     let attacker = listening(
         plan(Ploy::Repeat {
@@ -72,7 +72,7 @@ fn he_remembers_for_ever_and_each_once() {
 }
 
 #[test]
-fn recordings_are_repeated_as_old_as_he_wants() {
+fn recordings_are_repeated_at_the_age_of_the_plan() {
     for (age, same, counter) in [(0, false, 50), (3, true, 20), (1_000, true, 10)] {
         let ploy = Ploy::Repeat {
             of: Some(1),
@@ -105,7 +105,7 @@ fn the_past_is_what_an_earlier_process_sent() {
 }
 
 #[test]
-fn whoever_is_overtaken_is_so_only_in_his_time_and_altered() {
+fn an_advertisement_is_overtaken_only_during_the_plan_and_altered() {
     let mut overtake = plan(Ploy::Overtake(ms(5)));
     overtake.shown = Shown::Priority(255, 255);
     overtake.disguise = Disguise::TieWinner;

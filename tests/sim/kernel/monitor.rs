@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_without_room_loses_and_says_so_once() {
+    fn a_full_queue_loses_notifications_and_reports_it_once() {
         let mut monitor = Monitor::new(2);
         let gone = |ifindex| Event::LinkGone { ifindex };
         monitor.tell(gone(1));

@@ -54,7 +54,7 @@ fn both_ways_to_give_a_password_are_warned_of_with_the_one_that_counts() {
 }
 
 #[test]
-fn an_error_that_says_what_is_right_sends_nobody_to_the_help() {
+fn an_error_that_names_the_accepted_values_has_no_hint_at_the_help() {
     for line in [["carpd", "-v", "0"], ["carpd", "--datapath", "tape"]] {
         let text = refused(&line);
         assert!(
