@@ -11,8 +11,8 @@ use crate::{build, setup};
 #[derive(clap::Args)]
 #[command(
     long_about = "Measure carpd against Debian's ucarp and keepalived, in network namespaces of its own.\n\n\
-    Sets everything up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and brings \
-    docs/BENCHMARKS.md up to date with the last run of each benchmark. All benchmarks take about 100 minutes, on a machine \
+    Sets everything up first. Prints tables, writes samples to target/bench/*.json and drawings beside them, and updates \
+    docs/BENCHMARKS.md with the last run of each benchmark. All benchmarks take about 100 minutes, on a machine \
     that does nothing else; with --quick, each takes less than a minute and keeps its samples in target/bench/quick.",
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench floods failover --quick\n  \
     cargo xtask bench scale --baseline    # before a change; then, after it:\n  cargo xtask bench scale"
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
             "benchmarks need root: they make network namespaces and attach eBPF programs (try: sudo -E cargo xtask bench)"
         );
     }
-    setup::bring_for_benchmarks()?;
+    setup::install_for_benchmarks()?;
     build::run(&build::Args { release: true })?;
     say("building the benchmarks");
     let mut bench = cargo();

@@ -34,7 +34,7 @@ pub fn object() -> PathBuf {
 ///
 /// When no recipe is ready and none can be installed, or the build fails.
 pub fn run(args: &Args) -> Result<()> {
-    setup::bring_compiler(args.recipe)?;
+    setup::install_compiler(args.recipe)?;
     let toolchains: Vec<_> = toolchain::ready()
         .into_iter()
         .filter(|toolchain| {

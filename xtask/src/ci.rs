@@ -87,7 +87,7 @@ pub fn run(_: &Args) -> Result<()> {
 }
 
 fn set_up() -> Result<()> {
-    setup::bring_for_checks()?;
+    setup::install_for_checks()?;
     setup::run(&setup::Args::default())
 }
 

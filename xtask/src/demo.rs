@@ -26,7 +26,7 @@ pub fn run(_: &Args) -> Result<()> {
             "the demo needs root: it makes network namespaces and attaches XDP programs (try: sudo -E cargo xtask demo)"
         );
     }
-    setup::bring_for_tests()?;
+    setup::install_for_tests()?;
     build::run(&build::Args { release: true })?;
     say("building the demo");
     let mut demo = cargo();

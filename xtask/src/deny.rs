@@ -61,7 +61,7 @@ pub fn run(_: &Args) -> Result<()> {
 ///
 /// When cargo-deny cannot be built, or a dependency is not allowed.
 pub fn check() -> Result<Option<String>> {
-    let program = setup::bring_tool(&tool::CARGO_DENY)?;
+    let program = setup::install_tool(&tool::CARGO_DENY)?;
     for (manifest, allowed) in WORKSPACES {
         let mut deny = deny(&program, manifest);
         deny.args(["check", "--hide-inclusion-graph"]);

@@ -42,7 +42,7 @@ const TIMEOUT: u32 = 10;
 /// When a target does not build or does not exist, or finds something.
 pub fn run(args: &Args) -> Result<()> {
     let targets = chosen(targets()?, args.target.as_deref())?;
-    setup::bring_for_tests()?;
+    setup::install_for_tests()?;
     build_ebpf::run(&build_ebpf::Args::default())?;
     let triple = host_triple()?;
     // With `--target`, the flags do not apply to build scripts.

@@ -33,7 +33,7 @@ pub fn run(_: &Args) -> Result<()> {
 /// When something does not build with that toolchain.
 pub fn check() -> Result<Option<String>> {
     let version = promised()?;
-    if let Err(why) = bring() {
+    if let Err(why) = install() {
         let unchecked = format!("a build with Rust {version}: {why:#}");
         warn(&format!("NOT CHECKED: {unchecked}"));
         return Ok(Some(unchecked));
@@ -56,11 +56,11 @@ pub fn check() -> Result<Option<String>> {
 /// # Errors
 ///
 /// When it is missing and cannot be installed.
-pub fn bring() -> Result<()> {
+pub fn install() -> Result<()> {
     let version = promised()?;
     ensure!(
         find_program("rustup").is_some(),
-        "there is no rustup to bring Rust {version}"
+        "rustup, which would install Rust {version}, is missing"
     );
     let rustc = output(foreign_toolchain("rustup").args(["run", &version, "rustc", "--version"]));
     if rustc.is_some() {

@@ -22,8 +22,8 @@ use step::Step;
     the programs the end-to-end tests run beside carpd.\n\n\
     Does nothing if everything is there, and prints what it installs before it does. Packages come from apt (as root). \
     bpf-linker, cargo-deny and typos are built into ~/.cache/carpd/tools ($XDG_CACHE_HOME/carpd/tools, or CARPD_TOOLS, when \
-    set), so that they outlive `cargo clean` and serve every clone. When something cannot be brought, each missing piece is \
-    named with the command that would bring it."
+    set), so that they outlive `cargo clean` and serve every clone. If something cannot be installed, each missing piece is \
+    named with the command that would install it."
 )]
 pub struct Args {
     /// Only report what is missing, install nothing
@@ -94,8 +94,8 @@ pub fn run(args: &Args) -> Result<()> {
     if args.check && !steps.is_empty() {
         bail!("missing:{}", explain(&steps));
     }
-    bring(&steps)?;
-    if let (false, Err(why)) = (args.check, msrv::bring()) {
+    install(&steps)?;
+    if let (false, Err(why)) = (args.check, msrv::install()) {
         say(&format!("for `msrv`: {why:#}"));
     }
     for toolchain in toolchain::ready().iter().take(1) {
@@ -115,8 +115,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub fn bring_for_tests() -> Result<()> {
-    bring(&test_steps(true))
+pub fn install_for_tests() -> Result<()> {
+    install(&test_steps(true))
 }
 
 /// Finds or installs what `cargo xtask test-kernel` needs in addition to a build.
@@ -124,10 +124,10 @@ pub fn bring_for_tests() -> Result<()> {
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub fn bring_for_test_kernel() -> Result<()> {
+pub fn install_for_test_kernel() -> Result<()> {
     let mut steps = compiler_steps(None, true);
     steps.push(Step::Packages(missing(&TEST_KERNEL_PROGRAMS)));
-    bring(&merged(steps))
+    install(&merged(steps))
 }
 
 /// Finds or installs what `cargo xtask bench` needs in addition to a build.
@@ -135,10 +135,10 @@ pub fn bring_for_test_kernel() -> Result<()> {
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub fn bring_for_benchmarks() -> Result<()> {
+pub fn install_for_benchmarks() -> Result<()> {
     let mut steps = test_steps(true);
     steps.push(Step::Packages(missing(&BENCHMARK_PROGRAMS)));
-    bring(&merged(steps))
+    install(&merged(steps))
 }
 
 /// Finds or installs one program from crates.io, and returns its path.
@@ -146,9 +146,9 @@ pub fn bring_for_benchmarks() -> Result<()> {
 /// # Errors
 ///
 /// When it cannot be built.
-pub fn bring_tool(tool: &Tool) -> Result<PathBuf> {
+pub fn install_tool(tool: &Tool) -> Result<PathBuf> {
     if tool.installed().is_none() {
-        bring(&[Step::Tool(*tool)])?;
+        install(&[Step::Tool(*tool)])?;
     }
     tool.installed()
         .with_context(|| format!("{} was built without {}", tool.package, tool.program))
@@ -159,8 +159,8 @@ pub fn bring_tool(tool: &Tool) -> Result<PathBuf> {
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub fn bring_for_checks() -> Result<()> {
-    bring(&check_steps())
+pub fn install_for_checks() -> Result<()> {
+    install(&check_steps())
 }
 
 /// Finds or installs a compiler and linker for eBPF, and nothing else.
@@ -168,12 +168,12 @@ pub fn bring_for_checks() -> Result<()> {
 /// # Errors
 ///
 /// When there is none and none can be installed.
-pub fn bring_compiler(recipe: Option<Recipe>) -> Result<()> {
-    bring(&compiler_steps(recipe, true))
+pub fn install_compiler(recipe: Option<Recipe>) -> Result<()> {
+    install(&compiler_steps(recipe, true))
 }
 
 /// Takes every step, or none if one of them is impossible here.
-fn bring(steps: &[Step]) -> Result<()> {
+fn install(steps: &[Step]) -> Result<()> {
     if steps.iter().any(|step| step.obstacle().is_some()) {
         bail!("missing, and cannot be installed here:{}", explain(steps));
     }
@@ -184,7 +184,7 @@ fn bring(steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// One line for each missing piece: what, why not, and the command that brings it.
+/// One line for each missing piece: what, why not, and the command that installs it.
 fn explain(steps: &[Step]) -> String {
     steps
         .iter()
@@ -193,7 +193,7 @@ fn explain(steps: &[Step]) -> String {
                 .obstacle()
                 .map(|why| format!(" ({why})"))
                 .unwrap_or_default();
-            format!("\n  {step}{why}\n    bring it with: {}", step.by_hand())
+            format!("\n  {step}{why}\n    install it with: {}", step.by_hand())
         })
         .collect()
 }
@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_compiler_that_is_there_is_completed_before_another_is_brought() {
+    fn a_compiler_that_is_there_is_completed_before_another_is_installed() {
         let compiler = |recipe, llvm| {
             Some(Compiler {
                 recipe,
@@ -405,6 +405,6 @@ mod tests {
     #[test]
     fn each_missing_piece_has_a_line_of_its_own_with_its_command() {
         let text = explain(&[Step::Packages(vec![Package::any("ucarp")]), Step::Nightly]);
-        assert_eq!(text.matches("bring it with: ").count(), 2, "{text}");
+        assert_eq!(text.matches("install it with: ").count(), 2, "{text}");
     }
 }

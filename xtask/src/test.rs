@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
         say("not root: the end-to-end tests will be skipped (run as root for them)");
     }
     if shell::is_root() {
-        setup::bring_for_tests()?;
+        setup::install_for_tests()?;
     }
     build::run(&build::Args { release: true })?;
 

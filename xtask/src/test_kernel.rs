@@ -56,7 +56,7 @@ const PROGRAMS: [&str; 2] = ["busybox", "ip"];
 ///
 /// When something is missing or does not build, or the verdict is bad or never comes.
 pub fn run(args: &Args) -> Result<()> {
-    setup::bring_for_test_kernel()?;
+    setup::install_for_test_kernel()?;
     build::run(&build::Args { release: true })?;
     let directory = shell::target_directory().join("test-kernel");
     fs::create_dir_all(&directory)
@@ -92,7 +92,7 @@ impl Kernel {
                     .map(|release| Path::new("/lib/modules").join(release))
                     .filter(|modules| modules.is_dir());
                 if !image.is_file() {
-                    bail!("{} is no file", image.display());
+                    bail!("{} is not a file", image.display());
                 }
                 Ok(Self {
                     image: image.to_owned(),
@@ -189,7 +189,7 @@ fn pack(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
         }
     }
     for name in MODULES {
-        bring_module(kernel, name, &tree.join("modules"))?;
+        copy_module(kernel, name, &tree.join("modules"))?;
     }
     let initramfs = directory.join("initramfs.gz");
     shell::run(
@@ -202,7 +202,7 @@ fn pack(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Copies a module, unpacked; an absent one is built in.
-fn bring_module(kernel: &Kernel, name: &str, to: &Path) -> Result<()> {
+fn copy_module(kernel: &Kernel, name: &str, to: &Path) -> Result<()> {
     let Some(modules) = &kernel.modules else {
         return Ok(());
     };

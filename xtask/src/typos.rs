@@ -25,7 +25,7 @@ pub struct Args {
 ///
 /// When typos cannot be built, or finds a mistake.
 pub fn run(args: &Args) -> Result<()> {
-    let mut typos = Command::new(setup::bring_tool(&tool::TYPOS)?);
+    let mut typos = Command::new(setup::install_tool(&tool::TYPOS)?);
     typos.current_dir(root()).args(["--format", "brief"]);
     if args.write {
         typos.arg("--write-changes");
