@@ -208,7 +208,7 @@ impl Calm {
         if let Some((part, until)) = self.succession {
             if now > until {
                 return Err(format!(
-                    "nobody of hosts {part:#b} has followed the master, {:?} too late",
+                    "no host of {part:#b} has followed the master: it is {:?} late",
                     now.saturating_duration_since(until)
                 ));
             }

@@ -166,13 +166,13 @@ fn goals(targets: &[Target], found: &[(Case, Vec<Vec<Toll>>)]) -> Vec<Goal> {
     let altered = of_carpd(Case::Attacked(Attack::AlteredFirst));
     vec![
         Goal::at_most(
-            "what is resent",
+            "resent recordings",
             0.0,
             "state changes",
             resent.map(|(_, toll)| toll.changes as f64),
         ),
         Goal::at_most(
-            "two MASTERs at a time when a copy is first",
+            "two MASTERs when an altered copy comes first",
             1.0,
             "intervals",
             altered.map(|(target, toll)| {

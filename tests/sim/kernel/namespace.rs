@@ -167,10 +167,11 @@ impl Namespace {
         self.damage
             .clone()
             .or_else(|| {
-                owed.map(|it| format!("removed {:?}, which is somebody else's", it.address))
+                owed.map(|it| format!("removed {:?}, which belongs to another program", it.address))
             })
             .or_else(|| {
-                altered.map(|it| format!("changed {:?}, which is somebody else's", it.address))
+                altered
+                    .map(|it| format!("changed {:?}, which belongs to another program", it.address))
             })
     }
 
@@ -316,7 +317,9 @@ impl Namespace {
         let place = place.ok_or(errno::ESRCH)?;
         let (_, by) = self.routes.swap_remove(place);
         if !by.is_carpd() {
-            self.damage = Some(format!("removed {route:?}, which is somebody else's"));
+            self.damage = Some(format!(
+                "removed {route:?}, which belongs to another program"
+            ));
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Reign {
         let is_longer = standing.owns_until > before.owns_until && standing.owns_until > now;
         let entitled = self.has_sent || before.state != State::Master;
         if is_longer && !(standing.state == State::Master && entitled) {
-            return Err("owns the addresses for longer, and nobody heard of it".into());
+            return Err("owns the addresses for longer, although no advertisement went out".into());
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Reign {
         self.has_sent = false;
         self.sending = (!leaves).then_some(now + interval);
         if leaves && self.known.owns_until > now {
-            return Err("said that it leaves before it fell silent".into());
+            return Err("advertised that it leaves before it stopped answering".into());
         }
         Ok(())
     }
