@@ -26,7 +26,7 @@ use carp_common::time::Instant;
 use tracing::{info, warn};
 
 use self::set::Set;
-use self::worker::{Cover, Job, Outcome, Worker};
+use self::worker::{Cover, CoverJob, CoverOutcome, Worker};
 use super::error::{KernelError, errno, refused};
 use super::hook::Attachment;
 use super::pin::{self, is_attached};
@@ -59,7 +59,7 @@ pub struct Egress {
     program: OwnedFd,
     worker: Worker,
     /// The worker's last outcome.
-    outcome: Option<Outcome>,
+    outcome: Option<CoverOutcome>,
     /// The interfaces where the kernel refused the program. They are tried again after the next check.
     refused: BTreeSet<u32>,
     /// The interfaces whose refusal was logged.
@@ -179,9 +179,9 @@ impl Egress {
         }
     }
 
-    fn job(&self, link: &Link) -> io::Result<Job> {
+    fn job(&self, link: &Link) -> io::Result<CoverJob> {
         let set = self.set.as_ref();
-        Ok(Job {
+        Ok(CoverJob {
             program: self.program.try_clone()?,
             ifindex: link.index,
             pin: set.map(|set| set.pin(link.index, self.fence)),
@@ -298,7 +298,7 @@ impl Egress {
         self.complained.retain(|index| links.contains_key(index));
     }
 
-    fn take_outcome(&mut self, outcome: Outcome, links: &BTreeMap<u32, Link>) {
+    fn take_outcome(&mut self, outcome: CoverOutcome, links: &BTreeMap<u32, Link>) {
         let ifindex = outcome.ifindex;
         match (outcome.attached, links.get(&ifindex)) {
             (Ok(cover), Some(_)) => {
@@ -325,7 +325,7 @@ impl Egress {
         {
             self.unavailable = true;
             info!(
-                "the fence covers what comes in, not what this host says: tcx at egress needs Linux 6.6"
+                "the fence covers received packets, but not those that this host sends: tcx at egress needs Linux 6.6"
             );
             return;
         }
@@ -334,7 +334,7 @@ impl Egress {
         let is_gone = errno(error) == Some(libc::ENODEV);
         if !is_gone && self.complained.insert(link.index) {
             warn!(
-                "{}: the fence does not cover what leaves there, trying again: {}",
+                "{}: the fence does not cover packets that leave through the interface, trying again: {}",
                 link.name,
                 Chain(error)
             );

@@ -199,7 +199,7 @@ impl Brief {
             }) = error.downcast_ref()
             {
                 let log = verifier_log.to_string();
-                debug!("the verifier said at last: {}", tail(&log));
+                debug!("the verifier's log ends with: {}", tail(&log));
                 messages.push(match verdict(&log) {
                     Some(verdict) => format!("the verifier: {verdict}"),
                     None => String::new(),

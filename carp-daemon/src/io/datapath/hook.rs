@@ -222,7 +222,7 @@ pub fn attach(
             }
             Err(error) => {
                 debug!(
-                    "{}: what is pinned as {pin} is of no use: {error}",
+                    "{}: cannot take over the link that is pinned as {pin}: {error}",
                     link.name
                 );
                 place.remove(&pin);

@@ -195,7 +195,7 @@ impl OtherLayouts {
         if is_replaced && is_alone {
             for table in others {
                 match fs::remove_file(&table) {
-                    Ok(()) => info!("took over what {} fences", table.display()),
+                    Ok(()) => info!("took over the addresses that {} fences", table.display()),
                     Err(error) => debug!("{}: {error}", table.display()),
                 }
             }
@@ -217,7 +217,7 @@ fn adopt_link(program: &mut Program, pins: &Pins, ifindex: u32, name: &str) -> b
     };
     let replaced = program.replace(leftover, hook);
     if let Err(error) = &replaced {
-        debug!("{name} on interface {ifindex} is of no use: {error}");
+        debug!("cannot take over {name} on interface {ifindex}: {error}");
     }
     replaced.is_ok()
 }

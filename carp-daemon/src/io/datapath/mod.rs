@@ -134,7 +134,7 @@ impl Datapath {
             match program.and_then(|(program, _)| program.prepare(*hook)) {
                 Ok(()) => {}
                 Err(error) if self.wanted == config::Datapath::Auto => {
-                    debug!("there will be no {}: {}", hook.name(), Chain(&error));
+                    debug!("{} cannot be used: {}", hook.name(), Chain(&error));
                 }
                 Err(source) => {
                     let rung = Rung::Kernel(*hook);

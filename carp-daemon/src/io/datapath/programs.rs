@@ -77,7 +77,7 @@ impl Programs {
             Err(error) => {
                 self.is_egress_refused = true;
                 warn!(
-                    "the fence covers what comes in, not what this host says: {}",
+                    "the fence covers received packets, but not those that this host sends: {}",
                     Chain(&error)
                 );
             }

@@ -179,3 +179,115 @@ impl DatapathError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(kind: &str) -> Link {
+        Link {
+            index: 2,
+            name: "eth0".to_owned(),
+            other_names: Vec::new(),
+            ethernet: true,
+            mac: [2, 0, 0, 0, 0, 1],
+            admin_up: true,
+            running: true,
+            upper: None,
+            xdp_program: 0,
+            kind: kind.to_owned(),
+        }
+    }
+
+    fn refused(rung: Rung, source: KernelError) -> DatapathError {
+        DatapathError::Kernel {
+            interface: "eth0".to_owned(),
+            rung,
+            source,
+        }
+    }
+
+    fn no_driver_support() -> KernelError {
+        KernelError::NoDriverSupport {
+            interface: "eth0".to_owned(),
+            source: "refused".into(),
+        }
+    }
+
+    /// Returns the choice of `rung` by `--datapath auto` after refusals.
+    fn choice(rung: Rung, refusals: Vec<(Rung, KernelError)>) -> Choice {
+        let mut refused_before = Refusals::default();
+        for (rung, error) in refusals {
+            refused_before.add(rung, &refused(rung, error));
+        }
+        refused_before.choice(rung, &link(""), config::Datapath::Auto, Fence::Arp)
+    }
+
+    #[test]
+    fn auto_tries_tcx_first_on_a_veth_and_the_driver_first_elsewhere() {
+        let auto = |kind| Rung::candidates(config::Datapath::Auto, &link(kind));
+        let [native, tcx, socket] = [Rung::XDP_NATIVE, Rung::TCX, Rung::Socket];
+        assert_eq!(auto(""), [native, tcx, socket]);
+        assert_eq!(auto("veth"), [tcx, native, socket]);
+    }
+
+    #[test]
+    fn an_explicit_datapath_has_no_other_candidates() {
+        for (wanted, rung) in [
+            (config::Datapath::XdpNative, Rung::XDP_NATIVE),
+            (config::Datapath::XdpGeneric, Rung::XDP_GENERIC),
+            (config::Datapath::Tcx, Rung::TCX),
+            (config::Datapath::Socket, Rung::Socket),
+        ] {
+            for kind in ["", "veth"] {
+                assert_eq!(Rung::candidates(wanted, &link(kind)), [rung]);
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_driver_without_native_xdp_is_expected_and_only_if_the_fence_holds() {
+        let first = choice(Rung::XDP_NATIVE, vec![]);
+        assert!(first.expected);
+        assert_eq!(
+            first.summary,
+            "receiving on eth0 through datapath xdp-native"
+        );
+        let second = choice(Rung::TCX, vec![(Rung::XDP_NATIVE, no_driver_support())]);
+        assert!(second.expected);
+        assert_eq!(
+            second.summary,
+            "receiving on eth0 through datapath tcx; not xdp-native: the driver of eth0 has no native XDP, or not with its \
+             present settings: refused"
+        );
+        let missing = || KernelError::Missing("a program");
+        assert!(!choice(Rung::TCX, vec![(Rung::XDP_NATIVE, missing())]).expected);
+        let refusals = vec![
+            (Rung::XDP_NATIVE, no_driver_support()),
+            (Rung::TCX, no_driver_support()),
+        ];
+        let last = choice(Rung::Socket, refusals);
+        assert!(!last.expected);
+        let remark = "through datapath socket, which cannot fence addresses: a dead MASTER goes on answering; not ";
+        assert!(last.summary.contains(remark), "{}", last.summary);
+    }
+
+    #[test]
+    fn two_rungs_that_lack_the_same_privileges_have_one_explanation() {
+        let not_permitted = || KernelError::NotPermitted {
+            action: "load",
+            lacking: Lacking::of(&[]),
+            source: "refused".into(),
+        };
+        let refusals = vec![
+            (Rung::XDP_NATIVE, not_permitted()),
+            (Rung::TCX, not_permitted()),
+        ];
+        let way_out = Lacking::of(&[]).way_out();
+        let expected = format!(
+            "; not xdp-native: not permitted to load: refused ({way_out}); nor tcx, likewise"
+        );
+        let summary = choice(Rung::Socket, refusals).summary;
+        assert!(summary.ends_with(&expected), "{summary}");
+    }
+}

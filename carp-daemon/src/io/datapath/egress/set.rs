@@ -92,7 +92,7 @@ impl Set {
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = replaced {
-                debug!("{} is of no use: {error}", path.display());
+                debug!("cannot take over {}: {error}", path.display());
                 unlink(&path);
             }
         }
@@ -133,7 +133,7 @@ impl Set {
                 (Err(error), _) => Err(error.into()),
             };
             if let Err(error) = moved {
-                debug!("{} is of no use: {error}", path.display());
+                debug!("cannot take over {}: {error}", path.display());
             }
             unlink(&path);
         }

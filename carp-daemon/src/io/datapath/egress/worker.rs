@@ -27,7 +27,7 @@ pub enum Cover {
 
 /// An interface to cover.
 #[derive(Debug)]
-pub struct Job {
+pub struct CoverJob {
     /// The program to attach.
     pub program: OwnedFd,
     pub ifindex: u32,
@@ -37,7 +37,7 @@ pub struct Job {
 
 /// The outcome of a job.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct CoverOutcome {
     pub ifindex: u32,
     pub attached: io::Result<Cover>,
     pub took: Duration,
@@ -46,7 +46,7 @@ pub struct Outcome {
 /// Covers one interface at a time.
 #[derive(Debug)]
 pub struct Worker {
-    errands: Errands<Outcome>,
+    errands: Errands<CoverOutcome>,
     /// The interface of the latest job.
     ifindex: u32,
 }
@@ -70,15 +70,15 @@ impl Worker {
     ///
     /// # Errors
     /// Returns an error if no thread could be started.
-    pub fn begin(&mut self, job: Job) -> io::Result<()> {
+    pub fn begin(&mut self, job: CoverJob) -> io::Result<()> {
         self.ifindex = job.ifindex;
         self.errands.begin(move || Some(job.run()))
     }
 
     /// Returns the outcome of the latest job once there is one.
-    pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+    pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<CoverOutcome> {
         let outcome = ready!(self.errands.poll_outcome(context));
-        Poll::Ready(outcome.unwrap_or_else(|panicked| Outcome {
+        Poll::Ready(outcome.unwrap_or_else(|panicked| CoverOutcome {
             ifindex: self.ifindex,
             attached: Err(io::Error::other(panicked)),
             took: Duration::ZERO,
@@ -91,11 +91,11 @@ impl Worker {
     }
 }
 
-impl Job {
+impl CoverJob {
     /// Runs the job in the calling thread.
-    pub fn run(&self) -> Outcome {
+    pub fn run(&self) -> CoverOutcome {
         let begun = clock::now();
-        Outcome {
+        CoverOutcome {
             ifindex: self.ifindex,
             attached: self.attach(),
             took: clock::now().saturating_duration_since(begun),
