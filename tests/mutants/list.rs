@@ -1,6 +1,6 @@
 //! The mutants. Each one breaks the protocol in one place, and names the tests that must notice.
 
-pub mod daemon;
+mod daemon;
 mod time;
 
 /// A change in one place of the sources that a test must notice.
@@ -9,12 +9,12 @@ pub struct Mutant {
     pub name: &'static str,
     /// The file, from the top of the repository.
     pub file: &'static str,
-    /// A text that occurs in the file exactly once.
+    /// A text that occurs in the file exactly once. Of a part in «» only that part is replaced: an expression, or statements.
     pub find: &'static str,
-    /// The text that replaces it.
+    /// The text that replaces it, behind a switch of its own.
     pub replace: &'static str,
-    /// Tests of the simulation, or below `core::` unit tests of the core; for mutants of the daemon's engine, its unit tests.
-    /// Each must fail with the mutant.
+    /// Tests that must each fail with the mutant: below `core::` unit tests of the core, below `engine::` those of the
+    /// daemon's engine, and all others are the simulation's.
     pub caught_by: &'static [&'static str],
 }
 
@@ -37,9 +37,9 @@ const LOOP: &str = "carp-daemon/src/engine/mod.rs";
 /// The test with seeds that found such a fault.
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
 
-/// Returns the mutants of the core, which the simulation must notice.
+/// Returns all mutants.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(time::MUTANTS)
+    MUTANTS.iter().chain(time::MUTANTS).chain(daemon::MUTANTS)
 }
 
 /// Mutants of the election and of evidence.
@@ -47,8 +47,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no tie-break: of two equals both stay",
         file: ELECTION,
-        find: "Ordering::Equal if tie.is_won(profile) => MasterDecision::Stay,",
-        replace: "Ordering::Equal => MasterDecision::Stay,",
+        find: "Ordering::Equal if «tie.is_won(profile)» =>",
+        replace: "true",
         caught_by: &[
             "equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it",
             "equals_under_the_bsd_rule_come_apart",
@@ -64,15 +64,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "preempts without being told",
         file: ELECTION,
-        find: "} else if preempt && ours.priority",
-        replace: "} else if (preempt || true) && ours.priority",
+        find: "} else if «preempt» && ours.priority",
+        replace: "true",
         caught_by: &["the_better_host_takes_over_only_if_it_preempts"],
     },
     Mutant {
         name: "never preempts",
         file: ELECTION,
-        find: "} else if preempt && ours.priority",
-        replace: "} else if preempt && false && ours.priority",
+        find: "} else if «preempt» && ours.priority",
+        replace: "false",
         caught_by: &[
             "the_better_host_takes_over_only_if_it_preempts",
             "a_demoted_master_gives_way_and_comes_back",
@@ -82,21 +82,21 @@ const MUTANTS: &[Mutant] = &[
         name: "ignores a bow-out",
         file: RECEIVE,
         find: "self.plan_take_over(Reason::MasterWillTimeOut, origin, turn);",
-        replace: "let _ = turn;",
+        replace: "",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
         name: "all backups act on a bow-out at the same moment",
         file: RECEIVE,
-        find: "let turn = at + rank + ",
-        replace: "let _ = rank; let turn = at + ",
+        find: "let turn = at + «rank» + ",
+        replace: "rank * 0",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
         name: "sends no bow-out when it is stopped",
         file: VHOST,
-        find: "self.enter(State::Init, Reason::Shutdown);\n            self.bow_out();",
-        replace: "self.enter(State::Init, Reason::Shutdown);",
+        find: "self.enter(State::Init, Reason::Shutdown);\n            «self.bow_out();»",
+        replace: "",
         caught_by: &[
             "an_ordered_stop_hands_over_at_once",
             "foreign_backups_honour_our_bow_out",
@@ -105,56 +105,56 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "counts silence from when it was told, not from the arrival",
         file: RECEIVE,
-        find: "        self.listen(family, arrival);\n    }\n\n    /// Takes over `at`",
-        replace: "        let _ = arrival;\n        self.listen(family, self.now);\n    }\n\n    /// Takes over `at`",
+        find: "«self.listen(family, arrival);»\n    }\n\n    /// Takes over `at`",
+        replace: "self.listen(family, self.now);",
         caught_by: &["a_hung_backup_counts_the_silence_from_the_last_arrival"],
     },
     Mutant {
         name: "the loop judges its timers before it drains its queue",
         file: LOOP,
-        find: "let oldest = self.hear();",
-        replace: "self.served.judge_timers(looked_at, &mut self.cx);\n        let oldest = self.hear();",
+        find: "let oldest = «self.hear()»;",
+        replace: "{ self.served.judge_timers(looked_at, &mut self.cx); self.hear() }",
         caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
     },
     Mutant {
         name: "the loop says nothing of what its full queue lost",
         file: LOOP,
-        find: "if stopped && lost > 0 {",
-        replace: "if stopped && lost == u64::MAX {",
+        find: "if stopped && «lost > 0» {",
+        replace: "false",
         caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {
         name: "one family's advertisement restarts both families' timers",
         file: RECEIVE,
-        find: "        self.listen(family, arrival);\n    }\n\n    /// Takes over `at`",
-        replace: "        for family in self.active_families() {\n            self.listen(family, arrival);\n        }\n        let _ = family;\n    }\n\n    /// Takes over `at`",
+        find: "«self.listen(family, arrival);»\n    }\n\n    /// Takes over `at`",
+        replace: "for family in self.active_families() {\n            self.listen(family, arrival);\n        }",
         caught_by: &["silence_in_one_family_is_silence"],
     },
     Mutant {
         name: "only the IPv4 timer counts",
         file: LISTEN,
-        find: "let Some(due) = self.master_down_at().filter(",
-        replace: "let Some(due) = self.timers.get(Timer::MasterDown(Family::Inet)).filter(",
+        find: "let Some(due) = «self.master_down_at()».filter(",
+        replace: "self.timers.get(Timer::MasterDown(Family::Inet))",
         caught_by: &["silence_in_one_family_is_silence"],
     },
     Mutant {
         name: "keeps the addresses when it yields",
         file: RECEIVE,
-        find: "self.enter(State::Backup, reason);\n        self.release();",
-        replace: "self.enter(State::Backup, reason);",
+        find: "self.enter(State::Backup, reason);\n        «self.release();»",
+        replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
     Mutant {
         name: "keeps the addresses when the link is lost",
         file: VHOST,
-        find: "        if was == State::Master {\n            self.release();\n        }",
-        replace: "        let _ = was;",
+        find: "if «was == State::Master» {\n            self.release();",
+        replace: "false",
         caught_by: &["a_master_without_a_link_releases_and_comes_back"],
     },
     Mutant {
         name: "sends no last advertisement when it yields",
         file: RECEIVE,
-        find: "            self.last_advertisement();\n",
+        find: "self.last_advertisement();",
         replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
@@ -168,8 +168,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers every worse advertisement at once, however many there are",
         file: SEND,
-        find: "Some(at) => self.now.max(at + self.interval()),",
-        replace: "Some(_) => self.now,",
+        find: "Some(at) => «self.now.max(at + self.interval())»,",
+        replace: "self.now",
         caught_by: &["a_replayed_worse_master_makes_no_storm"],
     },
     Mutant {
@@ -196,29 +196,29 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes whatever comes from its own group's address for its own",
         file: RECEIVE,
-        find: "let own = self.sources[family] == Some(source)",
-        replace: "let own = is_shared || self.sources[family] == Some(source)",
+        find: "«self.sources[family] == Some(source)\n            && (!is_shared || self.memory.sent_lately(family, advertisement.counter))»;",
+        replace: "is_shared || self.sources[family] == Some(source)",
         caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],
     },
     Mutant {
         name: "its counters do not rise",
         file: SEQUENCE,
-        find: "let counter = self.next.saturating_add(stride);",
-        replace: "let counter = self.next.saturating_add(stride).min(7);",
+        find: "self.next.saturating_add(stride)",
+        replace: "self.next.saturating_add(stride).min(7)",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
     Mutant {
         name: "strict counters believe what does not rise",
         file: RECEIVE,
-        find: "let stale = self.settings.strict_counter",
-        replace: "let stale = false && self.settings.strict_counter",
+        find: "let stale = «self.settings.strict_counter»",
+        replace: "false",
         caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
         file: SEQUENCE,
-        find: "        if arrival > sent.at {",
-        replace: "        if true || arrival > sent.at {",
+        find: "        if «arrival > sent.at» {",
+        replace: "true",
         caught_by: &[
             "a_strict_master_that_hung_hears_more_than_the_first_of_its_successors_advertisements",
         ],
@@ -226,22 +226,22 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "counts silence from before what it was too late to hear",
         file: VHOST,
-        find: "            Input::AdvertisementsLost => {\n                if self.state == State::Backup {",
-        replace: "            Input::AdvertisementsLost => {\n                if self.state == State::Init {",
+        find: "Input::AdvertisementsLost => {\n                if «self.state == State::Backup» {",
+        replace: "false",
         caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {
         name: "two strict masters in lockstep stay there",
         file: SEND,
-        find: "Some(IpAddr::V4(source)) => stride_of(&source.octets(), next),",
-        replace: "Some(IpAddr::V4(_)) => 0,",
+        find: "Some(IpAddr::V4(source)) => «stride_of(&source.octets(), next)»,",
+        replace: "0",
         caught_by: &["strict_equals_come_apart"],
     },
     Mutant {
         name: "takes over from a worse master while a better one lives",
         file: RECEIVE,
-        find: "if decision != BackupDecision::Stay && self.better.lives(family, origin) {",
-        replace: "if decision != BackupDecision::Stay && self.better.lives(family, origin) && false {",
+        find: "if decision != BackupDecision::Stay && «self.better.lives(family, origin)» {",
+        replace: "false",
         caught_by: &["whoever_yielded_is_not_tempted_back_by_a_worse_ucarp"],
     },
     Mutant {
@@ -254,15 +254,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a rise in demotion is told with the next advertisement only",
         file: VHOST,
-        find: "if self.state == State::Master && self.demotions.sum() > before {",
-        replace: "if self.state == State::Master && self.demotions.sum() > before && false {",
+        find: "if self.state == State::Master && «self.demotions.sum() > before» {",
+        replace: "false",
         caught_by: &["a_demoted_master_gives_way_and_comes_back"],
     },
     Mutant {
         name: "send errors do not demote",
         file: SEND_ERRORS,
-        find: "            self.suppressed = failed;\n",
-        replace: "            self.suppressed = failed && false;\n",
+        find: "            self.suppressed = «failed»;\n",
+        replace: "false",
         caught_by: &["send_errors_demote_and_successes_undo"],
     },
     Mutant {
@@ -282,29 +282,29 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an OpenBSD that was restarted is none any more",
         file: EVIDENCE,
-        find: "peer.unrelated > UNRELATED_MAX {\n            return",
-        replace: "peer.unrelated > 2 {\n            return",
+        find: "«peer.unrelated > UNRELATED_MAX» {\n            return",
+        replace: "peer.unrelated > 2",
         caught_by: &["bsds::an_openbsd_after_three_short_lives_is_one"],
     },
     Mutant {
         name: "what was heard before counts again",
         file: EVIDENCE,
-        find: "            None => Evidence::Heard,\n        }\n    }\n\n    /// A counter that nobody",
-        replace: "            None => Evidence::New,\n        }\n    }\n\n    /// A counter that nobody",
+        find: "None => «Evidence::Heard»,\n        }\n    }\n\n    /// A counter that nobody",
+        replace: "Evidence::New",
         caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
     },
     Mutant {
         name: "a counting source may repeat itself",
         file: PEER,
-        find: "Single { counter: last, .. } if last != counter => Evidence::Heard,",
-        replace: "Single { counter: last, .. } if last != counter => Evidence::New,",
+        find: "Single { counter: last, .. } if last != counter => «Evidence::Heard»,",
+        replace: "Evidence::New",
         caught_by: &["recordings::a_recording_under_its_own_source_changes_nothing"],
     },
     Mutant {
         name: "the last of a dead one keeps it alive",
         file: PEER,
-        find: "Single { shown: before, .. } if before == shown => Evidence::Duplicate,",
-        replace: "Single { shown: before, .. } if before == shown => Evidence::New,",
+        find: "Single { shown: before, .. } if before == shown => «Evidence::Duplicate»,",
+        replace: "Evidence::New",
         caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
     },
     Mutant {
@@ -317,15 +317,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "does not challenge",
         file: CHALLENGE,
-        find: "        self.timers.set(Timer::Advertise, at);",
+        find: "self.timers.set(Timer::Advertise, at);",
         replace: "",
         caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
     },
     Mutant {
         name: "challenges its successor after it was stopped",
         file: CHALLENGE,
-        find: "Evidence::New if self.was_silent(family) => return true,",
-        replace: "Evidence::New if false && self.was_silent(family) => return true,",
+        find: "Evidence::New if «self.was_silent(family)» => return true,",
+        replace: "false",
         caught_by: &[
             "recordings::a_master_that_was_stopped_makes_way_for_a_successor_that_never_heard_it",
         ],
@@ -333,50 +333,50 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes what was sent before it ran for something new",
         file: EVIDENCE,
-        find: "if !follows && is_near_above(peer.first(), counter) {",
-        replace: "if false && !follows && is_near_above(peer.first(), counter) {",
+        find: "if «!follows» && is_near_above(peer.first(), counter) {",
+        replace: "false",
         caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
     },
     Mutant {
         name: "believes whichever version of an answer is better",
         file: CHALLENGE,
-        find: "self.count >= DOUBTFUL_ENOUGH",
-        replace: "self.count >= DOUBTFUL_ENOUGH.min(1)",
+        find: "self.count >= «DOUBTFUL_ENOUGH»",
+        replace: "1",
         caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
     },
     Mutant {
         name: "takes another version of what made it MASTER for an answer",
         file: CHALLENGE,
-        find: "if since < self.reigns_since => return false,",
-        replace: "if false && since < self.reigns_since => return false,",
+        find: "if «since < self.reigns_since» => return false,",
+        replace: "false",
         caught_by: &["recordings::a_bow_out_that_is_sent_again_as_something_better_deposes_nobody"],
     },
     Mutant {
         name: "lets a copy call a bow-out back",
         file: CHALLENGE,
-        find: "if self.suspicion() > Duration::ZERO && self.take_over",
-        replace: "if self.suspicion() >= Duration::ZERO && self.take_over",
+        find: "if «self.suspicion() > Duration::ZERO» && self.take_over",
+        replace: "true",
         caught_by: &["recordings::a_bow_out_is_not_called_back_by_a_copy"],
     },
     Mutant {
         name: "with strict counters loses the second of two versions",
         file: RECEIVE,
-        find: ".is_last_of_somebody(family, advertisement.counter);",
-        replace: ".is_last_of_somebody(family, !advertisement.counter);",
+        find: ".is_last_of_somebody(family, «advertisement.counter»);",
+        replace: "!advertisement.counter",
         caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "answers a faster MASTER as seldom as a recording",
         file: CHALLENGE,
-        find: "const NEW_DIVISOR: u32 = 8;",
-        replace: "const NEW_DIVISOR: u32 = 1;",
+        find: "answers.last + pace / «NEW_DIVISOR»",
+        replace: "1",
         caught_by: &["recordings::a_worse_master_asks_a_far_faster_one_at_once"],
     },
     Mutant {
         name: "leaves out no counters for an equal ucarp",
         file: CHALLENGE,
-        find: "let is_bsd = self.settings.profile != Profile::Ucarp;",
-        replace: "let is_bsd = true || self.settings.profile != Profile::Ucarp;",
+        find: "let is_bsd = «self.settings.profile != Profile::Ucarp»;",
+        replace: "true",
         caught_by: &[
             "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
         ],
@@ -384,8 +384,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets what it asked when it asks again",
         file: SEND,
-        find: "self.asked[family] = [Some(counter), last];",
-        replace: "self.asked[family] = [Some(counter), last.filter(|_| false)];",
+        find: "self.asked[family] = [Some(counter), «last»];",
+        replace: "None",
         caught_by: &[
             "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
         ],
@@ -393,29 +393,29 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "says a last word to a BSD that won a tie",
         file: RECEIVE,
-        find: "true => self.settings.profile == Profile::Ucarp && !is_bsd,",
-        replace: "true => self.settings.profile == Profile::Ucarp || !is_bsd,",
+        find: "true => «self.settings.profile == Profile::Ucarp && !is_bsd»,",
+        replace: "self.settings.profile == Profile::Ucarp || !is_bsd",
         caught_by: &["bsds::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
     },
     Mutant {
         name: "does not read byte 4",
         file: ELECTION,
-        find: "let demotion = ours.demotion.cmp(&theirs.demotion);",
-        replace: "let demotion = ours.demotion.cmp(&ours.demotion); let _ = theirs.demotion;",
+        find: "ours.demotion.cmp(&theirs.demotion)",
+        replace: "Ordering::Equal",
         caught_by: &["bsds::a_demoted_openbsd_makes_way_for_every_profile"],
     },
     Mutant {
         name: "gives a BSD's ticks no time",
         file: LISTEN,
-        find: "let silence = self.master_down_time().max(self.bsd_patience[family]);",
-        replace: "let silence = self.master_down_time(); let _ = self.bsd_patience[family];",
+        find: "self.master_down_time().max(self.bsd_patience[family])",
+        replace: "self.master_down_time()",
         caught_by: &["bsds::an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
     },
     Mutant {
         name: "two equal BSDs follow a bow-out together",
         file: CHALLENGE,
-        find: "Duration::from_millis(u64::from(last & 15))",
-        replace: "Duration::from_millis(u64::from(last & 0))",
+        find: "Duration::from_millis(u64::from(last & «15»))",
+        replace: "0",
         caught_by: &["bsds::of_two_equal_bsds_one_follows_a_bow_out"],
     },
     Mutant {
@@ -430,8 +430,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "knows no gaps in what it sent before it asked",
         file: EVIDENCE,
-        find: "&& let Some(older) = own.before.replace(ended)",
-        replace: "&& let Some(older) = Some(ended)",
+        find: "&& let Some(older) = «own.before.replace(ended)»",
+        replace: "Some(ended)",
         caught_by: &[FOUND],
     },
     Mutant {
@@ -444,22 +444,22 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes copies of one answer for several",
         file: CHALLENGE,
-        find: "self.to < to && self.with < with",
-        replace: "self.to < to",
+        find: "self.to < to && «self.with < with»",
+        replace: "true",
         caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
     },
     Mutant {
         name: "takes an altered last word for an answer",
         file: CHALLENGE,
-        find: "if is_doubtful && yields {",
-        replace: "if is_doubtful && yields && counter == 0 {",
+        find: "if is_doubtful && «yields» {",
+        replace: "yields && counter == 0",
         caught_by: &[FOUND],
     },
     Mutant {
         name: "bows out with a counter that a peer may have used",
         file: SEND,
-        find: "self.sequence.jump(LAST_LEAVES_OUT);\n        self.send(Priority::BOW_OUT);",
-        replace: "self.send(Priority::BOW_OUT);",
+        find: "«self.sequence.jump(LAST_LEAVES_OUT);»\n        self.send(Priority::BOW_OUT);",
+        replace: "",
         caught_by: &[
             "core::proto::vhost::tests::bow_outs::a_bow_out_leaves_out_what_a_peer_that_was_not_heard_may_have_used",
         ],
@@ -467,15 +467,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a copy of a bow-out puts off whoever was overdue",
         file: CHALLENGE,
-        find: ".is_none_or(|planned| planned.cause.arrival != since)",
-        replace: ".is_none_or(|_| true)",
+        find: ".is_none_or(|planned| «planned.cause.arrival != since»)",
+        replace: "true",
         caught_by: &[FOUND],
     },
     Mutant {
         name: "takes genuine answers for a sign that nothing was altered",
         file: CHALLENGE,
-        find: "let seems = self.now < soon",
-        replace: "let seems = false && self.now < soon",
+        find: "let seems = «self.now < soon»",
+        replace: "false",
         caught_by: &[
             "recordings::bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine",
         ],
@@ -483,8 +483,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "is deposed again by what was sent in another part",
         file: LISTEN,
-        find: "self.leaves_out |= self.yielded_at",
-        replace: "self.leaves_out |= false && self.yielded_at",
+        find: "self.leaves_out |= «self.yielded_at.is_some_and(|at| self.now < at + soon)»;",
+        replace: "false",
         caught_by: &[
             "recordings::who_counted_farther_in_another_part_deposes_once_when_he_is_dead",
         ],
@@ -492,22 +492,22 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "believes an OpenBSD at the address only where it was heard first",
         file: EVIDENCE,
-        find: "if self.peers[before].is_constant() {\n            return self.peers[before].source;",
-        replace: "if self.peers[before].is_constant() {\n            return source;",
+        find: "if self.peers[before].is_constant() {\n            return «self.peers[before].source»;",
+        replace: "source",
         caught_by: &["bsds::an_openbsd_is_believed_whatever_is_sent_in_its_name"],
     },
     Mutant {
         name: "moves an OpenBSD to another address at once",
         file: EVIDENCE,
-        find: "let silence = silence.min(listener.master_down);",
-        replace: "let silence = silence.min(listener.interval / 64);",
+        find: "silence.min(«listener.master_down»)",
+        replace: "listener.interval / 64",
         caught_by: &["recordings::the_first_counter_that_was_heard_of_a_master_is_no_openbsds"],
     },
     Mutant {
         name: "asks about each of several suspects as if it was the first",
         file: DOUBT,
-        find: "if asked_at.is_some_and(|at| now < at + within) {",
-        replace: "if false && asked_at.is_some_and(|at| now < at + within) {",
+        find: "if «asked_at.is_some_and(|at| now < at + within)» {",
+        replace: "false",
         caught_by: &[
             "recordings::each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played",
         ],
@@ -515,8 +515,71 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets an OpenBSD for a recording in its name",
         file: EVIDENCE,
-        find: "if !peer.returns_to_former(shown, arrival, listener) {",
-        replace: "if true || !peer.returns_to_former(shown, arrival, listener) {",
+        find: "if «!peer.returns_to_former(shown, arrival, listener)» {",
+        replace: "true",
         caught_by: &["bsds::an_openbsd_is_believed_although_another_life_of_it_is_played"],
+    },
+    Mutant {
+        name: "takes its own reflected advertisements for a peer's",
+        file: RECEIVE,
+        find: "«self.sources[family] == Some(source)\n            && (!is_shared || self.memory.sent_lately(family, advertisement.counter))»;",
+        replace: "false",
+        caught_by: &[
+            "core::proto::vhost::tests::table::every_state_and_event_pair_has_the_listed_outcome",
+        ],
+    },
+    Mutant {
+        name: "what was sent under its own address makes peers stale",
+        file: RECEIVE,
+        find: "self.sequence.go_beyond(advertisement.counter);",
+        replace: "self.sequence.observe(family, advertisement.counter);",
+        caught_by: &[
+            "core::proto::vhost::tests::rivals::what_was_sent_under_our_own_address_makes_no_peer_stale",
+        ],
+    },
+    Mutant {
+        name: "announces when its up script ends, whatever it is by then",
+        file: VHOST,
+        find: "Input::ClaimCompleted => {\n                if «self.state == State::Master» {",
+        replace: "self.state != State::Init",
+        caught_by: &[
+            "core::proto::vhost::tests::table::every_state_and_event_pair_has_the_listed_outcome",
+        ],
+    },
+    Mutant {
+        name: "in INIT takes what an earlier run left for a MASTER's addresses",
+        file: VHOST,
+        find: "State::Init => «true»,",
+        replace: "false",
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",
+        ],
+    },
+    Mutant {
+        name: "takes the addresses for lost before it has heard a MASTER",
+        file: VHOST,
+        find: "«self.last_heard.is_some()» && self.timers",
+        replace: "true",
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",
+        ],
+    },
+    Mutant {
+        name: "takes the addresses for lost at the moment it takes over",
+        file: VHOST,
+        find: "self.last_heard.is_some() && «self.timers.next().is_none_or(|due| due > now)»",
+        replace: "true",
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",
+        ],
+    },
+    Mutant {
+        name: "takes a MASTER's own addresses for lost",
+        file: VHOST,
+        find: "State::Master => «false»,",
+        replace: "true",
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",
+        ],
     },
 ];

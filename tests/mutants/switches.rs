@@ -1,93 +1,31 @@
-//! The daemon's engine with every mutant in it at once, each behind a switch: it compiles once, and each mutant costs only
-//! the run of the tests that must notice it.
+//! Mutants behind switches: all of them are compiled at once, and a run turns on one of them by its number.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::ops::Range;
 
 use super::list::Mutant;
-use super::workshop::{TestOutcome, Workshop, read, top};
 
 /// The variable that turns a mutant on, by its number.
-const SWITCH: &str = "CARP_MUTANT";
+pub const SWITCH: &str = "CARP_MUTANT";
 
-/// What each of the changed places asks.
-const FUNCTION: &str = r#"
+/// What each of the changed places asks. It becomes part of the copy of carp-common, which has no `std` otherwise.
+pub const FUNCTION: &str = r#"
+extern crate std as std_of_mutants;
+
 /// Whether this mutant is on.
+#[inline]
 pub fn mutant(number: usize) -> bool {
-    static ON: std::sync::OnceLock<Option<usize>> = std::sync::OnceLock::new();
-    let on = ON.get_or_init(|| std::env::var("CARP_MUTANT").ok()?.parse().ok());
+    static ON: std_of_mutants::sync::OnceLock<Option<usize>> = std_of_mutants::sync::OnceLock::new();
+    let on = ON.get_or_init(|| std_of_mutants::env::var("CARP_MUTANT").ok()?.parse().ok());
     *on == Some(number)
 }
 "#;
 
-/// Where the names of all tests in the list begin.
-const PREFIX: &str = "engine::";
+/// Makes the function known in the daemon, where the changed places look for it in their own crate.
+pub const USE: &str = "\npub use carp_common::mutant;\n";
 
 /// A mutant with its number.
 pub type Numbered = (usize, &'static Mutant);
-
-/// The unit tests of the daemon, compiled with the mutants.
-pub struct Switched {
-    tests: PathBuf,
-}
-
-impl Switched {
-    /// Puts all mutants into the copy, and compiles it.
-    pub fn build(workshop: &Workshop, mutants: &[Numbered]) -> Self {
-        for (file, mutants) in by_file(mutants) {
-            workshop.write(file, &with_switches(&read(&top().join(file)), &mutants));
-        }
-        let library = "carp-daemon/src/lib.rs";
-        let source = read(&top().join(library)) + FUNCTION;
-        workshop.write(library, &source);
-        let built = workshop
-            .cargo(&["test", "--package", "carp-daemon", "--lib", "--no-run"])
-            .stderr(Stdio::piped())
-            .output()
-            .expect("cargo starts");
-        let said = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "a mutant is badly made:\n{said}");
-        // Executable unittests src/lib.rs (target/debug/deps/carp_daemon-0123456789abcdef)
-        let mut named = said
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Executable "));
-        let tests = named
-            .next_back()
-            .and_then(|line| Some(line.split_once('(')?.1));
-        let tests = tests.expect("cargo names what it built");
-        Self {
-            tests: workshop.path(tests.trim_end_matches(')')),
-        }
-    }
-
-    /// Runs these tests with a mutant, or with none.
-    pub fn run(&self, tests: &[&str], mutant: Option<usize>) -> TestOutcome {
-        let names: Vec<String> = tests.iter().map(|test| format!("{PREFIX}{test}")).collect();
-        let listed = self.command(&names).arg("--list").output();
-        let listed = listed.expect("it was built");
-        let count = String::from_utf8_lossy(&listed.stdout)
-            .lines()
-            .filter(|line| line.ends_with(": test"))
-            .count();
-        if count != names.len() {
-            return TestOutcome::NoAnswer;
-        }
-        let mut command = self.command(&names);
-        if let Some(number) = mutant {
-            command.env(SWITCH, number.to_string());
-        }
-        Workshop::outcome_of(command.stdout(Stdio::null()).stderr(Stdio::null()))
-    }
-
-    fn command(&self, names: &[String]) -> Command {
-        let mut command = Command::new(&self.tests);
-        // They find their files from the package, as with cargo.
-        command.current_dir(top().join("carp-daemon"));
-        command.arg("--exact").args(names).env_remove(SWITCH);
-        command
-    }
-}
 
 /// Returns the mutants of each file.
 pub fn by_file(mutants: &[Numbered]) -> BTreeMap<&'static str, Vec<Numbered>> {
@@ -101,31 +39,98 @@ pub fn by_file(mutants: &[Numbered]) -> BTreeMap<&'static str, Vec<Numbered>> {
     files
 }
 
-/// Puts mutants of one file behind switches. Each replaces an expression, or statements where it ends with a semicolon or a
-/// brace; several may replace the same.
+/// The part of the source that the mutant replaces.
+fn place(source: &str, mutant: &Mutant) -> Range<usize> {
+    let Mutant { name, find, .. } = mutant;
+    let (before, part) = match find.split_once('«') {
+        Some((before, rest)) => (before, rest.split_once('»').expect("an end of the part").0),
+        None => ("", *find),
+    };
+    let text = find.replace(['«', '»'], "");
+    let mut places = source.match_indices(&text);
+    let (Some((start, _)), None) = (places.next(), places.next()) else {
+        let count = source.matches(&text).count();
+        panic!("«{name}»: the file has this {count} times:\n{text}");
+    };
+    let start = start + before.len();
+    start..start + part.len()
+}
+
+/// Puts mutants of one file behind switches. Several may replace the same part, or one a part of what another one replaces.
 pub fn with_switches(source: &str, mutants: &[Numbered]) -> String {
-    let mut places: BTreeMap<usize, Vec<Numbered>> = BTreeMap::new();
-    for (number, mutant) in mutants {
-        let place = source.find(mutant.find).expect("its place was looked for");
-        places.entry(place).or_default().push((*number, mutant));
+    let mut places: Vec<(Range<usize>, Numbered)> = mutants
+        .iter()
+        .map(|(number, mutant)| (place(source, mutant), (*number, *mutant)))
+        .collect();
+    // What contains others comes before them.
+    places.sort_by_key(|(range, (number, _))| (range.start, usize::MAX - range.end, *number));
+    let mut groups: Vec<Vec<(Range<usize>, Numbered)>> = Vec::new();
+    for (range, mutant) in places {
+        match groups.last_mut() {
+            Some(group) if range.start < group[0].0.end => {
+                let outer = &group[0].0;
+                assert!(
+                    range.end <= outer.end,
+                    "«{}» overlaps with «{}»",
+                    mutant.1.name,
+                    group[0].1.1.name
+                );
+                group.push((range, mutant));
+            }
+            Some(_) | None => groups.push(vec![(range, mutant)]),
+        }
     }
     let (mut switched, mut done) = (String::new(), 0);
-    for (place, mutants) in places {
-        let find = mutants[0].1.find;
-        let same = mutants.iter().all(|(_, mutant)| mutant.find == find);
-        assert!(place >= done && same, "two mutants overlap at:\n{find}");
+    for group in groups {
+        let outer = group[0].0.clone();
+        let text = &source[outer.clone()];
+        check_part(text, group[0].1.1.name);
         let mut changed = String::new();
-        for (number, mutant) in &mutants {
-            let replace = mutant.replace;
-            changed += &format!("if crate::mutant({number}) {{ {replace} }} else ");
+        for (range, (number, mutant)) in &group {
+            check_balance(mutant.replace, mutant.name);
+            let before = &source[outer.start..range.start];
+            let after = &source[range.end..outer.end];
+            let broken = [before, mutant.replace, after].concat();
+            changed += &format!("if crate::mutant({number}) {{ {broken} }} else ");
         }
-        changed += &format!("{{ {find} }}");
-        switched += &source[done..place];
-        switched += &match find.ends_with([';', '}']) {
+        changed += &format!("{{ {text} }}");
+        switched += &source[done..outer.start];
+        switched += &match text.trim_end().ends_with([';', '}']) {
             true => changed,
             false => format!("({changed})"),
         };
-        done = place + find.len();
+        done = outer.end;
     }
     switched + &source[done..]
+}
+
+/// Only an expression or whole statements can be put behind a switch, and no declaration: later statements use its name.
+fn check_part(text: &str, name: &str) {
+    check_balance(text, name);
+    let mut depth = 0;
+    for (index, character) in text.char_indices() {
+        depth += nesting(character);
+        let declares = ["let ", "const ", "=> "];
+        let declares = depth == 0 && declares.iter().any(|word| text[index..].starts_with(word));
+        assert!(!declares, "«{name}»: no expression or statement:\n{text}");
+    }
+}
+
+fn check_balance(text: &str, name: &str) {
+    let depths = text.chars().scan(0, |depth, character| {
+        *depth += nesting(character);
+        Some(*depth)
+    });
+    let depths: Vec<i32> = depths.collect();
+    let is_whole =
+        depths.iter().all(|depth| *depth >= 0) && depths.last().is_none_or(|depth| *depth == 0);
+    assert!(is_whole, "«{name}»: no whole expression:\n{text}");
+}
+
+const fn nesting(character: char) -> i32 {
+    match character {
+        '(' | '[' | '{' => 1,
+        ')' | ']' | '}' => -1,
+        _ => 0,
+    }
 }

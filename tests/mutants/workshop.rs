@@ -2,32 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use super::list::Mutant;
-
-/// What a test showed about a mutant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TestOutcome {
-    /// The mutant compiled, and the test failed.
-    Caught,
-    /// The test noticed nothing.
-    Passed,
-    /// The mutant does not compile, so it is wrong itself.
-    DoesNotCompile,
-    /// There is no such test, or it did not end.
-    NoAnswer,
-}
-
-/// Longer than any test of the simulation takes, even with a mutant.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Where the names of the core's unit tests begin.
-const CORE: &str = "core::";
-
-/// A small workspace below `target/mutants`. It contains only the core, the daemon and the simulation, so that each
-/// mutant compiles in seconds.
+/// A small workspace below `target/mutants`. It contains only the core, the daemon and the simulation, so that it
+/// compiles in a minute.
 pub struct Workshop {
     directory: PathBuf,
 }
@@ -50,6 +28,9 @@ carp-common = { workspace = true, features = ["proto"] }
 carp-daemon.workspace = true
 hmac.workspace = true
 sha1.workspace = true
+
+[lib]
+test = false
 
 [[test]]
 name = "sim"
@@ -75,16 +56,6 @@ impl Workshop {
         Self { directory }
     }
 
-    /// Applies the mutant.
-    pub fn break_it(&self, mutant: &Mutant) {
-        self.change(mutant.file, mutant.find, mutant.replace);
-    }
-
-    /// Removes the mutant.
-    pub fn mend(&self, mutant: &Mutant) {
-        self.write(mutant.file, &read(&top().join(mutant.file)));
-    }
-
     /// Returns the path of a file of the copy.
     pub fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
@@ -95,51 +66,7 @@ impl Workshop {
         write(&self.path(file), text);
     }
 
-    fn change(&self, file: &str, find: &str, replace: &str) {
-        let source = read(&self.directory.join(file));
-        assert_eq!(source.matches(find).count(), 1, "{file}: {find}");
-        self.write(file, &source.replace(find, replace));
-    }
-
-    /// Runs one test of the simulation, or of the core.
-    pub fn run(&self, test: &str) -> TestOutcome {
-        let (package, test): (&[&str], _) = match test.strip_prefix(CORE) {
-            Some(test) => (&["carp-common", "--all-features", "--lib"], test),
-            None => (&["carp-tests", "--test", "sim"], test),
-        };
-        let tests = |arguments: &[&str]| {
-            let mut command = self.cargo(&["test", "--quiet", "--package"]);
-            command.args(package).args(arguments);
-            command
-        };
-        if wait(&mut tests(&["--no-run"])).is_none_or(|status| !status.success()) {
-            return TestOutcome::DoesNotCompile;
-        }
-        // Without --exact a part of a name would match. With it a wrong name runs no test and passes, so the name is
-        // looked up first.
-        let listed = tests(&["--", "--list"])
-            .stdout(Stdio::piped())
-            .output()
-            .expect("the copy can be read and written");
-        if !String::from_utf8_lossy(&listed.stdout)
-            .lines()
-            .any(|line| line == format!("{test}: test"))
-        {
-            return TestOutcome::NoAnswer;
-        }
-        Self::outcome_of(&mut tests(&["--", "--exact", test]))
-    }
-
-    /// Runs a command that runs tests.
-    pub fn outcome_of(command: &mut Command) -> TestOutcome {
-        match wait(command) {
-            Some(status) if status.success() => TestOutcome::Passed,
-            Some(_) => TestOutcome::Caught,
-            None => TestOutcome::NoAnswer,
-        }
-    }
-
-    /// Cargo, in the copy, with nothing of what it says.
+    /// Cargo, in the copy.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command
@@ -152,30 +79,9 @@ impl Workshop {
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             // A mutant leaves unused code behind.
-            .env("RUSTFLAGS", "-Awarnings")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .env("RUSTFLAGS", "-Awarnings");
         command
     }
-}
-
-fn wait(command: &mut Command) -> Option<ExitStatus> {
-    let mut child = command.spawn().expect("it starts");
-    let begin = Instant::now();
-    // The first build also compiles the dependencies.
-    while begin.elapsed() < 5 * PATIENCE {
-        if let Some(status) = child.try_wait().expect("a child of ours") {
-            return Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    stop(&mut child);
-    None
-}
-
-fn stop(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// Returns the repository's workspace manifest with only these members.
@@ -212,6 +118,20 @@ fn copy(from: &Path, to: &Path) {
 /// Returns the text of a file.
 pub fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("the sources can be read")
+}
+
+/// Returns the text of all files below the directory.
+pub fn sources(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).expect("a directory of sources") {
+        let path = entry.expect("a readable directory").path();
+        match path.extension() {
+            _ if path.is_dir() => text += &sources(&path),
+            Some(extension) if extension == "rs" => text += &read(&path),
+            Some(_) | None => {}
+        }
+    }
+    text
 }
 
 fn write(path: &Path, text: &str) {

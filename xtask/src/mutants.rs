@@ -1,5 +1,5 @@
-//! Breaks a copy of the core and of the daemon's engine on purpose, and checks that the simulation and the daemon's unit tests
-//! notice. The lists are `tests/mutants/list.rs` and `list/daemon.rs`.
+//! Breaks a copy of the core and of the daemon's engine on purpose, and checks that their unit tests and the simulation notice.
+//! The lists are `tests/mutants/list.rs` and those in `list/`.
 
 use anyhow::Result;
 
@@ -10,8 +10,9 @@ use crate::shell::{self, cargo};
 #[derive(clap::Args)]
 #[command(
     long_about = "Break the core and the daemon's engine in each way that tests/mutants/list.rs lists, in a copy below \
-    target/mutants, and see that the tests named there fail. Takes a few minutes: the core and the simulation are compiled once \
-    per mutant, the daemon once with all of its mutants."
+    target/mutants, and see that the tests named there fail. Takes a few minutes: everything is compiled once, with each mutant \
+    behind a switch, and then each mutant runs its tests. With CARP_MUTANTS=TEXT only mutants with that text in their names, or at \
+    the end of their file's name."
 )]
 pub struct Args {}
 

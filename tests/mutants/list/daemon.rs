@@ -22,7 +22,7 @@ const SEGMENT: &str = "carp-daemon/src/engine/segment/mod.rs";
 const DEPARTURES: &str = "carp-daemon/src/engine/departures.rs";
 const REMOVALS: &str = "carp-daemon/src/engine/instance/removals.rs";
 
-/// All of them. The names of the tests begin below `engine::`.
+/// All of them.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claim: takes an address of somebody else for its own",
@@ -30,7 +30,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL)",
         replace: "false",
         caught_by: &[
-            "tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
+            "engine::tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
         ],
     },
     Mutant {
@@ -39,8 +39,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "removals.remove(who, &address, site);",
         replace: "",
         caught_by: &[
-            "tests::link::a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup",
-            "tests::process::an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order",
+            "engine::tests::link::a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup",
+            "engine::tests::process::an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order",
         ],
     },
     Mutant {
@@ -49,7 +49,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.catch_up();",
         replace: "",
         caught_by: &[
-            "tests::addresses::an_address_that_somebody_replaces_as_the_host_leaves_is_left_there",
+            "engine::tests::addresses::an_address_that_somebody_replaces_as_the_host_leaves_is_left_there",
         ],
     },
     Mutant {
@@ -58,7 +58,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.catch_up();",
         replace: "site.cx.listen();",
         caught_by: &[
-            "tests::addresses::an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there",
+            "engine::tests::addresses::an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there",
         ],
     },
     Mutant {
@@ -67,7 +67,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.give(Order::Renew(*address, lease))",
         replace: "Ok::<(), io::Error>(())",
         caught_by: &[
-            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "engine::tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
         ],
     },
     Mutant {
@@ -76,7 +76,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.interface.unplaced = true;",
         replace: "",
         caught_by: &[
-            "tests::addresses::what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses",
+            "engine::tests::addresses::what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses",
         ],
     },
     Mutant {
@@ -85,8 +85,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "std::mem::replace(holding, Holding::Ordered)",
         replace: "std::mem::replace(holding, Holding::None)",
         caught_by: &[
-            "tests::addresses::while_the_kernel_takes_long_a_master_advertises_and_announces_once_the_address_is_there",
-            "tests::addresses::an_address_that_was_ordered_and_is_not_wanted_any_more_is_removed_when_it_comes",
+            "engine::tests::addresses::while_the_kernel_takes_long_a_master_advertises_and_announces_once_the_address_is_there",
+            "engine::tests::addresses::an_address_that_was_ordered_and_is_not_wanted_any_more_is_removed_when_it_comes",
         ],
     },
     Mutant {
@@ -94,14 +94,16 @@ pub const MUTANTS: &[Mutant] = &[
         file: LEASE,
         find: "if complete { lease / 2 } else { lease / 8 }",
         replace: "if complete { lease } else { lease / 8 }",
-        caught_by: &["tests::addresses::a_lease_is_renewed_at_half_of_it_and_only_while_master"],
+        caught_by: &[
+            "engine::tests::addresses::a_lease_is_renewed_at_half_of_it_and_only_while_master",
+        ],
     },
     Mutant {
         name: "lease: waits as long after a failed renewal as after any other",
         file: LEASE,
         find: "if complete { lease / 2 } else { lease / 8 }",
         replace: "lease / 2",
-        caught_by: &["tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
+        caught_by: &["engine::tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
     },
     Mutant {
         name: "lease: goes on renewing when it is not MASTER any more",
@@ -109,7 +111,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "*self = Self::default();",
         replace: "",
         caught_by: &[
-            "instance::lease::tests::a_lease_that_has_ended_is_not_renewed_and_does_not_run_out",
+            "engine::instance::lease::tests::a_lease_that_has_ended_is_not_renewed_and_does_not_run_out",
         ],
     },
     Mutant {
@@ -118,7 +120,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.until.is_some_and(|until| until <= now)",
         replace: "self.until.is_some_and(|until| until <= now) && false",
         caught_by: &[
-            "tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
+            "engine::tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
         ],
     },
     Mutant {
@@ -127,7 +129,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "u64::from(takeover.subsec_nanos() > 0) + 1",
         replace: "u64::from(takeover.subsec_nanos() > 0)",
         caught_by: &[
-            "instance::lease::tests::a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least",
+            "engine::instance::lease::tests::a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least",
         ],
     },
     Mutant {
@@ -136,7 +138,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "neighbour.is_none()",
         replace: "neighbour.is_none() && false",
         caught_by: &[
-            "tests::addresses::without_an_own_address_in_its_subnet_a_route_comes_and_goes_with_the_address",
+            "engine::tests::addresses::without_an_own_address_in_its_subnet_a_route_comes_and_goes_with_the_address",
         ],
     },
     Mutant {
@@ -145,7 +147,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "route.take_if(|is_there| *is_there).is_some()",
         replace: "route.is_none()",
         caught_by: &[
-            "tests::addresses::a_route_that_the_kernel_dropped_with_the_link_is_added_again",
+            "engine::tests::addresses::a_route_that_the_kernel_dropped_with_the_link_is_added_again",
         ],
     },
     Mutant {
@@ -154,8 +156,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "restored.len() < LIMIT",
         replace: "restored.len() < usize::MAX",
         caught_by: &[
-            "instance::restore::tests::three_restorations_within_ten_seconds_and_then_we_give_way",
-            "tests::addresses::an_address_that_is_removed_a_fourth_time_makes_the_host_give_way_until_it_is_left_alone",
+            "engine::instance::restore::tests::three_restorations_within_ten_seconds_and_then_we_give_way",
+            "engine::tests::addresses::an_address_that_is_removed_a_fourth_time_makes_the_host_give_way_until_it_is_left_alone",
         ],
     },
     Mutant {
@@ -163,7 +165,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: RESTORE,
         find: "restored.retain(|at| now < *at + WINDOW);",
         replace: "",
-        caught_by: &["instance::restore::tests::slow_removals_are_restored_for_ever"],
+        caught_by: &["engine::instance::restore::tests::slow_removals_are_restored_for_ever"],
     },
     Mutant {
         name: "restore: puts an address back while a flush still runs",
@@ -171,7 +173,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "restored.push_back(now);\n            self.retry_at.get_or_insert(now + DELAY);",
         replace: "restored.push_back(now); self.retry_at.get_or_insert(now);",
         caught_by: &[
-            "instance::restore::tests::a_restoration_waits_a_moment_and_no_longer_than_100_ms",
+            "engine::instance::restore::tests::a_restoration_waits_a_moment_and_no_longer_than_100_ms",
         ],
     },
     Mutant {
@@ -180,7 +182,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "*until = now + QUIET;",
         replace: "",
         caught_by: &[
-            "instance::restore::tests::having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute",
+            "engine::instance::restore::tests::having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute",
         ],
     },
     Mutant {
@@ -189,7 +191,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "wishes.demoted = self.make_way(who, site);",
         replace: "self.make_way(who, site);",
         caught_by: &[
-            "tests::addresses::an_address_that_cannot_be_added_makes_the_host_give_way_and_is_tried_every_second",
+            "engine::tests::addresses::an_address_that_cannot_be_added_makes_the_host_give_way_and_is_tried_every_second",
         ],
     },
     Mutant {
@@ -198,7 +200,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "claim.has_run_out(site.cx.effects.now())",
         replace: "claim.has_run_out(Instant::ZERO)",
         caught_by: &[
-            "tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
+            "engine::tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
         ],
     },
     Mutant {
@@ -207,16 +209,16 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.count += u64::from(held && !was_ordered && !is_there);\n                wishes.claimed |= held;",
         replace: "self.count += u64::from(held && !was_ordered && !is_there);",
         caught_by: &[
-            "tests::addresses::a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times",
+            "engine::tests::addresses::a_removed_address_is_restored_and_announced_within_100_ms_up_to_three_times",
         ],
     },
     Mutant {
         name: "restore: leaves alone what a late order brought back",
         file: RESTORE,
-        find: "if is_there && is_settled {",
-        replace: "if is_there && !was_ordered {",
+        find: "if is_there && «is_settled» {",
+        replace: "!was_ordered",
         caught_by: &[
-            "tests::addresses::an_address_that_a_late_renewal_brought_back_is_held_and_restored_again",
+            "engine::tests::addresses::an_address_that_a_late_renewal_brought_back_is_held_and_restored_again",
         ],
     },
     Mutant {
@@ -225,7 +227,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.ups = self.ups.saturating_add(1);",
         replace: "self.ups = 0;",
         caught_by: &[
-            "tests::scripts::an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for",
+            "engine::tests::scripts::an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for",
         ],
     },
     Mutant {
@@ -234,8 +236,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.demoted_until.take_if(|until| *until <= now).is_some()",
         replace: "self.demoted_until.is_none_or(|until| until > now) && false",
         caught_by: &[
-            "tests::addresses::a_host_that_gave_way_and_is_backup_becomes_eligible_again_after_a_minute",
-            "instance::restore::tests::a_backup_tries_nothing_and_still_becomes_eligible_again",
+            "engine::tests::addresses::a_host_that_gave_way_and_is_backup_becomes_eligible_again_after_a_minute",
+            "engine::instance::restore::tests::a_backup_tries_nothing_and_still_becomes_eligible_again",
         ],
     },
     Mutant {
@@ -244,7 +246,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.namespace.is_theirs(known)",
         replace: "site.cx.namespace.is_theirs(known) && false",
         caught_by: &[
-            "tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+            "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
         ],
     },
     Mutant {
@@ -253,7 +255,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "told.is_err()",
         replace: "told.is_err() && false",
         caught_by: &[
-            "tests::machine::a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is",
+            "engine::tests::machine::a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is",
         ],
     },
     Mutant {
@@ -262,7 +264,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.effects.withdraw(key)",
         replace: "Ok(())",
         caught_by: &[
-            "tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
+            "engine::tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
         ],
     },
     Mutant {
@@ -271,7 +273,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.effects.set_endpoints(key, Endpoints { group, own })",
         replace: "{ let _: (IpAddr, _) = (group, own); Ok(()) }",
         caught_by: &[
-            "tests::link::a_master_whose_source_address_is_replaced_goes_on_from_the_new_one",
+            "engine::tests::link::a_master_whose_source_address_is_replaced_goes_on_from_the_new_one",
         ],
     },
     Mutant {
@@ -280,7 +282,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.tell(who, site, Program::own);",
         replace: "",
         caught_by: &[
-            "tests::process::a_killed_master_falls_silent_before_a_backup_takes_over_and_its_address_goes_after_that",
+            "engine::tests::process::a_killed_master_falls_silent_before_a_backup_takes_over_and_its_address_goes_after_that",
         ],
     },
     Mutant {
@@ -289,7 +291,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "is_awaited || is_there",
         replace: "is_there",
         caught_by: &[
-            "tests::scripts::a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run",
+            "engine::tests::scripts::a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run",
         ],
     },
     Mutant {
@@ -297,14 +299,16 @@ pub const MUTANTS: &[Mutant] = &[
         file: TENURE,
         find: "!leftovers(who, site.interface.ifindex, namespace).is_empty()",
         replace: "leftovers(who, site.interface.ifindex, namespace).is_empty() && false",
-        caught_by: &["tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
+        caught_by: &["engine::tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
     },
     Mutant {
         name: "tenure: lets this host answer while the down script runs",
         file: TENURE,
         find: "addresses.any(|wanted| namespace.has(wanted.address))",
         replace: "addresses.any(|wanted| namespace.has(wanted.address)) && false",
-        caught_by: &["tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it"],
+        caught_by: &[
+            "engine::tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
+        ],
     },
     Mutant {
         name: "tenure: never lifts the fence",
@@ -312,8 +316,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "std::mem::take(&mut self.fenced)",
         replace: "self.fenced && false",
         caught_by: &[
-            "tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
-            "tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
+            "engine::tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+            "engine::tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
         ],
     },
     Mutant {
@@ -321,21 +325,25 @@ pub const MUTANTS: &[Mutant] = &[
         file: CONFLICT,
         find: "who.inet_addresses().all(|it| it != sender)",
         replace: "false",
-        caught_by: &["tests::arp::of_two_virtual_hosts_the_one_whose_address_it_is_answers"],
+        caught_by: &[
+            "engine::tests::arp::of_two_virtual_hosts_the_one_whose_address_it_is_answers",
+        ],
     },
     Mutant {
         name: "conflict: takes this host's own ARP for another's",
         file: CLAIMS,
         find: "!links.values().any(|link| link.mac == sender)",
         replace: "links.values().all(|link| link.mac == sender || link.mac != sender)",
-        caught_by: &["tests::arp::what_this_host_itself_says_is_no_claim"],
+        caught_by: &["engine::tests::arp::what_this_host_itself_says_is_no_claim"],
     },
     Mutant {
         name: "predecessor: does not see what an earlier run left",
         file: PREDECESSOR,
         find: "self.has_leftovers = !leftovers.is_empty();",
         replace: "self.has_leftovers = false;",
-        caught_by: &["tests::process::what_a_killed_run_left_goes_when_another_master_is_heard"],
+        caught_by: &[
+            "engine::tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+        ],
     },
     Mutant {
         name: "predecessor: says nothing of somebody else's address",
@@ -343,7 +351,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "known.protocol != ADDRESS_PROTOCOL",
         replace: "known.protocol != ADDRESS_PROTOCOL && false",
         caught_by: &[
-            "tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
+            "engine::tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
         ],
     },
     Mutant {
@@ -352,7 +360,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "tenure.inherit();",
         replace: "",
         caught_by: &[
-            "tests::scripts::what_a_killed_run_left_stays_silent_until_the_address_is_gone",
+            "engine::tests::scripts::what_a_killed_run_left_stays_silent_until_the_address_is_gone",
         ],
     },
     Mutant {
@@ -361,7 +369,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "will_be_removed && addresses.any(|address| site.cx.namespace.has(address))",
         replace: "will_be_removed && false",
         caught_by: &[
-            "tests::scripts::what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it",
+            "engine::tests::scripts::what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it",
         ],
     },
     Mutant {
@@ -370,7 +378,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!held.iter().any(|held| held.is_same(&address))",
         replace: "true || held.is_empty()",
         caught_by: &[
-            "tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "engine::tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
         ],
     },
     Mutant {
@@ -379,7 +387,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.retry_at = Some(now + RETRY);",
         replace: "",
         caught_by: &[
-            "tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
+            "engine::tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
         ],
     },
     Mutant {
@@ -388,7 +396,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "(wishes, retry && is_master)",
         replace: "(wishes, retry || is_master)",
         caught_by: &[
-            "tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
+            "engine::tests::scripts::a_failed_up_script_without_the_address_makes_the_host_give_way_and_runs_every_ten_seconds",
         ],
     },
     Mutant {
@@ -396,7 +404,9 @@ pub const MUTANTS: &[Mutant] = &[
         file: SOURCE,
         find: "site.interface.is_virtual(address) || here || !was_here",
         replace: "site.interface.is_virtual(address) || here",
-        caught_by: &["tests::link::a_srcip_that_never_was_on_this_host_is_used_all_the_same"],
+        caught_by: &[
+            "engine::tests::link::a_srcip_that_never_was_on_this_host_is_used_all_the_same",
+        ],
     },
     Mutant {
         name: "source: goes on with an address that is gone",
@@ -404,7 +414,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.interface.is_virtual(address) || here || !was_here",
         replace: "true",
         caught_by: &[
-            "tests::link::the_address_of_srcip_takes_a_master_along_when_it_goes_and_back_when_it_returns",
+            "engine::tests::link::the_address_of_srcip_takes_a_master_along_when_it_goes_and_back_when_it_returns",
         ],
     },
     Mutant {
@@ -413,7 +423,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!instance.rooms.claim.is_ours(index, &address, &cx.namespace)",
         replace: "address.prefix == 0 && index == usize::MAX",
         caught_by: &[
-            "tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+            "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
         ],
     },
     Mutant {
@@ -421,7 +431,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: RENEWALS,
         find: "complete = false;",
         replace: "",
-        caught_by: &["tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
+        caught_by: &["engine::tests::addresses::a_renewal_that_fails_is_tried_again_in_time"],
     },
     Mutant {
         name: "hearing: trusts a silence without a look at the attachment",
@@ -429,8 +439,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "waits == Some(true) && !hears(segment, id, cx)",
         replace: "waits == Some(true) && false",
         caught_by: &[
-            "tests::machine::a_backup_looks_whether_it_hears_before_it_trusts_a_silence",
-            "tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
+            "engine::tests::machine::a_backup_looks_whether_it_hears_before_it_trusts_a_silence",
+            "engine::tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
         ],
     },
     Mutant {
@@ -439,7 +449,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "instance.feed(Input::AdvertisementsLost, site);",
         replace: "",
         caught_by: &[
-            "tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
+            "engine::tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",
         ],
     },
     Mutant {
@@ -448,7 +458,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "hearing.mended_at.is_some_and(soon)",
         replace: "hearing.mended_at.is_some_and(soon) && false",
         caught_by: &[
-            "tests::machine::a_program_that_is_taken_off_again_at_once_is_left_off_for_a_moment",
+            "engine::tests::machine::a_program_that_is_taken_off_again_at_once_is_left_off_for_a_moment",
         ],
     },
     Mutant {
@@ -457,7 +467,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "cx.retry_soon();",
         replace: "",
         caught_by: &[
-            "tests::machine::where_nothing_can_be_attached_the_host_is_in_init_and_tries_every_second",
+            "engine::tests::machine::where_nothing_can_be_attached_the_host_is_in_init_and_tries_every_second",
         ],
     },
     Mutant {
@@ -466,7 +476,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "cx.delete(&place, known)",
         replace: "Ok::<(), std::io::Error>(())",
         caught_by: &[
-            "tests::process::what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not",
+            "engine::tests::process::what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not",
         ],
     },
     Mutant {
@@ -475,7 +485,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "segment.interface.ifindex.or_else(named)",
         replace: "segment.interface.ifindex.or_else(|| named().filter(|_| false))",
         caught_by: &[
-            "tests::process::a_start_whose_kernel_program_is_refused_touches_no_address_and_leaves_the_fence_as_it_was",
+            "engine::tests::process::a_start_whose_kernel_program_is_refused_touches_no_address_and_leaves_the_fence_as_it_was",
         ],
     },
     Mutant {
@@ -484,8 +494,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "cx.effects.unlock_one(&Self::wanted(&gone, ifindex, &name));",
         replace: "",
         caught_by: &[
-            "tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
-            "tests::coming::an_addition_that_another_process_stands_in_the_way_of_leaves_everything_as_it_was",
+            "engine::tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
+            "engine::tests::coming::an_addition_that_another_process_stands_in_the_way_of_leaves_everything_as_it_was",
         ],
     },
     Mutant {
@@ -494,7 +504,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "cx.effects.leave(ifindex, *group);",
         replace: "",
         caught_by: &[
-            "tests::coming::a_group_is_joined_with_its_first_virtual_host_and_left_with_its_last",
+            "engine::tests::coming::a_group_is_joined_with_its_first_virtual_host_and_left_with_its_last",
         ],
     },
     Mutant {
@@ -503,8 +513,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!instance.rooms.leaves_something()",
         replace: "(instance.rooms.leaves_something() || true)",
         caught_by: &[
-            "tests::leaving::a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone",
-            "tests::leaving::a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone",
+            "engine::tests::leaving::a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone",
+            "engine::tests::leaving::a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone",
         ],
     },
     Mutant {
@@ -513,7 +523,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "filter(|_| !cx.effects.runs(id))",
         replace: "filter(|_| !cx.effects.runs(id) || true)",
         caught_by: &[
-            "tests::leaving::a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds",
+            "engine::tests::leaving::a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds",
         ],
     },
     Mutant {
@@ -522,7 +532,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "before.is_some_and(|before| cx.effects.runs(before))",
         replace: "before.is_some_and(|before| cx.effects.runs(before)) && false",
         caught_by: &[
-            "tests::leaving::one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended",
+            "engine::tests::leaving::one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended",
         ],
     },
     Mutant {
@@ -531,7 +541,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "served.leave(before, Fence::Inherited, cx);",
         replace: "let _ = Fence::Inherited; served.leave(before, Fence::Lifted, cx);",
         caught_by: &[
-            "tests::leaving::one_that_is_added_again_inherits_the_fence_around_what_is_left",
+            "engine::tests::leaving::one_that_is_added_again_inherits_the_fence_around_what_is_left",
         ],
     },
     Mutant {
@@ -540,7 +550,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.retry_at = Some(now + RETRY_INTERVAL);",
         replace: "",
         caught_by: &[
-            "tests::leaving::an_address_that_cannot_be_removed_is_silent_and_tried_again_every_second",
+            "engine::tests::leaving::an_address_that_cannot_be_removed_is_silent_and_tried_again_every_second",
         ],
     },
     Mutant {
@@ -549,7 +559,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!kept.iter().any(|it| it.is_same(address))",
         replace: "(!kept.iter().any(|it| it.is_same(address)) || true)",
         caught_by: &[
-            "tests::leaving::an_address_that_could_not_be_removed_is_kept_by_a_host_that_is_master_again",
+            "engine::tests::leaving::an_address_that_could_not_be_removed_is_kept_by_a_host_that_is_master_again",
         ],
     },
     Mutant {
@@ -558,7 +568,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "namespace.known(address).is_some_and(|it| !is_theirs(it))",
         replace: "namespace.known(address).is_some_and(|it| !is_theirs(it) || true)",
         caught_by: &[
-            "tests::leaving::an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_there",
+            "engine::tests::leaving::an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_there",
         ],
     },
 ];

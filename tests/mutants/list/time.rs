@@ -12,8 +12,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes silence that it slept through for the end of the MASTER",
         file: PATIENCE,
-        find: "if is_late(slept, interval) {",
-        replace: "if is_late(slept, interval) && false {",
+        find: "if «is_late(slept, interval)» {",
+        replace: "false",
         caught_by: &[
             "a_backup_that_slept_through_the_master_down_time_waits_for_one_more_advertisement",
             "a_backup_whose_machine_was_paused_lets_a_living_master_be",
@@ -22,8 +22,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "waits again after each sleep",
         file: PATIENCE,
-        find: "if self.given_until.take() == Some(due) {",
-        replace: "if self.given_until.take() == Some(due) && false {",
+        find: "if «self.given_until.take() == Some(due)» {",
+        replace: "self.given_until.take() == Some(due) && false",
         caught_by: &["a_machine_that_is_paused_again_and_again_has_no_endless_patience"],
     },
     Mutant {
@@ -45,8 +45,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "after a sleep waits in one family only",
         file: LISTEN,
-        find: "for timer in FAMILIES.map(Timer::MasterDown) {\n            if",
-        replace: "for timer in [Timer::MasterDown(Family::Inet)] {\n            if",
+        find: "for timer in «FAMILIES.map(Timer::MasterDown)» {\n            if",
+        replace: "[Timer::MasterDown(Family::Inet); 2]",
         caught_by: &["a_backup_whose_machine_was_paused_lets_a_living_master_be"],
     },
     Mutant {
@@ -60,35 +60,35 @@ pub const MUTANTS: &[Mutant] = &[
         name: "an advertisement makes a host MASTER until the next one is due",
         file: TENURE,
         find: "interval + margin / 2",
-        replace: "{ let _ = margin; interval }",
+        replace: "interval",
         caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
     },
     Mutant {
         name: "advertisements prolong nothing",
         file: SEND,
-        find: "if !failed {\n            let lasting",
-        replace: "if failed {\n            let lasting",
+        find: "if «!failed» {\n            let lasting",
+        replace: "failed",
         caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
     },
     Mutant {
         name: "an advertisement that nobody can have heard prolongs the ownership",
         file: SEND,
-        find: "if !failed {\n            let lasting",
-        replace: "if true {\n            let lasting",
+        find: "if «!failed» {\n            let lasting",
+        replace: "true",
         caught_by: &["reigns::a_master_that_cannot_send_is_silent_before_its_backup_takes_over"],
     },
     Mutant {
         name: "goes on answering when it leaves",
         file: TENURE,
-        find: "State::Backup | State::Init => Instant::ZERO,",
-        replace: "State::Backup | State::Init => self.owns_until,",
+        find: "State::Backup | State::Init => «Instant::ZERO»,",
+        replace: "self.owns_until",
         caught_by: &["reigns::a_master_that_leaves_is_silent_before_it_says_so"],
     },
     Mutant {
         name: "falls silent only after everything else that a transition does",
         file: VHOST,
-        find: "        self.program_datapath();\n    }\n\n    /// An input was handled",
-        replace: "    }\n\n    /// An input was handled",
+        find: "«self.program_datapath();»\n    }\n\n    /// An input was handled",
+        replace: "",
         caught_by: &[
             "reigns::a_master_that_leaves_is_silent_before_it_says_so",
             "an_ordered_stop_hands_over_at_once",
@@ -104,29 +104,29 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "counts as alive long after its death",
         file: TENURE,
-        find: "life: master_down.max(advertised.interval()) * 2,",
-        replace: "life: master_down.max(advertised.interval()) * 20,",
+        find: "life: «master_down.max(advertised.interval()) * 2»,",
+        replace: "master_down.max(advertised.interval()) * 20",
         caught_by: &["the_best_of_three_is_master_and_the_next_follows_a_crash"],
     },
     Mutant {
         name: "goes on although its kernel refuses it",
         file: VHOST,
-        find: "DatapathState::Refuses => self.stop(Reason::DatapathRefused),",
-        replace: "DatapathState::Refuses => {}",
+        find: "DatapathState::Refuses => «self.stop(Reason::DatapathRefused)»,",
+        replace: "()",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
         name: "starts while its kernel refuses it",
         file: VHOST,
-        find: "            && self.datapath == DatapathState::Works\n",
-        replace: "",
+        find: "            && «self.datapath == DatapathState::Works»\n",
+        replace: "true",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
         name: "does not start again when its kernel accepts it",
         file: VHOST,
-        find: "DatapathState::Works => self.start_if_possible(),",
-        replace: "DatapathState::Works => {}",
+        find: "DatapathState::Works => «self.start_if_possible()»,",
+        replace: "()",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
@@ -146,7 +146,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "two CARP MASTERs answer each other without end",
         file: CONFLICT,
-        find: "        self.defended_at = Some(now);\n",
+        find: "self.defended_at = Some(now);",
         replace: "",
         caught_by: &[
             "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
@@ -155,8 +155,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers an ordinary host as seldom as a CARP MASTER",
         file: CONFLICT,
-        find: "if claimant == Claimant::Other {",
-        replace: "if claimant == Claimant::Other && false {",
+        find: "if «claimant == Claimant::Other» {",
+        replace: "false",
         caught_by: &[
             "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
         ],
@@ -164,8 +164,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "does not know a carpd by its mark",
         file: CONFLICT,
-        find: "if is_marked || is_virtual {",
-        replace: "if is_virtual {",
+        find: "if «is_marked» || is_virtual {",
+        replace: "false",
         caught_by: &[
             "claims::a_master_answers_an_ordinary_host_each_time_and_another_carp_master_once_in_ten_seconds",
         ],
@@ -173,8 +173,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "disputes what the election is about to settle",
         file: CONFLICT,
-        find: "if hears_a_master {",
-        replace: "if hears_a_master && false {",
+        find: "if «hears_a_master» {",
+        replace: "false",
         caught_by: &["claims::a_claim_is_the_elections_business_while_another_master_is_heard"],
     },
     Mutant {

@@ -481,3 +481,23 @@ fn what_was_heard_before_a_restart_proves_nothing_after_it() {
     again.hear(PEER, 1, 50);
     assert_eq!(again.next_in(), Some(3_390_625_000), "its source goes on");
 }
+
+#[test]
+fn what_was_sent_under_our_own_address_makes_no_peer_stale() {
+    let mut host = Host::started(Settings {
+        strict_counter: true,
+        ..settings(UCARP)
+    });
+    let above = host.counter + 1000;
+    let under_ours = host.payload_with_counter(1, 0, 0, above);
+    assert_eq!(
+        host.hear_payload("10.9.0.5", &under_ours),
+        "notice own echo"
+    );
+    host.wait(millis(1000));
+    assert_eq!(host.hear(PEER, 1, 0), "");
+    assert_eq!(host.machine.counters().dropped_stale_counter, 0);
+    assert_eq!(host.next_in(), Some(3_390_625_000), "the peer was heard");
+    host.next_timeout();
+    assert!(host.last_sent() > above, "whatever we send is");
+}
