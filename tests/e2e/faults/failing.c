@@ -1,8 +1,8 @@
-/* LD_PRELOAD: system calls of one process that fail as often as a test says.
+/* LD_PRELOAD: makes system calls of one process fail as often as a test requests.
  *
- * $CARP_TEST_FAILING names a file of 32-bit integers, a pair for each kind of call: how often it is to fail from now on,
- * and with which errno. For lists the second is not looked at: such a list comes back empty, and flagged as one that
- * changed while the kernel made it, which is what it does on a busy host.
+ * $CARP_TEST_FAILING names a file of 32-bit integers, a pair for each kind of call: how often it fails from now on, and
+ * with which errno. For lists the second is ignored: the list is empty, and flagged as one that changed while the kernel
+ * made it, as happens on a busy host.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,7 +21,7 @@ enum { PACKET_RECEIVE, LIST_REQUEST, NOTIFICATION, TIMER, LIST, KINDS };
 
 static volatile int32_t (*setting)[2];
 
-/* Early: later the process may not open files. */
+/* Early, because later the process may not be allowed to open files. */
 __attribute__((constructor)) static void start(void)
 {
 	const char *path = getenv("CARP_TEST_FAILING");
@@ -90,7 +90,7 @@ ssize_t recv(int fd, void *buffer, size_t length, int flags)
 	received = REAL(recv)(fd, buffer, length, flags);
 	if (received < (ssize_t)sizeof(*message) || (size_t)received > length || !is_netlink(fd))
 		return received;
-	/* Links first, then addresses: a whole list of links is lost or none of it. */
+	/* Links come first, then addresses, so either a whole list of links is lost or nothing of it. */
 	if (message->nlmsg_type != RTM_NEWLINK || !(message->nlmsg_flags & NLM_F_MULTI) || !fails(LIST))
 		return received;
 	for (left = received; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {

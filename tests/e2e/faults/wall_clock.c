@@ -19,7 +19,7 @@
 
 static volatile int64_t *setting;
 
-/* Early: later the process may not open files. */
+/* Early, because later the process may not be allowed to open files. */
 __attribute__((constructor)) static void start(void)
 {
 	const char *path = getenv("CARP_TEST_WALL_CLOCK");

@@ -1,7 +1,7 @@
-# Process 1 of a machine: makes a root file system over the real one, and becomes systemd.
+# Process 1 of a machine: creates a root file system over the real one, and becomes systemd.
 # $1: the carpd under test.
 set -eu
-# Any directory that is there; the mount on it is ours alone.
+# Any existing directory; the mount on it is private.
 base=/mnt
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 machine "$base"
@@ -26,10 +26,10 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pt
 ln -s pts/ptmx "$root/dev/ptmx"
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$root/run"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/tmp"
-# Says "no udev here".
+# Tells systemd that there is no udev.
 mount -o remount,bind,ro "$root/sys"
 
-# None of the real machine's units.
+# Removes the real machine's units.
 rm -rf "$root/etc/systemd/system"
 mkdir -p "$root/etc/systemd/system"
 printf '[Unit]\nDefaultDependencies=no\n' > "$root/etc/systemd/system/lab.target"
@@ -38,7 +38,7 @@ cd "$root"
 mkdir -p old
 pivot_root . old
 umount -l /old
-# As on a real system: what a unit mounts is seen by others.
+# As on a real system, the mounts of a unit are visible to others.
 mount --make-rshared /
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --unit=lab.target --log-target=console --show-status=0 </dev/null

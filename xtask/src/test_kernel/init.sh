@@ -1,13 +1,13 @@
 #!/bin/busybox sh
-# First process of the machine that `cargo xtask test-kernel` boots: sets it up, tries carpd, gives a verdict, powers off.
+# First process of the machine that `cargo xtask test-kernel` boots: sets it up, tries carpd, prints a verdict, powers off.
 #
-# Kernel tests first: every program through the verifier and on frames. Then one election for each way to receive, in
-# which A is MASTER, B hears it, A leaves and B takes over; or carpd says why that way is closed on this kernel. `auto` must
-# come out at the best rung that this kernel has.
+# The kernel tests come first: every program passes the verifier and runs on frames. Then there is one election for each
+# datapath, in which A is MASTER, B hears it, A leaves and B takes over; or carpd says why this kernel does not support the
+# datapath. `auto` must choose the best datapath that this kernel supports.
 
 /bin/busybox --install -s /bin
 export PATH=/bin
-# Not busybox's own, which its shell prefers and which knows no namespaces.
+# Not busybox's own, which its shell prefers and which does not support namespaces.
 ip() {
     /bin/ip "$@"
 }
@@ -54,13 +54,13 @@ start() {
     namespace=$1
     datapath=$2
     shift 2
-    # By its path: a function would be a shell between us and its signals.
+    # By its path, because a function would put a shell between this script and the process's signals.
     /bin/ip netns exec "$namespace" carpd --interface eth0 --srcip "$source" --vhid 7 --passfile /tmp/password \
         --addr 192.0.2.100 --advbase 1 --deadratio 3 --datapath "$datapath" "$@" >"/tmp/$namespace.log" 2>&1 &
     pid=$!
 }
 
-# One election on datapath $1. Fails when the rung does not come to be; the reason is in /tmp/b.log.
+# Runs one election on datapath $1. Fails if the datapath cannot be used; the reason is in /tmp/b.log.
 election() {
     rm -f /tmp/a.log /tmp/b.log
     source=192.0.2.2 start b "$1" --advskew 100
@@ -77,7 +77,7 @@ election() {
     [ "${delivered:-0}" -ge 1 ] || fail "$1: B has not heard A"
     kill -TERM "$a"
     wait "$a" || fail "$1: A ends with status $?"
-    # B was MASTER before A came only if it was alone for a master-down time; what counts is that it is now.
+    # B was MASTER before A came only if it was alone for a master-down time. It must be MASTER now.
     tries=0
     while :; do
         kill -USR1 "$b"
@@ -93,7 +93,7 @@ election() {
     expected=$1
     [ "$1" = auto ] && expected=$first
     [ "$rung" = "$expected" ] || fail "$1: on rung $rung where $expected is right"
-    # With what stood in the way of those before.
+    # Names the obstacles of the earlier datapaths.
     sed -n 's/.* \(receiving on eth0 through datapath .*\)/    \1/p' /tmp/b.log
     return 0
 }
@@ -101,7 +101,7 @@ election() {
 echo "kernel $release"
 
 say "kernel tests"
-# Costs are not for emulation to say.
+# An emulated machine cannot measure costs.
 CARPD_EBPF_OBJECT=/carp-ebpf CARP_REQUIRE_ROOT=1 kernel-tests --test-threads 1 --nocapture --skip cost:: \
     >/tmp/tests.log 2>&1 && passed=yes || passed=no
 grep -e "processed by the verifier" -e "^test result" /tmp/tests.log | sed 's/^/    /'
@@ -119,7 +119,7 @@ done
 ip -n a address add 192.0.2.1/24 dev eth0
 ip -n b address add 192.0.2.2/24 dev eth0
 
-# What must work on this kernel, and which of it `auto` takes on a veth.
+# The datapaths that must work on this kernel, and the one that `auto` uses on a veth.
 required="auto socket"
 first=socket
 at_least 5 18 && required="$required xdp-native xdp-generic" && first=xdp-native
