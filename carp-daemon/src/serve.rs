@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::api::event::process::Process;
 use crate::api::{Event, Place};
 use crate::config::Config;
-use crate::engine::{Engine, Error};
+use crate::engine::{Engine, EngineError};
 use crate::host::{Host, Wake};
 use crate::io::signals::Signals;
 use crate::io::timer::DeadlineTimer;
@@ -39,8 +39,8 @@ const OTHER_DESCRIPTORS: usize = 128;
 pub async fn run(
     config: Config,
     on_ready: impl FnOnce() -> Result<(), privileges::PrivilegesError>,
-) -> Result<(), Error> {
-    let system = |action| move |source| Error::System { action, source };
+) -> Result<(), EngineError> {
+    let system = |action| move |source| EngineError::System { action, source };
     let mut signals = Signals::new().map_err(system("handle signals"))?;
     let mut timer = DeadlineTimer::new().map_err(system("create a timer"))?;
     let mut host = Host::new(&config)?;
@@ -66,7 +66,7 @@ pub async fn run(
     outcome
 }
 
-fn allow_descriptors(config: &Config, links: usize) -> Result<(), Error> {
+fn allow_descriptors(config: &Config, links: usize) -> Result<(), EngineError> {
     let interfaces: BTreeSet<_> = config.vhosts.iter().map(|it| &it.interface).collect();
     privileges::allow_descriptors(
         config.vhosts.len() * DESCRIPTORS_OF_A_VHOST
@@ -74,7 +74,7 @@ fn allow_descriptors(config: &Config, links: usize) -> Result<(), Error> {
             + links * DESCRIPTORS_OF_A_LINK
             + OTHER_DESCRIPTORS,
     )
-    .map_err(|errno| Error::System {
+    .map_err(|errno| EngineError::System {
         action: "allow more open files",
         source: errno.into(),
     })
@@ -85,7 +85,7 @@ async fn serve(
     engine: &mut Engine<Host>,
     timer: &mut DeadlineTimer,
     signals: &mut Signals,
-) -> Result<(), Error> {
+) -> Result<(), EngineError> {
     loop {
         match wait(engine, timer, signals).await? {
             Wake::Work => engine.turn([]),
@@ -103,8 +103,8 @@ async fn wait(
     engine: &mut Engine<Host>,
     timer: &mut DeadlineTimer,
     signals: &mut Signals,
-) -> Result<Wake, Error> {
-    let system = |action| move |source| Error::System { action, source };
+) -> Result<Wake, EngineError> {
+    let system = |action| move |source| EngineError::System { action, source };
     let busy = engine.is_busy();
     if busy {
         // Scripts and signals have their own tasks, which run while this one waits.

@@ -33,6 +33,7 @@ const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
 const UNITS: &str = "carp-common/src/units.rs";
 /// The daemon's loop, which the simulation runs.
 const LOOP: &str = "carp-daemon/src/engine/mod.rs";
+const RECEPTION: &str = "carp-daemon/src/engine/reception.rs";
 
 /// The test with seeds that found such a fault.
 const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
@@ -110,15 +111,15 @@ const MUTANTS: &[Mutant] = &[
         caught_by: &["a_hung_backup_counts_the_silence_from_the_last_arrival"],
     },
     Mutant {
-        name: "the loop judges its timers before it drains its queue",
+        name: "the loop fires its timers before it drains its queue",
         file: LOOP,
-        find: "let oldest = «self.hear()»;",
-        replace: "{ self.served.judge_timers(looked_at, &mut self.cx); self.hear() }",
+        find: "let oldest = «self.reception.hear(served, cx)»;",
+        replace: "{ served.fire_timers(looked_at, cx); self.reception.hear(served, cx) }",
         caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
     },
     Mutant {
         name: "the loop says nothing of what its full queue lost",
-        file: LOOP,
+        file: RECEPTION,
         find: "if stopped && «lost > 0» {",
         replace: "false",
         caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],

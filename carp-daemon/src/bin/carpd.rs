@@ -137,8 +137,10 @@ fn serve_logged(invocation: Invocation, readiness: Option<Readiness>, logger: &L
     };
     let message = format!("{failure:#}");
     let status = match failure.downcast_ref() {
-        Some(engine::Error::Lock(lock::LockError::Same { .. })) => 0,
-        Some(engine::Error::NotEthernet(_) | engine::Error::Unworkable(_)) => EXIT_USAGE,
+        Some(engine::EngineError::Lock(lock::LockError::Same { .. })) => 0,
+        Some(engine::EngineError::NotEthernet(_) | engine::EngineError::Unworkable(_)) => {
+            EXIT_USAGE
+        }
         Some(_) | None => EXIT_RUN_TIME,
     };
     if readiness.is_some() {

@@ -1,7 +1,6 @@
 //! What every room of the engine sees and acts through.
 
 use std::io;
-use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
@@ -9,15 +8,13 @@ use carp_common::time::Instant;
 use super::effects::Effects;
 use super::interface::Interface;
 use super::namespace::Namespace;
+use super::pace::{REPORT_INTERVAL, RETRY_INTERVAL};
 use super::registry::InstanceId;
 use crate::api::event::address::Assignment;
 use crate::api::event::process::{Netlink, Request};
 use crate::api::{Event, Place, What};
-use crate::config::{Lease, VhostConfig};
+use crate::config::Lease;
 use crate::io::netlink::{Address, Order};
-
-/// Least time between two log lines about one thing.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The host, what is known about its network namespace, and the time of the turn.
 #[derive(Debug)]
@@ -163,17 +160,8 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Lifetime of the addresses of a virtual host; `None` is for good.
-    pub fn lease_of(&self, config: &VhostConfig) -> Option<Duration> {
-        match self.lease {
-            Lease::Auto => Some(super::instance::lease::shortest(config)),
-            Lease::Fixed(lease) => Some(lease),
-            Lease::Off => None,
-        }
-    }
-
     /// Something failed that may work in a moment.
     pub fn retry_soon(&mut self) {
-        self.retry_at = Some(self.now + super::RETRY_INTERVAL);
+        self.retry_at = Some(self.now + RETRY_INTERVAL);
     }
 }

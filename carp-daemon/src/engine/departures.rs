@@ -9,12 +9,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Error;
 use super::context::Context;
 use super::effects::Effects;
-use super::instance;
+use super::error::EngineError;
+use super::instance::identity;
+use super::memory;
 use super::registry::InstanceId;
-use super::segment::Fence;
+use super::segment::{Fence, strangers};
 use super::served::Served;
 use crate::api::Place;
 use crate::api::event::election::Election;
@@ -39,11 +40,11 @@ impl Departures {
         config: VhostConfig,
         served: &mut Served,
         cx: &mut Context<E>,
-    ) -> Result<InstanceId, Error> {
+    ) -> Result<InstanceId, EngineError> {
         let before = twin(&config, served);
         let is_served = before.is_some_and(|id| !self.leaving.contains(&id));
         if is_served || self.heirs.iter().any(|(_, heir)| is_same(heir, &config)) {
-            return Err(Error::Unworkable(format!(
+            return Err(EngineError::Unworkable(format!(
                 "vhid {} on {} is served already",
                 config.election.vhid, config.interface
             )));
@@ -65,7 +66,7 @@ impl Departures {
         before: Option<InstanceId>,
         served: &mut Served,
         cx: &mut Context<E>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), EngineError> {
         served.enter(id, config, cx);
         // The interface stays open meanwhile.
         if let Some(before) = before {
@@ -73,12 +74,18 @@ impl Departures {
             served.leave(before, Fence::Inherited, cx);
         }
         let recalled = served.visit(id, cx, |instance, site| {
-            instance.recall_from(&mut site.cx.effects)
+            memory::recall(instance, &mut site.cx.effects)
         });
         if let Some(Err(first)) = recalled {
             cx.tell(&Place::Process, Memory::Ignored { first, others: 0 });
         }
-        match served.visit_segment(id, cx, |segment, cx| segment.admit(id, cx)) {
+        let admitted = served.visit_segment(id, cx, |segment, cx| {
+            segment.admit(id, cx)?;
+            // Among them may be addresses of the one whose place it takes.
+            strangers::settle(segment, cx);
+            Ok(())
+        });
+        match admitted {
             Some(Err(error)) => {
                 served.leave(id, Fence::Lifted, cx);
                 Err(error)
@@ -92,8 +99,8 @@ impl Departures {
         self.heirs.retain(|(heir, _)| *heir != id);
         let ended = served.visit(id, cx, |instance, site| {
             instance.shut_down(site);
-            if let Some(memory) = instance.take_memory() {
-                site.cx.effects.keep(vec![(instance.file(), memory)]);
+            if let Some(memory) = memory::take(instance) {
+                site.cx.effects.keep(vec![memory]);
             }
         });
         if ended.is_some() {
@@ -112,7 +119,7 @@ impl Departures {
             let heir = self.heirs.iter().position(|(_, it)| is_same(it, config));
             if let Some(heir) = heir {
                 let (heir, config) = self.heirs.remove(heir);
-                let place = instance::place(&config.interface, &config);
+                let place = identity::place(&config.interface, &config);
                 if let Err(error) = self.begin(heir, config, Some(id), served, cx) {
                     let error = error.to_string();
                     cx.tell(&place, Election::NotServed { error });

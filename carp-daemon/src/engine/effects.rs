@@ -402,8 +402,8 @@ pub trait Observe {
         let _ = (instance, now, input);
     }
 
-    /// Its timers are about to be judged. Before now we last looked at what had arrived at `looked_at`.
-    fn judges(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
+    /// Its timers are about to fire. Before now, the engine last looked at what had arrived at `looked_at`.
+    fn fires(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
         let _ = (instance, now, looked_at);
     }
 
@@ -412,7 +412,7 @@ pub trait Observe {
         let _ = (instance, now, action);
     }
 
-    /// It was told everything and its timers were judged.
+    /// It was told everything, and its timers that were due have fired.
     fn settles(&mut self, instance: InstanceId, now: Instant, machine: &VirtualHost) {
         let _ = (instance, now, machine);
     }

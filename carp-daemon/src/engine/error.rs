@@ -2,12 +2,15 @@
 
 use std::io;
 
-use crate::io::datapath;
+use caps::Capability;
+
+use crate::io::datapath::{self, Fenced};
+use crate::privileges::Lacking;
 use crate::{lock, privileges};
 
 /// What ends the engine before its time.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum EngineError {
     /// An interface is not there, and we were not told to wait for it.
     #[error("interface {0} does not exist; give --wait-interface to wait for it")]
     NoSuchInterface(String),
@@ -54,4 +57,30 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct FailedStart<E> {
+    /// The host.
+    pub effects: E,
+    /// The addresses that are to stay fenced, because nobody sees to them.
+    pub orphans: Vec<Fenced>,
+    /// Why.
+    pub error: EngineError,
+}
+
+/// Returns the error of a socket on an interface, or of one of its settings.
+pub fn refused(action: &'static str, interface: &str, source: io::Error) -> EngineError {
+    if source.raw_os_error() == Some(libc::EPERM) {
+        return EngineError::NotPermitted {
+            action: format!("{action} on {interface}"),
+            way_out: Lacking::of(&[Capability::CAP_NET_RAW]).way_out(),
+        };
+    }
+    EngineError::Interface {
+        action,
+        interface: interface.to_owned(),
+        source,
+    }
 }

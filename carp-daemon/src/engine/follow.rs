@@ -1,17 +1,19 @@
-//! What netlink told, followed once a turn; and the look after what is attached.
+//! Follows once a turn what netlink reported, and looks after what is attached.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 
-use super::context::{Context, REPORT_INTERVAL};
+use super::context::Context;
 use super::effects::Effects;
 use super::instance::Instance;
 use super::instance::restore::Suspects;
 use super::namespace::Changes;
+use super::pace::{REPORT_INTERVAL, RETRY_INTERVAL};
 use super::segment::{Segment, hearing, placement};
-use super::{Engine, RETRY_INTERVAL};
+use super::served::Served;
 use crate::api::Place;
 use crate::api::event::interface::Loss;
 use crate::api::event::process::{Netlink, Request};
@@ -56,22 +58,14 @@ impl Follower {
         }
         listed.is_ok()
     }
-}
 
-impl<E: Effects> Engine<E> {
-    /// Follows what netlink told since the last turn.
-    pub(super) fn follow_links(&mut self) {
-        let Self {
-            follower,
-            served,
-            cx,
-            ..
-        } = self;
-        let changes = follower.changes(cx);
+    /// Follows what netlink reported since the last turn.
+    pub fn follow<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
+        let changes = self.changes(cx);
         if !changes.overrun && changes.interfaces.is_empty() {
             return;
         }
-        served.each_segment(cx, |segment, cx| segment.follow_changes(&changes, cx));
+        served.each_segment(cx, |segment, cx| follow_changes(segment, &changes, cx));
         cx.effects.cover(cx.namespace.links());
         let suspects = match changes.overrun {
             false if changes.lost.is_empty() => None,
@@ -79,49 +73,60 @@ impl<E: Effects> Engine<E> {
             true => Some(Suspects::Any),
         };
         if let Some(suspects) = suspects {
-            served.each_segment(cx, |segment, cx| segment.keep_addresses(&suspects, cx));
-            served.each(cx, Instance::settle_fence);
-        }
-    }
-
-    /// Looks at the interfaces, when something seems to be gone, and at the sockets that failed in this turn.
-    pub(super) fn look_after_datapath(&mut self) {
-        let Self { served, cx, .. } = self;
-        for (ifindex, error) in cx.effects.take_failures() {
-            served.each_segment(cx, |segment, cx| {
-                if segment.interface.ifindex == Some(ifindex) {
-                    hearing::mend(segment, Loss::Receive(error.to_string()), cx);
-                }
+            served.each(cx, |instance, site| {
+                instance.keep_addresses(&suspects, site);
             });
-        }
-        if cx.effects.tend(cx.namespace.links(), cx.now) {
-            served.each_segment(cx, |segment, cx| {
-                hearing::look(segment, cx);
+            served.each(cx, |instance, site| {
+                let (who, machine, rooms) = instance.parts();
+                rooms.settle_fence(who, machine, site);
             });
-            cx.effects.look_at_cover(cx.namespace.links(), cx.now);
         }
     }
 }
 
-impl Segment {
-    /// Follows those changes that concern it.
-    fn follow_changes<E: Effects>(&mut self, changes: &Changes, cx: &mut Context<E>) {
-        let index = self.interface.ifindex;
-        let among = |set: &BTreeSet<u32>| index.is_some_and(|index| set.contains(&index));
-        self.interface.unplaced |= changes.overrun || among(&changes.own);
-        if changes.overrun || among(&changes.links) {
-            placement::doubt_routes(self);
-        }
-        let concerned = match index {
-            _ if changes.overrun => true,
-            Some(index) => changes.interfaces.contains(&index),
-            None => changes.interfaces.iter().any(|index| {
-                let link = cx.namespace.links().get(index);
-                link.is_some_and(|link| link.is_called(&self.interface.name))
-            }),
-        };
-        if concerned || self.sends_from_any(&changes.addresses) {
-            self.follow(cx);
-        }
+/// Looks at the interfaces if something seems to be gone, and at the sockets that failed in this turn.
+pub fn look_after_datapath<E: Effects>(served: &mut Served, cx: &mut Context<E>) {
+    for (ifindex, error) in cx.effects.take_failures() {
+        served.each_segment(cx, |segment, cx| {
+            if segment.interface.ifindex == Some(ifindex) {
+                hearing::mend(segment, Loss::Receive(error.to_string()), cx);
+            }
+        });
     }
+    if cx.effects.tend(cx.namespace.links(), cx.now) {
+        served.each_segment(cx, |segment, cx| {
+            hearing::look(segment, cx);
+        });
+        cx.effects.look_at_cover(cx.namespace.links(), cx.now);
+    }
+}
+
+/// Follows those changes that concern an interface.
+fn follow_changes<E: Effects>(segment: &mut Segment, changes: &Changes, cx: &mut Context<E>) {
+    let index = segment.interface.ifindex;
+    let among = |set: &BTreeSet<u32>| index.is_some_and(|index| set.contains(&index));
+    segment.interface.unplaced |= changes.overrun || among(&changes.own);
+    if changes.overrun || among(&changes.links) {
+        placement::doubt_routes(segment);
+    }
+    let concerned = match index {
+        _ if changes.overrun => true,
+        Some(index) => changes.interfaces.contains(&index),
+        None => changes.interfaces.iter().any(|index| {
+            let link = cx.namespace.links().get(index);
+            link.is_some_and(|link| link.is_called(&segment.interface.name))
+        }),
+    };
+    if concerned || sends_from_any(segment, &changes.addresses) {
+        segment.follow(cx);
+    }
+}
+
+/// Returns whether a virtual host sends from one of these addresses because of `--srcip`.
+fn sends_from_any(segment: &Segment, addresses: &BTreeSet<IpAddr>) -> bool {
+    let sends_from_one = |instance: &Instance| {
+        let source = instance.who.config.source;
+        source.is_some_and(|source| addresses.contains(&source.into()))
+    };
+    !addresses.is_empty() && segment.instances.values().any(sends_from_one)
 }

@@ -1,16 +1,37 @@
 //! A network interface by name, as it comes and goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::context::Context;
-use super::effects::Effects;
+use carp_common::proto::rate_limit::RateLimit;
+use carp_common::time::Instant;
+
 use super::namespace::Namespace;
-use super::segment::hearing::Hearing;
 use crate::api::Place;
-use crate::api::event::interface::Link;
 use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::netlink::Address;
+
+/// Whether the advertisements of an interface reach us.
+#[derive(Debug, Default)]
+pub struct Hearing {
+    /// They do not: its virtual hosts are in INIT.
+    pub lost: bool,
+    /// When it was last looked at.
+    pub looked_at: Instant,
+    /// When it was last lost and attached anew.
+    pub mended_at: Option<Instant>,
+    /// Limits the log lines about losses.
+    pub limit: RateLimit,
+}
+
+/// Whether something that dead ones left could not be removed.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    /// The kernel refused to remove an address. It is tried again with everything else that failed.
+    pub are_refused: bool,
+    /// Limits the log lines about that.
+    pub limit: RateLimit,
+}
 
 /// One interface that virtual hosts live on: what it is called, and what is known about it.
 #[derive(Debug)]
@@ -27,6 +48,8 @@ pub struct Interface {
     pub unplaced: bool,
     /// Whether advertisements can be received.
     pub hearing: Hearing,
+    /// What dead runs left there.
+    pub strangers: Strangers,
     /// Already logged that the interface exists and cannot be opened.
     pub said_closed: bool,
     /// Already warned that the interface has no address to send from.
@@ -46,6 +69,7 @@ impl Interface {
             watched_changed: false,
             unplaced: false,
             hearing: Hearing::default(),
+            strangers: Strangers::default(),
             said_closed: false,
             said_sourceless: false,
             upper: None,
@@ -100,26 +124,6 @@ impl Interface {
         address.protocol != ADDRESS_PROTOCOL
             && address.address.is_ipv4()
             && !self.is_virtual(address.address)
-    }
-}
-
-/// Gives interfaces that are configured by an alternative name their own one, so that two names of one interface are not
-/// taken for two interfaces.
-pub fn take_present_names<E: Effects>(vhosts: &mut [VhostConfig], cx: &mut Context<E>) {
-    let mut others = BTreeMap::new();
-    for vhost in vhosts {
-        let configured = &mut vhost.interface;
-        let mut links = cx.namespace.links().values();
-        if links.clone().any(|link| link.name == *configured) {
-            continue;
-        }
-        if let Some(link) = links.find(|link| link.is_called(configured)) {
-            let before = std::mem::replace(configured, link.name.clone());
-            others.insert(before, link.name.clone());
-        }
-    }
-    for (configured, name) in others {
-        cx.tell(&Place::Interface(name), Link::OtherName { configured });
     }
 }
 

@@ -6,7 +6,15 @@ use std::time::Duration;
 
 use carp_common::time::Instant;
 
+use super::context::Context;
+use super::effects::Effects;
+use super::instance::Instance;
+use super::instance::identity::Identity;
 use super::registry::{InstanceId, Registry};
+use super::served::Served;
+use crate::api::Place;
+use crate::api::event::process::{Memory, Refusal};
+use crate::io::state_dir::FileName;
 
 /// Least time between two writes of one virtual host's memory.
 const KEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -28,7 +36,7 @@ impl Turns {
     }
 
     /// Returns the virtual host that has its turn, when it is time for one.
-    pub fn take(&mut self, registry: &Registry, now: Instant) -> Option<InstanceId> {
+    fn take(&mut self, registry: &Registry, now: Instant) -> Option<InstanceId> {
         if now < self.at {
             return None;
         }
@@ -36,6 +44,73 @@ impl Turns {
         self.last = registry.next(self.last);
         self.last
     }
+
+    /// Begins to write the memory of the next virtual host, if it is time for one and there is something new.
+    pub fn keep<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
+        // Threads must not pile up while a disk stalls.
+        if !cx.effects.can_keep() {
+            return;
+        }
+        if let Some(id) = self.take(served.registry(), cx.now) {
+            served.visit(id, cx, |instance, site| {
+                if let Some(memory) = take(instance) {
+                    site.cx.effects.keep(vec![memory]);
+                }
+            });
+        }
+    }
+}
+
+/// Gives each virtual host back what it heard before, and reports how many had something.
+pub fn recall_all<E: Effects>(served: &mut Served, cx: &mut Context<E>) {
+    let (mut recalled, mut refused) = (0, Vec::new());
+    served.each(cx, |instance, site| {
+        match recall(instance, &mut site.cx.effects) {
+            Ok(true) => recalled += 1,
+            Ok(false) => {}
+            Err(refusal) => refused.push(refusal),
+        }
+    });
+    let Some(directory) = cx.effects.keeps_in() else {
+        return;
+    };
+    let ignored = refused.len();
+    if let Some(first) = refused.into_iter().next() {
+        let others = ignored - 1;
+        cx.tell(&Place::Process, Memory::Ignored { first, others });
+    }
+    let total = served.registry().all().len();
+    let recalled = Memory::Recalled {
+        recalled,
+        total,
+        directory,
+    };
+    cx.tell(&Place::Process, recalled);
+}
+
+/// Gives a virtual host back what it heard before. Returns whether there was something.
+///
+/// # Errors
+/// Returns why its file is ignored.
+pub fn recall(instance: &mut Instance, effects: &mut impl Effects) -> Result<bool, Refusal> {
+    let file = file(&instance.who);
+    match effects.recall(&file) {
+        Ok(None) => Ok(false),
+        Ok(Some(bytes)) if instance.recall(&bytes) => Ok(true),
+        Ok(Some(_)) => Err(Refusal::Damaged(effects.path_of(&file))),
+        Err(error) => Err(Refusal::Unreadable(error.to_string())),
+    }
+}
+
+/// Returns what a virtual host has to store, with its file, if there is something new.
+pub fn take(instance: &mut Instance) -> Option<(FileName, Vec<u8>)> {
+    let memory = instance.take_memory()?;
+    Some((file(&instance.who), memory))
+}
+
+/// The file that the memory of a virtual host is in.
+fn file(who: &Identity) -> FileName {
+    FileName::new(&who.config.interface, who.config.election.vhid)
 }
 
 fn interval(count: usize) -> Duration {

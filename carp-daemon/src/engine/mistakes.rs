@@ -3,16 +3,16 @@
 //! What never works is refused; what may work, perhaps later or with what a script does, is warned of.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use caps::Capability;
 use carp_common::proto::Settings;
 
-use super::Error;
 use super::context::Context;
 use super::effects::Effects;
-use super::segment::Segment;
+use super::error::EngineError;
+use super::instance::identity::Identity;
+use super::interface::Interface;
 use crate::api::event::interface::Source;
 use crate::config::{ADDRESS_PROTOCOL, Subnet, VhostConfig};
 use crate::io::netlink::{Address, Link, Order};
@@ -20,7 +20,7 @@ use crate::privileges::Lacking;
 
 /// # Errors
 /// Two virtual hosts are one, by two names of an interface. With one name the command line is refused before.
-pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
+pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), EngineError> {
     let mut seen = BTreeSet::new();
     match vhosts
         .iter()
@@ -31,7 +31,7 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
             interface,
             election: Settings { vhid, .. },
             ..
-        }) => Err(Error::Unworkable(format!(
+        }) => Err(EngineError::Unworkable(format!(
             "vhid {vhid} on {interface} is given twice, by two names of that interface: one of them needs another --vhid or \
              --interface"
         ))),
@@ -43,13 +43,15 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), Error> {
 ///
 /// # Errors
 /// It may not, and would become MASTER without its addresses.
-pub fn refuse_without_the_right_to_assign<E: Effects>(cx: &mut Context<E>) -> Result<(), Error> {
+pub fn refuse_without_the_right_to_assign<E: Effects>(
+    cx: &mut Context<E>,
+) -> Result<(), EngineError> {
     let (ifindex, address) = (i32::MAX.unsigned_abs(), Ipv4Addr::UNSPECIFIED.into());
     let nowhere = Address::new(ifindex, address, 32, ADDRESS_PROTOCOL);
     match cx.give(Order::Delete(nowhere)) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
-            Err(Error::NotPermitted {
+            Err(EngineError::NotPermitted {
                 action: "add and remove virtual addresses".to_owned(),
                 way_out: format!(
                     "{}; or let scripts that may do it own the addresses (--upscript)",
@@ -63,27 +65,28 @@ pub fn refuse_without_the_right_to_assign<E: Effects>(cx: &mut Context<E>) -> Re
 
 /// # Errors
 /// What can never work on this interface.
-pub fn refuse_the_impossible<E>(
-    segment: &Segment,
+pub fn refuse_the_impossible<'a, E>(
+    vhosts: impl Iterator<Item = &'a Identity>,
+    interface: &Interface,
     link: &Link,
     cx: &Context<E>,
-) -> Result<(), Error> {
+) -> Result<(), EngineError> {
     if !link.ethernet {
-        return Err(Error::NotEthernet(link.name.clone()));
+        return Err(EngineError::NotEthernet(link.name.clone()));
     }
     let name = &link.name;
     let own = own_subnets(cx.namespace.on(link.index));
-    for instance in segment.instances.values() {
-        for address in instance.who.inet_addresses() {
+    for who in vhosts {
+        for address in who.inet_addresses() {
             if let Some(reserved) = own.iter().find_map(|subnet| subnet.reserved(address)) {
-                return Err(Error::Unworkable(format!(
+                return Err(EngineError::Unworkable(format!(
                     "{address} is {reserved}, which {name} is in: give an address of a host with --addr"
                 )));
             }
         }
-        let is_virtual = |subnet: &Subnet| segment.interface.is_virtual(subnet.address.into());
-        if instance.who.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
-            return Err(Error::Unworkable(format!(
+        let is_virtual = |subnet: &Subnet| interface.is_virtual(subnet.address.into());
+        if who.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
+            return Err(EngineError::Unworkable(format!(
                 "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
                  its own beside it, or name another one with --addr",
                 own[0].address
@@ -94,12 +97,15 @@ pub fn refuse_the_impossible<E>(
 }
 
 /// Warns of what may be a mistake.
-pub fn warn_of_the_unlikely<E: Effects>(segment: &Segment, cx: &mut Context<E>) {
-    for instance in segment.instances.values() {
-        if let Some(source) = instance.who.config.source
+pub fn warn_of_the_unlikely<'a, E: Effects>(
+    vhosts: impl Iterator<Item = &'a Identity>,
+    cx: &mut Context<E>,
+) {
+    for who in vhosts {
+        if let Some(source) = who.config.source
             && !cx.namespace.has(source.into())
         {
-            cx.tell(&instance.who.place, Source::FixedAbsent { source });
+            cx.tell(&who.place, Source::FixedAbsent { source });
         }
     }
 }
@@ -117,19 +123,4 @@ fn own_subnets(here: &[Address]) -> Vec<Subnet> {
         IpAddr::V6(_) => None,
     };
     own.filter_map(subnet).collect()
-}
-
-/// What a socket or its setting on an interface met.
-pub fn refused(action: &'static str, interface: &str, source: io::Error) -> Error {
-    if source.raw_os_error() == Some(libc::EPERM) {
-        return Error::NotPermitted {
-            action: format!("{action} on {interface}"),
-            way_out: Lacking::of(&[Capability::CAP_NET_RAW]).way_out(),
-        };
-    }
-    Error::Interface {
-        action,
-        interface: interface.to_owned(),
-        source,
-    }
 }

@@ -15,31 +15,39 @@
 //! | [`registry`] | ids of virtual hosts and interfaces |
 //! | [`served`] | who is served, where, and when each is due |
 //! | [`deadlines`] | who is due next |
+//! | [`names`] | names of interfaces in the configuration |
 //! | [`namespace`] | every link and address, as netlink tells it |
 //! | [`interface`] | a network interface by name |
 //! | [`segment`] | an interface with the virtual hosts that live on it |
 //! | [`instance`] | one virtual host with its rooms |
 //! | `follow` | what netlink told, followed once a turn |
+//! | `reception` | hears advertisements, and notices lost ones |
 //! | [`renewals`] | renews leases, in bunches |
 //! | [`overheard`] | what is heard that is not for us |
+//! | [`orphans`] | fenced addresses that nobody looks after at the end |
+//! | [`pace`] | how often, and how much at once |
 //! | [`memory`] | what was heard, kept over a restart |
 //! | [`mistakes`] | what the configuration cannot, or will hardly, mean on this host |
 //! | `start` | the start, and the end |
 //! | `departures` | virtual hosts that are removed, or added again |
-//! | [`status`] | how everything is, and what SIGUSR2 costs |
+//! | [`status`] | how everything is |
 
 pub mod context;
 pub mod deadlines;
 mod departures;
 pub mod effects;
-mod error;
+pub mod error;
 mod follow;
 pub mod instance;
 pub mod interface;
 pub mod memory;
 pub mod mistakes;
+pub mod names;
 pub mod namespace;
+pub mod orphans;
 pub mod overheard;
+pub mod pace;
+mod reception;
 pub mod registry;
 pub mod renewals;
 pub mod segment;
@@ -49,42 +57,21 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use carp_common::proto::{Demotion, DemotionCause, Input};
 use carp_common::time::Instant;
 
-use crate::api::Place;
-use crate::api::event::process::Stall;
-use crate::io::datapath::{Batch, Drained};
 use crate::io::scripts::Completion;
 use context::Context;
 use departures::Departures;
 use effects::Effects;
-pub use error::Error;
+pub use error::{EngineError, FailedStart};
 use instance::Instance;
 use memory::Turns;
 use overheard::Overheard;
+use reception::Reception;
 use registry::InstanceId;
 use segment::{claims, hearing, strangers};
 use served::Served;
-pub use start::FailedStart;
-
-/// Lateness that means we were stopped, by a signal, a debugger, a suspended machine or the want of a processor.
-const STALL: Duration = Duration::from_millis(100);
-
-/// Time between two looks at what did not fit into the buffers. They wake nobody.
-const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time between two attempts at what failed: to open or attach what is there, to list what there is.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Virtual hosts whose timers are judged in one turn, and whose chores are done in one.
-///
-/// Before the next ones there is another look at what has arrived and at the clock. So those that are due at one
-/// instant, as all are after a start, do not stay so for ever: when they take over, each bunch gets a phase of its own.
-/// Fewer at once would mean more wake-ups, and more of them a longer wait for everything else.
-pub const AT_ONCE: usize = 64;
 
 /// What wakes the engine besides packets, netlink and its timer.
 #[derive(Debug)]
@@ -108,11 +95,9 @@ pub struct Engine<E> {
     overheard: Overheard,
     follower: follow::Follower,
     departures: Departures,
-    batch: Batch,
+    reception: Reception,
     /// When the last turn began.
     looked_at: Instant,
-    /// When to look next at what did not fit into the buffers.
-    loss_check_at: Instant,
 }
 
 impl<E: Effects> Engine<E> {
@@ -160,19 +145,21 @@ impl<E: Effects> Engine<E> {
         self.cx.busy = false;
         let looked_at = std::mem::replace(&mut self.looked_at, now);
         let due = self.served.election_due();
-        let oldest = self.hear();
-        self.look_for_losses(due.into_iter().chain(oldest).min());
-        self.follow_links();
-        self.look_after_datapath();
+        let Self { served, cx, .. } = self;
+        let oldest = self.reception.hear(served, cx);
+        let since = due.into_iter().chain(oldest).min();
+        self.reception.look_for_losses(since, served, cx);
+        self.follower.follow(served, cx);
+        follow::look_after_datapath(served, cx);
         self.retry();
         let Self { served, cx, .. } = self;
-        served.judge_timers(looked_at, cx);
+        served.fire_timers(looked_at, cx);
         served.each_segment(cx, claims::hear);
         served.do_chores(cx);
         served.each_segment(cx, claims::choose_frames);
         cx.busy |= served.due().is_some_and(|due| due <= now);
         self.overheard.look(served, cx);
-        self.keep_memory();
+        self.turns.keep(served, cx);
         for arrival in arrivals {
             self.take(arrival);
         }
@@ -196,10 +183,10 @@ impl<E: Effects> Engine<E> {
                 });
             }
             Arrival::Report => {
-                let status = self.status();
+                let status = status::of(&mut self.served, &mut self.cx);
                 self.cx.effects.show(&status);
             }
-            Arrival::StepDown => self.step_down(),
+            Arrival::StepDown => self.served.each(&mut self.cx, Instance::step_down),
             Arrival::Demote(amount) => self.demote(amount),
         }
     }
@@ -211,76 +198,12 @@ impl<E: Effects> Engine<E> {
         });
     }
 
-    /// Feeds every advertisement that arrived up to now; when the first of them did.
-    fn hear(&mut self) -> Option<Instant> {
-        let mut oldest: Option<Instant> = None;
-        loop {
-            let drained = self.cx.effects.drain(self.cx.now, &mut self.batch);
-            let mut batch = std::mem::take(&mut self.batch);
-            for event in batch.take() {
-                let arrival = Instant::from_nanos(event.arrival_ns);
-                oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
-                if let Some(id) = self.served.owner(&event.key) {
-                    self.served.visit(id, &mut self.cx, |instance, site| {
-                        instance.receive(&event, site);
-                    });
-                }
-            }
-            self.batch = batch;
-            match drained {
-                Drained::Full => {}
-                Drained::Later => {
-                    self.cx.busy = true;
-                    return oldest;
-                }
-                Drained::Empty => return oldest,
-            }
-        }
-    }
-
-    /// What did not fit into the buffers while we were stopped was never heard, and it is the latest that did not fit.
-    /// `since` is when this turn should have come: something was due or had arrived.
-    ///
-    /// Only what was lost while we were stopped counts: were losses alone enough, a flood could keep a BACKUP from ever
-    /// taking over.
-    fn look_for_losses(&mut self, since: Option<Instant>) {
-        let now = self.cx.now;
-        let stopped = since.is_some_and(|since| now > since + STALL);
-        if !stopped && now < self.loss_check_at {
-            return;
-        }
-        self.loss_check_at = now + LOSS_CHECK_INTERVAL;
-        let lost = self.cx.effects.take_losses();
-        if stopped && lost > 0 {
-            let lost = Stall::AdvertisementsLost { lost };
-            self.cx.tell(&Place::Process, lost);
-            self.served.each(&mut self.cx, |instance, site| {
-                instance.feed(Input::AdvertisementsLost, site);
-            });
-        }
-    }
-
     /// Tries again what failed.
     fn retry(&mut self) {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;
             self.served.each_segment(&mut self.cx, hearing::retry);
             self.served.each_segment(&mut self.cx, strangers::retry);
-        }
-    }
-
-    /// Starts to write the memory of the next virtual host, when it is time for one and there is something new.
-    fn keep_memory(&mut self) {
-        // A disk that stands still must not collect threads.
-        if !self.cx.effects.can_keep() {
-            return;
-        }
-        if let Some(id) = self.turns.take(self.served.registry(), self.cx.now) {
-            self.served.visit(id, &mut self.cx, |instance, site| {
-                if let Some(memory) = instance.take_memory() {
-                    site.cx.effects.keep(vec![(instance.file(), memory)]);
-                }
-            });
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct SegmentId(u32);
 
 /// Where a virtual host lives, and what the datapath knows it by.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Record {
     segment: SegmentId,
     key: Option<VhostKey>,
 }
@@ -24,7 +24,7 @@ struct Place {
 pub struct Registry {
     instances: u32,
     segments: u32,
-    places: BTreeMap<InstanceId, Place>,
+    records: BTreeMap<InstanceId, Record>,
     keys: HashMap<VhostKey, InstanceId>,
 }
 
@@ -43,32 +43,34 @@ impl Registry {
 
     /// A virtual host lives there from now on.
     pub fn enter(&mut self, id: InstanceId, segment: SegmentId) {
-        self.places.insert(id, Place { segment, key: None });
+        self.records.insert(id, Record { segment, key: None });
     }
 
     /// Forgets a virtual host.
     pub fn leave(&mut self, id: InstanceId) {
         self.rekey(id, None);
-        self.places.remove(&id);
+        self.records.remove(&id);
     }
 
     /// Where a virtual host lives.
     #[must_use]
     pub fn place(&self, id: InstanceId) -> Option<SegmentId> {
-        self.places.get(&id).map(|place| place.segment)
+        self.records.get(&id).map(|record| record.segment)
     }
 
     /// Every virtual host, in the order in which they came, with its place.
     pub fn all(&self) -> impl ExactSizeIterator<Item = (InstanceId, SegmentId)> + '_ {
-        self.places.iter().map(|(id, place)| (*id, place.segment))
+        self.records
+            .iter()
+            .map(|(id, record)| (*id, record.segment))
     }
 
     /// The virtual host that is served after `id`, or the first one.
     #[must_use]
     pub fn next(&self, id: Option<InstanceId>) -> Option<InstanceId> {
-        let after = id.and_then(|id| self.places.range(InstanceId(id.0 + 1)..).next());
+        let after = id.and_then(|id| self.records.range(InstanceId(id.0 + 1)..).next());
         after
-            .or_else(|| self.places.first_key_value())
+            .or_else(|| self.records.first_key_value())
             .map(|(id, _)| *id)
     }
 
@@ -80,13 +82,13 @@ impl Registry {
 
     /// The datapath knows a virtual host by this key from now on.
     pub fn rekey(&mut self, id: InstanceId, key: Option<VhostKey>) {
-        let Some(place) = self.places.get_mut(&id) else {
+        let Some(record) = self.records.get_mut(&id) else {
             return;
         };
-        if place.key == key {
+        if record.key == key {
             return;
         }
-        if let Some(old) = std::mem::replace(&mut place.key, key) {
+        if let Some(old) = std::mem::replace(&mut record.key, key) {
             self.keys.remove(&old);
         }
         if let Some(new) = key {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use carp_common::time::Instant;
 
-use super::AT_ONCE;
 use super::context::Context;
 use super::deadlines::Deadlines;
 use super::effects::Effects;
+use super::instance::lease;
+use super::pace::AT_ONCE;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::segment::Segment;
 use crate::api::event::address::Assignment;
@@ -118,12 +119,13 @@ fn ask<E: Effects>(
     let Some(instance) = segment.instances.get_mut(&id) else {
         return true;
     };
-    instance.rooms.claim.term.renewing();
-    let lease = cx.lease_of(&instance.who.config);
+    let holdings = &mut instance.rooms.holdings;
+    holdings.term.renewing();
+    let lease = lease::of(cx.lease, &instance.who.config);
     let mut complete = true;
     let addresses = instance.who.native_addresses(&segment.interface);
     for (index, address) in addresses.into_iter().enumerate() {
-        if !instance.rooms.claim.is_ours(index, &address, &cx.namespace) {
+        if !holdings.is_ours(index, &address, &cx.namespace) {
             continue;
         }
         // A renewal would add one that is gone; whether and when that is to be is for the room that restores it.
@@ -161,14 +163,11 @@ fn end<E: Effects>(
         }
         find(id, &mut |segment| {
             if let Some(instance) = segment.instances.get_mut(&id) {
-                let lease = cx.lease_of(&instance.who.config);
+                let lease = lease::of(cx.lease, &instance.who.config);
                 // Otherwise it is no longer MASTER.
-                if instance.rooms.claim.term.runs() {
-                    instance
-                        .rooms
-                        .claim
-                        .term
-                        .begin(lease, complete, bunch.begun);
+                if instance.rooms.holdings.term.runs() {
+                    let term = &mut instance.rooms.holdings.term;
+                    term.begin(lease, complete, bunch.begun);
                 }
                 cx.touched.push(id);
             }

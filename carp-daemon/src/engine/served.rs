@@ -6,11 +6,11 @@ use carp_common::abi::layout::VhostKey;
 use carp_common::time::Instant;
 use carp_common::units::Profile;
 
-use super::AT_ONCE;
 use super::context::{Context, Site};
 use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::instance::Instance;
+use super::pace::AT_ONCE;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
 use super::segment::{Fence, Segment, hearing, placement};
@@ -178,15 +178,15 @@ impl Served {
         self.elections.earliest()
     }
 
-    /// Judges the timers that are due: of [`AT_ONCE`] virtual hosts, the others in a turn of their own. We last looked at
-    /// what arrived at `looked_at`.
-    pub fn judge_timers<E: Effects>(&mut self, looked_at: Instant, cx: &mut Context<E>) {
+    /// Fires the timers that are due, of [`AT_ONCE`] virtual hosts; the others follow in the next turn. The engine last looked
+    /// at what arrived at `looked_at`.
+    pub fn fire_timers<E: Effects>(&mut self, looked_at: Instant, cx: &mut Context<E>) {
         for _ in 0..AT_ONCE {
             let Some((id, due)) = self.elections.pop_due(cx.now) else {
                 return;
             };
             self.visit_segment(id, cx, |segment, cx| {
-                hearing::judge(segment, id, due, looked_at, cx)
+                hearing::fire_timers(segment, id, due, looked_at, cx)
             });
         }
     }
@@ -211,9 +211,10 @@ impl Served {
             let Some(instance) = segment.and_then(|segment| segment.instances.get(&id)) else {
                 continue;
             };
-            self.elections.set(id, instance.deadline());
+            self.elections.set(id, instance.machine().next_deadline());
             self.chores.set(id, instance.chore_at());
-            self.renewals.set(id, instance.rooms.claim.term.renew_at());
+            self.renewals
+                .set(id, instance.rooms.holdings.term.renew_at());
             self.registry.rekey(id, instance.rooms.tenure.key());
         }
     }

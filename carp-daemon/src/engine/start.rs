@@ -5,30 +5,19 @@ use carp_common::proto::rate_limit::RateLimit;
 use super::context::Context;
 use super::departures::Departures;
 use super::effects::Effects;
+use super::error::{EngineError, FailedStart};
 use super::instance::Instance;
 use super::memory::Turns;
 use super::namespace::Namespace;
 use super::overheard::Overheard;
+use super::reception::Reception;
 use super::registry::InstanceId;
 use super::segment::{Segment, placement, strangers};
 use super::served::Served;
-use super::{Engine, Error, follow, interface, mistakes};
-use crate::api::Place;
-use crate::api::event::process::{Memory, Refusal};
+use super::{Engine, follow, memory, mistakes, names, orphans};
 use crate::config::{Config, Ownership, VhostConfig};
-use crate::io::datapath::{Batch, Fenced};
+use crate::io::datapath::Fenced;
 use crate::io::state_dir::FileName;
-
-/// A start that failed.
-#[derive(Debug)]
-pub struct FailedStart<E> {
-    /// The host.
-    pub effects: E,
-    /// The addresses that are to stay fenced, because nobody sees to them.
-    pub orphans: Vec<Fenced>,
-    /// Why.
-    pub error: Error,
-}
 
 impl<E: Effects> Engine<E> {
     /// Finds everything that is configured on this host, and serves it from the first turn on.
@@ -71,29 +60,28 @@ impl<E: Effects> Engine<E> {
             overheard: Overheard::new(now),
             follower: follow::Follower::default(),
             departures: Departures::default(),
-            batch: Batch::new(),
+            reception: Reception::new(now),
             looked_at: now,
-            loss_check_at: now,
         }
     }
 
     /// What can fail at the start and would leave something behind.
-    fn open(&mut self, mut vhosts: Vec<VhostConfig>) -> Result<(), Error> {
+    fn open(&mut self, mut vhosts: Vec<VhostConfig>) -> Result<(), EngineError> {
         let cx = &mut self.cx;
         cx.namespace
             .list(&mut cx.effects)
-            .map_err(|source| Error::System {
+            .map_err(|source| EngineError::System {
                 action: "list links and addresses",
                 source,
             })?;
-        interface::take_present_names(&mut vhosts, cx);
+        names::take_present_names(&mut vhosts, cx);
         mistakes::refuse_twins(&vhosts)?;
         for config in vhosts {
             let id = self.served.reserve();
             self.served.enter(id, config, cx);
         }
-        self.recall_memories();
         let Self { served, cx, .. } = self;
+        memory::recall_all(served, cx);
         let is_native = |instance: &Instance| instance.who.config.ownership == Ownership::Native;
         if served.instances().any(is_native) {
             mistakes::refuse_without_the_right_to_assign(cx)?;
@@ -101,11 +89,11 @@ impl<E: Effects> Engine<E> {
         // All of them before anything is touched.
         served.try_each_segment(cx, |segment, cx| {
             if let Some(link) = segment.link(cx) {
-                mistakes::refuse_the_impossible(segment, &link, cx)?;
+                mistakes::refuse_the_impossible(segment.who(), &segment.interface, &link, cx)?;
                 segment.lock(link.index, &link.name, true, cx)?;
-                mistakes::warn_of_the_unlikely(segment, cx);
+                mistakes::warn_of_the_unlikely(segment.who(), cx);
             }
-            Ok::<_, Error>(())
+            Ok::<_, EngineError>(())
         })?;
         strangers::settle_gone(cx);
         served.try_each_segment(cx, Segment::find_at_start)?;
@@ -123,10 +111,10 @@ impl<E: Effects> Engine<E> {
     ///
     /// # Errors
     /// Returns what prevents that. Then everything else is as before.
-    pub fn add(&mut self, mut config: VhostConfig) -> Result<InstanceId, Error> {
+    pub fn add(&mut self, mut config: VhostConfig) -> Result<InstanceId, EngineError> {
         self.cx.now = self.cx.effects.now();
         self.cx.listen();
-        interface::take_present_names(std::slice::from_mut(&mut config), &mut self.cx);
+        names::take_present_names(std::slice::from_mut(&mut config), &mut self.cx);
         let Self {
             departures,
             served,
@@ -141,34 +129,6 @@ impl<E: Effects> Engine<E> {
     pub fn remove(&mut self, id: InstanceId) {
         self.cx.now = self.cx.effects.now();
         self.departures.remove(id, &mut self.served, &mut self.cx);
-    }
-
-    /// Gives each virtual host back what it heard before, and tells how many had something.
-    fn recall_memories(&mut self) {
-        let (mut recalled, mut refused) = (0, Vec::new());
-        self.served.each(&mut self.cx, |instance, site| {
-            match instance.recall_from(&mut site.cx.effects) {
-                Ok(true) => recalled += 1,
-                Ok(false) => {}
-                Err(refusal) => refused.push(refusal),
-            }
-        });
-        let Some(directory) = self.cx.effects.keeps_in() else {
-            return;
-        };
-        let ignored = refused.len();
-        if let Some(first) = refused.into_iter().next() {
-            let others = ignored - 1;
-            self.cx
-                .tell(&Place::Process, Memory::Ignored { first, others });
-        }
-        let total = self.served.registry().all().len();
-        let recalled = Memory::Recalled {
-            recalled,
-            total,
-            directory,
-        };
-        self.cx.tell(&Place::Process, recalled);
     }
 
     /// The orderly stop: every virtual host bows out and releases its addresses. Returns whether one was MASTER. Scripts may
@@ -187,7 +147,7 @@ impl<E: Effects> Engine<E> {
     pub fn take_memories(&mut self) -> Vec<(FileName, Vec<u8>)> {
         let mut memories = Vec::new();
         self.served.each(&mut self.cx, |instance, _| {
-            memories.extend(instance.take_memory().map(|bytes| (instance.file(), bytes)));
+            memories.extend(memory::take(instance));
         });
         memories
     }
@@ -200,27 +160,12 @@ impl<E: Effects> Engine<E> {
             self.cx.effects.finish();
             self.cx.catch_up();
             self.cx.give_back();
-            self.served.each(&mut self.cx, Instance::close);
+            self.served.each(&mut self.cx, |instance, site| {
+                let (who, machine, rooms) = instance.parts();
+                rooms.close(who, machine, site);
+            });
         }
-        let orphans = strangers::orphans(&self.served, &mut self.cx);
+        let orphans = orphans::find(&self.served, &mut self.cx);
         (self.cx.effects, orphans)
-    }
-}
-
-impl Instance {
-    /// Takes back what it heard before. Returns whether there was something.
-    pub(super) fn recall_from(&mut self, effects: &mut impl Effects) -> Result<bool, Refusal> {
-        match effects.recall(&self.file()) {
-            Ok(None) => Ok(false),
-            Ok(Some(bytes)) if self.recall(&bytes) => Ok(true),
-            Ok(Some(_)) => Err(Refusal::Damaged(effects.path_of(&self.file()))),
-            Err(error) => Err(Refusal::Unreadable(error.to_string())),
-        }
-    }
-
-    /// The file that its memory is in.
-    pub(super) fn file(&self) -> FileName {
-        let config = &self.who.config;
-        FileName::new(&config.interface, config.election.vhid)
     }
 }

@@ -22,12 +22,12 @@ use carp_common::units::Vhid;
 use tokio::sync::mpsc;
 
 use self::memory::Keeper;
-use self::wire::Place;
+use self::wire::Sockets;
 use crate::api::{self, Event, Status};
 use crate::config::{Config, VhostConfig};
 use crate::engine::effects::{Clock, Exclusion, Observe, Scripts, Tell};
 use crate::engine::registry::InstanceId;
-use crate::engine::{Arrival, Error};
+use crate::engine::{Arrival, EngineError};
 use crate::io::clock;
 use crate::io::datapath::{Datapath, Fenced, Leaving, Lookout};
 use crate::io::netlink::{Client, Monitor};
@@ -49,7 +49,8 @@ pub struct Host {
     netlink: Client,
     /// The outcomes of the latest bunch of orders.
     outcomes: Option<Vec<io::Result<()>>>,
-    places: BTreeMap<u32, Place>,
+    /// The sockets of each open interface, by its index.
+    sockets: BTreeMap<u32, Sockets>,
     runners: BTreeMap<InstanceId, Runner>,
     completions: Completions<InstanceId>,
     ended: mpsc::UnboundedReceiver<(InstanceId, crate::io::scripts::Completion)>,
@@ -75,8 +76,8 @@ impl Host {
     ///
     /// # Errors
     /// Returns what could not be opened.
-    pub fn new(config: &Config) -> Result<Self, Error> {
-        let system = |action| move |source| Error::System { action, source };
+    pub fn new(config: &Config) -> Result<Self, EngineError> {
+        let system = |action| move |source| EngineError::System { action, source };
         let (completions, ended) = mpsc::unbounded_channel();
         Ok(Self {
             datapath: Datapath::new(config),
@@ -86,7 +87,7 @@ impl Host {
             monitor: Some(Monitor::new().map_err(system("watch links and addresses"))?),
             netlink: Client::new().map_err(system("open a netlink socket"))?,
             outcomes: None,
-            places: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             runners: BTreeMap::new(),
             completions,
             ended,
@@ -136,8 +137,8 @@ impl Host {
             result?;
             work = true;
         }
-        for place in self.places.values_mut() {
-            if let Poll::Ready(result) = place.poll_claims(context) {
+        for sockets in self.sockets.values_mut() {
+            if let Poll::Ready(result) = sockets.poll_claims(context) {
                 result?;
                 work = true;
             }

@@ -14,12 +14,12 @@ use crate::io::netlink::Link;
 use crate::io::port::{Envelope, Port};
 
 /// The sockets of one interface.
-pub struct Place {
+pub struct Sockets {
     port: Port,
     watch: ArpWatch,
 }
 
-impl Place {
+impl Sockets {
     /// Ready when there may be claims to take.
     pub fn poll_claims(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch.poll_readable(context)
@@ -28,9 +28,9 @@ impl Place {
 
 impl Host {
     fn port_on(&mut self, ifindex: u32) -> io::Result<&mut Port> {
-        let place = self.places.get_mut(&ifindex);
-        place
-            .map(|place| &mut place.port)
+        let sockets = self.sockets.get_mut(&ifindex);
+        sockets
+            .map(|sockets| &mut sockets.port)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 }
@@ -47,12 +47,12 @@ impl Wire for Host {
                 .map_err(|error| ("join the multicast group", error))?;
         }
         let watch = ArpWatch::open(link).map_err(|error| ("watch ARP", error))?;
-        self.places.insert(link.index, Place { port, watch });
+        self.sockets.insert(link.index, Sockets { port, watch });
         Ok(())
     }
 
     fn close(&mut self, ifindex: u32) {
-        self.places.remove(&ifindex);
+        self.sockets.remove(&ifindex);
     }
 
     fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()> {
@@ -87,23 +87,23 @@ impl Wire for Host {
     }
 
     fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
-        match self.places.get(&ifindex) {
-            Some(place) => place.watch.choose(addresses),
+        match self.sockets.get(&ifindex) {
+            Some(sockets) => sockets.watch.choose(addresses),
             None => Ok(()),
         }
     }
 
     fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<ArpClaims> {
-        match self.places.get_mut(&ifindex) {
-            Some(place) => place.watch.take(now),
+        match self.sockets.get_mut(&ifindex) {
+            Some(sockets) => sockets.watch.take(now),
             None => Ok(ArpClaims::default()),
         }
     }
 
     fn claims_paused_until(&self) -> Option<Instant> {
-        self.places
+        self.sockets
             .values()
-            .filter_map(|place| place.watch.paused_until())
+            .filter_map(|sockets| sockets.watch.paused_until())
             .min()
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Mutant;
 
-const CLAIM: &str = "carp-daemon/src/engine/instance/claim.rs";
+const HOLDINGS: &str = "carp-daemon/src/engine/instance/holdings.rs";
 const LEASE: &str = "carp-daemon/src/engine/instance/lease.rs";
 const PLACE: &str = "carp-daemon/src/engine/instance/place.rs";
 const RESTORE: &str = "carp-daemon/src/engine/instance/restore.rs";
@@ -25,8 +25,8 @@ const REMOVALS: &str = "carp-daemon/src/engine/instance/removals.rs";
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
-        name: "claim: takes an address of somebody else for its own",
-        file: CLAIM,
+        name: "holdings: takes an address of somebody else for its own",
+        file: HOLDINGS,
         find: "known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL)",
         replace: "false",
         caught_by: &[
@@ -34,8 +34,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: leaves its addresses when it is not MASTER any more",
-        file: CLAIM,
+        name: "holdings: leaves its addresses when it is not MASTER any more",
+        file: HOLDINGS,
         find: "removals.remove(who, &address, site);",
         replace: "",
         caught_by: &[
@@ -44,8 +44,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: removes what somebody put in the place of its address a moment ago",
-        file: CLAIM,
+        name: "holdings: removes what somebody put in the place of its address a moment ago",
+        file: HOLDINGS,
         find: "site.cx.catch_up();",
         replace: "",
         caught_by: &[
@@ -53,8 +53,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: removes addresses by what was known before notifications were lost",
-        file: CLAIM,
+        name: "holdings: removes addresses by what was known before notifications were lost",
+        file: HOLDINGS,
         find: "site.cx.catch_up();",
         replace: "site.cx.listen();",
         caught_by: &[
@@ -62,8 +62,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: does not renew what it takes over from an earlier run",
-        file: CLAIM,
+        name: "holdings: does not renew what it takes over from an earlier run",
+        file: HOLDINGS,
         find: "site.cx.give(Order::Renew(*address, lease))",
         replace: "Ok::<(), io::Error>(())",
         caught_by: &[
@@ -71,8 +71,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: leaves what it takes over ahead of the host's own addresses",
-        file: CLAIM,
+        name: "holdings: leaves what it takes over ahead of the host's own addresses",
+        file: HOLDINGS,
         find: "site.interface.unplaced = true;",
         replace: "",
         caught_by: &[
@@ -80,8 +80,8 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "claim: takes a kernel that is slow for one that refuses",
-        file: CLAIM,
+        name: "holdings: takes a kernel that is slow for one that refuses",
+        file: HOLDINGS,
         find: "std::mem::replace(holding, Holding::Ordered)",
         replace: "std::mem::replace(holding, Holding::None)",
         caught_by: &[
@@ -197,8 +197,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "restore: takes a lease that ran out for a removal",
         file: RESTORE,
-        find: "claim.has_run_out(site.cx.effects.now())",
-        replace: "claim.has_run_out(Instant::ZERO)",
+        find: "holdings.has_run_out(site.cx.effects.now())",
+        replace: "holdings.has_run_out(Instant::ZERO)",
         caught_by: &[
             "engine::tests::addresses::a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal",
         ],
@@ -297,8 +297,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: lifts the fence of an address that may still be there",
         file: TENURE,
-        find: "!leftovers(who, site.interface.ifindex, namespace).is_empty()",
-        replace: "leftovers(who, site.interface.ifindex, namespace).is_empty() && false",
+        find: "!who.leftovers(site.interface.ifindex, namespace).is_empty()",
+        replace: "who.leftovers(site.interface.ifindex, namespace).is_empty() && false",
         caught_by: &["engine::tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
     },
     Mutant {
@@ -420,7 +420,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "renewals: take somebody else's address along",
         file: RENEWALS,
-        find: "!instance.rooms.claim.is_ours(index, &address, &cx.namespace)",
+        find: "!holdings.is_ours(index, &address, &cx.namespace)",
         replace: "address.prefix == 0 && index == usize::MAX",
         caught_by: &[
             "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
@@ -491,7 +491,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "coming: one that is removed keeps its locks",
         file: SEGMENT,
-        find: "cx.effects.unlock_one(&Self::wanted(&gone, ifindex, &name));",
+        find: "cx.effects.unlock_one(&gone.who.locks(ifindex, &name));",
         replace: "",
         caught_by: &[
             "engine::tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",

@@ -426,7 +426,7 @@ impl Observe for Machine {
         self.told(instance, input);
     }
 
-    fn judges(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
+    fn fires(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
         self.touched.insert(instance);
         self.observe(instance, |watch| watch.looks(now, looked_at));
     }

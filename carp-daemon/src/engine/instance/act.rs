@@ -1,14 +1,18 @@
 //! Carries out what the core decided, and tells it how that went.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use carp_common::proto::{DatapathState, Input, LinkState};
+use carp_common::proto::{Command, DatapathState, Input, LinkState};
 use carp_common::units::{Family, State};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::Instance;
 use super::uplink::{News, is_usable};
+
+/// How long USR2 keeps us away, as in ucarp.
+const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
 impl Instance {
     /// One input, and everything that follows from it.
@@ -78,7 +82,8 @@ impl Instance {
         if news.moved {
             self.feed(Input::StationChanged, site);
         }
-        self.settle(site);
+        let (who, machine, rooms) = self.parts();
+        rooms.settle_predecessor(who, machine, site);
     }
 
     fn tell_link<E: Effects>(&mut self, link: LinkState, site: &mut Site<'_, E>) {
@@ -87,26 +92,11 @@ impl Instance {
         }
     }
 
-    /// The election may have settled whose the addresses are that an earlier run left.
-    pub(super) fn settle<E: Effects>(&mut self, site: &mut Site<'_, E>) {
-        self.rooms
-            .settle_predecessor(&self.who, &self.machine, site);
-    }
-
-    /// Addresses are gone: there may be nothing left to be silent about.
-    pub fn settle_fence<E: Effects>(&mut self, site: &mut Site<'_, E>) {
-        self.rooms.settle_fence(&self.who, &self.machine, site);
-    }
-
-    /// Has the advertisements for it delivered. Returns whether that worked.
-    pub fn program<E: Effects>(&mut self, site: &mut Site<'_, E>) -> bool {
-        self.rooms.program(&self.who, &self.machine, site)
-    }
-
     /// What the datapath knows is gone, or may be: tells it everything again, and the core that advertisements were lost.
     pub fn listen_anew<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         if self.rooms.tenure.key().is_some() {
-            self.program(site);
+            let (who, machine, rooms) = self.parts();
+            rooms.program(who, machine, site);
         }
         self.feed(Input::AdvertisementsLost, site);
     }
@@ -125,8 +115,11 @@ impl Instance {
         before == State::Master
     }
 
-    /// The process ends, and with it what it did about the addresses.
-    pub fn close<E: Effects>(&mut self, site: &mut Site<'_, E>) {
-        self.rooms.close(&self.who, &self.machine, site);
+    /// An operator makes it step down: it hands over, and stays away for a while.
+    pub fn step_down<E: Effects>(&mut self, site: &mut Site<'_, E>) {
+        let hold = STEP_DOWN_HOLD;
+        let (who, machine, rooms) = self.parts();
+        rooms.story.step_down(who, machine, hold, site);
+        self.feed(Input::Command(Command::StepDown { hold }), site);
     }
 }

@@ -10,9 +10,10 @@ use carp_common::proto::conflict::{Claim, Claimant, Conflicts, Question, Respons
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 
-use super::super::context::{REPORT_INTERVAL, Site};
+use super::super::context::Site;
 use super::super::effects::Effects;
-use super::Identity;
+use super::super::pace::REPORT_INTERVAL;
+use super::identity::Identity;
 use crate::api::event::election::{Conflict as Event, Transmit, Unheard};
 use crate::io::arp_watch::ArpClaim;
 

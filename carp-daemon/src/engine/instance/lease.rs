@@ -8,7 +8,7 @@ use std::time::Duration;
 use carp_common::time::Instant;
 use carp_common::units::{AdvSkew, Priority};
 
-use crate::config::VhostConfig;
+use crate::config::{Lease, VhostConfig};
 
 /// The kernel counts ticks and may end an address so much before its time.
 const EARLY: Duration = Duration::from_millis(100);
@@ -62,9 +62,18 @@ impl Term {
     }
 }
 
+/// Returns the lifetime of the addresses of a virtual host. `None` means that they stay for good.
+pub fn of(option: Lease, config: &VhostConfig) -> Option<Duration> {
+    match option {
+        Lease::Auto => Some(shortest(config)),
+        Lease::Fixed(lease) => Some(lease),
+        Lease::Off => None,
+    }
+}
+
 /// A second more than an equal peer with advskew 0 waits before it takes over: a MASTER that is late for less keeps its
 /// addresses, and those of a dead one go a moment after the takeover.
-pub fn shortest(config: &VhostConfig) -> Duration {
+fn shortest(config: &VhostConfig) -> Duration {
     let fastest_peer = Priority {
         advbase: config.election.advbase,
         advskew: AdvSkew(0),

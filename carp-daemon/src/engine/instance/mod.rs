@@ -2,7 +2,8 @@
 //!
 //! | Room | What it is for |
 //! |---|---|
-//! | [`claim`] | the virtual addresses in native mode |
+//! | [`identity`] | who it is |
+//! | [`holdings`] | the virtual addresses in native mode |
 //! | [`lease`] | how long they outlive us |
 //! | [`place`] | the routes to their subnets |
 //! | [`restore`] | puts back what others remove |
@@ -21,8 +22,9 @@
 //! A room decides about its own thing only. It acts through [`Site`], and says in [`Wishes`] what the core is to hear of.
 
 mod act;
-pub mod claim;
 pub mod conflict;
+pub mod holdings;
+pub mod identity;
 pub mod lease;
 pub mod place;
 pub mod predecessor;
@@ -36,8 +38,6 @@ pub mod story;
 pub mod tenure;
 pub mod uplink;
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::proto::demotion::lost_addresses_demotion;
 use carp_common::proto::{Demotion, DemotionCause, Input, Origin, VirtualHost};
@@ -47,92 +47,13 @@ use zeroize::Zeroize as _;
 
 use super::context::Site;
 use super::effects::Effects;
-use super::interface::Interface;
 use super::registry::InstanceId;
-use crate::api::Place;
-use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
-use crate::io::arp_watch::ArpClaim;
-use crate::io::netlink::{Address, AddressFlags};
+use crate::config::VhostConfig;
 use crate::io::scripts::{Completion, Which};
+use identity::{Identity, Wishes};
 use restore::Suspects;
 use rooms::Rooms;
-use stalls::Stalls;
 use story::Story;
-
-/// Who it is.
-#[derive(Debug)]
-pub struct Identity {
-    /// Stays the same for as long as it is served.
-    pub id: InstanceId,
-    /// What was asked for. The password is not in it any more.
-    pub config: VhostConfig,
-    /// Where its events happen.
-    pub place: Place,
-}
-
-impl Identity {
-    /// Whether it needs an address of the interface to send from.
-    pub const fn needs_source(&self) -> bool {
-        self.config.source.is_none()
-    }
-
-    /// The interface is called so now.
-    pub fn call(&mut self, interface: &str) {
-        self.place = place(interface, &self.config);
-    }
-
-    /// Its IPv4 addresses.
-    pub fn inet_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        let addresses = self.config.addresses.iter();
-        addresses.filter_map(|virtual_one| match virtual_one.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
-    }
-
-    /// What native mode assigns; nothing while the interface is absent.
-    pub fn native_addresses(&self, interface: &Interface) -> Vec<Address> {
-        let Some(ifindex) = interface.ifindex else {
-            return Vec::new();
-        };
-        let assign = |virtual_one: &crate::config::VirtualAddress| {
-            let ip = virtual_one.address;
-            let address = Address::new(ifindex, ip, host_prefix(ip), ADDRESS_PROTOCOL);
-            match ip {
-                IpAddr::V4(_) => address,
-                // The election has settled who owns it; duplicate address detection would only delay its use.
-                IpAddr::V6(_) => address.with_flags(AddressFlags::Nodad),
-            }
-        };
-        self.config.addresses.iter().map(assign).collect()
-    }
-}
-
-/// The place of a virtual host's events.
-pub fn place(interface: &str, config: &VhostConfig) -> Place {
-    Place::VirtualHost {
-        interface: interface.to_owned(),
-        vhid: config.election.vhid,
-    }
-}
-
-/// The prefix length of one address alone.
-const fn host_prefix(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    }
-}
-
-/// What the core is to hear of, from a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct Wishes {
-    /// The host cannot serve its addresses, or can again: it advertises a worse priority, or the configured one.
-    pub demoted: Option<bool>,
-    /// The addresses are there now.
-    pub claimed: bool,
-}
 
 /// One virtual host.
 #[derive(Debug)]
@@ -142,8 +63,6 @@ pub struct Instance {
     machine: VirtualHost,
     /// What is done about it.
     pub rooms: Rooms,
-    /// How late we were.
-    pub stalls: Stalls,
     /// It ended for good.
     ended: bool,
 }
@@ -155,12 +74,11 @@ impl Instance {
         // The machine keeps what it derived from it.
         config.election.key.zeroize();
         let rooms = Rooms::new(config.addresses.len(), Story::new(now));
-        let place = place(&config.interface, &config);
+        let place = identity::place(&config.interface, &config);
         Self {
             who: Identity { id, config, place },
             machine,
             rooms,
-            stalls: Stalls::default(),
             ended: false,
         }
     }
@@ -171,6 +89,11 @@ impl Instance {
         &self.machine
     }
 
+    /// Returns its parts, for what concerns the rooms and not the election.
+    pub const fn parts(&mut self) -> (&Identity, &VirtualHost, &mut Rooms) {
+        (&self.who, &self.machine, &mut self.rooms)
+    }
+
     /// What was heard before, from an earlier run. Returns whether it could be read.
     pub fn recall(&mut self, memory: &[u8]) -> bool {
         self.machine.recall(memory)
@@ -179,11 +102,6 @@ impl Instance {
     /// What is to be written for the next run; nothing when that is in its file already.
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.rooms.outdated).then(|| self.machine.memory())
-    }
-
-    /// When its timers are to be judged.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.machine.next_deadline()
     }
 
     /// When it has something to do besides the election. An idle BACKUP has nothing and is not woken.
@@ -208,7 +126,8 @@ impl Instance {
             ethernet_source: event.ethernet_source,
             arrival: Instant::from_nanos(event.arrival_ns),
         };
-        self.note_lateness(origin.arrival, site);
+        let (who, machine) = (&self.who, &self.machine);
+        self.rooms.stalls.late(who, machine, origin.arrival, site);
         self.rooms.outdated = true;
         let input = Input::Advertisement {
             family,
@@ -216,19 +135,14 @@ impl Instance {
             payload: event.payload(),
         };
         self.feed(input, site);
-        self.settle(site);
-    }
-
-    /// What it waits for since `due` is looked at only now.
-    pub fn note_lateness<E: Effects>(&mut self, due: Instant, site: &mut Site<'_, E>) {
-        let interval = self.machine.advertised().interval();
-        self.stalls.late(&self.who, due, interval, site.cx);
+        let (who, machine, rooms) = self.parts();
+        rooms.settle_predecessor(who, machine, site);
     }
 
     /// Its timers are due. We last looked at what arrived at `looked_at`.
     pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
         let now = site.cx.now;
-        site.cx.effects.judges(self.who.id, now, looked_at);
+        site.cx.effects.fires(self.who.id, now, looked_at);
         self.machine.handle_timeout(now, looked_at);
         self.act(site);
         site.cx
@@ -239,10 +153,10 @@ impl Instance {
     /// Does what is due besides the election.
     pub fn do_chores<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let is_master = self.machine.state() == State::Master;
-        let wishes = self
-            .rooms
-            .restore
-            .timeout(&self.who, &mut self.rooms.claim, is_master, site);
+        let wishes =
+            self.rooms
+                .restore
+                .timeout(&self.who, &mut self.rooms.holdings, is_master, site);
         self.grant(wishes, DemotionCause::LostAddresses, site);
         let is_master = self.machine.state() == State::Master;
         let (wishes, run) = self.rooms.script.timeout(&self.who, is_master, site);
@@ -259,20 +173,13 @@ impl Instance {
     /// Addresses may be missing: a MASTER puts them back.
     pub fn keep_addresses<E: Effects>(&mut self, suspects: &Suspects, site: &mut Site<'_, E>) {
         if self.machine.state() == State::Master {
-            let wishes = self
-                .rooms
-                .restore
-                .look(&self.who, &mut self.rooms.claim, suspects, site);
+            let wishes =
+                self.rooms
+                    .restore
+                    .look(&self.who, &mut self.rooms.holdings, suspects, site);
             self.grant(wishes, DemotionCause::LostAddresses, site);
             site.cx.touched.push(self.who.id);
         }
-    }
-
-    /// Others claim addresses in ARP. Returns whether one of its own is among them.
-    pub fn hear_claims<E: Effects>(&mut self, claims: &[ArpClaim], site: &mut Site<'_, E>) -> bool {
-        self.rooms
-            .conflict
-            .hear(&self.who, &self.machine, claims, site)
     }
 
     /// A script ended.
@@ -280,7 +187,8 @@ impl Instance {
         let state = self.machine.state();
         let wishes = self.rooms.script.ended(&self.who, state, completion, site);
         self.grant(wishes, DemotionCause::Script, site);
-        self.settle_fence(site);
+        let (who, machine, rooms) = self.parts();
+        rooms.settle_fence(who, machine, site);
         site.cx.touched.push(self.who.id);
     }
 

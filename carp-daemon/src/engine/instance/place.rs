@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::super::interface::Interface;
-use super::Identity;
+use super::identity::Identity;
 use crate::api::event::Cidr;
 use crate::api::event::address::Placement;
 use crate::config::{ADDRESS_PROTOCOL, Ownership, Subnet};

@@ -7,9 +7,8 @@ use carp_common::proto::VirtualHost;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::super::namespace::Namespace;
-use super::Identity;
-use super::claim::Claim;
+use super::holdings::Holdings;
+use super::identity::Identity;
 use super::removals::Removals;
 use super::tenure::Tenure;
 use crate::api::event::address::Predecessor as Event;
@@ -38,12 +37,12 @@ impl Predecessor {
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
-        claim: &mut Claim,
+        holdings: &mut Holdings,
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
     ) -> Result<(), datapath::DatapathError> {
         if who.config.ownership == Ownership::Native {
-            self.look_for_addresses(who, claim, tenure, site)?;
+            self.look_for_addresses(who, holdings, tenure, site)?;
         }
         self.inherit_fence(who, tenure, site)
     }
@@ -51,11 +50,11 @@ impl Predecessor {
     fn look_for_addresses<E: Effects>(
         &mut self,
         who: &Identity,
-        claim: &mut Claim,
+        holdings: &mut Holdings,
         tenure: &mut Tenure,
         site: &mut Site<'_, E>,
     ) -> Result<(), datapath::DatapathError> {
-        let leftovers = leftovers(who, site.interface.ifindex, &site.cx.namespace);
+        let leftovers = who.leftovers(site.interface.ifindex, &site.cx.namespace);
         for address in leftovers.iter().map(Address::cidr) {
             site.cx.tell(&who.place, Event::LeftoverKept { address });
         }
@@ -64,7 +63,7 @@ impl Predecessor {
             if let Some(known) = site.cx.namespace.known(address).copied()
                 && known.protocol != ADDRESS_PROTOCOL
             {
-                claim.find_theirs(who, index, &known, site);
+                holdings.find_theirs(who, index, &known, site);
             }
         }
         if self.has_leftovers {
@@ -133,7 +132,7 @@ impl Predecessor {
         } else {
             Vec::new()
         };
-        for address in leftovers(who, site.interface.ifindex, &site.cx.namespace) {
+        for address in who.leftovers(site.interface.ifindex, &site.cx.namespace) {
             if !held.iter().any(|held| held.is_same(&address)) {
                 let removed = Event::LeftoverRemoved {
                     address: address.cidr(),
@@ -143,16 +142,4 @@ impl Predecessor {
             }
         }
     }
-}
-
-/// The addresses of a virtual host that carry our protocol number, whatever their prefix length. Those of others may
-/// belong to another carpd that is alive.
-pub fn leftovers(who: &Identity, ifindex: Option<u32>, namespace: &Namespace) -> Vec<Address> {
-    let here = ifindex.map_or(&[][..], |ifindex| namespace.on(ifindex));
-    let ours = |address: &&Address| {
-        let mut virtual_ones = who.config.addresses.iter();
-        address.protocol == ADDRESS_PROTOCOL
-            && virtual_ones.any(|virtual_one| virtual_one.address == address.address)
-    };
-    here.iter().filter(ours).copied().collect()
 }

@@ -9,10 +9,11 @@ use std::io;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 
-use super::super::RETRY_INTERVAL;
-use super::super::context::{REPORT_INTERVAL, Site};
+use super::super::context::Site;
 use super::super::effects::Effects;
-use super::Identity;
+use super::super::pace::REPORT_INTERVAL;
+use super::super::pace::RETRY_INTERVAL;
+use super::identity::Identity;
 use crate::api::event::address::Assignment;
 use crate::io::netlink::Address;
 

@@ -18,8 +18,8 @@ use carp_common::time::Instant;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::claim::{Claim, Holding};
-use super::{Identity, Wishes};
+use super::holdings::{Holding, Holdings};
+use super::identity::{Identity, Wishes};
 use crate::api::event::address::Restore as Event;
 use crate::config::Ownership;
 use crate::io::netlink::Address;
@@ -169,12 +169,12 @@ impl Restore {
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
-        claim: &mut Claim,
+        holdings: &mut Holdings,
         suspects: &Suspects,
         site: &mut Site<'_, E>,
     ) -> Wishes {
         match who.config.ownership {
-            Ownership::Native => self.look_at_ours(who, claim, suspects, site),
+            Ownership::Native => self.look_at_ours(who, holdings, suspects, site),
             Ownership::Scripts => {
                 self.miss_scripted(who, suspects, site);
                 Wishes::default()
@@ -185,7 +185,7 @@ impl Restore {
     fn look_at_ours<E: Effects>(
         &mut self,
         who: &Identity,
-        claim: &mut Claim,
+        holdings: &mut Holdings,
         suspects: &Suspects,
         site: &mut Site<'_, E>,
     ) -> Wishes {
@@ -196,10 +196,10 @@ impl Restore {
             }
             match site.cx.namespace.known(&address) {
                 // One that could not be added is tried again at its time.
-                None if matches!(claim.holding(index), Holding::None | Holding::Ordered) => {}
+                None if matches!(holdings.holding(index), Holding::None | Holding::Ordered) => {}
                 None => missing.push((index, address)),
                 Some(known) if site.cx.namespace.is_theirs(known) => {
-                    claim.hand_over(who, index, &address, site);
+                    holdings.hand_over(who, index, &address, site);
                 }
                 Some(_) => {}
             }
@@ -208,12 +208,12 @@ impl Restore {
         let now = site.cx.now;
         for (index, address) in missing {
             let cidr = address.cidr();
-            claim.lose(index);
+            holdings.lose(index);
             // By the clock, because we may have been stopped in the middle of this turn.
-            if claim.has_run_out(site.cx.effects.now()) {
+            if holdings.has_run_out(site.cx.effects.now()) {
                 let expired = Event::LeaseExpired { address: cidr };
                 site.cx.tell(&who.place, expired);
-                let held = claim.hold(who, index, &address, site);
+                let held = holdings.hold(who, index, &address, site);
                 if !held {
                     self.incomplete(now);
                 }
@@ -267,7 +267,7 @@ impl Restore {
     pub fn timeout<E: Effects>(
         &mut self,
         who: &Identity,
-        claim: &mut Claim,
+        holdings: &mut Holdings,
         is_master: bool,
         site: &mut Site<'_, E>,
     ) -> Wishes {
@@ -276,17 +276,17 @@ impl Restore {
         if self.take_retry(now) && is_master {
             let mut failed = false;
             for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
-                let is_settled = matches!(claim.holding(index), Holding::Ours | Holding::Theirs);
-                let was_ordered = claim.holding(index) == Holding::Ordered;
+                let is_settled = matches!(holdings.holding(index), Holding::Ours | Holding::Theirs);
+                let was_ordered = holdings.holding(index) == Holding::Ordered;
                 let is_there = site.cx.namespace.known(&address).is_some();
                 if is_there && is_settled {
                     continue;
                 }
                 // One that is there although we do not hold it is ours by an order that came late, or was refused only by name.
-                let held = claim.hold(who, index, &address, site);
+                let held = holdings.hold(who, index, &address, site);
                 self.count += u64::from(held && !was_ordered && !is_there);
                 wishes.claimed |= held;
-                if claim.holding(index) == Holding::Ordered {
+                if holdings.holding(index) == Holding::Ordered {
                     self.incomplete(now);
                 } else {
                     failed |= !held;

@@ -1,31 +1,29 @@
 //! The rooms of a virtual host together: they carry out what the core decided, and follow the interface.
 
-use std::io;
-
 use carp_common::proto::{
-    Action, DatapathState, Input, Reason, SendOutcome, Standing, Transition, VirtualHost,
+    Action, DatapathState, Input, SendOutcome, Standing, Transition, VirtualHost,
 };
 use carp_common::units::{Family, State};
-use carp_common::wire::advertisement::HEADER_LEN;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::super::interface::Interface;
-use super::Identity;
-use super::claim::Claim;
 use super::conflict::Conflict;
+use super::holdings::Holdings;
+use super::identity::Identity;
+use super::lease;
 use super::predecessor::Predecessor;
 use super::removals::Removals;
 use super::restore::Restore;
 use super::script::ScriptWatch;
+use super::stalls::Stalls;
 use super::story::Story;
 use super::tenure::Tenure;
 use super::uplink::Uplink;
 use crate::api::Event;
-use crate::api::event::election::{Cause, Election, Transmit};
+use crate::api::event::election::{Election, Transmit};
 use crate::config::Ownership;
 use crate::io::datapath::{self, Endpoints};
-use crate::io::port::Envelope;
 use crate::io::scripts::Which;
 
 /// The rooms of one virtual host.
@@ -34,7 +32,7 @@ pub struct Rooms {
     /// What the core was last told of link and source.
     pub uplink: Uplink,
     /// The virtual addresses in native mode.
-    pub claim: Claim,
+    pub holdings: Holdings,
     /// Against removal by others.
     pub restore: Restore,
     /// What the kernel refused to remove.
@@ -47,6 +45,8 @@ pub struct Rooms {
     pub conflict: Conflict,
     /// Against an up script that fails.
     pub script: ScriptWatch,
+    /// How late we were.
+    pub stalls: Stalls,
     /// Its state changes.
     pub story: Story,
     /// Something was heard or sent that is not in its file.
@@ -62,13 +62,14 @@ impl Rooms {
     pub fn new(addresses: usize, story: Story) -> Self {
         Self {
             uplink: Uplink::default(),
-            claim: Claim::new(addresses),
+            holdings: Holdings::new(addresses),
             restore: Restore::new(addresses),
             removals: Removals::default(),
             tenure: Tenure::default(),
             predecessor: Predecessor::default(),
             conflict: Conflict::default(),
             script: ScriptWatch::default(),
+            stalls: Stalls::default(),
             story,
             outdated: false,
             followed: State::Init,
@@ -86,7 +87,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) -> Result<(), datapath::DatapathError> {
         self.predecessor
-            .look(who, &mut self.claim, &mut self.tenure, site)?;
+            .look(who, &mut self.holdings, &mut self.tenure, site)?;
         // A script that began on another interface of that name may add the addresses to this one.
         if self.awaits_addresses(who) {
             self.tenure.silence(who, site);
@@ -96,7 +97,7 @@ impl Rooms {
 
     /// The interface is gone, and with it whatever was configured on it.
     pub fn depart(&mut self) {
-        self.claim.lose_all();
+        self.holdings.lose_all();
         self.removals.forget();
         self.tenure.forget();
     }
@@ -104,13 +105,6 @@ impl Rooms {
     /// Whether nothing that its peers say can reach it.
     pub const fn is_deaf(&self, interface: &Interface) -> bool {
         self.tenure.is_deaf() || interface.hearing.lost
-    }
-
-    /// Sees to the routes and places of its addresses.
-    pub fn place<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
-        for index in 0..who.config.addresses.len() {
-            self.claim.place(who, index, site);
-        }
     }
 
     /// Whether addresses of an earlier run are there until the election is settled, some are still to be removed, or a script
@@ -214,24 +208,10 @@ impl Rooms {
     ) {
         self.story.note(who, machine, transition, site);
         let Transition { from, to, reason } = transition;
-        let cause = self.cause(reason, site.interface);
+        let cause = self.uplink.cause(reason, site.interface);
         if let Some(suppressed) = self.story.admit(site.cx.now) {
             let changed = Election::StateChanged { from, to, cause };
             site.cx.tell_after(suppressed, &who.place, changed);
-        }
-    }
-
-    /// Why it is in the state that it is in. Where its interface is gone or a port, the core heard of a link that is down.
-    pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
-        let is_cut = matches!(reason, Reason::LinkDown | Reason::DatapathRefused);
-        if is_cut && interface.ifindex.is_none() {
-            Cause::InterfaceGone
-        } else if is_cut && interface.upper.is_some() {
-            Cause::PortOfAnother
-        } else if reason == Reason::NoSourceAddress && self.uplink.lacks_fixed_source() {
-            Cause::FixedSourceGone
-        } else {
-            Cause::Election(reason)
         }
     }
 
@@ -248,13 +228,13 @@ impl Rooms {
                 return self.program_datapath(who, machine, standing, site);
             }
             Action::SendAdvertisement { family, payload } => {
-                let outcome = self.advertise(who, family, &payload, site);
+                let outcome = self.uplink.advertise(who, family, &payload, site);
                 self.outdated |= outcome == SendOutcome::Sent;
                 return Some(Input::SendCompleted { family, outcome });
             }
             Action::ClaimAddresses => return self.take_addresses(who, machine, site),
             Action::ReleaseAddresses => self.release(who, machine, site),
-            Action::Announce(family) => self.announce(who, family, site),
+            Action::Announce(family) => announce(who, family, site),
             Action::Report(transition) => self.report(who, machine, transition, site),
             Action::Notify(notice) => {
                 let event = Event::of_notice(who.place.clone(), notice);
@@ -293,59 +273,6 @@ impl Rooms {
         Some(Input::DatapathChanged(DatapathState::Refuses))
     }
 
-    fn advertise<E: Effects>(
-        &self,
-        who: &Identity,
-        family: Family,
-        payload: &[u8; HEADER_LEN],
-        site: &mut Site<'_, E>,
-    ) -> SendOutcome {
-        let config = &who.config;
-        let sent = match (family, self.uplink.source(), site.interface.ifindex) {
-            (Family::Inet, Some(source), Some(ifindex)) => {
-                let envelope = Envelope {
-                    vhid: config.election.vhid,
-                    own_mac: config.own_mac,
-                    profile: config.election.profile,
-                    source,
-                    group: config.group,
-                    broadcast: config.broadcast,
-                };
-                site.cx.effects.advertise(ifindex, &envelope, payload)
-            }
-            (Family::Inet | Family::Inet6, _, _) => Err(io::ErrorKind::AddrNotAvailable.into()),
-        };
-        match sent {
-            Ok(()) => SendOutcome::Sent,
-            Err(error) => {
-                let outcome = match error.raw_os_error() {
-                    Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => SendOutcome::NoMemory,
-                    _ => SendOutcome::Failed,
-                };
-                let error = error.to_string();
-                let failed = Transmit::AdvertisementFailed { error };
-                site.cx.tell(&who.place, failed);
-                outcome
-            }
-        }
-    }
-
-    fn announce<E: Effects>(&self, who: &Identity, family: Family, site: &mut Site<'_, E>) {
-        let Some(ifindex) = site.interface.ifindex else {
-            return;
-        };
-        for virtual_one in &who.config.addresses {
-            let address = virtual_one.address;
-            if address.is_ipv4() == (family == Family::Inet)
-                && let Err(error) = site.cx.effects.announce(ifindex, address)
-            {
-                let error = error.to_string();
-                let failed = Transmit::AnnouncementFailed { address, error };
-                site.cx.tell(&who.place, failed);
-            }
-        }
-    }
-
     fn take_addresses<E: Effects>(
         &mut self,
         who: &Identity,
@@ -358,7 +285,7 @@ impl Rooms {
         if who.config.ownership == Ownership::Scripts {
             return None;
         }
-        let complete = self.claim.take(who, site);
+        let complete = self.holdings.take(who, site);
         // What is left of an earlier run now has another prefix length.
         self.predecessor.remove(who, true, &mut self.removals, site);
         if !complete {
@@ -374,7 +301,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if who.config.ownership == Ownership::Native {
-            self.claim.release(who, &mut self.removals, site);
+            self.holdings.release(who, &mut self.removals, site);
         }
         self.settle_fence(who, machine, site);
         let neutral_start = who.config.neutral && !self.was_master;
@@ -394,7 +321,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if who.config.ownership == Ownership::Native {
-            self.claim.release(who, &mut self.removals, site);
+            self.holdings.release(who, &mut self.removals, site);
             self.predecessor
                 .remove(who, false, &mut self.removals, site);
             self.settle_fence(who, machine, site);
@@ -423,13 +350,13 @@ impl Rooms {
             (State::Init | State::Backup, State::Master) => {
                 self.conflict.begin(who, site.cx.now);
                 if who.config.ownership == Ownership::Native {
-                    let lease = site.cx.lease_of(&who.config);
-                    self.claim.term.begin(lease, true, site.cx.now);
+                    let lease = lease::of(site.cx.lease, &who.config);
+                    self.holdings.term.begin(lease, true, site.cx.now);
                 }
             }
             (State::Master, State::Init | State::Backup) => {
                 site.interface.watched_changed |= self.conflict.end();
-                self.claim.term.end();
+                self.holdings.term.end();
                 self.restore.released();
                 self.script.released();
             }
@@ -439,27 +366,19 @@ impl Rooms {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use carp_common::time::Instant;
-
-    use super::*;
-
-    #[test]
-    fn the_cause_is_what_is_behind_a_link_that_is_down() {
-        let rooms = Rooms::new(1, Story::new(Instant::ZERO));
-        let mut interface = Interface::new("eth0".to_owned());
-        let cause = |interface: &Interface, reason| rooms.cause(reason, interface);
-        let (down, refused) = (Reason::LinkDown, Reason::DatapathRefused);
-        assert_eq!(cause(&interface, down), Cause::InterfaceGone);
-        interface.ifindex = Some(2);
-        assert_eq!(cause(&interface, down), Cause::Election(down));
-        assert_eq!(cause(&interface, refused), Cause::Election(refused));
-        interface.upper = Some(3);
-        assert_eq!(cause(&interface, down), Cause::PortOfAnother);
-        assert_eq!(cause(&interface, refused), Cause::PortOfAnother);
-        for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
-            assert_eq!(cause(&interface, reason), Cause::Election(reason));
+/// Announces the addresses of one family.
+fn announce<E: Effects>(who: &Identity, family: Family, site: &mut Site<'_, E>) {
+    let Some(ifindex) = site.interface.ifindex else {
+        return;
+    };
+    for virtual_one in &who.config.addresses {
+        let address = virtual_one.address;
+        if address.is_ipv4() == (family == Family::Inet)
+            && let Err(error) = site.cx.effects.announce(ifindex, address)
+        {
+            let error = error.to_string();
+            let failed = Transmit::AnnouncementFailed { address, error };
+            site.cx.tell(&who.place, failed);
         }
     }
 }

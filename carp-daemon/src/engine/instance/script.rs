@@ -11,7 +11,7 @@ use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::{Identity, Wishes};
+use super::identity::{Identity, Wishes};
 use crate::api::event::process::Script;
 use crate::config::Ownership;
 use crate::io::scripts::{Completion, Outcome, Which, Wish};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::Identity;
+use super::identity::Identity;
 use crate::api::event::interface::Source;
 use crate::config::ADDRESS_PROTOCOL;
 

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use carp_common::proto::VirtualHost;
 use carp_common::proto::patience::is_late;
 use carp_common::time::Instant;
 
-use super::super::context::{Context, REPORT_INTERVAL};
+use super::super::context::Site;
 use super::super::effects::Effects;
-use super::Identity;
+use super::super::pace::REPORT_INTERVAL;
+use super::identity::Identity;
 use crate::api::event::process::Stall;
 
 /// Turns that came late for one virtual host.
@@ -44,10 +46,11 @@ impl Stalls {
     pub fn late<E: Effects>(
         &mut self,
         who: &Identity,
+        machine: &VirtualHost,
         due: Instant,
-        interval: Duration,
-        cx: &mut Context<E>,
+        site: &mut Site<'_, E>,
     ) {
+        let (interval, cx) = (machine.advertised().interval(), &mut *site.cx);
         let lateness = cx.now.saturating_duration_since(due);
         if self.note(lateness, interval, cx.now)
             && let Some(suppressed) = cx.stall_limit.admit(cx.now, REPORT_INTERVAL)

@@ -8,7 +8,7 @@ use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::Identity;
+use super::identity::Identity;
 use crate::api::event::election::Election;
 
 /// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
@@ -68,9 +68,23 @@ impl Story {
         self.transitions.admit(now)
     }
 
-    /// An operator makes a MASTER step down.
-    pub const fn step_down(&mut self, now: Instant) {
-        self.stepped_down = Some(now);
+    /// An operator makes it step down for so long. Warns of a MASTER that never heard another host.
+    pub fn step_down<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        hold: Duration,
+        site: &mut Site<'_, E>,
+    ) {
+        if machine.state() != State::Master {
+            return;
+        }
+        self.stepped_down = Some(site.cx.now);
+        if machine.last_heard().is_none() {
+            let lasts = hold + machine.master_down_time();
+            let alone = Election::SteppingDownAlone { lasts };
+            site.cx.tell(&who.place, alone);
+        }
     }
 
     /// Remembers why, and warns of an interruption that an operator caused.

@@ -16,8 +16,7 @@ use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::{Effects, Program, Refused};
-use super::Identity;
-use super::predecessor::leftovers;
+use super::identity::Identity;
 use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
 use crate::io::datapath::{Endpoints, Entry, Fenced, Owner};
@@ -168,7 +167,7 @@ impl Tenure {
         let namespace = &site.cx.namespace;
         let is_there = match who.config.ownership {
             // The kernel may have refused to remove what was ours, or may have had no time to.
-            Ownership::Native => !leftovers(who, site.interface.ifindex, namespace).is_empty(),
+            Ownership::Native => !who.leftovers(site.interface.ifindex, namespace).is_empty(),
             Ownership::Scripts => {
                 let mut addresses = who.config.addresses.iter();
                 addresses.any(|wanted| namespace.has(wanted.address))

@@ -1,15 +1,20 @@
 //! The link, the datapath and the source address of a virtual host, as its core was last told.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use carp_common::proto::{DatapathState, LinkState};
+use carp_common::proto::{DatapathState, LinkState, Reason, SendOutcome};
+use carp_common::units::Family;
+use carp_common::wire::advertisement::HEADER_LEN;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::super::interface::Interface;
-use super::Identity;
+use super::identity::Identity;
 use super::source::FixedSource;
+use crate::api::event::election::{Cause, Transmit};
 use crate::io::netlink::Link;
+use crate::io::port::Envelope;
 
 /// News of an interface.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +93,85 @@ impl Uplink {
         let source = IpAddr::from(self.source?);
         (!interface.is_virtual(source)).then_some(source)
     }
+
+    /// Why it is in the state that it is in. Where its interface is gone or a port, the core heard of a link that is down.
+    pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
+        let is_cut = matches!(reason, Reason::LinkDown | Reason::DatapathRefused);
+        if is_cut && interface.ifindex.is_none() {
+            Cause::InterfaceGone
+        } else if is_cut && interface.upper.is_some() {
+            Cause::PortOfAnother
+        } else if reason == Reason::NoSourceAddress && self.lacks_fixed_source() {
+            Cause::FixedSourceGone
+        } else {
+            Cause::Election(reason)
+        }
+    }
+
+    /// Sends an advertisement.
+    pub fn advertise<E: Effects>(
+        &self,
+        who: &Identity,
+        family: Family,
+        payload: &[u8; HEADER_LEN],
+        site: &mut Site<'_, E>,
+    ) -> SendOutcome {
+        let config = &who.config;
+        let sent = match (family, self.source, site.interface.ifindex) {
+            (Family::Inet, Some(source), Some(ifindex)) => {
+                let envelope = Envelope {
+                    vhid: config.election.vhid,
+                    own_mac: config.own_mac,
+                    profile: config.election.profile,
+                    source,
+                    group: config.group,
+                    broadcast: config.broadcast,
+                };
+                site.cx.effects.advertise(ifindex, &envelope, payload)
+            }
+            (Family::Inet | Family::Inet6, _, _) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        match sent {
+            Ok(()) => SendOutcome::Sent,
+            Err(error) => {
+                let outcome = match error.raw_os_error() {
+                    Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => SendOutcome::NoMemory,
+                    _ => SendOutcome::Failed,
+                };
+                let error = error.to_string();
+                let failed = Transmit::AdvertisementFailed { error };
+                site.cx.tell(&who.place, failed);
+                outcome
+            }
+        }
+    }
 }
 
 /// Whether frames can flow: through a link that is up, has a carrier unless that does not matter, and is its own.
 pub fn is_usable(who: &Identity, link: &Link) -> bool {
     let has_carrier = link.running || who.config.ignore_carrier;
     link.admin_up && has_carrier && link.upper.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_what_is_behind_a_link_that_is_down() {
+        let uplink = Uplink::default();
+        let mut interface = Interface::new("eth0".to_owned());
+        let cause = |interface: &Interface, reason| uplink.cause(reason, interface);
+        let (down, refused) = (Reason::LinkDown, Reason::DatapathRefused);
+        assert_eq!(cause(&interface, down), Cause::InterfaceGone);
+        interface.ifindex = Some(2);
+        assert_eq!(cause(&interface, down), Cause::Election(down));
+        assert_eq!(cause(&interface, refused), Cause::Election(refused));
+        interface.upper = Some(3);
+        assert_eq!(cause(&interface, down), Cause::PortOfAnother);
+        assert_eq!(cause(&interface, refused), Cause::PortOfAnother);
+        for reason in [Reason::Shutdown, Reason::NoSourceAddress] {
+            assert_eq!(cause(&interface, reason), Cause::Election(reason));
+        }
+    }
 }

@@ -36,14 +36,12 @@ pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Segment {
         interface,
         instances,
-        ..
     } = segment;
     for instance in instances.values_mut() {
-        if instance.hear_claims(&claims, &mut Site { interface, cx }) {
-            instance
-                .rooms
-                .conflict
-                .count_lost(std::mem::take(&mut lost));
+        let (who, machine, rooms) = instance.parts();
+        let site = &mut Site { interface, cx };
+        if rooms.conflict.hear(who, machine, &claims, site) {
+            rooms.conflict.count_lost(std::mem::take(&mut lost));
         }
     }
 }

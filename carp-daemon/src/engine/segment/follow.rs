@@ -1,16 +1,15 @@
 //! The interface as it comes, changes and goes.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use carp_common::wire::ether::MacAddress;
 
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
+use super::super::error::{self, EngineError};
+use super::super::instance::identity::Identity;
 use super::super::instance::uplink::News;
-use super::super::{Error, mistakes};
+use super::super::interface::{Hearing, Interface};
 use super::Segment;
-use super::hearing::Hearing;
+use super::attachment::{self, place};
 use super::strangers;
 use crate::api::Place;
 use crate::api::event::interface::{Link as Event, Source, Upper};
@@ -27,7 +26,7 @@ impl Segment {
     ///
     /// # Errors
     /// It is not there, or cannot be served.
-    pub fn find_at_start<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), Error> {
+    pub fn find_at_start<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), EngineError> {
         let name = &self.interface.name;
         match self.link(cx) {
             Some(link) => self.arrive(&link, cx),
@@ -35,7 +34,7 @@ impl Segment {
                 cx.tell(&Place::Interface(name.clone()), Event::Awaited);
                 Ok(())
             }
-            None => Err(Error::NoSuchInterface(name.clone())),
+            None => Err(EngineError::NoSuchInterface(name.clone())),
         }
     }
 
@@ -77,7 +76,11 @@ impl Segment {
     ///
     /// # Errors
     /// What stands in the way; nothing is open then.
-    pub fn begin<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) -> Result<(), Error> {
+    pub fn begin<E: Effects>(
+        &mut self,
+        link: &Link,
+        cx: &mut Context<E>,
+    ) -> Result<(), EngineError> {
         self.arrive(link, cx)?;
         self.interface.said_closed = false;
         // Attaching took a while; listening begins now.
@@ -88,22 +91,22 @@ impl Segment {
     }
 
     /// The interface appeared: opens it, joins its groups, listens.
-    fn arrive<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) -> Result<(), Error> {
+    fn arrive<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) -> Result<(), EngineError> {
         if !link.ethernet {
-            return Err(Error::NotEthernet(link.name.clone()));
+            return Err(EngineError::NotEthernet(link.name.clone()));
         }
         self.lock(link.index, &link.name, false, cx)?;
         let groups = self.groups();
         cx.effects
             .open(link, &mut groups.into_iter())
-            .map_err(|(action, source)| mistakes::refused(action, &link.name, source))?;
+            .map_err(|(action, source)| error::refused(action, &link.name, source))?;
         self.interface.ifindex = Some(link.index);
         // Before the fence around them falls, which is part of what we take over.
         let attached = self
             .look_for_leftovers(cx)
             .and_then(|()| Ok(cx.effects.attach(link)?));
         match attached {
-            Ok(choice) => super::hearing::tell(choice, link, cx),
+            Ok(choice) => attachment::report(choice, link, cx),
             Err(error) => {
                 cx.effects.close(link.index);
                 self.interface.ifindex = None;
@@ -120,7 +123,7 @@ impl Segment {
         Ok(())
     }
 
-    fn look_for_leftovers<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), Error> {
+    fn look_for_leftovers<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), EngineError> {
         let interface = &mut self.interface;
         for instance in self.instances.values_mut() {
             instance
@@ -174,55 +177,37 @@ impl Segment {
                 cx.tell(&self.interface.place(), Event::Renamed { name });
                 self.call(&link.name);
             }
-            self.complain_about_source(news.source.is_some(), cx);
-            self.complain_about_upper(link, cx);
+            let is_missing = news.source.is_none() && self.who().any(Identity::needs_source);
+            warn_of_source(&mut self.interface, is_missing, cx);
+            warn_of_upper(&mut self.interface, link, cx);
         }
         self.each(cx, |instance, site| instance.tell(news, site));
     }
-
-    /// Says once, until it changes, that nothing can be sent for lack of an address.
-    fn complain_about_source<E: Effects>(&mut self, has_source: bool, cx: &mut Context<E>) {
-        let needs_one = self
-            .instances
-            .values()
-            .any(|instance| instance.who.needs_source());
-        let missing = needs_one && !has_source;
-        if missing && !self.interface.said_sourceless {
-            cx.tell(&self.interface.place(), Source::Missing);
-        }
-        self.interface.said_sourceless = missing;
-    }
-
-    /// Whether a virtual host sends from one of these by `--srcip`.
-    pub fn sends_from_any(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        let sends_from_one = |instance: &super::Instance| {
-            let source = instance.who.config.source;
-            source.is_some_and(|source| addresses.contains(&source.into()))
-        };
-        !addresses.is_empty() && self.instances.values().any(sends_from_one)
-    }
-
-    /// Warns, once until it changes, that the interface is a port of another one, which takes all that arrives.
-    fn complain_about_upper<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) {
-        if std::mem::replace(&mut self.interface.upper, link.upper) == link.upper {
-            return;
-        }
-        let Some(index) = link.upper else {
-            cx.tell(&place(link), Event::Released);
-            return;
-        };
-        let upper = match cx.namespace.links().get(&index) {
-            Some(upper) => Upper::Known {
-                kind: upper.kind.clone(),
-                name: upper.name.clone(),
-            },
-            None => Upper::Unknown(index),
-        };
-        cx.tell(&place(link), Event::Enslaved { upper });
-    }
 }
 
-/// The place of events about a link, by the name that it has now.
-pub fn place(link: &Link) -> Place {
-    Place::Interface(link.name.clone())
+/// Warns, once until it changes, that nothing can be sent for lack of an address.
+fn warn_of_source<E: Effects>(interface: &mut Interface, is_missing: bool, cx: &mut Context<E>) {
+    if is_missing && !interface.said_sourceless {
+        cx.tell(&interface.place(), Source::Missing);
+    }
+    interface.said_sourceless = is_missing;
+}
+
+/// Warns, once until it changes, that the interface is a port of another one, which receives everything that arrives.
+fn warn_of_upper<E: Effects>(interface: &mut Interface, link: &Link, cx: &mut Context<E>) {
+    if std::mem::replace(&mut interface.upper, link.upper) == link.upper {
+        return;
+    }
+    let Some(index) = link.upper else {
+        cx.tell(&place(link), Event::Released);
+        return;
+    };
+    let upper = match cx.namespace.links().get(&index) {
+        Some(upper) => Upper::Known {
+            kind: upper.kind.clone(),
+            name: upper.name.clone(),
+        },
+        None => Upper::Unknown(index),
+    };
+    cx.tell(&place(link), Event::Enslaved { upper });
 }

@@ -8,37 +8,24 @@
 use std::time::Duration;
 
 use carp_common::proto::Input;
-use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 use carp_common::units::State;
 
-use super::super::context::{Context, REPORT_INTERVAL};
+use super::super::context::Context;
 use super::super::effects::Effects;
+use super::super::pace::REPORT_INTERVAL;
 use super::super::registry::InstanceId;
 use super::Segment;
-use super::follow::place;
+use super::attachment;
 use crate::api::event::interface::{Datapath as Event, Loss};
 use crate::io::chain::Chain;
-use crate::io::datapath::{self, Choice};
-use crate::io::netlink::Link;
+use crate::io::datapath;
 
 /// What was lost again so soon after it was attached anew is left alone for a while.
 const MENDING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Whether the advertisements of an interface reach us.
-#[derive(Debug, Default)]
-pub struct Hearing {
-    /// They do not: its virtual hosts are in INIT.
-    pub lost: bool,
-    /// When it was last looked at.
-    looked_at: Instant,
-    /// When it was last lost and attached anew.
-    mended_at: Option<Instant>,
-    limit: RateLimit,
-}
-
-/// Judges the timer of a virtual host, which is due since `due`. We last looked at what arrived at `looked_at`.
-pub fn judge<E: Effects>(
+/// Fires the timers of a virtual host, which are due since `due`. The engine last looked at what arrived at `looked_at`.
+pub fn fire_timers<E: Effects>(
     segment: &mut Segment,
     id: InstanceId,
     due: Instant,
@@ -47,8 +34,9 @@ pub fn judge<E: Effects>(
 ) {
     cx.touched.push(id);
     let waits = segment.visit(id, cx, |instance, site| {
-        instance.note_lateness(due, site);
-        instance.machine().master_down_at().is_some()
+        let (who, machine, rooms) = instance.parts();
+        rooms.stalls.late(who, machine, due, site);
+        machine.master_down_at().is_some()
     });
     // Silence counts only where something could be heard.
     if waits == Some(true) && !hears(segment, id, cx) {
@@ -83,7 +71,8 @@ fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>)
         cx.tell_after(suppressed, place, Event::EntryChanged);
     }
     let programmed = segment.visit(id, cx, |instance, site| {
-        let programmed = instance.program(site);
+        let (who, machine, rooms) = instance.parts();
+        let programmed = rooms.program(who, machine, site);
         if programmed {
             instance.feed(Input::AdvertisementsLost, site);
         }
@@ -159,7 +148,7 @@ fn attach_again<E: Effects>(segment: &mut Segment, say: bool, cx: &mut Context<E
     match cx.effects.attach_again(&link) {
         Ok(choice) => {
             if say || segment.interface.hearing.lost {
-                tell(choice, &link, cx);
+                attachment::report(choice, &link, cx);
             }
             segment.interface.hearing.lost = false;
             // Attaching took a while; listening begins now.
@@ -172,7 +161,7 @@ fn attach_again<E: Effects>(segment: &mut Segment, say: bool, cx: &mut Context<E
         Err(error) => {
             if say || !segment.interface.hearing.lost {
                 let error = Chain(&error).to_string();
-                cx.tell(&place(&link), Event::ReattachFailed { error });
+                cx.tell(&attachment::place(&link), Event::ReattachFailed { error });
             }
             lose(segment, cx);
         }
@@ -201,7 +190,11 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
         if segment.interface.ifindex.is_none() {
             return;
         }
-        if segment.visit(id, cx, |instance, site| instance.program(site)) == Some(true) {
+        let programmed = segment.visit(id, cx, |instance, site| {
+            let (who, machine, rooms) = instance.parts();
+            rooms.program(who, machine, site)
+        });
+        if programmed == Some(true) {
             segment.follow(cx);
         }
         segment.visit(id, cx, |instance, site| {
@@ -211,14 +204,4 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
             }
         });
     }
-}
-
-/// Tells how an interface is listened to.
-pub fn tell<E: Effects>(choice: Choice, link: &Link, cx: &mut Context<E>) {
-    let Choice { summary, expected } = choice;
-    let attached = match expected {
-        true => Event::Attached { summary },
-        false => Event::FellBack { summary },
-    };
-    cx.tell(&place(link), attached);
 }

@@ -2,12 +2,14 @@
 //!
 //! | Room | What it is for |
 //! |---|---|
+//! | `attachment` | how it is attached to |
 //! | `follow` | the interface as it comes, changes and goes |
 //! | [`hearing`] | whether we still hear, and what follows when we do not |
 //! | [`claims`] | ARP of others |
 //! | [`placement`] | where virtual addresses stand among the host's own |
 //! | [`strangers`] | what dead ones left that nobody serves any more |
 
+mod attachment;
 pub mod claims;
 mod follow;
 pub mod hearing;
@@ -19,13 +21,13 @@ use std::net::Ipv4Addr;
 
 use super::context::{Context, Site};
 use super::effects::Effects;
+use super::error::{self, EngineError};
 use super::instance::Instance;
-use super::instance::restore::Suspects;
+use super::instance::identity::Identity;
 use super::interface::Interface;
+use super::mistakes;
 use super::registry::InstanceId;
-use super::{Error, mistakes};
-use crate::lock::{self, Wanted};
-use strangers::Strangers;
+use crate::lock;
 
 /// What becomes of the fence around the addresses of a virtual host that is let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +45,6 @@ pub struct Segment {
     pub interface: Interface,
     /// Its virtual hosts.
     pub instances: BTreeMap<InstanceId, Instance>,
-    /// What dead runs left there.
-    pub strangers: Strangers,
 }
 
 impl Segment {
@@ -53,7 +53,6 @@ impl Segment {
         Self {
             interface: Interface::new(name),
             instances: BTreeMap::new(),
-            strangers: Strangers::default(),
         }
     }
 
@@ -63,11 +62,9 @@ impl Segment {
         self.census();
     }
 
-    /// A virtual host lives there no longer.
-    pub fn leave(&mut self, id: InstanceId) -> Option<Instance> {
-        let gone = self.instances.remove(&id);
-        self.census();
-        gone
+    /// Who lives there.
+    pub fn who(&self) -> impl Iterator<Item = &Identity> {
+        self.instances.values().map(|instance| &instance.who)
     }
 
     fn census(&mut self) {
@@ -123,10 +120,7 @@ impl Segment {
             return Ok(());
         }
         for instance in self.instances.values() {
-            if let Err(error) = cx
-                .effects
-                .lock(&Self::wanted(instance, ifindex, name), patient)
-            {
+            if let Err(error) = cx.effects.lock(&instance.who.locks(ifindex, name), patient) {
                 cx.effects.unlock(ifindex);
                 return Err(error);
             }
@@ -134,26 +128,19 @@ impl Segment {
         Ok(())
     }
 
-    /// The locks that a virtual host needs on an interface.
-    fn wanted<'a>(instance: &Instance, ifindex: u32, interface: &'a str) -> Wanted<'a> {
-        let config = &instance.who.config;
-        Wanted {
-            ifindex,
-            interface,
-            vhid: config.election.vhid,
-            addresses: config.addresses.iter().map(|it| it.address).collect(),
-        }
-    }
-
     /// Serves one more of its virtual hosts, while others may be served already.
     ///
     /// # Errors
     /// What stands in the way of this one.
-    pub fn admit<E: Effects>(&mut self, id: InstanceId, cx: &mut Context<E>) -> Result<(), Error> {
+    pub fn admit<E: Effects>(
+        &mut self,
+        id: InstanceId,
+        cx: &mut Context<E>,
+    ) -> Result<(), EngineError> {
         let Some(ifindex) = self.interface.ifindex else {
             return match self.link(cx) {
                 Some(link) => {
-                    mistakes::refuse_the_impossible(self, &link, cx)?;
+                    mistakes::refuse_the_impossible(self.who(), &self.interface, &link, cx)?;
                     self.begin(&link, cx)
                 }
                 None => self.find_at_start(cx),
@@ -163,18 +150,16 @@ impl Segment {
         let Some(link) = link else {
             return Ok(());
         };
-        mistakes::refuse_the_impossible(self, &link, cx)?;
+        mistakes::refuse_the_impossible(self.who(), &self.interface, &link, cx)?;
         let Some(instance) = self.instances.get(&id) else {
             return Ok(());
         };
         cx.effects
-            .lock(&Self::wanted(instance, ifindex, &link.name), false)?;
+            .lock(&instance.who.locks(ifindex, &link.name), false)?;
         if !instance.who.config.broadcast {
             cx.effects
                 .join(ifindex, instance.who.config.group)
-                .map_err(|source| {
-                    mistakes::refused("join the multicast group", &link.name, source)
-                })?;
+                .map_err(|source| error::refused("join the multicast group", &link.name, source))?;
         }
         let name = self.interface.current_name.clone();
         self.visit(id, cx, |instance, site| {
@@ -182,8 +167,6 @@ impl Segment {
             instance.rooms.arrive(&instance.who, site)
         })
         .transpose()?;
-        // Among them may be addresses of the one whose place it takes.
-        strangers::settle(self, cx);
         self.interface.unplaced = true;
         self.follow(cx);
         Ok(())
@@ -198,9 +181,10 @@ impl Segment {
             }
         });
         let groups = self.groups();
-        let Some(gone) = self.leave(id) else {
+        let Some(gone) = self.instances.remove(&id) else {
             return;
         };
+        self.census();
         let Some(ifindex) = self.interface.ifindex else {
             return;
         };
@@ -212,14 +196,9 @@ impl Segment {
         }
         self.interface.watched_changed = true;
         let name = self.interface.current_name.clone();
-        cx.effects.unlock_one(&Self::wanted(&gone, ifindex, &name));
+        cx.effects.unlock_one(&gone.who.locks(ifindex, &name));
         for group in groups.difference(&self.groups()) {
             cx.effects.leave(ifindex, *group);
         }
-    }
-
-    /// Addresses may be missing: the MASTERs put them back. What is known about the namespace must be current.
-    pub fn keep_addresses<E: Effects>(&mut self, suspects: &Suspects, cx: &mut Context<E>) {
-        self.each(cx, |instance, site| instance.keep_addresses(suspects, site));
     }
 }

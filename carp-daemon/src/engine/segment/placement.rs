@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use super::super::AT_ONCE;
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
-use super::super::instance::claim::Holding;
+use super::super::instance::holdings::Holding;
+use super::super::instance::lease;
+use super::super::pace::AT_ONCE;
 use super::super::registry::InstanceId;
 use super::Segment;
 use crate::api::event::address::Placement;
@@ -33,12 +34,14 @@ pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Segment {
         interface,
         instances,
-        ..
     } = segment;
     for instance in instances.values_mut() {
-        instance
-            .rooms
-            .place(&instance.who, &mut Site { interface, cx });
+        let (who, _, rooms) = instance.parts();
+        for index in 0..who.config.addresses.len() {
+            rooms
+                .holdings
+                .place(who, index, &mut Site { interface, cx });
+        }
     }
 }
 
@@ -77,7 +80,7 @@ fn ahead<E: Effects>(segment: &Segment, cx: &mut Context<E>) -> Vec<Ahead> {
 fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Context<E>) {
     let mut orders = Vec::with_capacity(2 * ahead.len());
     for (id, _, address) in ahead {
-        let lease = cx.lease_of(&segment.instances[id].who.config);
+        let lease = lease::of(cx.lease, &segment.instances[id].who.config);
         orders.extend([Order::Delete(*address), Order::Add(*address, lease)]);
     }
     if orders.is_empty() {
@@ -89,17 +92,17 @@ fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Conte
         let Some(instance) = segment.instances.get_mut(id) else {
             continue;
         };
-        instance.rooms.claim.routes.doubt(*index);
+        instance.rooms.holdings.routes.doubt(*index);
         let address = address.address;
         let place = &instance.who.place;
         match outcome.last() {
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::TimedOut {
-                    instance.rooms.claim.await_order(*index);
+                    instance.rooms.holdings.await_order(*index);
                 } else {
                     let error = error.to_string();
                     cx.tell(place, Placement::AddAgainFailed { address, error });
-                    instance.rooms.claim.lose(*index);
+                    instance.rooms.holdings.lose(*index);
                 }
                 instance.rooms.restore.incomplete(cx.now);
                 cx.touched.push(*id);
@@ -115,7 +118,7 @@ fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
     for (id, instance) in &segment.instances {
         let addresses = instance.who.native_addresses(&segment.interface);
         for (index, address) in addresses.into_iter().enumerate() {
-            if instance.rooms.claim.holding(index) == Holding::Ours {
+            if instance.rooms.holdings.holding(index) == Holding::Ours {
                 held.insert(address.address, (*id, index, address));
             }
         }
@@ -126,6 +129,6 @@ fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
 /// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
 pub fn doubt_routes(segment: &mut Segment) {
     for instance in segment.instances.values_mut() {
-        segment.interface.unplaced |= instance.rooms.claim.routes.doubt_all();
+        segment.interface.unplaced |= instance.rooms.holdings.routes.doubt_all();
     }
 }

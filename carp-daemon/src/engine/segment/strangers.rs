@@ -1,13 +1,12 @@
 //! What dead runs left that nobody serves any more: virtual hosts and addresses that are not configured now.
 
-use carp_common::proto::rate_limit::RateLimit;
 use carp_common::units::Vhid;
 
-use super::super::RETRY_INTERVAL;
-use super::super::context::{Context, REPORT_INTERVAL};
+use super::super::context::Context;
 use super::super::effects::Effects;
 use super::super::namespace::Namespace;
-use super::super::served::Served;
+use super::super::pace::REPORT_INTERVAL;
+use super::super::pace::RETRY_INTERVAL;
 use super::Segment;
 use crate::api::event::address::{Assignment, Predecessor};
 use crate::config::ADDRESS_PROTOCOL;
@@ -15,18 +14,9 @@ use crate::io::chain::Chain;
 use crate::io::datapath::{Fenced, Owner};
 use crate::io::netlink::Address;
 
-/// Whether something that dead ones left could not be removed.
-#[derive(Debug, Default)]
-pub struct Strangers {
-    /// The kernel refused to remove an address. It is tried again with everything else that failed.
-    are_refused: bool,
-    /// Limits the log lines about that.
-    limit: RateLimit,
-}
-
 /// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be
 /// opened too: its lock is ours by then.
-fn serves(segment: &Segment, ifindex: u32, vhid: Vhid, namespace: &Namespace) -> bool {
+pub fn serves(segment: &Segment, ifindex: u32, vhid: Vhid, namespace: &Namespace) -> bool {
     let mut instances = segment.instances.values();
     let named = || Some(namespace.link_called(&segment.interface.name)?.index);
     segment.interface.ifindex.or_else(named) == Some(ifindex)
@@ -44,7 +34,7 @@ fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
 
 /// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
 pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
-    let is_retry = std::mem::take(&mut segment.strangers.are_refused);
+    let is_retry = std::mem::take(&mut segment.interface.strangers.are_refused);
     let Some(ifindex) = segment.interface.ifindex else {
         return;
     };
@@ -77,7 +67,7 @@ pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
 
 /// Tries again to remove what the kernel refused to.
 pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
-    if segment.strangers.are_refused {
+    if segment.interface.strangers.are_refused {
         settle(segment, cx);
     }
 }
@@ -105,7 +95,12 @@ fn settle_stranger<E: Effects>(
         }
         if let Err(error) = cx.delete(&place, known) {
             are_refused = true;
-            if let Some(suppressed) = segment.strangers.limit.admit(cx.now, REPORT_INTERVAL) {
+            if let Some(suppressed) = segment
+                .interface
+                .strangers
+                .limit
+                .admit(cx.now, REPORT_INTERVAL)
+            {
                 let failed = Assignment::RemoveFailed {
                     address,
                     error: error.to_string(),
@@ -117,7 +112,7 @@ fn settle_stranger<E: Effects>(
     }
     if are_refused {
         // It stays fenced, and is tried again.
-        segment.strangers.are_refused = true;
+        segment.interface.strangers.are_refused = true;
         cx.retry_soon();
         return;
     }
@@ -146,26 +141,4 @@ pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
             let _ = cx.effects.disown(fenced);
         }
     }
-}
-
-/// The fenced addresses that nobody sees to once we have ended.
-pub fn orphans<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> {
-    let mut orphans = cx.effects.fenced();
-    // Where it cannot be told who lives, everything stays.
-    if let Ok(lives) = cx.effects.living() {
-        orphans.retain(|Fenced { owner, .. }| {
-            let Some(owner) = owner else {
-                return true;
-            };
-            let is_ours = served
-                .segments()
-                .any(|segment| serves(segment, owner.ifindex, owner.vhid, &cx.namespace));
-            is_ours || !lives(owner.ifindex, owner.vhid)
-        });
-    }
-    // Nor where it is not known yet which addresses are there. One that is gone, as with its lease, needs no fence.
-    if !cx.namespace.is_unknown() {
-        orphans.retain(|fenced| cx.namespace.has(fenced.address));
-    }
-    orphans
 }

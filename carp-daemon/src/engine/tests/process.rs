@@ -143,7 +143,7 @@ fn a_second_start_for_one_virtual_host_touches_nothing() {
     host.faults.locked.insert("vhid 2/2".to_owned());
     let failed = Engine::start(config(vec![vhost(1), vhost(2)]), host).unwrap_err();
     assert!(
-        matches!(failed.error, super::super::Error::Lock(_)),
+        matches!(failed.error, super::super::EngineError::Lock(_)),
         "{}",
         failed.error
     );
@@ -309,7 +309,7 @@ fn a_master_that_resumes_in_time_after_both_stood_still_is_left_alone() {
 #[test]
 fn a_late_turn_is_counted_and_a_turn_in_time_is_not() {
     let mut scene = Scene::master(vhost(1));
-    let count = |scene: &Scene| scene.engine.instances().next().unwrap().stalls.count;
+    let count = |scene: &Scene| scene.engine.instances().next().unwrap().rooms.stalls.count;
     scene.pass(ms(10_000));
     assert_eq!(count(&scene), 0);
     scene.sleep(ms(1_800));

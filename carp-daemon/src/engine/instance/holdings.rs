@@ -12,8 +12,8 @@ use carp_common::time::Instant;
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::super::namespace::Namespace;
-use super::Identity;
-use super::lease::Term;
+use super::identity::Identity;
+use super::lease::{self, Term};
 use super::place::Routes;
 use super::removals::Removals;
 use crate::api::event::address::Assignment;
@@ -43,7 +43,7 @@ impl Holding {
 
 /// The virtual addresses of one virtual host, as far as carpd adds them.
 #[derive(Debug)]
-pub struct Claim {
+pub struct Holdings {
     /// For each of them.
     holdings: Vec<Holding>,
     /// How long they last.
@@ -52,7 +52,7 @@ pub struct Claim {
     pub routes: Routes,
 }
 
-impl Claim {
+impl Holdings {
     /// None of so many addresses is held.
     pub fn new(addresses: usize) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl Claim {
         site: &mut Site<'_, E>,
     ) -> bool {
         let cidr = address.cidr();
-        let lease = site.cx.lease_of(&who.config);
+        let lease = lease::of(site.cx.lease, &who.config);
         let added = site.cx.give(Order::Add(*address, lease));
         let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
         if added.as_ref().is_err_and(exists) {

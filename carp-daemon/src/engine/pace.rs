@@ -1,0 +1,16 @@
+//! How often the engine does what can fail or wait, and how much of it in one turn.
+
+use std::time::Duration;
+
+/// Time between two attempts at what failed: to open or attach what is there, to list what there is, to remove an address.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least time between two log lines about one thing.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The number of virtual hosts whose timers fire in one turn, and the number whose chores are done in one.
+///
+/// Before the next ones, the engine looks again at what has arrived and at the clock. Virtual hosts that are due at one
+/// instant, as all are after a start, therefore do not stay so: when they take over, each bunch gets a phase of its own. A
+/// smaller number would mean more wake-ups, and a larger one a longer wait for everything else.
+pub const AT_ONCE: usize = 64;
