@@ -1,4 +1,4 @@
-//! What every room of the engine sees and acts through.
+//! The context that every room of the engine sees and acts through.
 
 use std::io;
 
@@ -25,21 +25,21 @@ pub struct Context<E> {
     pub now: Instant,
     /// Its links and addresses.
     pub namespace: Namespace,
-    /// How long addresses outlive us.
+    /// The option that says how long addresses outlive carpd.
     pub lease: Lease,
-    /// An interface may be absent at the start.
+    /// Whether an interface may be absent at the start.
     pub wait_interface: bool,
-    /// Everything ends.
+    /// The process ends.
     pub stopping: bool,
-    /// Something was left behind: do not wait before the next turn.
+    /// The turn leaves work behind, so the next one must not wait.
     pub busy: bool,
-    /// Something could not be opened, attached or programmed: when to try again.
+    /// When to try again to open, attach or program what could not be.
     pub retry_at: Option<Instant>,
     /// Virtual hosts whose deadlines may have changed.
     pub touched: Vec<InstanceId>,
-    /// Of lines about stalls.
+    /// Limits the log lines about stalls.
     pub stall_limit: RateLimit,
-    /// Of lines about links and addresses that cannot be listed or watched.
+    /// Limits the log lines about links and addresses that cannot be listed or watched.
     pub netlink_limit: RateLimit,
 }
 
@@ -52,7 +52,7 @@ pub struct Site<'a, E> {
 }
 
 impl<E: Effects> Context<E> {
-    /// Does something that takes a while, such as attaching; what follows counts from its end.
+    /// Does something that takes a while, such as attaching, and then something whose time counts from the end of that.
     pub fn after<T>(
         &mut self,
         first: impl FnOnce(&mut Self) -> T,
@@ -62,22 +62,22 @@ impl<E: Effects> Context<E> {
         let done = first(self);
         self.now = self.effects.now();
         then(self, done);
-        // What arrived meanwhile was not heard yet, so the turn goes on judging by its own time.
+        // What arrived meanwhile was not heard yet, so the turn continues with its own time.
         self.now = began;
     }
 
-    /// Tells what happened.
+    /// Reports an event.
     pub fn tell(&mut self, place: &Place, what: impl Into<What>) {
         self.tell_after(0, place, what);
     }
 
-    /// Tells what happened, after so many like it that were suppressed.
+    /// Reports an event, with the number of events like it that were suppressed.
     pub fn tell_after(&mut self, suppressed: u64, place: &Place, what: impl Into<What>) {
         let event = Event::new(place.clone(), what).after(suppressed);
         self.effects.tell(event);
     }
 
-    /// Takes what netlink told so far into the tables.
+    /// Updates the tables with what netlink has reported.
     pub fn listen(&mut self) {
         match self.namespace.listen(&mut self.effects) {
             Ok(more) => self.busy |= more,
@@ -85,8 +85,8 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// The same before addresses are removed. Where notifications were lost, everything is listed at once, because
-    /// what is out of date may be somebody else's by now. What follows from that is seen to with the other changes.
+    /// Updates the tables before addresses are removed. If notifications were lost, everything is listed at once, because an
+    /// address may belong to another program by now. What follows from the changes is done with all others in the turn.
     pub fn catch_up(&mut self) {
         self.listen();
         if self.namespace.is_blind()
@@ -96,7 +96,7 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Says that links and addresses are not known for certain.
+    /// Reports that links and addresses cannot be watched or listed.
     pub fn complain_about_netlink(&mut self, request: Request, error: &io::Error) {
         if let Some(suppressed) = self.netlink_limit.admit(self.now, REPORT_INTERVAL) {
             let error = error.to_string();
@@ -105,10 +105,10 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Gives one order.
+    /// Gives the kernel one order.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns the kernel's error.
     pub fn give(&mut self, order: Order) -> io::Result<()> {
         let outcome = self.effects.give(&[order]).pop();
         outcome.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
@@ -126,7 +126,7 @@ impl<E: Effects> Context<E> {
                 self.look_back();
                 Ok(())
             }
-            // Someone else was faster, or the interface is gone.
+            // Another program was faster, or the interface is gone.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -139,13 +139,14 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Looks what the orders just given met, and gives back what was not ours.
+    /// Updates the tables after orders, and gives back addresses of others that they changed.
     pub fn look_back(&mut self) {
         self.listen();
         self.give_back();
     }
 
-    /// Gives back what an order of ours took from somebody else, because he put it there at the same moment.
+    /// Gives back the addresses that an order of carpd took from another program, because that program added them at the same
+    /// moment.
     pub fn give_back(&mut self) {
         for taken in self.namespace.take_taken() {
             let address = taken.cidr();
@@ -160,7 +161,7 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Something failed that may work in a moment.
+    /// Plans another attempt at what failed.
     pub fn retry_soon(&mut self) {
         self.retry_at = Some(self.now + RETRY_INTERVAL);
     }

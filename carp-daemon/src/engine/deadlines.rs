@@ -1,4 +1,4 @@
-//! Who is due next.
+//! The deadlines of virtual hosts.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,10 +6,10 @@ use carp_common::time::Instant;
 
 use super::registry::InstanceId;
 
-/// One deadline per virtual host, ordered.
+/// Deadlines in order, one per virtual host.
 ///
-/// Setting replaces, in logarithmic time, so that thousands of virtual hosts whose timers restart with every
-/// advertisement cost no scan.
+/// Replacing a deadline takes logarithmic time. So thousands of virtual hosts whose timers restart with every advertisement
+/// need no scan.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     queue: BTreeSet<(Instant, InstanceId)>,
@@ -17,7 +17,7 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Replaces the deadline of a virtual host; `None` removes it.
+    /// Replaces the deadline of a virtual host. `None` removes it.
     pub fn set(&mut self, id: InstanceId, deadline: Option<Instant>) {
         let old = match deadline {
             Some(new) => self.current.insert(id, new),
@@ -34,13 +34,13 @@ impl Deadlines {
         }
     }
 
-    /// The earliest deadline of all.
+    /// Returns the earliest deadline of all.
     #[must_use]
     pub fn earliest(&self) -> Option<Instant> {
         self.queue.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes the virtual host that has been due longest at `now`, and since when it is.
+    /// Removes and returns the virtual host that has been due longest at `now`, with its deadline.
     pub fn pop_due(&mut self, now: Instant) -> Option<(InstanceId, Instant)> {
         let (deadline, id) = *self.queue.first()?;
         if deadline > now {

@@ -26,7 +26,7 @@ use crate::config::VhostConfig;
 #[derive(Debug, Default)]
 pub struct Departures {
     leaving: BTreeSet<InstanceId>,
-    /// Virtual hosts that begin when one of those that are leaving has no script left.
+    /// Virtual hosts that begin when no script of the one that they replace is left.
     heirs: Vec<(InstanceId, VhostConfig)>,
 }
 
@@ -81,7 +81,7 @@ impl Departures {
         }
         let admitted = served.visit_segment(id, cx, |segment, cx| {
             segment.admit(id, cx)?;
-            // Among them may be addresses of the one whose place it takes.
+            // The interface may still have addresses of the virtual host that this one replaces.
             strangers::settle(segment, cx);
             Ok(())
         });
@@ -94,7 +94,7 @@ impl Departures {
         }
     }
 
-    /// Ends a virtual host: it bows out, and what it heard is kept. It is let go when nothing of it is left.
+    /// Ends a virtual host: it bows out, and what it heard is stored. It is let go when nothing of it is left.
     pub fn remove<E: Effects>(&mut self, id: InstanceId, served: &mut Served, cx: &mut Context<E>) {
         self.heirs.retain(|(heir, _)| *heir != id);
         let ended = served.visit(id, cx, |instance, site| {
@@ -109,7 +109,7 @@ impl Departures {
         self.let_go(served, cx);
     }
 
-    /// Lets those go of whom nothing is left, and lets those begin that take their places.
+    /// Lets virtual hosts go of which nothing is left, and begins to serve those that take their places.
     pub fn let_go<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
         for id in self.leaving.clone() {
             let Some(instance) = served.instance(id).filter(|_| !cx.effects.runs(id)) else {

@@ -1,4 +1,4 @@
-//! What ends the engine before its time.
+//! Errors that end the engine.
 
 use std::io;
 
@@ -8,18 +8,18 @@ use crate::io::datapath::{self, Fenced};
 use crate::privileges::Lacking;
 use crate::{lock, privileges};
 
-/// What ends the engine before its time.
+/// Errors that end the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// An interface is not there, and we were not told to wait for it.
+    /// An interface does not exist, and carpd was not told to wait for it.
     #[error("interface {0} does not exist; give --wait-interface to wait for it")]
     NoSuchInterface(String),
-    /// It has no frames that could be sent or heard.
+    /// The interface is not an Ethernet interface, so it has no frames to send or receive.
     #[error(
         "{0} is not an Ethernet interface (loopback, tun, WireGuard and PPP are not): name one that is with --interface"
     )]
     NotEthernet(String),
-    /// A capability is missing, or what it allows is forbidden all the same.
+    /// A capability is missing, or what it allows is forbidden by other means.
     #[error("not permitted to {action}: {way_out}")]
     NotPermitted {
         /// What was attempted.
@@ -30,31 +30,31 @@ pub enum EngineError {
     /// The configuration does not fit this host.
     #[error("{0}")]
     Unworkable(String),
-    /// Someone else serves one of our virtual hosts.
+    /// Another process serves one of our virtual hosts.
     #[error(transparent)]
     Lock(#[from] lock::LockError),
     /// Advertisements cannot be received.
     #[error(transparent)]
     Datapath(#[from] datapath::DatapathError),
-    /// The caller, told that we are ready, could not give up its privileges.
+    /// The caller could not give up its privileges when the start was complete.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegesError),
-    /// A socket, timer or signal handler.
+    /// A socket, timer or signal handler failed.
     #[error("failed to {action}")]
     System {
         /// What was attempted.
         action: &'static str,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
-    /// A socket of one interface.
+    /// A socket of one interface failed.
     #[error("failed to {action} on {interface}")]
     Interface {
         /// What was attempted.
         action: &'static str,
-        /// Where.
+        /// The interface.
         interface: String,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
 }
@@ -64,9 +64,9 @@ pub enum EngineError {
 pub struct FailedStart<E> {
     /// The host.
     pub effects: E,
-    /// The addresses that are to stay fenced, because nobody sees to them.
+    /// The addresses that must stay fenced, because no process looks after them.
     pub orphans: Vec<Fenced>,
-    /// Why.
+    /// The reason.
     pub error: EngineError,
 }
 

@@ -18,22 +18,22 @@ use crate::api::Place;
 use crate::api::event::interface::Loss;
 use crate::api::event::process::{Netlink, Request};
 
-/// When links and addresses are to be listed again.
+/// Follows links and addresses, and lists them again when that is needed.
 #[derive(Debug, Default)]
 pub struct Follower {
-    /// They could not be listed, or not be watched: when to try again.
+    /// When to list them again, because they could not be listed or watched.
     resync_at: Option<Instant>,
-    /// Of lines about notifications that were lost.
+    /// Limits the log lines about lost notifications.
     overrun_limit: RateLimit,
 }
 
 impl Follower {
-    /// When to try again.
+    /// Returns when to list everything again.
     pub const fn due(&self) -> Option<Instant> {
         self.resync_at
     }
 
-    /// What changed. When notifications are missing, everything is listed again first.
+    /// Returns what changed. If notifications were lost, everything is listed first.
     fn changes<E: Effects>(&mut self, cx: &mut Context<E>) -> Changes {
         cx.look_back();
         let mut changes = cx.namespace.take_changes();
@@ -48,7 +48,7 @@ impl Follower {
         changes
     }
 
-    /// Lists everything; when that fails, again a little later. Returns whether everything is known anew.
+    /// Lists everything, and again a little later if that fails. Returns whether the tables are complete.
     fn list_again<E: Effects>(&mut self, cx: &mut Context<E>) -> bool {
         self.resync_at = None;
         let listed = cx.namespace.list(&mut cx.effects);
@@ -84,7 +84,7 @@ impl Follower {
     }
 }
 
-/// Looks at the interfaces if something seems to be gone, and at the sockets that failed in this turn.
+/// Checks the interfaces if something seems to be gone, and those whose sockets failed in this turn.
 pub fn look_after_datapath<E: Effects>(served: &mut Served, cx: &mut Context<E>) {
     for (ifindex, error) in cx.effects.take_failures() {
         served.each_segment(cx, |segment, cx| {

@@ -1,4 +1,4 @@
-//! A network interface by name, as it comes and goes.
+//! A network interface, which is known by its name and may come and go.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,53 +14,53 @@ use crate::io::netlink::Address;
 /// Whether the advertisements of an interface reach us.
 #[derive(Debug, Default)]
 pub struct Hearing {
-    /// They do not: its virtual hosts are in INIT.
+    /// They do not, so its virtual hosts are in INIT.
     pub lost: bool,
-    /// When it was last looked at.
+    /// When it was last checked.
     pub looked_at: Instant,
-    /// When it was last lost and attached anew.
+    /// When the attachment was last lost and renewed.
     pub mended_at: Option<Instant>,
     /// Limits the log lines about losses.
     pub limit: RateLimit,
 }
 
-/// Whether something that dead ones left could not be removed.
+/// Addresses that dead processes left and that could not be removed.
 #[derive(Debug, Default)]
 pub struct Strangers {
-    /// The kernel refused to remove an address. It is tried again with everything else that failed.
+    /// The kernel refused to remove one. That is tried again with everything else that failed.
     pub are_refused: bool,
     /// Limits the log lines about that.
     pub limit: RateLimit,
 }
 
-/// One interface that virtual hosts live on: what it is called, and what is known about it.
+/// One interface that virtual hosts live on: its names, and what is known about it.
 #[derive(Debug)]
 pub struct Interface {
     /// The configured name.
     pub name: String,
-    /// The name it has now: an interface stays ours when it is renamed.
+    /// The present name. An interface stays the same when it is renamed.
     pub current_name: String,
-    /// Its index, while it exists and could be opened.
+    /// The index, while it exists and could be opened.
     pub ifindex: Option<u32>,
-    /// Which virtual hosts want to know from its ARP is not what it was told.
+    /// The set of virtual hosts that watch ARP has changed, and the filter has not.
     pub watched_changed: bool,
-    /// Its virtual addresses may come before its own ones, or lack a route.
+    /// The virtual addresses may precede the host's own, or lack a route.
     pub unplaced: bool,
     /// Whether advertisements can be received.
     pub hearing: Hearing,
-    /// What dead runs left there.
+    /// What dead processes left there.
     pub strangers: Strangers,
-    /// Already logged that the interface exists and cannot be opened.
+    /// carpd has logged that the interface exists and cannot be opened.
     pub said_closed: bool,
-    /// Already warned that the interface has no address to send from.
+    /// carpd has warned that the interface has no address to send from.
     pub said_sourceless: bool,
-    /// The interface that it is a port of, as it was last warned of.
+    /// The interface that it is a port of, according to the last warning.
     pub upper: Option<u32>,
     virtual_addresses: HashSet<IpAddr>,
 }
 
 impl Interface {
-    /// An interface without virtual hosts, not looked for yet.
+    /// Returns an interface without virtual hosts that has not been looked for yet.
     pub fn new(name: String) -> Self {
         Self {
             current_name: name.clone(),
@@ -77,26 +77,26 @@ impl Interface {
         }
     }
 
-    /// The place of events about it.
+    /// Returns the place of events about it.
     pub fn place(&self) -> Place {
         Place::Interface(self.current_name.clone())
     }
 
-    /// These virtual hosts live here now, and no others.
+    /// Notes which virtual hosts live here.
     pub fn serve<'a>(&mut self, configs: impl Iterator<Item = &'a VhostConfig>) {
         let addresses = configs.flat_map(|config| &config.addresses);
         self.virtual_addresses = addresses.map(|address| address.address).collect();
     }
 
-    /// Whether the address is a virtual one of the virtual hosts here.
+    /// Returns whether an address is a virtual address of the virtual hosts here.
     pub fn is_virtual(&self, address: IpAddr) -> bool {
         self.virtual_addresses.contains(&address)
     }
 
-    /// The address to send from: the first that is nobody's virtual one.
+    /// Returns the address to send from: the first that is no virtual address.
     ///
-    /// Ours are known by configuration, those of another carpd by their protocol number. There is no fallback to the
-    /// virtual address, which the BSDs have: two hosts would advertise from one address.
+    /// Our virtual addresses are known by configuration, those of another carpd by their protocol number. There is no
+    /// fallback to the virtual address, as in the BSDs, because two hosts would advertise from one address.
     pub fn source(&self, addresses: &[Address]) -> Option<Ipv4Addr> {
         addresses.iter().find_map(|address| match address.address {
             IpAddr::V4(v4)
@@ -108,7 +108,7 @@ impl Interface {
         })
     }
 
-    /// The host's own IPv4 addresses here.
+    /// Returns the host's own IPv4 addresses on the interface.
     pub fn own_addresses(&self, namespace: &Namespace) -> Vec<Address> {
         let here = self
             .ifindex
@@ -119,7 +119,7 @@ impl Interface {
             .collect()
     }
 
-    /// Whether an address is one of the host's own IPv4 addresses.
+    /// Returns whether an address is one of the host's own IPv4 addresses.
     pub fn is_own(&self, address: &Address) -> bool {
         address.protocol != ADDRESS_PROTOCOL
             && address.address.is_ipv4()

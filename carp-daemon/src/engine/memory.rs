@@ -1,6 +1,7 @@
-//! The memory of what was heard, kept over a restart: read at the start, written now and then and at an orderly stop.
+//! The memory of what was heard, stored over a restart. It is read at the start, and written from time to time and at an
+//! orderly stop.
 //!
-//! The bytes are the core's, which alone understands them.
+//! Only the core understands the bytes.
 
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use crate::api::Place;
 use crate::api::event::process::{Memory, Refusal};
 use crate::io::state_dir::FileName;
 
-/// Least time between two writes of one virtual host's memory.
+/// The least time between two writes of one virtual host's memory.
 const KEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The order in which virtual hosts write: they take turns, so that thousands never write at once.
+/// The order in which virtual hosts write. They take turns, so that thousands never write at once.
 #[derive(Debug)]
 pub struct Turns {
     last: Option<InstanceId>,
@@ -27,7 +28,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Nobody has written yet.
+    /// No virtual host has written yet.
     pub fn new(count: usize, now: Instant) -> Self {
         Self {
             last: None,
@@ -35,7 +36,7 @@ impl Turns {
         }
     }
 
-    /// Returns the virtual host that has its turn, when it is time for one.
+    /// Returns the virtual host whose turn it is, if it is time for one.
     fn take(&mut self, registry: &Registry, now: Instant) -> Option<InstanceId> {
         if now < self.at {
             return None;
@@ -108,7 +109,7 @@ pub fn take(instance: &mut Instance) -> Option<(FileName, Vec<u8>)> {
     Some((file(&instance.who), memory))
 }
 
-/// The file that the memory of a virtual host is in.
+/// Returns the name of the file with the memory of a virtual host.
 fn file(who: &Identity) -> FileName {
     FileName::new(&who.config.interface, who.config.election.vhid)
 }

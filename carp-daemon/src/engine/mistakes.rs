@@ -1,6 +1,6 @@
-//! What the configuration cannot mean on this host, or will hardly mean, looked at once when it starts.
+//! Checks at the start whether the configuration makes sense on this host.
 //!
-//! What never works is refused; what may work, perhaps later or with what a script does, is warned of.
+//! What can never work is refused. What may work, perhaps later or with the help of a script, is warned of.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +19,8 @@ use crate::io::netlink::{Address, Link, Order};
 use crate::privileges::Lacking;
 
 /// # Errors
-/// Two virtual hosts are one, by two names of an interface. With one name the command line is refused before.
+/// Returns an error if two virtual hosts are the same, by two names of an interface. With one name, the configuration is
+/// refused before.
 pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), EngineError> {
     let mut seen = BTreeSet::new();
     match vhosts
@@ -38,11 +39,11 @@ pub fn refuse_twins(vhosts: &[VhostConfig]) -> Result<(), EngineError> {
     }
 }
 
-/// Whether this process may assign addresses, asked by an order that changes nothing: to delete one from an interface that
-/// cannot be there. Rights may be missing in spite of the capability, in another user namespace.
+/// Checks whether this process may assign addresses, with an order that changes nothing: it deletes an address from an
+/// interface that cannot exist. In another user namespace, rights may be missing in spite of the capability.
 ///
 /// # Errors
-/// It may not, and would become MASTER without its addresses.
+/// Returns an error if it may not, because it would become MASTER without its addresses.
 pub fn refuse_without_the_right_to_assign<E: Effects>(
     cx: &mut Context<E>,
 ) -> Result<(), EngineError> {
@@ -64,7 +65,7 @@ pub fn refuse_without_the_right_to_assign<E: Effects>(
 }
 
 /// # Errors
-/// What can never work on this interface.
+/// Returns what can never work on this interface.
 pub fn refuse_the_impossible<'a, E>(
     vhosts: impl Iterator<Item = &'a Identity>,
     interface: &Interface,
@@ -96,7 +97,7 @@ pub fn refuse_the_impossible<'a, E>(
     Ok(())
 }
 
-/// Warns of what may be a mistake.
+/// Warns of probable mistakes.
 pub fn warn_of_the_unlikely<'a, E: Effects>(
     vhosts: impl Iterator<Item = &'a Identity>,
     cx: &mut Context<E>,
@@ -110,7 +111,7 @@ pub fn warn_of_the_unlikely<'a, E: Effects>(
     }
 }
 
-/// The IPv4 addresses of an interface that no carpd added, each with its subnet.
+/// Returns the IPv4 addresses of an interface that no carpd added, each with its subnet.
 fn own_subnets(here: &[Address]) -> Vec<Subnet> {
     let own = here
         .iter()

@@ -1,11 +1,11 @@
-//! The event loop: input in, actions out, until the next deadline.
+//! The event loop: it takes inputs, carries out actions, and waits until the next deadline.
 //!
-//! One value owns every virtual host, so nothing needs a lock and every order is the program's. Each turn looks at the
-//! clock once and then, in this order: feeds all advertisements that arrived up to that moment, follows the links and
-//! addresses, and only then judges timers. However late a turn comes (the process was stopped, or starved), a MASTER
-//! that advertised in time is heard before its silence is judged.
+//! One value owns every virtual host, so the engine needs no locks and its order is fixed. Each turn reads the clock once and
+//! then, in this order, feeds all advertisements that arrived up to that moment, follows the links and addresses, and only
+//! then fires timers. However late a turn comes, because the process was stopped or got no processor, a MASTER that
+//! advertised in time is heard before its silence counts.
 //!
-//! The engine never waits and never touches the system: both are its caller's, who gives it an [`effects::Effects`]. The
+//! The engine never waits and never touches the system. Its caller does both, and passes it an [`effects::Effects`]. The
 //! daemon's caller is [`crate::serve`]; the simulation is another one.
 //!
 //! | Module | What it is |
@@ -78,15 +78,15 @@ use served::Served;
 pub enum Arrival {
     /// A script ended.
     Script(InstanceId, Completion),
-    /// SIGUSR1: a report is wanted.
+    /// SIGUSR1 asks for a report.
     Report,
-    /// SIGUSR2: hand over, and stay away for a while.
+    /// SIGUSR2 asks to hand over, and to stay away for a while.
     StepDown,
-    /// The operator makes every virtual host less eligible, or ends that.
+    /// The operator demotes every virtual host, or ends that.
     Demote(Demotion),
 }
 
-/// Everything that is served.
+/// The engine, with every virtual host that it serves.
 #[derive(Debug)]
 pub struct Engine<E> {
     cx: Context<E>,
@@ -101,7 +101,7 @@ pub struct Engine<E> {
 }
 
 impl<E: Effects> Engine<E> {
-    /// When the next turn is wanted, unless something arrives before.
+    /// Returns when the next turn is due, unless something arrives before.
     pub fn next_wake(&self) -> Option<Instant> {
         self.served
             .due()
@@ -113,32 +113,32 @@ impl<E: Effects> Engine<E> {
             .min()
     }
 
-    /// Whether something was left behind in the last turn: the next one is wanted at once.
+    /// Returns whether the last turn left work behind. Then the next turn is due at once.
     pub const fn is_busy(&self) -> bool {
         self.cx.busy
     }
 
-    /// The host, to look at.
+    /// Returns the host, for inspection.
     pub const fn effects(&self) -> &E {
         &self.cx.effects
     }
 
-    /// The host, of an engine that ends as if it were killed.
+    /// Returns the host. The engine ends as if it were killed.
     pub fn into_effects(self) -> E {
         self.cx.effects
     }
 
-    /// The host.
+    /// Returns the host.
     pub const fn effects_mut(&mut self) -> &mut E {
         &mut self.cx.effects
     }
 
-    /// Every virtual host, in the order in which they came.
+    /// Returns every virtual host, in the order in which they were added.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.served.instances()
     }
 
-    /// One turn: what there is to do now, in the order that keeps the election right, and then what woke us.
+    /// Runs one turn: everything that is due, in the order that keeps the election right, and then what woke the engine.
     pub fn turn(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
         let now = self.cx.effects.now();
         self.cx.now = now;
@@ -169,7 +169,7 @@ impl<E: Effects> Engine<E> {
             cx,
             ..
         } = self;
-        // At the end of the process all of them end together.
+        // At the end of the process, all of them end together.
         if !cx.stopping {
             departures.let_go(served, cx);
         }
@@ -198,7 +198,7 @@ impl<E: Effects> Engine<E> {
         });
     }
 
-    /// Tries again what failed.
+    /// Tries again to do what failed before.
     fn retry(&mut self) {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;

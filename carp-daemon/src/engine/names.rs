@@ -8,8 +8,8 @@ use crate::api::Place;
 use crate::api::event::interface::Link;
 use crate::config::VhostConfig;
 
-/// Gives interfaces that are configured by an alternative name their own one, so that two names of one interface are not
-/// taken for two interfaces.
+/// Replaces alternative names of interfaces by their own names, so that two names of one interface are not taken for two
+/// interfaces.
 pub fn take_present_names<E: Effects>(vhosts: &mut [VhostConfig], cx: &mut Context<E>) {
     let mut others = BTreeMap::new();
     for vhost in vhosts {

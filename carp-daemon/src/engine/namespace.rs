@@ -1,8 +1,8 @@
-//! Every link and address of the network namespace, as netlink tells it.
+//! The links and addresses of the network namespace, as reported by netlink.
 //!
-//! Notifications are taken into the tables at once, also in the middle of a turn; what follows from them is worked out
-//! once a turn, by comparing the tables with what was done and said before. So a lost notification, made up for by listing
-//! everything again, needs no other path.
+//! Notifications update the tables at once, also in the middle of a turn. Once a turn, the engine compares the tables with
+//! what it did and reported before. So a lost notification, after which everything is listed again, needs no separate
+//! handling.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,45 +14,45 @@ use crate::io::netlink::{Address, Event, Heard, Link};
 
 type Addresses = BTreeMap<u32, Vec<Address>>;
 
-/// The tables, and what changed in them that nobody followed yet.
+/// The tables, and the changes in them that the engine has not followed yet.
 #[derive(Debug, Default)]
 pub struct Namespace {
     links: Links,
     addresses: Addresses,
-    /// An address carried our number: the kernel knows numbers (Linux 5.18).
+    /// An address carried our protocol number, so the kernel knows these numbers (Linux 5.18).
     tagged: bool,
     changes: Changes,
-    /// Nothing is watched: notifications were lost, or cannot be read.
+    /// Nothing is watched, because notifications were lost or cannot be read.
     blind: bool,
 }
 
-/// What is to be followed.
+/// The changes to be followed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Interfaces with a change of any kind.
     pub interfaces: BTreeSet<u32>,
     /// Interfaces that went up or down, perhaps both, or changed otherwise.
     pub links: BTreeSet<u32>,
-    /// Interfaces on which an IPv4 address that carries another number than ours came, changed or went.
+    /// Interfaces on which an IPv4 address with another protocol number than ours came, changed or went.
     pub own: BTreeSet<u32>,
     /// Addresses that came or went anywhere.
     pub addresses: BTreeSet<IpAddr>,
-    /// Addresses that went, or are somebody else's now.
+    /// Addresses that went, or that belong to another program now.
     pub lost: BTreeSet<(u32, IpAddr, u8)>,
-    /// Addresses of somebody else that an order of ours changed or deleted, because he put them there at the same moment.
-    /// As they were.
+    /// Addresses of other programs, as they were, that an order of ours changed or deleted because they were added at the
+    /// same moment.
     pub taken: Vec<Address>,
-    /// An address carried our number: the kernel knows numbers (Linux 5.18).
+    /// An address carried our protocol number, so the kernel knows these numbers (Linux 5.18).
     pub tagged: bool,
-    /// Notifications were lost: anything may have changed.
+    /// Notifications were lost, so anything may have changed.
     pub overrun: bool,
 }
 
 impl Namespace {
-    /// Takes what netlink told so far into the tables. Returns whether more waits.
+    /// Updates the tables with what netlink has reported. Returns whether more waits.
     ///
     /// # Errors
-    /// What stands in the way of watching; everything is to be listed again then.
+    /// Returns why nothing can be watched. Everything must be listed again then.
     pub fn listen(&mut self, netlink: &mut impl Netlink) -> io::Result<bool> {
         if self.blind {
             return Ok(false);
@@ -70,7 +70,7 @@ impl Namespace {
             Ok(Heard::All) => Ok(false),
             Ok(Heard::More) => Ok(true),
             Ok(Heard::Overrun) => {
-                // What still waits there is older than what was lost: after a new list it would be taken for news.
+                // What still waits is older than what was lost. After a new list it would count as news.
                 self.blind = true;
                 changes.overrun = true;
                 Ok(true)
@@ -86,9 +86,9 @@ impl Namespace {
     /// Lists everything.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Returns the kernel's error.
     pub fn list(&mut self, netlink: &mut impl Netlink) -> io::Result<()> {
-        // Watched before it is listed, so that no change falls between the two.
+        // Watching begins before listing, so that no change falls between the two.
         if self.blind {
             netlink.watch_anew()?;
             self.blind = false;
@@ -107,78 +107,78 @@ impl Namespace {
         Ok(())
     }
 
-    /// Whether notifications were lost, and nobody watches for more.
+    /// Returns whether notifications were lost and no more are received.
     pub const fn is_blind(&self) -> bool {
         self.blind
     }
 
-    /// Everything is to be followed again, as if notifications had been lost.
+    /// Makes the engine follow everything again, as if notifications had been lost.
     pub fn doubt(&mut self) {
         self.changes.overrun = true;
     }
 
-    /// What changed since this was last asked.
+    /// Returns what changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
 
-    /// Somebody else's addresses that an order of ours took, since this was last asked; nothing where the kernel does not
-    /// tell numbers.
+    /// Returns the addresses of other programs that an order of ours took since the last call. None if the kernel does not
+    /// report protocol numbers.
     pub fn take_taken(&mut self) -> Vec<Address> {
         let taken = std::mem::take(&mut self.changes.taken);
         if self.tagged { taken } else { Vec::new() }
     }
 
-    /// Every link.
+    /// Returns every link.
     pub const fn links(&self) -> &Links {
         &self.links
     }
 
-    /// The link that a configured name means now.
+    /// Returns the link that a configured name means now.
     pub fn link_called(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.is_called(name))
     }
 
-    /// The addresses of an interface.
+    /// Returns the addresses of an interface.
     pub fn on(&self, ifindex: u32) -> &[Address] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
-    /// The addresses of all interfaces.
+    /// Returns the addresses of all interfaces.
     pub fn everywhere(&self) -> impl Iterator<Item = &Address> {
         self.addresses.values().flatten()
     }
 
-    /// Whether an address is on any interface.
+    /// Returns whether an address is on any interface.
     pub fn has(&self, address: IpAddr) -> bool {
         self.everywhere().any(|known| known.address == address)
     }
 
-    /// Whether nothing is known about addresses.
+    /// Returns whether nothing is known about addresses.
     pub fn is_unknown(&self) -> bool {
         self.addresses.is_empty()
     }
 
-    /// What netlink said last about an address with this prefix length.
+    /// Returns what netlink last reported about an address with this prefix length.
     pub fn known(&self, wanted: &Address) -> Option<&Address> {
         self.on(wanted.ifindex)
             .iter()
             .find(|known| (known.address, known.prefix) == (wanted.address, wanted.prefix))
     }
 
-    /// Whether the kernel tells numbers, as far as we have seen.
+    /// Returns whether the kernel reports protocol numbers, as far as is known.
     pub const fn tells_numbers(&self) -> bool {
         self.tagged
     }
 
-    /// Whether an address carries somebody else's number, where the kernel tells numbers.
+    /// Returns whether an address has another protocol number than ours, if the kernel reports these numbers.
     pub fn is_theirs(&self, known: &Address) -> bool {
         self.tagged && known.protocol != ADDRESS_PROTOCOL
     }
 }
 
 impl Changes {
-    /// Takes one event into the tables; our orders come from port `ours`. A renewed lease changes nothing.
+    /// Updates the tables with one event. Our orders come from port `ours`. A renewed lease changes nothing.
     fn note(&mut self, links: &mut Links, addresses: &mut Addresses, ours: u32, event: Event) {
         match event {
             Event::Link(link) => {

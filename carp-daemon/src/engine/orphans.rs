@@ -9,7 +9,7 @@ use crate::io::datapath::Fenced;
 /// Returns the fenced addresses that no process looks after once this one has ended.
 pub fn find<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> {
     let mut orphans = cx.effects.fenced();
-    // Where it cannot be told who lives, everything stays.
+    // If it is not known which processes live, everything stays fenced.
     if let Ok(lives) = cx.effects.living() {
         orphans.retain(|Fenced { owner, .. }| {
             let Some(owner) = owner else {
@@ -21,7 +21,8 @@ pub fn find<E: Effects>(served: &Served, cx: &mut Context<E>) -> Vec<Fenced> {
             is_ours || !lives(owner.ifindex, owner.vhid)
         });
     }
-    // Nor where it is not known yet which addresses are there. One that is gone, as with its lease, needs no fence.
+    // The same holds if it is not known which addresses are there. An address that is gone, as with its lease, needs no
+    // fence.
     if !cx.namespace.is_unknown() {
         orphans.retain(|fenced| cx.namespace.has(fenced.address));
     }

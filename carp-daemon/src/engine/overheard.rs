@@ -1,4 +1,4 @@
-//! What is heard that is not for us, and worth a warning: VRRP with a vhid of ours, and peers that send by unicast.
+//! Packets for other receivers that are worth a warning: VRRP with one of our vhids, and peers that send by unicast.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::effects::Effects;
 use super::served::Served;
 use crate::api::event::interface::Datapath;
 
-/// Time between two looks at the counters. They wake nobody: it is looked at when there is something else to do.
+/// Time between two looks at the counters. They cause no wake-up, because they happen when there is something else to do.
 const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Least time between two warnings of peers that send by unicast.
+/// The least time between two warnings of peers that send by unicast.
 const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
-/// When to look for VRRP with the VRID of a vhid of ours.
+/// When to look for VRRP with a VRID that is one of our vhids.
 #[derive(Debug)]
 pub struct VrrpWatch {
-    /// `None` once it was said.
+    /// `None` after the warning.
     look_at: Option<Instant>,
 }
 
@@ -41,14 +41,14 @@ impl UnicastWatch {
         due
     }
 
-    /// Whether there were more since the last look, and the last warning is old.
+    /// Returns whether there were more since the last look, and the last warning is old enough.
     fn is_to_be_said(&mut self, heard: u64, now: Instant) -> bool {
         let more = heard > std::mem::replace(&mut self.heard, heard);
         more && self.limit.admit(now, UNICAST_WARNING_INTERVAL).is_some()
     }
 }
 
-/// Both.
+/// Both watches.
 #[derive(Debug)]
 pub struct Overheard {
     vrrp: VrrpWatch,
@@ -64,19 +64,19 @@ impl Overheard {
         }
     }
 
-    /// Looks, when it is time.
+    /// Looks at the counters if it is time.
     pub fn look<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
         self.look_for_vrrp(served, cx);
         self.look_for_unicast(served, cx);
     }
 
-    /// Warns once when VRRP on a link of ours has a VRID that is a vhid of ours there.
+    /// Warns once if VRRP on one of our links has a VRID that is one of our vhids there.
     fn look_for_vrrp<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
         if self.vrrp.look_at.is_none_or(|at| cx.now < at) {
             return;
         }
         self.vrrp.look_at = Some(cx.now + COUNTER_CHECK_INTERVAL);
-        // A counter that cannot be read is USR1's to report.
+        // SIGUSR1 reports a counter that cannot be read.
         let heard = cx.effects.count(Counter::PassedVrrpSameVhid);
         if heard.is_ok_and(|count| count > 0) {
             self.vrrp.look_at = None;
@@ -85,12 +85,13 @@ impl Overheard {
         }
     }
 
-    /// Warns when somebody sends advertisements with a vhid of ours to a single host, and again while that goes on.
+    /// Warns if a peer sends advertisements with one of our vhids to a single host, and repeats the warning while that
+    /// continues.
     fn look_for_unicast<E: Effects>(&mut self, served: &Served, cx: &mut Context<E>) {
         if !self.unicast.is_time_to_look(cx.now) {
             return;
         }
-        // A counter that cannot be read is USR1's to report.
+        // SIGUSR1 reports a counter that cannot be read.
         let Ok(heard) = cx.effects.count(Counter::PassedUnicast) else {
             return;
         };

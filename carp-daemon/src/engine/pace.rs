@@ -1,11 +1,11 @@
-//! How often the engine does what can fail or wait, and how much of it in one turn.
+//! How often the engine repeats what can fail, and how much it does in one turn.
 
 use std::time::Duration;
 
-/// Time between two attempts at what failed: to open or attach what is there, to list what there is, to remove an address.
+/// Time between two attempts at something that failed, such as attaching, listing, or removing an address.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Least time between two log lines about one thing.
+/// The least time between two log lines about one thing.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The number of virtual hosts whose timers fire in one turn, and the number whose chores are done in one.

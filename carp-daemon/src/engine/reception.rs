@@ -12,10 +12,11 @@ use crate::api::Place;
 use crate::api::event::process::Stall;
 use crate::io::datapath::{Batch, Drained};
 
-/// Lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor time.
+/// The lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor
+/// time.
 const STALL: Duration = Duration::from_millis(100);
 
-/// Time between two looks at what did not fit into the buffers. They wake nobody.
+/// Time between two looks at what did not fit into the buffers. They cause no wake-up.
 const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Advertisements that arrived.

@@ -1,4 +1,4 @@
-//! Who is served: ids that stay the same for as long as a virtual host is, and are never given twice.
+//! The ids of virtual hosts and interfaces. An id stays the same while its owner is served, and is never used again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,14 +12,14 @@ pub struct InstanceId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(u32);
 
-/// Where a virtual host lives, and what the datapath knows it by.
+/// The interface of a virtual host, and its key in the datapath.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     segment: SegmentId,
     key: Option<VhostKey>,
 }
 
-/// Where each virtual host is, and who an advertisement is for.
+/// Finds the interface of each virtual host, and the virtual host that an advertisement is for.
 #[derive(Debug, Default)]
 pub struct Registry {
     instances: u32,
@@ -29,19 +29,19 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An id for another interface.
+    /// Returns an id for another interface.
     pub fn segment(&mut self) -> SegmentId {
         self.segments += 1;
         SegmentId(self.segments)
     }
 
-    /// An id for another virtual host.
+    /// Returns an id for another virtual host.
     pub fn instance(&mut self) -> InstanceId {
         self.instances += 1;
         InstanceId(self.instances)
     }
 
-    /// A virtual host lives there from now on.
+    /// Registers a virtual host on an interface.
     pub fn enter(&mut self, id: InstanceId, segment: SegmentId) {
         self.records.insert(id, Record { segment, key: None });
     }
@@ -52,20 +52,20 @@ impl Registry {
         self.records.remove(&id);
     }
 
-    /// Where a virtual host lives.
+    /// Returns the interface of a virtual host.
     #[must_use]
     pub fn place(&self, id: InstanceId) -> Option<SegmentId> {
         self.records.get(&id).map(|record| record.segment)
     }
 
-    /// Every virtual host, in the order in which they came, with its place.
+    /// Returns every virtual host with its interface, in the order in which they were added.
     pub fn all(&self) -> impl ExactSizeIterator<Item = (InstanceId, SegmentId)> + '_ {
         self.records
             .iter()
             .map(|(id, record)| (*id, record.segment))
     }
 
-    /// The virtual host that is served after `id`, or the first one.
+    /// Returns the virtual host after `id`, or the first one.
     #[must_use]
     pub fn next(&self, id: Option<InstanceId>) -> Option<InstanceId> {
         let after = id.and_then(|id| self.records.range(InstanceId(id.0 + 1)..).next());
@@ -74,13 +74,13 @@ impl Registry {
             .map(|(id, _)| *id)
     }
 
-    /// Who an advertisement is for.
+    /// Returns the virtual host that an advertisement is for.
     #[must_use]
     pub fn owner(&self, key: &VhostKey) -> Option<InstanceId> {
         self.keys.get(key).copied()
     }
 
-    /// The datapath knows a virtual host by this key from now on.
+    /// Notes the key by which the datapath knows a virtual host from now on.
     pub fn rekey(&mut self, id: InstanceId, key: Option<VhostKey>) {
         let Some(record) = self.records.get_mut(&id) else {
             return;

@@ -1,7 +1,7 @@
 //! Renews the leases of all virtual hosts, in bunches.
 //!
-//! The kernel may have others to serve first, and advertisements must not wait, so the orders are given without waiting for
-//! them.
+//! The orders are given without waiting for them, because the kernel may serve other processes first, and advertisements must
+//! not wait.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,17 +19,17 @@ use super::segment::Segment;
 use crate::api::event::address::Assignment;
 use crate::io::netlink::Order;
 
-/// Leases are renewed so much earlier than they need to be when others are due: one bunch instead of many.
+/// How much earlier than necessary leases are renewed when others are due. This makes one bunch instead of many.
 const AHEAD: Duration = Duration::from_millis(200);
 
-/// When leases are to be renewed, and the bunch that is under way.
+/// When leases must be renewed, and the bunch that is under way.
 #[derive(Debug, Default)]
 pub struct Renewals {
     queue: Deadlines,
     under_way: Option<Bunch>,
 }
 
-/// A renewal under way.
+/// A bunch of renewals under way.
 #[derive(Debug)]
 struct Bunch {
     begun: Instant,
@@ -46,19 +46,18 @@ struct Member {
 }
 
 impl Renewals {
-    /// Replaces the time at which a virtual host's lease is to be renewed.
+    /// Replaces the time at which a virtual host's lease must be renewed.
     pub fn set(&mut self, id: InstanceId, at: Option<Instant>) {
         self.queue.set(id, at);
     }
 
-    /// When to renew next, unless that is under way.
+    /// Returns when to renew next. `None` while a bunch is under way.
     pub fn due(&self) -> Option<Instant> {
         let idle = self.under_way.is_none();
         idle.then(|| self.queue.earliest()).flatten()
     }
 
-    /// Notes what became of the latest bunch, and begins to renew what is due, in one bunch, and what is due soon along
-    /// with it.
+    /// Notes the outcomes of the latest bunch, and begins to renew, in one bunch, what is due or will be soon.
     pub fn renew<E: Effects>(
         &mut self,
         registry: &Registry,
@@ -82,7 +81,7 @@ impl Renewals {
         if self.due().is_none_or(|due| due > cx.now) {
             return;
         }
-        // What is somebody else's by now must not become ours.
+        // An address that belongs to another program by now must not become ours.
         cx.listen();
         let mut orders = Vec::with_capacity(AT_ONCE);
         let mut members = Vec::with_capacity(AT_ONCE);
@@ -109,7 +108,7 @@ impl Renewals {
     }
 }
 
-/// Adds the orders that renew the addresses of one virtual host. Returns whether that is all of them.
+/// Adds the orders that renew the addresses of one virtual host. Returns whether these are all of them.
 fn ask<E: Effects>(
     id: InstanceId,
     segment: &mut Segment,
@@ -128,7 +127,7 @@ fn ask<E: Effects>(
         if !holdings.is_ours(index, &address, &cx.namespace) {
             continue;
         }
-        // A renewal would add one that is gone; whether and when that is to be is for the room that restores it.
+        // A renewal would add an address that is gone. Whether and when to add it again is for `restore` to decide.
         match cx.namespace.known(&address) {
             Some(_) => orders.push(Order::Renew(address, lease)),
             None => complete = false,
@@ -164,7 +163,7 @@ fn end<E: Effects>(
         find(id, &mut |segment| {
             if let Some(instance) = segment.instances.get_mut(&id) {
                 let lease = lease::of(cx.lease, &instance.who.config);
-                // Otherwise it is no longer MASTER.
+                // Otherwise the virtual host is no longer MASTER.
                 if instance.rooms.holdings.term.runs() {
                     let term = &mut instance.rooms.holdings.term;
                     term.begin(lease, complete, bunch.begun);

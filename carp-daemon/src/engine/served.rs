@@ -1,4 +1,4 @@
-//! Who is served, where, and when each is due.
+//! The virtual hosts that are served, their interfaces, and their deadlines.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +22,9 @@ use crate::config::VhostConfig;
 pub struct Served {
     registry: Registry,
     segments: BTreeMap<SegmentId, Segment>,
-    /// Of the elections.
+    /// Deadlines of the elections.
     elections: Deadlines,
-    /// Of everything else that a virtual host has to do.
+    /// Deadlines of everything else that a virtual host has to do.
     chores: Deadlines,
     renewals: Renewals,
 }
@@ -35,7 +35,7 @@ impl Served {
         self.registry.instance()
     }
 
-    /// Gives a virtual host its place. Its interface was not looked for yet.
+    /// Enters a virtual host. Its interface has not been looked for yet.
     pub fn enter<E: Effects>(&mut self, id: InstanceId, config: VhostConfig, cx: &mut Context<E>) {
         let name = &config.interface;
         let mut known = self.segments.iter();
@@ -56,8 +56,8 @@ impl Served {
         segment.enter(instance);
     }
 
-    /// Lets a virtual host go that has ended, and its interface if no other one is left there. `fence` says what becomes of the
-    /// fence around its addresses.
+    /// Removes a virtual host that has ended, and its interface if no other one is left there. `fence` says what becomes of
+    /// the fence around its addresses.
     pub fn leave<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
         cx.effects.dismiss(id);
         if let Some(place) = self.registry.place(id)
@@ -74,30 +74,30 @@ impl Served {
         self.registry.leave(id);
     }
 
-    /// Where each virtual host is registered.
+    /// Returns the registry.
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Every virtual host, in the order in which they came.
+    /// Returns every virtual host, in the order in which they were added.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.registry
             .all()
             .filter_map(|(id, place)| self.segments.get(&place)?.instances.get(&id))
     }
 
-    /// One virtual host.
+    /// Returns one virtual host.
     pub fn instance(&self, id: InstanceId) -> Option<&Instance> {
         let place = self.registry.place(id)?;
         self.segments.get(&place)?.instances.get(&id)
     }
 
-    /// Every interface.
+    /// Returns every interface.
     pub fn segments(&self) -> impl Iterator<Item = &Segment> + Clone {
         self.segments.values()
     }
 
-    /// The same for each interface.
+    /// Visits each interface.
     pub fn each_segment<E: Effects>(
         &mut self,
         cx: &mut Context<E>,
@@ -109,10 +109,10 @@ impl Served {
         self.reschedule(cx);
     }
 
-    /// The same for each interface, until it fails.
+    /// Visits each interface until a visit fails.
     ///
     /// # Errors
-    /// The first failure.
+    /// Returns the first failure.
     pub fn try_each_segment<E: Effects, F>(
         &mut self,
         cx: &mut Context<E>,
@@ -126,7 +126,7 @@ impl Served {
         done
     }
 
-    /// The same for each virtual host.
+    /// Visits each virtual host.
     pub fn each<E: Effects>(
         &mut self,
         cx: &mut Context<E>,
@@ -135,7 +135,7 @@ impl Served {
         self.each_segment(cx, |segment, cx| segment.each(cx, &mut visit));
     }
 
-    /// Something for the interface of one virtual host.
+    /// Visits the interface of one virtual host.
     pub fn visit_segment<E: Effects, T>(
         &mut self,
         id: InstanceId,
@@ -148,7 +148,7 @@ impl Served {
         Some(done)
     }
 
-    /// Something for one virtual host.
+    /// Visits one virtual host.
     pub fn visit<E: Effects, T>(
         &mut self,
         id: InstanceId,
@@ -158,12 +158,12 @@ impl Served {
         self.visit_segment(id, cx, |segment, cx| segment.visit(id, cx, visit))?
     }
 
-    /// Who an advertisement is for.
+    /// Returns the virtual host that an advertisement is for.
     pub fn owner(&self, key: &VhostKey) -> Option<InstanceId> {
         self.registry.owner(key)
     }
 
-    /// When somebody is due.
+    /// Returns the earliest deadline of all.
     pub fn due(&self) -> Option<Instant> {
         self.elections
             .earliest()
@@ -173,7 +173,7 @@ impl Served {
             .min()
     }
 
-    /// When the timers of somebody's election are due.
+    /// Returns the earliest deadline of an election.
     pub fn election_due(&self) -> Option<Instant> {
         self.elections.earliest()
     }
@@ -191,7 +191,7 @@ impl Served {
         }
     }
 
-    /// Does what is due besides: of [`AT_ONCE`] virtual hosts, the others in a turn of their own.
+    /// Does everything else that is due, for [`AT_ONCE`] virtual hosts. The others follow in the next turn.
     pub fn do_chores<E: Effects>(&mut self, cx: &mut Context<E>) {
         self.renewals.renew(&self.registry, &mut self.segments, cx);
         self.each_segment(cx, placement::place_addresses);
@@ -203,7 +203,7 @@ impl Served {
         }
     }
 
-    /// Notes when those are due next who were busy, and by what key the datapath knows them.
+    /// Notes the next deadlines, and the keys in the datapath, of the virtual hosts that were touched.
     fn reschedule<E: Effects>(&mut self, cx: &mut Context<E>) {
         while let Some(id) = cx.touched.pop() {
             let place = self.registry.place(id);
@@ -219,7 +219,7 @@ impl Served {
         }
     }
 
-    /// The interface, for what the counters of all of them tell: known only where there is one.
+    /// Returns the place of events that counters of all interfaces reveal: the interface if there is only one.
     pub fn only_place(&self) -> Place {
         let mut segments = self.segments.values();
         match (segments.next(), segments.next()) {
@@ -228,7 +228,7 @@ impl Served {
         }
     }
 
-    /// Whether a virtual host has the virtual MAC address of the BSDs.
+    /// Returns whether a virtual host has the virtual MAC address of the BSDs.
     pub fn has_bsd(&self) -> bool {
         self.instances()
             .any(|instance| instance.who.config.election.profile != Profile::Ucarp)

@@ -1,4 +1,4 @@
-//! The start, virtual hosts that come and go while others are served, and the end.
+//! The start of the engine, and its end.
 
 use carp_common::proto::rate_limit::RateLimit;
 
@@ -23,7 +23,7 @@ impl<E: Effects> Engine<E> {
     /// Finds everything that is configured on this host, and serves it from the first turn on.
     ///
     /// # Errors
-    /// What stands in the way. Then nothing is left behind, and the host is to be closed.
+    /// Returns what prevents the start. Then nothing is left behind, and the caller must close the host.
     pub fn start(mut config: Config, effects: E) -> Result<Self, Box<FailedStart<E>>> {
         let mut engine = Self::new(&config, effects);
         match engine.open(std::mem::take(&mut config.vhosts)) {
@@ -65,7 +65,7 @@ impl<E: Effects> Engine<E> {
         }
     }
 
-    /// What can fail at the start and would leave something behind.
+    /// Does the steps of the start that can fail and would leave something behind.
     fn open(&mut self, mut vhosts: Vec<VhostConfig>) -> Result<(), EngineError> {
         let cx = &mut self.cx;
         cx.namespace
@@ -86,7 +86,7 @@ impl<E: Effects> Engine<E> {
         if served.instances().any(is_native) {
             mistakes::refuse_without_the_right_to_assign(cx)?;
         }
-        // All of them before anything is touched.
+        // All locks are taken before anything is touched.
         served.try_each_segment(cx, |segment, cx| {
             if let Some(link) = segment.link(cx) {
                 mistakes::refuse_the_impossible(segment.who(), &segment.interface, &link, cx)?;
@@ -99,7 +99,7 @@ impl<E: Effects> Engine<E> {
         served.try_each_segment(cx, Segment::find_at_start)?;
         cx.effects.prepare_programs()?;
         cx.effects.start_cover(cx.namespace.links());
-        // Loading and attaching took a while; listening begins now.
+        // Loading and attaching took a while, so the time at which listening begins is now.
         cx.now = cx.effects.now();
         served.each_segment(cx, placement::place_addresses);
         served.each_segment(cx, Segment::follow);
@@ -124,15 +124,14 @@ impl<E: Effects> Engine<E> {
         departures.add(config, served, cx)
     }
 
-    /// Serves a virtual host no longer. It bows out, and is let go when its scripts have ended and nothing of it is left but
-    /// what it heard.
+    /// Ends a virtual host. It bows out, and is let go when its scripts have ended and nothing is left of it.
     pub fn remove(&mut self, id: InstanceId) {
         self.cx.now = self.cx.effects.now();
         self.departures.remove(id, &mut self.served, &mut self.cx);
     }
 
-    /// The orderly stop: every virtual host bows out and releases its addresses. Returns whether one was MASTER. Scripts may
-    /// still run, and memories are to be kept ([`take_memories`](Self::take_memories)).
+    /// Begins the orderly stop: every virtual host bows out and releases its addresses. Returns whether one was MASTER.
+    /// Scripts may still run, and memories must be stored ([`take_memories`](Self::take_memories)).
     pub fn shut_down(&mut self) -> bool {
         self.cx.stopping = true;
         self.cx.now = self.cx.effects.now();
@@ -143,7 +142,7 @@ impl<E: Effects> Engine<E> {
         handed_over
     }
 
-    /// What is to be kept for the next run, and is not yet.
+    /// Returns what must still be stored for the next run.
     pub fn take_memories(&mut self) -> Vec<(FileName, Vec<u8>)> {
         let mut memories = Vec::new();
         self.served.each(&mut self.cx, |instance, _| {
@@ -152,11 +151,11 @@ impl<E: Effects> Engine<E> {
         memories
     }
 
-    /// The end, after [`shut_down`](Self::shut_down) and the scripts. Returns the addresses that are to stay fenced, because
-    /// nobody sees to them.
+    /// Ends the engine, after [`shut_down`](Self::shut_down) and the scripts. Returns the addresses that must stay fenced,
+    /// because no process looks after them.
     pub fn close(mut self) -> (E, Vec<Fenced>) {
         if self.cx.stopping {
-            // No address is to lose its fence before it is gone.
+            // No address may lose its fence before it is gone.
             self.cx.effects.finish();
             self.cx.catch_up();
             self.cx.give_back();

@@ -18,7 +18,7 @@ use crate::api::status::{
 };
 use crate::config::Ownership;
 
-/// Returns how every virtual host and interface is.
+/// Returns the status of every virtual host and interface.
 pub fn of<E: Effects>(served: &mut Served, cx: &mut Context<E>) -> Status {
     let mut virtual_hosts = Vec::new();
     served.each(cx, |instance, site| {
@@ -98,7 +98,7 @@ fn virtual_host<E: Effects>(
     }
 }
 
-/// What a virtual host in INIT lacks, behind what the core was told.
+/// Returns what a virtual host in INIT lacks: the cause behind what the core was told.
 fn lacks(outlook: Outlook, uplink: &Uplink, interface: &Interface) -> Option<Lacking> {
     let Outlook::Start { lacks } = outlook else {
         return None;

@@ -1,4 +1,4 @@
-//! Carries out what the core decided, and tells it how that went.
+//! Carries out what the core decided, and reports the results to the core.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use super::super::effects::Effects;
 use super::Instance;
 use super::uplink::{News, is_usable};
 
-/// How long USR2 keeps us away, as in ucarp.
+/// How long SIGUSR2 keeps this host away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
 impl Instance {
-    /// One input, and everything that follows from it.
+    /// Feeds the core one input, and carries out everything that follows from it.
     pub fn feed<E: Effects>(&mut self, input: Input<'_>, site: &mut Site<'_, E>) {
         site.cx.effects.tells(self.who.id, site.cx.now, &input);
         self.machine.handle_input(site.cx.now, input);
         self.act(site);
     }
 
-    /// Carries out everything that the core asks for, and tells it how that went.
+    /// Carries out everything that the core asks for, and reports the results to the core.
     pub(super) fn act<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let Self {
             who,
@@ -30,7 +30,7 @@ impl Instance {
             rooms,
             ..
         } = self;
-        // Results are told after all actions of one input, in order.
+        // The core hears of results after all actions of one input, in order.
         let mut results = VecDeque::new();
         loop {
             while let Some(action) = machine.poll_action() {
@@ -61,7 +61,8 @@ impl Instance {
             false => DatapathState::Works,
         };
         let source = self.rooms.uplink.look(&self.who, news, site);
-        // A source that is there before the link comes up, and until after it goes down, makes one transition of it.
+        // If the source is there before the link comes up, and until after it goes down, the core makes one transition
+        // instead of two.
         if link == LinkState::Down {
             self.tell_link(link, site);
         }
@@ -69,7 +70,7 @@ impl Instance {
             self.feed(Input::DatapathChanged(datapath), site);
         }
         if self.rooms.uplink.set_source(source) {
-            // Before the core hears of it, because it may advertise from the new address at once.
+            // This comes before the core hears of the source, because the core may advertise from the new address at once.
             let own = self.rooms.uplink.own_source(site.interface);
             self.rooms.tenure.tell_own_source(&self.who, own, site);
             let input = Input::SourceChanged {
@@ -92,7 +93,8 @@ impl Instance {
         }
     }
 
-    /// What the datapath knows is gone, or may be: tells it everything again, and the core that advertisements were lost.
+    /// Configures the datapath anew, because what it knew is or may be gone, and tells the core that advertisements were
+    /// lost.
     pub fn listen_anew<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         if self.rooms.tenure.key().is_some() {
             let (who, machine, rooms) = self.parts();
@@ -101,7 +103,7 @@ impl Instance {
         self.feed(Input::AdvertisementsLost, site);
     }
 
-    /// Ends for good, once. Returns whether it was MASTER.
+    /// Ends the virtual host for good. Returns whether it was MASTER. A second call does nothing.
     pub fn shut_down<E: Effects>(&mut self, site: &mut Site<'_, E>) -> bool {
         if std::mem::replace(&mut self.ended, true) {
             return false;
@@ -115,7 +117,7 @@ impl Instance {
         before == State::Master
     }
 
-    /// An operator makes it step down: it hands over, and stays away for a while.
+    /// Makes it hand over, and stay away for a while, as an operator asked.
     pub fn step_down<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let hold = STEP_DOWN_HOLD;
         let (who, machine, rooms) = self.parts();

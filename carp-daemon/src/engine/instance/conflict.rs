@@ -1,6 +1,7 @@
-//! Another host that has our virtual address, as ARP shows it.
+//! Detects by ARP another host that has a virtual address.
 //!
-//! The core says which claims count and how often they are answered (`proto/conflict.rs`). This room asks, announces and tells.
+//! The core decides which claims count and how often they are answered (`proto/conflict.rs`). This room sends probes and
+//! announcements, and reports conflicts.
 
 use std::net::IpAddr;
 
@@ -17,46 +18,46 @@ use super::identity::Identity;
 use crate::api::event::election::{Conflict as Event, Transmit, Unheard};
 use crate::io::arp_watch::ArpClaim;
 
-/// Claims of others to the addresses of one virtual host.
+/// Claims of other hosts to the addresses of one virtual host.
 #[derive(Debug, Default)]
 pub struct Conflict {
     conflicts: Conflicts,
-    /// How many packets.
+    /// The number of packets that claimed one.
     count: u64,
-    /// One for each kind of claimant, so that the lines about the one do not hide the other.
+    /// One limit for each kind of claimant, so that the lines about one kind do not hide the other.
     carp_masters: RateLimit,
     others: RateLimit,
 }
 
 impl Conflict {
-    /// Now MASTER of these addresses.
+    /// Begins to watch, because this host is MASTER of the addresses now.
     pub fn begin(&mut self, who: &Identity, now: Instant) {
         if who.inet_addresses().next().is_some() {
             self.conflicts.begin(now);
         }
     }
 
-    /// No longer MASTER. Returns whether ARP was watched.
+    /// Ends the watch, because this host is no longer MASTER. Returns whether ARP was watched.
     pub fn end(&mut self) -> bool {
         self.conflicts.end()
     }
 
-    /// Whether ARP is watched.
+    /// Returns whether ARP is watched.
     pub const fn is_watching(&self) -> bool {
         self.conflicts.is_watching()
     }
 
-    /// How many packets claimed one of the addresses.
+    /// Returns how many packets claimed one of the addresses.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub const fn deadline(&self) -> Option<Instant> {
         self.conflicts.deadline()
     }
 
-    /// Begins to watch, or asks for our own addresses, when it is time.
+    /// Begins to watch, or probes for our own addresses, if it is time.
     pub fn timeout<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         match self.conflicts.timeout(site.cx.now) {
             None => return,
@@ -77,7 +78,7 @@ impl Conflict {
         }
     }
 
-    /// Takes in the claims that others made since the last look, on the interface of this virtual host.
+    /// Takes the claims that other hosts made since the last look on the interface of this virtual host.
     pub fn hear<E: Effects>(
         &mut self,
         who: &Identity,
@@ -88,7 +89,7 @@ impl Conflict {
         if !self.is_watching() {
             return false;
         }
-        // The last claim, if possible of somebody who is no CARP MASTER.
+        // The last claim, if possible of a host that is no CARP MASTER.
         let mut last: Option<(&ArpClaim, Claimant)> = None;
         let mut count = 0;
         for claim in claims {
@@ -126,7 +127,7 @@ impl Conflict {
         true
     }
 
-    /// What found no room passed the same filter: more of the same.
+    /// Counts claims that did not fit. They passed the same filter.
     pub fn count_lost(&mut self, lost: u64) {
         self.count += lost;
     }
@@ -144,7 +145,7 @@ impl Conflict {
             Claimant::Other => &mut self.others,
         };
         if let Some(suppressed) = limit.admit(site.cx.now, REPORT_INTERVAL) {
-            // Those that are not valid, or come by unicast, have warnings of their own.
+            // Advertisements that are not valid, or come by unicast, have warnings of their own.
             let heard = machine.counters().received_inet_packets;
             let by_unicast = site.cx.effects.count(Counter::PassedUnicast);
             let unheard = match who.config.own_mac {

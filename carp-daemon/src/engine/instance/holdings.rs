@@ -1,9 +1,9 @@
-//! The virtual addresses in native mode: added and removed by netlink, tagged with our protocol number, and lent to us by
-//! the kernel for a while only.
+//! The virtual addresses in native mode. netlink adds and removes them; they carry our protocol number, and the kernel keeps
+//! them for the time of a lease only.
 //!
-//! Each is added as a host address (/32), whatever prefix it was given. The kernel makes the first address of a subnet its
-//! primary and deletes the others with it, so a longer stretch would put other addresses at our mercy, and ours at theirs.
-//! `place` has what the prefix is for.
+//! Each is added as a host address (/32), whatever its configured prefix is. The kernel makes the first address of a subnet
+//! its primary and deletes the others with it. With a shorter prefix, removing our addresses could remove others, and the
+//! reverse. `place` describes what the prefix is used for.
 
 use std::io;
 
@@ -20,22 +20,22 @@ use crate::api::event::address::Assignment;
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::netlink::{Address, Order};
 
-/// What we have to do with one virtual address.
+/// What carpd has to do with one virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
     /// Nothing.
     None,
-    /// We told the kernel to add it, but it had no time yet: it may be there soon. It is asked again; where it is not to be
-    /// there any more, it is removed like one of ours.
+    /// The kernel was told to add it, but had no time yet, so it may be there soon. The order is repeated. If the address is
+    /// no longer wanted, it is removed like one of ours.
     Ordered,
-    /// We added it, or took it over from an earlier run: ours to renew and to remove.
+    /// carpd added it, or took it over from an earlier run, so carpd renews and removes it.
     Ours,
-    /// It was there, added by someone else: it serves as well, and is never touched. That was said.
+    /// Another program added it. It serves as well, and carpd never touches it. carpd has logged that.
     Theirs,
 }
 
 impl Holding {
-    /// Whether it is there, or may be there soon, because of us.
+    /// Returns whether carpd is the reason why it is there or may be there soon.
     const fn is_by_us(self) -> bool {
         matches!(self, Self::Ours | Self::Ordered)
     }
@@ -44,7 +44,7 @@ impl Holding {
 /// The virtual addresses of one virtual host, as far as carpd adds them.
 #[derive(Debug)]
 pub struct Holdings {
-    /// For each of them.
+    /// The state of each address.
     holdings: Vec<Holding>,
     /// How long they last.
     pub term: Term,
@@ -53,7 +53,7 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// None of so many addresses is held.
+    /// Returns the state before any of so many addresses is held.
     pub fn new(addresses: usize) -> Self {
         Self {
             holdings: vec![Holding::None; addresses],
@@ -62,12 +62,12 @@ impl Holdings {
         }
     }
 
-    /// What we have to do with one address.
+    /// Returns what carpd has to do with one address.
     pub fn holding(&self, index: usize) -> Holding {
         self.holdings[index]
     }
 
-    /// Adds the virtual addresses. Whether all of them are there now.
+    /// Adds the virtual addresses. Returns whether all of them are there now.
     pub fn take<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) -> bool {
         let mut complete = true;
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
@@ -76,7 +76,7 @@ impl Holdings {
         complete
     }
 
-    /// Sees to it that one address is there. Whether it is.
+    /// Makes sure that one address is there. Returns whether it is.
     pub fn hold<E: Effects>(
         &mut self,
         who: &Identity,
@@ -101,7 +101,7 @@ impl Holdings {
             }
             Err(error) if exists(&error) => {
                 let known = site.cx.namespace.known(address);
-                // A kernel without numbers does not say whose it is.
+                // A kernel without protocol numbers does not tell whose it is.
                 let is_late = *holding == Holding::Ordered && !site.cx.namespace.tells_numbers();
                 if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
                     self.hand_over(who, index, address, site);
@@ -146,7 +146,7 @@ impl Holdings {
         true
     }
 
-    /// One address is somebody else's; says so once.
+    /// Notes that one address belongs to another program, and logs that once.
     pub fn hand_over<E: Effects>(
         &mut self,
         who: &Identity,
@@ -161,7 +161,7 @@ impl Holdings {
         }
     }
 
-    /// An address of somebody else was there before we claimed any; says so once.
+    /// Notes that another program had added an address before the election began, and logs that once.
     pub fn find_theirs<E: Effects>(
         &mut self,
         who: &Identity,
@@ -177,34 +177,34 @@ impl Holdings {
         }
     }
 
-    /// One address is not there any more.
+    /// Notes that one address is gone.
     pub fn lose(&mut self, index: usize) {
         self.holdings[index] = Holding::None;
     }
 
-    /// One address is to be there soon: the kernel had no time yet.
+    /// Notes that one address will be there soon, because the kernel had no time yet.
     pub fn await_order(&mut self, index: usize) {
         self.holdings[index] = Holding::Ordered;
     }
 
-    /// The interface is gone, and every address with it.
+    /// Notes that the interface is gone, and every address with it.
     pub fn lose_all(&mut self) {
         self.holdings.fill(Holding::None);
     }
 
-    /// Removes those virtual addresses that we added.
+    /// Removes those virtual addresses that carpd added.
     pub fn release<E: Effects>(
         &mut self,
         who: &Identity,
         removals: &mut Removals,
         site: &mut Site<'_, E>,
     ) {
-        // What is somebody else's by now stays.
+        // An address that belongs to another program by now stays.
         site.cx.catch_up();
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
             let ours = self.is_ours(index, &address, &site.cx.namespace);
             if self.holdings[index] == Holding::Theirs {
-                // It may have been ours before, and its route is still.
+                // It may have been ours before, and then its route still is.
                 self.routes.remove(who, index, site);
             }
             if !self.holdings[index].is_by_us() {
@@ -218,7 +218,7 @@ impl Holdings {
         }
     }
 
-    /// Whether an address is there because of us, as far as netlink told.
+    /// Returns whether an address is there because of carpd, as far as netlink has reported.
     pub fn is_ours(&self, index: usize, address: &Address, namespace: &Namespace) -> bool {
         self.holdings[index].is_by_us()
             && namespace
@@ -226,13 +226,13 @@ impl Holdings {
                 .is_none_or(|known| !namespace.is_theirs(known))
     }
 
-    /// Sees to the route to the subnet of an address, and warns where it does not fit the host's own ones.
+    /// Adds or removes the route to the subnet of an address, and warns if it does not fit the host's own addresses.
     pub fn place<E: Effects>(&mut self, who: &Identity, index: usize, site: &mut Site<'_, E>) {
         let is_held = self.holdings[index] == Holding::Ours;
         self.routes.place(who, index, is_held, site);
     }
 
-    /// Whether the leases ran out because nobody renewed them.
+    /// Returns whether the leases ran out because they were not renewed.
     pub fn has_run_out(&self, now: Instant) -> bool {
         self.term.has_run_out(now)
     }

@@ -1,4 +1,4 @@
-//! Who a virtual host is, and what the core is to hear of from its rooms.
+//! The identity of a virtual host, and what its rooms ask of the core.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,29 +10,29 @@ use crate::config::{ADDRESS_PROTOCOL, VhostConfig};
 use crate::io::netlink::{Address, AddressFlags};
 use crate::lock::Wanted;
 
-/// Who it is.
+/// The identity of a virtual host.
 #[derive(Debug)]
 pub struct Identity {
-    /// Stays the same for as long as it is served.
+    /// Its id, which stays the same as long as it is served.
     pub id: InstanceId,
-    /// What was asked for. The password is not in it any more.
+    /// Its configuration, from which the password has been removed.
     pub config: VhostConfig,
-    /// Where its events happen.
+    /// The place of its events.
     pub place: Place,
 }
 
 impl Identity {
-    /// Whether it needs an address of the interface to send from.
+    /// Returns whether it needs an address of the interface to send from.
     pub const fn needs_source(&self) -> bool {
         self.config.source.is_none()
     }
 
-    /// The interface is called so now.
+    /// Notes the present name of the interface.
     pub fn call(&mut self, interface: &str) {
         self.place = place(interface, &self.config);
     }
 
-    /// Its IPv4 addresses.
+    /// Returns its IPv4 addresses.
     pub fn inet_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         let addresses = self.config.addresses.iter();
         addresses.filter_map(|virtual_one| match virtual_one.address {
@@ -63,7 +63,7 @@ impl Identity {
         here.iter().filter(is_ours).copied().collect()
     }
 
-    /// What native mode assigns; nothing while the interface is absent.
+    /// Returns the addresses that native mode assigns. There are none while the interface is absent.
     pub fn native_addresses(&self, interface: &Interface) -> Vec<Address> {
         let Some(ifindex) = interface.ifindex else {
             return Vec::new();
@@ -73,7 +73,7 @@ impl Identity {
             let address = Address::new(ifindex, ip, host_prefix(ip), ADDRESS_PROTOCOL);
             match ip {
                 IpAddr::V4(_) => address,
-                // The election has settled who owns it; duplicate address detection would only delay its use.
+                // The election has decided which host owns it, so duplicate address detection would only delay its use.
                 IpAddr::V6(_) => address.with_flags(AddressFlags::Nodad),
             }
         };
@@ -81,7 +81,7 @@ impl Identity {
     }
 }
 
-/// The place of a virtual host's events.
+/// Returns the place of a virtual host's events.
 pub fn place(interface: &str, config: &VhostConfig) -> Place {
     Place::VirtualHost {
         interface: interface.to_owned(),
@@ -89,7 +89,7 @@ pub fn place(interface: &str, config: &VhostConfig) -> Place {
     }
 }
 
-/// The prefix length of one address alone.
+/// Returns the prefix length of one address alone.
 const fn host_prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
@@ -97,12 +97,12 @@ const fn host_prefix(address: IpAddr) -> u8 {
     }
 }
 
-/// What the core is to hear of, from a room.
+/// What a room asks of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Wishes {
-    /// The host cannot serve its addresses, or can again: it advertises a worse priority, or the configured one.
+    /// Whether the host is demoted because it cannot serve its addresses. `None` if that has not changed.
     pub demoted: Option<bool>,
-    /// The addresses are there now.
+    /// Whether the addresses are there now.
     pub claimed: bool,
 }

@@ -1,7 +1,7 @@
-//! How long the addresses of native mode outlive us.
+//! The leases of the addresses in native mode.
 //!
-//! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, once its turn has
-//! heard everything that arrived: one that was late, and lost the election meanwhile, renews nothing.
+//! The lease makes a dead daemon's addresses vanish by themselves. A MASTER renews it after half of it, in a turn that has
+//! heard everything that arrived. So a process that was late, and lost the election meanwhile, renews nothing.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use carp_common::units::{AdvSkew, Priority};
 
 use crate::config::{Lease, VhostConfig};
 
-/// The kernel counts ticks and may end an address so much before its time.
+/// The time by which the kernel may end an address early, because it counts ticks.
 const EARLY: Duration = Duration::from_millis(100);
-/// The kernel counts whole seconds: with less there would be no time for a second attempt.
+/// The shortest lease. The kernel counts whole seconds, and with a shorter lease there would be no time for a second attempt.
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// The lease of one virtual host's addresses.
@@ -24,7 +24,7 @@ pub struct Term {
 }
 
 impl Term {
-    /// The addresses were given this lease at `now`; `complete`: all of them.
+    /// Notes that the addresses were given this lease at `now`. `complete` means all of them.
     pub fn begin(&mut self, lease: Option<Duration>, complete: bool, now: Instant) {
         let Some(lease) = lease else {
             return;
@@ -32,31 +32,31 @@ impl Term {
         if complete {
             self.until = Some(now + lease.saturating_sub(EARLY));
         }
-        // Failing, there is time for a few more attempts.
+        // If a renewal fails, there is time for a few more attempts.
         self.renew_at = Some(now + if complete { lease / 2 } else { lease / 8 });
     }
 
-    /// No longer MASTER.
+    /// Ends the lease, because this host is no longer MASTER.
     pub fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether there is a lease.
+    /// Returns whether there is a lease.
     pub const fn runs(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether it ended because nobody renewed it.
+    /// Returns whether it ended because it was not renewed.
     pub fn has_run_out(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// When to renew it.
+    /// Returns when to renew it.
     pub const fn renew_at(&self) -> Option<Instant> {
         self.renew_at
     }
 
-    /// A renewal has begun; its outcome says when the next one is due.
+    /// Notes that a renewal has begun. Its outcome decides when the next one is due.
     pub fn renewing(&mut self) {
         self.renew_at = None;
     }
@@ -71,8 +71,8 @@ pub fn of(option: Lease, config: &VhostConfig) -> Option<Duration> {
     }
 }
 
-/// A second more than an equal peer with advskew 0 waits before it takes over: a MASTER that is late for less keeps its
-/// addresses, and those of a dead one go a moment after the takeover.
+/// Returns a second more than an equal peer with advskew 0 waits before it takes over. A MASTER that is late for less keeps
+/// its addresses, and those of a dead one vanish a moment after the takeover.
 fn shortest(config: &VhostConfig) -> Duration {
     let fastest_peer = Priority {
         advbase: config.election.advbase,
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(term.renew_at(), None);
         term.begin(LEASE, true, at(2_000));
         assert!(!term.has_run_out(at(5_899)) && term.has_run_out(at(5_900)));
-        // What failed prolongs nothing, and is tried again soon.
+        // A failed renewal prolongs nothing, and is repeated soon.
         term.begin(LEASE, false, at(4_000));
         assert_eq!(term.renew_at(), Some(at(4_500)));
         assert!(term.has_run_out(at(5_900)));

@@ -1,25 +1,25 @@
-//! One virtual host: the core's state machine, and a room for each thing that has to be done about it.
+//! One virtual host: the core's state machine, and a room for each task around it.
 //!
 //! | Room | What it is for |
 //! |---|---|
-//! | [`identity`] | who it is |
+//! | [`identity`] | its identity |
 //! | [`holdings`] | the virtual addresses in native mode |
-//! | [`lease`] | how long they outlive us |
+//! | [`lease`] | how long they outlive carpd |
 //! | [`place`] | the routes to their subnets |
-//! | [`restore`] | puts back what others remove |
+//! | [`restore`] | restores what others remove |
 //! | [`removals`] | what the kernel refused to remove |
-//! | [`tenure`] | what the kernel program knows: that we live, and until when this host answers |
-//! | [`predecessor`] | what an earlier run left |
-//! | [`conflict`] | others that have our addresses |
-//! | [`script`] | what follows from how scripts ended |
+//! | [`tenure`] | what the kernel program knows: how long it lives, and how long this host answers |
+//! | [`predecessor`] | addresses that an earlier run left |
+//! | [`conflict`] | other hosts that have our addresses |
+//! | [`script`] | its scripts, and what follows from how they end |
 //! | [`source`] | a fixed source address |
-//! | [`stalls`] | how late we were |
-//! | [`story`] | its state changes: which are told, since when, and why |
+//! | [`stalls`] | how late the engine was |
+//! | [`story`] | its state changes |
 //! | [`uplink`] | its link and source, as the core was last told |
 //! | [`rooms`] | all of them together |
-//! | `act` | has them carry out what the core decided |
+//! | `act` | carries out what the core decided |
 //!
-//! A room decides about its own thing only. It acts through [`Site`], and says in [`Wishes`] what the core is to hear of.
+//! A room decides about its own task only. It acts through [`Site`], and asks the core for changes with [`Wishes`].
 
 mod act;
 pub mod conflict;
@@ -58,20 +58,20 @@ use story::Story;
 /// One virtual host.
 #[derive(Debug)]
 pub struct Instance {
-    /// Who it is.
+    /// Its identity.
     pub who: Identity,
     machine: VirtualHost,
-    /// What is done about it.
+    /// Its rooms.
     pub rooms: Rooms,
-    /// It ended for good.
+    /// Whether it has ended for good.
     ended: bool,
 }
 
 impl Instance {
-    /// One that is in INIT, and whose interface was not looked for yet.
+    /// Returns a virtual host in INIT, whose interface has not been looked for yet.
     pub fn new(id: InstanceId, mut config: VhostConfig, first_counter: u64, now: Instant) -> Self {
         let machine = VirtualHost::new(config.election.clone(), first_counter, now);
-        // The machine keeps what it derived from it.
+        // The machine keeps what it derived from the key.
         config.election.key.zeroize();
         let rooms = Rooms::new(config.addresses.len(), Story::new(now));
         let place = identity::place(&config.interface, &config);
@@ -83,28 +83,28 @@ impl Instance {
         }
     }
 
-    /// The election.
+    /// Returns its state machine.
     #[must_use]
     pub const fn machine(&self) -> &VirtualHost {
         &self.machine
     }
 
-    /// Returns its parts, for what concerns the rooms and not the election.
+    /// Returns its parts, for tasks that do not change the election.
     pub const fn parts(&mut self) -> (&Identity, &VirtualHost, &mut Rooms) {
         (&self.who, &self.machine, &mut self.rooms)
     }
 
-    /// What was heard before, from an earlier run. Returns whether it could be read.
+    /// Gives the core back what it heard before, in an earlier run. Returns whether that could be read.
     pub fn recall(&mut self, memory: &[u8]) -> bool {
         self.machine.recall(memory)
     }
 
-    /// What is to be written for the next run; nothing when that is in its file already.
+    /// Returns what must be stored for the next run. `None` if its file is up to date.
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.rooms.outdated).then(|| self.machine.memory())
     }
 
-    /// When it has something to do besides the election. An idle BACKUP has nothing and is not woken.
+    /// Returns when it has something to do besides the election. An idle BACKUP has nothing and causes no wake-up.
     pub fn chore_at(&self) -> Option<Instant> {
         self.rooms
             .restore
@@ -116,7 +116,7 @@ impl Instance {
             .min()
     }
 
-    /// An advertisement for it arrived.
+    /// Takes an advertisement for it.
     pub fn receive<E: Effects>(&mut self, event: &AdvertisementEvent, site: &mut Site<'_, E>) {
         let Some(family) = event.carried_by() else {
             return;
@@ -139,7 +139,7 @@ impl Instance {
         rooms.settle_predecessor(who, machine, site);
     }
 
-    /// Its timers are due. We last looked at what arrived at `looked_at`.
+    /// Fires its timers, which are due. The engine last looked at what arrived at `looked_at`.
     pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
         let now = site.cx.now;
         site.cx.effects.fires(self.who.id, now, looked_at);
@@ -150,7 +150,7 @@ impl Instance {
             .settles(self.who.id, site.cx.now, &self.machine);
     }
 
-    /// Does what is due besides the election.
+    /// Does everything else that is due.
     pub fn do_chores<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let is_master = self.machine.state() == State::Master;
         let wishes =
@@ -170,7 +170,7 @@ impl Instance {
         site.cx.touched.push(self.who.id);
     }
 
-    /// Addresses may be missing: a MASTER puts them back.
+    /// Lets a MASTER restore addresses that may be missing.
     pub fn keep_addresses<E: Effects>(&mut self, suspects: &Suspects, site: &mut Site<'_, E>) {
         if self.machine.state() == State::Master {
             let wishes =
@@ -182,7 +182,7 @@ impl Instance {
         }
     }
 
-    /// A script ended.
+    /// Follows the end of a script.
     pub fn script_ended<E: Effects>(&mut self, completion: Completion, site: &mut Site<'_, E>) {
         let state = self.machine.state();
         let wishes = self.rooms.script.ended(&self.who, state, completion, site);
@@ -192,7 +192,7 @@ impl Instance {
         site.cx.touched.push(self.who.id);
     }
 
-    /// Tells the core what a room wishes.
+    /// Grants what a room asks of the core.
     fn grant<E: Effects>(&mut self, wishes: Wishes, cause: DemotionCause, site: &mut Site<'_, E>) {
         if let Some(demoted) = wishes.demoted {
             let amount = if demoted {

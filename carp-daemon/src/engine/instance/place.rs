@@ -1,8 +1,8 @@
 //! The subnets of the virtual addresses, and the routes to them.
 //!
-//! The prefix that a virtual address is given says which subnet it is in. An own address in that subnet has brought a
-//! route to it. Without one, carpd adds the route, with the virtual address as its source, because there is no other; it
-//! has the last of all metrics, so that any other goes first, and goes with the address, also when a lease ends.
+//! The prefix of a virtual address says which subnet it is in. If the host has its own address in that subnet, that address
+//! has brought a route. Otherwise carpd adds the route, with the virtual address as its source, because there is no other.
+//! The route has the highest metric, so that any other is preferred. It goes with the address, also when a lease ends.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,14 +18,14 @@ use crate::io::netlink::{Address, Order, Route};
 /// The routes of one virtual host.
 #[derive(Debug)]
 pub struct Routes {
-    /// For each virtual address whether the route to its subnet is there, as far as we know.
+    /// Whether the route to the subnet of each virtual address is there, as far as is known.
     there: Vec<Option<bool>>,
-    /// Already warned of what its prefix does to other traffic of this host.
+    /// carpd has warned about the effect of its prefix on other traffic of this host.
     said: bool,
 }
 
 impl Routes {
-    /// Nothing is known about the routes of so many addresses.
+    /// Returns the state in which nothing is known about the routes of so many addresses.
     pub fn new(addresses: usize) -> Self {
         Self {
             there: vec![None; addresses],
@@ -33,12 +33,12 @@ impl Routes {
         }
     }
 
-    /// An address was added, and the kernel may have dropped its route.
+    /// Notes that an address was added, and that the kernel may have dropped its route.
     pub fn doubt(&mut self, index: usize) {
         self.there[index] = None;
     }
 
-    /// The interface was down, where the kernel drops routes. Returns whether one may be missing.
+    /// Notes that the interface was down, when the kernel drops routes. Returns whether one may be missing.
     pub fn doubt_all(&mut self) -> bool {
         let mut doubted = false;
         for route in &mut self.there {
@@ -47,8 +47,8 @@ impl Routes {
         doubted
     }
 
-    /// Sees to the route to the subnet of an address that we hold. Warns, held or not, once until it changes, where an
-    /// address does not fit the host's own ones.
+    /// Adds the route to the subnet of an address that is held, or removes it if it is not needed. Warns, held or not and
+    /// once until it changes, if an address does not fit the host's own ones.
     pub fn place<E: Effects>(
         &mut self,
         who: &Identity,
@@ -78,7 +78,7 @@ impl Routes {
                 subnet: subnet(&route),
                 own: own.cidr(),
             }),
-            // They may be on their way; until then there is another warning.
+            // They may still be added. Until then there is another warning.
             (None, _) if own.is_empty() && !is_held => None,
             (None, Some(route)) => Some(Placement::SubnetWithoutOwn {
                 address,
@@ -126,7 +126,7 @@ impl Routes {
                 let changed = Placement::RouteChanged { subnet, wanted };
                 site.cx.tell(&who.place, changed);
             }
-            // It was so already.
+            // Nothing had to be changed.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ESRCH)) => {}
             Err(error) => {
                 let error = error.to_string();
@@ -139,7 +139,7 @@ impl Routes {
     }
 }
 
-/// The route to the subnet that the prefix of an address tells, where addresses are ours to add.
+/// Returns the route to the subnet of an address, if addresses are carpd's to add.
 fn route(who: &Identity, index: usize, interface: &Interface) -> Option<Route> {
     if who.config.ownership != Ownership::Native {
         return None;
@@ -162,7 +162,7 @@ fn route(who: &Identity, index: usize, interface: &Interface) -> Option<Route> {
     })
 }
 
-/// Whether an own address is in the subnet of a virtual one, or the virtual one in its.
+/// Returns whether an own address is in the subnet of a virtual one, or the virtual one in its.
 fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
     let wider = Subnet {
         address: ip,
@@ -171,7 +171,7 @@ fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
     matches!(own.address, IpAddr::V4(address) if wider.contains(address))
 }
 
-/// The subnet that a route leads to.
+/// Returns the subnet that a route leads to.
 const fn subnet(route: &Route) -> Cidr {
     Cidr {
         address: route.subnet,
@@ -179,7 +179,7 @@ const fn subnet(route: &Route) -> Cidr {
     }
 }
 
-/// The subnets that the host's own addresses are in.
+/// Returns the subnets that the host's own addresses are in.
 fn subnets(own: &[Address]) -> Vec<Cidr> {
     let subnets = own.iter().filter_map(|own| match own.address {
         IpAddr::V4(address) => Some(Subnet {

@@ -1,7 +1,7 @@
-//! What an earlier run of carpd that died left behind on the addresses of a virtual host.
+//! Addresses of a virtual host that an earlier run of carpd left when it died.
 //!
-//! It stays where it is until the election is settled: the next MASTER of this host takes it over without a gap, and once
-//! another MASTER is heard it is removed. Until then the kernel keeps this host from claiming it, where there is a fence.
+//! They stay until the election is decided. If this host becomes MASTER, it takes them over without a gap. When it hears
+//! another MASTER, it removes them. Until then, the fence keeps this host from answering for them, if there is one.
 
 use carp_common::proto::VirtualHost;
 
@@ -16,24 +16,24 @@ use crate::config::{ADDRESS_PROTOCOL, Ownership};
 use crate::io::datapath;
 use crate::io::netlink::Address;
 
-/// What is left of an earlier run.
+/// Whether something of an earlier run is left.
 #[derive(Debug, Default)]
 pub struct Predecessor {
-    /// Its addresses are still there, until the election is settled.
+    /// Its addresses are still there, until the election is decided.
     has_leftovers: bool,
 }
 
 impl Predecessor {
-    /// Whether an earlier run's addresses are still there.
+    /// Returns whether addresses of an earlier run are still there.
     pub const fn has_leftovers(&self) -> bool {
         self.has_leftovers
     }
 
-    /// Looks at the virtual addresses that are there before we claim any: an earlier run's are remembered and fenced,
-    /// somebody else's are said.
+    /// Looks at the virtual addresses that exist before carpd claims any. Those of an earlier run are remembered and fenced;
+    /// those of other programs are logged.
     ///
     /// # Errors
-    /// The kernel program that is to fence them cannot be loaded.
+    /// Returns an error if the kernel program that must fence them cannot be loaded.
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
@@ -73,8 +73,8 @@ impl Predecessor {
         Ok(())
     }
 
-    /// What is fenced already, by an earlier run, stays so until the election says otherwise; and so does what scripts
-    /// left where the down script, which runs first of all, is to remove it.
+    /// Keeps the fence of an earlier run closed until the election decides. The same holds for addresses that scripts left,
+    /// if the down script, which runs first of all, will remove them.
     fn inherit_fence<E: Effects>(
         &mut self,
         who: &Identity,
@@ -102,7 +102,7 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Removes what an earlier run left once the election says that the addresses are not ours.
+    /// Removes what an earlier run left once the election has decided that the addresses are not ours.
     pub fn settle<E: Effects>(
         &mut self,
         who: &Identity,
@@ -115,7 +115,7 @@ impl Predecessor {
         }
     }
 
-    /// Removes what an earlier run left, except what a MASTER holds.
+    /// Removes what an earlier run left, except the addresses that a MASTER holds.
     pub fn remove<E: Effects>(
         &mut self,
         who: &Identity,

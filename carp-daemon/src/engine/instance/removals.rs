@@ -1,8 +1,8 @@
-//! Addresses that are to be removed, and that the kernel refused to remove.
+//! Addresses that must be removed, and that the kernel refused to remove.
 //!
 //! The fence keeps this host silent about such an address, but the address stays until its lease ends, or for good without a
-//! lease. So its removal is tried again every second until the address is gone, belongs to another program, or is to be kept
-//! because this host is MASTER again.
+//! lease. So carpd tries again every second to remove it, until it is gone, belongs to another program, or is kept because
+//! this host is MASTER again.
 
 use std::io;
 
@@ -32,12 +32,12 @@ impl Removals {
         !self.pending.is_empty()
     }
 
-    /// When to try again.
+    /// Returns when to try again.
     pub const fn deadline(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// The interface is gone, and every address with it.
+    /// Notes that the interface is gone, and every address with it.
     pub fn forget(&mut self) {
         self.pending.clear();
         self.retry_at = None;
@@ -103,7 +103,7 @@ impl Removals {
         is_due
     }
 
-    /// Tries again. What is somebody else's by now stays, and a MASTER keeps its addresses.
+    /// Tries again. Addresses that belong to other programs by now stay, and a MASTER keeps its own.
     pub fn retry<E: Effects>(&mut self, who: &Identity, is_master: bool, site: &mut Site<'_, E>) {
         if self.pending.is_empty() {
             return;

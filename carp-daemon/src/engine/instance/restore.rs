@@ -1,13 +1,14 @@
-//! Virtual addresses that somebody else removes are put back, but not for ever.
+//! Restores virtual addresses that other programs remove, within limits.
 //!
-//! Each address is restored in a moment, three times within ten seconds. Removed once more, something on this host means
-//! it, and fighting over it helps nobody: we advertise a worse priority, so that a better host can take over, and while
-//! none does, the address is restored once in ten seconds. After a minute without a removal the demotion ends.
+//! Each address is restored after a moment, three times within ten seconds. If it is removed once more, that is intended by
+//! something on this host, and repeating the restoration helps nobody. The host then advertises a worse priority, so that a
+//! better host can take over, and restores the address once in ten seconds while none does. The demotion ends after a minute
+//! without a removal.
 //!
-//! An address that cannot be added at all is tried again every second, and demotes likewise.
+//! If an address cannot be added at all, carpd tries again every second, and demotes the host likewise.
 //!
-//! An address whose lease ran out while we were stopped was removed by no one: it is restored without counting. With
-//! scripts the addresses are theirs, and a removal is only said.
+//! An address whose lease ran out while the process was stopped was not removed by another program. It is restored without
+//! counting. If scripts own the addresses, a removal is only logged.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -24,46 +25,46 @@ use crate::api::event::address::Restore as Event;
 use crate::config::Ownership;
 use crate::io::netlink::Address;
 
-/// Between a removal and the restoration. `ip address flush` looks again until nothing is left, up to ten times: an
-/// address that is back at once would be removed ten times by one command.
+/// Time between a removal and the restoration. `ip address flush` looks again until nothing is left, up to ten times, so one
+/// command would remove an address ten times if it were back at once.
 const DELAY: Duration = Duration::from_millis(30);
-/// Restorations of one address within [`WINDOW`].
+/// The number of restorations of one address within [`WINDOW`].
 const LIMIT: usize = 3;
-/// In which restorations are counted; also the time between two of them once there were too many.
+/// The time in which restorations are counted, and the time between two of them once there were too many.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Without a removal for so long, the demotion ends: well above [`WINDOW`], so that two hosts do not hand the addresses to
-/// and fro in its rhythm.
+/// The time without a removal after which the demotion ends. It is well above [`WINDOW`], so that two hosts do not pass the
+/// addresses to and fro in its rhythm.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Between two attempts to add an address that could not be added.
+/// Time between two attempts to add an address that could not be added.
 const FAILED_RETRY: Duration = Duration::from_secs(1);
 
-/// What to do about a removal.
+/// The reaction to a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repair {
-    /// Put it back in a moment.
+    /// Restore it in a moment.
     Restore,
-    /// Put it back later, and give way from now on.
+    /// Restore it later, and demote this host from now on.
     GiveWay,
-    /// Put it back later; we gave way already.
+    /// Restore it later. This host is demoted already.
     Wait,
 }
 
 /// Removals of the addresses of one virtual host.
 #[derive(Debug)]
 pub struct Restore {
-    /// For each address when it was restored, oldest first, [`LIMIT`] at most.
+    /// The times at which each address was restored, oldest first, at most [`LIMIT`].
     restored: Vec<VecDeque<Instant>>,
     demoted_until: Option<Instant>,
     retry_at: Option<Instant>,
-    /// How often an address was put back.
+    /// How often an address was restored.
     count: u64,
-    /// Of lines about removals where the addresses are the scripts'.
+    /// Limits the log lines about removals of addresses that scripts own.
     limit: RateLimit,
 }
 
 impl Restore {
-    /// Nothing has happened to any of so many addresses.
+    /// Returns the state before anything has happened to any of so many addresses.
     pub fn new(addresses: usize) -> Self {
         Self {
             restored: vec![VecDeque::with_capacity(LIMIT); addresses],
@@ -74,7 +75,7 @@ impl Restore {
         }
     }
 
-    /// One address was removed while we were MASTER.
+    /// Notes that one address was removed while this host is MASTER.
     fn removed(&mut self, address: usize, now: Instant) -> Repair {
         if let Some(until) = &mut self.demoted_until {
             *until = now + QUIET;
@@ -93,12 +94,12 @@ impl Restore {
         Repair::GiveWay
     }
 
-    /// Not all addresses could be added on becoming MASTER: try again in a moment.
+    /// Plans another attempt in a moment, because not all addresses could be added.
     pub fn incomplete(&mut self, now: Instant) {
         self.retry_at.get_or_insert(now + DELAY);
     }
 
-    /// One address could not be added again: make way, and go on trying.
+    /// Notes that one address could not be added again: the host is demoted, and tries again.
     fn failed(&mut self, now: Instant) -> Repair {
         let verdict = match self.demoted_until {
             Some(_) => Repair::Wait,
@@ -109,32 +110,32 @@ impl Restore {
         verdict
     }
 
-    /// The addresses are not ours any more.
+    /// Notes that the addresses are no longer ours.
     pub fn released(&mut self) {
         self.retry_at = None;
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.retry_at.into_iter().chain(self.demoted_until).min()
     }
 
-    /// Whether it is time to put back what is missing; says so once.
+    /// Returns once whether it is time to restore what is missing.
     fn take_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()
     }
 
-    /// Whether it was quiet long enough to end the demotion; says so once.
+    /// Returns once whether it was quiet long enough to end the demotion.
     fn take_quiet(&mut self, now: Instant) -> bool {
         self.demoted_until.take_if(|until| *until <= now).is_some()
     }
 }
 
-/// Which addresses may be missing.
+/// The addresses that may be missing.
 pub enum Suspects {
-    /// Those that netlink said were deleted, or that are somebody else's now.
+    /// Those that netlink reported as deleted, or that belong to another program now.
     Lost(BTreeSet<(u32, IpAddr, u8)>),
-    /// Any: notifications were lost.
+    /// Any address, because notifications were lost.
     Any,
 }
 
@@ -146,25 +147,25 @@ impl Suspects {
         }
     }
 
-    /// With any prefix length.
+    /// Returns whether an address is among them, with any prefix length.
     fn include_ip(&self, ifindex: u32, ip: IpAddr) -> bool {
         match self {
             Self::Lost(lost) => lost
                 .iter()
                 .any(|(on, address, _)| (*on, *address) == (ifindex, ip)),
-            // With scripts nobody knows which addresses there were.
+            // It is not known which addresses scripts had added.
             Self::Any => false,
         }
     }
 }
 
 impl Restore {
-    /// How often an address was put back.
+    /// Returns how often an address was restored.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Looks whether a MASTER lost addresses, and sees to it that they are put back. What is known about the namespace must be
+    /// Checks whether a MASTER lost addresses, and plans their restoration. What is known about the namespace must be
     /// current.
     pub fn look<E: Effects>(
         &mut self,
@@ -195,7 +196,7 @@ impl Restore {
                 continue;
             }
             match site.cx.namespace.known(&address) {
-                // One that could not be added is tried again at its time.
+                // One that could not be added has its own time for another attempt.
                 None if matches!(holdings.holding(index), Holding::None | Holding::Ordered) => {}
                 None => missing.push((index, address)),
                 Some(known) if site.cx.namespace.is_theirs(known) => {
@@ -209,7 +210,7 @@ impl Restore {
         for (index, address) in missing {
             let cidr = address.cidr();
             holdings.lose(index);
-            // By the clock, because we may have been stopped in the middle of this turn.
+            // This reads the clock, because the process may have been stopped in the middle of this turn.
             if holdings.has_run_out(site.cx.effects.now()) {
                 let expired = Event::LeaseExpired { address: cidr };
                 site.cx.tell(&who.place, expired);
@@ -282,7 +283,8 @@ impl Restore {
                 if is_there && is_settled {
                     continue;
                 }
-                // One that is there although we do not hold it is ours by an order that came late, or was refused only by name.
+                // An address that is there although it is not held is ours because an order came late, or was refused in name
+                // only.
                 let held = holdings.hold(who, index, &address, site);
                 self.count += u64::from(held && !was_ordered && !is_there);
                 wishes.claimed |= held;
@@ -303,7 +305,7 @@ impl Restore {
         wishes
     }
 
-    /// An address that we are MASTER of cannot be added. What follows for the priority.
+    /// Demotes this host, because an address cannot be added. Returns the change of the demotion, if any.
     fn make_way<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) -> Option<bool> {
         if self.failed(site.cx.now) != Repair::GiveWay {
             return None;

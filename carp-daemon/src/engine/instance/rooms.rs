@@ -29,36 +29,36 @@ use crate::io::scripts::Which;
 /// The rooms of one virtual host.
 #[derive(Debug)]
 pub struct Rooms {
-    /// What the core was last told of link and source.
+    /// The link and source, as the core was last told.
     pub uplink: Uplink,
     /// The virtual addresses in native mode.
     pub holdings: Holdings,
-    /// Against removal by others.
+    /// Restores addresses that others remove.
     pub restore: Restore,
-    /// What the kernel refused to remove.
+    /// Addresses that the kernel refused to remove.
     pub removals: Removals,
     /// Its entry in the kernel.
     pub tenure: Tenure,
-    /// What an earlier run left.
+    /// Addresses that an earlier run left.
     pub predecessor: Predecessor,
-    /// Against others that have our addresses.
+    /// Detects other hosts that have our addresses.
     pub conflict: Conflict,
-    /// Against an up script that fails.
+    /// Watches the scripts.
     pub script: ScriptWatch,
-    /// How late we were.
+    /// How late the engine was.
     pub stalls: Stalls,
     /// Its state changes.
     pub story: Story,
-    /// Something was heard or sent that is not in its file.
+    /// Whether something was heard or sent that is not in its file.
     pub outdated: bool,
     /// The state that the rooms have followed.
     followed: State,
-    /// It claimed its addresses at least once.
+    /// Whether it has claimed its addresses at least once.
     was_master: bool,
 }
 
 impl Rooms {
-    /// Of a virtual host with so many addresses that is in INIT.
+    /// Returns the rooms of a virtual host in INIT with so many addresses.
     pub fn new(addresses: usize, story: Story) -> Self {
         Self {
             uplink: Uplink::default(),
@@ -77,10 +77,10 @@ impl Rooms {
         }
     }
 
-    /// The interface is here: looks what an earlier run left, before we claim anything.
+    /// Looks for what an earlier run left on an interface that appeared, before any address is claimed.
     ///
     /// # Errors
-    /// The kernel program that is to fence it cannot be loaded.
+    /// Returns an error if the kernel program that must fence it cannot be loaded.
     pub fn arrive<E: Effects>(
         &mut self,
         who: &Identity,
@@ -95,20 +95,20 @@ impl Rooms {
         Ok(())
     }
 
-    /// The interface is gone, and with it whatever was configured on it.
+    /// Notes that the interface is gone, and everything that was configured on it.
     pub fn depart(&mut self) {
         self.holdings.lose_all();
         self.removals.forget();
         self.tenure.forget();
     }
 
-    /// Whether nothing that its peers say can reach it.
+    /// Returns whether it cannot receive anything from its peers.
     pub const fn is_deaf(&self, interface: &Interface) -> bool {
         self.tenure.is_deaf() || interface.hearing.lost
     }
 
-    /// Whether addresses of an earlier run are there until the election is settled, some are still to be removed, or a script
-    /// may still add some.
+    /// Returns whether addresses may still be there or come: of an earlier run, until the election is decided, ones that are
+    /// still to be removed, or ones that a script may add.
     fn awaits_addresses(&self, who: &Identity) -> bool {
         let has_scripts = who.config.ownership == Ownership::Scripts;
         self.predecessor.has_leftovers()
@@ -116,12 +116,12 @@ impl Rooms {
             || (has_scripts && self.script.may_add())
     }
 
-    /// Whether an address is left, or may come, of a virtual host that has ended and whose scripts have ended.
+    /// Returns whether an address of a virtual host that has ended, and whose scripts have ended, is left or may come.
     pub const fn leaves_something(&self) -> bool {
         self.tenure.is_fenced() || self.removals.are_pending()
     }
 
-    /// Not MASTER: there may be nothing left to be silent about.
+    /// Lifts the fence of a virtual host that is not MASTER if none of its addresses is left, and closes it otherwise.
     pub fn settle_fence<E: Effects>(
         &mut self,
         who: &Identity,
@@ -135,7 +135,7 @@ impl Rooms {
         }
     }
 
-    /// Removes what an earlier run left, once the election says so.
+    /// Removes what an earlier run left once the election has decided.
     pub fn settle_predecessor<E: Effects>(
         &mut self,
         who: &Identity,
@@ -150,7 +150,7 @@ impl Rooms {
         }
     }
 
-    /// Tries again to remove what the kernel refused to, when it is time.
+    /// Tries again to remove what the kernel refused to remove, if it is time.
     pub fn remove_again<E: Effects>(
         &mut self,
         who: &Identity,
@@ -163,8 +163,8 @@ impl Rooms {
         }
     }
 
-    /// The process ends. What scripts left stays, and this host answers for it, as with ucarp. An address of ours that could
-    /// not be removed stays silent.
+    /// Settles the fence at the end of the process. Addresses of scripts stay, and this host answers for them, as with ucarp.
+    /// An address of ours that could not be removed stays silent.
     pub fn close<E: Effects>(
         &mut self,
         who: &Identity,
@@ -180,7 +180,7 @@ impl Rooms {
         }
     }
 
-    /// Has the advertisements for it delivered. Returns whether that worked.
+    /// Begins to receive its advertisements. Returns whether that worked.
     pub fn program<E: Effects>(
         &mut self,
         who: &Identity,
@@ -198,7 +198,7 @@ impl Rooms {
         self.tenure.program(who, machine, key, endpoints, site)
     }
 
-    /// Tells of a change of state, unless there are too many.
+    /// Reports a change of state, unless there are too many.
     fn report<E: Effects>(
         &mut self,
         who: &Identity,
@@ -215,7 +215,7 @@ impl Rooms {
         }
     }
 
-    /// One action; what became of it, where the core wants to know.
+    /// Carries out one action. Returns the result if the core needs it.
     pub fn carry_out<E: Effects>(
         &mut self,
         who: &Identity,
@@ -244,7 +244,8 @@ impl Rooms {
         None
     }
 
-    /// A virtual host that the datapath refuses would hear nobody, and think them all dead: the core hears of that.
+    /// Tells the datapath the state. If the datapath refuses, the core is told, because the virtual host would receive
+    /// nothing and would consider all peers dead.
     fn program_datapath<E: Effects>(
         &mut self,
         who: &Identity,
@@ -253,7 +254,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) -> Option<Input<'static>> {
         let before = self.tenure.follow(who, standing, site);
-        // What leaves MASTER is silent, at least until the addresses are released.
+        // A virtual host that leaves MASTER is silent at least until the addresses are released.
         if before.state != State::Master && standing.state != before.state {
             self.settle_fence(who, machine, site);
         }
@@ -281,12 +282,12 @@ impl Rooms {
     ) -> Option<Input<'static>> {
         self.was_master = true;
         self.script.run(who, machine.state(), Which::Up, site);
-        // Told when the script ends.
+        // The core is told when the script ends.
         if who.config.ownership == Ownership::Scripts {
             return None;
         }
         let complete = self.holdings.take(who, site);
-        // What is left of an earlier run now has another prefix length.
+        // Addresses of an earlier run that are left have another prefix length.
         self.predecessor.remove(who, true, &mut self.removals, site);
         if !complete {
             self.restore.incomplete(site.cx.now);
@@ -305,14 +306,14 @@ impl Rooms {
         }
         self.settle_fence(who, machine, site);
         let neutral_start = who.config.neutral && !self.was_master;
-        // What runs at the end is decided by `shut_down`.
+        // `shut_down` decides which script runs at the end.
         if !neutral_start && !site.cx.stopping {
             self.script.run(who, machine.state(), Which::Down, site);
         }
     }
 
-    /// It ends for good. Native addresses always go; the down script runs as in ucarp, when it was asked for (`-z`) and
-    /// unless BACKUP, where it ran already. It was in state `before`, and the core has been shut down.
+    /// Ends it for good. Native addresses always go. The down script runs as in ucarp: only with `-z`, and not on a BACKUP,
+    /// where it ran already. `before` is the state before the core was shut down.
     pub fn end<E: Effects>(
         &mut self,
         who: &Identity,
@@ -337,7 +338,7 @@ impl Rooms {
         }
     }
 
-    /// What changes with its state, besides.
+    /// Follows a change of state in the rooms.
     pub fn follow_state<E: Effects>(
         &mut self,
         who: &Identity,

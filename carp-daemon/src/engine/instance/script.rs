@@ -1,8 +1,8 @@
-//! The scripts of the virtual hosts: which to run, and what follows from how they ended.
+//! The scripts of a virtual host: which ones run, and what follows from how they end.
 //!
 //! A MASTER whose up script failed, and whose address is not on this host, serves nobody. It advertises a worse priority, so
-//! that a better host can take over, and runs the script again every ten seconds while it is MASTER. The demotion ends once
-//! the script has worked, or a minute after the last failure on a host that is MASTER no longer.
+//! that a better host can take over, and runs the script again every ten seconds while it is MASTER. The demotion ends when
+//! the script has worked, or, on a host that is no longer MASTER, a minute after the last failure.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use crate::api::event::process::Script;
 use crate::config::Ownership;
 use crate::io::scripts::{Completion, Outcome, Which, Wish};
 
-/// Between the end of an up script that failed and the next attempt.
+/// Time between the end of an up script that failed and the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
-/// How long a host that left MASTER stays demoted: well above [`RETRY`], so that two hosts do not hand the address to and
-/// fro in its rhythm.
+/// How long a host that left MASTER stays demoted. It is well above [`RETRY`], so that two hosts do not pass the address to
+/// and fro in its rhythm.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What is under way, and what an up script that fails leads to.
+/// The scripts that were requested, and the consequences of an up script that fails.
 #[derive(Debug, Default)]
 pub struct ScriptWatch {
-    /// How often an up script was asked for, and neither one nor a down script that was asked for later has ended.
+    /// The number of requested up scripts that have not ended, unless a down script that was requested later has ended.
     ups: u8,
-    /// A down script was asked for after the last up script.
+    /// A down script was requested after the last up script.
     down_is_asked: bool,
-    /// One was asked for before it, and may still end.
+    /// A down script was requested before it, and may still end.
     down_is_before: bool,
     retry_at: Option<Instant>,
     demoted_until: Option<Instant>,
 }
 
 impl ScriptWatch {
-    /// Asks for a script, under the interface's present name.
+    /// Requests a script, under the interface's present name.
     pub fn run<E: Effects>(
         &mut self,
         who: &Identity,
@@ -64,14 +64,14 @@ impl ScriptWatch {
         }
     }
 
-    /// Whether an up script may still add the addresses.
+    /// Returns whether an up script may still add the addresses.
     pub fn may_add(&self) -> bool {
         self.ups > 0
     }
 
     fn note_end(&mut self, which: Which) {
         match which {
-            // Scripts run one after the other. What this one has added is there from now on.
+            // Scripts run one after the other, so the addresses that this one added are there from now on.
             Which::Up => {
                 self.ups = self.ups.saturating_sub(1);
                 self.down_is_before &= self.may_add();
@@ -81,36 +81,36 @@ impl ScriptWatch {
         }
     }
 
-    /// The up script failed. Whether that is news.
+    /// Notes that the up script failed. Returns whether that is new.
     fn failed(&mut self, now: Instant) -> bool {
         self.retry_at = Some(now + RETRY);
         self.demoted_until.replace(now + QUIET).is_none()
     }
 
-    /// The up script worked. Whether it had failed before.
+    /// Notes that the up script worked. Returns whether it had failed before.
     fn worked(&mut self) -> bool {
         self.retry_at = None;
         self.demoted_until.take().is_some()
     }
 
-    /// This host is MASTER no longer.
+    /// Notes that this host is no longer MASTER.
     pub fn released(&mut self) {
         self.retry_at = None;
     }
 
-    /// Whether the up script failed and has not worked since: the address is not on this host.
+    /// Returns whether the up script failed and has not worked since, so the address is not on this host.
     pub fn has_failed(&self) -> bool {
         self.demoted_until.is_some()
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.retry_at.into_iter().chain(self.demoted_until).min()
     }
 }
 
 impl ScriptWatch {
-    /// A script ended while the virtual host is in `state`.
+    /// Follows the end of a script, while the virtual host is in `state`.
     pub fn ended<E: Effects>(
         &mut self,
         who: &Identity,
@@ -126,7 +126,7 @@ impl ScriptWatch {
         {
             return wishes;
         }
-        // ucarp does not look at the exit status, so an address that is there serves whatever the script says.
+        // ucarp ignores the exit status, so an address that is there serves whatever the script returned.
         let mut addresses = who.config.addresses.iter();
         let are_here = addresses.all(|address| site.cx.namespace.has(address.address));
         if completion.outcome == Outcome::Succeeded || are_here {
@@ -142,7 +142,7 @@ impl ScriptWatch {
         wishes
     }
 
-    /// Does what is due. Returns whether the up script is to run again.
+    /// Does what is due. Returns whether the up script must run again.
     pub fn timeout<E: Effects>(
         &mut self,
         who: &Identity,

@@ -1,4 +1,4 @@
-//! The address that `--srcip` names, where it is given.
+//! The source address that `--srcip` names.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,21 +11,21 @@ use crate::config::ADDRESS_PROTOCOL;
 /// Whether the fixed source of a virtual host is on this host.
 #[derive(Debug, Default)]
 pub struct FixedSource {
-    /// It was seen here.
+    /// It has been on this host.
     was_here: bool,
-    /// Already warned that it is gone.
+    /// carpd has warned that it is gone.
     said_gone: bool,
 }
 
 impl FixedSource {
-    /// Whether it was here and is gone.
+    /// Returns whether it was here and is gone.
     pub const fn is_gone(&self) -> bool {
         self.said_gone
     }
 
-    /// The address, unless it was on this host and is no longer.
+    /// Returns the address, unless it was on this host and is gone.
     ///
-    /// One that never was here counts: with ucarp it may be any.
+    /// An address that never was here counts, because with ucarp it may be any.
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,

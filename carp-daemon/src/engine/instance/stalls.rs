@@ -1,7 +1,7 @@
-//! How late we were.
+//! The lateness of the engine.
 //!
-//! Advertisements are judged by their arrival, and the core sees to silence. But a MASTER that is late too often
-//! advertises too late, so it is measured and said.
+//! Advertisements count by their arrival times, and the core takes care of silence. But a MASTER that is late too often
+//! advertises too late, so lateness is measured and logged.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::api::event::process::Stall;
 /// Turns that came late for one virtual host.
 #[derive(Debug, Default)]
 pub struct Stalls {
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// The latest of them.
+    /// The longest lateness.
     pub worst: Duration,
     /// The turn that was counted last.
     counted_at: Option<Instant>,
 }
 
 impl Stalls {
-    /// Whether the turn at `now` was late by more than half an advertisement interval; counted once per turn.
+    /// Returns whether the turn at `now` was late by more than half an advertisement interval. Each turn counts once.
     fn note(&mut self, lateness: Duration, interval: Duration, now: Instant) -> bool {
         if !is_late(lateness, interval) {
             return false;
@@ -42,7 +42,7 @@ impl Stalls {
 }
 
 impl Stalls {
-    /// What a virtual host waits for since `due` is looked at only now.
+    /// Notes that the engine looks only now at something that was due at `due`.
     pub fn late<E: Effects>(
         &mut self,
         who: &Identity,

@@ -1,4 +1,4 @@
-//! The state changes of a virtual host: which are told, since when it has its state, and why.
+//! The state changes of a virtual host: which ones are logged, the time of the last one, and its reason.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::super::effects::Effects;
 use super::identity::Identity;
 use crate::api::event::election::Election;
 
-/// Transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more; and beside an OpenBSD
-/// a stranger who captured one advertisement can cause as many as he likes.
+/// The number of transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more, and beside
+/// an OpenBSD a stranger who captured one advertisement can cause any number.
 const TRANSITIONS_MAX: u32 = 60;
 const TRANSITIONS_WINDOW: Duration = Duration::from_secs(60);
 
-/// Which of a virtual host's transitions are told.
+/// Limits the transitions of a virtual host that are logged.
 #[derive(Debug, Default)]
 struct Transitions {
     window_ends: Instant,
@@ -25,7 +25,7 @@ struct Transitions {
 }
 
 impl Transitions {
-    /// `Some` when this one may be said, with the number that were not since the last one that was.
+    /// Returns `Some` if this transition may be logged, with the number of those that were suppressed before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if now >= self.window_ends {
             self.window_ends = now + TRANSITIONS_WINDOW;
@@ -40,20 +40,20 @@ impl Transitions {
     }
 }
 
-/// What became of a virtual host so far.
+/// The history of a virtual host.
 #[derive(Debug)]
 pub struct Story {
     transitions: Transitions,
-    /// Since when it has its state.
+    /// The time of the last change of its state.
     pub since: Instant,
-    /// Why; `None`: it has just been made.
+    /// The reason of that change. `None` before the first one.
     pub reason: Option<Reason>,
-    /// When an operator last made it step down as MASTER, until that has ended.
+    /// When an operator last made it step down as MASTER, until the consequences have ended.
     stepped_down: Option<Instant>,
 }
 
 impl Story {
-    /// Of a virtual host that has just been made.
+    /// Returns the history of a new virtual host.
     pub fn new(now: Instant) -> Self {
         Self {
             transitions: Transitions::default(),
@@ -63,12 +63,12 @@ impl Story {
         }
     }
 
-    /// Whether a change may be told: `Some` with how many were not since the last one that was.
+    /// Returns `Some` if a change may be logged, with the number of those that were suppressed before it.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
         self.transitions.admit(now)
     }
 
-    /// An operator makes it step down for so long. Warns of a MASTER that never heard another host.
+    /// Notes that an operator makes it step down for so long. Warns about a MASTER that never heard another host.
     pub fn step_down<E: Effects>(
         &mut self,
         who: &Identity,
@@ -87,7 +87,7 @@ impl Story {
         }
     }
 
-    /// Remembers why, and warns of an interruption that an operator caused.
+    /// Remembers the reason, and warns about an interruption that an operator caused.
     pub fn note<E: Effects>(
         &mut self,
         who: &Identity,
@@ -101,7 +101,7 @@ impl Story {
         if transition.to == State::Backup {
             return;
         }
-        // In INIT there is another cause for the interruption.
+        // In INIT, the interruption has another cause.
         if let Some(left) = self.stepped_down.take()
             && transition.to == State::Master
             && machine

@@ -1,12 +1,12 @@
-//! What the kernel program knows about a virtual host: that its advertisements are wanted, until when it is alive, and
-//! until when this host answers for its addresses.
+//! What the kernel program knows about a virtual host: that its advertisements are wanted, how long it counts as alive, and
+//! how long this host answers for its addresses.
 //!
-//! The core says how long that is, again with each advertisement. The kernel learns it in one write, so should we die, hang
-//! or starve, this host falls silent before another one can have taken over.
+//! The core decides these times, again with each advertisement. The kernel program learns them in one write. So if the
+//! process dies, hangs or gets no processor, this host falls silent before another one can have taken over.
 //!
-//! Who is not MASTER any more stays silent for as long as an address that we or our scripts added is still there, or may
-//! come: while an up script still runs and while the down script does, when that fails, where the kernel refuses to remove
-//! the address, and after a run that died. The entry goes when netlink says that the address is gone.
+//! A host that is no longer MASTER stays silent as long as an address that carpd or a script added is still there or may
+//! come: while an up or a down script runs, if the down script fails, if the kernel refuses to remove the address, and after
+//! a run that died. The entry is removed when netlink reports that the address is gone.
 
 use std::net::IpAddr;
 
@@ -24,15 +24,15 @@ use crate::io::datapath::{Endpoints, Entry, Fenced, Owner};
 /// The entry of one virtual host.
 #[derive(Debug)]
 pub struct Tenure {
-    /// Its entry in the datapath, while there is one.
+    /// The key of its entry in the datapath, while there is one.
     key: Option<VhostKey>,
-    /// What the core last had the datapath know.
+    /// What the core last told the datapath.
     standing: Standing,
     /// The datapath knows it as the owner of its addresses.
     fenced: bool,
-    /// The datapath refused something, which was said.
+    /// The datapath refused something, and carpd has logged that.
     refused: bool,
-    /// The datapath refused its entry, so it would hear nothing: in INIT until there is one.
+    /// The datapath refused its entry. It would receive nothing, so it is in INIT until there is one.
     deaf: bool,
 }
 
@@ -49,38 +49,38 @@ impl Default for Tenure {
 }
 
 impl Tenure {
-    /// What the datapath knows the virtual host by.
+    /// Returns the key by which the datapath knows the virtual host.
     pub const fn key(&self) -> Option<VhostKey> {
         self.key
     }
 
-    /// Whether it would hear nothing.
+    /// Returns whether it would receive nothing.
     pub const fn is_deaf(&self) -> bool {
         self.deaf
     }
 
-    /// Whether the datapath knows it as the owner of its addresses.
+    /// Returns whether the datapath knows it as the owner of its addresses.
     pub const fn is_fenced(&self) -> bool {
         self.fenced
     }
 
-    /// Its addresses are fenced already, by an earlier run.
+    /// Notes that an earlier run has fenced its addresses.
     pub fn inherit(&mut self) {
         self.fenced = true;
     }
 
-    /// The interface is gone, and what the datapath knew of it.
+    /// Notes that the interface is gone, and what the datapath knew about it.
     pub fn forget(&mut self) {
         self.fenced = false;
     }
 
-    /// The key that a virtual host is to have, while its interface is there.
+    /// Returns the key that a virtual host should have while its interface exists.
     pub fn key_wanted<E>(who: &Identity, site: &Site<'_, E>) -> Option<VhostKey> {
         let ifindex = site.interface.ifindex?;
         Some(VhostKey::new(ifindex, 0, who.config.election.vhid))
     }
 
-    /// Has the advertisements delivered, from now on. Returns whether that worked.
+    /// Begins to receive its advertisements. Returns whether that worked.
     pub fn program<E: Effects>(
         &mut self,
         who: &Identity,
@@ -106,7 +106,7 @@ impl Tenure {
         !self.deaf
     }
 
-    /// Advertisements are nobody's business of ours.
+    /// Stops receiving its advertisements.
     pub fn withdraw<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         if let Some(key) = self.key.take() {
             let removed = site.cx.effects.withdraw(key);
@@ -114,9 +114,9 @@ impl Tenure {
         }
     }
 
-    /// What holds from now on. A new MASTER becomes the owner of its addresses; the kernel learns for how long with its entry.
+    /// Notes the new state. A new MASTER becomes the owner of its addresses. The kernel learns with its entry for how long.
     ///
-    /// Returns what held before.
+    /// Returns the state before.
     pub fn follow<E: Effects>(
         &mut self,
         who: &Identity,
@@ -131,7 +131,7 @@ impl Tenure {
         std::mem::replace(&mut self.standing, standing)
     }
 
-    /// Tells the kernel program what holds: one write, however many addresses there are.
+    /// Tells the kernel program the present state, in one write however many addresses there are.
     pub fn renew<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         if let Some(key) = self.key {
             let told = site.cx.effects.renew(key, self.standing);
@@ -139,7 +139,7 @@ impl Tenure {
         }
     }
 
-    /// The address that we send from is another one.
+    /// Tells the datapath another source address.
     pub fn tell_own_source<E: Effects>(
         &mut self,
         who: &Identity,
@@ -153,20 +153,21 @@ impl Tenure {
         }
     }
 
-    /// What is there stays fenced until the election says whose it is.
+    /// Closes the fence until the election decides whose the addresses are.
     pub fn silence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         self.fenced = true;
         self.tell(who, site, Program::silence);
     }
 
-    /// Not MASTER: silent as long as what we or our scripts added is there, or may come (`is_awaited`).
+    /// Settles the fence of a host that is not MASTER: it stays closed as long as an address that carpd or a script added is
+    /// there, or may come (`is_awaited`).
     pub fn settle<E: Effects>(&mut self, who: &Identity, is_awaited: bool, site: &mut Site<'_, E>) {
         if !self.fenced {
             return;
         }
         let namespace = &site.cx.namespace;
         let is_there = match who.config.ownership {
-            // The kernel may have refused to remove what was ours, or may have had no time to.
+            // The kernel may have refused to remove an address, or may have had no time.
             Ownership::Native => !who.leftovers(site.interface.ifindex, namespace).is_empty(),
             Ownership::Scripts => {
                 let mut addresses = who.config.addresses.iter();
@@ -180,7 +181,7 @@ impl Tenure {
         }
     }
 
-    /// Whether this host answers for the addresses is nobody's business of ours any more.
+    /// Lifts the fence.
     pub fn unfence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         if std::mem::take(&mut self.fenced) {
             self.tell(who, site, |datapath, address, owner| {
@@ -190,7 +191,7 @@ impl Tenure {
         }
     }
 
-    /// The same for each of the addresses, while the interface is there.
+    /// Tells the datapath something about each address, while the interface exists.
     fn tell<E: Effects>(
         &mut self,
         who: &Identity,
@@ -211,7 +212,7 @@ impl Tenure {
         self.check(who, outcome, site);
     }
 
-    /// Says what the datapath refuses, once until it is programmed again: what is told with each advertisement fails
+    /// Logs what the datapath refuses, once until it is programmed again, because what is told with each advertisement fails
     /// with each.
     fn check<E: Effects>(
         &mut self,

@@ -16,18 +16,18 @@ use crate::api::event::election::{Cause, Transmit};
 use crate::io::netlink::Link;
 use crate::io::port::Envelope;
 
-/// News of an interface.
+/// Changes of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct News<'a> {
-    /// As it is now; `None`: it is gone.
+    /// The interface as it is now. `None` means that it is gone.
     pub link: Option<&'a Link>,
-    /// The first address of its own.
+    /// The first of its own addresses.
     pub source: Option<Ipv4Addr>,
-    /// It has another MAC address.
+    /// Whether it has another MAC address.
     pub moved: bool,
 }
 
-/// What the core was last told.
+/// The link, the datapath and the source, as the core was last told.
 #[derive(Debug)]
 pub struct Uplink {
     link: LinkState,
@@ -48,32 +48,32 @@ impl Default for Uplink {
 }
 
 impl Uplink {
-    /// The source address.
+    /// Returns the source address.
     pub const fn source(&self) -> Option<Ipv4Addr> {
         self.source
     }
 
-    /// Whether the address that `--srcip` names was here and is gone.
+    /// Returns whether the address that `--srcip` names was here and is gone.
     pub const fn lacks_fixed_source(&self) -> bool {
         self.fixed.is_gone()
     }
 
-    /// The core hears of this link. Returns whether that is news.
+    /// Notes that the core is told this link. Returns whether that is new.
     pub fn set_link(&mut self, link: LinkState) -> bool {
         std::mem::replace(&mut self.link, link) != link
     }
 
-    /// The core hears of this datapath. Returns whether that is news.
+    /// Notes that the core is told this datapath. Returns whether that is new.
     pub fn set_datapath(&mut self, datapath: DatapathState) -> bool {
         std::mem::replace(&mut self.datapath, datapath) != datapath
     }
 
-    /// The core hears of this source. Returns whether that is news.
+    /// Notes that the core is told this source. Returns whether that is new.
     pub fn set_source(&mut self, source: Option<Ipv4Addr>) -> bool {
         std::mem::replace(&mut self.source, source) != source
     }
 
-    /// The source that a virtual host has now.
+    /// Returns the source that a virtual host has now.
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
@@ -87,14 +87,15 @@ impl Uplink {
         }
     }
 
-    /// The address that only we send from: none while there is none, or while it is a virtual address of the interface,
-    /// which a peer may send from as well.
+    /// Returns the address from which only this host sends. There is none without a source, or if the source is a virtual
+    /// address of the interface, because a peer may send from that too.
     pub fn own_source(&self, interface: &Interface) -> Option<IpAddr> {
         let source = IpAddr::from(self.source?);
         (!interface.is_virtual(source)).then_some(source)
     }
 
-    /// Why it is in the state that it is in. Where its interface is gone or a port, the core heard of a link that is down.
+    /// Returns the cause of a state. If the interface is gone or a port of another one, the core only knows that the link is
+    /// down.
     pub fn cause(&self, reason: Reason, interface: &Interface) -> Cause {
         let is_cut = matches!(reason, Reason::LinkDown | Reason::DatapathRefused);
         if is_cut && interface.ifindex.is_none() {
@@ -147,7 +148,7 @@ impl Uplink {
     }
 }
 
-/// Whether frames can flow: through a link that is up, has a carrier unless that does not matter, and is its own.
+/// Returns whether frames can flow: the link is up, has a carrier unless that is ignored, and is not a port of another one.
 pub fn is_usable(who: &Identity, link: &Link) -> bool {
     let has_carrier = link.running || who.config.ignore_carrier;
     link.admin_up && has_carrier && link.upper.is_none()

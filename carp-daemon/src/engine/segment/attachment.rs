@@ -1,4 +1,4 @@
-//! What is logged about a link, and how an interface is attached to.
+//! Events about a link, and about how an interface is attached to.
 
 use super::super::context::Context;
 use super::super::effects::Effects;

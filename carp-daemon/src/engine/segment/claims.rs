@@ -1,4 +1,4 @@
-//! ARP of others on one interface: whose virtual hosts want to hear of it, and what they hear.
+//! ARP of other hosts on one interface, for the virtual hosts that watch it.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use super::super::effects::Effects;
 use super::Segment;
 use crate::api::event::election::Conflict;
 
-/// Takes in what others said since the last look.
+/// Passes on what other hosts claimed since the last look.
 pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Some(ifindex) = segment.interface.ifindex else {
         return;
@@ -46,7 +46,7 @@ pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     }
 }
 
-/// Lets the frames that concern the watching virtual hosts wake us, and no others.
+/// Lets only the frames that concern the watching virtual hosts wake the engine.
 pub fn choose_frames<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let changed = std::mem::take(&mut segment.interface.watched_changed);
     let Some(ifindex) = segment.interface.ifindex.filter(|_| changed) else {

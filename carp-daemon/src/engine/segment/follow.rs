@@ -1,4 +1,4 @@
-//! The interface as it comes, changes and goes.
+//! Follows the interface as it comes, changes and goes.
 
 use carp_common::wire::ether::MacAddress;
 
@@ -17,15 +17,15 @@ use crate::io::chain::Chain;
 use crate::io::netlink::Link;
 
 impl Segment {
-    /// The link that its configured name means now.
+    /// Returns the link that the configured name means now.
     pub fn link<E: Effects>(&self, cx: &Context<E>) -> Option<Link> {
         cx.namespace.link_called(&self.interface.name).cloned()
     }
 
-    /// Looks for the interface at the start, where failing is still an option.
+    /// Looks for the interface at the start, when an error may still end the process.
     ///
     /// # Errors
-    /// It is not there, or cannot be served.
+    /// Returns an error if it does not exist or cannot be served.
     pub fn find_at_start<E: Effects>(&mut self, cx: &mut Context<E>) -> Result<(), EngineError> {
         let name = &self.interface.name;
         match self.link(cx) {
@@ -38,7 +38,7 @@ impl Segment {
         }
     }
 
-    /// Brings the interface and its virtual hosts up to what is known about the namespace.
+    /// Updates the interface and its virtual hosts to what is known about the namespace.
     pub fn follow<E: Effects>(&mut self, cx: &mut Context<E>) {
         let link = match self.interface.ifindex {
             Some(index) => cx.namespace.links().get(&index).cloned(),
@@ -50,13 +50,13 @@ impl Segment {
                 cx.tell(&self.interface.place(), Event::Gone { awaited });
                 self.tell(None, cx);
                 self.depart(index, cx);
-                // One of the same name may be there already.
+                // An interface of the same name may exist already.
                 if self.link(cx).is_some() {
                     self.follow(cx);
                 }
             }
             (Some(_), Some(link)) => self.tell(Some(&link), cx),
-            // Nobody is served any more when everything ends.
+            // When the process ends, no interface is opened any more.
             (None, Some(link)) if !cx.stopping => self.try_to_arrive(&link, cx),
             (None, _) => {}
         }
@@ -72,10 +72,10 @@ impl Segment {
         }
     }
 
-    /// The interface appeared: opens it, and its virtual hosts listen.
+    /// Opens an interface that appeared. Its virtual hosts begin to listen.
     ///
     /// # Errors
-    /// What stands in the way; nothing is open then.
+    /// Returns what prevents that. Nothing is open then.
     pub fn begin<E: Effects>(
         &mut self,
         link: &Link,
@@ -83,14 +83,14 @@ impl Segment {
     ) -> Result<(), EngineError> {
         self.arrive(link, cx)?;
         self.interface.said_closed = false;
-        // Attaching took a while; listening begins now.
+        // Attaching took a while, so the time at which listening begins is now.
         let began = std::mem::replace(&mut cx.now, cx.effects.now());
         self.tell(Some(link), cx);
         cx.now = began;
         Ok(())
     }
 
-    /// The interface appeared: opens it, joins its groups, listens.
+    /// Opens an interface that appeared, joins its groups and attaches to it.
     fn arrive<E: Effects>(&mut self, link: &Link, cx: &mut Context<E>) -> Result<(), EngineError> {
         if !link.ethernet {
             return Err(EngineError::NotEthernet(link.name.clone()));
@@ -101,7 +101,7 @@ impl Segment {
             .open(link, &mut groups.into_iter())
             .map_err(|(action, source)| error::refused(action, &link.name, source))?;
         self.interface.ifindex = Some(link.index);
-        // Before the fence around them falls, which is part of what we take over.
+        // This must come before the fence around them falls, which is part of what carpd takes over.
         let attached = self
             .look_for_leftovers(cx)
             .and_then(|()| Ok(cx.effects.attach(link)?));
@@ -134,7 +134,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Log lines name the interface as it is called now.
+    /// Uses the present name of the interface in log lines.
     fn call(&mut self, name: &str) {
         name.clone_into(&mut self.interface.current_name);
         for instance in self.instances.values_mut() {
@@ -142,7 +142,7 @@ impl Segment {
         }
     }
 
-    /// The interface disappeared, and with it whatever was configured on it.
+    /// Closes an interface that disappeared, and everything that was configured on it.
     pub fn depart<E: Effects>(&mut self, ifindex: u32, cx: &mut Context<E>) {
         cx.effects.forget(ifindex);
         cx.effects.unlock(ifindex);
@@ -157,7 +157,7 @@ impl Segment {
         }
     }
 
-    /// Tells the virtual hosts what changed for them; `None`: the interface is gone.
+    /// Tells the virtual hosts what changed for them. `None` means that the interface is gone.
     fn tell<E: Effects>(&mut self, link: Option<&Link>, cx: &mut Context<E>) {
         let mut news = News {
             link,

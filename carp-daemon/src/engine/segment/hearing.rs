@@ -1,9 +1,9 @@
-//! Whether we still hear, and what follows when we do not.
+//! Checks whether advertisements can be received, and repairs that.
 //!
-//! Others may take our program off an interface or put theirs in its place, a socket may fail, and a map may have no room.
-//! Silence proves nothing then: a BACKUP that is deaf would become a second MASTER. So each interface is looked at now and
-//! then, and before a silence counts. What is lost is attached anew, on whichever rung works now; where none does, the
-//! virtual hosts are in INIT until one works.
+//! Other programs may take our program off an interface or put theirs in its place, a socket may fail, and a map may have no
+//! room. Silence proves nothing then: a BACKUP that cannot receive would become a second MASTER. So each interface is checked
+//! regularly, and before a silence counts. What is lost is attached anew, on any rung that works. If none does, the virtual
+//! hosts are in INIT until one works.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::api::event::interface::{Datapath as Event, Loss};
 use crate::io::chain::Chain;
 use crate::io::datapath;
 
-/// What was lost again so soon after it was attached anew is left alone for a while.
+/// An attachment that is lost again within this time after it was renewed is left alone for a while.
 const MENDING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Fires the timers of a virtual host, which are due since `due`. The engine last looked at what arrived at `looked_at`.
@@ -38,15 +38,15 @@ pub fn fire_timers<E: Effects>(
         rooms.stalls.late(who, machine, due, site);
         machine.master_down_at().is_some()
     });
-    // Silence counts only where something could be heard.
+    // Silence counts only if advertisements could be received.
     if waits == Some(true) && !hears(segment, id, cx) {
         return;
     }
     segment.visit(id, cx, |instance, site| instance.timeout(looked_at, site));
 }
 
-/// Whether the interface of a virtual host, and its entry, are as we left them. Where they are not, what follows has
-/// been seen to.
+/// Returns whether the attachment of the interface and the entry of a virtual host are as carpd left them. If not, they have
+/// been repaired, as far as that was possible.
 fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>) -> bool {
     if look(segment, cx) {
         return false;
@@ -84,12 +84,12 @@ fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>)
     false
 }
 
-/// Looks whether something was lost, and sees to it. Returns whether it was.
+/// Checks whether something was lost, and repairs it. Returns whether something was.
 pub fn look<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) -> bool {
     let Some(ifindex) = segment.interface.ifindex else {
         return false;
     };
-    // Once in a turn is enough, however many virtual hosts are due in it.
+    // Once per turn is enough, however many virtual hosts are due in it.
     if std::mem::replace(&mut segment.interface.hearing.looked_at, cx.now) == cx.now {
         return false;
     }
@@ -107,12 +107,12 @@ pub fn look<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) -> bool {
     true
 }
 
-/// Nothing reaches us, for this reason.
+/// Repairs an interface on which nothing is received, for this reason.
 pub fn mend<E: Effects>(segment: &mut Segment, loss: Loss, cx: &mut Context<E>) {
     let Some(ifindex) = segment.interface.ifindex else {
         return;
     };
-    // With the interface goes what was attached to it; netlink has the news. Until we read it nothing is heard.
+    // If the interface is gone, netlink will report that. Until then nothing is received.
     if let Err(error) = cx.effects.link(ifindex)
         && error.raw_os_error() == Some(libc::ENODEV)
     {
@@ -138,7 +138,7 @@ pub fn mend<E: Effects>(segment: &mut Segment, loss: Loss, cx: &mut Context<E>) 
     attach_again(segment, said.is_some(), cx);
 }
 
-/// Tries to listen again.
+/// Tries to attach again.
 fn attach_again<E: Effects>(segment: &mut Segment, say: bool, cx: &mut Context<E>) {
     let index = segment.interface.ifindex;
     let link = index.and_then(|index| cx.namespace.links().get(&index).cloned());
@@ -153,7 +153,7 @@ fn attach_again<E: Effects>(segment: &mut Segment, say: bool, cx: &mut Context<E
             segment.interface.hearing.lost = false;
             // Attaching took a while; listening begins now.
             let began = std::mem::replace(&mut cx.now, cx.effects.now());
-            // The rung may be another one, which knows nothing yet.
+            // The rung may be a new one, which knows nothing yet.
             segment.each(cx, |instance, site| instance.listen_anew(site));
             segment.follow(cx);
             cx.now = began;
@@ -174,7 +174,7 @@ fn lose<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     segment.follow(cx);
 }
 
-/// Tries again what failed: to open the interface, to listen to it, to have virtual hosts accepted.
+/// Tries again to do what failed: to open the interface, to attach to it, or to have virtual hosts accepted.
 pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if segment.interface.ifindex.is_none() {
         segment.follow(cx);
@@ -198,7 +198,7 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
             segment.follow(cx);
         }
         segment.visit(id, cx, |instance, site| {
-            // Something else is in the way: then advertisements are nobody's business of ours.
+            // Something else prevents the virtual host from running, so its advertisements are not wanted.
             if instance.machine().state() == State::Init {
                 instance.rooms.tenure.withdraw(&instance.who, site);
             }

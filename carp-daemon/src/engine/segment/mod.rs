@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `attachment` | how it is attached to |
 //! | `follow` | the interface as it comes, changes and goes |
-//! | [`hearing`] | whether we still hear, and what follows when we do not |
-//! | [`claims`] | ARP of others |
-//! | [`placement`] | where virtual addresses stand among the host's own |
-//! | [`strangers`] | what dead ones left that nobody serves any more |
+//! | [`hearing`] | checks whether advertisements can be received |
+//! | [`claims`] | ARP of other hosts |
+//! | [`placement`] | the position of virtual addresses among the host's own |
+//! | [`strangers`] | what dead processes left and no process serves now |
 
 mod attachment;
 pub mod claims;
@@ -48,7 +48,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Nobody lives there yet.
+    /// Returns an interface without virtual hosts.
     pub fn new(name: String) -> Self {
         Self {
             interface: Interface::new(name),
@@ -56,13 +56,13 @@ impl Segment {
         }
     }
 
-    /// A virtual host lives there from now on.
+    /// Enters a virtual host.
     pub fn enter(&mut self, instance: Instance) {
         self.instances.insert(instance.who.id, instance);
         self.census();
     }
 
-    /// Who lives there.
+    /// Returns the identities of its virtual hosts.
     pub fn who(&self) -> impl Iterator<Item = &Identity> {
         self.instances.values().map(|instance| &instance.who)
     }
@@ -72,7 +72,7 @@ impl Segment {
         self.interface.serve(configs);
     }
 
-    /// The groups to join.
+    /// Returns the groups to join.
     pub fn groups(&self) -> BTreeSet<Ipv4Addr> {
         let configs = self.instances.values().map(|it| &it.who.config);
         configs
@@ -81,7 +81,7 @@ impl Segment {
             .collect()
     }
 
-    /// The same for each virtual host.
+    /// Visits each virtual host.
     pub fn each<E: Effects>(
         &mut self,
         cx: &mut Context<E>,
@@ -93,7 +93,7 @@ impl Segment {
         }
     }
 
-    /// Something for one virtual host.
+    /// Visits one virtual host.
     pub fn visit<E: Effects, T>(
         &mut self,
         id: InstanceId,
@@ -105,10 +105,11 @@ impl Segment {
         Some(visit(instance, &mut Site { interface, cx }))
     }
 
-    /// Makes us the only ones who serve its virtual hosts. `patient`: waits for an owner that is stopping.
+    /// Takes the locks of its virtual hosts, so that no other process serves them. `patient` means to wait for an owner that
+    /// is stopping.
     ///
     /// # Errors
-    /// Who else serves one of them, or its address.
+    /// Returns which process serves one of them, or its address.
     pub fn lock<E: Effects>(
         &self,
         ifindex: u32,
@@ -128,10 +129,10 @@ impl Segment {
         Ok(())
     }
 
-    /// Serves one more of its virtual hosts, while others may be served already.
+    /// Begins to serve one more of its virtual hosts, while others may be served already.
     ///
     /// # Errors
-    /// What stands in the way of this one.
+    /// Returns what prevents that.
     pub fn admit<E: Effects>(
         &mut self,
         id: InstanceId,
@@ -172,7 +173,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Serves one of its virtual hosts no longer: what belongs to it alone is let go.
+    /// Removes a virtual host, with everything that belongs to it alone.
     pub fn dismiss<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
         self.visit(id, cx, |instance, site| {
             instance.rooms.tenure.withdraw(&instance.who, site);

@@ -1,8 +1,8 @@
-//! Where the virtual addresses of an interface stand among the host's own.
+//! The position of an interface's virtual addresses among the host's own.
 //!
-//! The kernel sends from the first address of an interface what leaves through it, unless a route says otherwise. So the
-//! virtual ones come after the host's own: where an own one is added later, they are deleted and added again behind it, in
-//! one order of two, which takes microseconds.
+//! The kernel uses the first address of an interface as the source of what it sends there, unless a route says otherwise. So
+//! the virtual addresses must follow the host's own. If one of the host's own is added later, they are deleted and added
+//! again behind it, as two orders in one message, which takes microseconds.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,16 +18,16 @@ use super::Segment;
 use crate::api::event::address::Placement;
 use crate::io::netlink::{Address, Order};
 
-/// An address that is to stand behind the host's own ones: whose, its number there, and as we add it.
+/// An address that must move behind the host's own: its virtual host, its number there, and the address as carpd adds it.
 type Ahead = (InstanceId, usize, Address);
 
-/// Puts the virtual addresses into their places, where the host's own ones changed.
+/// Puts the virtual addresses into their places after the host's own have changed.
 pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if !std::mem::take(&mut segment.interface.unplaced) {
         return;
     }
     let ahead = ahead(segment, cx);
-    // The others in the next turn.
+    // The others follow in the next turn.
     segment.interface.unplaced = ahead.len() > AT_ONCE;
     cx.busy |= ahead.len() > AT_ONCE;
     put_behind(segment, &ahead[..ahead.len().min(AT_ONCE)], cx);
@@ -45,7 +45,7 @@ pub fn place_addresses<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     }
 }
 
-/// The virtual addresses that come before the first own one.
+/// Returns the virtual addresses that precede the host's first own address.
 fn ahead<E: Effects>(segment: &Segment, cx: &mut Context<E>) -> Vec<Ahead> {
     let held = held(segment);
     let own = segment.interface.own_addresses(&cx.namespace);
@@ -55,9 +55,10 @@ fn ahead<E: Effects>(segment: &Segment, cx: &mut Context<E>) -> Vec<Ahead> {
     if held.is_empty() || !own.iter().any(Address::is_primary) {
         return Vec::new();
     }
-    // The order that counts is the kernel's.
+    // Only the kernel's order counts.
     let Ok(listed) = cx.effects.addresses() else {
-        // As if notifications were lost: everything is listed again, as often as it takes, and this comes after it.
+        // This works as if notifications had been lost: everything is listed until that succeeds, and then this is done
+        // again.
         cx.namespace.doubt();
         return Vec::new();
     };
@@ -112,7 +113,7 @@ fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Conte
     }
 }
 
-/// The virtual addresses that we hold.
+/// Returns the virtual addresses that carpd holds.
 fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
     let mut held = BTreeMap::new();
     for (id, instance) in &segment.instances {
@@ -126,7 +127,8 @@ fn held(segment: &Segment) -> BTreeMap<IpAddr, Ahead> {
     held
 }
 
-/// The kernel drops the routes of an interface that goes down, and it may be up again before we look.
+/// Notes that routes may be missing. The kernel drops the routes of an interface that goes down, and it may be up again
+/// before the engine looks.
 pub fn doubt_routes(segment: &mut Segment) {
     for instance in segment.instances.values_mut() {
         segment.interface.unplaced |= instance.rooms.holdings.routes.doubt_all();

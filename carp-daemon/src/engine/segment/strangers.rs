@@ -1,4 +1,4 @@
-//! What dead runs left that nobody serves any more: virtual hosts and addresses that are not configured now.
+//! Virtual hosts and addresses that dead processes left and that are not configured now.
 
 use carp_common::units::Vhid;
 
@@ -14,8 +14,8 @@ use crate::io::chain::Chain;
 use crate::io::datapath::{Fenced, Owner};
 use crate::io::netlink::Address;
 
-/// Whether a virtual host with this vhid lives here, on the interface of that index. It counts before the interface could be
-/// opened too: its lock is ours by then.
+/// Returns whether a virtual host with this vhid lives here, on the interface with that index. It counts even before the
+/// interface could be opened, because its lock is held by then.
 pub fn serves(segment: &Segment, ifindex: u32, vhid: Vhid, namespace: &Namespace) -> bool {
     let mut instances = segment.instances.values();
     let named = || Some(namespace.link_called(&segment.interface.name)?.index);
@@ -32,7 +32,8 @@ fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
     })
 }
 
-/// Sees to what dead ones left on this interface. Addresses of ours are removed; a script's stay, and stay fenced.
+/// Cleans up what dead processes left on this interface. carpd's addresses are removed. Those of scripts stay, and stay
+/// fenced.
 pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let is_retry = std::mem::take(&mut segment.interface.strangers.are_refused);
     let Some(ifindex) = segment.interface.ifindex else {
@@ -46,7 +47,7 @@ pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if strangers.is_empty() {
         return;
     }
-    // Whoever holds its lock lives, and knows what to do.
+    // A process that holds the lock lives, and looks after its addresses.
     let lives = match cx.effects.living() {
         Ok(lives) => lives,
         Err(error) => {
@@ -65,7 +66,7 @@ pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     }
 }
 
-/// Tries again to remove what the kernel refused to.
+/// Tries again to remove what the kernel refused to remove.
 pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if segment.interface.strangers.are_refused {
         settle(segment, cx);
@@ -111,7 +112,7 @@ fn settle_stranger<E: Effects>(
         }
     }
     if are_refused {
-        // It stays fenced, and is tried again.
+        // It stays fenced until another attempt succeeds.
         segment.interface.strangers.are_refused = true;
         cx.retry_soon();
         return;
@@ -123,13 +124,13 @@ fn settle_stranger<E: Effects>(
     if stays {
         cx.tell(&place, Predecessor::OrphanFenced { address, vhid });
     } else {
-        // It can be told again with the next address that goes.
+        // An error here is not fatal. The next start tries again.
         let _ = cx.effects.disown(fenced);
     }
 }
 
-/// Lets go what dead runs left on interfaces that are not here any more: deleted ones, and those that were moved to another
-/// network namespace.
+/// Removes what dead processes left on interfaces that are gone, because they were deleted or moved to another network
+/// namespace.
 pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
     cx.effects.remove_unowned_but(cx.namespace.links());
     for fenced in cx.effects.fenced() {

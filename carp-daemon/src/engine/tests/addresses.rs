@@ -4,7 +4,7 @@ use carp_common::units::State;
 
 use super::*;
 
-/// Whether the address comes back within a time in which nothing else can bring it.
+/// Returns whether the address comes back within a time in which nothing else can bring it.
 fn comes_back_within(scene: &mut Scene, time: Duration) -> bool {
     scene.turn();
     assert!(!scene.host().has(VIP));

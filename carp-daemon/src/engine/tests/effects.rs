@@ -1,4 +1,5 @@
-//! The traits of the engine, on a [`Recorder`]. What changes something is noted; what only looks is not.
+//! The traits of the engine, implemented by a [`Recorder`]. It records requests that change something, but not those that
+//! only look.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,7 +51,7 @@ impl Recorder {
     }
 }
 
-/// An advertisement in words, and its counter.
+/// Returns an advertisement in words, and its counter.
 fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> (String, u64) {
     let sent = Advertisement::parse(payload).expect("what we send is valid");
     assert_eq!(sent.vhid, envelope.vhid);
@@ -218,7 +219,7 @@ impl Program for Recorder {
     }
 
     fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
-        // What an earlier run of it left open.
+        // An earlier run may have left the entry open.
         let is_dead = |entry: &Entry| !entry.lives;
         if self.entries.get(&owner.key()).is_some_and(is_dead) {
             self.entries.remove(&owner.key());
@@ -426,7 +427,7 @@ impl Exclusion for Recorder {
         let Wanted { ifindex, vhid, .. } = *wanted;
         self.note(format_args!("lock {vhid}"));
         let addresses = wanted.addresses.iter().map(ToString::to_string);
-        // What it has got by the time that it fails stays with it.
+        // The locks that it has taken before the failure stay with it.
         for name in [format!("vhid {ifindex}/{vhid}")]
             .into_iter()
             .chain(addresses)

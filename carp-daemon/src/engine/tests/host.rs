@@ -1,4 +1,4 @@
-//! A host that is a few tables: it does at once what it is asked, fails where a test says so, and notes everything.
+//! A host that is a few tables. It does at once what it is asked, fails if a test says so, and records every request.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
@@ -22,41 +22,41 @@ use crate::io::datapath::{Endpoints, Fenced, Loss};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
 use crate::io::scripts::Which;
 
-/// The netlink ports of the engine and of everybody else.
+/// The netlink ports of the engine, of other programs, and of the kernel.
 pub const OURS: u32 = 77;
 const SOMEBODY: u32 = 78;
 const KERNEL: u32 = 0;
 
-/// Until when this host answers for an address.
+/// Whether, and until when, this host answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// Until then, unless it is told again.
+    /// It answers until then, unless that is prolonged.
     Open(Instant),
-    /// Not at all.
+    /// It does not answer.
     Closed,
 }
 
 /// An entry of the kernel program for one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Between whom its advertisements go.
+    /// The addresses between which its advertisements are sent.
     pub endpoints: Endpoints,
-    /// What it is, and for how long.
+    /// Its state, and how long that lasts.
     pub standing: Standing,
-    /// Its process lives.
+    /// Whether its process lives.
     pub lives: bool,
-    /// Nobody changed it.
+    /// Whether it is unchanged.
     pub intact: bool,
 }
 
-/// What does not work.
+/// The faults that a test has caused.
 #[derive(Debug, Default)]
 pub struct Faults {
     /// Adding or renewing an address ends with this error number.
     pub add: Option<i32>,
     /// Deleting an address ends with this error number.
     pub delete: Option<i32>,
-    /// The kernel takes longer for orders than anybody waits. They are carried out by [`Recorder::catch_up`].
+    /// The kernel takes longer for orders than the engine waits. [`Recorder::catch_up`] carries them out.
     pub slow: bool,
     /// Sending an advertisement ends with this error number.
     pub send: Option<i32>,
@@ -83,17 +83,17 @@ pub struct Faults {
 pub struct Recorder {
     /// The clock, which only a test moves.
     pub now: Instant,
-    /// The wall clock is so far ahead of it.
+    /// How far the wall clock is ahead of it.
     pub wall_clock: u64,
-    /// What times are counted from in [`Self::asked`].
+    /// The time from which times in [`Self::asked`] are counted.
     pub origin: Instant,
-    /// Everything that was asked for, in order.
+    /// The requests, in order.
     pub asked: Vec<String>,
-    /// The events that were told, in order.
+    /// The events, in order.
     pub told: Vec<api::Event>,
     /// The statuses that were shown.
     pub statuses: Vec<Status>,
-    /// What does not work.
+    /// The faults that a test has caused.
     pub faults: Faults,
 
     /// The interfaces.
@@ -108,16 +108,16 @@ pub struct Recorder {
     pub overrun: bool,
     /// Orders that take long.
     pub delayed: Vec<Order>,
-    /// What became of a bunch.
+    /// The outcomes of a bunch of orders.
     pub outcomes: Option<Vec<io::Result<()>>>,
 
     /// Advertisements that were not read yet, in order of arrival.
     pub arrived: VecDeque<AdvertisementEvent>,
-    /// Advertisements that found no room.
+    /// The number of advertisements that did not fit.
     pub lost: u64,
     /// Interfaces that are listened to.
     pub attached: BTreeSet<u32>,
-    /// What others did to a program, and whether somebody noticed that something is gone.
+    /// What other programs did to the program on an interface, and whether the lookout noticed that.
     pub losses: BTreeMap<u32, Loss>,
     pub suspicious: bool,
     /// Sockets that failed.
@@ -128,7 +128,7 @@ pub struct Recorder {
     pub delivered: BTreeMap<VhostKey, u64>,
     /// Its table of virtual hosts.
     pub entries: BTreeMap<VhostKey, Entry>,
-    /// How often an entry of it was written.
+    /// How often an entry of that table was written.
     pub writes: usize,
     /// Its table of addresses.
     pub owners: Vec<Fenced>,
@@ -144,37 +144,37 @@ pub struct Recorder {
     /// ARP of others.
     pub claims: Vec<ArpClaim>,
 
-    /// Virtual hosts whose scripts may be asked for.
+    /// The scripts of the virtual hosts that may request them.
     pub enlisted: BTreeMap<InstanceId, Scripts>,
-    /// The script of a virtual host that runs, and the one that waits.
+    /// For each virtual host, the script that runs and the one that waits.
     pub running: BTreeMap<InstanceId, Vec<Which>>,
     /// Our locks, each with the virtual host that it was taken for.
     pub locks: BTreeMap<String, (u32, Vhid)>,
     /// Virtual hosts that another process serves.
     pub living: BTreeSet<(u32, Vhid)>,
-    /// What is kept over a restart.
+    /// What is stored over a restart.
     pub memories: BTreeMap<String, Vec<u8>>,
-    /// Whether anything is.
+    /// Whether anything is stored.
     pub keeps: bool,
 }
 
-/// The error of an error number.
+/// Returns the error of an error number.
 pub fn failed(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-/// `Ok`, or the error of an error number.
+/// Returns `Ok`, or the error of an error number.
 pub fn unless(fault: Option<i32>) -> io::Result<()> {
     fault.map_or(Ok(()), |errno| Err(failed(errno)))
 }
 
 impl Recorder {
-    /// Notes that something was asked for.
+    /// Records a request.
     pub fn note(&mut self, what: impl Display) {
         self.asked.push(what.to_string());
     }
 
-    /// A time as tests write it: milliseconds since the start.
+    /// Returns a time as tests write it: in milliseconds since the start.
     pub fn millis(&self, at: Instant) -> u128 {
         at.saturating_duration_since(self.origin).as_millis()
     }
@@ -201,30 +201,30 @@ impl Recorder {
         self.notifications.push_back(Event::LinkGone { ifindex });
     }
 
-    /// Somebody adds an address, or replaces one.
+    /// Adds an address, or replaces one, as another program.
     pub fn assign(&mut self, address: Address) {
         self.put(address, None);
     }
 
-    /// Somebody removes an address, whatever its prefix length.
+    /// Removes an address of any prefix length, as another program.
     pub fn remove(&mut self, ip: IpAddr) {
         let found = self.addresses.iter().find(|(it, _)| it.address == ip);
         let address = found.expect("it is there").0;
         self.take_away(&address, SOMEBODY);
     }
 
-    /// Whether an address is there.
+    /// Returns whether an address is there.
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|(it, _)| it.address == ip)
     }
 
-    /// When the lease of an address ends.
+    /// Returns when the lease of an address ends.
     pub fn lease_end(&self, ip: IpAddr) -> Option<Instant> {
         assert!(self.has(ip), "{ip} is there");
         self.addresses.iter().find(|(it, _)| it.address == ip)?.1
     }
 
-    /// The next time at which the kernel does something by itself.
+    /// Returns the next time at which the kernel does something by itself.
     pub fn next_end(&self) -> Option<Instant> {
         self.addresses.iter().filter_map(|(_, ends)| *ends).min()
     }
@@ -239,7 +239,7 @@ impl Recorder {
         }
     }
 
-    /// Whether the host answers for an address, as far as the kernel program goes.
+    /// Returns whether the fence lets the host answer for an address.
     pub fn answers_for(&self, ip: IpAddr) -> bool {
         match self.fence(ip) {
             Some(Fence::Open(until)) => self.now < until,
@@ -248,7 +248,7 @@ impl Recorder {
         }
     }
 
-    /// What the kernel program knows about an address.
+    /// Returns what the kernel program knows about an address.
     pub fn fence(&self, ip: IpAddr) -> Option<Fence> {
         let found = self.owners.iter().find(|it| it.address == ip)?;
         let entry = found.owner.and_then(|owner| self.entries.get(&owner.key()));
@@ -259,7 +259,7 @@ impl Recorder {
         })
     }
 
-    /// A virtual host asks for one of its scripts.
+    /// Requests a script of a virtual host.
     pub fn ask(&mut self, id: InstanceId, which: Which) {
         let scripts = &self.enlisted[&id];
         let script = match which {
@@ -275,7 +275,7 @@ impl Recorder {
         }
     }
 
-    /// A script ends. One that ran before it has ended too.
+    /// Ends a script, and one that ran before it.
     pub fn end(&mut self, id: InstanceId, which: Which) {
         let running = self.running.entry(id).or_default();
         let ended = running.iter().position(|it| *it == which);
@@ -288,7 +288,7 @@ impl Recorder {
         self.owners.extend(owned.then_some(fenced));
     }
 
-    /// What an entry says now, of each address of its virtual host.
+    /// Sets the state of an entry, and records what that means for the addresses of its virtual host.
     pub fn set_standing(&mut self, key: VhostKey, standing: Standing) {
         let before = self
             .entries
@@ -318,7 +318,7 @@ impl Recorder {
         *self.counts.entry(counter.name()).or_default() += 1;
     }
 
-    /// Carries out what was slow.
+    /// Carries out the orders that were slow.
     pub fn catch_up(&mut self) {
         self.faults.slow = false;
         for order in std::mem::take(&mut self.delayed) {
@@ -326,7 +326,7 @@ impl Recorder {
         }
     }
 
-    /// An order of the engine's.
+    /// Takes an order of the engine.
     pub fn order(&mut self, order: &Order) -> io::Result<()> {
         let text = self.words(order);
         self.note(text);
@@ -395,7 +395,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Adds an address, or gives one another number and lease.
+    /// Adds an address, or changes its number and lease.
     pub fn put(&mut self, address: Address, ends: Option<Instant>) {
         match self
             .addresses

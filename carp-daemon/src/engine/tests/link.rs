@@ -7,7 +7,7 @@ use super::*;
 /// What a virtual host does about its addresses, and what it sends.
 const DONE: &[&str] = &["add", "delete", "advertise", "announce"];
 
-/// Whether nothing of these is asked for while time passes.
+/// Returns whether nothing of these is asked for while time passes.
 fn is_idle(scene: &mut Scene, time: Duration) -> bool {
     scene.forget();
     scene.pass(time);

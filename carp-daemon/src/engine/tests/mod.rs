@@ -1,7 +1,7 @@
-//! The whole engine on a [`Recorder`]: a fault is made, and what was asked of the host is read.
+//! Tests of the whole engine on a [`Recorder`]: a test causes a fault, and checks what the engine asks of the host.
 //!
-//! These tests need neither root nor a kernel: the clock stands still unless a test moves it, and the host is a few tables. Each
-//! file has the faults of one chapter of `docs/FAULTS.md`.
+//! These tests need neither root nor a kernel. The clock stands still unless a test moves it, and the host is a few tables.
+//! Each file covers the faults of one chapter of `docs/FAULTS.md`.
 //!
 //! | Module | What it is about |
 //! |---|---|
@@ -45,14 +45,14 @@ use crate::io::scripts::{Completion, Outcome, Which};
 use host::Recorder;
 use peer::Peer;
 
-/// Where everybody lives.
+/// The interface of all virtual hosts.
 const ETH0: u32 = 2;
 /// The virtual address of vhid 1.
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 101));
-/// The host's own one.
+/// The host's own address.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-/// Of a host with the settings of [`vhost`]: the interval is 1 s, and so the master-down time 3 s.
+/// The times of a host with the settings of [`vhost`]: the interval is 1 s, so the master-down time is 3 s.
 const INTERVAL: Duration = Duration::from_secs(1);
 const MASTER_DOWN: Duration = Duration::from_secs(3);
 
@@ -60,7 +60,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A link that is up.
+/// Returns a link that is up.
 fn link(index: u32, name: &str) -> Link {
     Link {
         index,
@@ -76,12 +76,12 @@ fn link(index: u32, name: &str) -> Link {
     }
 }
 
-/// An address of 10.0.0.0/24 that somebody else added.
+/// Returns an address of 10.0.0.0/24 that another program added.
 fn address(last: u8) -> Address {
     Address::new(ETH0, [10, 0, 0, last].into(), 24, 0)
 }
 
-/// A virtual address as native mode adds it.
+/// Returns a virtual address as native mode adds it.
 fn tagged(last: u8) -> Address {
     Address {
         prefix: 32,
@@ -90,7 +90,7 @@ fn tagged(last: u8) -> Address {
     }
 }
 
-/// A host with one interface that has one address.
+/// Returns a host with one interface that has one address.
 fn host() -> Recorder {
     let origin = Instant::ZERO + Duration::from_secs(1000);
     Recorder {
@@ -103,7 +103,7 @@ fn host() -> Recorder {
     }
 }
 
-/// A virtual host of eth0 with ucarp's defaults and the address 10.0.0.100 + vhid, which native mode adds.
+/// Returns a virtual host of eth0 with ucarp's defaults and the address 10.0.0.100 + vhid, which native mode adds.
 pub(super) fn vhost(vhid: u8) -> VhostConfig {
     let ip = IpAddr::from([10, 0, 0, 100 + vhid]);
     VhostConfig {
@@ -142,7 +142,7 @@ pub(super) fn vhost(vhid: u8) -> VhostConfig {
     }
 }
 
-/// The same, with scripts that own the address.
+/// Returns the same virtual host with scripts that own the address.
 fn scripted(vhid: u8) -> VhostConfig {
     let mut config = vhost(vhid);
     config.ownership = Ownership::Scripts;
@@ -151,7 +151,7 @@ fn scripted(vhid: u8) -> VhostConfig {
     config
 }
 
-/// A whole configuration.
+/// Returns a complete configuration.
 fn config(vhosts: Vec<VhostConfig>) -> Config {
     Config {
         vhosts,
@@ -165,13 +165,13 @@ fn config(vhosts: Vec<VhostConfig>) -> Config {
     }
 }
 
-/// An engine at work on its host.
+/// An engine that runs on its host.
 struct Scene {
     engine: Engine<Recorder>,
 }
 
 impl Scene {
-    /// One virtual host, which is BACKUP.
+    /// Starts one virtual host, which is BACKUP then.
     fn backup(vhost: VhostConfig) -> Self {
         let mut scene = Self::start(config(vec![vhost]), host());
         assert_eq!(scene.state(), State::Backup);
@@ -179,7 +179,7 @@ impl Scene {
         scene
     }
 
-    /// One virtual host, which is MASTER since this moment.
+    /// Starts one virtual host, which has just become MASTER then.
     fn master(vhost: VhostConfig) -> Self {
         let mut scene = Self::backup(vhost);
         scene.become_master();
@@ -187,7 +187,7 @@ impl Scene {
         scene
     }
 
-    /// A start, and what follows at once.
+    /// Starts the engine, and gives it its first turns.
     fn start(config: Config, host: Recorder) -> Self {
         let engine = match Engine::start(config, host) {
             Ok(engine) => engine,
@@ -198,29 +198,29 @@ impl Scene {
         scene
     }
 
-    /// The host.
+    /// Returns the host.
     fn host(&mut self) -> &mut Recorder {
         self.engine.effects_mut()
     }
 
-    /// The only virtual host's state.
+    /// Returns the state of the only virtual host.
     fn state(&self) -> State {
         self.states()[0]
     }
 
-    /// The states of all virtual hosts.
+    /// Returns the states of all virtual hosts.
     fn states(&self) -> Vec<State> {
         let all = self.engine.instances();
         all.map(|instance| instance.machine().state()).collect()
     }
 
-    /// The only virtual host's id.
+    /// Returns the id of the only virtual host.
     fn id(&self) -> InstanceId {
         let mut all = self.engine.instances();
         all.next().expect("one is served").who.id
     }
 
-    /// Turns until nothing is left behind.
+    /// Gives the engine turns until it has left nothing behind.
     fn turn(&mut self) {
         self.turn_with([]);
     }
@@ -236,7 +236,7 @@ impl Scene {
         panic!("always busy");
     }
 
-    /// The clock goes on, and the engine has a turn whenever it wants one.
+    /// Lets time pass. The engine has a turn whenever it wants one.
     fn pass(&mut self, time: Duration) {
         let end = self.host().now + time;
         for _ in 0..100_000 {
@@ -253,7 +253,7 @@ impl Scene {
         panic!("the engine is woken for ever");
     }
 
-    /// The clock goes on, and the engine has no turn: it was stopped, or starved.
+    /// Lets time pass without a turn, as if the process were stopped or got no processor.
     fn sleep(&mut self, time: Duration) {
         let end = self.host().now + time;
         self.sleep_until(end);
@@ -276,13 +276,13 @@ impl Scene {
         panic!("never becomes MASTER");
     }
 
-    /// An advertisement of a peer arrives, and the engine hears it.
+    /// Lets an advertisement of a peer arrive, and the engine hear it.
     fn hear(&mut self, peer: &mut Peer) {
         self.queue(peer);
         self.turn();
     }
 
-    /// An advertisement of a peer arrives now, and is heard when the engine has its next turn. The peer has heard all of ours.
+    /// Lets an advertisement of a peer arrive now. The engine hears it in its next turn. The peer has heard all of ours.
     fn queue(&mut self, peer: &mut Peer) {
         let host = self.host();
         peer.count_beyond(host.last_counter);
@@ -290,7 +290,7 @@ impl Scene {
         host.arrived.push_back(event);
     }
 
-    /// A peer advertises every interval of its own for a while, and is heard.
+    /// Lets a peer advertise at its interval for a while, and the engine hear it.
     fn hear_for(&mut self, peer: &mut Peer, time: Duration) {
         let end = self.host().now + time;
         while self.host().now < end {
@@ -299,7 +299,7 @@ impl Scene {
         }
     }
 
-    /// A script of the only virtual host ends.
+    /// Ends a script of the only virtual host.
     fn end_script(&mut self, which: Which, outcome: Outcome) {
         self.end_script_of(self.id(), which, outcome);
     }
@@ -310,21 +310,21 @@ impl Scene {
         self.turn_with([Arrival::Script(id, completion)]);
     }
 
-    /// Forgets what was asked so far.
+    /// Forgets the requests and events so far.
     fn forget(&mut self) {
         let host = self.host();
         host.asked.clear();
         host.told.clear();
     }
 
-    /// Everything that was asked for since this was last called, and begins with one of these words.
+    /// Returns the requests since the last call that begin with one of these words.
     fn asked(&mut self, words: &[&str]) -> Vec<String> {
         let asked = std::mem::take(&mut self.host().asked);
         let is_wanted = |it: &String| words.iter().any(|word| it.split(' ').next() == Some(word));
         asked.into_iter().filter(is_wanted).collect()
     }
 
-    /// How many events of this name were told since this was last asked for it.
+    /// Returns how many events of this name were reported since the last call for it.
     fn told(&mut self, name: &str) -> usize {
         let told = &mut self.host().told;
         let before = told.len();
@@ -332,7 +332,7 @@ impl Scene {
         before - told.len()
     }
 
-    /// The orderly stop; returns the host as it is then.
+    /// Stops the engine in an orderly way, and returns the host.
     fn stop(mut self) -> Recorder {
         self.engine.shut_down();
         let (host, orphans) = self.engine.close();
@@ -340,10 +340,10 @@ impl Scene {
         host
     }
 
-    /// The process is killed; returns the host as it is then.
+    /// Kills the process, and returns the host.
     fn kill(self) -> Recorder {
         let (mut host, _) = self.engine.close();
-        // What the process held goes with it, what the kernel holds stays.
+        // What the process held goes with it. What the kernel holds stays.
         host.locks.clear();
         host.enlisted.clear();
         host.running.clear();

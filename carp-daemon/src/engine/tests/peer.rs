@@ -1,4 +1,4 @@
-//! Another host of the group, which signs what it says as the core does.
+//! Another host of the group. It signs its advertisements as the core does.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::config::VhostConfig;
 pub struct Peer {
     config: VhostConfig,
     authenticator: Authenticator,
-    /// Its IP source.
+    /// Its source address.
     pub source: Ipv4Addr,
-    /// What it advertises.
+    /// The priority that it advertises.
     pub priority: Priority,
     counter: u64,
 }
 
 impl Peer {
-    /// A peer of vhid 1 at 10.0.0.LAST with this advskew.
+    /// Returns a peer of vhid 1 at 10.0.0.LAST with this advskew.
     pub fn new(last: u8, advskew: u8) -> Self {
         Self::of(vhost(1), last, advskew)
     }
 
-    /// A peer of a virtual host.
+    /// Returns a peer of a virtual host.
     pub fn of(config: VhostConfig, last: u8, advskew: u8) -> Self {
         let election = &config.election;
         let authenticator = Authenticator::new(
@@ -52,12 +52,12 @@ impl Peer {
         }
     }
 
-    /// How often it advertises.
+    /// Returns how often it advertises.
     pub fn interval(&self) -> Duration {
         self.priority.interval()
     }
 
-    /// Its next advertisement, as it arrives then.
+    /// Returns its next advertisement, as it arrives at that time.
     pub fn advertise(&mut self, at: Instant) -> AdvertisementEvent {
         self.counter += 1;
         let advertisement = Advertisement {
@@ -81,12 +81,12 @@ impl Peer {
         event
     }
 
-    /// It advertises a bow-out from now on.
+    /// Makes it advertise a bow-out from now on.
     pub const fn bow_out(&mut self) {
         self.priority = Priority::BOW_OUT;
     }
 
-    /// It counts on from a counter that it heard.
+    /// Makes its counter continue from one that it heard.
     pub fn count_beyond(&mut self, counter: u64) {
         self.counter = self.counter.max(counter);
     }
