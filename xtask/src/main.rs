@@ -1,6 +1,6 @@
 //! Every developer command, as `cargo xtask <task>`.
 //!
-//! | Module | Idea |
+//! | Module | Contents |
 //! |---|---|
 //! | [`setup`], [`tool`] | finds or installs what builds, tests and checks need; the programs that are built from crates.io |
 //! | [`toolchain`] | the two recipes that can build eBPF, and which of them is ready |
@@ -10,7 +10,7 @@
 //! | [`fuzz`] | the fuzz targets, on the compiler in use |
 //! | [`test_kernel`] | boots another kernel and tries carpd on it |
 //! | [`mod@bench`] | carpd measured against ucarp and keepalived |
-//! | [`sim`], [`mutants`] | the simulation, and whether it notices a broken core |
+//! | [`sim`], [`mutants`] | the simulation, and whether the tests notice a broken core or engine |
 //! | [`shell`] | the one place that starts programs |
 //! | [`apt`], [`tally`] | Debian's packages; adding up test results |
 //!
