@@ -91,7 +91,7 @@ fn a_detached_program(rung: &str) -> Result<()> {
     let mark = pair.capture.mark();
     detach(&b)?;
     let detached = Instant::now();
-    let said = b.wait_for("took carpd's off the interface", LONG)?;
+    let said = b.wait_for("detached carpd's program from the interface", LONG)?;
     let noticed = said.at.saturating_duration_since(detached);
     note(&format!("{rung}: noticed after {noticed:?}"));
     // A second, and an allowance for a busy machine.
@@ -101,7 +101,7 @@ fn a_detached_program(rung: &str) -> Result<()> {
     pair.stays_the_only_master(&pair.a, 5)?;
     pair.only_master_since(mark, &pair.a)?;
     ensure!(b.dump()?.status["datapath"] == rung);
-    b.says_once("took carpd's off the interface")?;
+    b.says_once("detached carpd's program from the interface")?;
     Ok(())
 }
 
@@ -142,7 +142,7 @@ fn a_master_whose_program_is_detached_stays_master() -> Result<()> {
     pair.capture
         .advertisements_reach(pair.capture.mark(), "a", 3, LONG)?;
     detach(&a)?;
-    a.wait_for("took carpd's off the interface", LONG)?;
+    a.wait_for("detached carpd's program from the interface", LONG)?;
     a.wait_for_after(a.mark() - 1, "receiving on eth0", LONG)?;
     pair.stays_the_only_master(&pair.a, 10)?;
     a.says_once("Switching to state: MASTER")?;

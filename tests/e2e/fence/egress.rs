@@ -16,7 +16,7 @@ use super::sandbox::{UNPINNED, sandboxed};
 use crate::health::{bpftool, ids};
 use crate::support::{ADDRESS, FAST, LONG, Pair, SLOW};
 
-const SAID: &str = "took carpd's off the egress of the interface";
+const SAID: &str = "detached carpd's program from the egress of the interface";
 
 /// The number of pairs of interfaces on a host with many.
 const PAIRS: usize = 100;

@@ -11,9 +11,9 @@ use super::events;
 pub enum Loss {
     /// The socket or ring buffer failed, with this error.
     Receive(String),
-    /// Another program took carpd's off the interface.
+    /// Another process detached carpd's program from the interface.
     Detached,
-    /// Another program took the place of carpd's.
+    /// Another process replaced carpd's program.
     Replaced,
 }
 

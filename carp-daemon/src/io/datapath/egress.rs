@@ -251,7 +251,7 @@ impl Egress {
             };
             warn!(
                 suppressed,
-                "{}: another program took carpd's off the egress of the interface{others}: attaching anew",
+                "{}: another process detached carpd's program from the egress of the interface{others}: attaching again",
                 first.name
             );
         }

@@ -10,8 +10,10 @@ impl Display for Loss {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Receive(error) => write!(f, "failed to receive advertisements ({error})"),
-            Self::Detached => f.write_str("another program took carpd's off the interface"),
-            Self::Replaced => f.write_str("another program took the place of carpd's"),
+            Self::Detached => {
+                f.write_str("another process detached carpd's program from the interface")
+            }
+            Self::Replaced => f.write_str("another process replaced carpd's program"),
         }
     }
 }
@@ -26,9 +28,9 @@ pub(super) fn datapath(f: &mut Formatter<'_>, place: &Place, it: &Datapath) -> R
         }
         Datapath::EntryChanged => write!(
             f,
-            "{lead}another program removed or changed its entry in the kernel's map: writing it anew"
+            "{lead}another process removed or changed its entry in the kernel's map: writing it again"
         ),
-        Datapath::Lost { loss } => write!(f, "{lead}{loss}: attaching anew"),
+        Datapath::Lost { loss } => write!(f, "{lead}{loss}: attaching again"),
         Datapath::LostAgain { loss } => write!(f, "{lead}{loss} again: in INIT for a moment"),
         Datapath::ReattachFailed { error } => write!(
             f,

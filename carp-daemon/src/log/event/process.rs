@@ -93,7 +93,7 @@ pub(super) fn stall(f: &mut Formatter<'_>, place: &Place, it: &Stall) -> Result 
         ),
         Stall::AdvertisementsLost { lost } => write!(
             f,
-            "{lead}{lost} advertisements were lost while carpd was stopped: listening anew"
+            "{lead}{lost} advertisements were lost while carpd was stopped: listening again"
         ),
     }
 }

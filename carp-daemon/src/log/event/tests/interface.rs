@@ -40,23 +40,23 @@ fn datapath() -> Vec<Row> {
         ),
         of_vhost(
             Datapath::EntryChanged,
-            "[WARNING] eth0 id 7: another program removed or changed its entry in the kernel's map: writing it anew",
+            "[WARNING] eth0 id 7: another process removed or changed its entry in the kernel's map: writing it again",
         ),
         of_interface(
             Datapath::Lost { loss: receive() },
-            "[WARNING] eth0: failed to receive advertisements (No such device): attaching anew",
+            "[WARNING] eth0: failed to receive advertisements (No such device): attaching again",
         ),
         of_interface(
             Datapath::Lost {
                 loss: Loss::Detached,
             },
-            "[WARNING] eth0: another program took carpd's off the interface: attaching anew",
+            "[WARNING] eth0: another process detached carpd's program from the interface: attaching again",
         ),
         of_interface(
             Datapath::LostAgain {
                 loss: Loss::Replaced,
             },
-            "[ERROR] eth0: another program took the place of carpd's again: in INIT for a moment",
+            "[ERROR] eth0: another process replaced carpd's program again: in INIT for a moment",
         ),
         of_interface(
             Datapath::ReattachFailed { error: error() },

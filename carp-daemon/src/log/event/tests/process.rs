@@ -68,7 +68,7 @@ fn scripts_and_lateness() -> Vec<Row> {
         ),
         of_process(
             Stall::AdvertisementsLost { lost: 3 },
-            "[WARNING] 3 advertisements were lost while carpd was stopped: listening anew",
+            "[WARNING] 3 advertisements were lost while carpd was stopped: listening again",
         ),
     ]
 }
