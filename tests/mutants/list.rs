@@ -24,9 +24,13 @@ const SEQUENCE: &str = "carp-common/src/proto/sequence.rs";
 const EVIDENCE: &str = "carp-common/src/proto/evidence.rs";
 const PEER: &str = "carp-common/src/proto/peer.rs";
 const DOUBT: &str = "carp-common/src/proto/doubt.rs";
-const CHALLENGE: &str = "carp-common/src/proto/vhost/challenge.rs";
-const SEND: &str = "carp-common/src/proto/vhost/send.rs";
-const LISTEN: &str = "carp-common/src/proto/vhost/listen.rs";
+const ANNOUNCER: &str = "carp-common/src/proto/vhost/announcer.rs";
+const CHALLENGER: &str = "carp-common/src/proto/vhost/challenger.rs";
+const HISTORY: &str = "carp-common/src/proto/vhost/history.rs";
+const LISTENER: &str = "carp-common/src/proto/vhost/listener.rs";
+const MACHINE: &str = "carp-common/src/proto/vhost/machine.rs";
+const SPEAKER: &str = "carp-common/src/proto/vhost/speaker.rs";
+const SUSPICION: &str = "carp-common/src/proto/vhost/suspicion.rs";
 const VHOST: &str = "carp-common/src/proto/vhost.rs";
 const DEMOTION: &str = "carp-common/src/proto/demotion.rs";
 const SEND_ERRORS: &str = "carp-common/src/proto/send_errors.rs";
@@ -81,22 +85,22 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "ignores a bow-out",
-        file: RECEIVE,
-        find: "self.plan_take_over(Reason::MasterWillTimeOut, origin, turn);",
+        file: LISTENER,
+        find: "self.plan(cx, Reason::MasterWillTimeOut, origin, turn);",
         replace: "",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
         name: "all backups act on a bow-out at the same moment",
-        file: RECEIVE,
+        file: LISTENER,
         find: "let turn = at + «rank» + ",
         replace: "rank * 0",
         caught_by: &["an_ordered_stop_hands_over_at_once"],
     },
     Mutant {
         name: "sends no bow-out when it is stopped",
-        file: VHOST,
-        find: "self.enter(State::Init, Reason::Shutdown);\n            «self.bow_out();»",
+        file: MACHINE,
+        find: "self.enter(cx, State::Init, Reason::Shutdown);\n            «speaker::bow_out(cx, &mut self.history);»",
         replace: "",
         caught_by: &[
             "an_ordered_stop_hands_over_at_once",
@@ -105,9 +109,9 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "counts silence from when it was told, not from the arrival",
-        file: RECEIVE,
-        find: "«self.listen(family, arrival);»\n    }\n\n    /// Takes over `at`",
-        replace: "self.listen(family, self.now);",
+        file: LISTENER,
+        find: "self.listen(cx, family, arrival);",
+        replace: "self.listen(cx, family, cx.now);",
         caught_by: &["a_hung_backup_counts_the_silence_from_the_last_arrival"],
     },
     Mutant {
@@ -126,58 +130,58 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "one family's advertisement restarts both families' timers",
-        file: RECEIVE,
-        find: "«self.listen(family, arrival);»\n    }\n\n    /// Takes over `at`",
-        replace: "for family in self.active_families() {\n            self.listen(family, arrival);\n        }",
+        file: LISTENER,
+        find: "self.listen(cx, family, arrival);",
+        replace: "for family in cx.active_families() {\n            self.listen(cx, family, arrival);\n        }",
         caught_by: &["silence_in_one_family_is_silence"],
     },
     Mutant {
         name: "only the IPv4 timer counts",
-        file: LISTEN,
-        find: "let Some(due) = «self.master_down_at()».filter(",
-        replace: "self.timers.get(Timer::MasterDown(Family::Inet))",
+        file: LISTENER,
+        find: "let due = «self.master_down_at()».filter(",
+        replace: "self.master_down_at[Family::Inet]",
         caught_by: &["silence_in_one_family_is_silence"],
     },
     Mutant {
         name: "keeps the addresses when it yields",
-        file: RECEIVE,
-        find: "self.enter(State::Backup, reason);\n        «self.release();»",
+        file: MACHINE,
+        find: "self.enter(cx, State::Backup, reason);\n        «self.release(cx);»",
         replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
     Mutant {
         name: "keeps the addresses when the link is lost",
-        file: VHOST,
-        find: "if «was == State::Master» {\n            self.release();",
-        replace: "false",
+        file: MACHINE,
+        find: "                self.enter(cx, State::Init, reason);\n                «self.release(cx);»",
+        replace: "",
         caught_by: &["a_master_without_a_link_releases_and_comes_back"],
     },
     Mutant {
         name: "sends no last advertisement when it yields",
-        file: RECEIVE,
-        find: "self.last_advertisement();",
+        file: MACHINE,
+        find: "speaker::last_word(cx, &mut self.history);",
         replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
     Mutant {
         name: "the winner of a healed partition does not announce again",
-        file: SEND,
-        find: "self.timers.set(Timer::Reannounce, due);",
+        file: ANNOUNCER,
+        find: "self.again_at = Some(due);",
         replace: "",
         caught_by: &["a_healed_partition_leaves_exactly_one_master_whom_the_clients_know"],
     },
     Mutant {
         name: "answers every worse advertisement at once, however many there are",
-        file: SEND,
-        find: "Some(at) => «self.now.max(at + self.interval())»,",
-        replace: "self.now",
+        file: ANNOUNCER,
+        find: "Some(at) => «cx.now.max(at + cx.interval())»,",
+        replace: "cx.now",
         caught_by: &["a_replayed_worse_master_makes_no_storm"],
     },
     Mutant {
         name: "whoever announces after the MASTER keeps its clients for two intervals",
-        file: SEND,
-        find: "self.timers.set(Timer::Reannounce, due);",
-        replace: "let rest = due.saturating_duration_since(self.now);\n        self.timers.set(Timer::Reannounce, due + rest);",
+        file: ANNOUNCER,
+        find: "self.again_at = Some(due);",
+        replace: "let rest = due.saturating_duration_since(cx.now);\n        self.again_at = Some(due + rest);",
         caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
@@ -197,8 +201,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes whatever comes from its own group's address for its own",
         file: RECEIVE,
-        find: "«self.sources[family] == Some(source)\n            && (!is_shared || self.memory.sent_lately(family, advertisement.counter))»;",
-        replace: "is_shared || self.sources[family] == Some(source)",
+        find: "«cx.sources[family] == Some(source)\n        && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
+        replace: "is_shared || cx.sources[family] == Some(source)",
         caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],
     },
     Mutant {
@@ -211,7 +215,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strict counters believe what does not rise",
         file: RECEIVE,
-        find: "let stale = «self.settings.strict_counter»",
+        find: "let stale = «cx.settings.strict_counter»",
         replace: "false",
         caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
     },
@@ -226,21 +230,21 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "counts silence from before what it was too late to hear",
-        file: VHOST,
-        find: "Input::AdvertisementsLost => {\n                if «self.state == State::Backup» {",
+        file: MACHINE,
+        find: "Input::AdvertisementsLost => {\n                if «self.state() == State::Backup» {",
         replace: "false",
         caught_by: &["a_backup_whose_ring_overflowed_while_it_hung_listens_again"],
     },
     Mutant {
         name: "two strict masters in lockstep stay there",
-        file: SEND,
+        file: HISTORY,
         find: "Some(IpAddr::V4(source)) => «stride_of(&source.octets(), next)»,",
         replace: "0",
         caught_by: &["strict_equals_come_apart"],
     },
     Mutant {
         name: "takes over from a worse master while a better one lives",
-        file: RECEIVE,
+        file: LISTENER,
         find: "if decision != BackupDecision::Stay && «self.better.lives(family, origin)» {",
         replace: "false",
         caught_by: &["whoever_yielded_is_not_tempted_back_by_a_worse_ucarp"],
@@ -254,8 +258,8 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a rise in demotion is told with the next advertisement only",
-        file: VHOST,
-        find: "if self.state == State::Master && «self.demotions.sum() > before» {",
+        file: MACHINE,
+        find: "if self.state() == State::Master && «cx.demotions.sum() > before» {",
         replace: "false",
         caught_by: &["a_demoted_master_gives_way_and_comes_back"],
     },
@@ -268,16 +272,16 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "steps down for no longer than it is told",
-        file: LISTEN,
-        find: "self.listen_until(family, since.max(self.held_until) + silence);",
-        replace: "self.listen_until(family, since + silence);",
+        file: LISTENER,
+        find: "self.listen_until(cx, family, since.max(self.held_until) + silence);",
+        replace: "self.listen_until(cx, family, since + silence);",
         caught_by: &["stepping_down_keeps_away_for_the_hold_and_a_master_down_time"],
     },
     Mutant {
         name: "advertises before it has the addresses",
-        file: VHOST,
-        find: "        self.actions.push(Action::ClaimAddresses);\n        self.advertise();",
-        replace: "        self.advertise();\n        self.actions.push(Action::ClaimAddresses);",
+        file: MACHINE,
+        find: "        cx.act(Action::ClaimAddresses);\n        self.advertise(cx);",
+        replace: "        self.advertise(cx);\n        cx.act(Action::ClaimAddresses);",
         caught_by: &["a_single_host_is_master_of_itself"],
     },
     Mutant {
@@ -310,22 +314,22 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "of two versions of one counter the first decides",
-        file: CHALLENGE,
-        find: "self.call_off(|planned| planned.cause.arrival == since);",
+        file: LISTENER,
+        find: "self.call_off(suspense, |planned| is_it(planned));",
         replace: "",
         caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "does not challenge",
-        file: CHALLENGE,
-        find: "self.timers.set(Timer::Advertise, at);",
+        file: SPEAKER,
+        find: "self.next_at = Some(at);",
         replace: "",
         caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
     },
     Mutant {
         name: "challenges its successor after it was stopped",
-        file: CHALLENGE,
-        find: "Evidence::New if «self.was_silent(family)» => return true,",
+        file: CHALLENGER,
+        find: "Evidence::New if «cx.now >= sequence.sent_at(family) + cx.master_down_time()» =>",
         replace: "false",
         caught_by: &[
             "recordings::a_master_that_was_stopped_makes_way_for_a_successor_that_never_heard_it",
@@ -340,43 +344,43 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "believes whichever version of an answer is better",
-        file: CHALLENGE,
+        file: CHALLENGER,
         find: "self.count >= «DOUBTFUL_ENOUGH»",
         replace: "1",
         caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
     },
     Mutant {
         name: "takes another version of what made it MASTER for an answer",
-        file: CHALLENGE,
-        find: "if «since < self.reigns_since» => return false,",
+        file: CHALLENGER,
+        find: "if «since < reign.since» => return false,",
         replace: "false",
         caught_by: &["recordings::a_bow_out_that_is_sent_again_as_something_better_deposes_nobody"],
     },
     Mutant {
         name: "lets a copy call a bow-out back",
-        file: CHALLENGE,
-        find: "if «self.suspicion() > Duration::ZERO» && self.take_over",
+        file: LISTENER,
+        find: "if «suspense > Duration::ZERO» {",
         replace: "true",
         caught_by: &["recordings::a_bow_out_is_not_called_back_by_a_copy"],
     },
     Mutant {
         name: "with strict counters loses the second of two versions",
         file: RECEIVE,
-        find: ".is_last_of_somebody(family, «advertisement.counter»);",
-        replace: "!advertisement.counter",
+        find: ".is_last_of_somebody(family, «counter»);",
+        replace: "!counter",
         caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
     },
     Mutant {
         name: "answers a faster MASTER as seldom as a recording",
-        file: CHALLENGE,
+        file: SPEAKER,
         find: "answers.last + pace / «NEW_DIVISOR»",
         replace: "1",
         caught_by: &["recordings::a_worse_master_asks_a_far_faster_one_at_once"],
     },
     Mutant {
         name: "leaves out no counters for an equal ucarp",
-        file: CHALLENGE,
-        find: "let is_bsd = «self.settings.profile != Profile::Ucarp»;",
+        file: CHALLENGER,
+        find: "let is_bsd = «cx.settings.profile != Profile::Ucarp»;",
         replace: "true",
         caught_by: &[
             "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
@@ -384,7 +388,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "forgets what it asked when it asks again",
-        file: SEND,
+        file: CHALLENGER,
         find: "self.asked[family] = [Some(counter), «last»];",
         replace: "None",
         caught_by: &[
@@ -393,9 +397,9 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "says a last word to a BSD that won a tie",
-        file: RECEIVE,
-        find: "true => «self.settings.profile == Profile::Ucarp && !is_bsd»,",
-        replace: "self.settings.profile == Profile::Ucarp || !is_bsd",
+        file: MACHINE,
+        find: "true => «cx.settings.profile == Profile::Ucarp && !cx.is_bsd(winner)»,",
+        replace: "cx.settings.profile == Profile::Ucarp || !cx.is_bsd(winner)",
         caught_by: &["bsds::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
     },
     Mutant {
@@ -407,14 +411,14 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "gives a BSD's ticks no time",
-        file: LISTEN,
-        find: "self.master_down_time().max(self.bsd_patience[family])",
-        replace: "self.master_down_time()",
+        file: LISTENER,
+        find: "cx.master_down_time().max(self.bsd_patience[family])",
+        replace: "cx.master_down_time()",
         caught_by: &["bsds::an_openbsd_at_the_shortest_interval_is_no_flapping_master"],
     },
     Mutant {
         name: "two equal BSDs follow a bow-out together",
-        file: CHALLENGE,
+        file: LISTENER,
         find: "Duration::from_millis(u64::from(last & «15»))",
         replace: "0",
         caught_by: &["bsds::of_two_equal_bsds_one_follows_a_bow_out"],
@@ -438,28 +442,28 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "lets a copy that shows a long interval keep a new life out",
         file: EVIDENCE,
-        find: "peer.latest.last_at + listener.believes(peer.shortest)",
+        find: "peer.latest.last_at + ours.believes(peer.shortest)",
         replace: "peer.latest.last_at + peer.latest.shown.interval()",
         caught_by: &[FOUND],
     },
     Mutant {
         name: "takes copies of one answer for several",
-        file: CHALLENGE,
+        file: CHALLENGER,
         find: "self.to < to && «self.with < with»",
         replace: "true",
         caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
     },
     Mutant {
         name: "takes an altered last word for an answer",
-        file: CHALLENGE,
+        file: CHALLENGER,
         find: "if is_doubtful && «yields» {",
         replace: "yields && counter == 0",
         caught_by: &[FOUND],
     },
     Mutant {
         name: "bows out with a counter that a peer may have used",
-        file: SEND,
-        find: "«self.sequence.jump(LAST_LEAVES_OUT);»\n        self.send(Priority::BOW_OUT);",
+        file: SPEAKER,
+        find: "«history.sequence.jump(LAST_LEAVES_OUT);»\n    send(cx, history, Priority::BOW_OUT);",
         replace: "",
         caught_by: &[
             "core::proto::vhost::tests::bow_outs::a_bow_out_leaves_out_what_a_peer_that_was_not_heard_may_have_used",
@@ -467,15 +471,15 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a copy of a bow-out puts off whoever was overdue",
-        file: CHALLENGE,
-        find: ".is_none_or(|planned| «planned.cause.arrival != since»)",
+        file: LISTENER,
+        find: ".is_none_or(|planned| «!is_it(&planned)»)",
         replace: "true",
         caught_by: &[FOUND],
     },
     Mutant {
         name: "takes genuine answers for a sign that nothing was altered",
-        file: CHALLENGE,
-        find: "let seems = «self.now < soon»",
+        file: SUSPICION,
+        find: "let seems = «cx.now < soon»",
         replace: "false",
         caught_by: &[
             "recordings::bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine",
@@ -483,8 +487,8 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "is deposed again by what was sent in another part",
-        file: LISTEN,
-        find: "self.leaves_out |= «self.yielded_at.is_some_and(|at| self.now < at + soon)»;",
+        file: LISTENER,
+        find: "asks: suspect.is_some() || «has_just_yielded»,",
         replace: "false",
         caught_by: &[
             "recordings::who_counted_farther_in_another_part_deposes_once_when_he_is_dead",
@@ -500,8 +504,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "moves an OpenBSD to another address at once",
         file: EVIDENCE,
-        find: "silence.min(«listener.master_down»)",
-        replace: "listener.interval / 64",
+        find: "silence.min(«ours.master_down»)",
+        replace: "ours.interval / 64",
         caught_by: &["recordings::the_first_counter_that_was_heard_of_a_master_is_no_openbsds"],
     },
     Mutant {
@@ -516,14 +520,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets an OpenBSD for a recording in its name",
         file: EVIDENCE,
-        find: "if «!peer.returns_to_former(shown, arrival, listener)» {",
+        find: "if «!peer.returns_to_former(shown, arrival, ours)» {",
         replace: "true",
         caught_by: &["bsds::an_openbsd_is_believed_although_another_life_of_it_is_played"],
     },
     Mutant {
         name: "takes its own reflected advertisements for a peer's",
         file: RECEIVE,
-        find: "«self.sources[family] == Some(source)\n            && (!is_shared || self.memory.sent_lately(family, advertisement.counter))»;",
+        find: "«cx.sources[family] == Some(source)\n        && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
         replace: "false",
         caught_by: &[
             "core::proto::vhost::tests::table::every_state_and_event_pair_has_the_listed_outcome",
@@ -532,17 +536,17 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was sent under its own address makes peers stale",
         file: RECEIVE,
-        find: "self.sequence.go_beyond(advertisement.counter);",
-        replace: "self.sequence.observe(family, advertisement.counter);",
+        find: "history.sequence.go_beyond(advertisement.counter);",
+        replace: "history.sequence.observe(family, advertisement.counter);",
         caught_by: &[
             "core::proto::vhost::tests::rivals::what_was_sent_under_our_own_address_makes_no_peer_stale",
         ],
     },
     Mutant {
         name: "announces when its up script ends, whatever it is by then",
-        file: VHOST,
-        find: "Input::ClaimCompleted => {\n                if «self.state == State::Master» {",
-        replace: "self.state != State::Init",
+        file: MACHINE,
+        find: "Input::ClaimCompleted if «is_master» =>",
+        replace: "self.state() != State::Init",
         caught_by: &[
             "core::proto::vhost::tests::table::every_state_and_event_pair_has_the_listed_outcome",
         ],
@@ -559,7 +563,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes the addresses for lost before it has heard a MASTER",
         file: VHOST,
-        find: "«self.last_heard.is_some()» && self.timers",
+        find: "«self.last_heard().is_some()» && self.next_deadline()",
         replace: "true",
         caught_by: &[
             "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",
@@ -568,7 +572,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes the addresses for lost at the moment it takes over",
         file: VHOST,
-        find: "self.last_heard.is_some() && «self.timers.next().is_none_or(|due| due > now)»",
+        find: "self.last_heard().is_some() && «self.next_deadline().is_none_or(|due| due > now)»",
         replace: "true",
         caught_by: &[
             "core::proto::vhost::tests::scenarios::the_addresses_are_lost_in_init_and_once_another_master_is_heard",

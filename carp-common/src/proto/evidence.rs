@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::heard::{Closed, LAST_LEAVES_OUT, Recent, Run, Scattered, is_ahead, is_near_above};
-pub use super::peer::Listener;
+pub use super::peer::Yardstick;
 use super::peer::{Peer, REPETITIONS_TO_TELL, Shown, Single};
 use super::per_family::PerFamily;
 use crate::time::Instant;
@@ -122,12 +122,12 @@ impl Own {
 
 impl Memory {
     /// What this advertisement proves; remembers it.
-    pub fn judge(
+    pub fn hear(
         &mut self,
         source: IpAddr,
         arrival: Instant,
         advertisement: &Advertisement,
-        listener: Listener,
+        ours: Yardstick,
     ) -> Evidence {
         let family = Family::of(source);
         let counter = advertisement.counter;
@@ -135,9 +135,9 @@ impl Memory {
         let mut peers = self.peers.iter_mut();
         let former = peers
             .find(|peer| Family::of(peer.source) == family && peer.was_constant(counter, arrival));
-        if let Some(peer) = former.filter(|_| !listener.no_openbsd) {
+        if let Some(peer) = former.filter(|_| !ours.no_openbsd) {
             let (run, latest) = (peer.run, peer.latest);
-            if !peer.returns_to_former(shown, arrival, listener) {
+            if !peer.returns_to_former(shown, arrival, ours) {
                 return Evidence::Heard;
             }
             let source = peer.source;
@@ -145,21 +145,21 @@ impl Memory {
             self.lead_back(family, source, counter);
             return Evidence::Constant;
         }
-        let source = match listener.no_openbsd {
+        let source = match ours.no_openbsd {
             true => source,
-            false => self.whose(source, counter, arrival, listener),
+            false => self.whose(source, counter, arrival, ours),
         };
         let known = self.peers.iter().position(|peer| peer.source == source);
         let elsewhere = self.was_heard_elsewhere(source, advertisement);
         let evidence = match known {
             Some(index) if self.peers[index].has_passed(counter) => {
-                match elsewhere || listener.no_openbsd {
+                match elsewhere || ours.no_openbsd {
                     true => self.peers[index].again_from_a_counting_one(counter, shown),
-                    false => self.again(index, counter, shown, arrival, listener),
+                    false => self.again(index, counter, shown, arrival, ours),
                 }
             }
             Some(_) | None if elsewhere => self.again_from_another(source, counter),
-            Some(index) => self.continues(index, advertisement, arrival, listener),
+            Some(index) => self.continues(index, advertisement, arrival, ours),
             None => {
                 let latest = Single::new(counter, shown, arrival);
                 let follows = self.follows(family, counter, is_near_above);
@@ -186,16 +186,10 @@ impl Memory {
     /// An OpenBSD's address can change, and a stranger can be the first to show its counter, and go on. So whoever shows the
     /// counter of an OpenBSD that we know speaks for it, unless he counts. One that repeated its counter less often moves to
     /// another address when it was silent at the old one: by then a source that counts has shown its next.
-    fn whose(
-        &mut self,
-        source: IpAddr,
-        counter: u64,
-        arrival: Instant,
-        listener: Listener,
-    ) -> IpAddr {
+    fn whose(&mut self, source: IpAddr, counter: u64, arrival: Instant, ours: Yardstick) -> IpAddr {
         let is_silent = |single: &Single| {
-            let silence = listener.believes(single.shown.interval()) * 2;
-            let silence = silence.min(listener.master_down);
+            let silence = ours.believes(single.shown.interval()) * 2;
+            let silence = silence.min(ours.master_down);
             arrival.saturating_duration_since(single.last_at) >= silence
         };
         let family = Family::of(source);
@@ -346,12 +340,12 @@ impl Memory {
         counter: u64,
         shown: Shown,
         arrival: Instant,
-        listener: Listener,
+        ours: Yardstick,
     ) -> Evidence {
         let peer = &mut self.peers[index];
         if let Some(mut candidate) = peer.candidate.filter(|it| it.counter == counter) {
             // A source that counted and now repeats an unrelated counter: another system has its address.
-            let evidence = candidate.again(shown, arrival, listener);
+            let evidence = candidate.again(shown, arrival, ours);
             peer.candidate = Some(candidate);
             if evidence != Evidence::Constant || candidate.repetitions < REPETITIONS_TO_TELL {
                 return Evidence::Heard;
@@ -367,7 +361,7 @@ impl Memory {
         if peer.run.is_some() || peer.unrelated > UNRELATED_MAX {
             return peer.again_from_a_counting_one(counter, shown);
         }
-        let evidence = peer.latest.again(shown, arrival, listener);
+        let evidence = peer.latest.again(shown, arrival, ours);
         if peer.latest.repetitions >= REPETITIONS_TO_TELL {
             peer.unrelated = 1;
         }
@@ -392,7 +386,7 @@ impl Memory {
         index: usize,
         advertisement: &Advertisement,
         arrival: Instant,
-        listener: Listener,
+        ours: Yardstick,
     ) -> Evidence {
         let counter = advertisement.counter;
         let single = Single::new(counter, Shown::of(advertisement), arrival);
@@ -426,7 +420,7 @@ impl Memory {
             peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
             // Who was started again goes on no more where he was.
-            let goes_on = arrival < peer.latest.last_at + listener.believes(peer.shortest);
+            let goes_on = arrival < peer.latest.last_at + ours.believes(peer.shortest);
             let before = peer.candidate.replace(single);
             let Some(candidate) = before.filter(|_| !goes_on) else {
                 return Evidence::Unrelated;

@@ -22,7 +22,7 @@
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
 //! | `peer` | one source, and what it showed |
-//! | `better`, `doubt`, `timers`, `queue`, `send_errors`, `per_family` | the state machine's parts |
+//! | `better`, `doubt`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
 pub mod auth;
@@ -45,7 +45,6 @@ pub mod rate_limit;
 mod send_errors;
 pub mod sequence;
 pub mod tenure;
-mod timers;
 pub mod vhost;
 
 use core::net::IpAddr;

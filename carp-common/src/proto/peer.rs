@@ -48,7 +48,7 @@ impl Shown {
 
 /// What a host knows of itself that judges others.
 #[derive(Clone, Copy, Debug)]
-pub struct Listener {
+pub struct Yardstick {
     /// Its own interval.
     pub interval: Duration,
     /// After which silence it takes over.
@@ -57,7 +57,7 @@ pub struct Listener {
     pub no_openbsd: bool,
 }
 
-impl Listener {
+impl Yardstick {
     /// How long a peer that shows this interval may be silent. No digest covers it: an altered copy can show a shorter one, so that
     /// the peer seems to be gone, and a longer one, so that what comes after it is not believed for minutes.
     pub(super) fn believes(self, shown: Duration) -> Duration {
@@ -88,13 +88,13 @@ impl Single {
     }
 
     /// It came again, from a source that may be an OpenBSD.
-    pub(super) fn again(&mut self, shown: Shown, arrival: Instant, listener: Listener) -> Evidence {
+    pub(super) fn again(&mut self, shown: Shown, arrival: Instant, ours: Yardstick) -> Evidence {
         // A bow-out says nothing about when the next one comes.
         let shows = match self.shown.priority {
             Priority::BOW_OUT => shown,
             _ => self.shown,
         };
-        let interval = shows.interval().min(listener.master_down);
+        let interval = shows.interval().min(ours.master_down);
         // A peer that counts has shown another counter by then.
         let is_constant = self.repetitions > 0
             || arrival.saturating_duration_since(self.first_at) >= interval + interval / 4;
@@ -182,12 +182,12 @@ impl Peer {
         &mut self,
         shown: Shown,
         arrival: Instant,
-        listener: Listener,
+        ours: Yardstick,
     ) -> bool {
         let Some(former) = &mut self.former else {
             return false;
         };
-        let returns = former.again(shown, arrival, listener) == Evidence::Constant;
+        let returns = former.again(shown, arrival, ours) == Evidence::Constant;
         if returns {
             self.latest = Single {
                 repetitions: REPETITIONS_TO_TELL,

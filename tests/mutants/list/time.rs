@@ -1,8 +1,9 @@
 //! Mutants of the rules beside the election itself: when silence counts, how long a host is MASTER and how long alive, what
 //! follows when the kernel refuses to know, and how claims of others to the addresses are answered.
 
-use super::{LISTEN, Mutant, SEND, VHOST};
+use super::{LISTENER, MACHINE, Mutant, VHOST};
 
+const CONDITIONS: &str = "carp-common/src/proto/vhost/conditions.rs";
 const CONFLICT: &str = "carp-common/src/proto/conflict.rs";
 const TENURE: &str = "carp-common/src/proto/tenure.rs";
 const PATIENCE: &str = "carp-common/src/proto/patience.rs";
@@ -44,9 +45,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "after a sleep waits in one family only",
-        file: LISTEN,
-        find: "for timer in «FAMILIES.map(Timer::MasterDown)» {\n            if",
-        replace: "[Timer::MasterDown(Family::Inet); 2]",
+        file: LISTENER,
+        find: "for family in «FAMILIES» {\n            if let Some(at)",
+        replace: "[Family::Inet; 2]",
         caught_by: &["a_backup_whose_machine_was_paused_lets_a_living_master_be"],
     },
     Mutant {
@@ -65,15 +66,15 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "advertisements prolong nothing",
-        file: SEND,
-        find: "if «!failed» {\n            let lasting",
-        replace: "failed",
+        file: MACHINE,
+        find: "if «outcome == SendOutcome::Sent» {",
+        replace: "outcome != SendOutcome::Sent",
         caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
     },
     Mutant {
         name: "an advertisement that nobody can have heard prolongs the ownership",
-        file: SEND,
-        find: "if «!failed» {\n            let lasting",
+        file: MACHINE,
+        find: "if «outcome == SendOutcome::Sent» {",
         replace: "true",
         caught_by: &["reigns::a_master_that_cannot_send_is_silent_before_its_backup_takes_over"],
     },
@@ -86,8 +87,8 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "falls silent only after everything else that a transition does",
-        file: VHOST,
-        find: "«self.program_datapath();»\n    }\n\n    /// An input was handled",
+        file: MACHINE,
+        find: "«self.program_datapath(cx);»\n    }\n\n    /// An input was handled",
         replace: "",
         caught_by: &[
             "reigns::a_master_that_leaves_is_silent_before_it_says_so",
@@ -110,23 +111,23 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "goes on although its kernel refuses it",
-        file: VHOST,
-        find: "DatapathState::Refuses => «self.stop(Reason::DatapathRefused)»,",
-        replace: "()",
+        file: MACHINE,
+        find: "«self.start_or_stop(cx, Reason::DatapathRefused);»",
+        replace: "if datapath == crate::proto::DatapathState::Works {\n                    self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
         name: "starts while its kernel refuses it",
-        file: VHOST,
-        find: "            && «self.datapath == DatapathState::Works»\n",
-        replace: "true",
+        file: CONDITIONS,
+        find: "} else if «self.datapath == DatapathState::Refuses» {",
+        replace: "false",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
         name: "does not start again when its kernel accepts it",
-        file: VHOST,
-        find: "DatapathState::Works => «self.start_if_possible()»,",
-        replace: "()",
+        file: MACHINE,
+        find: "«self.start_or_stop(cx, Reason::DatapathRefused);»",
+        replace: "if datapath != crate::proto::DatapathState::Works {\n                    self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {

@@ -14,8 +14,11 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::*;
-use crate::proto::{AddressSet, Key, SendOutcome};
-use crate::units::{AdvBase, AdvSkew, DeadRatio, Vhid};
+use crate::proto::{
+    AddressSet, Command, DatapathState, DemotionCause, Key, LinkState, Notice, Reason, SendOutcome,
+    Standing, Transition,
+};
+use crate::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Profile, Vhid};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
 const PEER: &str = "10.9.0.7";
@@ -29,7 +32,7 @@ const REASSERT: &str = "send inet 1/100, announce inet";
 
 /// A virtual host, its clock, and everything needed to speak to it as its peers do.
 struct Host {
-    machine: VirtualHost,
+    vhost: VirtualHost,
     now: Instant,
     /// Signs what the peers send.
     authenticator: Authenticator,
@@ -99,9 +102,9 @@ impl Host {
         let now = Instant::from_nanos(1_000_000_000_000);
         let authenticator =
             Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
-        let machine = VirtualHost::new(settings, initial_counter, now);
+        let vhost = VirtualHost::new(settings, initial_counter, now);
         Self {
-            machine,
+            vhost,
             now,
             authenticator,
             counter: 5000,
@@ -127,8 +130,8 @@ impl Host {
     /// MASTER by timeout, its last announcement made, and just advertised.
     fn master(settings: Settings) -> Self {
         let mut host = Self::started(settings);
-        while host.machine.timers.get(Timer::Refresh).is_some()
-            || host.machine.state() != State::Master
+        while host.vhost.machine.announcer.refresh_at.is_some()
+            || host.vhost.state() != State::Master
         {
             host.next_timeout();
         }
@@ -143,18 +146,18 @@ impl Host {
 
     fn input(&mut self, input: Input<'_>) -> String {
         self.last_kind = table::kind(input);
-        self.machine.handle_input(self.now, input);
+        self.vhost.handle_input(self.now, input);
         self.drain()
     }
 
     fn timeout(&mut self) -> String {
-        self.machine.handle_timeout(self.now, self.now);
+        self.vhost.handle_timeout(self.now, self.now);
         self.drain()
     }
 
     /// Sleeps until the next deadline.
     fn next_timeout(&mut self) -> String {
-        self.now = self.machine.next_deadline().expect("a deadline");
+        self.now = self.vhost.next_deadline().expect("a deadline");
         self.timeout()
     }
 
@@ -172,7 +175,7 @@ impl Host {
         counter: u64,
     ) -> [u8; HEADER_LEN] {
         let advertisement = Advertisement {
-            vhid: self.machine.settings.vhid,
+            vhid: self.vhost.cx.settings.vhid,
             advskew: AdvSkew(advskew),
             demotion: Demotion(demotion),
             advbase: AdvBase(advbase),
@@ -224,13 +227,13 @@ impl Host {
 
     /// Time until the next deadline, negative when it has passed.
     fn next_in(&self) -> Option<i64> {
-        let deadline = self.machine.next_deadline()?.as_nanos().cast_signed();
+        let deadline = self.vhost.next_deadline()?.as_nanos().cast_signed();
         Some(deadline - self.now.as_nanos().cast_signed())
     }
 
     fn drain(&mut self) -> String {
         let mut shown = Vec::new();
-        while let Some(action) = self.machine.poll_action() {
+        while let Some(action) = self.vhost.poll_action() {
             if let Action::SendAdvertisement { payload, .. } = action {
                 self.check_own(&payload);
                 self.sent = Some(payload);
@@ -263,7 +266,7 @@ impl Host {
     fn check_own(&self, payload: &[u8; HEADER_LEN]) {
         let ours = Advertisement::parse(payload).unwrap();
         assert!(self.authenticator.verify(ours.counter, &ours.digest));
-        assert_eq!(ours.vhid, self.machine.settings.vhid);
+        assert_eq!(ours.vhid, self.vhost.cx.settings.vhid);
         let last = self
             .sent
             .map(|payload| Advertisement::parse(&payload).unwrap().counter);

@@ -106,7 +106,7 @@ fn an_endless_hold_does_not_overflow() {
         hold: Duration::MAX,
     }));
     assert_eq!(
-        host.machine.next_deadline(),
+        host.vhost.next_deadline(),
         Some(Instant::from_nanos(u64::MAX))
     );
 }

@@ -9,7 +9,7 @@ use crate::proto::outlook::{AtOnce, Lack, Outlook};
 
 impl Host {
     fn outlook(&self) -> Outlook {
-        self.machine.outlook(self.now)
+        self.vhost.outlook(self.now)
     }
 
     /// How long the next takeover takes, why, and at once from whom.
@@ -68,7 +68,7 @@ fn a_backup_says_from_whom_it_takes_over_at_once() {
             preempt,
             ..settings(UCARP)
         });
-        let silence = host.machine.master_down_time();
+        let silence = host.vhost.master_down_time();
         let expected = (silence, Reason::MasterTimedOut, Some(at_once));
         assert_eq!(host.takes_over(), expected);
     }
@@ -109,7 +109,7 @@ fn an_operator_keeps_it_away() {
         panic!("a BACKUP");
     };
     assert_eq!(held, Duration::from_secs(2));
-    assert_eq!(after, held + host.machine.master_down_time());
+    assert_eq!(after, held + host.vhost.master_down_time());
 }
 
 #[test]
@@ -139,11 +139,11 @@ fn play(settings: Settings, steps: &[super::sequences::Move]) -> Host {
     let mut host = Host::started(settings);
     for step in steps {
         apply(&mut host, step);
-        while host.machine.poll_action().is_some() {}
+        while host.vhost.poll_action().is_some() {}
         // What waits for a timeout that was due would come at once.
-        host.now = host.now.max(host.machine.now);
-        host.machine.handle_timeout(host.now, host.now);
-        while host.machine.poll_action().is_some() {}
+        host.now = host.now.max(host.vhost.cx.now);
+        host.vhost.handle_timeout(host.now, host.now);
+        while host.vhost.poll_action().is_some() {}
     }
     host
 }
@@ -151,7 +151,7 @@ fn play(settings: Settings, steps: &[super::sequences::Move]) -> Host {
 /// The transition among the actions that are waiting.
 fn transition(host: &mut Host) -> Option<Transition> {
     let mut found = None;
-    while let Some(action) = host.machine.poll_action() {
+    while let Some(action) = host.vhost.poll_action() {
         if let Action::Report(transition) = action {
             assert_eq!(found.replace(transition), None, "one at most");
         }
@@ -165,47 +165,47 @@ proptest! {
         let mut host = play(settings, &steps);
         match host.outlook() {
             Outlook::Start { lacks: Lack::Stopped } => {
-                host.machine.handle_input(host.now, Input::LinkChanged(LinkState::Down));
-                host.machine.handle_input(host.now, Input::LinkChanged(LinkState::Up));
+                host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Down));
+                host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Up));
                 for (family, address) in [(Family::Inet, "10.9.0.5"), (Family::Inet6, "fe80::5")] {
-                    host.machine.handle_input(host.now, source(family, Some(address)));
+                    host.vhost.handle_input(host.now, source(family, Some(address)));
                 }
-                prop_assert_eq!(host.machine.state(), State::Init);
+                prop_assert_eq!(host.vhost.state(), State::Init);
             }
             Outlook::Start { lacks } => {
                 if lacks == Lack::Link {
-                    host.machine.handle_input(host.now, Input::LinkChanged(LinkState::Up));
+                    host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Up));
                 }
                 if let Outlook::Start { lacks: Lack::Datapath } = host.outlook() {
                     let works = Input::DatapathChanged(DatapathState::Works);
-                    host.machine.handle_input(host.now, works);
+                    host.vhost.handle_input(host.now, works);
                 }
                 if let Outlook::Start { lacks } = host.outlook() {
                     prop_assert_eq!(lacks, Lack::Source);
                     for (family, address) in [(Family::Inet, "10.9.0.5"), (Family::Inet6, "fe80::5")] {
-                        host.machine.handle_input(host.now, source(family, Some(address)));
+                        host.vhost.handle_input(host.now, source(family, Some(address)));
                     }
                 }
-                prop_assert_eq!(host.machine.state(), State::Backup);
+                prop_assert_eq!(host.vhost.state(), State::Backup);
             }
             Outlook::TakeOver { after, reason, held, .. } => {
                 prop_assert!(held <= after);
-                prop_assert_eq!(Some(host.now + after), host.machine.next_deadline());
+                prop_assert_eq!(Some(host.now + after), host.vhost.next_deadline());
                 // All but the end of time.
                 if after < Duration::from_secs(1 << 31) {
                     if let Some(before) = after.checked_sub(Duration::from_nanos(1)) {
-                        host.machine.handle_timeout(host.now + before, host.now + before);
+                        host.vhost.handle_timeout(host.now + before, host.now + before);
                         prop_assert_eq!(transition(&mut host), None);
                     }
-                    host.machine.handle_timeout(host.now + after, host.now + after);
+                    host.vhost.handle_timeout(host.now + after, host.now + after);
                     let (from, to) = (State::Backup, State::Master);
                     prop_assert_eq!(transition(&mut host), Some(Transition { from, to, reason }));
                 }
             }
             // A MASTER without another word stays one.
             Outlook::Yield { .. } => {
-                let at = host.machine.next_deadline().expect("a MASTER advertises");
-                host.machine.handle_timeout(at, at);
+                let at = host.vhost.next_deadline().expect("a MASTER advertises");
+                host.vhost.handle_timeout(at, at);
                 prop_assert_eq!(transition(&mut host), None);
             }
         }
@@ -221,9 +221,9 @@ proptest! {
         let (_, _, at_once) = host.takes_over();
         let theirs = priority(theirs.0, theirs.1);
         let payload = host.payload(theirs.advbase.0, theirs.advskew.0, demotion);
-        let peer = if host.machine.is_active(Family::Inet) { PEER } else { "fe80::7" };
+        let peer = if host.vhost.cx.is_active(Family::Inet) { PEER } else { "fe80::7" };
         host.hear_payload(peer, &payload);
-        let takes_over = host.machine.take_over.is_some();
+        let takes_over = host.vhost.machine.listener.planned.is_some();
         prop_assert_eq!(at_once.is_some_and(|it| theirs > it.above), takes_over);
         let Outlook::TakeOver { heard, .. } = host.outlook() else {
             panic!("a BACKUP");
@@ -244,11 +244,11 @@ proptest! {
         // Goes on above ours: it has heard us.
         host.counter = host.last_sent();
         let payload = host.payload(theirs.advbase.0, theirs.advskew.0, 0);
-        let peer = if host.machine.is_active(Family::Inet) { PEER } else { "fe80::7" };
+        let peer = if host.vhost.cx.is_active(Family::Inet) { PEER } else { "fe80::7" };
         host.hear_payload(peer, &payload);
-        let yields = host.machine.state() == State::Backup;
+        let yields = host.vhost.state() == State::Backup;
         if theirs == better_than {
-            prop_assert!(!yields || host.machine.settings.profile != UCARP || peer != PEER);
+            prop_assert!(!yields || host.vhost.cx.settings.profile != UCARP || peer != PEER);
         } else {
             prop_assert_eq!(theirs < better_than, yields);
         }

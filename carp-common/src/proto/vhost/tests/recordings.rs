@@ -52,7 +52,7 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name_from_elsewhere() {
         host.wait(millis(10)).replay(STRANGER, 255, 255);
         host.wait(millis(30)).timeout();
         host.wait(millis(860)).replay(PEER, 1, 0);
-        assert_eq!(host.machine.state(), State::Backup);
+        assert_eq!(host.vhost.state(), State::Backup);
         assert_eq!(host.next_in(), Some(3_390_625_000));
     }
 }
@@ -73,7 +73,7 @@ fn an_openbsd_is_believed_whatever_is_sent_under_its_own_address() {
             for _ in 0..3 {
                 host.wait(millis(1000)).replay(PEER, 1, 0);
                 host.timeout();
-                assert_eq!(host.machine.state(), State::Backup, "{others}");
+                assert_eq!(host.vhost.state(), State::Backup, "{others}");
             }
             assert_eq!(host.next_in(), Some(3_390_625_000), "{others}");
         }
@@ -118,7 +118,7 @@ fn an_openbsd_is_known_in_time_though_a_stranger_showed_its_counter_as_a_slow_on
         }
         host.wait(millis(1000)).replay(PEER, 1, 0);
         let what = format!("{stranger} {goes_on}");
-        assert_eq!(host.machine.state(), State::Backup, "{what}");
+        assert_eq!(host.vhost.state(), State::Backup, "{what}");
         assert_eq!(host.next_in(), Some(3_390_625_000), "{what}");
     }
 }
@@ -154,12 +154,12 @@ fn altered_advertisements_mislead_twice_though_the_answers_are_genuine() {
             host.wait(millis(1000)).hear(PEER, 255, 255);
             host.wait(millis(5)).replay(PEER, 1, 0);
             host.wait(millis(120)).timeout();
-            if host.machine.state() == State::Master {
+            if host.vhost.state() == State::Master {
                 reigns += 1;
                 host.counter = host.last_sent();
                 host.wait(millis(answered_after)).hear(PEER, 1, 0);
             }
-            assert_eq!(host.machine.state(), State::Backup);
+            assert_eq!(host.vhost.state(), State::Backup);
         }
         assert_eq!(reigns, 2, "{answered_after}");
     }
@@ -175,7 +175,7 @@ fn a_master_that_comes_back_was_not_misled() {
         host.next_timeout();
         host.counter = host.last_sent();
         host.wait(millis(300)).hear(PEER, 1, 0);
-        assert_eq!(host.machine.state(), State::Backup);
+        assert_eq!(host.vhost.state(), State::Backup);
     }
 }
 
@@ -189,9 +189,9 @@ fn what_was_not_heard_deposes_once() {
         unheard += 100;
         let payload = host.payload_with_counter(1, 0, 0, unheard);
         host.wait(millis(10)).hear_payload(PEER, &payload);
-        while host.machine.state() == State::Backup {
+        while host.vhost.state() == State::Backup {
             host.next_timeout();
-            reigns += usize::from(host.machine.state() == State::Master);
+            reigns += usize::from(host.vhost.state() == State::Master);
         }
     }
     assert_eq!(reigns, 1);

@@ -38,7 +38,7 @@ fn a_preemption_is_revoked_by_a_better_master_in_the_same_queue() {
     assert_eq!(host.hear(PEER, 1, 200), "");
     assert_eq!(host.hear("10.9.0.8", 1, 50), "");
     assert_eq!(host.timeout(), "");
-    assert_eq!(host.machine.state(), State::Backup);
+    assert_eq!(host.vhost.state(), State::Backup);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_openbsd_keeps_its_counter_when_its_address_changes_or_a_stranger_was_first
         for second in 0..6 {
             host.wait(millis(1000));
             host.hear_payload(address, &payload);
-            assert_eq!(host.machine.state(), State::Backup, "{address} {second}");
+            assert_eq!(host.vhost.state(), State::Backup, "{address} {second}");
             if second > 3 {
                 assert_eq!(host.next_in(), Some(3_390_625_000), "{address} {second}");
             }
@@ -149,7 +149,7 @@ fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
     assert!(host.hear(PEER, 1, 50).starts_with("MASTER to BACKUP"));
     let last_word = host.last_sent();
     assert!(last_word > before + 4000);
-    while host.machine.state() == State::Backup {
+    while host.vhost.state() == State::Backup {
         host.next_timeout();
     }
     for _ in 0..40 {
@@ -192,7 +192,7 @@ fn the_third_answer_in_two_versions_is_one() {
     for number in 1..=3 {
         hear_worse(&mut host);
         for _ in 0..3 {
-            assert_eq!(host.machine.state(), State::Master, "after {number}");
+            assert_eq!(host.vhost.state(), State::Master, "after {number}");
             let altered = host.payload_with_counter(0, 0, 0, host.counter);
             host.wait(millis(1));
             host.hear_payload(PEER, &altered);
@@ -203,7 +203,7 @@ fn the_third_answer_in_two_versions_is_one() {
         host.timeout();
         host.wait(millis(400));
     }
-    assert_eq!(host.machine.state(), State::Backup);
+    assert_eq!(host.vhost.state(), State::Backup);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn answers_in_two_versions_that_are_far_apart_are_none() {
             host.next_timeout();
         }
     }
-    assert_eq!(host.machine.state(), State::Master);
+    assert_eq!(host.vhost.state(), State::Master);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn the_last_advertisement_is_out_of_a_successors_way() {
     let before = host.last_sent();
     host.counter = before;
     host.hear(PEER, 1, 50);
-    assert_eq!(host.machine.state(), State::Backup);
+    assert_eq!(host.vhost.state(), State::Backup);
     assert!(host.last_sent() > before + (1 << 12));
 }
 
@@ -237,11 +237,11 @@ fn two_equal_dual_stack_masters_agree_although_their_families_would_not() {
     // We have the lower IPv4 address and the higher IPv6 one.
     let mut host = Host::master(dual_stack(UCARP));
     host.hear("fe80::4", 1, 100);
-    assert_eq!(host.machine.state(), State::Master);
+    assert_eq!(host.vhost.state(), State::Master);
     host.hear("10.9.0.7", 1, 100);
-    assert_eq!(host.machine.state(), State::Master);
+    assert_eq!(host.vhost.state(), State::Master);
     host.hear("10.9.0.4", 1, 100);
-    assert_eq!(host.machine.state(), State::Backup);
+    assert_eq!(host.vhost.state(), State::Backup);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn two_bsds_that_yield_to_each_other_do_not_come_back_together() {
     let deadlines = ["10.9.0.4", "10.9.0.6"].map(|peer| {
         let mut host = Host::master(settings(Profile::FreeBsd));
         host.hear(peer, 1, 100);
-        assert_eq!(host.machine.state(), State::Backup);
+        assert_eq!(host.vhost.state(), State::Backup);
         host.next_in().unwrap()
     });
     assert_eq!(deadlines, [4_781_250_000, 3_390_625_000]);
@@ -348,8 +348,8 @@ fn a_flood_of_bad_digests_is_reported_with_its_size() {
             origin,
             payload: &payload,
         };
-        host.machine.handle_input(host.now, input);
-        while let Some(action) = host.machine.poll_action() {
+        host.vhost.handle_input(host.now, input);
+        while let Some(action) = host.vhost.poll_action() {
             if let Action::Notify(notice) = action {
                 notices.push(notice);
             }
@@ -361,7 +361,7 @@ fn a_flood_of_bad_digests_is_reported_with_its_size() {
         suppressed,
     });
     assert_eq!(notices, expected);
-    assert_eq!(host.machine.counters().dropped_bad_authentication, 2001);
+    assert_eq!(host.vhost.counters().dropped_bad_authentication, 2001);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     for _ in 0..5 {
         assert_eq!(host.hear_payload(PEER, &first), "");
     }
-    assert_eq!(host.machine.counters().dropped_duplicate, 5);
+    assert_eq!(host.vhost.counters().dropped_duplicate, 5);
     assert_eq!(host.next_in(), Some(2_390_625_000));
     assert_eq!(host.hear(PEER, 1, 0), "");
     assert_eq!(host.next_in(), Some(3_390_625_000));
@@ -391,7 +391,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     let replayed = host.payload_with_counter(0, 0, 0, ours.counter);
     host.wait(millis(1));
     assert_eq!(host.hear_payload(PEER, &replayed), "notice stale counter");
-    assert_eq!(host.machine.state(), State::Master);
+    assert_eq!(host.vhost.state(), State::Master);
 }
 
 #[test]
@@ -407,13 +407,13 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
     };
     let mut hosts = [strict("10.9.0.5"), strict("10.9.0.6")];
     let mut rounds = 0;
-    while hosts[0].machine.state() != State::Master || hosts[1].machine.state() != State::Backup {
+    while hosts[0].vhost.state() != State::Master || hosts[1].vhost.state() != State::Backup {
         rounds += 1;
         assert!(rounds < 10, "still two masters");
         // Whoever is due sends; what two send at the same time crosses on the link.
         let now = hosts
             .iter()
-            .filter_map(|host| host.machine.next_deadline())
+            .filter_map(|host| host.vhost.next_deadline())
             .min()
             .unwrap();
         let sent = hosts.each_mut().map(|host| {
@@ -431,7 +431,7 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
     }
     let stale: u64 = hosts
         .iter()
-        .map(|host| host.machine.counters().dropped_stale_counter)
+        .map(|host| host.vhost.counters().dropped_stale_counter)
         .sum();
     assert!(stale > 0, "their advertisements crossed");
 }
@@ -451,7 +451,7 @@ fn a_strict_master_that_was_stopped_hears_all_that_its_successor_said_meanwhile(
     for (second, payload) in (1..).zip(&said) {
         host.hear_at(PEER, payload, stopped + millis(1000 * second - 500));
     }
-    assert_eq!(host.machine.counters().dropped_stale_counter, 0);
+    assert_eq!(host.vhost.counters().dropped_stale_counter, 0);
     assert_eq!(host.timeout(), "");
     assert_eq!(host.next_in(), Some(2_890_625_000));
 }
@@ -463,20 +463,20 @@ fn what_was_heard_before_a_restart_proves_nothing_after_it() {
     for payload in &recorded {
         host.wait(millis(1000)).hear_payload(PEER, payload);
     }
-    let bytes = host.machine.memory();
+    let bytes = host.vhost.memory();
     let mut again = Host::started(settings(UCARP));
     let mut fresh = Host::new(settings(UCARP));
     for length in 0..bytes.len() {
-        assert!(!fresh.machine.recall(&bytes[..length]), "{length} bytes");
+        assert!(!fresh.vhost.recall(&bytes[..length]), "{length} bytes");
     }
-    assert!(again.machine.recall(&bytes));
-    assert_eq!(again.machine.memory().len(), bytes.len());
+    assert!(again.vhost.recall(&bytes));
+    assert_eq!(again.vhost.memory().len(), bytes.len());
     again.wait(millis(1000));
     for payload in &recorded {
         again.hear_payload("10.9.0.8", payload);
     }
     assert_eq!(again.next_in(), Some(2_390_625_000), "none of them counts");
-    assert_eq!(again.machine.counters().dropped_unproven, 5);
+    assert_eq!(again.vhost.counters().dropped_unproven, 5);
     again.counter = host.counter;
     again.hear(PEER, 1, 50);
     assert_eq!(again.next_in(), Some(3_390_625_000), "its source goes on");
@@ -496,7 +496,7 @@ fn what_was_sent_under_our_own_address_makes_no_peer_stale() {
     );
     host.wait(millis(1000));
     assert_eq!(host.hear(PEER, 1, 0), "");
-    assert_eq!(host.machine.counters().dropped_stale_counter, 0);
+    assert_eq!(host.vhost.counters().dropped_stale_counter, 0);
     assert_eq!(host.next_in(), Some(3_390_625_000), "the peer was heard");
     host.next_timeout();
     assert!(host.last_sent() > above, "whatever we send is");

@@ -59,7 +59,7 @@ fn after_a_shutdown_nothing_starts_again() {
         Input::Shutdown,
     ] {
         assert_eq!(host.input(input), "");
-        assert_eq!(host.machine.next_deadline(), None);
+        assert_eq!(host.vhost.next_deadline(), None);
     }
 }
 
@@ -94,7 +94,7 @@ fn a_refresh_announces_at_its_pace_as_long_as_the_host_is_master() {
             announced.push(host.now.saturating_duration_since(since));
         }
     }
-    let two_intervals = host.machine.interval() * 2;
+    let two_intervals = host.vhost.cx.interval() * 2;
     let seconds = [5, 35, 65, 95].map(|second| millis(second * 1000));
     assert_eq!(announced[0], two_intervals);
     assert_eq!(announced[1..], seconds);
@@ -116,19 +116,19 @@ fn a_new_ethernet_address_is_announced_as_a_takeover_is() {
             announced.push(host.now.saturating_duration_since(since));
         }
     }
-    let two_intervals = host.machine.interval() * 2;
+    let two_intervals = host.vhost.cx.interval() * 2;
     assert_eq!(announced, [two_intervals, millis(5000)]);
 }
 
 #[test]
 fn advertisements_keep_their_rhythm_when_the_timeout_is_a_little_late() {
     let mut host = Host::master(settings(UCARP));
-    let due = host.machine.next_deadline().unwrap();
+    let due = host.vhost.next_deadline().unwrap();
     host.now = due + millis(20);
     host.timeout();
     assert_eq!(
-        host.machine.next_deadline(),
-        Some(due + host.machine.interval())
+        host.vhost.next_deadline(),
+        Some(due + host.vhost.cx.interval())
     );
 }
 
@@ -186,14 +186,14 @@ fn a_backup_that_was_stopped_does_not_declare_a_living_master_dead() {
 #[test]
 fn a_backup_that_lost_advertisements_listens_for_a_whole_master_down_time_again() {
     let mut host = Host::started(settings(UCARP));
-    host.now = host.machine.next_deadline().unwrap() + millis(20_000);
+    host.now = host.vhost.next_deadline().unwrap() + millis(20_000);
     assert_eq!(host.input(Input::AdvertisementsLost), "");
-    let from_now = host.now + host.machine.master_down_time();
-    assert_eq!(host.machine.next_deadline(), Some(from_now));
+    let from_now = host.now + host.vhost.master_down_time();
+    assert_eq!(host.vhost.next_deadline(), Some(from_now));
     let mut master = Host::master(settings(UCARP));
-    let rhythm = master.machine.next_deadline();
+    let rhythm = master.vhost.next_deadline();
     assert_eq!(master.input(Input::AdvertisementsLost), "");
-    assert_eq!(master.machine.next_deadline(), rhythm);
+    assert_eq!(master.vhost.next_deadline(), rhythm);
 }
 
 #[test]
@@ -274,14 +274,14 @@ fn send_errors_are_forgotten_with_the_link() {
     for _ in 0..3 {
         host.send_completed(SendOutcome::Failed);
     }
-    assert_eq!(host.machine.advertised().advskew, AdvSkew(240));
+    assert_eq!(host.vhost.advertised().advskew, AdvSkew(240));
     host.input(Input::LinkChanged(LinkState::Down));
-    assert_eq!(host.machine.advertised().advskew, AdvSkew(240));
+    assert_eq!(host.vhost.advertised().advskew, AdvSkew(240));
     assert_eq!(
         host.input(Input::LinkChanged(LinkState::Up)),
         "INIT to BACKUP: Started, datapath BACKUP, notice unsuppressed"
     );
-    assert_eq!(host.machine.advertised().advskew, AdvSkew(100));
+    assert_eq!(host.vhost.advertised().advskew, AdvSkew(100));
 }
 
 #[test]
@@ -300,34 +300,34 @@ fn demotion_makes_room_for_others_but_does_not_make_us_patient() {
 #[test]
 fn a_clock_that_goes_back_counts_as_no_time_passed() {
     let mut host = Host::started(settings(UCARP));
-    let deadline = host.machine.next_deadline();
+    let deadline = host.vhost.next_deadline();
     host.now = Instant::ZERO;
     assert_eq!(host.timeout(), "");
     host.input(Input::Command(Command::StepDown {
         hold: Duration::ZERO,
     }));
-    assert_eq!(host.machine.next_deadline(), deadline);
+    assert_eq!(host.vhost.next_deadline(), deadline);
 }
 
 #[test]
 fn what_the_status_shows_is_what_happened() {
     let mut host = Host::started(settings(UCARP));
-    assert_eq!(host.machine.last_heard(), None);
-    assert_eq!(host.machine.source(Family::Inet), Some(ip("10.9.0.5")));
+    assert_eq!(host.vhost.last_heard(), None);
+    assert_eq!(host.vhost.source(Family::Inet), Some(ip("10.9.0.5")));
     host.wait(millis(10)).hear(PEER, 1, 0);
     assert_eq!(
-        host.machine.last_heard(),
+        host.vhost.last_heard(),
         Some(Origin {
             source: ip(PEER),
             ethernet_source: UCARP_MAC,
             arrival: host.now
         })
     );
-    assert_eq!(host.machine.master_down_at(), host.machine.next_deadline());
+    assert_eq!(host.vhost.master_down_at(), host.vhost.next_deadline());
     host.next_timeout();
-    assert_eq!(host.machine.master_down_at(), None);
-    assert_eq!(host.machine.counters().transitions_to_master, 1);
-    assert_eq!(host.machine.counters().received_inet_packets, 1);
+    assert_eq!(host.vhost.master_down_at(), None);
+    assert_eq!(host.vhost.counters().transitions_to_master, 1);
+    assert_eq!(host.vhost.counters().received_inet_packets, 1);
 }
 
 #[test]
@@ -347,28 +347,28 @@ fn an_equal_that_sends_from_its_own_mac_is_told_of_the_tie_as_a_ucarp_is() {
 #[test]
 fn the_addresses_are_lost_in_init_and_once_another_master_is_heard() {
     let host = Host::new(settings(UCARP));
-    assert!(host.machine.has_lost(host.now));
+    assert!(host.vhost.has_lost(host.now));
     let mut host = Host::started(settings(UCARP));
-    assert!(!host.machine.has_lost(host.now), "nobody was heard");
+    assert!(!host.vhost.has_lost(host.now), "nobody was heard");
     host.hear(PEER, 255, 255);
-    let turn = host.machine.next_deadline().unwrap();
-    assert!(!host.machine.has_lost(turn), "the next step takes over");
+    let turn = host.vhost.next_deadline().unwrap();
+    assert!(!host.vhost.has_lost(turn), "the next step takes over");
     host.hear(PEER, 1, 50);
-    assert!(host.machine.has_lost(host.now));
+    assert!(host.vhost.has_lost(host.now));
     let host = Host::master(settings(UCARP));
-    assert!(!host.machine.has_lost(host.now));
+    assert!(!host.vhost.has_lost(host.now));
 }
 
 #[test]
 fn a_master_is_heard_for_a_master_down_time() {
     let mut host = Host::started(settings(UCARP));
-    assert!(!host.machine.hears_a_master(host.now));
+    assert!(!host.vhost.hears_a_master(host.now));
     host.hear(PEER, 1, 50);
-    let end = host.now + host.machine.master_down_time();
-    assert!(host.machine.hears_a_master(host.now));
+    let end = host.now + host.vhost.master_down_time();
+    assert!(host.vhost.hears_a_master(host.now));
     assert!(
-        host.machine
+        host.vhost
             .hears_a_master(Instant::from_nanos(end.as_nanos() - 1))
     );
-    assert!(!host.machine.hears_a_master(end));
+    assert!(!host.vhost.hears_a_master(end));
 }

@@ -165,7 +165,7 @@ impl World {
     /// Follows every action of one input.
     fn follow(&mut self, host: &mut Host) {
         let mut was_master = self.state == Some(State::Master);
-        while let Some(action) = host.machine.poll_action() {
+        while let Some(action) = host.vhost.poll_action() {
             match action {
                 Action::Report(Transition { from, to, .. }) => {
                     assert_eq!(from, self.state.unwrap_or(State::Init));
@@ -189,19 +189,19 @@ impl World {
                         was_master,
                         "only a MASTER, or one that just was, advertises"
                     );
-                    assert!(host.machine.is_active(family));
+                    assert!(host.vhost.cx.is_active(family));
                     let ours = Advertisement::parse(&payload).unwrap();
                     assert!(host.authenticator.verify(ours.counter, &ours.digest));
                     host.sent = Some(payload);
                 }
                 Action::Announce(family) => {
                     assert!(self.holds_addresses, "announced without having");
-                    assert!(host.machine.settings.uses(family));
+                    assert!(host.vhost.cx.settings.uses(family));
                 }
-                Action::Notify(notice) => self.note(notice, host.machine.now),
+                Action::Notify(notice) => self.note(notice, host.vhost.cx.now),
             }
         }
-        let state = host.machine.state();
+        let state = host.vhost.state();
         assert_eq!(
             self.state.unwrap_or(State::Init),
             state,
@@ -209,13 +209,13 @@ impl World {
         );
         let datapath = self.datapath.unwrap_or(Standing::INIT);
         assert_eq!(datapath.state, state, "the datapath follows the state");
-        assert!(state == State::Master || datapath.owns_until <= host.machine.now);
+        assert!(state == State::Master || datapath.owns_until <= host.vhost.cx.now);
         assert_eq!(
             self.holds_addresses,
             state == State::Master,
             "the addresses follow the state"
         );
-        assert_eq!(host.machine.next_deadline().is_none(), state == State::Init);
+        assert_eq!(host.vhost.next_deadline().is_none(), state == State::Init);
     }
 
     fn note(&mut self, notice: Notice, now: Instant) {
@@ -239,18 +239,18 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
         }
         Move::ClockBack(duration) => {
             let earlier = earlier(host.now, *duration);
-            host.machine.handle_timeout(earlier, earlier);
+            host.vhost.handle_timeout(earlier, earlier);
         }
         // Asleep since the beginning.
-        Move::Timeout => host.machine.handle_timeout(host.now, Instant::ZERO),
+        Move::Timeout => host.vhost.handle_timeout(host.now, Instant::ZERO),
         Move::NextTimeout => {
             // All but the end of time, where an endless hold ends.
             let next = host
-                .machine
+                .vhost
                 .next_deadline()
                 .filter(|next| *next < host.now + YEAR);
             host.now = host.now.max(next.unwrap_or(host.now));
-            host.machine.handle_timeout(host.now, host.now);
+            host.vhost.handle_timeout(host.now, host.now);
         }
         Move::Hear {
             source,
@@ -316,7 +316,7 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
 }
 
 fn feed(host: &mut Host, input: Input<'_>) {
-    host.machine.handle_input(host.now, input);
+    host.vhost.handle_input(host.now, input);
 }
 
 fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
@@ -341,6 +341,13 @@ fn earlier(now: Instant, by: Duration) -> Instant {
     Instant::from_nanos(now.as_nanos().saturating_sub(by))
 }
 
+/// What the host waits for, in whatever state.
+fn plans(host: &Host) -> String {
+    let machine = &host.vhost.machine;
+    let (listener, announcer) = (&machine.listener, &machine.announcer);
+    format!("{listener:?} {:?} {announcer:?}", machine.speaker)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -363,13 +370,13 @@ proptest! {
             apply(&mut host, step);
             world.follow(&mut host);
             if matches!(step, Move::Timeout | Move::NextTimeout) {
-                let now = host.machine.now;
-                let next = host.machine.next_deadline();
+                let now = host.vhost.cx.now;
+                let next = host.vhost.next_deadline();
                 prop_assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
-                let timers = host.machine.timers;
-                host.machine.handle_timeout(now, now);
-                prop_assert_eq!(host.machine.poll_action(), None, "a second timeout does nothing");
-                prop_assert_eq!(timers, host.machine.timers);
+                let before = plans(&host);
+                host.vhost.handle_timeout(now, now);
+                prop_assert_eq!(host.vhost.poll_action(), None, "a second timeout does nothing");
+                prop_assert_eq!(before, plans(&host));
             }
         }
     }

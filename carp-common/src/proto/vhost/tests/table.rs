@@ -86,7 +86,7 @@ fn host_in(state: State, profile: Profile, stack: Stack, event: Event) -> Host {
     // A peer that hears us goes on above our counters.
     host.counter = host.last_sent();
     host.wait(millis(100));
-    assert_eq!(host.machine.state(), state);
+    assert_eq!(host.vhost.state(), state);
     host
 }
 
@@ -170,7 +170,7 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
         StepDown => host.input(Input::Command(Command::StepDown { hold: millis(3000) })),
         Shutdown => host.input(Input::Shutdown),
         EarlyTimeout => {
-            if let Some(deadline) = host.machine.next_deadline() {
+            if let Some(deadline) = host.vhost.next_deadline() {
                 host.now = Instant::from_nanos(deadline.as_nanos() - 1);
             }
             host.timeout()
@@ -181,7 +181,7 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
                 host.timeout();
                 host.last_kind.clear();
             }
-            host.now = host.machine.next_deadline().unwrap_or(host.now);
+            host.now = host.vhost.next_deadline().unwrap_or(host.now);
             host.timeout()
         }
         Better => host.hear(peer, 1, 50),
@@ -344,7 +344,7 @@ fn grown(before: &Counters, after: &Counters) -> String {
 /// the state, the time to the next deadline, and the counters that grew.
 fn outcome(state: State, profile: Profile, stack: Stack, event: Event) -> String {
     let mut host = host_in(state, profile, stack, event);
-    let before = *host.machine.counters();
+    let before = *host.vhost.counters();
     host.last_kind.clear();
     let mut text = happen(&mut host, stack, event);
     let kinds = kinds_of(event);
@@ -359,13 +359,13 @@ fn outcome(state: State, profile: Profile, stack: Stack, event: Event) -> String
     let next = host
         .next_in()
         .map_or(String::new(), |nanos| format!(", next in {nanos} ns"));
-    let grown = grown(&before, host.machine.counters());
+    let grown = grown(&before, host.vhost.counters());
     let grown = if grown.is_empty() {
         grown
     } else {
         format!(" ({grown})")
     };
-    format!("{text} => {}{next}{grown}", host.machine.state())
+    format!("{text} => {}{next}{grown}", host.vhost.state())
         .trim()
         .to_string()
 }

@@ -1,0 +1,199 @@
+//! What a MASTER asks of a host that claims to be better, and what it takes for an answer.
+//!
+//! A MASTER yields to a counter near above its own last one, which only a host that heard that can know, or one that counted
+//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on
+//! above it, a carpd at once, ucarp and FreeBSD with their next advertisement; a recording never does. Before it answers a
+//! counter that was never heard it leaves out more counters than anybody ever sent in a row, by chance as far as a stranger can
+//! tell: so that a whole recorded run is not an answer either.
+
+use super::context::Context;
+use super::history::History;
+use super::receive::Received;
+use super::speaker::Speaker;
+use super::suspicion::Reign;
+use crate::proto::better::BetterMaster;
+use crate::proto::evidence::Evidence;
+use crate::proto::heard::{LAST_LEAVES_OUT, is_near_above};
+use crate::proto::per_family::PerFamily;
+use crate::proto::{FAMILIES, Notice};
+use crate::time::{Duration, Instant};
+use crate::units::{Family, Profile};
+
+/// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
+/// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
+const JUMP: u64 = 1 << 27;
+/// Answers in two versions after which the better version counts.
+const DOUBTFUL_ENOUGH: u8 = 3;
+/// Challenges without an answer that someone should know of.
+const UNANSWERED_MAX: u8 = 3;
+
+/// The challenges of a MASTER.
+#[derive(Debug, Default)]
+pub(super) struct Challenger {
+    /// Our next advertisement is a challenge that no recorded run may answer.
+    leaves_out: bool,
+    /// The counters of the last two challenges: the answer to the one may come after the other.
+    asked: PerFamily<[Option<u64>; 2]>,
+    /// When the last one was sent.
+    asked_at: Option<Instant>,
+    /// Challenges since we became MASTER.
+    unanswered: u8,
+    doubtful: Doubtful,
+}
+
+/// Answers in two versions, the one better than we are and the other one worse, each to another one of ours.
+///
+/// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
+/// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
+/// After a bow-out of the MASTER that we followed, and that was better, its first is enough: the bow-out was altered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubtful {
+    count: u8,
+    /// The last of ours that was answered, and with what.
+    to: Option<u64>,
+    with: u64,
+    at: Instant,
+}
+
+impl Doubtful {
+    /// Counts an answer with this counter, in two versions, to that one of ours. Returns whether there were enough of them
+    /// within twice our interval each.
+    fn again(&mut self, to: Option<u64>, with: u64, now: Instant, interval: Duration) -> bool {
+        if now >= self.at + interval * 2 {
+            self.count = 0;
+        }
+        if self.count == 0 || self.to < to && self.with < with {
+            self.count = self.count.saturating_add(1);
+            self.to = to;
+            self.with = with;
+            self.at = now;
+        }
+        self.count >= DOUBTFUL_ENOUGH
+    }
+}
+
+impl Challenger {
+    /// Forgets its questions: the host enters another state.
+    pub(super) fn stop(&mut self) {
+        self.leaves_out = false;
+        self.asked = PerFamily::default();
+        self.asked_at = None;
+        self.unanswered = 0;
+    }
+
+    /// Makes a challenge of the next advertisement.
+    pub(super) fn ask(&mut self) {
+        self.leaves_out = true;
+    }
+
+    /// Whether a better MASTER has heard us, or is one that cannot answer.
+    pub(super) fn is_answer(
+        &mut self,
+        cx: &Context,
+        history: &History,
+        received: &Received,
+        reign: &Reign,
+        better: &BetterMaster,
+    ) -> bool {
+        let Received {
+            family,
+            origin,
+            counter,
+            evidence,
+            ..
+        } = *received;
+        let sequence = &history.sequence;
+        let arrival = match evidence {
+            Evidence::Constant => return true,
+            // Whoever was silent for so long has been replaced, and cannot ask that its successor heard it.
+            Evidence::New if cx.now >= sequence.sent_at(family) + cx.master_down_time() => {
+                return true;
+            }
+            Evidence::New => origin.arrival,
+            // Not what made us MASTER.
+            Evidence::OtherVersion { since, .. } if since < reign.since => return false,
+            Evidence::OtherVersion { since, .. } => since,
+            Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
+        };
+        let sent = sequence.sent_before(family, arrival);
+        let is_above = sent.is_none_or(|sent| is_near_above(counter, sent))
+            || self
+                .asked(cx, family)
+                .any(|asked| is_near_above(counter, asked));
+        let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
+            && !(reign.follows_bow_out() && better.is(family, origin.source, cx.advertised()));
+        // So far above is the last word of a carpd that yields, whatever a copy of it shows.
+        let yields = sent.is_some_and(|sent| {
+            (LAST_LEAVES_OUT..2 * LAST_LEAVES_OUT).contains(&counter.saturating_sub(sent))
+        });
+        if is_doubtful && yields {
+            return false;
+        }
+        let interval = cx.interval();
+        is_above && (!is_doubtful || self.doubtful.again(sent, counter, cx.now, interval))
+    }
+
+    /// Returns the counters of our last challenges. After three intervals nobody answers them any more.
+    fn asked(&self, cx: &Context, family: Family) -> impl Iterator<Item = u64> {
+        let is_recent = self
+            .asked_at
+            .is_some_and(|at| cx.now < at + cx.interval() * 3);
+        self.asked[family]
+            .into_iter()
+            .flatten()
+            .filter(move |_| is_recent)
+    }
+
+    /// Lets a MASTER that claims to be better, or equal, prove that it lives.
+    ///
+    /// Of two equal BSDs, which ask each other, one leaves out no counters, or neither would ever answer the other.
+    pub(super) fn challenge(
+        &mut self,
+        cx: &mut Context,
+        speaker: &mut Speaker,
+        received: &Received,
+        equal: bool,
+    ) {
+        let source = received.origin.source;
+        cx.counters.challenges += 1;
+        let is_bsd = cx.settings.profile != Profile::Ucarp;
+        let answers = is_bsd && equal && cx.sources[received.family] < Some(source);
+        self.leaves_out |= received.evidence.is_new() && !answers;
+        if speaker.answer(cx, received.evidence) {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
+        if self.unanswered > UNANSWERED_MAX {
+            cx.notify(
+                |limits| &mut limits.unanswered,
+                |suppressed| Notice::Unanswered { source, suppressed },
+            );
+        }
+    }
+
+    /// Leaves out counters before the next advertisement, when that is to be a challenge, and returns whether it is: once in
+    /// an interval, so that the answer to an earlier one is not taken for less. Not with strict counters, which have to rise
+    /// across restarts.
+    pub(super) fn leave_out(&mut self, cx: &Context, history: &mut History) -> bool {
+        let pace = cx.interval();
+        let wants = core::mem::take(&mut self.leaves_out) && !cx.settings.strict_counter;
+        let asks = wants && self.asked_at.is_none_or(|at| cx.now >= at + pace);
+        if asks {
+            self.asked_at = Some(cx.now);
+            // By the digest of a counter that was not sent yet, which only owners of the password know.
+            let [a, b, c, d, ..] = cx.authenticator.sign(history.sequence.next());
+            let chance = u64::from(u32::from_be_bytes([a, b, c, d])) % JUMP;
+            history.sequence.jump(JUMP + chance);
+        }
+        asks
+    }
+
+    /// A challenge was sent with these counters.
+    pub(super) fn asked_with(&mut self, sent: PerFamily<Option<u64>>) {
+        for family in FAMILIES {
+            if let Some(counter) = sent[family] {
+                let [last, _] = self.asked[family];
+                self.asked[family] = [Some(counter), last];
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What a virtual host needs before it can take part in the election.
+
+use super::context::Context;
+use crate::proto::outlook::Lack;
+use crate::proto::{DatapathState, LinkState};
+
+/// The link and the kernel side, as they were last reported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conditions {
+    pub(super) link: LinkState,
+    pub(super) datapath: DatapathState,
+    /// After [`Input::Shutdown`](crate::proto::Input::Shutdown) the host does not start again.
+    pub(super) is_stopped: bool,
+}
+
+impl Conditions {
+    /// Creates the conditions of a host that was told nothing yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            link: LinkState::Down,
+            datapath: DatapathState::Works,
+            is_stopped: false,
+        }
+    }
+
+    /// Returns the first thing that is lacking.
+    pub(super) fn lack(self, cx: &Context) -> Option<Lack> {
+        if self.is_stopped {
+            Some(Lack::Stopped)
+        } else if self.link == LinkState::Down {
+            Some(Lack::Link)
+        } else if self.datapath == DatapathState::Refuses {
+            Some(Lack::Datapath)
+        } else if cx.active_families().next().is_none() {
+            Some(Lack::Source)
+        } else {
+            None
+        }
+    }
+}

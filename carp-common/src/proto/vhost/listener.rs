@@ -1,0 +1,331 @@
+//! When a BACKUP takes over: after silence, or because of an advertisement.
+
+use core::net::IpAddr;
+
+use super::context::Context;
+use super::receive::Received;
+use crate::proto::better::BetterMaster;
+use crate::proto::doubt::Doubt;
+use crate::proto::election::BackupDecision;
+use crate::proto::evidence::Evidence;
+use crate::proto::patience::{Patience, Silence};
+use crate::proto::per_family::PerFamily;
+use crate::proto::{FAMILIES, Notice, Origin, Reason};
+use crate::time::{Duration, Instant};
+use crate::units::{AdvBase, Family, Priority, Profile};
+
+/// How much shorter than its advskew a backup's turn after a bow-out is.
+///
+/// Backups with different advskew must not take over together, and the client is to notice nothing: one step is 244 µs,
+/// more than an advertisement takes across a switch, and the largest advskew waits 62 ms.
+const BOW_OUT_TURN_DIVISOR: u32 = 16;
+/// A BSD's timers are rounded up to ticks, and one more is added. Two of 10 ms: OpenBSD and NetBSD at hz 100.
+const BSD_TICKS: Duration = Duration::from_millis(20);
+
+/// A takeover that an advertisement calls for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned {
+    pub(super) at: Instant,
+    pub(super) reason: Reason,
+    /// Who was heard, and when.
+    pub(super) cause: Origin,
+    /// It was heard in two versions.
+    pub(super) is_doubtful: bool,
+}
+
+/// A takeover that is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Takeover {
+    /// The advertisement that called for it; `None` after silence.
+    pub(super) called_by: Option<Planned>,
+    /// Its first advertisement is to be a challenge, because somebody may be there although nothing proves it.
+    pub(super) asks: bool,
+}
+
+impl Takeover {
+    pub(super) fn reason(self) -> Reason {
+        self.called_by
+            .map_or(Reason::MasterTimedOut, |planned| planned.reason)
+    }
+}
+
+/// What a BACKUP waits for, and what it remembers of the MASTERs that it heard.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    /// When the silence has lasted long enough, in each family in which we listen.
+    master_down_at: PerFamily<Option<Instant>>,
+    pub(super) planned: Option<Planned>,
+    /// The operator told us not to take over before.
+    pub(super) held_until: Instant,
+    /// Whom we last heard in an advertisement that counted.
+    pub(super) last_heard: Option<Origin>,
+    doubt: Doubt,
+    patience: Patience,
+    /// How long a BSD in this family, with advbase 0, may be silent.
+    bsd_patience: PerFamily<Duration>,
+    pub(super) better: BetterMaster,
+    /// When we last yielded.
+    yielded_at: Option<Instant>,
+}
+
+/// Silence.
+impl Listener {
+    /// Stops waiting: the host is no longer BACKUP, or begins anew.
+    pub(super) fn stop(&mut self) {
+        self.master_down_at = PerFamily::default();
+        self.planned = None;
+    }
+
+    /// Waits for a whole master-down time from `since` in every family, whatever was heard before.
+    pub(super) fn listen_afresh(&mut self, cx: &Context, since: Instant) {
+        self.stop();
+        self.doubt.proven(since);
+        for family in cx.active_families() {
+            self.listen(cx, family, since);
+        }
+    }
+
+    /// Restarts the master-down time of the family. A MASTER was heard at `since`, if not later already; the time
+    /// that an operator told us to stay away is added.
+    pub(super) fn listen(&mut self, cx: &Context, family: Family, since: Instant) {
+        let silence = cx.master_down_time().max(self.bsd_patience[family]);
+        self.listen_until(cx, family, since.max(self.held_until) + silence);
+    }
+
+    /// Restarts the master-down time of the family, unless it ends later already.
+    fn listen_until(&mut self, cx: &Context, family: Family, deadline: Instant) {
+        if cx.is_active(family) {
+            let at = &mut self.master_down_at[family];
+            *at = (*at).max(Some(deadline));
+        }
+    }
+
+    /// Listens no more in a family in which we cannot send.
+    pub(super) fn leave(&mut self, family: Family) {
+        self.master_down_at[family] = None;
+    }
+
+    /// Returns when the first family has been silent for long enough.
+    pub(super) fn master_down_at(&self) -> Option<Instant> {
+        let deadlines = FAMILIES.map(|family| self.master_down_at[family]);
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Returns when it takes over if it hears nothing that counts, and why.
+    pub(super) fn next(&self) -> Option<(Instant, Reason)> {
+        let called = self.planned.map(|planned| (planned.at, planned.reason));
+        let silence = self.master_down_at().map(|at| (at, Reason::MasterTimedOut));
+        // An advertisement counts first when both are due together.
+        called.into_iter().chain(silence).min_by_key(|(at, _)| *at)
+    }
+
+    /// Returns the takeover that is due.
+    pub(super) fn timeout(&mut self, cx: &mut Context, looked_at: Instant) -> Option<Takeover> {
+        let called_by = self.planned.take_if(|planned| planned.at <= cx.now);
+        if called_by.is_some() {
+            return Some(Takeover {
+                called_by,
+                asks: false,
+            });
+        }
+        let due = self.master_down_at().filter(|due| *due <= cx.now)?;
+        if self.is_patient(cx, due, looked_at) {
+            return None;
+        }
+        let suspect = self.doubt.asks(cx.now);
+        if let Some(source) = suspect {
+            cx.notify(
+                |limits| &mut limits.unproven,
+                |suppressed| Notice::Unproven { source, suppressed },
+            );
+        }
+        // The host that we yielded to is gone, or never was there and somebody played what we had not heard. That must not
+        // depose us again.
+        let patience = FAMILIES.map(|family| self.bsd_patience[family]);
+        let soon = cx.master_down_time().max(patience[0]).max(patience[1]) * 2;
+        let has_just_yielded = self.yielded_at.is_some_and(|at| cx.now < at + soon);
+        Some(Takeover {
+            called_by: None,
+            asks: suspect.is_some() || has_just_yielded,
+        })
+    }
+
+    /// Whether the silence that was due to end at `due` does not count yet. Then it ends later, in every family.
+    fn is_patient(&mut self, cx: &Context, due: Instant, looked_at: Instant) -> bool {
+        let silence = Silence {
+            due,
+            looked_at,
+            now: cx.now,
+        };
+        let (interval, master_down) = (cx.interval(), cx.master_down_time());
+        let Some(until) = self.patience.reprieve(silence, interval, master_down) else {
+            return false;
+        };
+        for family in FAMILIES {
+            if let Some(at) = &mut self.master_down_at[family] {
+                *at = (*at).max(until);
+            }
+        }
+        true
+    }
+}
+
+/// Advertisements.
+impl Listener {
+    /// Hears a proof, in whatever state: the source lives.
+    pub(super) fn believe(&mut self, cx: &Context, received: &Received) {
+        let Received {
+            family,
+            origin,
+            theirs,
+            ..
+        } = *received;
+        self.last_heard = Some(origin);
+        self.doubt.proven(origin.arrival);
+        let (advbase, advskew) = (cx.settings.advbase, cx.settings.advskew);
+        let is_bsd = cx.is_bsd(origin.ethernet_source);
+        self.bsd_patience[family] = match (is_bsd, theirs.priority.advbase, advbase) {
+            (true, AdvBase(0), AdvBase(0)) => {
+                BSD_TICKS + Priority { advbase, advskew }.interval() * 3
+            }
+            _ => Duration::ZERO,
+        };
+    }
+
+    /// Hears an advertisement as BACKUP. A takeover that it calls for waits for `suspense` longer than usual.
+    pub(super) fn hear(&mut self, cx: &Context, received: &Received, suspense: Duration) {
+        let Received {
+            family,
+            origin,
+            theirs,
+            evidence,
+            ..
+        } = *received;
+        let decision = cx.as_backup(theirs);
+        match evidence {
+            Evidence::New | Evidence::Constant => {}
+            Evidence::OtherVersion { since, .. } => {
+                return self.hear_another_version(cx, family, since, suspense);
+            }
+            Evidence::Duplicate => return,
+            Evidence::Heard | Evidence::Unrelated => {
+                // Several in two versions at a time: the second of this one came after the first of the next.
+                if decision == BackupDecision::Stay {
+                    self.call_off(suspense, |planned| planned.cause.source == origin.source);
+                }
+                return self.hear_without_proof(cx, family, origin, decision);
+            }
+        }
+        if decision != BackupDecision::Stay && self.better.lives(family, origin) {
+            return;
+        }
+        let at = origin.arrival + suspense;
+        match decision {
+            BackupDecision::Stay => {
+                self.better.heard(family, origin, theirs.priority);
+                self.keep_listening(cx, family, origin.arrival);
+            }
+            BackupDecision::PreemptWorse => {
+                self.plan(cx, Reason::PreemptingWorseMaster, origin, at);
+            }
+            BackupDecision::PreemptMoreDemoted => {
+                self.plan(cx, Reason::PreemptingMoreDemotedMaster, origin, at);
+            }
+            // Several backups hear it at the same moment; the best should be the first.
+            BackupDecision::MasterWillTimeOut => {
+                let rank = cx.advertised().advskew.duration() / BOW_OUT_TURN_DIVISOR;
+                let turn = at + rank + turn_by_address(cx.settings.profile, cx.sources[family]);
+                self.plan(cx, Reason::MasterWillTimeOut, origin, turn);
+            }
+        }
+    }
+
+    /// Hears that the MASTER is fine. What made us want to take over before that is settled.
+    fn keep_listening(&mut self, cx: &Context, family: Family, arrival: Instant) {
+        self.planned
+            .take_if(|planned| planned.cause.arrival <= arrival);
+        self.listen(cx, family, arrival);
+    }
+
+    /// Plans a takeover for the next timeout that is not before `at`: what is waiting in the same queue may revoke it.
+    /// The master-down time goes on as before. An operator's wish to stay away comes first.
+    fn plan(&mut self, cx: &Context, reason: Reason, cause: Origin, at: Instant) {
+        let is_sooner = self.planned.is_none_or(|planned| at < planned.at);
+        if cx.now >= self.held_until && is_sooner {
+            self.planned = Some(Planned {
+                at,
+                reason,
+                cause,
+                is_doubtful: false,
+            });
+        }
+    }
+
+    /// Hears somebody although nothing proves that he lives.
+    fn hear_without_proof(
+        &mut self,
+        cx: &Context,
+        family: Family,
+        origin: Origin,
+        decision: BackupDecision,
+    ) {
+        self.doubt.heard(origin.source);
+        let master_down = cx.master_down_time();
+        // Only as long as earlier ones like it turned out to live.
+        if decision == BackupDecision::Stay {
+            let until = self.doubt.patient_until(cx.now, master_down);
+            self.listen_until(cx, family, until.min(origin.arrival + master_down));
+        }
+    }
+
+    /// Hears the counter that was heard at `since` with another priority: one of the two was altered. Both prove that the
+    /// sender lived when the first was heard. The first is the genuine one, unless one like it has misled us lately: or
+    /// whoever hears a bow-out could call it back with a copy. Then neither decides anything.
+    fn hear_another_version(
+        &mut self,
+        cx: &Context,
+        family: Family,
+        since: Instant,
+        suspense: Duration,
+    ) {
+        let is_it = |planned: &Planned| planned.cause.arrival == since;
+        if let Some(planned) = self.planned.as_mut().filter(|planned| is_it(planned)) {
+            planned.is_doubtful = true;
+        }
+        self.call_off(suspense, |planned| is_it(planned));
+        if self.planned.is_none_or(|planned| !is_it(&planned)) {
+            self.listen(cx, family, since);
+        }
+    }
+
+    /// Forgets a takeover if an advertisement that was altered on its way has misled us lately.
+    fn call_off(&mut self, suspense: Duration, caused: impl FnOnce(&mut Planned) -> bool) {
+        if suspense > Duration::ZERO {
+            self.planned.take_if(caused);
+        }
+    }
+
+    /// As MASTER: we yield to a better one, or an equal one, that answered us.
+    pub(super) fn yields(&mut self, cx: &Context, received: &Received) {
+        let Received {
+            family,
+            origin,
+            theirs,
+            ..
+        } = *received;
+        self.better.heard(family, origin, theirs.priority);
+        self.doubt.answered(cx.now, cx.interval() * 3 / 2);
+        self.yielded_at = Some(cx.now);
+    }
+}
+
+/// Returns what our turn after a bow-out comes later than by advskew alone. Two equal BSDs that take over together both
+/// yield; addresses of one link differ in their last bits.
+fn turn_by_address(profile: Profile, source: Option<IpAddr>) -> Duration {
+    let last = match (profile, source) {
+        (Profile::Ucarp, _) | (_, None) => 0,
+        (Profile::FreeBsd | Profile::OpenBsd, Some(IpAddr::V4(source))) => source.octets()[3],
+        (Profile::FreeBsd | Profile::OpenBsd, Some(IpAddr::V6(source))) => source.octets()[15],
+    };
+    Duration::from_millis(u64::from(last & 15))
+}

@@ -1,0 +1,166 @@
+//! When a MASTER advertises, and with what.
+
+use super::context::Context;
+use super::history::History;
+use crate::proto::evidence::Evidence;
+use crate::proto::heard::LAST_LEAVES_OUT;
+use crate::proto::per_family::PerFamily;
+use crate::proto::send_errors::{Change, SendErrors};
+use crate::proto::{Action, SendOutcome};
+use crate::time::Instant;
+use crate::units::{Family, Priority};
+use crate::wire::advertisement::{Advertisement, HEADER_LEN};
+
+/// Advertisements of one interval that answer at once what was never heard: somebody lives who knows nothing of us. More of
+/// them come an eighth of the interval apart, for it may be far longer than his, and many MASTERs that answer each other would
+/// have said everything before anybody heard it.
+const NEW_AT_ONCE: u8 = 4;
+const NEW_DIVISOR: u32 = 8;
+/// Advertisements of one interval that answer all else, which a recording can repeat.
+const REPEATED_MAX: u8 = 2;
+
+/// The next advertisement, and what became of those before.
+#[derive(Debug, Default)]
+pub(super) struct Speaker {
+    /// When the next advertisement is due.
+    next_at: Option<Instant>,
+    answers: Answers,
+    pub(super) send_errors: SendErrors,
+}
+
+/// Advertisements that answered something in one interval.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    since: Option<Instant>,
+    new: u8,
+    repeated: u8,
+    /// When the last one was, or is due.
+    last: Instant,
+}
+
+impl Speaker {
+    /// Returns when the next advertisement is due.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// Plans no more advertisements: the host enters another state.
+    pub(super) fn stop(&mut self) {
+        self.next_at = None;
+    }
+
+    /// Advertises in every family that we take part in, and again one interval later. Returns the counters.
+    pub(super) fn advertise(
+        &mut self,
+        cx: &mut Context,
+        history: &mut History,
+    ) -> PerFamily<Option<u64>> {
+        self.next_at = Some(cx.now + cx.interval());
+        send(cx, history, cx.advertised())
+    }
+
+    /// Returns when the advertisement that is due should have been sent.
+    pub(super) fn take_due(&mut self, cx: &Context) -> Option<Instant> {
+        self.next_at.take_if(|at| *at <= cx.now)
+    }
+
+    /// Keeps the rhythm after an advertisement that was due at `due`, unless we are so late that the next one is due as well.
+    pub(super) fn keep_rhythm(&mut self, cx: &Context, due: Instant) {
+        let in_rhythm = due + cx.interval();
+        if in_rhythm > cx.now {
+            self.next_at = Some(in_rhythm);
+        }
+    }
+
+    /// Advertises with the next timeout, or when the pace of answers allows. Returns whether this one causes it: what comes
+    /// before that is answered together. It is not done at once, because a better MASTER may be waiting in the same queue.
+    pub(super) fn answer(&mut self, cx: &Context, evidence: Evidence) -> bool {
+        let pace = cx.interval();
+        let answers = &mut self.answers;
+        if answers.since.is_none_or(|since| cx.now >= since + pace) {
+            *answers = Answers {
+                since: Some(cx.now),
+                new: 0,
+                repeated: 0,
+                ..*answers
+            };
+        }
+        let at = match evidence.is_new() {
+            true if answers.new < NEW_AT_ONCE => cx.now,
+            true => cx.now.max(answers.last + pace / NEW_DIVISOR),
+            false if answers.repeated < REPEATED_MAX => cx.now,
+            false => return false,
+        };
+        if self.next_at.is_some_and(|planned| planned <= at) {
+            return false;
+        }
+        match evidence.is_new() {
+            true => answers.new = answers.new.saturating_add(1),
+            false => answers.repeated += 1,
+        }
+        answers.last = at;
+        self.next_at = Some(at);
+        true
+    }
+
+    /// Takes note of what became of an advertisement. Returns whether that changes how we count.
+    pub(super) fn completed(
+        &mut self,
+        cx: &mut Context,
+        history: &mut History,
+        family: Family,
+        outcome: SendOutcome,
+    ) -> Change {
+        let counters = &mut cx.counters;
+        let counter = match (outcome, family) {
+            (SendOutcome::Sent, Family::Inet) => &mut counters.sent_inet_packets,
+            (SendOutcome::Sent, Family::Inet6) => &mut counters.sent_inet6_packets,
+            (SendOutcome::NoMemory, _) => &mut counters.send_failed_memory_error,
+            (SendOutcome::Failed, _) => &mut counters.send_failed,
+        };
+        *counter += 1;
+        let failed = outcome != SendOutcome::Sent;
+        if failed {
+            history.unsend(family);
+        }
+        self.send_errors.record(family, failed)
+    }
+}
+
+/// Sends the last advertisement of a MASTER that leaves: somebody else is to take over, at once. A peer that we did not hear
+/// may have used what comes next, and would take it for its own sent again.
+pub(super) fn bow_out(cx: &mut Context, history: &mut History) {
+    history.sequence.jump(LAST_LEAVES_OUT);
+    send(cx, history, Priority::BOW_OUT);
+}
+
+/// Sends the last advertisement of a MASTER that yields, as ucarp does: the winner hears that somebody else was MASTER, and
+/// announces the addresses again.
+///
+/// It has our true priority, as ucarp's: one step worse would make a third host that preempts take over from it. It may be
+/// lost, and a ucarp, FreeBSD or NetBSD that counts on below it must not come to this counter, which looks like ours sent again.
+pub(super) fn last_word(cx: &mut Context, history: &mut History) {
+    history.sequence.jump(LAST_LEAVES_OUT);
+    send(cx, history, cx.advertised());
+}
+
+fn send(cx: &mut Context, history: &mut History, priority: Priority) -> PerFamily<Option<u64>> {
+    let demotion = cx.ours().demotion;
+    let mut counters = PerFamily::default();
+    for family in cx.active_families() {
+        let counter = history.send(cx, family);
+        counters[family] = Some(counter);
+        let advertisement = Advertisement {
+            vhid: cx.settings.vhid,
+            advskew: priority.advskew,
+            demotion,
+            advbase: priority.advbase,
+            counter,
+            digest: cx.authenticator.sign(counter),
+        };
+        let mut payload = [0; HEADER_LEN];
+        advertisement.emit(&mut payload);
+        cx.act(Action::SendAdvertisement { family, payload });
+    }
+    counters
+}
