@@ -86,3 +86,65 @@ impl Announcer {
 fn two_advertisements_later(cx: &Context) -> Instant {
     cx.now + cx.interval() * 2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, millis, settings};
+    use super::*;
+    use crate::proto::Settings;
+    use crate::units::Profile;
+
+    /// Plays this long and returns the times of the announcements, in milliseconds from now.
+    fn announcements(announcer: &mut Announcer, cx: &mut Context, long: u64) -> std::vec::Vec<u64> {
+        let begin = cx.now;
+        let mut times = std::vec::Vec::new();
+        loop {
+            while cx.actions.pop().is_some() {
+                let elapsed = cx.now.saturating_duration_since(begin).as_millis();
+                times.push(u64::try_from(elapsed).unwrap());
+            }
+            let next = announcer.next().filter(|at| *at <= begin + millis(long));
+            let Some(next) = next else { return times };
+            cx.begin(next);
+            announcer.timeout(cx);
+        }
+    }
+
+    #[test]
+    fn a_takeover_is_announced_at_once_two_advertisements_later_and_late() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut announcer = Announcer::default();
+        announcer.announce_in_series(&mut cx);
+        let times = announcements(&mut announcer, &mut cx, 60_000);
+        assert_eq!(times, [0, 2781, 5000], "the interval is 1390.625 ms");
+        announcer.announce_in_series(&mut cx);
+        announcer.stop();
+        assert_eq!(announcer.next(), None);
+    }
+
+    #[test]
+    fn the_operator_can_have_it_repeated() {
+        let mut cx = context(Settings {
+            announce_refresh: Some(millis(20_000)),
+            ..settings(Profile::Ucarp)
+        });
+        let mut announcer = Announcer::default();
+        announcer.announce_in_series(&mut cx);
+        let times = announcements(&mut announcer, &mut cx, 50_000);
+        assert_eq!(times, [0, 2781, 5000, 25_000, 45_000]);
+    }
+
+    #[test]
+    fn worse_masters_are_answered_once_in_an_interval_and_once_more() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut announcer = Announcer::default();
+        for _ in 0..100 {
+            announcer.reassert(&cx);
+        }
+        assert_eq!(announcer.next(), Some(cx.now));
+        announcer.timeout(&mut cx);
+        announcer.reassert(&cx);
+        let times = announcements(&mut announcer, &mut cx, 60_000);
+        assert_eq!(times, [0, 1390, 4171]);
+    }
+}

@@ -197,3 +197,126 @@ impl Challenger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, heard_at, millis, settings};
+    use super::*;
+    use crate::proto::election::Advertiser;
+    use crate::units::{Demotion, Priority};
+
+    fn received(cx: &Context, counter: u64, evidence: Evidence) -> Received {
+        Received {
+            family: Family::Inet,
+            origin: heard_at(cx.now),
+            theirs: Advertiser {
+                priority: Priority::BOW_OUT,
+                demotion: Demotion::NONE,
+            },
+            counter,
+            evidence,
+        }
+    }
+
+    /// A MASTER that has just sent a counter.
+    struct Master {
+        cx: Context,
+        history: History,
+        challenger: Challenger,
+        sent: u64,
+    }
+
+    impl Master {
+        fn new() -> Self {
+            let mut cx = context(settings(Profile::Ucarp));
+            let mut history = History::new(1000);
+            let sent = history.send(&cx, Family::Inet);
+            cx.begin(cx.now + millis(10));
+            Self {
+                cx,
+                history,
+                challenger: Challenger::default(),
+                sent,
+            }
+        }
+
+        fn believes(&mut self, counter: u64, evidence: Evidence) -> bool {
+            let received = received(&self.cx, counter, evidence);
+            let reign = Reign {
+                since: Instant::ZERO,
+                called_by: None,
+            };
+            let better = BetterMaster::default();
+            self.challenger
+                .is_answer(&self.cx, &self.history, &received, &reign, &better)
+        }
+    }
+
+    #[test]
+    fn only_a_new_counter_near_above_ours_is_an_answer() {
+        let mut master = Master::new();
+        let sent = master.sent;
+        assert!(master.believes(sent + 1, Evidence::New));
+        assert!(!master.believes(sent, Evidence::New));
+        assert!(!master.believes(sent + (1 << 30), Evidence::New));
+        assert!(!master.believes(sent + 1, Evidence::Heard));
+        assert!(!master.believes(sent + 1, Evidence::Unrelated));
+        assert!(!master.believes(sent + 1, Evidence::Duplicate));
+        assert!(master.believes(7, Evidence::Constant), "it cannot answer");
+    }
+
+    #[test]
+    fn who_was_silent_for_a_master_down_time_believes_its_successor() {
+        let mut master = Master::new();
+        assert!(!master.believes(7, Evidence::New));
+        master
+            .cx
+            .begin(master.cx.now + master.cx.master_down_time());
+        assert!(master.believes(7, Evidence::New));
+    }
+
+    #[test]
+    fn a_challenge_leaves_out_more_than_a_recorded_run_and_only_once_in_an_interval() {
+        let mut master = Master::new();
+        let next = master.history.sequence.next();
+        master.challenger.ask();
+        assert!(master.challenger.leave_out(&master.cx, &mut master.history));
+        assert!(master.history.sequence.next() >= next + JUMP);
+        assert!(!master.challenger.leave_out(&master.cx, &mut master.history));
+        master.challenger.ask();
+        assert!(!master.challenger.leave_out(&master.cx, &mut master.history));
+        master.cx.begin(master.cx.now + master.cx.interval());
+        master.challenger.ask();
+        assert!(master.challenger.leave_out(&master.cx, &mut master.history));
+    }
+
+    #[test]
+    fn the_answer_to_one_of_the_last_two_challenges_counts_for_three_intervals() {
+        let mut master = Master::new();
+        for counter in [1 << 40, 1 << 41, 1 << 42] {
+            master.challenger.asked_at = Some(master.cx.now);
+            let mut sent = PerFamily::default();
+            sent[Family::Inet] = Some(counter);
+            master.challenger.asked_with(sent);
+        }
+        let answers = [40, 41, 42].map(|bits| master.believes((1 << bits) + 1, Evidence::New));
+        assert_eq!(answers, [false, true, true]);
+        master.challenger.asked_at = Some(Instant::ZERO);
+        assert!(!master.believes((1 << 42) + 1, Evidence::New));
+    }
+
+    #[test]
+    fn the_third_doubtful_answer_counts_and_copies_do_not() {
+        let interval = Duration::from_secs(1);
+        let at = |second: u64| Instant::ZERO + Duration::from_secs(second);
+        let mut doubtful = Doubtful::default();
+        assert!(!doubtful.again(Some(10), 11, at(1), interval));
+        for _ in 0..9 {
+            assert!(!doubtful.again(Some(10), 12, at(1), interval), "a copy");
+            assert!(!doubtful.again(Some(20), 11, at(1), interval), "a copy");
+        }
+        assert!(!doubtful.again(Some(20), 21, at(2), interval));
+        assert!(doubtful.again(Some(30), 31, at(3), interval));
+        assert!(!doubtful.again(Some(40), 41, at(5), interval), "too late");
+    }
+}

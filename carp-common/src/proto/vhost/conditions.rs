@@ -38,3 +38,29 @@ impl Conditions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, settings};
+    use super::*;
+    use crate::units::{Family, Profile};
+
+    #[test]
+    fn what_is_lacking_is_named_in_order() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let source = cx.sources[Family::Inet].take();
+        let mut conditions = Conditions {
+            datapath: DatapathState::Refuses,
+            ..Conditions::new()
+        };
+        assert_eq!(conditions.lack(&cx), Some(Lack::Link));
+        conditions.link = LinkState::Up;
+        assert_eq!(conditions.lack(&cx), Some(Lack::Datapath));
+        conditions.datapath = DatapathState::Works;
+        assert_eq!(conditions.lack(&cx), Some(Lack::Source));
+        cx.sources[Family::Inet] = source;
+        assert_eq!(conditions.lack(&cx), None);
+        conditions.is_stopped = true;
+        assert_eq!(conditions.lack(&cx), Some(Lack::Stopped));
+    }
+}

@@ -329,3 +329,136 @@ fn turn_by_address(profile: Profile, source: Option<IpAddr>) -> Duration {
     };
     Duration::from_millis(u64::from(last & 15))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, heard_at, millis, settings};
+    use super::*;
+    use crate::proto::election::Advertiser;
+    use crate::units::{AdvSkew, Demotion};
+
+    const SOON: Duration = Duration::from_millis(10);
+
+    /// Somebody with this priority shows a counter that proves this.
+    fn received(cx: &Context, priority: Priority, evidence: Evidence) -> Received {
+        Received {
+            family: Family::Inet,
+            origin: heard_at(cx.now),
+            theirs: Advertiser {
+                priority,
+                demotion: Demotion::NONE,
+            },
+            counter: 7,
+            evidence,
+        }
+    }
+
+    fn better(cx: &Context) -> Priority {
+        Priority {
+            advskew: AdvSkew(0),
+            ..cx.advertised()
+        }
+    }
+
+    /// A BACKUP that has just begun to listen.
+    fn backup() -> (Context, Listener) {
+        let cx = context(settings(Profile::Ucarp));
+        let mut listener = Listener::default();
+        listener.listen_afresh(&cx, cx.now);
+        (cx, listener)
+    }
+
+    fn wait(cx: &mut Context, duration: Duration) {
+        cx.begin(cx.now + duration);
+    }
+
+    #[test]
+    fn silence_ends_a_master_down_time_after_the_last_proof() {
+        let (mut cx, mut listener) = backup();
+        let silence = cx.master_down_time();
+        for (evidence, counts) in [
+            (Evidence::New, true),
+            (Evidence::Constant, true),
+            (Evidence::Duplicate, false),
+        ] {
+            let before = listener.master_down_at();
+            wait(&mut cx, SOON);
+            let heard = received(&cx, better(&cx), evidence);
+            listener.hear(&cx, &heard, Duration::ZERO);
+            let restarted = Some(cx.now + silence);
+            let expected = if counts { restarted } else { before };
+            assert_eq!(listener.master_down_at(), expected, "{evidence:?}");
+        }
+        let due = listener.master_down_at().unwrap();
+        cx.begin(due);
+        let takeover = listener.timeout(&mut cx, due).expect("it is due");
+        assert_eq!(takeover.reason(), Reason::MasterTimedOut);
+        assert!(!takeover.asks, "nobody was heard without proof");
+    }
+
+    #[test]
+    fn who_was_heard_without_proof_is_asked() {
+        let (mut cx, mut listener) = backup();
+        let heard = received(&cx, better(&cx), Evidence::Heard);
+        listener.hear(&cx, &heard, Duration::ZERO);
+        let due = listener.master_down_at().unwrap();
+        cx.begin(due);
+        let takeover = listener.timeout(&mut cx, due).expect("it is due");
+        assert!(takeover.asks);
+        let notice = cx.actions.pop();
+        assert!(matches!(
+            notice,
+            Some(crate::proto::Action::Notify(Notice::Unproven { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_bow_out_calls_for_a_takeover_in_turn_and_a_later_advertisement_settles_it() {
+        let (mut cx, mut listener) = backup();
+        let bow_out = received(&cx, Priority::BOW_OUT, Evidence::New);
+        listener.hear(&cx, &bow_out, Duration::ZERO);
+        let turn = cx.advertised().advskew.duration() / BOW_OUT_TURN_DIVISOR;
+        let expected = (cx.now + turn, Reason::MasterWillTimeOut);
+        assert_eq!(listener.next(), Some(expected));
+        wait(&mut cx, SOON);
+        let heard = received(&cx, better(&cx), Evidence::New);
+        listener.hear(&cx, &heard, Duration::ZERO);
+        assert!(listener.planned.is_none());
+    }
+
+    #[test]
+    fn a_second_version_calls_a_takeover_off_only_while_we_are_wary() {
+        for (suspense, is_called_off) in [(Duration::ZERO, false), (millis(100), true)] {
+            let (cx, mut listener) = backup();
+            let bow_out = received(&cx, Priority::BOW_OUT, Evidence::New);
+            listener.hear(&cx, &bow_out, suspense);
+            let version = Evidence::OtherVersion {
+                since: cx.now,
+                same_source: true,
+            };
+            let heard = received(&cx, better(&cx), version);
+            listener.hear(&cx, &heard, suspense);
+            assert_eq!(listener.planned.is_none(), is_called_off);
+            assert!(listener.planned.is_none_or(|planned| planned.is_doubtful));
+        }
+    }
+
+    #[test]
+    fn the_operators_hold_comes_before_any_takeover() {
+        let (cx, mut listener) = backup();
+        listener.held_until = cx.now + millis(5000);
+        listener.listen_afresh(&cx, cx.now);
+        let bow_out = received(&cx, Priority::BOW_OUT, Evidence::New);
+        listener.hear(&cx, &bow_out, Duration::ZERO);
+        let at = listener.held_until + cx.master_down_time();
+        assert_eq!(listener.next(), Some((at, Reason::MasterTimedOut)));
+    }
+
+    #[test]
+    fn addresses_of_bsds_shift_their_turns() {
+        let source: Option<IpAddr> = Some("10.9.0.5".parse().unwrap());
+        assert_eq!(turn_by_address(Profile::OpenBsd, source), millis(5));
+        assert_eq!(turn_by_address(Profile::Ucarp, source), Duration::ZERO);
+        assert_eq!(turn_by_address(Profile::FreeBsd, None), Duration::ZERO);
+    }
+}

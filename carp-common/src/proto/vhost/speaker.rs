@@ -164,3 +164,68 @@ fn send(cx: &mut Context, history: &mut History, priority: Priority) -> PerFamil
     }
     counters
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, settings};
+    use super::*;
+    use crate::time::Duration;
+    use crate::units::Profile;
+
+    /// Asks for so many answers, sends each when it is due, and returns how late that was, in eighths of the interval.
+    fn answers(speaker: &mut Speaker, cx: &mut Context, evidence: Evidence) -> [Option<u128>; 7] {
+        let begin = cx.now;
+        [(); 7].map(|()| {
+            speaker.stop();
+            speaker.answer(cx, evidence).then(|| {
+                cx.begin(speaker.next().expect("it is planned"));
+                let late = cx.now.saturating_duration_since(begin);
+                late.as_nanos() / (cx.interval() / NEW_DIVISOR).as_nanos()
+            })
+        })
+    }
+
+    #[test]
+    fn four_new_counters_are_answered_at_once_and_then_one_each_eighth_of_an_interval() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut speaker = Speaker::default();
+        let late = answers(&mut speaker, &mut cx, Evidence::New);
+        assert_eq!(late, [0, 0, 0, 0, 1, 2, 3].map(Some));
+    }
+
+    #[test]
+    fn what_a_recording_can_repeat_is_answered_twice_in_an_interval() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut speaker = Speaker::default();
+        for _ in 0..2 {
+            let late = answers(&mut speaker, &mut cx, Evidence::Heard);
+            assert_eq!(late, [Some(0), Some(0), None, None, None, None, None]);
+            cx.begin(cx.now + cx.interval());
+        }
+    }
+
+    #[test]
+    fn what_comes_before_an_answer_is_answered_together() {
+        let cx = context(settings(Profile::Ucarp));
+        let mut speaker = Speaker::default();
+        assert!(speaker.answer(&cx, Evidence::New));
+        assert!(!speaker.answer(&cx, Evidence::New));
+        assert_eq!(speaker.next(), Some(cx.now));
+    }
+
+    #[test]
+    fn the_rhythm_is_kept_unless_the_next_one_is_due_as_well() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut speaker = Speaker::default();
+        let mut history = History::new(7);
+        speaker.advertise(&mut cx, &mut history);
+        let due = speaker.next().expect("the next one");
+        for (late, in_rhythm) in [(Duration::from_millis(9), true), (cx.interval(), false)] {
+            cx.begin(due + late);
+            speaker.advertise(&mut cx, &mut history);
+            speaker.keep_rhythm(&cx, due);
+            let next = if in_rhythm { due } else { cx.now };
+            assert_eq!(speaker.next(), Some(next + cx.interval()));
+        }
+    }
+}

@@ -71,3 +71,74 @@ impl Suspicion {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{context, heard_at, millis, settings};
+    use super::*;
+    use crate::units::Profile;
+
+    const VERSION: Evidence = Evidence::OtherVersion {
+        since: Instant::ZERO,
+        same_source: true,
+    };
+
+    /// A reign that a bow-out called for which was heard in two versions.
+    fn doubtful_reign(cx: &Context) -> Reign {
+        let cause = heard_at(cx.now);
+        let called_by = Some(Planned {
+            at: cx.now,
+            reason: Reason::MasterWillTimeOut,
+            cause,
+            is_doubtful: false,
+        });
+        let mut reign = Reign {
+            since: cx.now,
+            called_by,
+        };
+        reign.hear_another_version(cx.now + millis(1));
+        assert!(!reign.called_by.unwrap().is_doubtful, "of something else");
+        reign.hear_another_version(cx.now);
+        reign
+    }
+
+    #[test]
+    fn who_yields_to_another_version_was_misled_and_is_wary_for_a_minute() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut suspicion = Suspicion::default();
+        let reign = doubtful_reign(&cx);
+        suspicion.yields(&cx, &reign, VERSION);
+        assert_eq!(suspicion.suspense(&cx), SUSPENSE);
+        cx.begin(cx.now + SUSPICION);
+        assert_eq!(suspicion.suspense(&cx), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_genuine_answer_soon_after_a_doubtful_takeover_counts_the_second_time() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut suspicion = Suspicion::default();
+        for misled in [false, true] {
+            let reign = doubtful_reign(&cx);
+            cx.begin(cx.now + millis(500));
+            suspicion.yields(&cx, &reign, Evidence::New);
+            assert_eq!(suspicion.suspense(&cx) > Duration::ZERO, misled);
+        }
+    }
+
+    #[test]
+    fn who_yields_late_or_after_silence_was_not_misled() {
+        let mut cx = context(settings(Profile::Ucarp));
+        let mut suspicion = Suspicion::default();
+        for _ in 0..3 {
+            let (doubtful, since) = (doubtful_reign(&cx), cx.now);
+            let silent = Reign {
+                since,
+                called_by: None,
+            };
+            suspicion.yields(&cx, &silent, Evidence::New);
+            cx.begin(cx.now + cx.interval() * 2);
+            suspicion.yields(&cx, &doubtful, Evidence::New);
+            assert_eq!(suspicion.suspense(&cx), Duration::ZERO);
+        }
+    }
+}

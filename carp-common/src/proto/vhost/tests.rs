@@ -48,8 +48,27 @@ struct Host {
     last_kind: String,
 }
 
+/// What the parts of such a host see and act through. It sends from one IPv4 address.
+pub(super) fn context(settings: Settings) -> Context {
+    let Settings { vhid, profile, .. } = settings;
+    let authenticator = Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
+    let now = Instant::from_nanos(1_000_000_000_000);
+    let mut cx = Context::new(settings, authenticator, now);
+    cx.sources[Family::Inet] = Some(ip("10.9.0.5"));
+    cx
+}
+
+/// A peer's advertisement that arrives at this time.
+pub(super) fn heard_at(arrival: Instant) -> Origin {
+    Origin {
+        source: ip(PEER),
+        ethernet_source: UCARP_MAC,
+        arrival,
+    }
+}
+
 /// Our defaults: vhid 42, 1/100, no preemption, one IPv4 address.
-fn settings(profile: Profile) -> Settings {
+pub(super) fn settings(profile: Profile) -> Settings {
     Settings {
         vhid: Vhid::new(42).unwrap(),
         advbase: AdvBase(1),
@@ -87,7 +106,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn millis(millis: u64) -> Duration {
+pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
