@@ -23,7 +23,7 @@ use std::thread;
 use list::{Mutant, mutants};
 use programs::{Programs, TestOutcome, Tested, tests_of};
 use switches::{Numbered, by_file, with_switches};
-use workshop::{Workshop, read, sources, top};
+use workshop::{Workshop, read, sources, syntax_errors, top};
 
 /// Returns the mutants that CARP_MUTANTS selects.
 fn wanted() -> Vec<Numbered> {
@@ -73,7 +73,9 @@ fn escaped(programs: &Programs, mutants: &[Numbered]) -> Vec<String> {
 fn every_mutant_has_its_place_in_the_sources_and_can_be_compiled_with_the_others() {
     let numbered: Vec<Numbered> = mutants().enumerate().collect();
     for (file, mutants) in by_file(&numbered) {
-        with_switches(&read(&top().join(file)), &mutants);
+        let switched = with_switches(&read(&top().join(file)), &mutants);
+        let errors = syntax_errors(&switched);
+        assert!(errors.is_empty(), "{file}: {errors}");
     }
 }
 

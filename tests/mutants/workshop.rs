@@ -1,8 +1,9 @@
 //! A copy of the core, the daemon and the simulation that can be broken and repaired.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A small workspace below `target/mutants`. It contains only the core, the daemon and the simulation, so that it
 /// compiles in a minute.
@@ -118,6 +119,22 @@ fn copy(from: &Path, to: &Path) {
 /// Returns the text of a file.
 pub fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("the sources can be read")
+}
+
+/// Lets rustfmt read the text, which takes no time, and returns what it says of errors: nothing if there are none.
+pub fn syntax_errors(text: &str) -> String {
+    let mut command = Command::new("rustfmt");
+    command
+        .args(["--edition", "2024"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut reader = command.spawn().expect("rustfmt is there");
+    let mut input = reader.stdin.take().expect("it is piped");
+    input.write_all(text.as_bytes()).expect("rustfmt reads it");
+    drop(input);
+    let output = reader.wait_with_output().expect("a child of ours");
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Returns the text of all files below the directory.
