@@ -75,6 +75,9 @@ impl Monitor {
 
     /// Calls `visit` for the notifications received so far. One call reads a bounded number of them.
     ///
+    /// That includes those that the runtime has not seen yet: an order of the same turn has changed the kernel's tables, and
+    /// the engine looks at its own tables next.
+    ///
     /// # Errors
     /// Returns any error of `recv(2)`, except for an overrun, which is a result.
     pub fn drain(&mut self, mut visit: impl FnMut(Event)) -> io::Result<Heard> {
@@ -82,9 +85,13 @@ impl Monitor {
         for _ in 0..AT_ONCE {
             self.buffer.clear();
             let buffer = &mut self.buffer;
-            let received = self.socket.try_io(Interest::READABLE, |socket| {
-                socket.recv(buffer, libc::MSG_TRUNC)
-            });
+            let mut received = self.socket.get_ref().recv(buffer, libc::MSG_TRUNC);
+            if is_empty(&received) {
+                // The runtime forgets the readiness only if it sees for itself that nothing is left.
+                received = self.socket.try_io(Interest::READABLE, |socket| {
+                    socket.recv(buffer, libc::MSG_TRUNC)
+                });
+            }
             match received {
                 Ok(length) if length > self.buffer.len() => overrun = true,
                 Ok(_length) => message::for_each(&self.buffer, |message| {
@@ -101,5 +108,41 @@ impl Monitor {
             }
         }
         Ok(if overrun { Heard::Overrun } else { Heard::More })
+    }
+}
+
+fn is_empty(received: &io::Result<usize>) -> bool {
+    let error = received.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_sys::protocols::NETLINK_USERSOCK;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_notification_is_heard_before_the_runtime_has_seen_it() {
+        // Any process may send to such a socket, and the kernel sends nothing to it.
+        let mut socket = Socket::new(NETLINK_USERSOCK).unwrap();
+        socket.set_non_blocking(true).unwrap();
+        let address = socket.bind_auto().unwrap();
+        let mut monitor = Monitor {
+            socket: sys::watch(socket).unwrap(),
+            buffer: Vec::with_capacity(BUFFER_LEN),
+        };
+        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        let sender = Socket::new(NETLINK_USERSOCK).unwrap();
+        // It is too long for the buffer, which shows that it was read.
+        sender.send_to(&[0; 2 * BUFFER_LEN], &address, 0).unwrap();
+        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::Overrun);
+        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        // The runtime may still report it, and forgets that once the socket was found empty.
+        tokio::task::yield_now().await;
+        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        let ready =
+            std::future::poll_fn(|context| Poll::Ready(monitor.poll_readable(context).is_ready()));
+        assert!(!ready.await);
     }
 }
