@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::circles::circles;
+use crate::methods::{MAX_METHODS, crowded};
 use crate::shell::{root, say};
 
-/// Check what no compiler checks: file length, where unsafe code is, leftovers
+/// Check what no compiler checks: file length, where unsafe code is, types with too many methods, files that use each other in
+/// a circle, leftovers
 #[derive(clap::Args)]
 pub struct Args {}
 
@@ -41,6 +44,9 @@ const LOGGING: [&str; 2] = ["tracing::", "log::"];
 /// Commands that the README must name.
 const README_COMMANDS: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
 
+/// Crates whose files use each other in no circle, and whose types are small.
+const LAYERED: [&str; 2] = ["carp-common/src/", "carp-daemon/src/"];
+
 /// Checks every source file.
 ///
 /// # Errors
@@ -53,11 +59,25 @@ pub fn run(_: &Args) -> Result<()> {
     }
     files.sort();
     let mut offences = Vec::new();
+    let mut layered = LAYERED.map(|sources| (sources, Vec::new()));
     for file in &files {
         let text = fs::read_to_string(file)
             .with_context(|| format!("failed to read {}", file.display()))?;
         let name = file.strip_prefix(root()).unwrap_or(file).to_string_lossy();
         offences.extend(inspect(&name, &text));
+        for (sources, files) in &mut layered {
+            if let Some(name) = name.strip_prefix(*sources) {
+                files.push((name.to_owned(), text.clone()));
+            }
+        }
+    }
+    for (sources, files) in layered {
+        let crowded = crowded(&files).into_iter();
+        offences.extend(crowded.map(|(owner, count)| {
+            format!("{sources}: {owner} has {count} methods, more than {MAX_METHODS}: look for a part that can stand alone")
+        }));
+        let circles = circles(&files).into_iter();
+        offences.extend(circles.map(|circle| format!("{sources}: files in a circle: {circle}")));
     }
     let readme =
         fs::read_to_string(root().join("README.md")).context("failed to read README.md")?;

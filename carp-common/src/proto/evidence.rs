@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::heard::{Closed, LAST_LEAVES_OUT, Recent, Run, Scattered, is_ahead, is_near_above};
-pub use super::peer::Yardstick;
+pub use super::peer::{Evidence, Yardstick};
 use super::peer::{Peer, REPETITIONS_TO_TELL, Shown, Single};
 use super::per_family::PerFamily;
 use crate::time::Instant;
@@ -35,42 +35,6 @@ use crate::wire::advertisement::Advertisement;
 pub const SOURCES_MAX: usize = 16;
 /// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
-
-/// What an authentic advertisement proves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// The source lives: a counter that was never heard.
-    New,
-    /// The source lives: the constant counter of an OpenBSD.
-    Constant,
-    /// Somebody lived when this counter was first heard, then with another priority or source: one of the two was altered.
-    OtherVersion {
-        /// When it was first heard.
-        since: Instant,
-        /// From the same source. From another one it may be a peer that came to the same counter.
-        same_source: bool,
-    },
-    /// Nothing: the same again, which networks do too.
-    Duplicate,
-    /// Nothing: the counter was heard before.
-    Heard,
-    /// Nothing yet: a new counter, unrelated to those of a source that counts.
-    Unrelated,
-}
-
-impl Evidence {
-    /// Whether it proves that the source lives and means what it says.
-    #[must_use]
-    pub const fn is_proof(self) -> bool {
-        matches!(self, Self::New | Self::Constant)
-    }
-
-    /// Whether the counter was never heard before.
-    #[must_use]
-    pub const fn is_new(self) -> bool {
-        matches!(self, Self::New | Self::Unrelated)
-    }
-}
 
 /// What was heard of whom, and what we sent ourselves.
 ///

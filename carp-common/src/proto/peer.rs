@@ -2,7 +2,6 @@
 
 use core::net::IpAddr;
 
-use super::evidence::Evidence;
 use super::heard::{Recent, Run};
 use crate::time::{Duration, Instant};
 use crate::units::{Demotion, Priority};
@@ -15,6 +14,42 @@ pub(super) const REPETITIONS_TO_TELL: u8 = 3;
 
 /// How long an OpenBSD is known by its counter after something else was shown in its name.
 const FORMER: Duration = Duration::from_secs(600);
+
+/// What an authentic advertisement proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The source lives: a counter that was never heard.
+    New,
+    /// The source lives: the constant counter of an OpenBSD.
+    Constant,
+    /// Somebody lived when this counter was first heard, then with another priority or source: one of the two was altered.
+    OtherVersion {
+        /// When it was first heard.
+        since: Instant,
+        /// From the same source. From another one it may be a peer that came to the same counter.
+        same_source: bool,
+    },
+    /// Nothing: the same again, which networks do too.
+    Duplicate,
+    /// Nothing: the counter was heard before.
+    Heard,
+    /// Nothing yet: a new counter, unrelated to those of a source that counts.
+    Unrelated,
+}
+
+impl Evidence {
+    /// Whether it proves that the source lives and means what it says.
+    #[must_use]
+    pub const fn is_proof(self) -> bool {
+        matches!(self, Self::New | Self::Constant)
+    }
+
+    /// Whether the counter was never heard before.
+    #[must_use]
+    pub const fn is_new(self) -> bool {
+        matches!(self, Self::New | Self::Unrelated)
+    }
+}
 
 /// What the digest does not cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
