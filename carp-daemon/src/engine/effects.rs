@@ -6,16 +6,16 @@
 //!
 //! | Trait | What it is for |
 //! |---|---|
-//! | [`Clock`] | what time it is |
+//! | [`Clock`] | the clocks |
 //! | [`Receive`] | advertisements, and the programs or sockets that pick them out |
-//! | [`Program`] | what the kernel program knows about virtual hosts and their addresses |
-//! | [`Netlink`] | links, addresses and routes: what is there, what changed, what is to change |
-//! | [`Wire`] | frames that are sent, and ARP that is heard |
+//! | [`Program`] | the knowledge of the kernel program about virtual hosts and their addresses |
+//! | [`Netlink`] | lists, changes and orders about links, addresses and routes |
+//! | [`Wire`] | frames that are sent, and ARP that is received |
 //! | [`Scripts`] | up and down scripts |
-//! | [`Exclusion`] | one carpd for each virtual host |
-//! | [`Remember`] | what was heard, kept over a restart |
-//! | [`Tell`] | what happened, and how everything is, for people and programs |
-//! | [`Observe`] | nothing in the daemon: tests see what the core is told and decides |
+//! | [`Exclusion`] | the locks of virtual hosts |
+//! | [`Remember`] | what was heard, stored over a restart |
+//! | [`Tell`] | events and status, for people and programs |
+//! | [`Observe`] | hooks for tests; the daemon does not use them |
 
 use std::collections::BTreeMap;
 use std::io;

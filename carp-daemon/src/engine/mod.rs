@@ -10,27 +10,27 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | [`effects`] | what the engine learns from its host, and does to it |
-//! | [`context`] | what every room sees and acts through |
+//! | [`effects`] | the traits through which the engine acts on its host |
+//! | [`context`] | the context that every room sees and acts through |
 //! | [`registry`] | ids of virtual hosts and interfaces |
-//! | [`served`] | who is served, where, and when each is due |
-//! | [`deadlines`] | who is due next |
+//! | [`served`] | the virtual hosts that are served, their interfaces and deadlines |
+//! | [`deadlines`] | the deadlines of virtual hosts |
 //! | [`names`] | names of interfaces in the configuration |
-//! | [`namespace`] | every link and address, as netlink tells it |
+//! | [`namespace`] | every link and address, as reported by netlink |
 //! | [`interface`] | a network interface by name |
 //! | [`segment`] | an interface with the virtual hosts that live on it |
 //! | [`instance`] | one virtual host with its rooms |
-//! | `follow` | what netlink told, followed once a turn |
+//! | `follow` | follows once a turn what netlink reported |
 //! | `reception` | hears advertisements, and notices lost ones |
 //! | [`renewals`] | renews leases, in bunches |
-//! | [`overheard`] | what is heard that is not for us |
-//! | [`orphans`] | fenced addresses that nobody looks after at the end |
-//! | [`pace`] | how often, and how much at once |
-//! | [`memory`] | what was heard, kept over a restart |
-//! | [`mistakes`] | what the configuration cannot, or will hardly, mean on this host |
+//! | [`overheard`] | warns about packets that are for other receivers |
+//! | [`orphans`] | fenced addresses that no process looks after at the end |
+//! | [`pace`] | intervals and limits |
+//! | [`memory`] | what was heard, stored over a restart |
+//! | [`mistakes`] | checks whether the configuration makes sense on this host |
 //! | `start` | the start, and the end |
 //! | `departures` | virtual hosts that are removed, or added again |
-//! | [`status`] | how everything is |
+//! | [`status`] | the status of everything that is served |
 
 pub mod context;
 pub mod deadlines;
@@ -73,7 +73,7 @@ use registry::InstanceId;
 use segment::{claims, hearing, strangers};
 use served::Served;
 
-/// What wakes the engine besides packets, netlink and its timer.
+/// Events that wake the engine, other than packets, netlink messages and its timer.
 #[derive(Debug)]
 pub enum Arrival {
     /// A script ended.

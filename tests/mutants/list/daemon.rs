@@ -165,7 +165,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: RESTORE,
         find: "restored.retain(|at| now < *at + WINDOW);",
         replace: "",
-        caught_by: &["engine::instance::restore::tests::slow_removals_are_restored_for_ever"],
+        caught_by: &["engine::instance::restore::tests::slow_removals_are_always_restored"],
     },
     Mutant {
         name: "restore: puts an address back while a flush still runs",

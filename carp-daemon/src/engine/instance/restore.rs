@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_removals_are_restored_for_ever() {
+    fn slow_removals_are_always_restored() {
         let mut guard = Restore::new(1);
         for second in (0..1000).step_by(4) {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! The virtual addresses in native mode: lost, restored, somebody else's, in their places, lent and renewed.
+//! The virtual addresses in native mode: loss and restoration, addresses of other programs, positions, and leases.
 
 use carp_common::units::State;
 

@@ -250,7 +250,7 @@ impl Scene {
             self.sleep_until(wake);
             self.turn();
         }
-        panic!("the engine is woken for ever");
+        panic!("the engine is woken again and again");
     }
 
     /// Lets time pass without a turn, as if the process were stopped or got no processor.

@@ -4,7 +4,7 @@ use carp_common::units::State;
 
 use super::*;
 
-/// What is asked of the host besides the looks after it.
+/// The requests that a takeover makes of the host.
 const ALL: &[&str] = &[
     "answer",
     "silence",
