@@ -25,7 +25,7 @@ use carp_common::units::Family;
 
 use admit::carpd_admit;
 use packet::{NetworkPacket, Packet, Skb};
-use refuse::carpd_refuse;
+use refuse::{carpd_explain, carpd_refuse};
 
 /// On to the next tcx program, and to the stack after the last (linux/bpf.h, `enum tcx_action_base`).
 const TCX_NEXT: i32 = -1;
@@ -113,46 +113,43 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
     match carried.judge(frame, maps::vhost) {
         Verdict::Foreign => Fate::Pass,
         Verdict::Pass { counter, ledger } => {
-            maps::count(counter, ledger, ingress.ifindex);
+            maps::count_passed(counter, ledger, ingress.ifindex);
             Fate::Pass
         }
         Verdict::Vrrp { same_vhid } => {
-            maps::count(Counter::PassedVrrp, 0, ingress.ifindex);
+            maps::count_passed(Counter::PassedVrrp, 0, ingress.ifindex);
             if let Some(ledger) = same_vhid {
-                maps::count(Counter::PassedVrrpSameVhid, ledger, ingress.ifindex);
+                maps::count_in(maps::ledger(ledger), Counter::PassedVrrpSameVhid.index());
             }
             Fate::Pass
         }
         Verdict::Drop { place, reason } => {
-            count_received(&place);
+            let reason = reason.index();
+            let received = received(place.family).index();
+            let alive_until_ns = place.vhost.alive_until_ns;
+            if carpd_refuse(received, reason, place.ledger(), alive_until_ns) == 0 {
+                return Fate::Pass;
+            }
             if maps::DEBUG.load() != 0
                 && let Some(scratch) = maps::scratch()
             {
                 scratch.event.key = place.key;
                 scratch.event.source = place.source(frame).unwrap_or_default();
+                carpd_explain(reason);
             }
-            refuse(&place, reason.index())
+            Fate::Drop
         }
         Verdict::Deliver {
             place,
             unicast,
             own,
         } => {
-            let [unicast, own] = maps::unknown([unicast, own]);
-            count_received(&place);
-            let Some(outcome) = admit(frame, &place, own) else {
+            let Some(scratch) = maps::scratch() else {
                 return Fate::Pass;
             };
-            if outcome != Counter::Delivered.index()
-                && outcome != Counter::DatapathEventsLost.index()
-            {
-                return refuse(&place, outcome);
-            }
-            let _ = maps::carpd_count(outcome, place.ledger(), 0);
-            match unicast && maps::now_ns() <= place.vhost.alive_until_ns {
-                true => Fate::Drop,
-                false => Fate::Pass,
-            }
+            scratch.unicast = unicast;
+            scratch.own = own;
+            admit(frame, &place).unwrap_or(Fate::Pass)
         }
     }
 }
@@ -181,38 +178,31 @@ fn handle_many_tags(ingress: Ingress, carried: Carried, sight: &impl Frame) -> F
     Fate::Drop
 }
 
-/// Judges a well-formed advertisement, and hands it to the daemon. The result is the index of the counter that says how that
-/// went; `None` never happens.
+/// Decides on a well-formed advertisement, and hands it to the daemon. `None` never happens.
 #[inline(always)]
-fn admit(frame: &impl Frame, place: &Place, own: bool) -> Option<u32> {
+fn admit(frame: &impl Frame, place: &Place) -> Option<Fate> {
     let scratch = maps::scratch()?;
     scratch.keys = place.vhost.keys;
     scratch.ledger = place.ledger();
+    scratch.alive_until_ns = place.vhost.alive_until_ns;
     place.describe(frame, &mut scratch.event)?;
     scratch.event.arrival_ns = maps::now_ns();
-    let authentic = match own {
-        true => 0,
-        false => maps::carpd_authentic(),
+    let Some(reason) = carpd_admit(maps::carpd_authentic()).checked_sub(1) else {
+        return Some(Fate::Pass);
     };
-    Some(carpd_admit(own.into(), authentic))
-}
-
-/// Drops what the daemon would not hear, by the index of its counter.
-#[inline(always)]
-fn refuse(place: &Place, reason: u32) -> Fate {
-    match carpd_refuse(reason, place.ledger(), place.vhost.alive_until_ns) {
-        0 => Fate::Pass,
-        _ => Fate::Drop,
+    if maps::DEBUG.load() != 0 {
+        carpd_explain(reason);
     }
+    Some(Fate::Drop)
 }
 
+/// The counter of what a virtual host receives.
 #[inline(always)]
-fn count_received(place: &Place) {
-    let counter = match place.family {
+const fn received(family: Family) -> Counter {
+    match family {
         Family::Inet => Counter::ReceivedInetPackets,
         Family::Inet6 => Counter::ReceivedInet6Packets,
-    };
-    maps::count(counter, place.ledger(), 0);
+    }
 }
 
 /// Never reached: nothing here panics, and the verifier would refuse the loop.

@@ -6,14 +6,15 @@ use aya_ebpf::bindings::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_A
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use carp_common::abi::classify::Claim;
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
 use carp_common::abi::layout::{
-    ADDRESSES_MAX, AddressKey, AddressValue, Counts, EVERY_PACKET, INTERFACES_MAX, KEY_CHUNKS,
-    KEYS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK, Ledger, VHOSTS_MAX, VhostKey, VhostValue,
+    ADDRESSES_MAX, AddressKey, AddressValue, CROWDED_MAX, EVERY_PACKET, INTERFACE_PLACES,
+    InterfaceValue, KEY_CHUNKS, KEYS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK, Ledger,
+    VHOSTS_MAX, VhostKey, VhostValue,
 };
 
 /// Virtual hosts of every carpd of this network namespace; an entry takes about 190 bytes of kernel memory.
@@ -69,10 +70,13 @@ fn element<V, C>(chunk: &C, place: u32) -> Option<*mut V> {
     (!element.is_null()).then_some(element.cast())
 }
 
-/// What became of what was no virtual host's, by interface: 184 bytes on each CPU.
+/// The interfaces that our process serves.
 #[map]
-static INTERFACES: PerCpuHashMap<u32, Counts> =
-    PerCpuHashMap::with_max_entries(INTERFACES_MAX, BPF_F_NO_PREALLOC);
+static INTERFACES: Array<InterfaceValue> = Array::with_max_entries(INTERFACE_PLACES, 0);
+
+/// Ledgers of the interfaces that find their place there taken.
+#[map]
+static CROWDED: HashMap<u32, u32> = HashMap::with_max_entries(CROWDED_MAX, BPF_F_NO_PREALLOC);
 
 /// One advertisement at a time.
 #[map]
@@ -170,37 +174,67 @@ pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, res
     }
 }
 
-/// Adds one to a counter of this CPU: in total, and to that of a virtual host by its ledger; 0 for what is no virtual host's,
-/// which counts for the interface.
-///
-/// A global function for the reason that [`carpd_authentic`] is one. The result means nothing.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn carpd_count(counter: u32, ledger: u32, ifindex: u32) -> u32 {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter) {
+/// Adds one to a counter of this CPU, in total and in a ledger.
+#[inline(always)]
+pub fn count_in(ledger: Option<&mut Ledger>, counter: u32) {
+    if let Some(total) = COUNTERS.get_ptr_mut(counter) {
         // SAFETY: the map's own memory, for this CPU alone; the program is not interrupted by itself.
-        unsafe { *slot += 1 };
+        unsafe { *total += 1 };
     }
-    let counts = match ledger {
-        0 => INTERFACES
-            .get_ptr_mut(ifindex)
-            // SAFETY: as above, and as for any element of a hash map: it stays readable until the program returns.
-            .map(|counts| unsafe { &mut *counts }),
-        _ => self::ledger(ledger).map(|ledger| &mut ledger.counts),
-    };
-    if let Some(counts) = counts
-        && let Some(count) = counts.get_mut(counter as usize)
+    if let Some(ledger) = ledger
+        && let Some(count) = ledger.counts.get_mut(counter as usize)
     {
         *count += 1;
-        return 1;
     }
-    0
+}
+
+/// Counts a frame for a virtual host by the slot of its ledger, or for the interface when that is 0.
+///
+/// Inlined, unlike [`count`]: what is left to others passes through here, and a call takes as long as the counting.
+#[inline(always)]
+pub fn count_passed(counter: Counter, slot: u32, ifindex: u32) {
+    let slot = match slot {
+        0 => ledger_of_interface(ifindex),
+        slot => slot,
+    };
+    count_in(ledger(slot), counter.index());
 }
 
 /// The same.
 #[inline(always)]
-pub fn count(counter: Counter, ledger: u32, ifindex: u32) {
-    let _ = carpd_count(counter.index(), ledger, ifindex);
+pub fn count(counter: Counter, slot: u32, ifindex: u32) {
+    let _ = carpd_count(counter.index(), slot, ifindex);
+}
+
+/// The same by the index of the counter.
+///
+/// A global function for the reason that [`carpd_authentic`] is one. The result means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn carpd_count(counter: u32, slot: u32, ifindex: u32) -> u32 {
+    let slot = match slot {
+        0 => ledger_of_interface(ifindex),
+        slot => slot,
+    };
+    count_in(ledger(slot), counter);
+    0
+}
+
+/// The slot of the ledger of an interface. 0 for one that our process does not serve; nobody reads that slot.
+#[inline(always)]
+fn ledger_of_interface(ifindex: u32) -> u32 {
+    match INTERFACES.get(InterfaceValue::place(ifindex)) {
+        Some(interface) if interface.ifindex == ifindex => interface.ledger,
+        _ => carpd_crowded(ifindex),
+    }
+}
+
+/// The same for an interface that has no place of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn carpd_crowded(ifindex: u32) -> u32 {
+    // SAFETY: as for virtual hosts.
+    unsafe { CROWDED.get(ifindex) }.copied().unwrap_or(0)
 }
 
 /// What the running program knows about one advertisement. A map, because the stack is too small to hold it beside the
@@ -213,8 +247,12 @@ pub struct Scratch {
     pub keys: u32,
     /// Slot of its ledger.
     pub ledger: u32,
-    /// For [`unknown`].
-    unknown: [bool; 2],
+    /// [`VhostValue::alive_until_ns`] of its virtual host.
+    pub alive_until_ns: u64,
+    /// It was sent to this host alone.
+    pub unicast: bool,
+    /// It is from the address that the host itself sends from.
+    pub own: bool,
     /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
     pub explained: u32,
     /// When it began to count them.
@@ -230,18 +268,8 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     Some(unsafe { &mut *scratch })
 }
 
-/// The same two answers, but the verifier no longer knows what they are, because it does not know what is in a map. If it did,
-/// it would judge all that comes after once for each of their values, and for each way that led to one.
-#[inline(always)]
-pub fn unknown(answers: [bool; 2]) -> [bool; 2] {
-    let Some(scratch) = scratch() else {
-        return [false; 2];
-    };
-    scratch.unknown = answers;
-    *core::hint::black_box(&scratch.unknown)
-}
-
-/// Whether [`scratch`] holds an authentic advertisement of the virtual host whose keys have the slot that is there: anything but 0.
+/// Whether [`scratch`] holds an authentic advertisement of a peer of the virtual host whose keys have the slot that is there:
+/// anything but 0. One from the host's own address is no peer's, and its digest is not looked at.
 ///
 /// A global function without arguments: the verifier judges it once and for itself, instead of once for every way that
 /// leads to the call. Both programs call it.
@@ -251,6 +279,9 @@ pub extern "C" fn carpd_authentic() -> u32 {
     let Some(scratch) = scratch() else {
         return 0;
     };
+    if scratch.own {
+        return 0;
+    }
     let slot = scratch.keys;
     let keys = KEYS
         .get(slot / KEYS_PER_CHUNK)

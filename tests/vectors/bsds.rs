@@ -99,13 +99,7 @@ fn authenticator(password: &str, address: [u8; 4]) -> Authenticator {
 }
 
 fn classified(frame: &[u8]) -> Verdict<'static> {
-    let ours = VhostKey {
-        ifindex: 3,
-        vlan: 0,
-        inner_vlan: 0,
-        _pad: [0; 3],
-        vhid: 7,
-    };
+    let ours = VhostKey::new(3, 0, vhid());
     let ingress = Ingress {
         ifindex: 3,
         stripped_tag: None,

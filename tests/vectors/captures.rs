@@ -92,13 +92,7 @@ impl Capture {
 
     /// Classifies a frame on a link where only this group is configured.
     fn classify<'v>(&self, frame: &[u8], value: &'v VhostValue) -> Verdict<'v> {
-        let ours = VhostKey {
-            ifindex: 7,
-            vlan: 0,
-            inner_vlan: 0,
-            _pad: [0; 3],
-            vhid: self.vhid,
-        };
+        let ours = VhostKey::new(7, 0, self.vhid());
         let ingress = Ingress {
             ifindex: 7,
             stripped_tag: None,

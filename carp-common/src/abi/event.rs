@@ -80,7 +80,8 @@ impl AdvertisementEvent {
                 vlan: u16::from_ne_bytes(*vlan),
                 inner_vlan: u16::from_ne_bytes(*inner_vlan),
                 vhid: *vhid,
-                _pad: [0; 3],
+                _pad: 0,
+                _pad2: 0,
             },
             family: *family,
             length: u16::from_ne_bytes(*length),
@@ -155,7 +156,8 @@ mod tests {
                 vlan: 0x0151,
                 inner_vlan: 0x0252,
                 vhid: 0xfe,
-                _pad: [0; 3],
+                _pad: 0,
+                _pad2: 0,
             },
             family: FAMILY_INET6,
             length: 40,
@@ -194,7 +196,11 @@ mod tests {
             &event.key.inner_vlan.to_ne_bytes(),
         );
         put(key + offset_of!(VhostKey, vhid), &[event.key.vhid]);
-        put(key + offset_of!(VhostKey, _pad), &event.key._pad);
+        put(key + offset_of!(VhostKey, _pad), &[event.key._pad]);
+        put(
+            key + offset_of!(VhostKey, _pad2),
+            &event.key._pad2.to_ne_bytes(),
+        );
         put(offset_of!(AdvertisementEvent, family), &[event.family]);
         put(offset_of!(AdvertisementEvent, _pad), &[event._pad]);
         put(

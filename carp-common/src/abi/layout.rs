@@ -8,8 +8,9 @@
 //! | [`VHOSTS_MAP`] | hash, shared | [`VhostKey`] | [`VhostValue`] | daemon |
 //! | [`ADDRESSES_MAP`] | hash, shared | [`AddressKey`] | [`AddressValue`] | daemon |
 //! | [`KEYS_MAP`] | array of arrays | [`VhostValue::keys`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
-//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`] | [`Ledger`] | program; zeros by the daemon |
-//! | [`INTERFACES_MAP`] | per-CPU hash | interface index | [`Counts`] | program; zeros by the daemon |
+//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`], [`InterfaceValue::ledger`] | [`Ledger`] | program; zeros by the daemon |
+//! | [`INTERFACES_MAP`] | array | [`InterfaceValue::place`] | [`InterfaceValue`] | daemon |
+//! | [`CROWDED_MAP`] | hash | interface index | slot of a [`Ledger`] | daemon |
 //! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |
 //! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
 //! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
@@ -49,8 +50,10 @@ pub const ADDRESSES_MAP: &str = "ADDRESSES";
 pub const KEYS_MAP: &str = "KEYS";
 /// Name of the array of per-CPU arrays of [`Ledger`].
 pub const LEDGERS_MAP: &str = "LEDGERS";
-/// Name of the per-CPU hash map of [`Counts`] of what belongs to no virtual host, by interface index.
+/// Name of the array of [`InterfaceValue`].
 pub const INTERFACES_MAP: &str = "INTERFACES";
+/// Name of the hash map of the interfaces whose place in [`INTERFACES_MAP`] another one has.
+pub const CROWDED_MAP: &str = "CROWDED";
 /// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`].
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Name of the ring buffer of [`AdvertisementEvent`](super::event::AdvertisementEvent).
@@ -75,16 +78,19 @@ pub const INSTANCE_GLOBAL: &str = "INSTANCE";
 pub const VHOSTS_MAX: u32 = 8 * 1024;
 /// How many addresses fit, likewise.
 pub const ADDRESSES_MAX: u32 = 16 * 1024;
-/// How many interfaces have counters, likewise.
-pub const INTERFACES_MAX: u32 = 1024;
+/// Places in [`INTERFACES_MAP`].
+pub const INTERFACE_PLACES: u32 = 1024;
+/// How many interfaces fit into [`CROWDED_MAP`].
+pub const CROWDED_MAX: u32 = 1024;
 /// Slots of an array in [`KEYS_MAP`]: 38 KiB, which take whole pages.
 pub const KEYS_PER_CHUNK: u32 = 32;
 /// Slots of an array in [`LEDGERS_MAP`]: 4.3 KiB for each processor.
 pub const LEDGERS_PER_CHUNK: u32 = 8;
 /// Arrays in [`KEYS_MAP`] at most: a slot for each virtual host.
 pub const KEY_CHUNKS: u32 = VHOSTS_MAX / KEYS_PER_CHUNK;
-/// Arrays in [`LEDGERS_MAP`] at most: a slot for each virtual host in either family.
-pub const LEDGER_CHUNKS: u32 = 2 * VHOSTS_MAX / LEDGERS_PER_CHUNK;
+/// Arrays in [`LEDGERS_MAP`] at most: a slot for each virtual host in either family, and for each interface.
+pub const LEDGER_CHUNKS: u32 =
+    (2 * VHOSTS_MAX + INTERFACE_PLACES + CROWDED_MAX) / LEDGERS_PER_CHUNK;
 
 /// [`AdvertisementEvent::family`](super::event::AdvertisementEvent::family) and [`AddressKey::family`] of IPv4.
 pub const FAMILY_INET: u8 = 4;
@@ -103,8 +109,10 @@ pub struct VhostKey {
     pub inner_vlan: u16,
     /// Virtual host id, 1..=255.
     pub vhid: u8,
+    /// Zero. Not an array, because the kernel program would call a function to fill it.
+    pub _pad: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad2: u16,
 }
 
 impl VhostKey {
@@ -114,7 +122,8 @@ impl VhostKey {
         vlan: 0,
         inner_vlan: 0,
         vhid: 0,
-        _pad: [0; 3],
+        _pad: 0,
+        _pad2: 0,
     };
 
     /// The key of a virtual host on a link: `vlan` 0 for the untagged traffic of the interface.
@@ -125,7 +134,8 @@ impl VhostKey {
             vlan,
             inner_vlan: 0,
             vhid: vhid.get(),
-            _pad: [0; 3],
+            _pad: 0,
+            _pad2: 0,
         }
     }
 }
@@ -309,13 +319,37 @@ pub struct AddressValue {
     pub flags: u32,
 }
 
+/// `INTERFACES` value: an interface that the process serves; zeros for none.
+///
+/// An array, because looking an interface up in a hash map takes as long as everything else that is done about a frame of a
+/// foreign vhid. Interfaces whose numbers differ by a multiple of [`INTERFACE_PLACES`] share a place; all but one of them
+/// are in [`CROWDED_MAP`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceValue {
+    /// Its number.
+    pub ifindex: u32,
+    /// Slot of the [`Ledger`] that counts what belongs to no virtual host.
+    pub ledger: u32,
+}
+
+impl InterfaceValue {
+    /// The place of an interface in [`INTERFACES_MAP`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(ifindex: u32) -> u32 {
+        ifindex % INTERFACE_PLACES
+    }
+}
+
 /// One value per [`Counter`].
 pub type Counts = [u64; Counter::ALL.len()];
 
 /// All counters at 0.
 pub const NO_COUNTS: Counts = [0; Counter::ALL.len()];
 
-/// `LEDGERS` value: what one virtual host heard lately in one family on one processor, and what became of it.
+/// `LEDGERS` value: what one virtual host heard lately in one family on one processor, and what became of it. An interface has
+/// one as well, which only counts what belongs to no virtual host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
@@ -353,11 +387,12 @@ const _: () = assert!(size_of::<VhostKey>() == 12);
 const _: () = assert!(size_of::<VhostValue>() == 80);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<AddressValue>() == 16);
+const _: () = assert!(size_of::<InterfaceValue>() == 8);
 const _: () = assert!(size_of::<Ledger>() == size_of::<History>() + size_of::<Counts>());
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddressKey, AddressValue, Ledger, VhostKey, VhostValue};
+    use super::{AddressKey, AddressValue, InterfaceValue, Ledger, VhostKey, VhostValue};
     use crate::abi::hmac::KernelKeys;
 
     // SAFETY: `repr(C)`, integers only, every byte named (the size is asserted), so any bit pattern is valid and no
@@ -371,6 +406,8 @@ mod pod {
     unsafe impl aya::Pod for AddressKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for AddressValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterfaceValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Ledger {}
 }

@@ -11,7 +11,7 @@ use carp_common::proto::{AddressSet, Authenticator, Key};
 use carp_common::units::{AdvBase, AdvSkew, Profile, Vhid};
 use carp_common::wire::advertisement::Advertisement;
 
-use crate::datapath::{Datapath, Fate, HOOKS, Hook};
+use crate::datapath::{Datapath, Fate, HOOKS, Hook, LOOPBACK};
 use crate::frames::*;
 
 const RECEIVED: (&str, u64) = ("received-inet-packets", 1);
@@ -352,6 +352,17 @@ fn what_is_for_a_virtual_host_is_in_its_ledger_and_the_rest_in_the_interfaces() 
             ("passed-vrrp", 2),
         ];
         assert_eq!(datapath.counts_of_others(), others);
+        // The same where another interface has the place.
+        datapath.crowd(LOOPBACK);
+        datapath.run(&advertisement(99, GROUP));
+        datapath.run(&vrrp(2, 51, 1, 20));
+        let others = [
+            ("passed-unknown-vhid", 2),
+            ("passed-other-vlan", 1),
+            ("passed-vrrp", 3),
+        ];
+        assert_eq!(datapath.counts_of_others(), others);
+        assert_eq!(datapath.counts_of_crowd(), []);
         let sum = |name| {
             let parts = [1, 2, 3, 4]
                 .map(|ledger| datapath.counts_of(ledger))

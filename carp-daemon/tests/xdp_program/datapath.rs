@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{
-    Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf,
-};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{
     ProgramError, ProgramFd, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
 };
@@ -14,10 +12,10 @@ use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::KernelKeys;
 use carp_common::abi::layout::{
-    ADDRESSES_MAP, ADVERTISEMENTS_MAP, AddressKey, AddressValue, COUNTERS_MAP, Counts,
-    EGRESS_PROGRAM, INSTANCE_GLOBAL, INTERFACES_MAP, KEYS_MAP, KEYS_PER_CHUNK, LEDGERS_MAP,
-    LEDGERS_PER_CHUNK, Ledger, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP, VhostKey, VhostValue,
-    XDP_PROGRAM,
+    ADDRESSES_MAP, ADVERTISEMENTS_MAP, AddressKey, AddressValue, COUNTERS_MAP, CROWDED_MAP, Counts,
+    EGRESS_PROGRAM, INSTANCE_GLOBAL, INTERFACE_PLACES, INTERFACES_MAP, InterfaceValue, KEYS_MAP,
+    KEYS_PER_CHUNK, LEDGERS_MAP, LEDGERS_PER_CHUNK, Ledger, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP,
+    VhostKey, VhostValue, XDP_PROGRAM,
 };
 use carp_common::units::Vhid;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -32,6 +30,9 @@ pub const INSTANCE: u64 = 77;
 /// The slots of the virtual hosts' keys.
 const KEYS_OF_7: u32 = 1;
 const KEYS_OF_8: u32 = 2;
+/// The ledger of the interface, for frames that are for no virtual host.
+const LEDGER_OF_INTERFACE: u32 = 5;
+
 /// The hook at which the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -82,7 +83,8 @@ pub struct Datapath {
     /// The first arrays of keys and ledgers.
     keys: Array<MapData, KernelKeys>,
     ledgers: PerCpuArray<MapData, Ledger>,
-    interfaces: PerCpuHashMap<MapData, u32, Counts>,
+    interfaces: Array<MapData, InterfaceValue>,
+    crowded: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, u64>,
     advertisements: RingBuf<MapData>,
     suspects: RingBuf<MapData>,
@@ -139,10 +141,12 @@ impl Datapath {
             keys.set(value.keys, accepted, 0).unwrap();
             vhosts.insert(key, value, 0).unwrap();
         }
-        let mut interfaces: PerCpuHashMap<_, u32, Counts> = take(&mut program, INTERFACES_MAP);
-        let zeros = vec![[0; _]; aya::util::nr_cpus().unwrap()];
-        let zeros = PerCpuValues::try_from(zeros).unwrap();
-        interfaces.insert(ifindex, zeros, 0).unwrap();
+        let mut interfaces: Array<_, InterfaceValue> = take(&mut program, INTERFACES_MAP);
+        let place = InterfaceValue::place(ifindex);
+        let ledger = LEDGER_OF_INTERFACE;
+        interfaces
+            .set(place, InterfaceValue { ifindex, ledger }, 0)
+            .unwrap();
         match hook {
             Hook::Xdp => {
                 let xdp: &mut Xdp = found(program.program_mut(XDP_PROGRAM));
@@ -159,6 +163,7 @@ impl Datapath {
             keys,
             ledgers,
             interfaces,
+            crowded: take(&mut program, CROWDED_MAP),
             counters: take(&mut program, COUNTERS_MAP),
             advertisements: take(&mut program, ADVERTISEMENTS_MAP),
             suspects: take(&mut program, SUSPECTS_MAP),
@@ -199,8 +204,25 @@ impl Datapath {
 
     /// Returns what was counted for the interface.
     pub fn counts_of_others(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.interfaces.get(&LOOPBACK, 0).unwrap();
-        named(counts.iter().copied())
+        self.counts_of(LEDGER_OF_INTERFACE)
+    }
+
+    /// Returns what was counted for the interface that [`Datapath::crowd`] makes up.
+    pub fn counts_of_crowd(&self) -> Vec<(&'static str, u64)> {
+        self.counts_of(LEDGER_OF_INTERFACE + 1)
+    }
+
+    /// Gives the place of the interface to another one that wants the same.
+    pub fn crowd(&mut self, ifindex: u32) {
+        let place = InterfaceValue::place(ifindex);
+        let other = InterfaceValue {
+            ifindex: ifindex + INTERFACE_PLACES,
+            ledger: LEDGER_OF_INTERFACE + 1,
+        };
+        self.interfaces.set(place, other, 0).unwrap();
+        self.crowded
+            .insert(ifindex, LEDGER_OF_INTERFACE, 0)
+            .unwrap();
     }
 
     pub fn info(&self) -> ProgramInfo {

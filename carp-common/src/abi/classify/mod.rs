@@ -405,7 +405,8 @@ impl Packet {
             vlan: tags.outer,
             inner_vlan: tags.inner,
             vhid,
-            _pad: [0; 3],
+            _pad: 0,
+            _pad2: 0,
         };
         let vhost = vhost(&key).filter(|vhost| vhost.hears(self.family));
         if is_vrrp {

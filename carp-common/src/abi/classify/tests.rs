@@ -145,7 +145,7 @@ fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict<'static> {
         stripped_tag,
     };
     classify(frame, ingress, |key| {
-        assert_eq!((key.ifindex, key._pad), (IFINDEX, [0; 3]));
+        assert_eq!((key.ifindex, key._pad, key._pad2), (IFINDEX, 0, 0));
         matches!((key.vlan, key.inner_vlan, key.vhid), (0 | 5, 0, VHID)).then_some(&CONFIGURED)
     })
 }

@@ -178,6 +178,10 @@ impl Entries {
         if let Some(tables) = &mut self.tables {
             tables.forget(ifindex);
         }
+        if let Some(slots) = &mut self.slots {
+            // If this fails, the slot of the ledger stays taken.
+            let _ = slots.forget(ifindex);
+        }
         self.retired.retain(|key, _| key.ifindex != ifindex);
     }
 
@@ -206,6 +210,28 @@ impl Entries {
             add(&mut sum, &slots.counts(key)?);
         }
         Ok(sum)
+    }
+
+    /// Begins to count the frames on an interface that are for no virtual host, if they are not counted yet.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn count_on(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        match &mut self.slots {
+            Some(slots) => slots.count_on(ifindex),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what the kernel program counted on an interface for no virtual host.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, KernelError> {
+        match &mut self.slots {
+            Some(slots) => slots.counts_on(ifindex),
+            None => Ok(NO_COUNTS),
+        }
     }
 
     /// Returns the tables if there is a fence, and whether it covers every packet.

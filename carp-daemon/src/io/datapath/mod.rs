@@ -206,7 +206,10 @@ impl Datapath {
             Rung::Kernel(hook) => {
                 self.loader.adopt_addresses(&mut self.entries);
                 let program = self.loader.program(&mut self.entries);
-                let attached = program.and_then(|(program, pins)| program.attach(link, hook, pins));
+                let attached = program.and_then(|(program, pins)| {
+                    self.entries.count_on(link.index)?;
+                    program.attach(link, hook, pins)
+                });
                 let attachment = attached.map_err(|source| DatapathError::Kernel {
                     interface: link.name.clone(),
                     rung,
@@ -229,9 +232,6 @@ impl Datapath {
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
         self.entries.forget(ifindex);
-        if let Some(program) = &mut self.loader.program {
-            program.forget(ifindex);
-        }
     }
 
     /// Stops listening on an interface, which may be gone already.
@@ -388,10 +388,7 @@ impl Datapath {
     /// # Errors
     /// Returns any refusal of the kernel.
     pub fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, error::KernelError> {
-        let mut sum = match &self.loader.program {
-            Some(program) => program.counts_of_others(ifindex)?,
-            None => NO_COUNTS,
-        };
+        let mut sum = self.entries.counts_of_others(ifindex)?;
         if let Some(socket) = self.sockets.get(ifindex) {
             add(&mut sum, &socket.counts_of_others());
         }

@@ -7,26 +7,26 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::task::{Context, Poll};
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::{
     ADVERTISEMENTS_MAP, COUNTERS_MAP, Counts, DEBUG_GLOBAL, FENCE_ALL_GLOBAL, INSTANCE_GLOBAL,
-    INTERFACES_MAP, NO_COUNTS, SUSPECTS_MAP,
+    SUSPECTS_MAP,
 };
 use carp_common::time::Instant;
 use tokio::io::unix::AsyncFd;
 
 use super::batch::{Batch, Drained};
 use super::egress::Egress;
-use super::error::{KernelError, errno, map_error, refused};
+use super::error::{KernelError, map_error, refused};
 use super::hook::{self, Attachment, Hook};
 use super::object::take;
 use super::pins::Pins;
 use super::shared::SHARED;
-use super::slots::{Slots, add};
+use super::slots::Slots;
 use super::tables::Tables;
 use crate::config::{Config, Fence};
 use crate::io::netlink::Link;
@@ -89,9 +89,6 @@ pub struct Program {
     /// The loaded object. It owns the programs, and the maps that were not taken.
     object: Ebpf,
     counters: PerCpuArray<MapData, u64>,
-    /// The counters of frames that were for no virtual host, by interface.
-    interfaces: PerCpuHashMap<MapData, u32, Counts>,
-    processors: usize,
     ring: AsyncFd<RingBuf<MapData>>,
     /// How many advertisements the ring had lost at the last call of [`Program::take_losses`].
     ring_losses: u64,
@@ -139,16 +136,12 @@ impl Program {
         };
         let tables = Tables::take(&mut object)?;
         let slots = Slots::take(&mut object)?;
-        let interfaces = take(&mut object, INTERFACES_MAP)?;
         let counters = take(&mut object, COUNTERS_MAP)?;
         let ring = open_ring(&mut object, ADVERTISEMENTS_MAP)?;
         let suspects = open_ring(&mut object, SUSPECTS_MAP)?;
         let program = Self {
             object,
             counters,
-            interfaces,
-            processors: aya::util::nr_cpus()
-                .map_err(|(_, source)| KernelError::Processors(source))?,
             ring,
             ring_losses: 0,
             suspects,
@@ -176,7 +169,6 @@ impl Program {
         pins: &Pins,
     ) -> Result<Attachment, KernelError> {
         self.prepare(hook)?;
-        self.count_on(link.index)?;
         hook::attach(&mut self.object, link, hook, pins)
     }
 
@@ -207,39 +199,6 @@ impl Program {
         served: &BTreeMap<u32, Attachment>,
     ) {
         egress.start(&mut self.object, others, links, served);
-    }
-
-    /// Begins to count the frames on an interface that are for no virtual host, if they are not counted yet.
-    ///
-    /// # Errors
-    /// Returns any error of the kernel.
-    fn count_on(&mut self, ifindex: u32) -> Result<(), KernelError> {
-        const BPF_NOEXIST: u64 = 1;
-        let zeros = PerCpuValues::try_from(vec![NO_COUNTS; self.processors])
-            .map_err(KernelError::Processors)?;
-        match self.interfaces.insert(ifindex, zeros, BPF_NOEXIST) {
-            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
-            outcome => outcome.map_err(map_error("write", INTERFACES_MAP)),
-        }
-    }
-
-    /// Forgets the counters of an interface that is gone.
-    pub fn forget(&mut self, ifindex: u32) {
-        let _ = self.interfaces.remove(&ifindex);
-    }
-
-    /// Returns what became of the frames on an interface that were for no virtual host.
-    ///
-    /// # Errors
-    /// Returns any error of the kernel.
-    pub fn counts_of_others(&self, ifindex: u32) -> Result<Counts, KernelError> {
-        let mut sum = [0; Counter::ALL.len()];
-        match self.interfaces.get(&ifindex, 0) {
-            Ok(counts) => counts.iter().for_each(|counts| add(&mut sum, counts)),
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(map_error("read", INTERFACES_MAP)(error)),
-        }
-        Ok(sum)
     }
 
     /// Ready when a ring or the log has something.

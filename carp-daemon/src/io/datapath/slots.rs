@@ -1,4 +1,5 @@
-//! The maps that the programs of this process do not share: the digests that each virtual host accepts, and what it heard.
+//! The maps that the programs of this process do not share: the digests that each virtual host accepts, what it heard, and
+//! the counters of virtual hosts and interfaces.
 //!
 //! Both are in arrays of fixed sizes, because elements of arrays are written in place. Values that a hash map replaces or
 //! removes stay in the kernel's memory, and digests are secrets. Arrays of arrays hold the arrays, so that there can be a new
@@ -7,23 +8,30 @@
 use std::collections::BTreeMap;
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, InnerMap, MapData, MapError, PerCpuArray, PerCpuValues};
-use carp_common::abi::counters::Counter;
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap, InnerMap, MapData, MapError, PerCpuArray, PerCpuValues,
+};
 use carp_common::abi::hmac::KernelKeys;
 use carp_common::abi::layout::{
-    Counts, KEYS_MAP, KEYS_PER_CHUNK, LEDGERS_MAP, LEDGERS_PER_CHUNK, Ledger, VhostKey, VhostValue,
+    CROWDED_MAP, Counts, INTERFACES_MAP, InterfaceValue, KEYS_MAP, KEYS_PER_CHUNK, LEDGERS_MAP,
+    LEDGERS_PER_CHUNK, Ledger, NO_COUNTS, VhostKey, VhostValue,
 };
 use carp_common::units::Family;
 
 use super::error::{KernelError, map_error};
 use super::object::take;
 
-/// The slots of every virtual host.
+/// The slots of every virtual host and every interface.
 pub struct Slots {
     keys: Chunks<Array<MapData, KernelKeys>>,
     ledgers: Chunks<PerCpuArray<MapData, Ledger>>,
     processors: usize,
     taken: BTreeMap<VhostKey, Taken>,
+    /// Where the programs find the ledgers of interfaces.
+    places: Array<MapData, InterfaceValue>,
+    crowded: HashMap<MapData, u32, u32>,
+    /// The ledgers of interfaces.
+    interfaces: BTreeMap<u32, u32>,
 }
 
 /// The slots of one virtual host.
@@ -46,6 +54,9 @@ impl Slots {
             processors: aya::util::nr_cpus()
                 .map_err(|(_, source)| KernelError::Processors(source))?,
             taken: BTreeMap::new(),
+            places: take(object, INTERFACES_MAP)?,
+            crowded: take(object, CROWDED_MAP)?,
+            interfaces: BTreeMap::new(),
         })
     }
 
@@ -81,12 +92,7 @@ impl Slots {
                 .ledgers
                 .take(|| PerCpuArray::create(LEDGERS_PER_CHUNK, 0))?;
             *ledger = Some(slot);
-            let empty = PerCpuValues::try_from(vec![Ledger::EMPTY; self.processors])
-                .map_err(KernelError::Processors)?;
-            let (chunk, place) = self.ledgers.at(slot)?;
-            chunk
-                .set(place, empty, 0)
-                .map_err(map_error("write", LEDGERS_MAP))?;
+            empty(&mut self.ledgers, slot, self.processors)?;
         }
         [value.ledger, value.ledger6] = taken.ledgers.map(Option::unwrap_or_default);
         Ok(())
@@ -118,8 +124,88 @@ impl Slots {
     /// Returns any refusal of the kernel.
     pub fn counts(&mut self, key: VhostKey) -> Result<Counts, KernelError> {
         let taken = self.taken.get(&key).copied().unwrap_or_default();
-        let mut sum = [0; Counter::ALL.len()];
-        for slot in taken.ledgers.into_iter().flatten() {
+        self.sum(taken.ledgers)
+    }
+
+    /// Begins to count the frames on an interface that are for no virtual host, if they are not counted yet.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn count_on(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        if self.interfaces.contains_key(&ifindex) {
+            return Ok(());
+        }
+        let ledger = self
+            .ledgers
+            .take(|| PerCpuArray::create(LEDGERS_PER_CHUNK, 0))?;
+        let named = self.name(ifindex, ledger);
+        match named {
+            Ok(()) => drop(self.interfaces.insert(ifindex, ledger)),
+            Err(_) => self.ledgers.free.push(ledger),
+        }
+        named
+    }
+
+    /// Names the ledger of an interface to the programs.
+    fn name(&mut self, ifindex: u32, ledger: u32) -> Result<(), KernelError> {
+        empty(&mut self.ledgers, ledger, self.processors)?;
+        let place = InterfaceValue::place(ifindex);
+        if self.there(place)? == InterfaceValue::default() {
+            return self
+                .places
+                .set(place, InterfaceValue { ifindex, ledger }, 0)
+                .map_err(map_error("write", INTERFACES_MAP));
+        }
+        self.crowded
+            .insert(ifindex, ledger, 0)
+            .map_err(map_error("write", CROWDED_MAP))
+    }
+
+    /// Forgets the counters of an interface that is gone.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn forget(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        let Some(ledger) = self.interfaces.remove(&ifindex) else {
+            return Ok(());
+        };
+        let place = InterfaceValue::place(ifindex);
+        if self.there(place)?.ifindex == ifindex {
+            self.places
+                .set(place, InterfaceValue::default(), 0)
+                .map_err(map_error("write", INTERFACES_MAP))?;
+        } else {
+            self.crowded
+                .remove(&ifindex)
+                .map_err(map_error("write", CROWDED_MAP))?;
+        }
+        self.ledgers.free.push(ledger);
+        Ok(())
+    }
+
+    /// Returns what became of the frames on an interface that were for no virtual host.
+    ///
+    /// # Errors
+    /// Returns any refusal of the kernel.
+    pub fn counts_on(&mut self, ifindex: u32) -> Result<Counts, KernelError> {
+        let ledger = self.interfaces.get(&ifindex).copied();
+        self.sum([ledger])
+    }
+
+    /// Returns the interface that has a place.
+    fn there(&self, place: u32) -> Result<InterfaceValue, KernelError> {
+        self.places
+            .get(&place, 0)
+            .map_err(map_error("read", INTERFACES_MAP))
+    }
+
+    /// Returns the sum of some ledgers' counters.
+    fn sum(
+        &mut self,
+        ledgers: impl IntoIterator<Item = Option<u32>>,
+    ) -> Result<Counts, KernelError> {
+        let mut sum = NO_COUNTS;
+        for slot in ledgers.into_iter().flatten() {
             let (chunk, place) = self.ledgers.at(slot)?;
             let ledgers = chunk
                 .get(&place, 0)
@@ -130,6 +216,20 @@ impl Slots {
         }
         Ok(sum)
     }
+}
+
+/// Writes zeros into a ledger.
+fn empty(
+    ledgers: &mut Chunks<PerCpuArray<MapData, Ledger>>,
+    slot: u32,
+    processors: usize,
+) -> Result<(), KernelError> {
+    let zeros =
+        PerCpuValues::try_from(vec![Ledger::EMPTY; processors]).map_err(KernelError::Processors)?;
+    let (chunk, place) = ledgers.at(slot)?;
+    chunk
+        .set(place, zeros, 0)
+        .map_err(map_error("write", LEDGERS_MAP))
 }
 
 /// Adds each of the counters.
