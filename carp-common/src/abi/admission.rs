@@ -6,7 +6,7 @@
 //! 2. **New?** [`History::judge`] drops exact duplicates: same counter, digest and priority fields, within a quarter of the
 //!    interval that they advertise. It remembers one advertisement for each of a few residues of the counter, so two
 //!    captured ones sent in turn are mostly duplicates too.
-//!    Another priority under the same counter varies it; what was heard first goes on counting as the one.
+//!    The same counter with another priority is a variation; the first one that was heard stays the reference.
 //! 3. **Not too many?** What is left after that of a flood (a large collection of captured advertisements, or one whose
 //!    priority fields change: the digest does not cover them) is limited, so that it costs the daemon little. An
 //!    advertisement whose counter is above all before it is never limited, because a replay is never that; so a flood of

@@ -52,20 +52,6 @@ pub struct Site<'a, E> {
 }
 
 impl<E: Effects> Context<E> {
-    /// Does something that takes a while, such as attaching, and then something whose time counts from the end of that.
-    pub fn after<T>(
-        &mut self,
-        first: impl FnOnce(&mut Self) -> T,
-        then: impl FnOnce(&mut Self, T),
-    ) {
-        let began = self.now;
-        let done = first(self);
-        self.now = self.effects.now();
-        then(self, done);
-        // What arrived meanwhile was not heard yet, so the turn continues with its own time.
-        self.now = began;
-    }
-
     /// Reports an event.
     pub fn tell(&mut self, place: &Place, what: impl Into<What>) {
         self.tell_after(0, place, what);

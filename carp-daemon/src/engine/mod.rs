@@ -5,8 +5,8 @@
 //! then fires timers. However late a turn comes, because the process was stopped or got no processor, a MASTER that
 //! advertised in time is heard before its silence counts.
 //!
-//! The engine never waits and never touches the system. Its caller does both, and passes it an [`effects::Effects`]. The
-//! daemon's caller is [`crate::serve`]; the simulation is another one.
+//! The engine never touches the system itself. Its caller waits for the next turn, and passes it an [`effects::Effects`] to
+//! act through. The daemon's caller is [`crate::serve`]; the simulation is another one.
 //!
 //! | Module | What it is |
 //! |---|---|

@@ -102,12 +102,6 @@ impl Address {
         self.flags.contains(AddressFlags::Nodad)
     }
 
-    /// Returns whether its preferred lifetime has ended. It is then no source for new connections.
-    #[must_use]
-    pub const fn is_deprecated(&self) -> bool {
-        self.flags.contains(AddressFlags::Deprecated)
-    }
-
     /// Returns whether its lifetime is unlimited.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {

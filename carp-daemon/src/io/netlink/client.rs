@@ -47,8 +47,8 @@ pub use self::order::Order;
 use super::{Address, Event, Link, Route};
 use crate::io::errand::{Errands, Panicked};
 
-/// How long the event loop waits for an answer. This is well below the time after which a silent MASTER is replaced,
-/// and longer than any request takes while no other process holds rtnl.
+/// How long the event loop waits for an answer. This is longer than any request takes while no other process holds rtnl,
+/// and well below the time after which a silent MASTER is replaced, unless advbase is 0.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the thread waits for another request. A takeover gives several orders in a row.
