@@ -6,10 +6,10 @@ use crate::time::Instant;
 use crate::units::{Family, Priority};
 use core::net::IpAddr;
 
-/// Who was heard in each family that we would not take over from, and for how long it need not be heard again.
+/// The MASTER in each family that we would not take over from, and until when it need not be heard again.
 ///
-/// While it lives, a worse MASTER is its affair: that one is about to yield to it, and the last advertisement that it sends
-/// on that occasion (as ucarp does) must not make every BACKUP that preempts take over. The same goes for its bow-out.
+/// While it lives, it deals with a worse MASTER itself. The worse one is about to yield to it and, as ucarp does, sends a last
+/// advertisement then. Neither that one nor its bow-out must make every BACKUP that preempts take over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BetterMaster(PerFamily<Option<Known>>);
 
@@ -22,7 +22,7 @@ struct Known {
 }
 
 impl BetterMaster {
-    /// It advertised, and said when it will again.
+    /// Remembers a MASTER that advertised, and when it will again.
     pub(super) fn heard(&mut self, family: Family, origin: Origin, priority: Priority) {
         self.0[family] = Some(Known {
             source: origin.source,
@@ -31,13 +31,12 @@ impl BetterMaster {
         });
     }
 
-    /// Whether this is the one, and better than `ours`.
+    /// Returns whether `source` is that MASTER, and its priority is better than `ours`.
     pub(super) fn is(&self, family: Family, source: IpAddr, ours: Priority) -> bool {
         self.0[family].is_some_and(|known| known.source == source && known.priority < ours)
     }
 
-    /// Whether it lives while this one, who is somebody else, advertises. What itself says about itself counts, of
-    /// course.
+    /// Returns whether it lives while another host advertises. Its own advertisements always count.
     pub(super) fn lives(&self, family: Family, other: Origin) -> bool {
         self.0[family]
             .is_some_and(|known| other.source != known.source && other.arrival < known.until)

@@ -1,9 +1,9 @@
-//! A BACKUP that hears somebody whose counters prove nothing.
+//! Counters that prove nothing, and how long a BACKUP lets them count all the same.
 //!
-//! It may be a recording of a MASTER that is dead. It may be a living ucarp or FreeBSD, which goes on with the counter that it heard
-//! last, also downwards, so that a recording can make it repeat its own. When nothing else was heard for the master-down time the BACKUP
-//! becomes MASTER: a living better one answers that, with a counter above ours, and we yield. Two are MASTER meanwhile, so
-//! each time that it was answered the BACKUP waits twice as long before it asks again.
+//! They may come from a recording of a MASTER that is dead. They may also come from a living ucarp or FreeBSD: it goes on with the
+//! counter that it heard last, even if that is lower, so a recording can make it repeat its own counters. When the BACKUP has heard
+//! nothing else for the master-down time it becomes MASTER. A living better MASTER answers with a counter above ours, and we
+//! yield. Two hosts are MASTER meanwhile, so the BACKUP waits twice as long after each answer before it asks again.
 
 use core::net::IpAddr;
 
@@ -14,14 +14,14 @@ const DOUBLINGS_MAX: u32 = 3;
 /// How long an answer makes us patient.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// What a BACKUP makes of counters that prove nothing.
+/// The last host that was heard without proof, and the questions and answers so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubt {
-    /// Whom we heard without proof since the last proof.
+    /// The host that was heard without proof since the last proof.
     suspect: Option<IpAddr>,
-    /// When somebody was last proven to live, or we began to listen.
+    /// When a host was last proven to live, or we began to listen.
     proven_at: Instant,
-    /// When we became MASTER to find out about somebody.
+    /// When we became MASTER to find out whether the suspect lives.
     asked_at: Option<Instant>,
     /// How often that was answered, and when it last was.
     answers: u32,
@@ -29,18 +29,18 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Somebody is proven to live, or we begin to listen.
+    /// A host is proven to live, or we begin to listen.
     pub(super) fn proven(&mut self, at: Instant) {
         self.suspect = None;
         self.proven_at = self.proven_at.max(at);
     }
 
-    /// Somebody was heard, and nothing proves that he lives.
+    /// A host was heard, and nothing proves that it lives.
     pub(super) fn heard(&mut self, source: IpAddr) {
         self.suspect = Some(source);
     }
 
-    /// Until when what proves nothing counts all the same.
+    /// Returns until when counters that prove nothing count all the same.
     pub(super) fn patient_until(&self, now: Instant, master_down: Duration) -> Instant {
         let doublings = match now < self.answered_at + REMEMBERED {
             true => self.answers.min(DOUBLINGS_MAX),
@@ -49,14 +49,14 @@ impl Doubt {
         self.proven_at + master_down * (1 << doublings)
     }
 
-    /// We become MASTER because nobody was proven to live; returns who was heard nevertheless.
+    /// We become MASTER because no host was proven to live. Returns the one that was heard nevertheless.
     pub(super) fn asks(&mut self, now: Instant) -> Option<IpAddr> {
         self.asked_at = self.suspect.map(|_| now);
         self.suspect.take()
     }
 
-    /// We yield: when we had asked `within` this time, that is the answer, whomever we heard last before. Later it is somebody who
-    /// came back.
+    /// We yield. If we asked less than `within` ago, that is the answer, even if the suspect was another host. If we asked
+    /// earlier, a host has come back, and that is no answer.
     pub(super) fn answered(&mut self, now: Instant, within: Duration) {
         let asked_at = self.asked_at.take();
         if asked_at.is_some_and(|at| now < at + within) {

@@ -1,9 +1,9 @@
 //! What an authentic advertisement proves.
 //!
 //! The digest covers the counter, but neither the priority nor the sender, and no implementation rejects what it heard before. So
-//! whoever recorded an advertisement can send it again with another priority, under another source. What tells a living peer
-//! from a recording is the counter: nobody can make a digest for one that was never sent, and peers that count go on above
-//! whatever they heard last, ours included.
+//! an attacker can record an advertisement and send it again with another priority, from another source. Only the counter tells
+//! a living peer from a recording. Nobody without the password can make a digest for a counter that was never sent, and peers that
+//! count go on above the last one that they heard, ours included.
 //!
 //! | A counter that … | proves |
 //! |---|---|
@@ -16,41 +16,41 @@
 //! | is that of an OpenBSD, from somebody else who does not count | as above: anybody can use its address too |
 //! | is somebody's last, then with another priority or source | that somebody lived then; one of the two was altered |
 //!
-//! A MASTER asks for more than life before it yields, see [`super::vhost`]: a counter near above its own last one, which only
-//! somebody who heard that can know.
+//! A MASTER asks for more than a sign of life before it yields, see [`super::vhost`]: a counter near above its own last one, which
+//! only a host that heard that one can know.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::heard::{Closed, LAST_LEAVES_OUT, Recent, Run, Scattered, is_ahead, is_near_above};
-pub use super::peer::{Evidence, Yardstick};
 use super::peer::{Peer, REPETITIONS_TO_TELL, Shown, Single};
 use super::per_family::PerFamily;
+pub use super::proof::{Evidence, Yardstick};
 use crate::time::Instant;
 use crate::units::Family;
 use crate::wire::advertisement::Advertisement;
 
-/// How many sources are remembered. One host has one or two (a family each); more than this is no cluster.
+/// How many sources are remembered. A host has one in each family, and no cluster has more hosts than this allows.
 pub const SOURCES_MAX: usize = 16;
-/// Unrelated counters after which a source is no OpenBSD that was restarted, whatever it repeats.
+/// A source that showed more unrelated counters than this is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
 
-/// What was heard of whom, and what we sent ourselves.
+/// The counters that each source showed, and those that we sent ourselves.
 ///
-/// Bounded: sources beyond the limit displace the one heard longest ago, and first those that never counted, which is all
-/// that somebody with a few recordings can make. A source that is displaced leaves its counters behind.
+/// The memory is bounded. A source beyond the limit displaces the one that was heard longest ago, and sources that never counted
+/// first, because an attacker with a few recordings can make only those. The counters of a displaced source stay remembered.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub(super) peers: Vec<Peer>,
     pub(super) closed: PerFamily<Closed>,
     /// For sources whose counters have no order; only where there is one.
     pub(super) scattered: Option<Box<Scattered>>,
-    /// What we sent.
+    /// The counters that we sent.
     pub(super) own: PerFamily<Own>,
 }
 
-/// What we sent in one family.
+/// The counters that we sent in one family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
     pub(super) run: Option<Run>,
@@ -74,7 +74,7 @@ impl Default for Own {
 }
 
 impl Own {
-    /// Whether we sent it, or cannot tell.
+    /// Returns whether we sent it, or cannot tell.
     fn contains(&self, counter: u64) -> bool {
         self.runs().any(|run| run.contains(counter)) && self.recent.may_contain(counter)
     }
@@ -85,7 +85,7 @@ impl Own {
 }
 
 impl Memory {
-    /// What this advertisement proves; remembers it.
+    /// Remembers an advertisement, and returns what it proves.
     pub fn hear(
         &mut self,
         source: IpAddr,
@@ -145,11 +145,11 @@ impl Memory {
         evidence
     }
 
-    /// The source that shows this counter as far as we are concerned.
+    /// Returns the source that this counter belongs to.
     ///
-    /// An OpenBSD's address can change, and a stranger can be the first to show its counter, and go on. So whoever shows the
-    /// counter of an OpenBSD that we know speaks for it, unless he counts. One that repeated its counter less often moves to
-    /// another address when it was silent at the old one: by then a source that counts has shown its next.
+    /// An OpenBSD's address can change, and a stranger can be the first to show its counter, and go on. So a source that shows
+    /// the counter of a known OpenBSD speaks for it, unless the source counts. An OpenBSD that has repeated its counter less often
+    /// moves to another address after a silence at the old one: by then a source that counts has shown its next counter.
     fn whose(&mut self, source: IpAddr, counter: u64, arrival: Instant, ours: Yardstick) -> IpAddr {
         let is_silent = |single: &Single| {
             let silence = ours.believes(single.shown.interval()) * 2;
@@ -185,7 +185,7 @@ impl Memory {
         source
     }
 
-    /// A stranger was the first to show it, in the name of one who counts.
+    /// Moves a counter to its own source, if a stranger showed it first in the name of a source that counts.
     fn move_candidate(
         &mut self,
         source: IpAddr,
@@ -205,7 +205,7 @@ impl Memory {
         }
     }
 
-    /// We send this counter.
+    /// Remembers a counter that we send.
     pub fn sent(&mut self, family: Family, counter: u64) {
         let own = &mut self.own[family];
         own.previous = own.run;
@@ -225,18 +225,18 @@ impl Memory {
         }
     }
 
-    /// The last one in this family did not leave.
+    /// Forgets the last counter of this family: the advertisement was not sent.
     pub fn unsend(&mut self, family: Family) {
         self.own[family].run = self.own[family].previous;
     }
 
-    /// Whether this is one of the last counters that we sent.
+    /// Returns whether this is one of the last counters that we sent.
     #[must_use]
     pub fn sent_lately(&self, family: Family, counter: u64) -> bool {
         self.own[family].recent.contains(counter)
     }
 
-    /// Whether this counter is the last that proved something of one of the sources.
+    /// Returns whether this counter is the last proof from one of the sources.
     #[must_use]
     pub fn is_last_of_somebody(&self, family: Family, counter: u64) -> bool {
         self.last_of(family, counter).is_some()
@@ -247,7 +247,7 @@ impl Memory {
         peers.find(|peer| Family::of(peer.source) == family && peer.latest.counter == counter)
     }
 
-    /// Whether this source was warned of before, as far as we remember.
+    /// Returns whether there was a warning about this source, as far as we remember.
     #[must_use]
     pub fn was_warned(&self, source: IpAddr) -> bool {
         self.peers
@@ -255,14 +255,15 @@ impl Memory {
             .any(|peer| peer.source == source && peer.warned)
     }
 
-    /// This source has been warned of.
+    /// Remembers a warning about this source.
     pub fn set_warned(&mut self, source: IpAddr) {
         for peer in self.peers.iter_mut().filter(|peer| peer.source == source) {
             peer.warned = true;
         }
     }
 
-    /// Whether only somebody who heard the group can know this counter: he goes on with one that was heard or sent before.
+    /// Returns whether only a host that heard the group can know this counter, because it goes on with one that was heard or
+    /// sent before.
     fn follows(&self, family: Family, counter: u64, goes_on: impl Fn(u64, u64) -> bool) -> bool {
         let goes_on = |last| goes_on(counter, last);
         let mut peers = self.peers.iter();
@@ -275,7 +276,7 @@ impl Memory {
             })
     }
 
-    /// Whether anybody but this source showed it, or this source did before it was restarted.
+    /// Returns whether another source showed the counter, or this source did before it was restarted.
     fn was_heard_elsewhere(&self, source: IpAddr, advertisement: &Advertisement) -> bool {
         let family = Family::of(source);
         let counter = advertisement.counter;
@@ -297,7 +298,7 @@ impl Memory {
                 && !is_last_of_source()
     }
 
-    /// A counter that this source, and nobody else, showed before.
+    /// Takes note of a counter that only this source showed before.
     fn again(
         &mut self,
         index: usize,
@@ -332,8 +333,8 @@ impl Memory {
         evidence
     }
 
-    /// A counter that somebody else showed: where it is that one's last, one of the two is an altered copy, whichever
-    /// came first.
+    /// Returns what a counter proves that another source showed. If it is the last of that one, one of the two is an altered
+    /// copy, whichever came first.
     fn again_from_another(&self, source: IpAddr, counter: u64) -> Evidence {
         match self.last_of(Family::of(source), counter) {
             Some(other) => Evidence::OtherVersion {
@@ -413,8 +414,8 @@ impl Memory {
         Evidence::New
     }
 
-    /// An OpenBSD said its counter. ucarp, FreeBSD and NetBSD go on with whatever they heard last, also downwards, and so
-    /// they come to the counters above it again and again: what they showed of those is forgotten.
+    /// Forgets the counters above that of an OpenBSD, which has just shown it. ucarp, FreeBSD and NetBSD go on with the counter
+    /// that they heard last, even downwards, so they come to the counters above it again and again.
     fn lead_back(&mut self, family: Family, source: IpAddr, counter: u64) {
         let is_led = |last: u64| is_near_above(last, counter);
         self.closed[family].cut(counter);
@@ -427,7 +428,7 @@ impl Memory {
         });
     }
 
-    /// Puts the peer in, in the place of another when all are taken.
+    /// Adds the peer, in the place of another if all are taken.
     fn make_room(&mut self, peer: Peer) {
         if self.peers.len() < SOURCES_MAX {
             // A virtual host has one peer, and there are thousands: no room for three more.
@@ -445,7 +446,7 @@ impl Memory {
         }
     }
 
-    /// A source is forgotten; what it showed is not.
+    /// Keeps the counters of a source that is forgotten.
     fn leave_behind(&mut self, peer: Peer) {
         // An OpenBSD has nothing else to come back with.
         if peer.is_constant() {

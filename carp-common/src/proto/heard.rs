@@ -1,7 +1,7 @@
-//! The counters that were heard before: what a recording can repeat.
+//! The counters that were heard before, which a recording can repeat.
 //!
-//! Most sources count, so what they showed is a range with two ends. What has no order (a ucarp that hears nobody draws each
-//! counter by chance) is kept in a set of fixed size that forgets the oldest after hours.
+//! Most sources count, so their counters are a range with two ends. A ucarp that hears nobody draws each counter at random. Counters
+//! without order are kept in a set of fixed size, which forgets the oldest after hours.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -11,11 +11,11 @@ use crate::wire::advertisement::DIGEST_LEN;
 
 /// How far above the last counter a live peer's next one lies at most.
 ///
-/// A peer that counts goes on with one more than it heard or sent last; a carpd leaves out up to 31. What a host
-/// misses while the network is divided lies between. Two counters drawn by chance are as close once in 2^43.
+/// A peer that counts goes on with one more than the counter that it heard or sent last; a carpd leaves out up to 31. The counters
+/// that a host misses while the network is divided lie between. Two random counters are as close once in 2^43.
 pub const NEAR: u64 = 1 << 20;
 
-/// Whether a peer that heard or sent `last` may go on with `counter`.
+/// Returns whether a peer that heard or sent `last` may go on with `counter`.
 #[must_use]
 pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
@@ -29,13 +29,13 @@ pub const AHEAD: u64 = 1 << 44;
 /// that advertises once a second. It may be lost, and then peers come to them.
 pub const LAST_LEAVES_OUT: u64 = 1 << 12;
 
-/// Whether a peer that heard or sent `last`, and challenged somebody since, may go on with `counter`.
+/// Returns whether a peer that heard or sent `last`, and has sent challenges since, may go on with `counter`.
 #[must_use]
 pub const fn is_ahead(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= AHEAD
 }
 
-/// The counters from `first` to `last`, those between them that nobody showed included.
+/// The counters from `first` to `last`, including those between them that no host showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The lowest.
@@ -45,7 +45,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// One counter alone.
+    /// Returns the run of one counter.
     #[must_use]
     pub const fn of(counter: u64) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Run {
         }
     }
 
-    /// Whether the counter lies in it.
+    /// Returns whether the counter lies in it.
     #[must_use]
     pub const fn contains(self, counter: u64) -> bool {
         self.first <= counter && counter <= self.last
@@ -64,13 +64,13 @@ impl Run {
 /// How many of the last counters of a run are remembered one by one.
 const RECENT: usize = 16;
 
-/// The last counters of a run that goes on. It has gaps, and who missed the last of it, and counts by one, comes to the
-/// counters in them.
+/// The last counters of a run that goes on. A run has gaps, and a peer that missed the last of it, and counts by one, comes to the
+/// counters in the gaps.
 #[derive(Clone, Copy, Debug)]
 pub struct Recent([u64; RECENT]);
 
 impl Recent {
-    /// Of a run that begins.
+    /// Returns the last counters of a run that begins.
     #[must_use]
     pub const fn only(counter: u64) -> Self {
         let mut recent = [0; RECENT];
@@ -78,25 +78,25 @@ impl Recent {
         Self(recent)
     }
 
-    /// Of a run of which no more is known than its ends.
+    /// Returns the last counters of a run of which only the ends are known.
     #[must_use]
     pub const fn unknown() -> Self {
         Self([u64::MAX; RECENT])
     }
 
-    /// The run goes on.
+    /// Adds the next counter of the run.
     pub fn push(&mut self, counter: u64) {
         self.0.rotate_left(1);
         self.0[RECENT - 1] = counter;
     }
 
-    /// Whether it is one of the last.
+    /// Returns whether it is one of the last.
     #[must_use]
     pub fn contains(&self, counter: u64) -> bool {
         self.0.contains(&counter)
     }
 
-    /// Whether a counter between the ends of the run was one of it, as far as we know.
+    /// Returns whether a counter between the ends of the run belongs to it, as far as we know.
     #[must_use]
     pub fn may_contain(&self, counter: u64) -> bool {
         let oldest = self.0.iter().find(|counter| **counter != 0);
@@ -130,13 +130,13 @@ impl Closed {
         self.0.push(run);
     }
 
-    /// Whether the counter lies in one of them.
+    /// Returns whether the counter lies in one of them.
     #[must_use]
     pub fn contains(&self, counter: u64) -> bool {
         self.0.iter().any(|run| run.contains(counter))
     }
 
-    /// Forgets `counter` and what lies near above it: a constant counter that others are led back to.
+    /// Forgets `counter` and those near above it, because others are led back to this constant counter.
     pub fn cut(&mut self, counter: u64) {
         self.0.retain_mut(|run| {
             if run.first < counter && is_near_above(run.last, counter) {
@@ -146,7 +146,7 @@ impl Closed {
         });
     }
 
-    /// The runs, the oldest first.
+    /// Returns the runs, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Run> {
         self.0.iter().copied()
     }
@@ -197,7 +197,7 @@ impl Scattered {
         self.entries += 1;
     }
 
-    /// Whether the digest was added. Wrong for 12 of a million that were not.
+    /// Returns whether the digest was added. It is wrong for 12 of a million that were not.
     #[must_use]
     pub fn contains(&self, digest: &[u8; DIGEST_LEN]) -> bool {
         [&self.current, &self.previous]
@@ -211,13 +211,13 @@ impl Scattered {
             })
     }
 
-    /// The two generations and how many entries the first has.
+    /// Returns the two generations and how many entries the first has.
     #[must_use]
     pub fn parts(&self) -> (&[u8], &[u8], u32) {
         (&self.current, &self.previous, self.entries)
     }
 
-    /// From what [`Scattered::parts`] returned; `None` for other lengths.
+    /// Creates the set from the result of [`Scattered::parts`]; `None` for other lengths.
     #[must_use]
     pub fn from_parts(current: &[u8], previous: &[u8], entries: u32) -> Option<Box<Self>> {
         let fits = current.len() == GENERATION_LEN && previous.len() == GENERATION_LEN;

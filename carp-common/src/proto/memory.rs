@@ -1,7 +1,7 @@
-//! What was heard and sent, as bytes that outlive the process.
+//! The counters that were heard and sent, as bytes that outlive the process.
 //!
-//! Only what everybody on the link could hear: counters and digests, no key. Big endian; a version first, a length before each
-//! list. What is not whole is not taken in.
+//! They contain only what every host on the link could hear: counters and digests, but no key. Numbers are big endian. A version
+//! comes first, and a length before each list. Bytes that are not whole are rejected.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::units::{AdvBase, AdvSkew, Demotion, Priority};
 
 /// First bytes; the last of them is the version.
 const MAGIC: [u8; 8] = *b"carpd\0m\x01";
-/// Counters left out after a restart, for those that were sent since the last writing: 50 advertisements a second in ten
-/// minutes, each of which leaves out 15 in the mean.
+/// Counters that are left out after a restart, because some were sent since the last writing. It is enough for ten minutes of 50
+/// advertisements a second, each of which leaves out 15 on average.
 const UNWRITTEN: u64 = 1 << 19;
 
 /// Writes the memory, and the counter that is sent next.
@@ -71,7 +71,7 @@ fn put(bytes: &mut Vec<u8>, number: u64) {
     bytes.extend(number.to_be_bytes());
 }
 
-/// The memory and the counter that is sent next; `None` when the bytes are not whole or not ours.
+/// Returns the memory and the next counter; `None` if the bytes are not whole or not ours.
 pub(super) fn read(bytes: &[u8], now: Instant) -> Option<(Memory, u64)> {
     let mut rest = Bytes(bytes);
     if rest.take()? != MAGIC {
@@ -151,7 +151,7 @@ fn read_peer(rest: &mut Bytes<'_>, now: Instant) -> Option<Peer> {
     })
 }
 
-/// What is not read yet.
+/// The bytes that are not read yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {

@@ -22,6 +22,7 @@
 //! | [`rate_limit`] | the first at once, then few |
 //! | `memory` | what was heard and sent, as bytes |
 //! | `peer` | one source, and what it showed |
+//! | `proof` | the kinds of evidence |
 //! | `better`, `doubt`, `queue`, `send_errors`, `per_family` | the state machine's parts |
 
 pub mod addresses;
@@ -40,6 +41,7 @@ pub mod outlook;
 pub mod patience;
 mod peer;
 mod per_family;
+mod proof;
 mod queue;
 pub mod rate_limit;
 mod send_errors;
@@ -61,7 +63,7 @@ pub use key::{Key, PasswordTooLong};
 pub use tenure::Standing;
 pub use vhost::VirtualHost;
 
-/// What one election is about. Everything here is fixed at start; what changes at run time arrives as an [`Input`].
+/// The settings of one election. They are fixed at the start; everything that changes at run time arrives as an [`Input`].
 ///
 /// The configuration holds this very value, so comparing two configurations compares what the core was given. A key
 /// that was wiped still equals itself.
@@ -77,7 +79,7 @@ pub struct Settings {
     pub deadratio: DeadRatio,
     /// Take over from a worse MASTER without waiting for its silence.
     pub preempt: bool,
-    /// Whose habits we follow.
+    /// The implementation that this host imitates.
     pub profile: Profile,
     /// The virtual addresses, part of every digest. A family is in use when it has an address here.
     pub addresses: AddressSet,
@@ -87,18 +89,18 @@ pub struct Settings {
     pub strict_counter: bool,
     /// No peer is an OpenBSD, whose counter never changes: a counter that was heard before proves nothing.
     pub no_openbsd: bool,
-    /// Time between two announcements of a MASTER after those of its takeover; `None`: there are no more.
+    /// Time between two announcements of a MASTER after those of its takeover; `None` for no more announcements.
     pub announce_refresh: Option<crate::time::Duration>,
 }
 
-/// What happened.
+/// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// A CARP payload already matched to this vhid and group; not yet authenticated.
     Advertisement {
         /// Family of the packet that carried it.
         family: Family,
-        /// Who sent it and when it arrived.
+        /// Its sender and its time of arrival.
         origin: Origin,
         /// The IP payload: 36 bytes when well formed.
         payload: &'a [u8],
@@ -117,12 +119,12 @@ pub enum Input<'a> {
     StationChanged,
     /// One cause of demotion changed to this amount; zero undoes it.
     DemotionChanged {
-        /// Why.
+        /// The cause.
         cause: DemotionCause,
         /// How much it adds now.
         amount: Demotion,
     },
-    /// What became of an [`Action::SendAdvertisement`]. Three failures in a row demote; as many successes undo.
+    /// The outcome of an [`Action::SendAdvertisement`]. Three failures in a row demote, and as many successes undo that.
     SendCompleted {
         /// Family that was sent.
         family: Family,
@@ -134,16 +136,16 @@ pub enum Input<'a> {
     DatapathChanged(DatapathState),
     /// An [`Action::ClaimAddresses`] was carried out (the up script ended, the address is there): announce again.
     ClaimCompleted,
-    /// Advertisements arrived that we can no longer hear: we were stopped for so long that their buffer overflowed. Then
-    /// silence proves nothing, and a BACKUP listens for a whole master-down time again.
+    /// Advertisements arrived but were lost, because we were stopped for so long that their buffer overflowed. Then silence
+    /// proves nothing, and a BACKUP listens for a whole master-down time again.
     AdvertisementsLost,
-    /// An operator's wish.
+    /// An operator's command.
     Command(Command),
     /// Bow out if MASTER, release, then INIT for good.
     Shutdown,
 }
 
-/// Who sent an advertisement and when it arrived.
+/// The sender of an advertisement and its time of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// IP source.
@@ -166,9 +168,9 @@ pub enum LinkState {
 /// Whether the kernel side does what [`Action::ProgramDatapath`] asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatapathState {
-    /// It does, or would.
+    /// It does, or would if asked.
     Works,
-    /// It refuses, or cannot any more.
+    /// It refuses, or is no longer able to.
     Refuses,
 }
 
@@ -183,7 +185,7 @@ pub enum SendOutcome {
     Failed,
 }
 
-/// An operator's wish.
+/// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// USR2: bow out when MASTER, be BACKUP, and do not take over for `hold`; then listen for a full
@@ -194,7 +196,7 @@ pub enum Command {
     },
 }
 
-/// What to do, in this order.
+/// Something to do, in the order in which it is polled.
 ///
 /// A transition begins with [`Action::Report`], so that a log has the cause before its effects, and
 /// [`Action::ProgramDatapath`]: a host that leaves MASTER falls silent before anybody hears that he may take over. Then
@@ -224,7 +226,7 @@ pub enum Action {
     Announce(Family),
     /// The state changed.
     Report(Transition),
-    /// Someone should know; already rate-limited.
+    /// Report something; the rate is limited already.
     Notify(Notice),
 }
 
@@ -268,10 +270,10 @@ pub enum Reason {
     Shutdown,
 }
 
-/// Something that is not a state change but that someone should know.
+/// Something other than a state change that an operator should know.
 ///
-/// Rate-limited here: the first of its kind at once, then at most one per [`vhost::NOTICE_INTERVAL`], which says in
-/// `suppressed` how many went unreported since the last one.
+/// The core limits the rate: it reports the first of a kind at once, and then at most one per [`vhost::NOTICE_INTERVAL`]. Each
+/// contains in `suppressed` how many were not reported since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// ucarp's "Bad digest": wrong password, vhid or virtual address somewhere.
@@ -300,7 +302,7 @@ pub enum Notice {
         /// How many were not reported since the last notice.
         suppressed: u64,
     },
-    /// advbase, advskew or demotion changed under one replay counter: someone alters advertisements on their way.
+    /// advbase, advskew or demotion changed under one replay counter: advertisements are altered on their way.
     Tampered {
         /// The source it carried, which may be forged.
         source: IpAddr,
@@ -314,15 +316,15 @@ pub enum Notice {
         /// How many were not reported since the last notice.
         suppressed: u64,
     },
-    /// We took over although somebody advertises: counters that were heard before are no sign of life.
+    /// We took over although a host advertises, because counters that were heard before are no sign of life.
     Unproven {
         /// The source that they carried, which may be forged.
         source: IpAddr,
         /// How many were not reported since the last notice.
         suppressed: u64,
     },
-    /// Somebody claims to be the better MASTER, and did not answer what we sent again and again: a recording, or a host
-    /// that does not hear us.
+    /// A source claims to be the better MASTER, and did not answer several challenges: it is a recording, or a host that does
+    /// not hear us.
     Unanswered {
         /// The source that it carried, which may be forged.
         source: IpAddr,

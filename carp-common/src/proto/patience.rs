@@ -6,13 +6,13 @@
 
 use crate::time::{Duration, Instant};
 
-/// Whether a turn came so late that its process was stopped or starved: by more than half an advertisement interval.
+/// Returns whether a turn came so late, by more than half an advertisement interval, that its process was stopped or starved.
 #[must_use]
 pub fn is_late(lateness: Duration, interval: Duration) -> bool {
     lateness > interval / 2
 }
 
-/// How a BACKUP came to judge the silence of a MASTER.
+/// When a BACKUP comes to judge the silence of a MASTER.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     /// When the master-down time ended.
@@ -31,7 +31,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Until when to wait before this silence counts; `None` when it counts now.
+    /// Returns until when to wait before this silence counts; `None` if it counts now.
     ///
     /// The time ends no later than a master-down time from now, and is given once: a silence that is due when it ends
     /// counts, however late that is judged.

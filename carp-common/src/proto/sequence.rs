@@ -4,20 +4,21 @@ use super::per_family::PerFamily;
 use crate::time::Instant;
 use crate::units::Family;
 
-/// Counters at the end that are never left out. Who has a ucarp's advertisements, drawn by chance, can lead us close to the end,
-/// and make us ask again and again; these last for a thousand years at a thousand advertisements a second.
+/// Counters at the end of the range that are never left out. A ucarp draws its counters at random, so an attacker with recordings
+/// of one can lead us close to the end, and can make us ask again and again. The reserve lasts for a thousand years at a
+/// thousand advertisements a second.
 const RESERVE: u64 = 1 << 50;
 
 /// The counters we send, and the highest heard and sent so far.
 ///
-/// We send more than the highest of all counters heard or sent, and so never one twice. ucarp and FreeBSD go on with
-/// whatever they hear: while it is ours, they do not come back to counters of their own that we remember, which would look
-/// like a recording. Plain numbers, without wrapping: what others start with is random, and in the order of sequence numbers a
-/// few of those would lead us once around the circle.
+/// Each counter that we send is above all that were heard or sent before, so none is sent twice. ucarp and FreeBSD go on with
+/// the counter that they heard last. While that is ours, they do not come back to counters of their own that we remember, which
+/// would look like a recording. The numbers do not wrap: other hosts start at random, and with sequence numbers that wrap a few
+/// such starts would lead us once around the circle.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterSequence {
     next: u64,
-    /// Nothing was sent or followed yet.
+    /// No counter was sent or followed yet.
     is_fresh: bool,
     heard: PerFamily<Option<u64>>,
     sent: PerFamily<SentCounters>,
@@ -35,7 +36,7 @@ struct SentCounters {
 }
 
 impl CounterSequence {
-    /// The first counter to send.
+    /// Creates a sequence that begins with `initial`.
     #[must_use]
     pub fn new(initial: u64) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl CounterSequence {
         }
     }
 
-    /// The counter of the advertisement that is sent at `now`. Leaves out `stride` counters.
+    /// Returns the counter of an advertisement that is sent at `now`, and leaves out `stride` counters before it.
     pub fn send(&mut self, family: Family, stride: u64, now: Instant) -> u64 {
         self.is_fresh = false;
         let counter = self.next.saturating_add(stride);
@@ -67,15 +68,15 @@ impl CounterSequence {
         counter
     }
 
-    /// The last one in this family did not leave.
+    /// Takes back the last counter of this family: the advertisement was not sent.
     pub fn unsend(&mut self, family: Family) {
         let sent = &mut self.sent[family];
         sent.last = sent.previous;
         sent.at = sent.previous_at;
     }
 
-    /// A peer's counter that proves something. As long as we have sent nothing we go on with the first of them, also downwards:
-    /// then the MASTER finds ours near its own, whichever of us was started first.
+    /// Goes on with a peer's counter that is proof, even downwards, as long as we have sent nothing. Then the MASTER finds our
+    /// counters near its own, whichever of us was started first.
     pub fn follow(&mut self, counter: u64) {
         if self.is_fresh
             && let Some(above) = counter.checked_add(1)
@@ -85,20 +86,20 @@ impl CounterSequence {
         }
     }
 
-    /// An authentic counter was heard.
+    /// Takes note of an authentic counter that was heard.
     pub fn observe(&mut self, family: Family, counter: u64) {
         self.heard[family] = self.heard[family].max(Some(counter));
         self.go_beyond(counter);
     }
 
-    /// Sends nothing below this one any more. The very last number is nothing to go on with.
+    /// Sends only counters above this one from now on. The very last number is ignored, because none is above it.
     pub fn go_beyond(&mut self, counter: u64) {
         if let Some(above) = counter.checked_add(1) {
             self.next = self.next.max(above);
         }
     }
 
-    /// Goes on with `counter`, if that is above what is sent next.
+    /// Goes on with `counter`, if it is above the next one.
     pub fn go_on_with(&mut self, counter: u64) {
         self.is_fresh = false;
         self.next = self.next.max(counter);
@@ -110,14 +111,14 @@ impl CounterSequence {
         self.next = self.next.max(end.min(self.next.saturating_add(counters)));
     }
 
-    /// The counter that is sent next, where none is left out.
+    /// Returns the next counter, if none is left out before it.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// The highest counter that we sent in that family before `arrival`. What waited in our queue while we sent something
-    /// could not know of that.
+    /// Returns the highest counter that we sent in that family before `arrival`. The sender of an advertisement that waited in
+    /// our queue had not heard what we sent meanwhile.
     #[must_use]
     pub fn sent_before(&self, family: Family, arrival: Instant) -> Option<u64> {
         let sent = self.sent[family];
@@ -128,14 +129,14 @@ impl CounterSequence {
         }
     }
 
-    /// When we last sent in that family.
+    /// Returns when we last sent in that family.
     #[must_use]
     pub fn sent_at(&self, family: Family) -> Instant {
         self.sent[family].at
     }
 
-    /// Whether the counter is above everything heard in that family, and everything sent before it arrived: each family
-    /// travels its own way, so the two may overtake each other.
+    /// Returns whether the counter is above all that were heard in that family, and all that were sent in it before it arrived.
+    /// The families are separate because their packets can overtake each other.
     #[must_use]
     pub fn rises(&self, family: Family, counter: u64, arrival: Instant) -> bool {
         Some(counter) > self.heard[family].max(self.sent_before(family, arrival))

@@ -1,10 +1,10 @@
-//! What a MASTER asks of a host that claims to be better, and what it takes for an answer.
+//! Whom a MASTER believes: its challenges to hosts that claim to be better, and the answers that count.
 //!
-//! A MASTER yields to a counter near above its own last one, which only a host that heard that can know, or one that counted
-//! farther while the network was divided. To any other it advertises at once: a living MASTER takes our counter and goes on
-//! above it, a carpd at once, ucarp and FreeBSD with their next advertisement; a recording never does. Before it answers a
-//! counter that was never heard it leaves out more counters than anybody ever sent in a row, by chance as far as a stranger can
-//! tell: so that a whole recorded run is not an answer either.
+//! A MASTER yields to a counter near above its own last one. Only a host that heard that one can know such a counter, or a host that
+//! counted farther while the network was divided. To any other counter the MASTER advertises at once. A living MASTER takes our
+//! counter and goes on above it: a carpd at once, ucarp and FreeBSD with their next advertisement. A recording never does. Before
+//! the answer to a counter that was never heard, the MASTER leaves out more counters than any host ever sent in a row. How many it
+//! leaves out looks random to a stranger, so that a whole recorded run is not an answer either.
 
 use super::context::Context;
 use super::history::History;
@@ -19,18 +19,18 @@ use crate::proto::{FAMILIES, Notice};
 use crate::time::{Duration, Instant};
 use crate::units::{Family, Profile};
 
-/// Least number of counters left out before a challenge, and the most that chance adds less one. A host that advertises
-/// once a second has sent so many after a hundred days. 134 to 268 ms of the clock that the first counter comes from.
+/// Fewest counters that are left out before a challenge; chance adds up to as many again. A host that advertises once a second
+/// has sent so many after a hundred days. It is 134 to 268 ms of the clock that the first counter comes from.
 const JUMP: u64 = 1 << 27;
 /// Answers in two versions after which the better version counts.
 const DOUBTFUL_ENOUGH: u8 = 3;
-/// Challenges without an answer that someone should know of.
+/// Challenges without an answer before a notice.
 const UNANSWERED_MAX: u8 = 3;
 
 /// The challenges of a MASTER.
 #[derive(Debug, Default)]
 pub(super) struct Challenger {
-    /// Our next advertisement is a challenge that no recorded run may answer.
+    /// The next advertisement is a challenge that no recorded run may answer.
     leaves_out: bool,
     /// The counters of the last two challenges: the answer to the one may come after the other.
     asked: PerFamily<[Option<u64>; 2]>,
@@ -41,11 +41,11 @@ pub(super) struct Challenger {
     doubtful: Doubtful,
 }
 
-/// Answers in two versions, the one better than we are and the other one worse, each to another one of ours.
+/// Answers that were heard in two versions, one better than we are and one worse, each to another advertisement of ours.
 ///
-/// One that yields says something worse once or twice, with a counter above ours, and who hears that can send it again as
-/// better. Who goes on answering is better, and his answers are altered on their way, so that the genuine ones come second.
-/// After a bow-out of the MASTER that we followed, and that was better, its first is enough: the bow-out was altered.
+/// A host that yields sends something worse once or twice, with a counter above ours, and an attacker can send that again as
+/// something better. A host that goes on answering is better, and its answers are altered on their way, so that the genuine
+/// ones come second. If we followed a bow-out of a better MASTER, its first answer is enough, because the bow-out was altered.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doubtful {
     count: u8,
@@ -86,7 +86,7 @@ impl Challenger {
         self.leaves_out = true;
     }
 
-    /// Whether a better MASTER has heard us, or is one that cannot answer.
+    /// Returns whether a better MASTER has heard us, or is one that cannot answer.
     pub(super) fn is_answer(
         &mut self,
         cx: &Context,
@@ -144,7 +144,7 @@ impl Challenger {
             .filter(move |_| is_recent)
     }
 
-    /// Lets a MASTER that claims to be better, or equal, prove that it lives.
+    /// Challenges a MASTER that claims to be better, or equal, to prove that it lives.
     ///
     /// Of two equal BSDs, which ask each other, one leaves out no counters, or neither would ever answer the other.
     pub(super) fn challenge(
@@ -170,9 +170,9 @@ impl Challenger {
         }
     }
 
-    /// Leaves out counters before the next advertisement, when that is to be a challenge, and returns whether it is: once in
-    /// an interval, so that the answer to an earlier one is not taken for less. Not with strict counters, which have to rise
-    /// across restarts.
+    /// Leaves out counters before the next advertisement if that is to be a challenge, and returns whether it is. There is one
+    /// challenge in an interval at most, so that the answer to an earlier one still counts. With strict counters there is none,
+    /// because those have to rise across restarts.
     pub(super) fn leave_out(&mut self, cx: &Context, history: &mut History) -> bool {
         let pace = cx.interval();
         let wants = core::mem::take(&mut self.leaves_out) && !cx.settings.strict_counter;

@@ -11,15 +11,15 @@ use crate::time::Instant;
 use crate::units::{Family, Priority};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
-/// Advertisements of one interval that answer at once what was never heard: somebody lives who knows nothing of us. More of
-/// them come an eighth of the interval apart, for it may be far longer than his, and many MASTERs that answer each other would
-/// have said everything before anybody heard it.
+/// Advertisements of one interval that answer a new counter at once: a host may live that knows nothing of us. More of them come
+/// an eighth of our interval apart. Our interval may be far longer than that host's; and many MASTERs that answered each other at
+/// once would have sent everything before any of them heard it.
 const NEW_AT_ONCE: u8 = 4;
 const NEW_DIVISOR: u32 = 8;
-/// Advertisements of one interval that answer all else, which a recording can repeat.
+/// Advertisements of one interval that answer all other counters, which a recording can repeat.
 const REPEATED_MAX: u8 = 2;
 
-/// The next advertisement, and what became of those before.
+/// The next advertisement, and the outcome of those before.
 #[derive(Debug, Default)]
 pub(super) struct Speaker {
     /// When the next advertisement is due.
