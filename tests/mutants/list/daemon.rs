@@ -259,6 +259,16 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "tenure: does not care that its entry could not be renewed",
+        file: TENURE,
+        find: "told.is_ok()",
+        replace: "told.is_ok() || true",
+        caught_by: &[
+            "engine::tests::machine::a_master_that_yields_falls_silent_even_if_the_kernel_program_has_no_memory_to_learn_that",
+            "engine::tests::machine::a_master_whose_entry_can_be_neither_renewed_nor_replaced_gives_way_until_it_can",
+        ],
+    },
+    Mutant {
         name: "tenure: leaves its entry in the kernel when it goes",
         file: TENURE,
         find: "site.cx.effects.withdraw(key)",

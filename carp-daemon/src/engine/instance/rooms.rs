@@ -262,10 +262,11 @@ impl Rooms {
             State::Init => None,
             State::Backup | State::Master => Tenure::key_wanted(who, site),
         };
-        if wanted == self.tenure.key() {
-            self.tenure.renew(who, site);
+        if wanted == self.tenure.key() && self.tenure.renew(who, site) {
             return None;
         }
+        // An entry that could not be renewed would let this host answer for as long as the state before allowed. Removing it
+        // takes no memory and silences this host at once, and a new one may use the memory that becomes free.
         self.tenure.withdraw(who, site);
         if wanted.is_none() || self.program(who, machine, site) {
             return None;

@@ -11,11 +11,13 @@
 use std::net::IpAddr;
 
 use carp_common::abi::layout::VhostKey;
+use carp_common::proto::rate_limit::RateLimit;
 use carp_common::proto::{Standing, VirtualHost};
 use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::{Effects, Program, Refused};
+use super::super::pace::REPORT_INTERVAL;
 use super::identity::Identity;
 use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
@@ -32,6 +34,8 @@ pub struct Tenure {
     fenced: bool,
     /// The datapath refused something, and carpd has logged that.
     refused: bool,
+    /// Limits these log lines if the datapath refuses now and then.
+    limit: RateLimit,
     /// The datapath refused its entry. It would receive nothing, so it is in INIT until there is one.
     deaf: bool,
 }
@@ -43,6 +47,7 @@ impl Default for Tenure {
             standing: Standing::INIT,
             fenced: false,
             refused: false,
+            limit: RateLimit::default(),
             deaf: false,
         }
     }
@@ -131,12 +136,19 @@ impl Tenure {
         std::mem::replace(&mut self.standing, standing)
     }
 
-    /// Tells the kernel program the present state, in one write however many addresses there are.
-    pub fn renew<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
-        if let Some(key) = self.key {
-            let told = site.cx.effects.renew(key, self.standing);
-            self.check(who, told, site);
+    /// Tells the kernel program the present state, in one write however many addresses there are. Returns whether the kernel
+    /// program knows it now, if there is an entry. Otherwise it still has the state before.
+    pub fn renew<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) -> bool {
+        let Some(key) = self.key else {
+            return true;
+        };
+        let told = site.cx.effects.renew(key, self.standing);
+        let knows = told.is_ok();
+        if knows {
+            self.refused = false;
         }
+        self.check(who, told, site);
+        knows
     }
 
     /// Tells the datapath another source address.
@@ -212,7 +224,7 @@ impl Tenure {
         self.check(who, outcome, site);
     }
 
-    /// Logs what the datapath refuses, once until it is programmed again, because what is told with each advertisement fails
+    /// Logs what the datapath refuses, once until it accepts an entry again, because what is told with each advertisement fails
     /// with each.
     fn check<E: Effects>(
         &mut self,
@@ -221,15 +233,17 @@ impl Tenure {
         site: &mut Site<'_, E>,
     ) {
         if let Err(error) = outcome
-            && !std::mem::replace(&mut self.refused, true)
+            && !self.refused
+            && let Some(suppressed) = self.limit.admit(site.cx.now, REPORT_INTERVAL)
         {
+            self.refused = true;
             let rung = site.interface.ifindex;
             let rung = rung.and_then(|ifindex| site.cx.effects.rung(ifindex));
             let refused = Datapath::Refused {
                 rung: rung.map(|rung| rung.to_string()),
                 error: error.to_string(),
             };
-            site.cx.tell(&who.place, refused);
+            site.cx.tell_after(suppressed, &who.place, refused);
         }
     }
 }

@@ -191,6 +191,9 @@ impl Program for Recorder {
     }
 
     fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        if self.faults.renew {
+            return Err(Refused("no memory".to_owned()));
+        }
         self.set_standing(key, standing);
         Ok(())
     }

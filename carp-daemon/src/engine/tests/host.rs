@@ -68,6 +68,8 @@ pub struct Faults {
     pub load: bool,
     /// The kernel program has no room.
     pub configure: bool,
+    /// The kernel program has no memory to change an entry.
+    pub renew: bool,
     /// Links and addresses cannot be listed.
     pub list: Option<i32>,
     /// Notifications cannot be read.

@@ -269,6 +269,69 @@ fn a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is() {
 }
 
 #[test]
+fn a_master_that_yields_falls_silent_even_if_the_kernel_program_has_no_memory_to_learn_that() {
+    for no_room in [false, true] {
+        let mut scene = Scene::start(config(vec![scripted(1)]), host());
+        scene.end_script(Which::Down, Outcome::Succeeded);
+        scene.become_master();
+        scene.host().assign(address(101));
+        scene.end_script(Which::Up, Outcome::Succeeded);
+        scene.pass(ms(500));
+        assert!(scene.host().answers_for(VIP));
+        scene.forget();
+        scene.host().faults.renew = true;
+        scene.host().faults.configure = no_room;
+        let mut better = Peer::new(0, 0);
+        scene.hear(&mut better);
+        assert!(!scene.host().answers_for(VIP));
+        // Without an entry it would hear nothing, and must not wait for a silence.
+        let state = if no_room { State::Init } else { State::Backup };
+        assert_eq!(scene.state(), state);
+        assert_eq!(scene.told("datapath-refused"), 1);
+        scene.host().faults.configure = false;
+        scene.hear_for(&mut better, ms(2_000));
+        assert_eq!(scene.state(), State::Backup);
+        assert_eq!(scene.host().entries.len(), 1);
+        assert!(!scene.host().answers_for(VIP));
+    }
+}
+
+#[test]
+fn a_master_whose_entry_cannot_be_renewed_gets_a_new_one_and_goes_on() {
+    let mut scene = Scene::master(vhost(1));
+    scene.pass(ms(500));
+    scene.forget();
+    scene.host().faults.renew = true;
+    for _ in 0..40 {
+        scene.pass(ms(500));
+        assert_eq!(scene.state(), State::Master);
+        assert!(scene.host().answers_for(VIP));
+    }
+    assert_eq!(scene.told("datapath-refused"), 2, "once in ten seconds");
+}
+
+#[test]
+fn a_master_whose_entry_can_be_neither_renewed_nor_replaced_gives_way_until_it_can() {
+    let mut scene = Scene::master(vhost(1));
+    for _ in 0..2 {
+        scene.pass(ms(15_000));
+        assert_eq!(scene.state(), State::Master);
+        assert!(scene.host().answers_for(VIP));
+        scene.forget();
+        scene.host().faults.renew = true;
+        scene.host().faults.configure = true;
+        scene.pass(INTERVAL);
+        assert_eq!(scene.state(), State::Init);
+        assert!(!scene.host().has(VIP));
+        scene.pass(ms(30_000));
+        assert_eq!(scene.state(), State::Init);
+        assert_eq!(scene.told("datapath-refused"), 1, "once each time");
+        scene.host().faults.renew = false;
+        scene.host().faults.configure = false;
+    }
+}
+
+#[test]
 fn an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts() {
     let mut scene = Scene::backup(vhost(1));
     scene.hear(&mut Peer::new(2, 0));
