@@ -72,10 +72,11 @@ impl<E: Effects> Context<E> {
     }
 
     /// Updates the tables before addresses are removed. If notifications were lost, everything is listed at once, because an
-    /// address may belong to another program by now. What follows from the changes is done with all others in the turn.
+    /// address may belong to another program by now. If they cannot be listed either, what was known before decides. What
+    /// follows from the changes is done with all others in the turn.
     pub fn catch_up(&mut self) {
         self.listen();
-        if self.namespace.is_blind()
+        if self.namespace.is_stale()
             && let Err(error) = self.namespace.list(&mut self.effects)
         {
             self.complain_about_netlink(Request::List, &error);
@@ -132,7 +133,8 @@ impl<E: Effects> Context<E> {
     }
 
     /// Gives back the addresses that an order of carpd took from another program, because that program added them at the same
-    /// moment.
+    /// moment. They get no lifetime, because the tables do not keep any: a lifetime that is too long ends with the owner's next
+    /// renewal, and one that is too short would take the address away.
     pub fn give_back(&mut self) {
         for taken in self.namespace.take_taken() {
             let address = taken.cidr();

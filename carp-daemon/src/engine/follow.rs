@@ -43,7 +43,7 @@ impl Follower {
             cx.tell_after(suppressed, &Place::Process, Netlink::Overrun);
         }
         if changes.overrun || self.resync_at.is_some_and(|at| at <= cx.now) {
-            changes.overrun = self.list_again(cx);
+            changes.listed = self.list_again(cx);
         }
         changes
     }
@@ -62,12 +62,12 @@ impl Follower {
     /// Follows what netlink reported since the last turn.
     pub fn follow<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
         let changes = self.changes(cx);
-        if !changes.overrun && changes.interfaces.is_empty() {
+        if !changes.listed && changes.interfaces.is_empty() {
             return;
         }
         served.each_segment(cx, |segment, cx| follow_changes(segment, &changes, cx));
         cx.effects.cover(cx.namespace.links());
-        let suspects = match changes.overrun {
+        let suspects = match changes.listed {
             false if changes.lost.is_empty() => None,
             false => Some(Suspects::Lost(changes.lost)),
             true => Some(Suspects::Any),
@@ -105,12 +105,12 @@ pub fn look_after_datapath<E: Effects>(served: &mut Served, cx: &mut Context<E>)
 fn follow_changes<E: Effects>(segment: &mut Segment, changes: &Changes, cx: &mut Context<E>) {
     let index = segment.interface.ifindex;
     let among = |set: &BTreeSet<u32>| index.is_some_and(|index| set.contains(&index));
-    segment.interface.unplaced |= changes.overrun || among(&changes.own);
-    if changes.overrun || among(&changes.links) {
+    segment.interface.unplaced |= changes.listed || among(&changes.own);
+    if changes.listed || among(&changes.links) {
         placement::doubt_routes(segment);
     }
     let concerned = match index {
-        _ if changes.overrun => true,
+        _ if changes.listed => true,
         Some(index) => changes.interfaces.contains(&index),
         None => changes.interfaces.iter().any(|index| {
             let link = cx.namespace.links().get(index);

@@ -24,6 +24,8 @@ pub struct Namespace {
     changes: Changes,
     /// Nothing is watched, because notifications were lost or cannot be read.
     blind: bool,
+    /// Notifications were lost, and nothing has been listed since.
+    stale: bool,
 }
 
 /// The changes to be followed.
@@ -44,8 +46,10 @@ pub struct Changes {
     pub taken: Vec<Address>,
     /// An address carried our protocol number, so the kernel knows these numbers (Linux 5.18).
     pub tagged: bool,
-    /// Notifications were lost, so anything may have changed.
+    /// Notifications were lost, so everything must be listed.
     pub overrun: bool,
+    /// Everything was listed, so anything may have changed.
+    pub listed: bool,
 }
 
 impl Namespace {
@@ -71,12 +75,12 @@ impl Namespace {
             Ok(Heard::More) => Ok(true),
             Ok(Heard::Overrun) => {
                 // What still waits is older than what was lost. After a new list it would count as news.
-                self.blind = true;
+                (self.blind, self.stale) = (true, true);
                 changes.overrun = true;
                 Ok(true)
             }
             Err(error) => {
-                self.blind = true;
+                (self.blind, self.stale) = (true, true);
                 changes.overrun = true;
                 Err(error)
             }
@@ -89,7 +93,7 @@ impl Namespace {
     /// Returns the kernel's error.
     pub fn list(&mut self, netlink: &mut impl Netlink) -> io::Result<()> {
         // Watching begins before listing, so that no change falls between the two.
-        if self.blind {
+        if self.stale {
             netlink.watch_anew()?;
             self.blind = false;
         }
@@ -104,12 +108,13 @@ impl Namespace {
                 .or_default()
                 .push(address);
         }
+        self.stale = false;
         Ok(())
     }
 
-    /// Returns whether notifications were lost and no more are received.
-    pub const fn is_blind(&self) -> bool {
-        self.blind
+    /// Returns whether notifications were lost and nothing has been listed since.
+    pub const fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Makes the engine follow everything again, as if notifications had been lost.

@@ -5,6 +5,7 @@
 
 use super::Mutant;
 
+const NAMESPACE: &str = "carp-daemon/src/engine/namespace.rs";
 const HOLDINGS: &str = "carp-daemon/src/engine/instance/holdings.rs";
 const LEASE: &str = "carp-daemon/src/engine/instance/lease.rs";
 const PLACE: &str = "carp-daemon/src/engine/instance/place.rs";
@@ -24,6 +25,15 @@ const REMOVALS: &str = "carp-daemon/src/engine/instance/removals.rs";
 
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "namespace: trusts its tables after a loss as soon as it watches anew",
+        file: NAMESPACE,
+        find: "self.blind = false;",
+        replace: "(self.blind, self.stale) = (false, false);",
+        caught_by: &[
+            "engine::tests::addresses::addresses_are_listed_before_one_is_removed_until_that_has_worked_after_a_loss",
+        ],
+    },
     Mutant {
         name: "holdings: takes an address of somebody else for its own",
         file: HOLDINGS,

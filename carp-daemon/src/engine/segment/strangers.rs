@@ -56,6 +56,8 @@ pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
             return;
         }
     };
+    // An address that belongs to another program by now stays.
+    cx.catch_up();
     for fenced in strangers {
         let Some(owner) = fenced.owner else {
             continue;

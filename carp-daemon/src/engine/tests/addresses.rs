@@ -200,6 +200,27 @@ fn an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there
 }
 
 #[test]
+fn addresses_are_listed_before_one_is_removed_until_that_has_worked_after_a_loss() {
+    let mut scene = Scene::master(vhost(1));
+    let replaced = Address {
+        protocol: 0,
+        ..tagged(101)
+    };
+    let host = scene.host();
+    host.addresses.retain(|(it, _)| it.address != VIP);
+    host.addresses.push((replaced, None));
+    host.overrun = true;
+    host.faults.list = Some(libc::ENOBUFS);
+    scene.turn();
+    scene.host().faults.list = None;
+    // The next attempt would be a second after the first.
+    scene.hear(&mut Peer::new(0, 0));
+    assert_eq!(scene.state(), State::Backup);
+    assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
+    assert!(scene.host().addresses.contains(&(replaced, None)));
+}
+
+#[test]
 fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
     let mut scene = Scene::master(vhost(1));
     let replaced = Address {
