@@ -64,7 +64,8 @@ pub struct Client {
     errands: Errands<()>,
     /// `None` means that the caller sends requests itself and waits as long as it takes.
     patience: Option<Duration>,
-    /// Refers to a request that took longer than `patience`. The reference is dead once the request has ended.
+    /// Refers to the last request that nobody waited for, because it or one before it took longer than `patience`. The
+    /// reference is dead once the request has ended.
     overdue: Weak<()>,
     /// Outcomes of the latest [`Client::give_later`].
     outcomes: Option<oneshot::Receiver<Vec<io::Result<()>>>>,
@@ -200,7 +201,7 @@ impl Client {
         self.errands.finish();
     }
 
-    /// Returns whether a request that took too long is still running.
+    /// Returns whether a request that took too long is still running, or one that was queued behind it.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.overdue.strong_count() > 0
@@ -247,9 +248,8 @@ impl Client {
         match outcome.recv_timeout(patience) {
             Ok(outcome) => Ok(outcome),
             Err(RecvTimeoutError::Timeout) => {
-                if !self.is_overdue() {
-                    self.overdue = under_way;
-                }
+                // The requests before it end first, so all have ended when this one has.
+                self.overdue = under_way;
                 Err(io::ErrorKind::TimedOut.into())
             }
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other(Panicked)),
@@ -371,6 +371,30 @@ mod tests {
         client.patience = Some(LONG);
         assert!(!is_timeout(&client.give(Order::Delete(NOWHERE))));
         assert!(client.links().is_ok());
+    }
+
+    #[test]
+    fn what_waits_behind_a_slow_request_is_overdue_when_that_one_has_ended() {
+        let mut client = Client::new().unwrap();
+        client.patience = Some(Duration::ZERO);
+        let mut give = || {
+            let (begin, begun) = sync_channel(1);
+            let (end, gate) = sync_channel(1);
+            let gate = Mutex::new(gate);
+            let waits = move |_: &mut Line| {
+                begin.send(()).unwrap();
+                gate.lock().unwrap().recv().unwrap();
+            };
+            assert!(is_timeout(&client.run(waits)));
+            (begun, end)
+        };
+        let [(_, end_slow), (behind_begun, end_behind)] = [give(), give()];
+        end_slow.send(()).unwrap();
+        behind_begun.recv().unwrap();
+        assert!(client.is_overdue());
+        end_behind.send(()).unwrap();
+        client.finish();
+        assert!(!client.is_overdue());
     }
 
     #[test]
