@@ -1,5 +1,6 @@
 //! The context that every room of the engine sees and acts through.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use carp_common::proto::rate_limit::RateLimit;
@@ -35,6 +36,8 @@ pub struct Context<E> {
     pub busy: bool,
     /// When to try again to open, attach or program what could not be.
     pub retry_at: Option<Instant>,
+    /// The indexes of the interfaces that are open.
+    pub open: BTreeSet<u32>,
     /// Virtual hosts whose deadlines may have changed.
     pub touched: Vec<InstanceId>,
     /// Limits the log lines about stalls.
@@ -52,6 +55,12 @@ pub struct Site<'a, E> {
 }
 
 impl<E: Effects> Context<E> {
+    /// Closes an interface, which may be gone.
+    pub fn close(&mut self, ifindex: u32) {
+        self.open.remove(&ifindex);
+        self.effects.close(ifindex);
+    }
+
     /// Reports an event.
     pub fn tell(&mut self, place: &Place, what: impl Into<What>) {
         self.tell_after(0, place, what);

@@ -37,16 +37,18 @@ impl Departures {
     /// Returns what prevents that. Then everything else is as before.
     pub fn add<E: Effects>(
         &mut self,
-        config: VhostConfig,
+        mut config: VhostConfig,
         served: &mut Served,
         cx: &mut Context<E>,
     ) -> Result<InstanceId, EngineError> {
+        let name = served.name_of(&config.interface, &cx.namespace)?;
+        let given = std::mem::replace(&mut config.interface, name);
         let before = twin(&config, served);
         let is_served = before.is_some_and(|id| !self.leaving.contains(&id));
         if is_served || self.heirs.iter().any(|(_, heir)| is_same(heir, &config)) {
             return Err(EngineError::Unworkable(format!(
                 "vhid {} on {} is served already",
-                config.election.vhid, config.interface
+                config.election.vhid, given
             )));
         }
         let id = served.reserve();

@@ -346,9 +346,6 @@ pub trait Scripts {
 
 /// The locks that let only one carpd serve a virtual host of an interface.
 pub trait Exclusion {
-    /// Returns whether this process holds the locks of an interface.
-    fn has_locks(&self, ifindex: u32) -> bool;
-
     /// Takes the lock of one virtual host. `patient` means to wait for an owner that is stopping.
     ///
     /// # Errors

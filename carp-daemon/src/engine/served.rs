@@ -9,7 +9,9 @@ use carp_common::units::Profile;
 use super::context::{Context, Site};
 use super::deadlines::Deadlines;
 use super::effects::Effects;
+use super::error::EngineError;
 use super::instance::Instance;
+use super::namespace::Namespace;
 use super::pace::AT_ONCE;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
@@ -33,6 +35,29 @@ impl Served {
     /// Returns an id for another virtual host.
     pub fn reserve(&mut self) -> InstanceId {
         self.registry.instance()
+    }
+
+    /// Returns the name by which the interface is served that `name` means now. An interface that was renamed keeps the name
+    /// that it was configured with, so that one interface is never served twice.
+    ///
+    /// # Errors
+    /// Returns an error if the name means an interface, and another one is served by that name.
+    pub fn name_of(&self, name: &str, namespace: &Namespace) -> Result<String, EngineError> {
+        let mut interfaces = self.segments.values().map(|segment| &segment.interface);
+        let Some(link) = namespace.link_called(name) else {
+            return Ok(name.to_owned());
+        };
+        let at = Some(link.index);
+        if let Some(known) = interfaces.clone().find(|known| known.ifindex == at) {
+            return Ok(known.name.clone());
+        }
+        match interfaces.find(|known| known.name == name && known.ifindex.is_some()) {
+            Some(known) => Err(EngineError::Unworkable(format!(
+                "{name} is not the interface that is served by this name, which is called {} now",
+                known.current_name
+            ))),
+            None => Ok(name.to_owned()),
+        }
     }
 
     /// Enters a virtual host. Its interface has not been looked for yet.

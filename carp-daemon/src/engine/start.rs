@@ -1,5 +1,7 @@
 //! The start of the engine, and its end.
 
+use std::collections::BTreeSet;
+
 use carp_common::proto::rate_limit::RateLimit;
 
 use super::context::Context;
@@ -51,6 +53,7 @@ impl<E: Effects> Engine<E> {
                 stopping: false,
                 busy: false,
                 retry_at: None,
+                open: BTreeSet::new(),
                 touched: Vec::new(),
                 stall_limit: RateLimit::default(),
                 netlink_limit: RateLimit::default(),

@@ -259,10 +259,6 @@ impl Scripts for Host {
 }
 
 impl Exclusion for Host {
-    fn has_locks(&self, ifindex: u32) -> bool {
-        self.locks.has(ifindex)
-    }
-
     fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::LockError> {
         self.locks.acquire(wanted, patient)
     }

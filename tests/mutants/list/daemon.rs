@@ -20,6 +20,8 @@ const HEARING: &str = "carp-daemon/src/engine/segment/hearing.rs";
 const CLAIMS: &str = "carp-daemon/src/engine/segment/claims.rs";
 const STRANGERS: &str = "carp-daemon/src/engine/segment/strangers.rs";
 const SEGMENT: &str = "carp-daemon/src/engine/segment/mod.rs";
+const FOLLOW: &str = "carp-daemon/src/engine/segment/follow.rs";
+const SERVED: &str = "carp-daemon/src/engine/served.rs";
 const DEPARTURES: &str = "carp-daemon/src/engine/departures.rs";
 const REMOVALS: &str = "carp-daemon/src/engine/instance/removals.rs";
 
@@ -511,11 +513,11 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "coming: one that is removed keeps its locks",
         file: SEGMENT,
-        find: "cx.effects.unlock_one(&gone.who.locks(ifindex, &name));",
+        find: "gone.unlock(&mut cx.effects);",
         replace: "",
         caught_by: &[
             "engine::tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
-            "engine::tests::coming::an_addition_that_another_process_stands_in_the_way_of_leaves_everything_as_it_was",
+            "engine::tests::coming::an_addition_that_fails_holds_no_locks_and_the_next_one_takes_its_own",
         ],
     },
     Mutant {
@@ -525,6 +527,24 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "",
         caught_by: &[
             "engine::tests::coming::a_group_is_joined_with_its_first_virtual_host_and_left_with_its_last",
+        ],
+    },
+    Mutant {
+        name: "coming: takes a renamed interface for another one",
+        file: SERVED,
+        find: "known.ifindex == at",
+        replace: "known.ifindex == at && false",
+        caught_by: &[
+            "engine::tests::coming::an_interface_that_was_renamed_is_the_same_one_by_its_present_name",
+        ],
+    },
+    Mutant {
+        name: "coming: opens an interface again by another name",
+        file: FOLLOW,
+        find: "cx.open.contains(&link.index)",
+        replace: "cx.open.contains(&link.index) && false",
+        caught_by: &[
+            "engine::tests::coming::an_interface_that_gets_the_name_of_an_awaited_one_is_opened_once",
         ],
     },
     Mutant {

@@ -367,10 +367,6 @@ impl Scripts for Machine {
 }
 
 impl Exclusion for Machine {
-    fn has_locks(&self, ifindex: u32) -> bool {
-        self.locks.iter().any(|(index, _)| *index == ifindex)
-    }
-
     fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
         self.locks.insert((wanted.ifindex, wanted.vhid));
         Ok(())

@@ -50,6 +50,7 @@ use super::effects::Effects;
 use super::registry::InstanceId;
 use crate::config::VhostConfig;
 use crate::io::scripts::{Completion, Which};
+use crate::lock::LockError;
 use identity::{Identity, Wishes};
 use restore::Suspects;
 use rooms::Rooms;
@@ -63,6 +64,8 @@ pub struct Instance {
     machine: VirtualHost,
     /// Its rooms.
     pub rooms: Rooms,
+    /// The index of the interface on which it holds its locks.
+    pub locked_on: Option<u32>,
     /// Whether it has ended for good.
     ended: bool,
 }
@@ -79,6 +82,7 @@ impl Instance {
             who: Identity { id, config, place },
             machine,
             rooms,
+            locked_on: None,
             ended: false,
         }
     }
@@ -92,6 +96,39 @@ impl Instance {
     /// Returns its parts, for tasks that do not change the election.
     pub const fn parts(&mut self) -> (&Identity, &VirtualHost, &mut Rooms) {
         (&self.who, &self.machine, &mut self.rooms)
+    }
+
+    /// Takes its locks on an interface, unless it holds them, so that no other process serves it. `patient` means to wait for
+    /// an owner that is stopping.
+    ///
+    /// # Errors
+    /// Returns which process serves it, or its address. Then it holds none.
+    pub fn lock<E: Effects>(
+        &mut self,
+        ifindex: u32,
+        name: &str,
+        patient: bool,
+        effects: &mut E,
+    ) -> Result<(), LockError> {
+        if self.locked_on == Some(ifindex) {
+            return Ok(());
+        }
+        // An interface that could not be opened may have been replaced by one of the same name.
+        self.unlock(effects);
+        let wanted = self.who.locks(ifindex, name);
+        if let Err(error) = effects.lock(&wanted, patient) {
+            effects.unlock_one(&wanted);
+            return Err(error);
+        }
+        self.locked_on = Some(ifindex);
+        Ok(())
+    }
+
+    /// Releases its locks.
+    pub fn unlock<E: Effects>(&mut self, effects: &mut E) {
+        if let Some(ifindex) = self.locked_on.take() {
+            effects.unlock_one(&self.who.locks(ifindex, &self.who.config.interface));
+        }
     }
 
     /// Gives the core back what it heard before, in an earlier run. Returns whether that could be read.

@@ -95,11 +95,19 @@ impl Segment {
         if !link.ethernet {
             return Err(EngineError::NotEthernet(link.name.clone()));
         }
+        // Two names may mean one interface, after it was renamed or got another name.
+        if cx.open.contains(&link.index) {
+            let name = &link.name;
+            return Err(EngineError::Unworkable(format!(
+                "{name} is served already, by another name of it"
+            )));
+        }
         self.lock(link.index, &link.name, false, cx)?;
         let groups = self.groups();
         cx.effects
             .open(link, &mut groups.into_iter())
             .map_err(|(action, source)| error::refused(action, &link.name, source))?;
+        cx.open.insert(link.index);
         self.interface.ifindex = Some(link.index);
         // This must come before the fence around them falls, which is part of what carpd takes over.
         let attached = self
@@ -108,7 +116,7 @@ impl Segment {
         match attached {
             Ok(choice) => attachment::report(choice, link, cx),
             Err(error) => {
-                cx.effects.close(link.index);
+                cx.close(link.index);
                 self.interface.ifindex = None;
                 return Err(error);
             }
@@ -146,13 +154,14 @@ impl Segment {
     pub fn depart<E: Effects>(&mut self, ifindex: u32, cx: &mut Context<E>) {
         cx.effects.forget(ifindex);
         cx.effects.unlock(ifindex);
-        cx.effects.close(ifindex);
+        cx.close(ifindex);
         let name = self.interface.name.clone();
         self.call(&name);
         self.interface.ifindex = None;
         self.interface.said_sourceless = false;
         self.interface.upper = None;
         for instance in self.instances.values_mut() {
+            instance.locked_on = None;
             instance.rooms.depart();
         }
     }

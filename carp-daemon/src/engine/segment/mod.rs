@@ -109,21 +109,28 @@ impl Segment {
     /// is stopping.
     ///
     /// # Errors
-    /// Returns which process serves one of them, or its address.
+    /// Returns which process serves one of them, or its address. Then those that were taken just now are free again.
     pub fn lock<E: Effects>(
-        &self,
+        &mut self,
         ifindex: u32,
         name: &str,
         patient: bool,
         cx: &mut Context<E>,
     ) -> Result<(), lock::LockError> {
-        if cx.effects.has_locks(ifindex) {
-            return Ok(());
-        }
-        for instance in self.instances.values() {
-            if let Err(error) = cx.effects.lock(&instance.who.locks(ifindex, name), patient) {
-                cx.effects.unlock(ifindex);
-                return Err(error);
+        let mut taken = Vec::new();
+        for (id, instance) in &mut self.instances {
+            let held = instance.locked_on == Some(ifindex);
+            match instance.lock(ifindex, name, patient, &mut cx.effects) {
+                Ok(()) if held => {}
+                Ok(()) => taken.push(*id),
+                Err(error) => {
+                    for id in taken {
+                        self.visit(id, cx, |instance, site| {
+                            instance.unlock(&mut site.cx.effects);
+                        });
+                    }
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -152,11 +159,10 @@ impl Segment {
             return Ok(());
         };
         mistakes::refuse_the_impossible(self.who(), &self.interface, &link, cx)?;
-        let Some(instance) = self.instances.get(&id) else {
+        let Some(instance) = self.instances.get_mut(&id) else {
             return Ok(());
         };
-        cx.effects
-            .lock(&instance.who.locks(ifindex, &link.name), false)?;
+        instance.lock(ifindex, &link.name, false, &mut cx.effects)?;
         if !instance.who.config.broadcast {
             cx.effects
                 .join(ifindex, instance.who.config.group)
@@ -182,22 +188,24 @@ impl Segment {
             }
         });
         let groups = self.groups();
-        let Some(gone) = self.instances.remove(&id) else {
+        let Some(mut gone) = self.instances.remove(&id) else {
             return;
         };
         self.census();
+        let is_last = self.instances.is_empty();
+        if let Some(ifindex) = self.interface.ifindex.filter(|_| is_last) {
+            cx.effects.detach(ifindex);
+        }
+        // It may hold them although the interface could not be opened.
+        gone.unlock(&mut cx.effects);
         let Some(ifindex) = self.interface.ifindex else {
             return;
         };
-        if self.instances.is_empty() {
-            cx.effects.detach(ifindex);
-            cx.effects.unlock(ifindex);
-            cx.effects.close(ifindex);
+        if is_last {
+            cx.close(ifindex);
             return;
         }
         self.interface.watched_changed = true;
-        let name = self.interface.current_name.clone();
-        cx.effects.unlock_one(&gone.who.locks(ifindex, &name));
         for group in groups.difference(&self.groups()) {
             cx.effects.leave(ifindex, *group);
         }

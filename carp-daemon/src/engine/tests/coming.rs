@@ -308,3 +308,119 @@ fn an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gon
     assert!(!scene.host().has(SECOND));
     assert_eq!(scene.host().fence(SECOND), None);
 }
+
+/// The second interface, with an address of the host's own.
+fn plug_second(scene: &mut Scene) {
+    scene.host().plug(link(3, "eth1"));
+    let own = Address {
+        ifindex: 3,
+        ..address(3)
+    };
+    scene.host().assign(own);
+    scene.turn();
+}
+
+fn on(interface: &str, vhid: u8) -> VhostConfig {
+    let mut config = vhost(vhid);
+    config.interface = interface.to_owned();
+    config
+}
+
+#[test]
+fn an_interface_that_was_renamed_is_the_same_one_by_its_present_name() {
+    let mut scene = Scene::master(vhost(1));
+    scene
+        .host()
+        .change(ETH0, |link| link.name = "lan0".to_owned());
+    scene.turn();
+    let error = scene.engine.add(on("lan0", 1)).unwrap_err();
+    assert!(error.to_string().contains("served already"), "{error}");
+    let second = scene.engine.add(on("lan0", 2)).expect("it is added");
+    scene.pass(ms(10_000));
+    assert_eq!(scene.states(), [State::Master; 2]);
+    assert_eq!(scene.host().locks.len(), 4);
+    scene.forget();
+    scene.engine.remove(second);
+    assert_eq!(
+        scene.asked(&["detach", "close", "unlock"]),
+        ["unlock 2"],
+        "the first one still needs the rest"
+    );
+    scene.pass(ms(10_000));
+    assert_eq!(scene.states(), [State::Master]);
+    assert!(!scene.asked(&["advertise"]).is_empty());
+}
+
+#[test]
+fn a_new_interface_is_not_taken_for_the_one_that_had_its_name() {
+    let mut scene = Scene::master(vhost(1));
+    scene
+        .host()
+        .change(ETH0, |link| link.name = "lan0".to_owned());
+    scene.host().plug(link(3, "eth0"));
+    scene.turn();
+    let error = scene.engine.add(vhost(2)).unwrap_err();
+    assert!(error.to_string().contains("lan0"), "{error}");
+    assert_eq!(scene.states(), [State::Master]);
+}
+
+#[test]
+fn an_interface_that_gets_the_name_of_an_awaited_one_is_opened_once() {
+    let mut config = config(vec![vhost(1), on("lan0", 2)]);
+    config.wait_interface = true;
+    let mut scene = Scene::start(config, host());
+    scene.pass(ms(10_000));
+    scene.forget();
+    scene
+        .host()
+        .change(ETH0, |link| link.name = "lan0".to_owned());
+    scene.pass(ms(10_000));
+    assert_eq!(scene.states(), [State::Master, State::Init]);
+    assert_eq!(scene.asked(&["open", "lock"]), Vec::<String>::new());
+}
+
+#[test]
+fn an_addition_that_fails_holds_no_locks_and_the_next_one_takes_its_own() {
+    let mut scene = Scene::master(vhost(1));
+    plug_second(&mut scene);
+    let before = scene.host().locks.clone();
+    scene.host().faults.open = Some(libc::EMFILE);
+    scene.engine.add(on("eth1", 7)).unwrap_err();
+    assert_eq!(scene.host().locks, before);
+    scene.host().faults.open = None;
+    scene.engine.add(on("eth1", 8)).expect("it is added");
+    assert!(scene.host().locks.contains_key("vhid 3/8"));
+    assert!(scene.host().locks.contains_key("10.0.0.108"));
+}
+
+#[test]
+fn one_that_is_added_to_an_interface_that_could_not_be_opened_takes_its_own_locks() {
+    let mut config = config(vec![vhost(1), on("eth1", 7)]);
+    config.wait_interface = true;
+    let mut scene = Scene::start(config, host());
+    scene.host().faults.open = Some(libc::EMFILE);
+    plug_second(&mut scene);
+    assert!(scene.host().locks.contains_key("vhid 3/7"));
+    scene.engine.add(on("eth1", 8)).unwrap_err();
+    assert!(scene.host().locks.contains_key("vhid 3/7"));
+    assert!(!scene.host().locks.contains_key("vhid 3/8"));
+    scene.host().faults.open = None;
+    scene.engine.add(on("eth1", 9)).expect("it is added");
+    assert!(scene.host().locks.contains_key("vhid 3/9"));
+}
+
+#[test]
+fn an_interface_that_could_not_be_opened_and_is_replaced_is_locked_anew() {
+    let mut config = config(vec![vhost(1), on("eth1", 7)]);
+    config.wait_interface = true;
+    let mut scene = Scene::start(config, host());
+    scene.host().faults.open = Some(libc::EMFILE);
+    plug_second(&mut scene);
+    scene.host().unplug(3);
+    scene.host().plug(link(4, "eth1"));
+    scene.host().faults.open = None;
+    scene.pass(ms(3_000));
+    assert!(scene.host().open.contains_key(&4));
+    assert!(scene.host().locks.contains_key("vhid 4/7"));
+    assert!(!scene.host().locks.contains_key("vhid 3/7"));
+}

@@ -422,10 +422,6 @@ impl Scripts for Recorder {
 }
 
 impl Exclusion for Recorder {
-    fn has_locks(&self, ifindex: u32) -> bool {
-        self.locks.values().any(|(index, _)| *index == ifindex)
-    }
-
     fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
         let Wanted { ifindex, vhid, .. } = *wanted;
         self.note(format_args!("lock {vhid}"));
