@@ -1,6 +1,7 @@
 //! The mutants. Each one breaks the protocol in one place, and names the tests that must notice.
 
 mod daemon;
+mod fence;
 mod time;
 
 /// A change in one place of the sources that a test must notice.
@@ -44,7 +45,11 @@ const FOUND: &str = "seeds::seeds_that_found_a_fault_hold";
 
 /// Returns all mutants.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(time::MUTANTS).chain(daemon::MUTANTS)
+    MUTANTS
+        .iter()
+        .chain(time::MUTANTS)
+        .chain(daemon::MUTANTS)
+        .chain(fence::MUTANTS)
 }
 
 /// Mutants of the election and of evidence.

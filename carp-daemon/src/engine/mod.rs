@@ -203,6 +203,10 @@ impl<E: Effects> Engine<E> {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;
             self.served.each_segment(&mut self.cx, hearing::retry);
+            self.served.each(&mut self.cx, |instance, site| {
+                let (who, machine, rooms) = instance.parts();
+                rooms.settle_fence_again(who, machine, site);
+            });
             self.served.each_segment(&mut self.cx, strangers::retry);
         }
     }

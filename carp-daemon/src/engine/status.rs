@@ -17,6 +17,7 @@ use crate::api::status::{
     DatapathCounters, Heard, InterfaceStatus, Lacking, Status, VirtualHostStatus,
 };
 use crate::config::Ownership;
+use crate::io::datapath::Survival;
 
 /// Returns the status of every virtual host and interface.
 pub fn of<E: Effects>(served: &mut Served, cx: &mut Context<E>) -> Status {
@@ -87,7 +88,10 @@ fn virtual_host<E: Effects>(
         datapath: ifindex
             .and_then(|ifindex| cx.effects.rung(ifindex))
             .map(|rung| rung.to_string()),
-        fence_survives_kill: ifindex.map(|ifindex| cx.effects.survival(ifindex)),
+        fence_survives_kill: ifindex.map(|ifindex| match rooms.tenure.is_unsettled() {
+            true => Survival::No,
+            false => cx.effects.survival(ifindex),
+        }),
         lease: lease.filter(|_| config.ownership == Ownership::Native),
         counters: *machine.counters(),
         frames,

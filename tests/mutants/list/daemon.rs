@@ -1,4 +1,4 @@
-//! Mutants of the daemon's rooms: what it does about addresses, the fence, scripts and others' ARP. Its unit tests must notice
+//! Mutants of the daemon's rooms: what it does about addresses, scripts and others' ARP. Its unit tests must notice
 //! them.
 //!
 //! Each replaces an expression, or statements. A constant cannot have a switch.
@@ -10,7 +10,6 @@ const HOLDINGS: &str = "carp-daemon/src/engine/instance/holdings.rs";
 const LEASE: &str = "carp-daemon/src/engine/instance/lease.rs";
 const PLACE: &str = "carp-daemon/src/engine/instance/place.rs";
 const RESTORE: &str = "carp-daemon/src/engine/instance/restore.rs";
-const TENURE: &str = "carp-daemon/src/engine/instance/tenure.rs";
 const CONFLICT: &str = "carp-daemon/src/engine/instance/conflict.rs";
 const PREDECESSOR: &str = "carp-daemon/src/engine/instance/predecessor.rs";
 const SCRIPT: &str = "carp-daemon/src/engine/instance/script.rs";
@@ -259,87 +258,6 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "site.cx.namespace.is_theirs(known) && false",
         caught_by: &[
             "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
-        ],
-    },
-    Mutant {
-        name: "tenure: does not care that the kernel program has no room",
-        file: TENURE,
-        find: "told.is_err()",
-        replace: "told.is_err() && false",
-        caught_by: &[
-            "engine::tests::machine::a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is",
-        ],
-    },
-    Mutant {
-        name: "tenure: does not care that its entry could not be renewed",
-        file: TENURE,
-        find: "told.is_ok()",
-        replace: "told.is_ok() || true",
-        caught_by: &[
-            "engine::tests::machine::a_master_that_yields_falls_silent_even_if_the_kernel_program_has_no_memory_to_learn_that",
-            "engine::tests::machine::a_master_whose_entry_can_be_neither_renewed_nor_replaced_gives_way_until_it_can",
-        ],
-    },
-    Mutant {
-        name: "tenure: leaves its entry in the kernel when it goes",
-        file: TENURE,
-        find: "site.cx.effects.withdraw(key)",
-        replace: "Ok(())",
-        caught_by: &[
-            "engine::tests::coming::a_removed_master_bows_out_and_nothing_of_it_is_left_and_the_other_notices_nothing",
-        ],
-    },
-    Mutant {
-        name: "tenure: does not tell the kernel program that its source is another one",
-        file: TENURE,
-        find: "site.cx.effects.set_endpoints(key, Endpoints { group, own })",
-        replace: "{ let _: (IpAddr, _) = (group, own); Ok(()) }",
-        caught_by: &[
-            "engine::tests::link::a_master_whose_source_address_is_replaced_goes_on_from_the_new_one",
-        ],
-    },
-    Mutant {
-        name: "tenure: becomes MASTER and does not fence its addresses",
-        file: TENURE,
-        find: "self.tell(who, site, Program::own);",
-        replace: "",
-        caught_by: &[
-            "engine::tests::process::a_killed_master_falls_silent_before_a_backup_takes_over_and_its_address_goes_after_that",
-        ],
-    },
-    Mutant {
-        name: "tenure: lets this host answer for what an up script may still add",
-        file: TENURE,
-        find: "is_awaited || is_there",
-        replace: "is_there",
-        caught_by: &[
-            "engine::tests::scripts::a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run",
-        ],
-    },
-    Mutant {
-        name: "tenure: lifts the fence of an address that may still be there",
-        file: TENURE,
-        find: "!who.leftovers(site.interface.ifindex, namespace).is_empty()",
-        replace: "who.leftovers(site.interface.ifindex, namespace).is_empty() && false",
-        caught_by: &["engine::tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
-    },
-    Mutant {
-        name: "tenure: lets this host answer while the down script runs",
-        file: TENURE,
-        find: "addresses.any(|wanted| namespace.has(wanted.address))",
-        replace: "addresses.any(|wanted| namespace.has(wanted.address)) && false",
-        caught_by: &[
-            "engine::tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
-        ],
-    },
-    Mutant {
-        name: "tenure: never lifts the fence",
-        file: TENURE,
-        find: "std::mem::take(&mut self.fenced)",
-        replace: "self.fenced && false",
-        caught_by: &[
-            "engine::tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
-            "engine::tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
         ],
     },
     Mutant {

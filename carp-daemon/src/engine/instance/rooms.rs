@@ -135,6 +135,18 @@ impl Rooms {
         }
     }
 
+    /// Settles the fence of a virtual host that is not MASTER again if the datapath refused that.
+    pub fn settle_fence_again<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        site: &mut Site<'_, E>,
+    ) {
+        if self.tenure.is_unsettled() {
+            self.settle_fence(who, machine, site);
+        }
+    }
+
     /// Removes what an earlier run left once the election has decided.
     pub fn settle_predecessor<E: Effects>(
         &mut self,

@@ -30,8 +30,10 @@ pub struct Tenure {
     key: Option<VhostKey>,
     /// What the core last told the datapath.
     standing: Standing,
-    /// The datapath knows it as the owner of its addresses.
+    /// The datapath may know it as the owner of its addresses.
     fenced: bool,
+    /// The datapath refused what it was last told about these, at least for one of them. It is told again.
+    unsettled: bool,
     /// The datapath refused something, and carpd has logged that.
     refused: bool,
     /// Limits these log lines if the datapath refuses now and then.
@@ -46,6 +48,7 @@ impl Default for Tenure {
             key: None,
             standing: Standing::INIT,
             fenced: false,
+            unsettled: false,
             refused: false,
             limit: RateLimit::default(),
             deaf: false,
@@ -64,9 +67,14 @@ impl Tenure {
         self.deaf
     }
 
-    /// Returns whether the datapath knows it as the owner of its addresses.
+    /// Returns whether the datapath may know it as the owner of its addresses.
     pub const fn is_fenced(&self) -> bool {
         self.fenced
+    }
+
+    /// Returns whether the datapath refused what it was last told about its addresses.
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// Notes that an earlier run has fenced its addresses.
@@ -77,6 +85,7 @@ impl Tenure {
     /// Notes that the interface is gone, and what the datapath knew about it.
     pub fn forget(&mut self) {
         self.fenced = false;
+        self.unsettled = false;
     }
 
     /// Returns the key that a virtual host should have while its interface exists.
@@ -119,7 +128,9 @@ impl Tenure {
         }
     }
 
-    /// Notes the new state. A new MASTER becomes the owner of its addresses. The kernel learns with its entry for how long.
+    /// Notes the new state. A new MASTER becomes the owner of its addresses. The kernel learns with its entry for how long. If
+    /// the datapath refuses that, it is told again with each standing, because without a fence this host would go on answering
+    /// if carpd hung.
     ///
     /// Returns the state before.
     pub fn follow<E: Effects>(
@@ -128,8 +139,8 @@ impl Tenure {
         standing: Standing,
         site: &mut Site<'_, E>,
     ) -> Standing {
-        if standing.state == State::Master && !(self.fenced && self.standing.state == State::Master)
-        {
+        let is_owner = self.fenced && !self.unsettled && self.standing.state == State::Master;
+        if standing.state == State::Master && !is_owner {
             self.fenced = true;
             self.tell(who, site, Program::own);
         }
@@ -169,6 +180,7 @@ impl Tenure {
     pub fn silence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         self.fenced = true;
         self.tell(who, site, Program::silence);
+        self.settle_soon(site);
     }
 
     /// Settles the fence of a host that is not MASTER: it stays closed as long as an address that carpd or a script added is
@@ -200,6 +212,16 @@ impl Tenure {
                 let owner = Some(owner);
                 datapath.disown(Fenced { address, owner })
             });
+            // Nobody else would lift what is left of it.
+            self.fenced = self.unsettled;
+            self.settle_soon(site);
+        }
+    }
+
+    /// Plans another attempt at what the datapath refused.
+    fn settle_soon<E: Effects>(&self, site: &mut Site<'_, E>) {
+        if self.unsettled {
+            site.cx.retry_soon();
         }
     }
 
@@ -221,6 +243,7 @@ impl Tenure {
         for wanted in &who.config.addresses {
             outcome = outcome.and(tell(&mut site.cx.effects, wanted.address, owner));
         }
+        self.unsettled = outcome.is_err();
         self.check(who, outcome, site);
     }
 

@@ -41,6 +41,13 @@ impl Clock for Recorder {
 }
 
 impl Recorder {
+    fn refuse_if(&self, fault: bool) -> Result<(), Refused> {
+        match fault {
+            true => Err(Refused("no memory".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     fn refuse_to_receive(&self, link: &str) -> Result<(), datapath::DatapathError> {
         unless(self.faults.attach.then_some(libc::EBUSY)).map_err(|source| {
             datapath::DatapathError::Socket {
@@ -191,9 +198,7 @@ impl Program for Recorder {
     }
 
     fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
-        if self.faults.renew {
-            return Err(Refused("no memory".to_owned()));
-        }
+        self.refuse_if(self.faults.renew)?;
         self.set_standing(key, standing);
         Ok(())
     }
@@ -216,6 +221,7 @@ impl Program for Recorder {
     }
 
     fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        self.refuse_if(self.faults.own)?;
         let owner = Some(owner);
         self.set_owner(Fenced { address, owner }, true);
         Ok(())
@@ -227,6 +233,7 @@ impl Program for Recorder {
         if self.entries.get(&owner.key()).is_some_and(is_dead) {
             self.entries.remove(&owner.key());
         }
+        self.refuse_if(self.faults.own)?;
         if self.answers_for(address) {
             self.note(format_args!("silence {address}"));
         }
@@ -237,6 +244,7 @@ impl Program for Recorder {
 
     fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
         self.note(format_args!("disown {}", fenced.address));
+        self.refuse_if(self.faults.disown)?;
         self.set_owner(fenced, false);
         Ok(())
     }

@@ -70,6 +70,10 @@ pub struct Faults {
     pub configure: bool,
     /// The kernel program has no memory to change an entry.
     pub renew: bool,
+    /// The kernel program has no memory to fence an address.
+    pub own: bool,
+    /// It refuses to lift the fence around an address.
+    pub disown: bool,
     /// Links and addresses cannot be listed.
     pub list: Option<i32>,
     /// Notifications cannot be read.

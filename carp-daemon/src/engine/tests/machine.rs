@@ -2,9 +2,9 @@
 
 use carp_common::units::State;
 
-use super::host::failed;
+use super::host::{Fence, failed};
 use super::*;
-use crate::io::datapath::Loss;
+use crate::io::datapath::{Loss, Survival};
 
 #[test]
 fn the_wall_clock_moves_nothing() {
@@ -329,6 +329,61 @@ fn a_master_whose_entry_can_be_neither_renewed_nor_replaced_gives_way_until_it_c
         scene.host().faults.renew = false;
         scene.host().faults.configure = false;
     }
+}
+
+#[test]
+fn a_fence_that_is_refused_at_the_takeover_is_closed_with_the_next_advertisement() {
+    let mut scene = Scene::backup(vhost(1));
+    scene.host().faults.own = true;
+    scene.become_master();
+    assert_eq!(scene.host().fence(VIP), None);
+    assert_eq!(scene.told("datapath-refused"), 1);
+    let survives = |scene: &mut Scene| {
+        scene.turn_with([Arrival::Report]);
+        let status = scene.host().statuses.pop().expect("it was shown");
+        status.virtual_hosts[0].fence_survives_kill
+    };
+    assert_eq!(survives(&mut scene), Some(Survival::No));
+    scene.host().faults.own = false;
+    scene.pass(INTERVAL);
+    assert!(scene.host().answers_for(VIP));
+    assert_eq!(survives(&mut scene), Some(Survival::Yes));
+    // The process hangs.
+    scene.sleep(MASTER_DOWN);
+    assert!(!scene.host().answers_for(VIP));
+}
+
+#[test]
+fn a_fence_that_is_refused_at_the_start_is_closed_a_second_later() {
+    let mut host = Scene::master(vhost(1)).kill();
+    // Another program lifted the fence.
+    host.owners.clear();
+    host.faults.own = true;
+    let mut scene = Scene::start(config(vec![vhost(1)]), host);
+    assert!(scene.host().answers_for(VIP));
+    scene.host().faults.own = false;
+    scene.pass(ms(1_000));
+    assert_eq!(scene.state(), State::Backup);
+    assert!(!scene.host().answers_for(VIP));
+}
+
+#[test]
+fn a_fence_that_cannot_be_lifted_is_lifted_a_second_later() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.disown = true;
+    let mut better = Peer::new(0, 0);
+    scene.hear(&mut better);
+    assert_eq!(scene.state(), State::Backup);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.hear_for(&mut better, ms(3_000));
+    let asked = scene.asked(&["disown"]).len();
+    assert!((3..6).contains(&asked), "{asked}");
+    scene.host().faults.disown = false;
+    scene.hear_for(&mut better, ms(1_000));
+    assert_eq!(scene.host().fence(VIP), None);
+    scene.forget();
+    scene.hear_for(&mut better, ms(5_000));
+    assert_eq!(scene.asked(&["disown"]), Vec::<String>::new());
 }
 
 #[test]
