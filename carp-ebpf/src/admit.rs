@@ -1,25 +1,25 @@
-//! What becomes of a well-formed advertisement of ours.
+//! The decision about a well-formed advertisement for one of our virtual hosts.
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::FAMILY_INET;
 
 use crate::maps;
 
-/// Decides on the advertisement in [`maps::scratch`], hands it to the daemon if it should hear it, and counts it. The result
-/// is 0 when the frame passes on to the stack. When it ends here, it is one more than the index of the counter that says why.
+/// Decides about the advertisement in [`maps::scratch`], hands an admitted one to the daemon, and counts it. Returns 0 if the
+/// frame passes on to the stack, or one more than the index of the counter that names the reason to drop it.
 ///
-/// `authentic` is what [`maps::carpd_authentic`] found: anything but 0 means yes.
+/// `authentic` is the result of [`maps::carpd_authentic`]: not 0 if the advertisement is authentic.
 ///
-/// A global function for the reason that one is one. It also keeps what it needs of the stack out of the way of the hashes.
-/// What it is told is in a map, because the verifier does not know what is there: it would judge the function once for each
-/// value otherwise.
+/// This is a global function for the same reason as [`maps::carpd_authentic`]. It also needs stack of its own, which is not
+/// left beside that of the hashes. Its input is in a map, whose content the verifier does not know. With arguments the
+/// verifier would check the function once for each value.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_admit(authentic: u32) -> u32 {
     admit(authentic != 0).map_or(0, |counter| counter.index() + 1)
 }
 
-/// The reason to drop the frame.
+/// Returns the reason to drop the frame, or `None` if it passes.
 #[inline(always)]
 fn admit(authentic: bool) -> Option<Counter> {
     let scratch = maps::scratch()?;
@@ -42,7 +42,7 @@ fn admit(authentic: bool) -> Option<Counter> {
             (false, false) => Counter::DroppedBadAuthentication,
         }
     } else {
-        match history.judge(event.header(), now_ns) {
+        match history.admit(event.header(), now_ns) {
             Ok(()) if maps::publish(event) => Counter::Delivered,
             Ok(()) => Counter::DatapathEventsLost,
             Err(reason) => reason,

@@ -1,5 +1,5 @@
-//! The kernel side of carpd: an entry point for each hook over `carp_common::abi::classify`, which judges frames, and
-//! `carp_common::abi::admission`, which judges advertisements.
+//! The kernel side of carpd: an entry point for each hook. `carp_common::abi::classify` decides about frames, and
+//! `carp_common::abi::admission` about advertisements.
 //!
 //! Built by `cargo xtask build-ebpf` for `bpfel-unknown-none`, with `-Ctarget-cpu=v3` (32-bit instructions, kernel 5.1),
 //! `-Cdebuginfo=2 -Clink-arg=--btf` (map and program types) and `-Zbuild-std=core`.
@@ -19,7 +19,7 @@ mod refuse;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use carp_common::abi::classify::{Carried, Frame, Ingress, Place, Verdict, spoken_address};
+use carp_common::abi::classify::{Carried, Frame, Ingress, Match, Verdict, spoken_address};
 use carp_common::abi::counters::Counter;
 use carp_common::units::Family;
 
@@ -27,20 +27,20 @@ use admit::carpd_admit;
 use packet::{NetworkPacket, Packet, Skb};
 use refuse::{carpd_explain, carpd_refuse};
 
-/// On to the next tcx program, and to the stack after the last (linux/bpf.h, `enum tcx_action_base`).
+/// The frame goes on to the next tcx program, and after the last one to the stack (linux/bpf.h, `enum tcx_action_base`).
 const TCX_NEXT: i32 = -1;
 /// The frame ends here.
 const TCX_DROP: i32 = 2;
 
-/// What becomes of a frame.
+/// The end of a frame's way through the program.
 enum Fate {
-    /// On to the stack.
+    /// The frame goes on to the stack.
     Pass,
-    /// Ends here.
+    /// The frame ends here.
     Drop,
 }
 
-/// XDP, native or generic; `frags`, so that drivers accept it at any MTU.
+/// The XDP program, native or generic. With `frags`, drivers accept it at any MTU.
 #[xdp(frags)]
 fn carpd_xdp(context: XdpContext) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "a u32 that aya widens")]
@@ -56,7 +56,7 @@ fn carpd_xdp(context: XdpContext) -> u32 {
     }
 }
 
-/// tcx, at ingress: the same where there is no native XDP.
+/// The tcx program at ingress, which does the same where there is no native XDP.
 #[classifier]
 fn carpd_tcx(context: TcContext) -> i32 {
     let skb = Skb(&context);
@@ -70,9 +70,9 @@ fn carpd_tcx(context: TcContext) -> i32 {
     }
 }
 
-/// tcx, at egress, on every interface: what the host itself says.
+/// The tcx program at egress on every interface. It drops what the host itself sends in the name of a fenced address.
 ///
-/// What it forwards or bridges for others passes: the new MASTER's ARP may come through here.
+/// Packets that the host forwards or bridges pass, because the new MASTER's ARP may come through here.
 #[classifier]
 fn carpd_egress(context: TcContext) -> i32 {
     let skb = Skb(&context);
@@ -91,9 +91,9 @@ fn carpd_egress(context: TcContext) -> i32 {
     TCX_DROP
 }
 
-/// Counts, publishes and decides: the same for every hook at ingress.
+/// Decides about a frame, counts it and hands an advertisement to the daemon, in the same way for every hook at ingress.
 ///
-/// `sight` is for a look at any frame; `frame` brings one of protocol 112 where all of it can be read at once.
+/// `sight` reads any frame. `frame` returns a frame of protocol 112 in a form that can be read as a whole.
 #[inline(always)]
 fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -> F) -> Fate {
     let Some(carried) = Carried::find(sight, ingress) else {
@@ -110,7 +110,7 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
         return Fate::Pass;
     }
     let frame = &frame();
-    match carried.judge(frame, maps::vhost) {
+    match carried.classify(frame, maps::vhost) {
         Verdict::Foreign => Fate::Pass,
         Verdict::Pass { counter, ledger } => {
             maps::count_passed(counter, ledger, ingress.ifindex);
@@ -123,24 +123,24 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             }
             Fate::Pass
         }
-        Verdict::Drop { place, reason } => {
+        Verdict::Drop { matched, reason } => {
             let reason = reason.index();
-            let received = received(place.family).index();
-            let alive_until_ns = place.vhost.alive_until_ns;
-            if carpd_refuse(received, reason, place.ledger(), alive_until_ns) == 0 {
+            let received = received(matched.family).index();
+            let alive_until_ns = matched.vhost.alive_until_ns;
+            if carpd_refuse(received, reason, matched.ledger(), alive_until_ns) == 0 {
                 return Fate::Pass;
             }
             if maps::DEBUG.load() != 0
                 && let Some(scratch) = maps::scratch()
             {
-                scratch.event.key = place.key;
-                scratch.event.source = place.source(frame).unwrap_or_default();
+                scratch.event.key = matched.key;
+                scratch.event.source = matched.source(frame).unwrap_or_default();
                 carpd_explain(reason);
             }
             Fate::Drop
         }
         Verdict::Deliver {
-            place,
+            matched,
             unicast,
             own,
         } => {
@@ -149,19 +149,20 @@ fn handle<F: Frame>(ingress: Ingress, sight: &impl Frame, frame: impl FnOnce() -
             };
             scratch.unicast = unicast;
             scratch.own = own;
-            admit(frame, &place).unwrap_or(Fate::Pass)
+            admit(frame, &matched).unwrap_or(Fate::Pass)
         }
     }
 }
 
-/// Whether the host must not hear it, because it asks for a fenced address; then the ledger of [`maps::fenced`].
+/// Returns the ledger of [`maps::fenced`] if the frame asks for a fenced address, so that the host must not receive it.
 #[inline(always)]
 fn fenced_address(carried: &Carried, sight: &impl Frame) -> Option<u32> {
     let claim = carried.claimed_address(sight, maps::FENCE_ALL.load() != 0);
     maps::fenced(&claim?)
 }
 
-/// Behind more tags than an advertisement has. More than can be looked behind nobody sends but to get past the fence.
+/// Decides about a frame with more tags than an advertisement has. A frame with more tags than the program can skip is
+/// dropped, because only somebody who wants to get past the fence sends one.
 #[inline(always)]
 fn handle_many_tags(ingress: Ingress, carried: Carried, sight: &impl Frame) -> Fate {
     let Some(carried) = carried.behind_more_tags(sight) else {
@@ -178,14 +179,14 @@ fn handle_many_tags(ingress: Ingress, carried: Carried, sight: &impl Frame) -> F
     Fate::Drop
 }
 
-/// Decides on a well-formed advertisement, and hands it to the daemon. `None` never happens.
+/// Decides about a well-formed advertisement and hands it to the daemon. It never returns `None`.
 #[inline(always)]
-fn admit(frame: &impl Frame, place: &Place) -> Option<Fate> {
+fn admit(frame: &impl Frame, matched: &Match) -> Option<Fate> {
     let scratch = maps::scratch()?;
-    scratch.keys = place.vhost.keys;
-    scratch.ledger = place.ledger();
-    scratch.alive_until_ns = place.vhost.alive_until_ns;
-    place.describe(frame, &mut scratch.event)?;
+    scratch.keys = matched.vhost.keys;
+    scratch.ledger = matched.ledger();
+    scratch.alive_until_ns = matched.vhost.alive_until_ns;
+    matched.describe(frame, &mut scratch.event)?;
     scratch.event.arrival_ns = maps::now_ns();
     let Some(reason) = carpd_admit(maps::carpd_authentic()).checked_sub(1) else {
         return Some(Fate::Pass);
@@ -196,7 +197,7 @@ fn admit(frame: &impl Frame, place: &Place) -> Option<Fate> {
     Some(Fate::Drop)
 }
 
-/// The counter of what a virtual host receives.
+/// Returns the counter of received advertisements of a family.
 #[inline(always)]
 const fn received(family: Family) -> Counter {
     match family {
@@ -205,7 +206,7 @@ const fn received(family: Family) -> Counter {
     }
 }
 
-/// Never reached: nothing here panics, and the verifier would refuse the loop.
+/// Satisfies the compiler. It is never reached: nothing here panics, and the verifier would refuse the loop.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -1,4 +1,4 @@
-//! What the program shares with the daemon: maps and load-time constants. The names are in `carp_common::abi::layout`.
+//! Maps and load-time constants, which the program shares with the daemon. Their names are in `carp_common::abi::layout`.
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -12,7 +12,7 @@ use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
 use carp_common::abi::layout::{
-    ADDRESSES_MAX, AddressKey, AddressValue, CROWDED_MAX, EVERY_PACKET, INTERFACE_PLACES,
+    ADDRESSES_MAX, AddressKey, AddressValue, CROWDED_MAX, EVERY_PACKET, INTERFACE_SLOTS,
     InterfaceValue, KEY_CHUNKS, KEYS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK, Ledger,
     VHOSTS_MAX, VhostKey, VhostValue,
 };
@@ -22,15 +22,15 @@ use carp_common::abi::layout::{
 static VHOSTS: HashMap<VhostKey, VhostValue> =
     HashMap::with_max_entries(VHOSTS_MAX, BPF_F_NO_PREALLOC);
 
-/// Addresses that this host answers for only as long as their owner is MASTER, of every carpd likewise.
+/// Addresses that this host answers for only while their owner is MASTER, of every carpd of this network namespace.
 #[map]
 static ADDRESSES: HashMap<AddressKey, AddressValue> =
     HashMap::with_max_entries(ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 
-/// The definition of an array that an array of arrays holds.
+/// The definition of an inner array of an array of arrays.
 ///
-/// It names sizes and no types: kernels before 6.2 take an array that the daemon adds at run time, which has no types, for one
-/// of another kind otherwise.
+/// It has sizes and no types. The arrays that the daemon adds at run time have no types, and kernels before 6.2 refuse an
+/// inner array whose types differ from the definition.
 #[repr(C)]
 pub struct Chunk<const KIND: usize, const VALUE_LEN: usize, const SLOTS: usize> {
     r#type: *const [i32; KIND],
@@ -50,7 +50,7 @@ static KEYS: ArrayOfMaps<
     { KEY_CHUNKS as usize },
 > = ArrayOfMaps::new();
 
-/// What each of them heard lately in a family, and what became of it: 544 bytes on each CPU.
+/// The recent advertisements of each virtual host in a family, and counters of the outcomes: 544 bytes on each CPU.
 #[btf_map]
 static LEDGERS: ArrayOfMaps<
     Chunk<
@@ -61,7 +61,7 @@ static LEDGERS: ArrayOfMaps<
     { LEDGER_CHUNKS as usize },
 > = ArrayOfMaps::new();
 
-/// An element of an array that an array of arrays holds, whose elements are `V`.
+/// Returns an element of an inner array, whose elements are `V`.
 #[inline(always)]
 fn element<V, C>(chunk: &C, place: u32) -> Option<*mut V> {
     let chunk = core::ptr::from_ref(chunk).cast_mut().cast();
@@ -72,9 +72,9 @@ fn element<V, C>(chunk: &C, place: u32) -> Option<*mut V> {
 
 /// The interfaces that our process serves.
 #[map]
-static INTERFACES: Array<InterfaceValue> = Array::with_max_entries(INTERFACE_PLACES, 0);
+static INTERFACES: Array<InterfaceValue> = Array::with_max_entries(INTERFACE_SLOTS, 0);
 
-/// Ledgers of the interfaces that find their place there taken.
+/// Ledgers of the interfaces whose slot in [`INTERFACES`] is taken by another one.
 #[map]
 static CROWDED: HashMap<u32, u32> = HashMap::with_max_entries(CROWDED_MAX, BPF_F_NO_PREALLOC);
 
@@ -86,51 +86,51 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
-/// Advertisements on their way to the daemon. 256 KiB hold 2340 of them (100 bytes and an 8-byte header each, in multiples of 8): what
-/// 234 virtual hosts at one advertisement a second send in the ten seconds that a daemon may hang.
+/// Advertisements on their way to the daemon. 256 KiB hold 2340 of them (100 bytes and an 8-byte header each, in multiples of
+/// 8). This is as many as 234 virtual hosts at one advertisement a second send in the ten seconds that a daemon may hang.
 #[map]
 static ADVERTISEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Samples of what is not authentic or from our own address, a ring of their own: whatever a flood does to it,
-/// [`ADVERTISEMENTS`] has room. One page holds 36.
+/// Samples of advertisements that are not authentic or have our own source. They have a separate ring, so that a flood of
+/// them takes no room in [`ADVERTISEMENTS`]. One page holds 36.
 #[map]
 static SUSPECTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
-/// Whether rejected advertisements are explained in the log. Set before loading; the verifier then removes what it
-/// switches off.
+/// Whether rejected advertisements are explained in the log. The daemon sets it before loading, so the verifier removes
+/// code that it switches off.
 #[unsafe(no_mangle)]
 pub static DEBUG: Global<u32> = Global::new(0);
 
-/// Whether the fence is about every packet to and from a fenced address, not only about ARP and neighbour discovery. Set
-/// before loading, likewise.
+/// Whether the fence covers every packet to and from a fenced address, and not only ARP and neighbour discovery. The daemon
+/// sets it before loading.
 #[unsafe(no_mangle)]
 pub static FENCE_ALL: Global<u32> = Global::new(0);
 
-/// The number of the process that loads the program. Set before loading, likewise.
+/// The number of the process that loads the program. The daemon sets it before loading.
 #[unsafe(no_mangle)]
 pub static INSTANCE: Global<u64> = Global::new(0);
 
-/// The helpers that the program calls are for GPL-compatible programs.
+/// The licence. The kernel offers some helpers that the program calls only to GPL-compatible programs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// A virtual host of our process.
+/// Returns a virtual host of our process.
 #[inline(always)]
 pub fn vhost(key: &VhostKey) -> Option<&'static VhostValue> {
     any_vhost(key).filter(|value| value.instance == INSTANCE.load())
 }
 
-/// A virtual host of any carpd.
+/// Returns a virtual host of any carpd.
 #[inline(always)]
 fn any_vhost(key: &VhostKey) -> Option<&'static VhostValue> {
-    // SAFETY: the element stays readable until the program returns. Should the daemon replace it meanwhile and the
-    // kernel give its memory to another one, we read another valid configuration: a packet at the moment of a change.
+    // SAFETY: the element stays readable until the program returns. If the daemon replaces it meanwhile and the kernel
+    // reuses its memory, this reads another valid configuration, as it may for a packet at the moment of a change.
     unsafe { VHOSTS.get(key) }
 }
 
-/// Whether the time to answer for an address, or to speak in its name, is over; then the ledger of its owner, or 0 when that
-/// is not our process's.
+/// Returns the ledger of an address's owner if the address is fenced, which means that the host may neither answer for it nor
+/// speak in its name. The ledger is 0 if the owner belongs to another process.
 #[inline(always)]
 pub fn fenced(claim: &Claim) -> Option<u32> {
     let AddressKey {
@@ -144,15 +144,15 @@ pub fn fenced(claim: &Claim) -> Option<u32> {
     carpd_fenced(high, low, family.into(), scope, claim.resolves.into()).checked_sub(1)
 }
 
-/// The same for an address in two halves: 0, or one more than the ledger.
+/// Returns one more than the result of [`fenced`] for an address in two halves, or 0 if the address is not fenced.
 ///
-/// A global function for the reason that [`carpd_authentic`] is one: it is called behind any number of tags.
+/// This is a global function for the same reason as [`carpd_authentic`]: it is called behind any number of tags.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, resolves: u32) -> u32 {
-    // Made of words: the compiler would write the fields byte by byte.
+    // The key is made of words, because the compiler would write its fields byte by byte.
     let key = [high, low, u64::from(scope) << 32 | u64::from(family)];
-    // SAFETY: as long as a key, without padding, aligned at least as well; and the target is little-endian.
+    // SAFETY: the words have the size of a key, no padding and at least its alignment, and the target is little-endian.
     let key: &AddressKey = unsafe { &*(&raw const key).cast() };
     // SAFETY: as for virtual hosts.
     let Some(address) = (unsafe { ADDRESSES.get(key) }) else {
@@ -161,7 +161,7 @@ pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, res
     if resolves == 0 && address.flags & EVERY_PACKET == 0 {
         return 0;
     }
-    // An address that nobody owns any more is one that a dead carpd left.
+    // A dead carpd left an address whose owner has no entry.
     let Some(owner) = any_vhost(&address.owner) else {
         return 1;
     };
@@ -174,7 +174,7 @@ pub extern "C" fn carpd_fenced(high: u64, low: u64, family: u32, scope: u32, res
     }
 }
 
-/// Adds one to a counter of this CPU, in total and in a ledger.
+/// Adds one to a counter of this CPU, in the totals and in a ledger.
 #[inline(always)]
 pub fn count_in(ledger: Option<&mut Ledger>, counter: u32) {
     if let Some(total) = COUNTERS.get_ptr_mut(counter) {
@@ -188,9 +188,9 @@ pub fn count_in(ledger: Option<&mut Ledger>, counter: u32) {
     }
 }
 
-/// Counts a frame for a virtual host by the slot of its ledger, or for the interface when that is 0.
+/// Counts a frame in the ledger of this slot, or in that of the interface if the slot is 0.
 ///
-/// Inlined, unlike [`count`]: what is left to others passes through here, and a call takes as long as the counting.
+/// It is inlined, unlike [`count`], because frames that pass should cost little and a call takes as long as the counting.
 #[inline(always)]
 pub fn count_passed(counter: Counter, slot: u32, ifindex: u32) {
     let slot = match slot {
@@ -200,15 +200,15 @@ pub fn count_passed(counter: Counter, slot: u32, ifindex: u32) {
     count_in(ledger(slot), counter.index());
 }
 
-/// The same.
+/// Counts a frame as [`count_passed`] does, with a call.
 #[inline(always)]
 pub fn count(counter: Counter, slot: u32, ifindex: u32) {
     let _ = carpd_count(counter.index(), slot, ifindex);
 }
 
-/// The same by the index of the counter.
+/// Counts a frame as [`count`] does, by the index of the counter.
 ///
-/// A global function for the reason that [`carpd_authentic`] is one. The result means nothing.
+/// This is a global function for the same reason as [`carpd_authentic`]. The result has no meaning.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn carpd_count(counter: u32, slot: u32, ifindex: u32) -> u32 {
@@ -220,16 +220,16 @@ extern "C" fn carpd_count(counter: u32, slot: u32, ifindex: u32) -> u32 {
     0
 }
 
-/// The slot of the ledger of an interface. 0 for one that our process does not serve; nobody reads that slot.
+/// Returns the slot of an interface's ledger, or 0 if our process does not serve the interface. Slot 0 is never read.
 #[inline(always)]
 fn ledger_of_interface(ifindex: u32) -> u32 {
-    match INTERFACES.get(InterfaceValue::place(ifindex)) {
+    match INTERFACES.get(InterfaceValue::slot(ifindex)) {
         Some(interface) if interface.ifindex == ifindex => interface.ledger,
         _ => carpd_crowded(ifindex),
     }
 }
 
-/// The same for an interface that has no place of its own.
+/// Returns the slot of an interface's ledger if another interface has its slot in [`INTERFACES`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn carpd_crowded(ifindex: u32) -> u32 {
@@ -237,8 +237,8 @@ extern "C" fn carpd_crowded(ifindex: u32) -> u32 {
     unsafe { CROWDED.get(ifindex) }.copied().unwrap_or(0)
 }
 
-/// What the running program knows about one advertisement. A map, because the stack is too small to hold it beside the
-/// hashes, and because it is how [`carpd_authentic`] is told.
+/// The state of the program for one advertisement. It is in a map, because the stack is too small for it and the hashes, and
+/// because [`carpd_authentic`] gets its input from there.
 #[repr(C)]
 pub struct Scratch {
     /// The record for the daemon.
@@ -249,17 +249,17 @@ pub struct Scratch {
     pub ledger: u32,
     /// [`VhostValue::alive_until_ns`] of its virtual host.
     pub alive_until_ns: u64,
-    /// It was sent to this host alone.
+    /// Whether it was sent to this host alone.
     pub unicast: bool,
-    /// It is from the address that the host itself sends from.
+    /// Whether it is from the address that the host itself sends from.
     pub own: bool,
-    /// How many refusals this CPU has explained since [`Scratch::explaining_since_ns`].
+    /// Number of refusals that this CPU has explained since [`Scratch::explaining_since_ns`].
     pub explained: u32,
-    /// When it began to count them.
+    /// Start of that count. Unit: nanoseconds.
     pub explaining_since_ns: u64,
 }
 
-/// The scratch memory of this CPU. Never `None`, but the verifier does not know.
+/// Returns the scratch memory of this CPU. It is never `None`, but the verifier does not know that.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
@@ -268,11 +268,11 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     Some(unsafe { &mut *scratch })
 }
 
-/// Whether [`scratch`] holds an authentic advertisement of a peer of the virtual host whose keys have the slot that is there:
-/// anything but 0. One from the host's own address is no peer's, and its digest is not looked at.
+/// Returns whether the advertisement in [`scratch`] is authentic by the keys whose slot is there: 0 if it is not. An
+/// advertisement from the host's own address is not from a peer, so its digest is not checked.
 ///
-/// A global function without arguments: the verifier judges it once and for itself, instead of once for every way that
-/// leads to the call. Both programs call it.
+/// This is a global function without arguments. The verifier checks such a function once, and an inlined one on every path
+/// to it. Both ingress programs call it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_authentic() -> u32 {
@@ -289,12 +289,13 @@ pub extern "C" fn carpd_authentic() -> u32 {
     let Some(keys) = keys else {
         return 0;
     };
-    // SAFETY: elements of arrays stay; one that is written meanwhile accepts nothing, or what either content does.
+    // SAFETY: elements of arrays are never freed. One that is written meanwhile accepts nothing, or what the old or the new
+    // content accepts.
     let keys = unsafe { &*keys };
     u32::from(is_authentic(keys, scratch.event.header()))
 }
 
-/// What a virtual host heard lately in a family on this CPU, and what became of it.
+/// Returns a ledger of this CPU.
 #[inline(always)]
 pub fn ledger(slot: u32) -> Option<&'static mut Ledger> {
     let chunk = LEDGERS.get(slot / LEDGERS_PER_CHUNK)?;
@@ -303,10 +304,10 @@ pub fn ledger(slot: u32) -> Option<&'static mut Ledger> {
     Some(unsafe { &mut *ledger })
 }
 
-/// The record of a CARP header that nothing follows.
+/// The record of a CARP header without a trailer.
 type PlainRecord = [u8; AdvertisementEvent::PLAIN_LEN];
 
-/// Hands an advertisement to the daemon. `false` when the ring is full.
+/// Hands an advertisement to the daemon. Returns `false` if the ring is full.
 #[inline(always)]
 pub fn publish(event: &AdvertisementEvent) -> bool {
     ADVERTISEMENTS
@@ -314,20 +315,20 @@ pub fn publish(event: &AdvertisementEvent) -> bool {
         .is_ok()
 }
 
-/// Shows the daemon one that is dropped. `false` when nobody looks at the ring, so that it is full.
+/// Hands a sample of a dropped advertisement to the daemon. Returns `false` if the ring is full.
 #[inline(always)]
 pub fn report(event: &AdvertisementEvent) -> bool {
     SUSPECTS.output::<PlainRecord>(record(event), 0).is_ok()
 }
 
-/// The part of an event that the daemon is sent.
+/// Returns the part of an event that is sent to the daemon.
 #[inline(always)]
 fn record(event: &AdvertisementEvent) -> &PlainRecord {
     // SAFETY: an event is longer than that, has no padding, and bytes need no alignment.
     unsafe { &*core::ptr::from_ref(event).cast() }
 }
 
-/// The time. Unit: nanoseconds of CLOCK_MONOTONIC.
+/// Returns the current time. Unit: nanoseconds of CLOCK_MONOTONIC.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: a helper without arguments or preconditions.

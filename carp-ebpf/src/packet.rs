@@ -1,19 +1,19 @@
-//! Bounds-checked packet access; the only pointer arithmetic.
+//! Packet access with bounds checks: the only pointer arithmetic of the program.
 
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_NET;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use carp_common::abi::classify::Frame;
 
-/// The directly readable part of a frame. For XDP that is all of it up to about a page, or the first buffer of a jumbo
-/// frame; every header that the classifier asks for is in it.
+/// The directly readable part of a frame. With XDP this is the frame up to about a page, or the first buffer of a jumbo
+/// frame. It contains every header that the classifier reads.
 pub struct Packet {
     start: usize,
     end: usize,
 }
 
 impl Packet {
-    /// The frame that an XDP program was called for.
+    /// Returns the frame that an XDP program was called for.
     #[inline(always)]
     pub fn of_xdp(context: &XdpContext) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl Packet {
 }
 
 impl Packet {
-    /// The linear part of a packet buffer that a tcx program was called for.
+    /// Returns the linear part of the packet buffer that a tcx program was called for.
     #[inline(always)]
     pub fn of_skb(context: &TcContext) -> Self {
         Self {
@@ -33,9 +33,9 @@ impl Packet {
         }
     }
 
-    /// The same, after all headers were brought into it.
+    /// Returns the linear part of a packet buffer after pulling all headers into it.
     ///
-    /// Only for advertisements: for a buffer that others have too, the kernel copies the linear part.
+    /// This is for advertisements only, because the kernel copies the linear part of a buffer that is shared.
     #[inline(always)]
     pub fn with_headers_of_skb(context: &TcContext) -> Self {
         let wanted = context.len().min(HEADERS_MAX);
@@ -43,12 +43,12 @@ impl Packet {
         if packet.start + wanted as usize <= packet.end {
             return packet;
         }
-        // Should there be no memory for it, the frame is judged by what can be seen.
+        // If there is no memory for it, the part that is readable has to do.
         let _ = context.pull_data(wanted);
         Self::of_skb(context)
     }
 
-    /// The address of `N` readable bytes at an offset.
+    /// Returns the address of `N` readable bytes at an offset.
     #[inline(always)]
     fn range<const N: usize>(&self, offset: usize) -> Option<*const [u8; N]> {
         let from = self.start + offset;
@@ -56,10 +56,10 @@ impl Packet {
     }
 }
 
-/// Ethernet and two tags, the longest IPv4 header, CARP: 14 + 8 + 60 + 36, rounded up. Unit: bytes.
+/// The longest headers: Ethernet with two tags, IPv4 and CARP (14 + 8 + 60 + 36, rounded up). Unit: bytes.
 const HEADERS_MAX: u32 = 128;
 
-/// A whole packet buffer: what is not in its linear part is fetched.
+/// A whole packet buffer. Bytes outside its linear part are copied on demand.
 pub struct Skb<'a>(pub &'a TcContext);
 
 impl Frame for Skb<'_> {
@@ -72,7 +72,7 @@ impl Frame for Skb<'_> {
 }
 
 impl Skb<'_> {
-    /// The 16 bits of the VLAN tag that the kernel took out of the frame.
+    /// Returns the 16 bits of the VLAN tag that the kernel took out of the frame.
     #[inline(always)]
     pub fn stripped_tag(&self) -> Option<u16> {
         let skb = self.0.skb.skb;
@@ -84,7 +84,7 @@ impl Skb<'_> {
         (present != 0).then_some(tag as u16)
     }
 
-    /// The EtherType behind all tags, as the kernel knows it: right on devices without an Ethernet header too.
+    /// Returns the EtherType after all tags, as the kernel knows it. It is also right on devices without an Ethernet header.
     #[inline(always)]
     pub fn protocol(&self) -> u16 {
         // SAFETY: as above.
@@ -93,14 +93,14 @@ impl Skb<'_> {
         u16::from_be(protocol as u16)
     }
 
-    /// Whether it came in from an interface, and is forwarded or bridged; otherwise the host itself made it.
+    /// Returns whether the packet was received and is forwarded or bridged. Otherwise the host itself made it.
     #[inline(always)]
     pub fn was_received(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.0.skb.skb).ingress_ifindex != 0 }
     }
 
-    /// The device that is receiving.
+    /// Returns the index of the device that the program runs on.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         // SAFETY: as above.
@@ -108,7 +108,7 @@ impl Skb<'_> {
     }
 }
 
-/// A packet buffer from its network header on, whatever stands before.
+/// A packet buffer from its network header on.
 pub struct NetworkPacket<'a>(pub &'a TcContext);
 
 impl Frame for NetworkPacket<'_> {
@@ -148,7 +148,8 @@ impl Frame for Packet {
             let from = unsafe { from.add(index) };
             // SAFETY: readable, as `range` checked.
             let byte = unsafe { *from };
-            // SAFETY: a reference. Volatile, or the loop becomes a call of memmove, whose every step the verifier walks.
+            // SAFETY: a reference. The write is volatile, because the compiler would otherwise turn the loop into a call of
+            // memmove, and the verifier would follow each step of that.
             unsafe { core::ptr::write_volatile(to, byte) };
         }
         Some(())

@@ -1,4 +1,4 @@
-//! What becomes of an advertisement that the daemon should not hear.
+//! The end of an advertisement that is refused: it is counted and, on request, explained in the log.
 
 use aya_log_ebpf::debug;
 use carp_common::abi::counters::Counter;
@@ -6,17 +6,17 @@ use carp_common::for_each_counter;
 
 use crate::maps;
 
-/// How many refusals a CPU explains in a second: more than anybody reads, and few enough that a flood does not keep the
-/// daemon busy with them. The counters count them all.
+/// The number of refusals that a CPU explains in a second. It is more than an operator can read, and small enough that a
+/// flood does not keep the daemon busy. The counters count every refusal.
 const EXPLAINED_MAX: u32 = 100;
-/// Unit: nanoseconds.
+/// One second. Unit: nanoseconds.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Counts a broken advertisement, by the index of the counter of its family and of the one that says what is wrong with it, in
-/// the ledger of its virtual host. The result is anything but 0, which means drop; or 0 when the daemon has given no sign of
-/// life for long, because it was its decision.
+/// Counts a broken advertisement in the ledger of its virtual host. `received` and `reason` are indices of the counters of its
+/// family and of its fault. Returns 0 if the frame passes, because the daemon has given no sign of life for too long, and
+/// another number if it is dropped.
 ///
-/// A global function for the reason that [`maps::carpd_authentic`] is one.
+/// This is a global function for the same reason as [`maps::carpd_authentic`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_refuse(received: u32, reason: u32, slot: u32, alive_until_ns: u64) -> u32 {
@@ -33,10 +33,10 @@ pub extern "C" fn carpd_refuse(received: u32, reason: u32, slot: u32, alive_unti
     is_alive.into()
 }
 
-/// Logs why an advertisement was dropped: the counter of this index, the virtual host and the sender, which are in
-/// [`maps::scratch`]. It logs nothing for a frame that ends here because the daemon has it. The result means nothing.
+/// Logs the reason to drop an advertisement, which is the counter of this index, with the virtual host and the sender from
+/// [`maps::scratch`]. It logs nothing for a frame that was handed to the daemon. The result has no meaning.
 ///
-/// A global function for the reason that [`maps::carpd_authentic`] is one.
+/// This is a global function for the same reason as [`maps::carpd_authentic`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn carpd_explain(counter: u32) -> u32 {
@@ -46,7 +46,9 @@ pub extern "C" fn carpd_explain(counter: u32) -> u32 {
     0
 }
 
-/// One call for each text, because choosing among strings would make a table of addresses, which an eBPF object cannot
+/// Logs a refusal, unless the limit is reached.
+///
+/// There is one call for each text. A choice among strings would become a table of addresses, which an eBPF object cannot
 /// relocate.
 #[inline(always)]
 fn explain(counter: u32) {

@@ -153,10 +153,10 @@ fn every_header_is_what_we_would_send() {
 fn a_frame_to_the_group_is_delivered_and_its_ethernet_source_tells_the_dialect() {
     for (hex, source, dialect) in MULTICAST {
         let frame = bytes(hex);
-        let Verdict::Deliver { place, .. } = classified(&frame) else {
+        let Verdict::Deliver { matched, .. } = classified(&frame) else {
             panic!("{hex}");
         };
-        let event = place.event(frame.as_slice(), 0).unwrap();
+        let event = matched.event(frame.as_slice(), 0).unwrap();
         assert_eq!(event.source[..4], source, "{hex}");
         assert_eq!(event.ethernet_source, [0, 0, 0x5e, 0, dialect, 7], "{hex}");
         assert_eq!(event.payload(), &frame[34..], "{hex}");

@@ -106,7 +106,7 @@ impl Capture {
         let value = VhostValue::NONE.hearing(self.group.into(), None);
         frames
             .filter_map(|frame| match self.classify(&frame, &value) {
-                Verdict::Deliver { place, .. } => place.event(frame.as_slice(), 0),
+                Verdict::Deliver { matched, .. } => matched.event(frame.as_slice(), 0),
                 Verdict::Foreign => None,
                 verdict @ (Verdict::Pass { .. } | Verdict::Vrrp { .. } | Verdict::Drop { .. }) => {
                     panic!("{}: {verdict:?}", self.name)

@@ -1,85 +1,85 @@
-//! What the kernel side lets the daemon hear: authentic advertisements, each once, and not too many.
+//! Admission of advertisements to the daemon: it gets authentic ones, each once, and not too many.
 //!
-//! After [`crate::abi::classify`] has found a well-formed advertisement for a configured virtual host:
+//! Once [`crate::abi::classify`] has found a well-formed advertisement for a configured virtual host, three questions follow:
 //!
 //! 1. **Authentic?** One of the virtual host's digests verifies it ([`is_authentic`](super::hmac::is_authentic)).
-//! 2. **New?** [`History::judge`] drops exact duplicates: same counter, digest and priority fields, within a quarter of the
-//!    interval that they advertise. It remembers one advertisement for each of a few residues of the counter, so two
-//!    captured ones sent in turn are mostly duplicates too.
+//! 2. **New?** [`History::admit`] drops exact duplicates: the counter, the digest and the priority fields are the same, and
+//!    the time between them is less than a quarter of the interval that they advertise. The history remembers one
+//!    advertisement for each of a few residues of the counter, so a few captured ones sent in turn are mostly duplicates too.
 //!    The same counter with another priority is a variation; the first one that was heard stays the reference.
-//! 3. **Not too many?** What is left after that of a flood (a large collection of captured advertisements, or one whose
-//!    priority fields change: the digest does not cover them) is limited, so that it costs the daemon little. An
-//!    advertisement whose counter is above all before it is never limited, because a replay is never that; so a flood of
-//!    replays cannot drown the genuine ones of a sender whose counter rises. What varies has a limit of its own: one captured
-//!    advertisement, rewritten again and again, does not drown those of a sender whose counter is random or constant.
+//! 3. **Not too many?** A rate limit keeps a flood cheap for the daemon. A flood can consist of many captured
+//!    advertisements, or of one whose priority fields change, because the digest does not cover them. An advertisement whose
+//!    counter is above all earlier ones is never limited. A replay never has such a counter, so a flood of replays cannot
+//!    drown the advertisements of a sender whose counter rises. Variations have a separate limit: one captured
+//!    advertisement that is altered again and again does not drown a sender whose counter is random or constant.
 //!
-//! No more than that is decided here: what the priority fields mean, whose counter must rise, and who is believed are the
-//! protocol core's questions, and it verifies everything again.
+//! Everything else is left to the protocol core, which also verifies the digest again: the meaning of the priority fields,
+//! which counters have to rise, and which senders to believe.
 //!
-//! The history is kept for each processor by itself, because the kernel program needs no lock then. A flood that arrives
-//! on several processors gets that many times the limit through.
+//! Each processor has its own history, so the kernel program needs no lock. A flood that arrives on several processors
+//! gets that many times the limit through.
 
 use crate::abi::counters::Counter;
 use crate::units::{AdvBase, AdvSkew, Priority};
 use crate::wire::advertisement::HEADER_LEN;
 
-/// How many advertisements of one virtual host are remembered.
-const SEEN_MAX: usize = 8;
-/// Advertisements with a counter that does not rise: how many are admitted within [`WINDOW_NS`]. Twice as many as two
-/// hosts at the shortest interval (256 a second each) send.
+/// The number of advertisements of one virtual host that are remembered.
+const REMEMBERED_MAX: usize = 8;
+/// The number of advertisements without a rising counter that are admitted within [`WINDOW_NS`]. It is twice as many as
+/// two hosts at the shortest interval (256 a second each) send.
 const ADMITTED_MAX: u32 = 128;
-/// Unit: nanoseconds; an eighth of a second.
+/// Length of a window of the rate limit: an eighth of a second. Unit: nanoseconds.
 const WINDOW_NS: u64 = 125_000_000;
 
-/// Least time between two samples of what is dropped, for the daemon to warn of it. Unit: nanoseconds.
+/// Least time between two dropped advertisements that the daemon is shown to warn of them. Unit: nanoseconds.
 pub const SAMPLE_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// What one virtual host heard lately on one processor; zeros at first.
+/// The recent advertisements for one virtual host on one processor. It begins with zeros.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// The highest counter of all.
+    /// The highest counter so far.
     highest: u64,
-    /// When the present window ends.
+    /// End of the current window.
     window_ends_ns: u64,
-    /// How many were admitted in it.
+    /// Number of advertisements admitted in the window, without variations.
     admitted: u32,
-    /// Likewise, of those that vary.
+    /// Number of variations admitted in the window.
     varied: u32,
-    /// Anything but 0 once there is a `highest`.
+    /// Nonzero once `highest` is set.
     started: u32,
     /// Zero.
     _pad: u32,
-    /// No sample of what is not authentic, or is from our own address, before then.
+    /// Earliest time of the next sample for the daemon.
     next_sample_ns: u64,
-    /// By counter modulo their number.
-    seen: [Seen; SEEN_MAX],
+    /// The index is the counter modulo [`REMEMBERED_MAX`].
+    remembered: [Remembered; REMEMBERED_MAX],
 }
 
-/// One advertisement, as far as it tells others apart.
+/// The parts of an advertisement that distinguish it from others, and its time.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+struct Remembered {
     counter: u64,
-    /// The first bytes of the digest; whatever has the right ones is authentic, so a few suffice.
+    /// The first bytes of the digest. These suffice, because only authentic advertisements are remembered.
     digest: u64,
-    /// Arrival.
+    /// Time of arrival.
     at_ns: u64,
-    /// advskew, demotion, advbase and a zero.
+    /// advskew, demotion, advbase and a zero byte.
     shown: u32,
-    /// The latest that it was varied to, with a one instead of the zero; zero for none.
+    /// The same fields of the latest variation, with a one in place of the zero byte; 0 if there was none.
     varied: u32,
-    /// When that arrived.
+    /// Time of arrival of the latest variation.
     varied_at_ns: u64,
 }
 
-impl Seen {
-    /// Its advertisement interval.
+impl Remembered {
+    /// Returns the advertised interval.
     #[inline(always)]
     const fn interval_nanos(&self) -> u64 {
         let [advskew, _, advbase, _] = self.shown.to_be_bytes();
         if advskew == 255 && advbase == 255 {
-            // A bow-out says nothing about when the next one comes.
+            // A bow-out does not tell when the next advertisement comes.
             return WINDOW_NS * 8;
         }
         let priority = Priority {
@@ -90,10 +90,10 @@ impl Seen {
     }
 }
 
-const _: () = assert!(size_of::<History>() == 40 + SEEN_MAX * 40);
+const _: () = assert!(size_of::<History>() == 40 + REMEMBERED_MAX * 40);
 
 impl History {
-    /// Nothing was heard yet.
+    /// A history without advertisements.
     pub const EMPTY: Self = Self {
         highest: 0,
         window_ends_ns: 0,
@@ -102,23 +102,23 @@ impl History {
         started: 0,
         _pad: 0,
         next_sample_ns: 0,
-        seen: [Seen {
+        remembered: [Remembered {
             counter: 0,
             digest: 0,
             at_ns: 0,
             shown: 0,
             varied: 0,
             varied_at_ns: 0,
-        }; SEEN_MAX],
+        }; REMEMBERED_MAX],
     };
 
-    /// Judges an authentic advertisement and remembers it unless it is refused.
+    /// Admits an authentic advertisement to the daemon. Remembers it unless it is a duplicate.
     ///
     /// # Errors
     ///
-    /// Why the daemon should not hear it.
+    /// Returns the reason to drop the advertisement.
     #[inline(always)]
-    pub fn judge(&mut self, payload: &[u8; HEADER_LEN], now_ns: u64) -> Result<(), Counter> {
+    pub fn admit(&mut self, payload: &[u8; HEADER_LEN], now_ns: u64) -> Result<(), Counter> {
         let [
             _,
             _,
@@ -146,7 +146,7 @@ impl History {
             d7,
             ..,
         ] = *payload;
-        let heard = Seen {
+        let heard = Remembered {
             counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
             digest: u64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]),
             at_ns: now_ns,
@@ -154,35 +154,36 @@ impl History {
             varied: 0,
             varied_at_ns: 0,
         };
-        let seen = &mut self.seen[usize::from(c7) % SEEN_MAX];
-        let age = now_ns.wrapping_sub(seen.at_ns);
-        let same = seen.counter == heard.counter && seen.digest == heard.digest;
-        let since = if same && seen.shown == heard.shown {
+        let remembered = &mut self.remembered[usize::from(c7) % REMEMBERED_MAX];
+        let age = now_ns.wrapping_sub(remembered.at_ns);
+        let same = remembered.counter == heard.counter && remembered.digest == heard.digest;
+        let since = if same && remembered.shown == heard.shown {
             age
-        } else if same && seen.varied == heard.shown | 1 {
-            now_ns.wrapping_sub(seen.varied_at_ns)
+        } else if same && remembered.varied == heard.shown | 1 {
+            now_ns.wrapping_sub(remembered.varied_at_ns)
         } else {
             u64::MAX
         };
         if since < heard.interval_nanos() / 4 {
             return Err(Counter::DroppedDuplicate);
         }
-        let varies = same && seen.shown != heard.shown && age < 4 * seen.interval_nanos();
+        let varies =
+            same && remembered.shown != heard.shown && age < 4 * remembered.interval_nanos();
         if varies {
-            seen.varied = heard.shown | 1;
-            seen.varied_at_ns = now_ns;
+            remembered.varied = heard.shown | 1;
+            remembered.varied_at_ns = now_ns;
         } else {
-            *seen = heard;
+            *remembered = heard;
         }
-        if self.rises(heard.counter) || self.admits(now_ns, varies) {
+        if self.rises(heard.counter) || self.is_within_limit(now_ns, varies) {
             Ok(())
         } else {
             Err(Counter::DroppedRateLimited)
         }
     }
 
-    /// Whether the counter is above all before it. Plain order, not sequence numbers: these have cycles, around which a
-    /// few captured advertisements could rise for ever.
+    /// Returns whether the counter is above all earlier ones. It is compared as a plain number. Sequence numbers wrap, so a
+    /// few captured advertisements could rise in a circle without end.
     #[inline(always)]
     fn rises(&mut self, counter: u64) -> bool {
         let rises = self.started == 0 || counter > self.highest;
@@ -193,8 +194,9 @@ impl History {
         rises
     }
 
+    /// Counts an advertisement in the current window and returns whether the window has room for it.
     #[inline(always)]
-    fn admits(&mut self, now_ns: u64, varies: bool) -> bool {
+    fn is_within_limit(&mut self, now_ns: u64, varies: bool) -> bool {
         if now_ns >= self.window_ends_ns {
             self.window_ends_ns = now_ns.wrapping_add(WINDOW_NS);
             self.admitted = 0;
@@ -211,7 +213,7 @@ impl History {
         admitted
     }
 
-    /// Whether it is time to show the daemon something that is dropped, so that it can name the sender.
+    /// Returns whether the daemon should get a sample of a dropped advertisement now, so that it can name the sender.
     #[inline(always)]
     pub fn takes_sample(&mut self, now_ns: u64) -> bool {
         let due = now_ns >= self.next_sample_ns;
@@ -238,7 +240,7 @@ mod tests {
             demotion: Demotion(0),
             advbase: AdvBase(advbase),
             counter,
-            // As different as the counters are.
+            // Two digests differ when their counters do.
             digest: core::array::from_fn(|i| counter.to_le_bytes()[i % 8]),
         }
         .emit(&mut payload);
@@ -253,41 +255,42 @@ mod tests {
             let mut history = History::EMPTY;
             let advertisement = payload(5, advbase, advskew);
             let begin = 1_000_000 * MS;
-            assert_eq!(history.judge(&advertisement, begin), Ok(()));
+            assert_eq!(history.admit(&advertisement, begin), Ok(()));
             for now in [begin, begin + 1, begin + quarter_ns - 1] {
                 assert_eq!(
-                    history.judge(&advertisement, now),
+                    history.admit(&advertisement, now),
                     Err(Counter::DroppedDuplicate)
                 );
             }
-            // Refused ones do not count: the quarter began with the one that was heard.
-            assert_eq!(history.judge(&advertisement, begin + quarter_ns), Ok(()));
+            // Refused ones do not count: the quarter begins with the admitted one.
+            assert_eq!(history.admit(&advertisement, begin + quarter_ns), Ok(()));
         }
     }
 
     #[test]
     fn every_byte_but_vhid_and_checksum_makes_a_difference() {
-        // And but the rest of the digest, which the counter determines.
+        // The rest of the digest makes no difference either: the counter determines it.
         for byte in [2, 4, 5].into_iter().chain(8..24) {
             let mut history = History::EMPTY;
             let advertisement = payload(5, 1, 0);
-            assert_eq!(history.judge(&advertisement, MS), Ok(()));
+            assert_eq!(history.admit(&advertisement, MS), Ok(()));
             let mut other = advertisement;
             other[byte] ^= 0x80;
-            assert_eq!(history.judge(&other, MS), Ok(()), "byte {byte}");
+            assert_eq!(history.admit(&other, MS), Ok(()), "byte {byte}");
         }
     }
 
     #[test]
     fn some_captured_advertisements_in_turn_are_duplicates_all_the_same() {
         let mut history = History::EMPTY;
-        let captured: [_; SEEN_MAX] = core::array::from_fn(|i| payload(1000 + i as u64, 1, 0));
+        let captured: [_; REMEMBERED_MAX] =
+            core::array::from_fn(|i| payload(1000 + i as u64, 1, 0));
         for advertisement in &captured {
-            assert_eq!(history.judge(advertisement, MS), Ok(()));
+            assert_eq!(history.admit(advertisement, MS), Ok(()));
         }
         for advertisement in captured.iter().cycle().take(1000) {
             assert_eq!(
-                history.judge(advertisement, 2 * MS),
+                history.admit(advertisement, 2 * MS),
                 Err(Counter::DroppedDuplicate)
             );
         }
@@ -300,13 +303,13 @@ mod tests {
             (0..=variations)
                 .cycle()
                 .take(10_000)
-                .filter(|advskew| history.judge(&payload(5, 1, *advskew), now).is_ok())
+                .filter(|advskew| history.admit(&payload(5, 1, *advskew), now).is_ok())
                 .count()
         };
-        // The first one rises, the first variation is new, and then both are duplicates.
+        // The first one rises and the first variation is new. After that both are duplicates.
         assert_eq!(admitted(1, MS), 2);
         assert_eq!(admitted(1, MS + WINDOW_NS), 0);
-        // Of many, each is another one than that before it.
+        // Among many variations each differs from the one before it.
         assert_eq!(admitted(200, MS + WINDOW_NS), ADMITTED_MAX as usize);
         assert_eq!(admitted(200, MS + 2 * WINDOW_NS - 1), 0);
     }
@@ -315,17 +318,17 @@ mod tests {
     fn variations_of_one_drown_neither_random_nor_constant_counters() {
         for constant in [true, false] {
             let mut history = History::EMPTY;
-            // An early counter that is above all later ones.
-            assert_eq!(history.judge(&payload(u64::MAX - 8, 1, 0), MS), Ok(()));
+            // The first counter is above all later ones.
+            assert_eq!(history.admit(&payload(u64::MAX - 8, 1, 0), MS), Ok(()));
             let captured = 7000;
             for second in 1..100 {
                 let now = second * 1000 * MS;
                 let counter = if constant { captured } else { 5 + 8 * second };
                 let genuine = payload(counter, 1, 0);
-                assert_eq!(history.judge(&genuine, now), Ok(()), "second {second}");
+                assert_eq!(history.admit(&genuine, now), Ok(()), "second {second}");
                 for variation in 0..5000 {
                     let varied = payload(captured, 0, u8::try_from(1 + variation % 200).unwrap());
-                    let _ = history.judge(&varied, now + variation * 190_000);
+                    let _ = history.admit(&varied, now + variation * 190_000);
                 }
             }
         }
@@ -337,7 +340,7 @@ mod tests {
         for second in 0..100 {
             let advskew = if second < 50 { 0 } else { 100 };
             let advertisement = payload(5, 1, advskew);
-            assert_eq!(history.judge(&advertisement, second * 1400 * MS), Ok(()));
+            assert_eq!(history.admit(&advertisement, second * 1400 * MS), Ok(()));
         }
     }
 
@@ -348,10 +351,10 @@ mod tests {
         for second in 0..100 {
             let now = second * 1000 * MS;
             let genuine = payload(100_000 + second, 1, 0);
-            assert_eq!(history.judge(&genuine, now), Ok(()), "second {second}");
+            assert_eq!(history.admit(&genuine, now), Ok(()), "second {second}");
             for replay in 0..2000 {
                 let replayed = payload(replay, 1, 0);
-                heard += usize::from(history.judge(&replayed, now + replay).is_ok());
+                heard += usize::from(history.admit(&replayed, now + replay).is_ok());
             }
         }
         assert_eq!(heard, 100 * ADMITTED_MAX as usize);
@@ -389,19 +392,19 @@ mod tests {
             started: u32::MAX,
             _pad: 0,
             next_sample_ns: u64::MAX,
-            seen: [Seen {
+            remembered: [Remembered {
                 counter: u64::MAX,
                 digest: u64::MAX,
                 at_ns: u64::MAX,
                 shown: u32::MAX,
                 varied: u32::MAX,
                 varied_at_ns: u64::MAX,
-            }; SEEN_MAX],
+            }; REMEMBERED_MAX],
         };
         for now in [0, 1, u64::MAX] {
             assert!(!history.takes_sample(now) || now == u64::MAX);
-            let _ = history.judge(&[0xff; HEADER_LEN], now);
-            let _ = history.judge(&[0; HEADER_LEN], now);
+            let _ = history.admit(&[0xff; HEADER_LEN], now);
+            let _ = history.admit(&[0; HEADER_LEN], now);
         }
     }
 }

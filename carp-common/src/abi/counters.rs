@@ -1,15 +1,19 @@
-//! What can become of a frame of protocol 112, or of one that the fence is about: the only list of it.
+//! The list of outcomes of a frame of protocol 112, and of a frame that the fence covers.
 //!
-//! The kernel program and the socket path bump the same counters; those of admission (authentication and what follows it)
-//! are the kernel program's alone. A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
-//! `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition. Names and
-//! order of checks follow `netstat -s -p carp` of the BSDs.
+//! The kernel program and the socket path use the same counters. Only the kernel program uses those of admission
+//! (authentication and the checks after it). A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
+//! `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition. The
+//! names and the order of checks follow `netstat -s -p carp` of the BSDs.
 
-/// Calls a macro with the list, for whatever needs a line for each counter.
+/// Calls a macro with the list of counters.
 ///
-/// An entry is `(variant, name, help)`. The entries stand in groups: `received` for what is counted before any check,
-/// `dropped` for advertisements that end in the kernel and why, `fenced` for other frames that do, `delivered` for what went to the daemon or was lost on the way, and
-/// `passed` for what is left to the stack.
+/// An entry is `(variant, name, help)`. The entries are in groups:
+///
+/// - `received`: advertisements, before any check
+/// - `dropped`: advertisements that end in the kernel, by reason
+/// - `fenced`: other frames that end in the kernel
+/// - `delivered`: advertisements that went to the daemon or were lost on the way
+/// - `passed`: frames that are left to the stack
 #[macro_export]
 macro_rules! for_each_counter {
     ($callback:ident) => {
@@ -76,7 +80,7 @@ macro_rules! for_each_counter {
 
 macro_rules! define {
     ($($group:ident { $(($variant:ident, $name:literal, $help:literal))* })*) => {
-        /// Statistics of the receive path, one per reason; the index into arrays of them.
+        /// A statistic of the receive path. There is one for each outcome of a frame.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Counter {
@@ -90,7 +94,7 @@ macro_rules! define {
             /// Every counter, in index order.
             pub const ALL: [Self; [$($($name,)*)*].len()] = [$($(Self::$variant,)*)*];
 
-            /// The name in logs and status output.
+            /// Returns the name in logs and status output.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -98,7 +102,7 @@ macro_rules! define {
                 }
             }
 
-            /// What it counts, as one line for an operator.
+            /// Returns a description for an operator, one line long.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self {
@@ -112,11 +116,11 @@ macro_rules! define {
 for_each_counter!(define);
 
 impl Counter {
-    /// How many there are: the length of arrays of them.
+    /// The number of counters.
     #[expect(clippy::cast_possible_truncation, reason = "a handful")]
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
-    /// Index into an array of them.
+    /// Returns the index into an array of counters.
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> u32 {

@@ -1,4 +1,4 @@
-//! The record of an advertisement, as it goes through the ring buffers.
+//! The record of an advertisement in the ring buffers.
 
 use core::net::IpAddr;
 
@@ -6,32 +6,32 @@ use super::layout::{FAMILY_INET, FAMILY_INET6, VhostKey, address};
 use crate::units::Family;
 use crate::wire::advertisement::HEADER_LEN;
 
-/// The longest payload that an event has room for: a CARP header, and a trailer of up to 68 bytes. Unit: bytes.
+/// The longest payload of an event: a CARP header, and a trailer of up to 68 bytes. Unit: bytes.
 pub const PAYLOAD_MAX: usize = HEADER_LEN + 68;
 
-/// One advertisement that passed every check the kernel side makes; the ring buffer's record, which ends with its payload.
+/// One advertisement that passed every check of the kernel side. It is the record of a ring buffer, and its payload is last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdvertisementEvent {
-    /// Arrival: `bpf_ktime_get_ns`, CLOCK_MONOTONIC nanoseconds.
+    /// Time of arrival by `bpf_ktime_get_ns`. Unit: nanoseconds of CLOCK_MONOTONIC.
     pub arrival_ns: u64,
-    /// Where and for whom it arrived.
+    /// The link that it arrived on and its virtual host.
     pub key: VhostKey,
     /// [`FAMILY_INET`] or [`FAMILY_INET6`].
     pub family: u8,
     /// Zero.
     pub _pad: u8,
-    /// How much of `payload` there is. Unit: bytes.
+    /// Length of the used part of `payload`. Unit: bytes.
     pub length: u16,
     /// Source address, IPv4 in the first four bytes and zeros after it.
     pub source: [u8; 16],
-    /// Destination address, likewise.
+    /// Destination address in the same form.
     pub destination: [u8; 16],
-    /// Ethernet source.
+    /// Ethernet source address.
     pub ethernet_source: [u8; 6],
     /// Zero.
     pub _pad2: [u8; 2],
-    /// The CARP header, and what follows it.
+    /// The CARP header and a trailer.
     pub payload: [u8; PAYLOAD_MAX],
 }
 
@@ -39,10 +39,10 @@ impl AdvertisementEvent {
     /// Length of a record without its payload. Unit: bytes.
     pub const HEAD_LEN: usize = core::mem::offset_of!(Self, payload);
 
-    /// Length of the record of a CARP header that nothing follows. Unit: bytes.
+    /// Length of the record of a CARP header without a trailer. Unit: bytes.
     pub const PLAIN_LEN: usize = Self::HEAD_LEN + HEADER_LEN;
 
-    /// A record with nothing but its time.
+    /// Returns a record that contains only a time of arrival.
     #[inline(always)]
     #[must_use]
     pub const fn empty(arrival_ns: u64) -> Self {
@@ -60,8 +60,8 @@ impl AdvertisementEvent {
         }
     }
 
-    /// Decodes a record of the ring buffer, which holds the value as it lies in memory, up to the end of the payload. `None`
-    /// when its length is not the one that it names.
+    /// Decodes a record of the ring buffer, which is the value as it is in memory, up to the end of the payload. Returns
+    /// `None` if the record's length does not match its length field.
     #[must_use]
     pub fn from_bytes(record: &[u8]) -> Option<Self> {
         let (arrival_ns, rest) = record.split_first_chunk()?;
@@ -100,7 +100,7 @@ impl AdvertisementEvent {
         Some(event)
     }
 
-    /// The family that carried it, when it is one.
+    /// Returns the address family of the packet, or `None` for an unknown number.
     #[must_use]
     pub const fn carried_by(&self) -> Option<Family> {
         match self.family {
@@ -110,7 +110,7 @@ impl AdvertisementEvent {
         }
     }
 
-    /// The CARP header.
+    /// Returns the CARP header.
     #[inline(always)]
     #[must_use]
     pub fn header(&self) -> &[u8; HEADER_LEN] {
@@ -119,7 +119,7 @@ impl AdvertisementEvent {
             .unwrap_or(const { &[0; HEADER_LEN] })
     }
 
-    /// The CARP header, and what follows it.
+    /// Returns the CARP header and the trailer.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.payload
@@ -127,16 +127,10 @@ impl AdvertisementEvent {
             .unwrap_or_default()
     }
 
-    /// The source address; the kernel side writes no other family than the two.
+    /// Returns the source address. The kernel side writes IPv4 and IPv6 only.
     #[must_use]
     pub fn source_address(&self) -> IpAddr {
         address(self.family, self.source)
-    }
-
-    /// The destination address, likewise.
-    #[must_use]
-    pub fn destination_address(&self) -> IpAddr {
-        address(self.family, self.destination)
     }
 }
 
@@ -172,7 +166,7 @@ mod tests {
         event
     }
 
-    /// The record as the kernel side leaves it in memory, written by the offsets that the compiler chose.
+    /// Returns the record as the kernel side leaves it in memory, written with the offsets that the compiler chose.
     fn record(event: &AdvertisementEvent) -> std::vec::Vec<u8> {
         let mut bytes = [0xa5; size_of::<AdvertisementEvent>()];
         let mut put = |offset: usize, field: &[u8]| {
@@ -247,7 +241,7 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(AdvertisementEvent::from_bytes(&longer), None);
-        // More than there is room for.
+        // The length is more than the room in the record.
         let mut longest = sample();
         longest.length = 105;
         let mut bytes = record(&sample());
@@ -263,6 +257,5 @@ mod tests {
         assert_eq!(event.source_address(), IpAddr::from([0x21; 16]));
         event.family = FAMILY_INET;
         assert_eq!(event.source_address(), IpAddr::from([0x21; 4]));
-        assert_eq!(event.destination_address(), IpAddr::from([0x31; 4]));
     }
 }

@@ -1,12 +1,12 @@
-//! The digests that a virtual host accepts, as the kernel program checks them.
+//! The digests that a virtual host accepts, in the form that the kernel program checks.
 
 use crate::digest::PreparedDigest;
 use crate::wire::advertisement::HEADER_LEN;
 
-/// How many digests one virtual host accepts: each has a password, an address list and a dialect.
+/// The number of digests that one virtual host accepts. A digest belongs to a password, an address list and a profile.
 pub const KEYS_PER_VHOST: usize = 4;
 
-/// `KEYS` value: the accepted digests of one virtual host, likeliest first; unused ones are zeros.
+/// `KEYS` value: the accepted digests of one virtual host, the likeliest first. Unused ones are zeros.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "proto", derive(zeroize::Zeroize))]
@@ -15,10 +15,10 @@ pub struct KernelKeys(pub [PreparedDigest; KEYS_PER_VHOST]);
 const _: () = assert!(size_of::<KernelKeys>() == KEYS_PER_VHOST * 304);
 
 impl KernelKeys {
-    /// Accepts nothing.
+    /// Keys that accept nothing.
     pub const NONE: Self = Self([PreparedDigest::UNUSED; KEYS_PER_VHOST]);
 
-    /// Accepts the first [`KEYS_PER_VHOST`] of these.
+    /// Returns keys that accept the first [`KEYS_PER_VHOST`] of these digests.
     #[must_use]
     pub fn new(digests: &[PreparedDigest]) -> Self {
         let mut keys = Self::NONE;
@@ -29,7 +29,7 @@ impl KernelKeys {
     }
 }
 
-/// Whether any accepted digest matches: HMAC-SHA1 over what the keys stand for and the payload's counter.
+/// Returns whether an accepted digest matches, which is an HMAC-SHA1 over the prefix of the key and the payload's counter.
 #[inline(always)]
 #[must_use]
 pub fn is_authentic(keys: &KernelKeys, payload: &[u8; HEADER_LEN]) -> bool {

@@ -1,28 +1,28 @@
-//! Keys, values and events that pass between the kernel program and the daemon through eBPF maps.
+//! Keys and values of the eBPF maps between the kernel program and the daemon.
 //!
-//! `repr(C)`, wire values as big-endian byte arrays, explicit zeroed padding. What was never written reads as zeros, so
-//! zero always means "not configured".
+//! The types are `repr(C)`, with wire values as big-endian byte arrays and padding that is named and zero. Memory that was
+//! never written reads as zeros, so zero always means "not configured".
 //!
 //! | Map | Kind | Key | Value | Written by |
 //! |---|---|---|---|---|
 //! | [`VHOSTS_MAP`] | hash, shared | [`VhostKey`] | [`VhostValue`] | daemon |
 //! | [`ADDRESSES_MAP`] | hash, shared | [`AddressKey`] | [`AddressValue`] | daemon |
 //! | [`KEYS_MAP`] | array of arrays | [`VhostValue::keys`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
-//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`], [`InterfaceValue::ledger`] | [`Ledger`] | program; zeros by the daemon |
-//! | [`INTERFACES_MAP`] | array | [`InterfaceValue::place`] | [`InterfaceValue`] | daemon |
+//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`], [`InterfaceValue::ledger`] | [`Ledger`] | program; the daemon writes zeros |
+//! | [`INTERFACES_MAP`] | array | [`InterfaceValue::slot`] | [`InterfaceValue`] | daemon |
 //! | [`CROWDED_MAP`] | hash | interface index | slot of a [`Ledger`] | daemon |
 //! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |
 //! | [`ADVERTISEMENTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
 //! | [`SUSPECTS_MAP`] | ring buffer | | [`AdvertisementEvent`](super::event::AdvertisementEvent) | program |
 //!
-//! The shared ones are the same for every carpd of a network namespace, which pins them under names that end with
-//! [`VERSION`]; the others belong to one process. A virtual host's deadlines are in its entry alone, and an address only
-//! names its owner, so that one write renews a virtual host with all of its addresses. A hash map replaces an entry as a
-//! whole: the program never sees half of a deadline.
+//! Every carpd of a network namespace uses the same shared maps, which are pinned under names that end with [`VERSION`].
+//! The other maps belong to one process. Only the entry of a virtual host contains its deadlines, and an address only
+//! names its owner, so one write renews a virtual host with all of its addresses. A hash map replaces an entry as a
+//! whole, so the program never sees half of a deadline.
 //!
-//! All of them grow at run time. Entries of hash maps are allocated when they are made, and arrays are added to the
-//! arrays of arrays, [`KEYS_PER_CHUNK`] and [`LEDGERS_PER_CHUNK`] slots at a time. Key material is in arrays, whose elements
-//! are written in place: what a hash map lets go of stays in the kernel's memory, and so does what an update of one replaces.
+//! All maps grow at run time. A hash map allocates an entry when it is inserted. The arrays of arrays get another array of
+//! [`KEYS_PER_CHUNK`] or [`LEDGERS_PER_CHUNK`] slots when one is needed. Key material is in arrays, because their elements are
+//! written in place: an entry that a hash map deletes or replaces stays in the kernel's memory.
 
 #![cfg_attr(
     feature = "user",
@@ -36,15 +36,15 @@ use super::counters::Counter;
 use crate::units::{Family, State, Vhid};
 use crate::wire::advertisement::TTL;
 
-/// The number of this layout. A change of a shared map's key, value, kind or meaning takes the next one.
+/// The number of this layout. A change of a shared map's key, value, kind or meaning requires the next number.
 ///
-/// Whatever else changes, the keys of every version's table of addresses begin with the 16 bytes of an address and its
-/// family, and it is a hash map: a carpd can tell which addresses a version that it does not know has fenced.
+/// In every version the table of addresses is a hash map whose keys begin with the 16 bytes of an address and its family.
+/// A carpd can therefore tell which addresses a version that it does not know has fenced.
 pub const VERSION: u32 = 3;
 
 /// Name of the hash map of virtual hosts: [`VhostKey`] to [`VhostValue`].
 pub const VHOSTS_MAP: &str = "VHOSTS";
-/// Name of the hash map of the addresses that this host answers for as MASTER only: [`AddressKey`] to [`AddressValue`].
+/// Name of the hash map of the addresses that this host answers for only as MASTER: [`AddressKey`] to [`AddressValue`].
 pub const ADDRESSES_MAP: &str = "ADDRESSES";
 /// Name of the array of arrays of [`KernelKeys`](super::hmac::KernelKeys).
 pub const KEYS_MAP: &str = "KEYS";
@@ -52,13 +52,13 @@ pub const KEYS_MAP: &str = "KEYS";
 pub const LEDGERS_MAP: &str = "LEDGERS";
 /// Name of the array of [`InterfaceValue`].
 pub const INTERFACES_MAP: &str = "INTERFACES";
-/// Name of the hash map of the interfaces whose place in [`INTERFACES_MAP`] another one has.
+/// Name of the hash map of the interfaces whose slot in [`INTERFACES_MAP`] is taken by another one.
 pub const CROWDED_MAP: &str = "CROWDED";
 /// Name of the per-CPU array of `u64` statistics, indexed by [`Counter`].
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Name of the ring buffer of [`AdvertisementEvent`](super::event::AdvertisementEvent).
 pub const ADVERTISEMENTS_MAP: &str = "ADVERTISEMENTS";
-/// Name of the ring buffer of samples of what was not authentic or came back to us, for the daemon to warn of it.
+/// Name of the ring buffer of sampled advertisements that are not authentic or have our own source. The daemon warns of them.
 pub const SUSPECTS_MAP: &str = "SUSPECTS";
 /// Name of the XDP program.
 pub const XDP_PROGRAM: &str = "carpd_xdp";
@@ -66,31 +66,30 @@ pub const XDP_PROGRAM: &str = "carpd_xdp";
 pub const TCX_PROGRAM: &str = "carpd_tcx";
 /// Name of the tcx program at egress.
 pub const EGRESS_PROGRAM: &str = "carpd_egress";
-/// Name of the read-only `u32` global that switches the program's log on: anything but 0 does.
+/// Name of the read-only `u32` global that switches the program's log on when it is not 0.
 pub const DEBUG_GLOBAL: &str = "DEBUG";
-/// Name of the read-only `u32` global that makes the fence cover every packet to a fenced address: anything but 0 does.
+/// Name of the read-only `u32` global that makes the fence cover every packet of a fenced address when it is not 0.
 pub const FENCE_ALL_GLOBAL: &str = "FENCE_ALL";
-/// Name of the read-only `u64` global that says which process a program belongs to: see [`VhostValue::instance`].
+/// Name of the read-only `u64` global with the number of the process that loaded the program: see [`VhostValue::instance`].
 pub const INSTANCE_GLOBAL: &str = "INSTANCE";
 
-/// How many virtual hosts fit, of every carpd of a network namespace together: 32 links with every vhid. A limit, not what is
-/// allocated, but for 16 bytes each.
+/// The most virtual hosts of all carpds of a network namespace together: 32 links with every vhid. Only 16 bytes for each
+/// are allocated in advance.
 pub const VHOSTS_MAX: u32 = 8 * 1024;
-/// How many addresses fit, likewise.
+/// The most virtual addresses of all carpds of a network namespace together.
 pub const ADDRESSES_MAX: u32 = 16 * 1024;
-/// Places in [`INTERFACES_MAP`].
-pub const INTERFACE_PLACES: u32 = 1024;
-/// How many interfaces fit into [`CROWDED_MAP`].
+/// Slots of [`INTERFACES_MAP`].
+pub const INTERFACE_SLOTS: u32 = 1024;
+/// The most interfaces in [`CROWDED_MAP`].
 pub const CROWDED_MAX: u32 = 1024;
-/// Slots of an array in [`KEYS_MAP`]: 38 KiB, which take whole pages.
+/// Slots of one array in [`KEYS_MAP`]. The array has 38 KiB, and the kernel allocates whole pages.
 pub const KEYS_PER_CHUNK: u32 = 32;
-/// Slots of an array in [`LEDGERS_MAP`]: 4.3 KiB for each processor.
+/// Slots of one array in [`LEDGERS_MAP`]. The array has 4.3 KiB for each processor.
 pub const LEDGERS_PER_CHUNK: u32 = 8;
-/// Arrays in [`KEYS_MAP`] at most: a slot for each virtual host.
+/// The most arrays in [`KEYS_MAP`]: enough for a slot for each virtual host.
 pub const KEY_CHUNKS: u32 = VHOSTS_MAX / KEYS_PER_CHUNK;
-/// Arrays in [`LEDGERS_MAP`] at most: a slot for each virtual host in either family, and for each interface.
-pub const LEDGER_CHUNKS: u32 =
-    (2 * VHOSTS_MAX + INTERFACE_PLACES + CROWDED_MAX) / LEDGERS_PER_CHUNK;
+/// The most arrays in [`LEDGERS_MAP`]: enough for two slots for each virtual host and one for each interface.
+pub const LEDGER_CHUNKS: u32 = (2 * VHOSTS_MAX + INTERFACE_SLOTS + CROWDED_MAX) / LEDGERS_PER_CHUNK;
 
 /// [`AdvertisementEvent::family`](super::event::AdvertisementEvent::family) and [`AddressKey::family`] of IPv4.
 pub const FAMILY_INET: u8 = 4;
@@ -103,20 +102,20 @@ pub const FAMILY_INET6: u8 = 6;
 pub struct VhostKey {
     /// Interface that its advertisements arrive on.
     pub ifindex: u32,
-    /// VLAN id of the outermost tag that has one, in host order; 0 for untagged and priority-tagged frames.
+    /// VLAN id of the outermost tag with a nonzero id, in host order; 0 for untagged and priority-tagged frames.
     pub vlan: u16,
-    /// VLAN id of a second tag inside that one; 0 when there is none.
+    /// VLAN id of a second tag inside that one; 0 if there is none.
     pub inner_vlan: u16,
     /// Virtual host id, 1..=255.
     pub vhid: u8,
-    /// Zero. Not an array, because the kernel program would call a function to fill it.
+    /// Zero. It is not an array, because the kernel program would call a function to fill one.
     pub _pad: u8,
     /// Zero.
     pub _pad2: u16,
 }
 
 impl VhostKey {
-    /// Nobody: of an address whose owner is not known.
+    /// The owner of an address whose owner is not known.
     pub const NONE: Self = Self {
         ifindex: 0,
         vlan: 0,
@@ -126,7 +125,7 @@ impl VhostKey {
         _pad2: 0,
     };
 
-    /// The key of a virtual host on a link: `vlan` 0 for the untagged traffic of the interface.
+    /// Returns the key of a virtual host on a link. `vlan` is 0 for the untagged traffic of the interface.
     #[must_use]
     pub const fn new(ifindex: u32, vlan: u16, vhid: Vhid) -> Self {
         Self {
@@ -140,35 +139,36 @@ impl VhostKey {
     }
 }
 
-/// [`VhostValue::families`]: IPv4 advertisements are for it.
+/// Bit of [`VhostValue::families`]: the virtual host hears IPv4 advertisements.
 pub const HEARS_INET: u8 = 1;
-/// [`VhostValue::families`]: IPv6 advertisements are for it.
+/// Bit of [`VhostValue::families`]: the virtual host hears IPv6 advertisements.
 pub const HEARS_INET6: u8 = 2;
 
-/// `VHOSTS` value: what a virtual host listens to, and until when it is what it is.
+/// `VHOSTS` value: the advertisements that a virtual host hears, and its deadlines.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VhostValue {
-    /// Until when the daemon is taken to be alive, on the clock of [`crate::time`]. Afterwards nothing is dropped any
-    /// more (what the fence covers apart): the program may be a leftover. What is authentic still goes to the ring, for a
-    /// daemon that was only stopped.
+    /// End of the time for which the daemon counts as alive, on the clock of [`crate::time`]. After it the program may be a
+    /// leftover, so it drops only what the fence covers. Authentic advertisements still go to the ring, for a daemon that
+    /// was only stopped.
     pub alive_until_ns: u64,
-    /// Until when this host answers for the addresses that name this virtual host as their owner, unless the daemon moves it
-    /// forward in time: another host may have taken over then. Zero for whoever is not MASTER.
+    /// End of the time for which this host answers for the addresses of this virtual host, unless the daemon extends it.
+    /// After it another host may have taken over. Zero for a host that is not MASTER.
     pub owns_until_ns: u64,
-    /// The process whose programs hear for it, by a number that no other process of the machine has: an entry of another
-    /// one is not configured, as far as a program is concerned.
+    /// The number of the process that serves the virtual host, unique on the machine. A program treats an entry with the
+    /// number of another process as not configured.
     pub instance: u64,
-    /// Destination of its IPv6 advertisements. A CARP packet for another destination is another group's and passes.
+    /// Destination of its IPv6 advertisements. A CARP packet to another destination belongs to another group and passes.
     pub destination6: [u8; 16],
     /// The IPv6 address that the host itself sends advertisements from; zeros for none. A packet from it is an echo or a
-    /// recording, never a peer's. Zeros too when the host sends from a virtual address, which peers may do as well.
+    /// recording and never comes from a peer. It is also zeros while the host sends from a virtual address, because peers
+    /// may use that too.
     pub own_source6: [u8; 16],
     /// As `destination6`, for IPv4.
     pub destination: [u8; 4],
     /// As `own_source6`, for IPv4.
     pub own_source: [u8; 4],
-    /// Slot of its keys. Like the ledgers, of its process's own maps; no two entries of a process share one.
+    /// Slot of its keys. Keys and ledgers are in maps of its process, and no two entries of a process share a slot.
     pub keys: u32,
     /// Slot of its [`Ledger`] for IPv4; 0 for none.
     pub ledger: u32,
@@ -178,14 +178,14 @@ pub struct VhostValue {
     pub families: u8,
     /// The lowest TTL or hop limit that an advertisement may have: 255 proves that it was not routed.
     pub min_ttl: u8,
-    /// Its state, for whoever looks: 0 INIT, 1 BACKUP, 2 MASTER. Only `owns_until_ns` counts.
+    /// Its state for inspection: 0 INIT, 1 BACKUP, 2 MASTER. The program decides by `owns_until_ns` alone.
     pub state: u8,
     /// Zero.
     pub _pad: u8,
 }
 
 impl VhostValue {
-    /// Hears nothing and owns nothing.
+    /// A virtual host that hears nothing and owns nothing.
     pub const NONE: Self = Self {
         alive_until_ns: 0,
         owns_until_ns: 0,
@@ -203,7 +203,7 @@ impl VhostValue {
         _pad: 0,
     };
 
-    /// Adds a family: the destination of its advertisements, and where ours come from.
+    /// Adds a family, with the destination of its advertisements and the source of our own.
     #[must_use]
     pub const fn hearing(mut self, destination: IpAddr, own_source: Option<IpAddr>) -> Self {
         match destination {
@@ -227,7 +227,7 @@ impl VhostValue {
         self
     }
 
-    /// Whether advertisements of a family are for it.
+    /// Returns whether the virtual host hears advertisements of a family.
     #[inline(always)]
     #[must_use]
     pub const fn hears(&self, family: Family) -> bool {
@@ -238,7 +238,7 @@ impl VhostValue {
         self.families & bit != 0
     }
 
-    /// The slot of its ledger for a family.
+    /// Returns the slot of its ledger for a family.
     #[inline(always)]
     #[must_use]
     pub const fn ledger_of(&self, family: Family) -> u32 {
@@ -260,8 +260,8 @@ impl VhostValue {
 
 /// `ADDRESSES` key: an address that the host answers for only while its owner is MASTER.
 ///
-/// A host answers for its addresses on every interface and in every VLAN, so it must be silent there: an address has no
-/// interface. An IPv6 link-local address has one, because it is another address on each.
+/// A host answers for its addresses on every interface and in every VLAN, so it must be silent on all of them, and the key
+/// contains no interface. Only the key of an IPv6 link-local address does, because it is a different address on each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressKey {
@@ -276,7 +276,7 @@ pub struct AddressKey {
 }
 
 impl AddressKey {
-    /// The key of an address on an interface.
+    /// Returns the key of an address on an interface.
     #[must_use]
     pub const fn new(address: IpAddr, ifindex: u32) -> Self {
         match address {
@@ -285,7 +285,7 @@ impl AddressKey {
         }
     }
 
-    /// The same from the bytes of an address, IPv4 as in [`AddressKey::address`].
+    /// Returns the key of an address in the form of [`AddressKey::address`].
     #[inline(always)]
     pub(super) const fn of(family: u8, address: [u8; 16], ifindex: u32) -> Self {
         let is_link_local =
@@ -298,83 +298,84 @@ impl AddressKey {
         }
     }
 
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         address(self.family, self.address)
     }
 }
 
-/// [`AddressValue::flags`]: the fence covers every IP packet to and from the address (`--fence all`).
+/// Bit of [`AddressValue::flags`]: the fence covers every IP packet to and from the address (`--fence all`).
 pub const EVERY_PACKET: u32 = 1;
 
-/// `ADDRESSES` value. An entry is there while the host is MASTER, and afterwards until the address is gone.
+/// `ADDRESSES` value. An entry exists while the host is MASTER, and afterwards until the address is removed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressValue {
-    /// The virtual host whose [`VhostValue::owns_until_ns`] counts. Where there is no such entry, or it says zero, this host
-    /// is silent about the address. It tells a later start whose address this is, and so whether that daemon lives.
+    /// The virtual host whose [`VhostValue::owns_until_ns`] decides. If it has no entry, or the deadline is zero, this host
+    /// is silent about the address. A later start learns from it which daemon the address belongs to, and whether that
+    /// daemon is still alive.
     pub owner: VhostKey,
-    /// Bit set: [`EVERY_PACKET`].
+    /// Bit set of [`EVERY_PACKET`].
     pub flags: u32,
 }
 
 /// `INTERFACES` value: an interface that the process serves; zeros for none.
 ///
-/// An array, because looking an interface up in a hash map takes as long as everything else that is done about a frame of a
-/// foreign vhid. Interfaces whose numbers differ by a multiple of [`INTERFACE_PLACES`] share a place; all but one of them
-/// are in [`CROWDED_MAP`].
+/// The map is an array, because a lookup in a hash map would take as long as the rest of the work for a frame with a foreign
+/// vhid. Interfaces whose numbers differ by a multiple of [`INTERFACE_SLOTS`] share a slot, and all but one of them are in
+/// [`CROWDED_MAP`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceValue {
-    /// Its number.
+    /// Interface index.
     pub ifindex: u32,
-    /// Slot of the [`Ledger`] that counts what belongs to no virtual host.
+    /// Slot of the [`Ledger`] that counts frames without a virtual host.
     pub ledger: u32,
 }
 
 impl InterfaceValue {
-    /// The place of an interface in [`INTERFACES_MAP`].
+    /// Returns the slot of an interface in [`INTERFACES_MAP`].
     #[inline(always)]
     #[must_use]
-    pub const fn place(ifindex: u32) -> u32 {
-        ifindex % INTERFACE_PLACES
+    pub const fn slot(ifindex: u32) -> u32 {
+        ifindex % INTERFACE_SLOTS
     }
 }
 
-/// One value per [`Counter`].
+/// A value for each [`Counter`].
 pub type Counts = [u64; Counter::ALL.len()];
 
-/// All counters at 0.
+/// All counters are 0.
 pub const NO_COUNTS: Counts = [0; Counter::ALL.len()];
 
-/// `LEDGERS` value: what one virtual host heard lately in one family on one processor, and what became of it. An interface has
-/// one as well, which only counts what belongs to no virtual host.
+/// `LEDGERS` value: the recent advertisements for one virtual host in one family on one processor, and counters of the
+/// outcomes. The ledger of an interface only counts, for frames without a virtual host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// Of what is authentic.
+    /// History of the authentic advertisements.
     pub history: History,
-    /// Of everything for it.
+    /// Counters of all frames for the virtual host.
     pub counts: Counts,
 }
 
 impl Ledger {
-    /// Nothing was heard yet.
+    /// A ledger without advertisements.
     pub const EMPTY: Self = Self {
         history: History::EMPTY,
         counts: [0; Counter::ALL.len()],
     };
 }
 
-/// An IPv4 address in the space of an IPv6 one.
+/// Returns an IPv4 address in the first four of 16 bytes, with zeros after it.
 #[inline(always)]
 #[must_use]
 pub const fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// The first four bytes for IPv4, all of them for IPv6.
+/// Returns an address from the first four bytes for IPv4, from all of them for IPv6.
 pub(super) fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     if family == FAMILY_INET6 {
         return Ipv6Addr::from(bytes).into();
@@ -400,7 +401,7 @@ mod pod {
     unsafe impl aya::Pod for VhostKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for VhostValue {}
-    // SAFETY: as above; its elements are `repr(C)` integers too, sized likewise.
+    // SAFETY: as above; its elements are `repr(C)` integers too, and their size is asserted.
     unsafe impl aya::Pod for KernelKeys {}
     // SAFETY: as above.
     unsafe impl aya::Pod for AddressKey {}

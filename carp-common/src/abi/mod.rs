@@ -4,13 +4,13 @@
 //! |---|---|
 //! | [`layout`] | keys and values of eBPF maps, and the maps' names |
 //! | [`event`] | the record of an advertisement, as it goes through the ring buffers |
-//! | [`counters`] | the one list of what can become of an advertisement |
-//! | [`classify`] | a frame to a verdict, written once for XDP, tcx, the socket path and host tests |
+//! | [`counters`] | the list of outcomes of an advertisement |
+//! | [`classify`] | from a frame to a verdict: the same code for XDP, tcx, the socket path and host tests |
 //! | [`admission`] | which advertisements the kernel side lets the daemon hear |
-//! | [`hmac`] | the digests that a virtual host accepts, as the kernel program checks them |
+//! | [`hmac`] | the digests that a virtual host accepts, in the form that the kernel program checks |
 //!
-//! Each uses only what stands below it in the order `classify`, `event`, `layout`, `admission`, `hmac` and `counters`. The protocol
-//! core knows none of them, and they do not know the core: the daemon hands over what either needs.
+//! A module uses only those after it in this order: `classify`, `event`, `layout`, `admission`, `hmac`, `counters`. They
+//! do not depend on the protocol core, nor does the core depend on them. The daemon converts between the two.
 
 pub mod admission;
 pub mod classify;

@@ -13,7 +13,7 @@ use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::KernelKeys;
 use carp_common::abi::layout::{
     ADDRESSES_MAP, ADVERTISEMENTS_MAP, AddressKey, AddressValue, COUNTERS_MAP, CROWDED_MAP, Counts,
-    EGRESS_PROGRAM, INSTANCE_GLOBAL, INTERFACE_PLACES, INTERFACES_MAP, InterfaceValue, KEYS_MAP,
+    EGRESS_PROGRAM, INSTANCE_GLOBAL, INTERFACE_SLOTS, INTERFACES_MAP, InterfaceValue, KEYS_MAP,
     KEYS_PER_CHUNK, LEDGERS_MAP, LEDGERS_PER_CHUNK, Ledger, SUSPECTS_MAP, TCX_PROGRAM, VHOSTS_MAP,
     VhostKey, VhostValue, XDP_PROGRAM,
 };
@@ -142,10 +142,10 @@ impl Datapath {
             vhosts.insert(key, value, 0).unwrap();
         }
         let mut interfaces: Array<_, InterfaceValue> = take(&mut program, INTERFACES_MAP);
-        let place = InterfaceValue::place(ifindex);
+        let slot = InterfaceValue::slot(ifindex);
         let ledger = LEDGER_OF_INTERFACE;
         interfaces
-            .set(place, InterfaceValue { ifindex, ledger }, 0)
+            .set(slot, InterfaceValue { ifindex, ledger }, 0)
             .unwrap();
         match hook {
             Hook::Xdp => {
@@ -214,12 +214,12 @@ impl Datapath {
 
     /// Gives the place of the interface to another one that wants the same.
     pub fn crowd(&mut self, ifindex: u32) {
-        let place = InterfaceValue::place(ifindex);
+        let slot = InterfaceValue::slot(ifindex);
         let other = InterfaceValue {
-            ifindex: ifindex + INTERFACE_PLACES,
+            ifindex: ifindex + INTERFACE_SLOTS,
             ledger: LEDGER_OF_INTERFACE + 1,
         };
-        self.interfaces.set(place, other, 0).unwrap();
+        self.interfaces.set(slot, other, 0).unwrap();
         self.crowded
             .insert(ifindex, LEDGER_OF_INTERFACE, 0)
             .unwrap();

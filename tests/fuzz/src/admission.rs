@@ -121,8 +121,8 @@ fn history(bytes: &[u8]) {
         let recent = now.saturating_sub(interval / 4);
         let repeats = |(at, other): &(u64, [u8; HEADER_LEN])| *at > recent && *other == payload;
         let rises = highest.is_none_or(|highest| counter > highest);
-        let judged = history.judge(&payload, now);
-        match judged {
+        let outcome = history.admit(&payload, now);
+        match outcome {
             Ok(()) => {
                 assert!(
                     !heard.last().is_some_and(repeats),
@@ -141,7 +141,7 @@ fn history(bytes: &[u8]) {
             Err(other) => panic!("{other:?} is not for the history to say"),
         }
         // A duplicate does not count: the quarter begins with the advertisement that it repeats.
-        if judged != Err(Counter::DroppedDuplicate) {
+        if outcome != Err(Counter::DroppedDuplicate) {
             heard.push((now, payload));
         }
         highest = highest.max(Some(counter));

@@ -328,26 +328,26 @@ impl Setting {
                 let key = asked.get().expect("to know whether the vhid is ours");
                 assert_eq!(same_vhid.is_some(), self.is_configured(&key));
             }
-            Verdict::Drop { place, reason } => {
+            Verdict::Drop { matched, reason } => {
                 assert_eq!(expected, Some(Err(reason)));
-                assert_eq!((Some(place.key), place.vhost.keys), (asked.get(), SLOT));
-                assert_eq!(place.ledger(), ledger_of(place.family));
+                assert_eq!((Some(matched.key), matched.vhost.keys), (asked.get(), SLOT));
+                assert_eq!(matched.ledger(), ledger_of(matched.family));
             }
             Verdict::Deliver {
-                place,
+                matched,
                 unicast,
                 own,
             } => {
                 assert_eq!(expected, Some(Ok(())));
-                assert_eq!((Some(place.key), place.vhost.keys), (asked.get(), SLOT));
-                assert_eq!(place.ledger(), ledger_of(place.family));
-                let event = place.event(frame, 7).expect("the same frame");
-                assert_eq!((event.key, event.arrival_ns), (place.key, 7));
+                assert_eq!((Some(matched.key), matched.vhost.keys), (asked.get(), SLOT));
+                assert_eq!(matched.ledger(), ledger_of(matched.family));
+                let event = matched.event(frame, 7).expect("the same frame");
+                assert_eq!((event.key, event.arrival_ns), (matched.key, 7));
                 assert_eq!(event.destination, group);
-                assert_eq!(place.source(frame), Some(event.source));
+                assert_eq!(matched.source(frame), Some(event.source));
                 assert_eq!(event.ethernet_source, frame[6..12]);
                 assert_eq!(own, self.has(FROM_US) && event.source != [0; 16]);
-                let to_all = match place.family {
+                let to_all = match matched.family {
                     Family::Inet => group[0] >= 0xe0,
                     Family::Inet6 => group[0] == 0xff,
                 };

@@ -1,8 +1,8 @@
-//! Which address a frame asks for or speaks for: what the fence is about.
+//! The address that a frame asks for or speaks for, which decides whether the fence stops it.
 //!
 //! Neighbours find a host by ARP requests (probes and announcements are requests too) and by IPv6 neighbour solicitations.
-//! A host that does not hear them answers none, and is forgotten. What it says itself counts as much: the sender of its own
-//! ARP requests is believed by everyone who hears them.
+//! A host that does not receive them does not answer, and its neighbours forget it. The fence also covers what the host
+//! sends, because every neighbour that receives an ARP request believes its sender address.
 
 use super::{Carried, Frame};
 use crate::abi::layout::{AddressKey, FAMILY_INET, FAMILY_INET6, widen};
@@ -19,15 +19,15 @@ const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// ICMPv6 type of a neighbour advertisement (RFC 4861, section 4.4).
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// Where the target address of either is, from the ICMPv6 header on.
+/// Offset of the target address of either, from the ICMPv6 header on. Unit: bytes.
 const TARGET_OFFSET: usize = 8;
 
-/// The address that a frame is about.
+/// The address that a frame asks for or speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The address.
     pub key: AddressKey,
-    /// By ARP or neighbour discovery, which every fence covers; otherwise it is an IP packet.
+    /// Whether the frame is ARP or neighbour discovery, which every fence covers. Otherwise it is another IP packet.
     pub resolves: bool,
 }
 
@@ -42,18 +42,17 @@ impl Claim {
 }
 
 impl Carried {
-    /// Tags that are looked behind for a question. Linux answers behind any number of them, as long as each only carries a
-    /// priority.
+    /// The number of tags that the fence skips to find a question. Linux answers behind any number of priority tags.
     pub const TAGS_MAX: usize = 8;
 
-    /// Whether there is another tag behind those that [`Carried::find`] looks behind.
+    /// Returns whether there is another tag behind those that [`Carried::find`] skips.
     #[inline(always)]
     #[must_use]
     pub const fn has_more_tags(&self) -> bool {
         ether::is_tag(self.ether_type)
     }
 
-    /// Behind up to [`Carried::TAGS_MAX`] tags. `None` when the frame ends before.
+    /// Returns the packet behind up to [`Carried::TAGS_MAX`] tags, or `None` if the frame ends before.
     #[inline(always)]
     #[must_use]
     pub fn behind_more_tags<F: Frame + ?Sized>(mut self, frame: &F) -> Option<Self> {
@@ -71,8 +70,10 @@ impl Carried {
         Some(self)
     }
 
-    /// The address that the frame asks the link for; with `every_packet` also the one that an IP packet is sent to. `None`
-    /// for everything else, without a look beyond the EtherType of an IPv4 packet and the next header of an IPv6 one.
+    /// Returns the address that the frame asks the link for, and with `every_packet` also the destination of an IP packet.
+    ///
+    /// It returns `None` for every other frame. Without `every_packet` it reads no more than the EtherType of an IPv4 packet
+    /// and the next header of an IPv6 packet.
     ///
     /// A solicitation behind IPv6 extension headers is not found; no system sends those.
     #[inline(always)]
@@ -118,13 +119,17 @@ impl Carried {
     }
 }
 
-/// The address in whose name a host speaks with a packet that it sends: as the sender of ARP, of any operation, as the source
-/// of a neighbour solicitation, as the target of an advertisement or of a solicitation without a source; with
-/// `every_packet` also as the source of an IP packet.
+/// Returns the address in whose name a packet that the host sends speaks:
 ///
-/// `packet` begins with its network header, behind all tags, as the kernel knows it; `ether_type` is the kernel's too, and
-/// `ifindex` is that of the device that it leaves through.
-/// `None` for everything else, for IPv4 without a look at the packet.
+/// - the sender of ARP, of any operation
+/// - the source of a neighbour solicitation, or its target if it has no source
+/// - the target of a neighbour advertisement
+/// - with `every_packet`, the source of any other IP packet
+///
+/// It returns `None` for every other packet. Without `every_packet` it does not read an IPv4 packet at all.
+///
+/// `packet` begins with its network header, after all tags, as the kernel knows it. `ether_type` is the kernel's too, and
+/// `ifindex` is the index of the device that the packet leaves through.
 #[inline(always)]
 #[must_use]
 pub fn spoken_address<F: Frame + ?Sized>(
@@ -188,7 +193,7 @@ mod tests {
         carried.claimed_address(frame, every_packet)
     }
 
-    /// Of ARP or neighbour discovery.
+    /// Returns the claim of ARP or neighbour discovery for an address.
     fn resolving(address: impl Into<IpAddr>) -> Option<Claim> {
         let key = AddressKey::new(address.into(), 3);
         Some(Claim {
@@ -197,7 +202,7 @@ mod tests {
         })
     }
 
-    /// Of an IP packet.
+    /// Returns the claim of an IP packet for an address.
     fn packet(address: impl Into<IpAddr>) -> Option<Claim> {
         let key = AddressKey::new(address.into(), 3);
         Some(Claim {
@@ -206,7 +211,7 @@ mod tests {
         })
     }
 
-    /// Behind this many priority tags of either kind.
+    /// Returns a frame with this many priority tags of both kinds added.
     fn tagged(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
         for number in 0..tags {
             let tag = [[0x81, 0, 0xe0, 0], [0x88, 0xa8, 0, 0]][number % 2];
@@ -299,7 +304,7 @@ mod tests {
         }
     }
 
-    /// From the network header on.
+    /// Returns the address that a packet speaks for, from the network header on.
     fn spoken(frame: &[u8], every_packet: bool) -> Option<Claim> {
         let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
         spoken_address(&frame[14..], ether_type, 3, every_packet)
@@ -310,7 +315,7 @@ mod tests {
         for operation in 0..=255 {
             let mut frame = request();
             frame[21] = operation;
-            // The target is somebody else.
+            // The target is another host.
             frame[38..42].copy_from_slice(&[192, 0, 2, 1]);
             assert_eq!(spoken(&frame, false), resolving(ADDRESS), "{operation}");
         }

@@ -1,14 +1,15 @@
-//! A frame to a verdict: written once, run by the XDP program, by the socket path and by host tests.
+//! Classification of a frame, which yields a [`Verdict`]. The XDP program, the socket path and host tests run the same code.
 //!
-//! What is not IP protocol 112 leaves after two or three loads ([`Verdict::Foreign`]). Protocol 112 is shared with VRRP,
-//! whose version 2 even has CARP's first byte; CARP is what has exactly 36 bytes of payload and says 7 in byte 3.
-//! Everything that is not an advertisement for a configured virtual host passes untouched, counted. For a configured one
-//! the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and `carp_proto_input_if`): TTL,
-//! length, checksum, version. One of our own then: whether the source is the address that we send from. What comes after
-//! them, authentication first, is [`crate::abi::admission`]'s.
+//! A frame of another protocol than IP protocol 112 is recognized after two or three loads ([`Verdict::Foreign`]). VRRP uses
+//! protocol 112 too, and its version 2 even has CARP's first byte. A CARP packet has exactly 36 bytes of payload and a 7 in
+//! byte 3. Every frame that is not an advertisement for a configured virtual host passes unchanged and is counted. For a
+//! configured virtual host the checks are OpenBSD's, in its order (`ip_carp.c` r1.370, `carp_proto_input` and
+//! `carp_proto_input_if`): TTL, length, checksum, version. One more check compares the source with the address that the
+//! host itself sends from. The checks after these are in [`crate::abi::admission`], authentication first.
 //!
-//! Beside that, a frame may ask for an address, or be sent to one, that the host should no longer answer for:
-//! [`Carried::claimed_address`] says which; [`spoken_address`] says for which address a packet speaks that the host sends.
+//! A frame may also ask for an address, or be sent to one, that the host must not answer for any more.
+//! [`Carried::claimed_address`] returns that address. [`spoken_address`] returns the address in whose name a packet that the
+//! host sends speaks.
 //!
 //! Every function is inlined and every offset bounded, so that the kernel's verifier sees plain range checks.
 
@@ -27,26 +28,26 @@ use crate::wire::ip::{
 
 /// VRRP version 3, type advertisement (RFC 5798, section 5.1). Version 2 has CARP's own 0x21.
 const VRRP_V3: u8 = 0x31;
-/// VRRP's header before its addresses, in both versions. Unit: bytes.
+/// Length of VRRP's header before its addresses, in both versions. Unit: bytes.
 const VRRP_HEADER_LEN: usize = 8;
-/// VRRPv2's authentication data after its addresses (RFC 3768, section 5.1). Unit: bytes.
+/// Length of VRRPv2's authentication data after its addresses (RFC 3768, section 5.1). Unit: bytes.
 const VRRP_V2_AUTH_LEN: usize = 8;
-/// An IPv4 header with as many options as fit. Unit: bytes.
+/// Length of an IPv4 header with as many options as fit. Unit: bytes.
 const IPV4_HEADER_MAX_LEN: usize = 60;
 
-/// The only length of a payload that there is so far. Unit: bytes.
+/// Length of a payload without a trailer, the only one that the kernel side accepts. Unit: bytes.
 #[expect(clippy::cast_possible_truncation, reason = "36")]
 const PLAIN_LENGTH: u16 = HEADER_LEN as u16;
 
-/// No payload begins later: behind two tags and a longest IPv4 header. Unit: bytes from the Ethernet destination.
+/// The largest offset of a payload: after two tags and the longest IPv4 header. Unit: bytes from the Ethernet destination.
 const OFFSET_MAX: usize = ether::HEADER_LEN + 2 * ether::TAG_LEN + IPV4_HEADER_MAX_LEN;
 
-/// Where a frame's bytes come from: packet memory in the kernel, a buffer elsewhere.
+/// A source of a frame's bytes: packet memory in the kernel, a buffer elsewhere.
 pub trait Frame {
-    /// Copies `N` bytes from `offset`, counted from the Ethernet destination. `None` when the frame ends before.
+    /// Returns `N` bytes at `offset`, counted from the Ethernet destination, or `None` if the frame ends before.
     fn bytes_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// The same, straight into its place; where stack is scarce, without a stop there.
+    /// Copies `N` bytes at `offset` to their destination. In the kernel this avoids a copy on the stack, which is small.
     #[inline(always)]
     fn copy_to<const N: usize>(&self, offset: usize, to: &mut [u8; N]) -> Option<()> {
         *to = self.bytes_at(offset)?;
@@ -73,78 +74,78 @@ impl Frame for [u8] {
     }
 }
 
-/// The link a frame arrived on.
+/// The link that a frame arrived on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ingress {
     /// Interface index.
     pub ifindex: u32,
-    /// The 16 bits of a VLAN tag that the device or the kernel took out of the frame. XDP is not told of it: on a
+    /// The 16 bits of a VLAN tag that the device or the kernel took out of the frame. XDP programs do not see it: on a
     /// device that strips tags (`ethtool -k`, rx-vlan-offload) tagged frames look untagged there.
     pub stripped_tag: Option<u16>,
 }
 
-/// What to do with a frame.
+/// The decision about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'v> {
-    /// Not IP protocol 112: pass, count nothing.
+    /// The frame is not IP protocol 112: pass it and count nothing.
     Foreign,
-    /// Protocol 112, but not for us: pass and count.
+    /// The frame is protocol 112, but not for us: pass and count it.
     Pass {
-        /// As what.
+        /// The counter to raise.
         counter: Counter,
-        /// Whose it would have been, by [`VhostValue::ledger`]; 0 for no virtual host's.
+        /// The ledger of the virtual host with this vhid ([`VhostValue::ledger`]); 0 if none is configured.
         ledger: u32,
     },
-    /// VRRP: pass and count.
+    /// The frame is VRRP: pass and count it.
     Vrrp {
-        /// The ledger of the configured vhid of this link that equals its VRID, so that both want the same virtual MAC
-        /// address. `None` when there is none.
+        /// The ledger of the virtual host whose vhid equals the VRID, so that both use the same virtual MAC address. `None` if
+        /// no such vhid is configured on this link.
         same_vhid: Option<u32>,
     },
-    /// For a configured virtual host, but broken: count and drop.
+    /// The advertisement is for a configured virtual host, but not valid: count and drop it.
     Drop {
-        /// Where it is.
-        place: Place<'v>,
-        /// Why: one of the `dropped-…` counters.
+        /// Its virtual host and its offsets.
+        matched: Match<'v>,
+        /// The reason: one of the `dropped-…` counters.
         reason: Counter,
     },
-    /// A well-formed advertisement for a configured virtual host; its HMAC is not checked yet.
+    /// The advertisement is for a configured virtual host and well-formed. Its HMAC is not checked yet.
     Deliver {
-        /// Where it is.
-        place: Place<'v>,
-        /// It was sent to this host alone, whose IP stack would answer with an ICMP error: do not pass it on.
+        /// Its virtual host and its offsets.
+        matched: Match<'v>,
+        /// It was sent to this host alone. Do not pass it on, because the IP stack would answer with an ICMP error.
         unicast: bool,
-        /// Its source is [`VhostValue::own_source`], so it is no peer's: drop it, without a look at its digest.
+        /// Its source is [`VhostValue::own_source`], so it is not from a peer. Drop it without checking its digest.
         own: bool,
     },
 }
 
-/// Whose an advertisement is and where it lies in its frame.
+/// The virtual host of an advertisement, and the offsets of its headers in the frame.
 ///
-/// Offsets instead of the bytes themselves: what the verdict carries has to fit on the kernel's 512 bytes of stack.
+/// It contains offsets and not the bytes, because a verdict has to fit on the kernel's stack of 512 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'v> {
-    /// Family that carries it.
+pub struct Match<'v> {
+    /// Family of the packet.
     pub family: Family,
-    /// The virtual host it is for.
+    /// Key of the virtual host.
     pub key: VhostKey,
-    /// What is configured for it.
+    /// Configuration of the virtual host.
     pub vhost: &'v VhostValue,
-    /// Of the IP header. Unit: bytes from the Ethernet destination.
+    /// Offset of the IP header. Unit: bytes from the Ethernet destination.
     header_offset: usize,
-    /// Of the CARP header, likewise.
+    /// Offset of the CARP header. Unit: bytes from the Ethernet destination.
     payload_offset: usize,
 }
 
-impl Place<'_> {
-    /// The slot of its ledger, for the family that carries it.
+impl Match<'_> {
+    /// Returns the slot of the virtual host's ledger for the family of the packet.
     #[inline(always)]
     #[must_use]
     pub const fn ledger(&self) -> u32 {
         self.vhost.ledger_of(self.family)
     }
 
-    /// IP source, IPv4 in the first four bytes. `None` when `frame` is not the one that was judged.
+    /// Returns the IP source, IPv4 in the first four bytes, or `None` if `frame` is not the one that was classified.
     #[inline(always)]
     #[must_use]
     pub fn source<F: Frame + ?Sized>(&self, frame: &F) -> Option<[u8; 16]> {
@@ -156,7 +157,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether it was sent from the address that the host itself sends from, which is zeros for none.
+    /// Returns whether the source is the address that the host itself sends from. Zeros mean that it has none.
     #[inline(always)]
     fn is_own<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         match self.family {
@@ -173,7 +174,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether it was sent to where the advertisements of this virtual host go.
+    /// Returns whether the destination is the one of this virtual host's advertisements.
     #[inline(always)]
     fn is_for<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         match self.family {
@@ -188,7 +189,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether it was sent to a single host, by its Ethernet destination and by its IP destination.
+    /// Returns whether both the Ethernet and the IP destination are those of a single host.
     #[inline(always)]
     fn is_unicast<F: Frame + ?Sized>(&self, frame: &F) -> bool {
         let offset = match self.family {
@@ -201,10 +202,11 @@ impl Place<'_> {
         ) && is_to_station(frame)
     }
 
-    /// Fills in a record for the daemon, all but its time. `None`, with the record half filled, when `frame` is not the
-    /// one that was judged.
+    /// Fills in a record for the daemon, except for its time. Returns `None`, with the record half filled, if `frame` is not
+    /// the one that was classified.
     ///
-    /// Field by field into its final place: built as a value, the addresses of the two families would meet on the stack.
+    /// It writes each field to its final location. A value that is built first would need stack for the addresses of both
+    /// families.
     #[inline(always)]
     pub fn describe<F: Frame + ?Sized>(
         &self,
@@ -239,7 +241,7 @@ impl Place<'_> {
         Some(())
     }
 
-    /// The record for the daemon. `None` when `frame` is not the one that was judged.
+    /// Returns the record for the daemon, or `None` if `frame` is not the one that was classified.
     #[must_use]
     pub fn event<F: Frame + ?Sized>(
         &self,
@@ -252,7 +254,7 @@ impl Place<'_> {
     }
 }
 
-/// Judges one frame. `vhost` looks a virtual host up; it is asked at most once, and never about a
+/// Returns the verdict on a frame. `vhost` looks a virtual host up. It is called at most once, and never for a
 /// [`Verdict::Foreign`] frame.
 #[inline(always)]
 pub fn classify<'v, F: Frame + ?Sized>(
@@ -261,23 +263,23 @@ pub fn classify<'v, F: Frame + ?Sized>(
     vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
 ) -> Verdict<'v> {
     match Carried::find(frame, ingress) {
-        Some(carried) if carried.is_protocol_112(frame) => carried.judge(frame, vhost),
+        Some(carried) if carried.is_protocol_112(frame) => carried.classify(frame, vhost),
         Some(_) | None => Verdict::Foreign,
     }
 }
 
-/// What a frame carries behind its Ethernet header and up to two tags.
+/// The packet in a frame, after the Ethernet header and up to two tags.
 #[derive(Clone, Copy, Debug)]
 pub struct Carried {
     ingress: Ingress,
     tags: VlanTags,
     ether_type: u16,
-    /// Where it begins. Unit: bytes from the Ethernet destination.
+    /// Offset of the packet. Unit: bytes from the Ethernet destination.
     offset: usize,
 }
 
 impl Carried {
-    /// `None` when the frame ends before.
+    /// Finds the packet in a frame. Returns `None` if the frame ends before it.
     #[inline(always)]
     #[must_use]
     pub fn find<F: Frame + ?Sized>(frame: &F, ingress: Ingress) -> Option<Self> {
@@ -291,7 +293,7 @@ impl Carried {
         if let Some(tag) = ingress.stripped_tag {
             carried.tags.push(tag);
         }
-        // Not a loop: the compiler lays one out in a way that verifiers up to Linux 6.6 take for one without end.
+        // Not a loop: verifiers up to Linux 6.6 take the code that the compiler makes from one for an endless loop.
         if ether::is_tag(carried.ether_type) {
             carried.enter_tag(frame)?;
             if ingress.stripped_tag.is_none() && ether::is_tag(carried.ether_type) {
@@ -301,7 +303,7 @@ impl Carried {
         Some(carried)
     }
 
-    /// Behind the tag that begins here.
+    /// Skips the tag at the current offset.
     #[inline(always)]
     fn enter_tag<F: Frame + ?Sized>(&mut self, frame: &F) -> Option<()> {
         let [t0, t1, e0, e1] = frame.bytes_at(self.offset)?;
@@ -311,7 +313,7 @@ impl Carried {
         Some(())
     }
 
-    /// Whether it is IP, and inside that the protocol of CARP and VRRP.
+    /// Returns whether it is an IP packet of the protocol of CARP and VRRP.
     #[inline(always)]
     #[must_use]
     pub fn is_protocol_112<F: Frame + ?Sized>(&self, frame: &F) -> bool {
@@ -323,9 +325,9 @@ impl Carried {
         frame.bytes_at(self.offset + protocol_offset) == Some([IP_PROTOCOL])
     }
 
-    /// Judges an IP packet of protocol 112.
+    /// Returns the verdict on an IP packet of protocol 112.
     #[inline(always)]
-    pub fn judge<'v, F: Frame + ?Sized>(
+    pub fn classify<'v, F: Frame + ?Sized>(
         &self,
         frame: &F,
         vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
@@ -335,13 +337,13 @@ impl Carried {
             _ => inet6(frame, self.offset),
         };
         match packet {
-            Ok(packet) => packet.judge(frame, self.ingress, self.tags, vhost),
+            Ok(packet) => packet.classify(frame, self.ingress, self.tags, vhost),
             Err(counter) => passed(counter),
         }
     }
 }
 
-/// An IP packet of protocol 112, of either family.
+/// An IPv4 or IPv6 packet of protocol 112.
 struct Packet {
     family: Family,
     header_offset: usize,
@@ -381,7 +383,7 @@ fn inet6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter>
 
 impl Packet {
     #[inline(always)]
-    fn judge<'v, F: Frame + ?Sized>(
+    fn classify<'v, F: Frame + ?Sized>(
         &self,
         frame: &F,
         ingress: Ingress,
@@ -389,7 +391,7 @@ impl Packet {
         vhost: impl FnOnce(&VhostKey) -> Option<&'v VhostValue>,
     ) -> Verdict<'v> {
         let payload_offset = self.header_offset + self.header_len;
-        // The frame may be padded: what the IP header does not cover is not payload.
+        // The frame may be padded. Bytes beyond the length in the IP header are not payload.
         if self.payload_len < 4 {
             return passed(Counter::PassedMalformed);
         }
@@ -420,44 +422,44 @@ impl Packet {
                 _ => Counter::PassedOtherVlan,
             });
         };
-        let place = Place {
+        let matched = Match {
             family: self.family,
             key,
             vhost,
             header_offset: self.header_offset,
             payload_offset,
         };
-        if !place.is_for(frame) {
+        if !matched.is_for(frame) {
             return Verdict::Pass {
-                counter: match place.is_unicast(frame) {
+                counter: match matched.is_unicast(frame) {
                     true => Counter::PassedUnicast,
                     false => Counter::PassedOtherGroup,
                 },
-                ledger: place.ledger(),
+                ledger: matched.ledger(),
             };
         }
-        // The IP stack would discard it, so it is not ours to judge; and its source could not be believed.
+        // The IP stack discards such a packet, so it passes. Its source could not be trusted either.
         if matches!(self.family, Family::Inet) && !header_is_intact(frame, self.header_offset) {
             return Verdict::Pass {
                 counter: Counter::PassedMalformed,
-                ledger: place.ledger(),
+                ledger: matched.ledger(),
             };
         }
         if let Err(reason) = self.check(frame, payload_offset, vhost.min_ttl) {
-            return Verdict::Drop { place, reason };
+            return Verdict::Drop { matched, reason };
         }
         let first = match self.family {
             Family::Inet => vhost.destination[0],
             Family::Inet6 => vhost.destination6[0],
         };
         Verdict::Deliver {
-            place,
+            matched,
             unicast: is_to_station(frame) && !is_group(self.family, first),
-            own: place.is_own(frame),
+            own: matched.is_own(frame),
         }
     }
 
-    /// The checks of an advertisement that is positively ours, in OpenBSD's order.
+    /// Checks an advertisement for a configured virtual host, in OpenBSD's order.
     #[inline(always)]
     fn check<F: Frame + ?Sized>(
         &self,
@@ -480,8 +482,10 @@ impl Packet {
         Ok(())
     }
 
-    /// VRRP's lengths follow from the number of addresses in its fourth byte. A VRRPv3 packet with seven IPv4 addresses
-    /// has 36 bytes and a 7 where CARP has it; only its version tells, so VRRP is asked for first.
+    /// Returns whether the packet is VRRP, whose length follows from the number of addresses in its fourth byte.
+    ///
+    /// A VRRPv3 packet with seven IPv4 addresses has 36 bytes and CARP's 7. Only its version differs from CARP, so this check
+    /// comes before the one for CARP.
     #[inline(always)]
     const fn is_vrrp(&self, first: u8, count: u8) -> bool {
         let count = count as usize;
@@ -496,23 +500,23 @@ impl Packet {
     }
 }
 
-/// Nobody's here.
+/// Returns the verdict on a packet without a configured virtual host.
 #[inline(always)]
 const fn passed<'v>(counter: Counter) -> Verdict<'v> {
     Verdict::Pass { counter, ledger: 0 }
 }
 
-/// The same offset, of which the compiler knows nothing. Range: at most [`OFFSET_MAX`].
+/// Returns the same offset, hidden from the compiler's optimizations. Range: at most [`OFFSET_MAX`].
 ///
-/// It would conclude from one read that another one is inside the frame too, and drop its range check or read through the
-/// pointer that was checked; the verifier does not follow such arguments. Neither does it know the offset any more, hence
-/// the upper bound.
+/// Otherwise the compiler would conclude from one read that another one is inside the frame too. It would drop the second
+/// range check, or read through the pointer that was checked first, and the verifier does not follow such conclusions. The
+/// verifier does not know the hidden offset either, so it needs the upper bound.
 #[inline(always)]
 fn hidden(offset: usize) -> usize {
     core::hint::black_box(offset).min(OFFSET_MAX)
 }
 
-/// Whether the checksum of the IPv4 header holds, over its options too.
+/// Returns whether the checksum of the IPv4 header, with its options, is right.
 #[inline(always)]
 fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
     let Some(fixed) = frame.bytes_at::<IPV4_HEADER_LEN>(offset) else {
@@ -524,8 +528,8 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
         if header_len < IPV4_HEADER_LEN + from_end {
             break;
         }
-        // Counted from the end, because that makes the offset a variable one for the verifier: a range check on it says
-        // nothing about the other packet pointers, so all numbers of options look alike to it afterwards.
+        // The offset is counted from the end, so that it is a variable one for the verifier. A range check on it then tells
+        // nothing about other packet pointers, and the verifier need not follow each number of options separately.
         let option = hidden(header_len - from_end);
         let Some(word) = frame.bytes_at::<4>(offset + option) else {
             return false;
@@ -535,13 +539,13 @@ fn header_is_intact<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
     fold(sum) == [0, 0]
 }
 
-/// Whether the Ethernet destination is that of a single station.
+/// Returns whether the Ethernet destination is the address of a single station.
 #[inline(always)]
 fn is_to_station<F: Frame + ?Sized>(frame: &F) -> bool {
     matches!(frame.bytes_at(0), Some([first]) if first & 1 == 0)
 }
 
-/// Whether an address that starts with this byte is a multicast one, or IPv4's broadcast.
+/// Returns whether an address that starts with this byte is a multicast address, or IPv4's broadcast address.
 #[inline(always)]
 const fn is_group(family: Family, first: u8) -> bool {
     match family {

@@ -133,13 +133,13 @@ static CONFIGURED: VhostValue = VhostValue {
     None,
 );
 
-/// What passes without being any virtual host's.
+/// Returns the verdict on a packet that passes without a virtual host.
 const fn passes(counter: Counter) -> Verdict<'static> {
     Verdict::Pass { counter, ledger: 0 }
 }
 
-/// Judges a frame where vhid 7 is configured, untagged and in VLAN 5, in both families.
-fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict<'static> {
+/// Returns the verdict on a frame where vhid 7 is configured, untagged and in VLAN 5, in both families.
+fn classify_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict<'static> {
     let ingress = Ingress {
         ifindex: IFINDEX,
         stripped_tag,
@@ -150,28 +150,28 @@ fn judge_on(frame: &[u8], stripped_tag: Option<u16>) -> Verdict<'static> {
     })
 }
 
-fn judge(frame: &[u8]) -> Verdict<'static> {
-    judge_on(frame, None)
+fn verdict_of(frame: &[u8]) -> Verdict<'static> {
+    classify_on(frame, None)
 }
 
-/// The event of a frame that must be delivered.
+/// Returns the event of a frame that must be delivered.
 #[track_caller]
 fn delivered(frame: &[u8]) -> AdvertisementEvent {
-    let verdict = judge(frame);
+    let verdict = verdict_of(frame);
     let Verdict::Deliver {
-        place,
+        matched,
         unicast: false,
         own: false,
     } = verdict
     else {
         panic!("{verdict:?}");
     };
-    place.event(frame, 99).unwrap()
+    matched.event(frame, 99).unwrap()
 }
 
 #[track_caller]
 fn dropped(frame: &[u8]) -> Counter {
-    let verdict = judge(frame);
+    let verdict = verdict_of(frame);
     let Verdict::Drop { reason, .. } = verdict else {
         panic!("{verdict:?}");
     };
@@ -216,7 +216,7 @@ fn traffic_of_others_is_foreign() {
         three_tags,
         tagged(tcp, &[SERVICE9, VLAN5]),
     ] {
-        assert_eq!(judge(&frame), Verdict::Foreign);
+        assert_eq!(verdict_of(&frame), Verdict::Foreign);
     }
 }
 
@@ -245,7 +245,7 @@ fn vlan_is_the_first_tag_that_names_one() {
         &[SERVICE9, VLAN5][..],
         &[VLAN5, SERVICE9][..],
     ] {
-        let verdict = judge(&tagged(genuine(), tags));
+        let verdict = verdict_of(&tagged(genuine(), tags));
         assert_eq!(verdict, passes(Counter::PassedOtherVlan), "{tags:?}");
     }
 }
@@ -254,14 +254,17 @@ fn vlan_is_the_first_tag_that_names_one() {
 fn stripped_tag_counts_as_the_outer_one() {
     let other_vlan = passes(Counter::PassedOtherVlan);
     assert!(
-        matches!(judge_on(&genuine(), Some(0xe005)), Verdict::Deliver { place, .. } if place.key.vlan == 5)
+        matches!(classify_on(&genuine(), Some(0xe005)), Verdict::Deliver { matched, .. } if matched.key.vlan == 5)
     );
     assert!(
-        matches!(judge_on(&genuine(), Some(0xe000)), Verdict::Deliver { place, .. } if place.key.vlan == 0)
+        matches!(classify_on(&genuine(), Some(0xe000)), Verdict::Deliver { matched, .. } if matched.key.vlan == 0)
     );
-    assert_eq!(judge_on(&tagged(genuine(), &[VLAN5]), Some(9)), other_vlan);
     assert_eq!(
-        judge_on(&tagged(genuine(), &[PRIORITY, VLAN5]), Some(0)),
+        classify_on(&tagged(genuine(), &[VLAN5]), Some(9)),
+        other_vlan
+    );
+    assert_eq!(
+        classify_on(&tagged(genuine(), &[PRIORITY, VLAN5]), Some(0)),
         Verdict::Foreign
     );
 }
@@ -274,7 +277,7 @@ fn payload_is_found_behind_any_number_of_options() {
         for bit in 0..usize::from(words) * 32 {
             let mut broken = frame.clone();
             broken[CARP + bit / 8] ^= 1 << (bit % 8);
-            let verdict = judge(&broken);
+            let verdict = verdict_of(&broken);
             assert_eq!(
                 verdict,
                 Verdict::Pass {
@@ -296,7 +299,7 @@ fn padding_behind_the_packet_is_not_payload() {
     for payload_len in 0..36 {
         let frame = with(genuine(), &[(IP + 3, 20 + payload_len)]);
         assert_eq!(
-            judge(&frame),
+            verdict_of(&frame),
             passes(Counter::PassedMalformed),
             "{payload_len} bytes"
         );
@@ -390,7 +393,7 @@ fn what_is_not_for_us_passes_with_the_reason() {
         (with(genuine6(), &[(IP + 5, 35)]), Counter::PassedMalformed),
         (bad_ip_checksum, Counter::PassedMalformed),
     ] {
-        let verdict = judge(&frame);
+        let verdict = verdict_of(&frame);
         let Verdict::Pass {
             counter: counted,
             ledger,
@@ -399,7 +402,7 @@ fn what_is_not_for_us_passes_with_the_reason() {
             panic!("{verdict:?}");
         };
         assert_eq!(counted, counter, "{frame:x?}");
-        // What was meant for a virtual host is in its ledger.
+        // A packet for a virtual host is counted in that one's ledger.
         let is_ours = [Counter::PassedOtherGroup, Counter::PassedUnicast].contains(&counter);
         assert!(
             !is_ours || [LEDGER, LEDGER6].contains(&ledger),
@@ -417,33 +420,33 @@ fn vrrp_passes_whatever_it_looks_like() {
     for addresses in 1..=20 {
         let count = usize::from(addresses);
         assert_eq!(
-            judge(&vrrp(0x21, VHID, addresses, 16 + 4 * count)),
+            verdict_of(&vrrp(0x21, VHID, addresses, 16 + 4 * count)),
             ours,
             "version 2, {addresses}"
         );
         assert_eq!(
-            judge(&vrrp(0x31, VHID, addresses, 8 + 4 * count)),
+            verdict_of(&vrrp(0x31, VHID, addresses, 8 + 4 * count)),
             ours,
             "version 3, {addresses}"
         );
     }
     for addresses in [1, 7] {
         assert_eq!(
-            judge(&vrrp6(addresses)),
+            verdict_of(&vrrp6(addresses)),
             Verdict::Vrrp {
                 same_vhid: Some(LEDGER6)
             }
         );
     }
     assert_eq!(
-        judge(&vrrp(0x21, 9, 1, 20)),
+        verdict_of(&vrrp(0x21, 9, 1, 20)),
         Verdict::Vrrp { same_vhid: None }
     );
-    let verdict = judge(&vrrp(0x21, VHID, 3, 20));
+    let verdict = verdict_of(&vrrp(0x21, VHID, 3, 20));
     assert_eq!(verdict, passes(Counter::PassedMalformed), "wrong length");
 }
 
-/// Frames to start mutilations from.
+/// Frames that the tests below alter.
 fn corpus() -> Vec<Vec<u8>> {
     std::vec![
         genuine(),
@@ -461,10 +464,10 @@ fn truncated_frames_are_never_delivered() {
     for frame in corpus() {
         for length in 0..frame.len() {
             let cut = &frame[..length];
-            let verdict = judge(cut);
+            let verdict = verdict_of(cut);
             let is_expected = match verdict {
                 Verdict::Foreign | Verdict::Pass { .. } | Verdict::Vrrp { .. } => true,
-                // Only once vhid and authentication length were there to say that it is ours.
+                // Only vhid and authentication length show that the packet is ours.
                 Verdict::Drop { reason, .. } => {
                     reason == Counter::DroppedShortPacket && length + 32 >= frame.len()
                 }
@@ -484,8 +487,8 @@ fn every_bit_flip_of_the_header_and_payload_stops_delivery_or_shows_in_the_event
         for bit in 0..frame.len() * 8 {
             let mut flipped = frame.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            if let Verdict::Deliver { place, .. } = judge(&flipped) {
-                let event = place.event(flipped.as_slice(), 99);
+            if let Verdict::Deliver { matched, .. } = verdict_of(&flipped) {
+                let event = matched.event(flipped.as_slice(), 99);
                 assert!(silent(bit / 8) || event != Some(original), "bit {bit}");
                 assert_eq!(
                     event.map(|event| event.payload),
@@ -533,9 +536,9 @@ fn no_bytes_panic_and_what_is_delivered_is_an_advertisement() {
             frame.truncate(random.below(frame.len()));
         }
         let stripped_tag = (random.below(8) == 0).then(|| u16::from(random.byte()));
-        let verdict = judge_on(&frame, stripped_tag);
-        if let Verdict::Deliver { place, .. } = verdict {
-            let event = place.event(frame.as_slice(), round).unwrap();
+        let verdict = classify_on(&frame, stripped_tag);
+        if let Verdict::Deliver { matched, .. } = verdict {
+            let event = matched.event(frame.as_slice(), round).unwrap();
             assert!(
                 Advertisement::parse(event.payload()).is_ok(),
                 "round {round}"

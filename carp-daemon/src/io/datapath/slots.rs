@@ -149,11 +149,11 @@ impl Slots {
     /// Names the ledger of an interface to the programs.
     fn name(&mut self, ifindex: u32, ledger: u32) -> Result<(), KernelError> {
         empty(&mut self.ledgers, ledger, self.processors)?;
-        let place = InterfaceValue::place(ifindex);
-        if self.there(place)? == InterfaceValue::default() {
+        let slot = InterfaceValue::slot(ifindex);
+        if self.there(slot)? == InterfaceValue::default() {
             return self
                 .places
-                .set(place, InterfaceValue { ifindex, ledger }, 0)
+                .set(slot, InterfaceValue { ifindex, ledger }, 0)
                 .map_err(map_error("write", INTERFACES_MAP));
         }
         self.crowded
@@ -169,10 +169,10 @@ impl Slots {
         let Some(ledger) = self.interfaces.remove(&ifindex) else {
             return Ok(());
         };
-        let place = InterfaceValue::place(ifindex);
-        if self.there(place)?.ifindex == ifindex {
+        let slot = InterfaceValue::slot(ifindex);
+        if self.there(slot)?.ifindex == ifindex {
             self.places
-                .set(place, InterfaceValue::default(), 0)
+                .set(slot, InterfaceValue::default(), 0)
                 .map_err(map_error("write", INTERFACES_MAP))?;
         } else {
             self.crowded

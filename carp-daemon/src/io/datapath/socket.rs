@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use carp_common::abi::admission::SAMPLE_INTERVAL_NS;
-use carp_common::abi::classify::{Ingress, Place, Verdict, classify};
+use carp_common::abi::classify::{Ingress, Match, Verdict, classify};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::{Counts, NO_COUNTS, VhostKey, VhostValue};
 use carp_common::time::Instant;
@@ -176,30 +176,30 @@ impl Receiver {
                     self.count(Counter::PassedVrrpSameVhid, found);
                 }
             }
-            Verdict::Drop { place, reason } => {
-                self.count(received(place.family), found);
+            Verdict::Drop { matched, reason } => {
+                self.count(received(matched.family), found);
                 self.count(reason, found);
-                explain(frame, &place, reason);
+                explain(frame, &matched, reason);
             }
             Verdict::Deliver {
-                place, own: true, ..
+                matched, own: true, ..
             } => {
-                self.count(received(place.family), found);
+                self.count(received(matched.family), found);
                 // As in the kernel program, samples are delivered, so that the daemon can warn about them.
-                match place.event(frame, arrival.as_nanos()) {
-                    Some(event) if self.takes_sample(place.key, arrival) => {
+                match matched.event(frame, arrival.as_nanos()) {
+                    Some(event) if self.takes_sample(matched.key, arrival) => {
                         self.count(Counter::SuspectsDelivered, found);
                         batch.push(event);
                     }
                     Some(_) | None => {
                         self.count(Counter::DroppedOwnSource, found);
-                        explain(frame, &place, Counter::DroppedOwnSource);
+                        explain(frame, &matched, Counter::DroppedOwnSource);
                     }
                 }
             }
-            Verdict::Deliver { place, .. } => {
-                self.count(received(place.family), found);
-                if let Some(event) = place.event(frame, arrival.as_nanos()) {
+            Verdict::Deliver { matched, .. } => {
+                self.count(received(matched.family), found);
+                if let Some(event) = matched.event(frame, arrival.as_nanos()) {
                     self.count(Counter::Delivered, found);
                     batch.push(event);
                 }
@@ -323,16 +323,16 @@ struct Received {
 
 /// Logs why an advertisement for one of our virtual hosts was dropped, in the name and the words of the XDP program. The
 /// logger shows these lines only with debug, and limits their rate.
-fn explain(frame: &[u8], place: &Place, reason: Counter) {
-    let Some(source) = place.source(frame) else {
+fn explain(frame: &[u8], matched: &Match, reason: Counter) {
+    let Some(source) = matched.source(frame) else {
         return;
     };
     let [a, b, c, d, ..] = source;
-    let source = match place.family {
+    let source = match matched.family {
         Family::Inet => IpAddr::from([a, b, c, d]),
         Family::Inet6 => IpAddr::from(source),
     };
-    let (name, key) = (reason.name(), &place.key);
+    let (name, key) = (reason.name(), &matched.key);
     log::debug!(
         target: PROGRAM_TARGET,
         "{name} vhid {} ifindex {} vlan {} source {source}", key.vhid, key.ifindex, key.vlan

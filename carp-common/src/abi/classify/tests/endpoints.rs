@@ -39,7 +39,7 @@ fn only_a_well_formed_packet_from_the_source_of_the_host_is_its_own() {
         (address[0], address[1], address[15]) = (0xfe, 0x80, 1);
         address
     });
-    let judge = |frame: &[u8], group: IpAddr, own_source: IpAddr| {
+    let verdict_of = |frame: &[u8], group: IpAddr, own_source: IpAddr| {
         let value: &'static _ =
             Box::leak(Box::new(VhostValue::NONE.hearing(group, Some(own_source))));
         let ingress = Ingress {
@@ -50,41 +50,44 @@ fn only_a_well_formed_packet_from_the_source_of_the_host_is_its_own() {
     };
     let (group, group6) = (IpAddr::from(GROUP), IpAddr::from(GROUP6));
     let is_own = |verdict| matches!(verdict, Verdict::Deliver { own: true, .. });
-    assert!(is_own(judge(&genuine(), group, inet.into())));
-    assert!(is_own(judge(&genuine6(), group6, inet6.into())));
-    // Any other bit, and it is another host's.
+    assert!(is_own(verdict_of(&genuine(), group, inet.into())));
+    assert!(is_own(verdict_of(&genuine6(), group6, inet6.into())));
+    // With any bit changed it is another host's.
     for bit in 0..32 {
         let mut other = inet;
         other[bit / 8] ^= 1 << (bit % 8);
-        assert!(!is_own(judge(&genuine(), group, other.into())), "bit {bit}");
+        assert!(
+            !is_own(verdict_of(&genuine(), group, other.into())),
+            "bit {bit}"
+        );
     }
     for bit in 0..128 {
         let mut other = inet6;
         other[bit / 8] ^= 1 << (bit % 8);
         assert!(
-            !is_own(judge(&genuine6(), group6, other.into())),
+            !is_own(verdict_of(&genuine6(), group6, other.into())),
             "bit {bit}"
         );
     }
-    // Zeros are nobody's, also where a packet has them.
+    // Zeros match no packet, not even one whose source is zeros.
     let unspecified = with(
         genuine(),
         &[(IP + 12, 0), (IP + 13, 0), (IP + 14, 0), (IP + 15, 0)],
     );
-    assert!(!is_own(judge(&unspecified, group, [0; 4].into())));
+    assert!(!is_own(verdict_of(&unspecified, group, [0; 4].into())));
     let mut unspecified = genuine6();
     unspecified[IP + 8..IP + 24].fill(0);
-    assert!(!is_own(judge(&unspecified, group6, [0; 16].into())));
-    // What is wrong with it is said first, and another group stays another group's.
+    assert!(!is_own(verdict_of(&unspecified, group6, [0; 16].into())));
+    // Other faults take precedence, and a packet for another group still passes as such.
     assert!(matches!(
-        judge(&with(genuine(), &[(IP + 8, 254)]), group, inet.into()),
+        verdict_of(&with(genuine(), &[(IP + 8, 254)]), group, inet.into()),
         Verdict::Drop {
             reason: Counter::DroppedWrongTtl,
             ..
         }
     ));
     assert_eq!(
-        judge(&genuine(), [224, 0, 0, 19].into(), inet.into()),
+        verdict_of(&genuine(), [224, 0, 0, 19].into(), inet.into()),
         passes(Counter::PassedOtherGroup)
     );
 }
@@ -98,9 +101,9 @@ fn a_virtual_host_of_one_family_does_not_hear_the_other() {
     let inet = VhostValue::NONE.hearing(GROUP.into(), None);
     let inet6 = VhostValue::NONE.hearing(GROUP6.into(), None);
     for (frame, hears, other) in [(genuine(), inet, inet6), (genuine6(), inet6, inet)] {
-        let judge = |value| classify(frame.as_slice(), ingress, |_| Some(value));
-        assert!(matches!(judge(&hears), Verdict::Deliver { .. }));
-        assert_eq!(judge(&other), passes(Counter::PassedUnknownVhid));
+        let verdict_of = |value| classify(frame.as_slice(), ingress, |_| Some(value));
+        assert!(matches!(verdict_of(&hears), Verdict::Deliver { .. }));
+        assert_eq!(verdict_of(&other), passes(Counter::PassedUnknownVhid));
     }
     let vrrp6 = vrrp6(1);
     let verdict = classify(vrrp6.as_slice(), ingress, |_| Some(&inet));
