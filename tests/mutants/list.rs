@@ -61,7 +61,7 @@ const MUTANTS: &[Mutant] = &[
         replace: "true",
         caught_by: &[
             "equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it",
-            "equals_under_the_bsd_rule_come_apart",
+            "equal_hosts_with_the_bsd_rule_settle_on_one_master",
         ],
     },
     Mutant {
@@ -124,7 +124,7 @@ const MUTANTS: &[Mutant] = &[
         file: LOOP,
         find: "let oldest = «self.reception.hear(served, cx)»;",
         replace: "{ served.fire_timers(looked_at, cx); self.reception.hear(served, cx) }",
-        caught_by: &["a_hung_backup_never_takes_its_own_absence_for_the_masters"],
+        caught_by: &["a_hung_backup_never_mistakes_its_own_pause_for_a_dead_master"],
     },
     Mutant {
         name: "the loop says nothing of what its full queue lost",
@@ -187,7 +187,7 @@ const MUTANTS: &[Mutant] = &[
         file: ANNOUNCER,
         find: "self.again_at = Some(due);",
         replace: "let rest = due.saturating_duration_since(cx.now);\n        self.again_at = Some(due + rest);",
-        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
+        caught_by: &["recordings::altered_bow_outs_mislead_a_backup_once"],
     },
     Mutant {
         name: "the master-down time is one advertisement interval",
@@ -222,7 +222,7 @@ const MUTANTS: &[Mutant] = &[
         file: RECEIVE,
         find: "let stale = «cx.settings.strict_counter»",
         replace: "false",
-        caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
+        caught_by: &["recordings::recordings_from_before_its_start_change_nothing"],
     },
     Mutant {
         name: "strict counters measure what waited in the queue by what was sent after it arrived",
@@ -245,14 +245,14 @@ const MUTANTS: &[Mutant] = &[
         file: HISTORY,
         find: "Some(IpAddr::V4(source)) => «stride_of(&source.octets(), next)»,",
         replace: "0",
-        caught_by: &["strict_equals_come_apart"],
+        caught_by: &["equal_hosts_with_strict_counters_settle_on_one_master"],
     },
     Mutant {
         name: "takes over from a worse master while a better one lives",
         file: LISTENER,
         find: "if decision != BackupDecision::Stay && «self.better.lives(family, origin)» {",
         replace: "false",
-        caught_by: &["whoever_yielded_is_not_tempted_back_by_a_worse_ucarp"],
+        caught_by: &["a_host_that_yielded_does_not_take_over_from_a_worse_ucarp_that_yields"],
     },
     Mutant {
         name: "demotion changes nothing",
@@ -287,21 +287,21 @@ const MUTANTS: &[Mutant] = &[
         file: MACHINE,
         find: "        cx.act(Action::ClaimAddresses);\n        self.advertise(cx);",
         replace: "        self.advertise(cx);\n        cx.act(Action::ClaimAddresses);",
-        caught_by: &["a_single_host_is_master_of_itself"],
+        caught_by: &["a_single_host_becomes_master"],
     },
     Mutant {
         name: "an OpenBSD that was restarted is none any more",
         file: EVIDENCE,
         find: "«peer.unrelated > UNRELATED_MAX» {\n            return",
         replace: "peer.unrelated > 2",
-        caught_by: &["bsds::an_openbsd_after_three_short_lives_is_one"],
+        caught_by: &["bsds::an_openbsd_is_recognized_after_three_short_lives"],
     },
     Mutant {
         name: "what was heard before counts again",
         file: EVIDENCE,
         find: "None => «Evidence::Heard»,\n        }\n    }\n\n    /// A counter that nobody",
         replace: "Evidence::New",
-        caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
+        caught_by: &["recordings::recordings_do_not_keep_a_dead_master_alive"],
     },
     Mutant {
         name: "a counting source may repeat itself",
@@ -315,21 +315,21 @@ const MUTANTS: &[Mutant] = &[
         file: PEER,
         find: "Single { shown: before, .. } if before == shown => «Evidence::Duplicate»,",
         replace: "Evidence::New",
-        caught_by: &["recordings::a_dead_master_is_replaced_whatever_is_played"],
+        caught_by: &["recordings::recordings_do_not_keep_a_dead_master_alive"],
     },
     Mutant {
         name: "of two versions of one counter the first decides",
         file: LISTENER,
         find: "self.call_off(suspense, |planned| is_it(planned));",
         replace: "",
-        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
+        caught_by: &["recordings::altered_bow_outs_mislead_a_backup_once"],
     },
     Mutant {
         name: "does not challenge",
         file: SPEAKER,
         find: "self.next_at = Some(at);",
         replace: "",
-        caught_by: &["recordings::masters_whose_counters_are_far_apart_find_each_other_at_once"],
+        caught_by: &["recordings::masters_with_distant_counters_recognize_each_other_at_once"],
     },
     Mutant {
         name: "challenges its successor after it was stopped",
@@ -345,14 +345,14 @@ const MUTANTS: &[Mutant] = &[
         file: EVIDENCE,
         find: "if «!follows» && is_near_above(peer.first(), counter) {",
         replace: "false",
-        caught_by: &["recordings::what_was_sent_before_it_ran_changes_nothing"],
+        caught_by: &["recordings::recordings_from_before_its_start_change_nothing"],
     },
     Mutant {
         name: "believes whichever version of an answer is better",
         file: CHALLENGER,
         find: "self.count >= «DOUBTFUL_ENOUGH»",
         replace: "1",
-        caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
+        caught_by: &["recordings::an_altered_last_advertisement_deposes_nobody"],
     },
     Mutant {
         name: "takes another version of what made it MASTER for an answer",
@@ -366,14 +366,14 @@ const MUTANTS: &[Mutant] = &[
         file: LISTENER,
         find: "if «suspense > Duration::ZERO» {",
         replace: "true",
-        caught_by: &["recordings::a_bow_out_is_not_called_back_by_a_copy"],
+        caught_by: &["recordings::a_copy_does_not_cancel_a_bow_out"],
     },
     Mutant {
         name: "with strict counters loses the second of two versions",
         file: RECEIVE,
         find: ".is_last_of_somebody(family, «counter»);",
         replace: "!counter",
-        caught_by: &["recordings::bow_outs_that_are_altered_on_their_way_mislead_once"],
+        caught_by: &["recordings::altered_bow_outs_mislead_a_backup_once"],
     },
     Mutant {
         name: "answers a faster MASTER as seldom as a recording",
@@ -388,7 +388,7 @@ const MUTANTS: &[Mutant] = &[
         find: "let is_bsd = «cx.settings.profile != Profile::Ucarp»;",
         replace: "true",
         caught_by: &[
-            "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
+            "recordings::the_loser_of_a_tie_with_ucarp_yields_even_if_advertisements_cross",
         ],
     },
     Mutant {
@@ -397,7 +397,7 @@ const MUTANTS: &[Mutant] = &[
         find: "self.asked[family] = [Some(counter), «last»];",
         replace: "None",
         caught_by: &[
-            "recordings::of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross",
+            "recordings::the_loser_of_a_tie_with_ucarp_yields_even_if_advertisements_cross",
         ],
     },
     Mutant {
@@ -405,7 +405,7 @@ const MUTANTS: &[Mutant] = &[
         file: MACHINE,
         find: "true => «cx.settings.profile == Profile::Ucarp && !cx.is_bsd(winner)»,",
         replace: "cx.settings.profile == Profile::Ucarp || !cx.is_bsd(winner)",
-        caught_by: &["bsds::of_a_tie_with_a_bsd_one_master_is_left_at_once"],
+        caught_by: &["bsds::a_tie_with_a_bsd_leaves_one_master_at_once"],
     },
     Mutant {
         name: "does not read byte 4",
@@ -426,7 +426,7 @@ const MUTANTS: &[Mutant] = &[
         file: LISTENER,
         find: "Duration::from_millis(u64::from(last & «15»))",
         replace: "0",
-        caught_by: &["bsds::of_two_equal_bsds_one_follows_a_bow_out"],
+        caught_by: &["bsds::one_of_two_equal_bsds_follows_a_bow_out"],
     },
     Mutant {
         name: "takes what its last word left out for its own",
@@ -434,7 +434,7 @@ const MUTANTS: &[Mutant] = &[
         find: "counter > last && counter - last < LAST_LEAVES_OUT",
         replace: "is_near_above(counter, last)",
         caught_by: &[
-            "recordings::what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it",
+            "recordings::a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_missed_it",
         ],
     },
     Mutant {
@@ -456,7 +456,7 @@ const MUTANTS: &[Mutant] = &[
         file: CHALLENGER,
         find: "self.to < to && «self.with < with»",
         replace: "true",
-        caught_by: &["recordings::what_somebody_who_yields_says_is_no_better_for_being_altered"],
+        caught_by: &["recordings::an_altered_last_advertisement_deposes_nobody"],
     },
     Mutant {
         name: "takes an altered last word for an answer",
@@ -487,7 +487,7 @@ const MUTANTS: &[Mutant] = &[
         find: "let seems = «cx.now < soon»",
         replace: "false",
         caught_by: &[
-            "recordings::bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine",
+            "recordings::altered_bow_outs_mislead_a_backup_twice_when_answers_stay_genuine",
         ],
     },
     Mutant {
@@ -496,7 +496,7 @@ const MUTANTS: &[Mutant] = &[
         find: "asks: suspect.is_some() || «has_just_yielded»,",
         replace: "false",
         caught_by: &[
-            "recordings::who_counted_farther_in_another_part_deposes_once_when_he_is_dead",
+            "recordings::recordings_of_a_dead_host_with_higher_counters_depose_a_master_once",
         ],
     },
     Mutant {
@@ -511,23 +511,23 @@ const MUTANTS: &[Mutant] = &[
         file: EVIDENCE,
         find: "silence.min(«ours.master_down»)",
         replace: "ours.interval / 64",
-        caught_by: &["recordings::the_first_counter_that_was_heard_of_a_master_is_no_openbsds"],
+        caught_by: &[
+            "recordings::the_first_counter_heard_from_a_master_is_not_taken_for_an_openbsds",
+        ],
     },
     Mutant {
         name: "asks about each of several suspects as if it was the first",
         file: DOUBT,
         find: "if «asked_at.is_some_and(|at| now < at + within)» {",
         replace: "false",
-        caught_by: &[
-            "recordings::each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played",
-        ],
+        caught_by: &["recordings::each_answer_of_a_ucarp_doubles_the_time_until_it_is_asked_again"],
     },
     Mutant {
         name: "forgets an OpenBSD for a recording in its name",
         file: EVIDENCE,
         find: "if «!peer.returns_to_former(shown, arrival, ours)» {",
         replace: "true",
-        caught_by: &["bsds::an_openbsd_is_believed_although_another_life_of_it_is_played"],
+        caught_by: &["bsds::an_openbsd_is_believed_despite_recordings_of_another_life"],
     },
     Mutant {
         name: "takes its own reflected advertisements for a peer's",
@@ -544,7 +544,7 @@ const MUTANTS: &[Mutant] = &[
         find: "history.sequence.go_beyond(advertisement.counter);",
         replace: "history.sequence.observe(family, advertisement.counter);",
         caught_by: &[
-            "core::proto::vhost::tests::rivals::what_was_sent_under_our_own_address_makes_no_peer_stale",
+            "core::proto::vhost::tests::rivals::advertisements_from_our_own_address_make_no_peer_stale",
         ],
     },
     Mutant {

@@ -14,7 +14,7 @@ fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Mem
 }
 
 #[test]
-fn of_a_tie_with_a_bsd_one_master_is_left_at_once() {
+fn a_tie_with_a_bsd_leaves_one_master_at_once() {
     // carpd is MASTER, hangs, and then hears the counters with which its successor continued.
     let mut members = with_bsd(Profile::Ucarp, 0, Dialect::FreeBsd, 0);
     members[1].start = members[1].start + s(5);
@@ -41,7 +41,7 @@ fn a_demoted_openbsd_makes_way_for_every_profile() {
 }
 
 #[test]
-fn an_openbsd_after_three_short_lives_is_one() {
+fn an_openbsd_is_recognized_after_three_short_lives() {
     let mut members = with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0);
     members[1].mortal = true;
     members[0].start = members[0].start + s(1);
@@ -91,7 +91,7 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name() {
 }
 
 #[test]
-fn an_openbsd_is_believed_although_another_life_of_it_is_played() {
+fn an_openbsd_is_believed_despite_recordings_of_another_life() {
     // Host 0 has not heard that life of it.
     let mut members = with_bsd(Profile::OpenBsd, 100, Dialect::OpenBsd, 0);
     members[1].mortal = true;
@@ -124,7 +124,7 @@ fn an_openbsd_at_the_shortest_interval_is_no_flapping_master() {
 }
 
 #[test]
-fn of_two_equal_bsds_one_follows_a_bow_out() {
+fn one_of_two_equal_bsds_follows_a_bow_out() {
     for profile in [Profile::FreeBsd, Profile::OpenBsd] {
         for seed in 0..10 {
             let mut members = hosts(profile, &[0, 100, 100]);

@@ -69,7 +69,7 @@ fn a_master_that_stepped_down_answers_no_claim() {
 }
 
 #[test]
-fn a_claim_is_the_elections_business_while_another_master_is_heard() {
+fn a_claim_is_not_answered_while_another_master_is_heard() {
     // Host 1 is worse and also MASTER; when they meet, its last advertisement counts for 3 s.
     let claim = |at| (ms(at), Fault::Mishap(0, Mishap::Claim(false)));
     let apart = [(ms(1), Fault::Partition(0b01)), (s(20), Fault::Heal)];

@@ -86,7 +86,7 @@ fn a_recording_under_another_source_changes_nothing() {
 }
 
 #[test]
-fn bow_outs_that_are_altered_on_their_way_mislead_once() {
+fn altered_bow_outs_mislead_a_backup_once() {
     let disguises = [Disguise::Sender, Disguise::TieWinner, Disguise::Host(1)];
     for (profile, disguise) in PROFILES
         .into_iter()
@@ -119,7 +119,7 @@ fn bow_outs_that_are_altered_on_their_way_mislead_once() {
 }
 
 #[test]
-fn bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_genuine() {
+fn altered_bow_outs_mislead_a_backup_twice_when_answers_stay_genuine() {
     for profile in PROFILES {
         for theme in [Theme::Attack, Theme::Strict] {
             let mut plan = plan(
@@ -138,7 +138,7 @@ fn bow_outs_that_are_altered_on_their_way_mislead_twice_though_the_answers_are_g
 }
 
 #[test]
-fn who_counted_farther_in_another_part_deposes_once_when_he_is_dead() {
+fn recordings_of_a_dead_host_with_higher_counters_depose_a_master_once() {
     for profile in PROFILES {
         let mut members = preempting(hosts(profile, &[10, 60]));
         for member in &mut members {
@@ -172,7 +172,7 @@ fn who_counted_farther_in_another_part_deposes_once_when_he_is_dead() {
 }
 
 #[test]
-fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
+fn a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_missed_it() {
     let cut = |from, to| Fault::Cut(None, from, to);
     let faults = [
         (s(10), Fault::Partition(0b100)),
@@ -197,7 +197,7 @@ fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
 }
 
 #[test]
-fn a_bow_out_is_not_called_back_by_a_copy() {
+fn a_copy_does_not_cancel_a_bow_out() {
     // Host 0 stops; at once a copy of its bow-out claims that it continues.
     for profile in PROFILES {
         for theme in [Theme::Attack, Theme::Strict] {
@@ -220,7 +220,7 @@ fn a_bow_out_is_not_called_back_by_a_copy() {
 }
 
 #[test]
-fn what_somebody_who_yields_says_is_no_better_for_being_altered() {
+fn an_altered_last_advertisement_deposes_nobody() {
     // Host 1 was MASTER of its part. When it hears host 0 again, it advertises once more and yields; the attacker
     // resends that as 0/0.
     let carpds = PROFILES.map(|profile| (profile, Program::Carpd(profile)));
@@ -263,7 +263,7 @@ fn a_bow_out_that_is_sent_again_as_something_better_deposes_nobody() {
 }
 
 #[test]
-fn what_comes_from_its_own_address_is_no_peers() {
+fn recordings_from_the_hosts_own_address_do_not_count() {
     // Host 1 is cut off and MASTER of its part. The advertisements of host 0 reach it, new as they are, under its own
     // address.
     for profile in PROFILES {
@@ -286,7 +286,7 @@ fn what_comes_from_its_own_address_is_no_peers() {
 }
 
 #[test]
-fn a_dead_master_is_replaced_whatever_is_played() {
+fn recordings_do_not_keep_a_dead_master_alive() {
     for profile in PROFILES {
         for ploy in [OLD, Ploy::Rising { of: 0, tail: 20 }, ONE] {
             for disguise in [Disguise::Sender, Disguise::TieWinner] {
@@ -305,7 +305,7 @@ fn a_dead_master_is_replaced_whatever_is_played() {
 }
 
 #[test]
-fn what_was_sent_before_it_ran_changes_nothing() {
+fn recordings_from_before_its_start_change_nothing() {
     for (profile, theme) in PROFILES
         .into_iter()
         .flat_map(|profile| [Theme::Attack, Theme::Strict].map(|theme| (profile, theme)))
@@ -334,7 +334,7 @@ fn what_was_sent_before_it_ran_changes_nothing() {
 }
 
 #[test]
-fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
+fn the_first_counter_heard_from_a_master_is_not_taken_for_an_openbsds() {
     for profile in PROFILES {
         for phase in 0..10 {
             // Host 1 has heard host 0 once. That advertisement is repeated, at first at once; later host 0 dies.
@@ -357,7 +357,7 @@ fn the_first_counter_that_was_heard_of_a_master_is_no_openbsds() {
 }
 
 #[test]
-fn each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_played() {
+fn each_answer_of_a_ucarp_doubles_the_time_until_it_is_asked_again() {
     let mut members = preempting(hosts(Profile::Ucarp, &[0, 100]));
     members[0].program = Program::Model(Dialect::Ucarp);
     // It hears host 1 first, and continues from that counter.
@@ -381,7 +381,7 @@ fn each_answer_doubles_the_time_until_a_ucarp_is_asked_again_whoever_else_is_pla
 }
 
 #[test]
-fn masters_whose_counters_are_far_apart_find_each_other_at_once() {
+fn masters_with_distant_counters_recognize_each_other_at_once() {
     for profile in PROFILES {
         for seed in 0..10 {
             let mut members = hosts(profile, &[0, 100]);
@@ -428,7 +428,7 @@ fn a_worse_master_asks_a_far_faster_one_at_once() {
 }
 
 #[test]
-fn of_an_equal_ucarp_and_carpd_the_loser_yields_however_their_advertisements_cross() {
+fn the_loser_of_a_tie_with_ucarp_yields_even_if_advertisements_cross() {
     for seed in 0..40 {
         let mut members = hosts(Profile::Ucarp, &[100, 100]);
         members[0].program = Program::Model(Dialect::Ucarp);

@@ -98,7 +98,7 @@ fn a_healed_partition_leaves_exactly_one_master_whom_the_clients_know() {
 }
 
 #[test]
-fn a_hung_backup_never_takes_its_own_absence_for_the_masters() {
+fn a_hung_backup_never_mistakes_its_own_pause_for_a_dead_master() {
     for hang in [1, 3, 10] {
         let faults = [(s(10), Fault::Hang(1)), (s(10 + hang), Fault::Resume(1))];
         let outcome = run(&Scenario::staged(
@@ -166,7 +166,7 @@ fn a_backup_that_slept_through_the_master_down_time_waits_for_one_more_advertise
 }
 
 #[test]
-fn a_backup_whose_machine_was_paused_lets_a_living_master_be() {
+fn a_backup_whose_machine_was_paused_does_not_depose_a_living_master() {
     for pause in [1, 4, 10] {
         let faults = [(s(10), Fault::Pause(1)), (s(10 + pause), Fault::Resume(1))];
         for inet6 in [&[][..], &[Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)]] {
@@ -178,7 +178,7 @@ fn a_backup_whose_machine_was_paused_lets_a_living_master_be() {
 }
 
 #[test]
-fn a_machine_that_is_paused_again_and_again_has_no_endless_patience() {
+fn a_backup_whose_machine_is_paused_again_and_again_still_takes_over() {
     let mut members = hosts(Profile::Ucarp, &[0, 100]);
     members[0].mortal = true;
     let mut faults = vec![(s(10), Fault::Crash(0))];
@@ -253,7 +253,7 @@ fn equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it() {
 }
 
 #[test]
-fn strict_equals_come_apart() {
+fn equal_hosts_with_strict_counters_settle_on_one_master() {
     for profile in PROFILES {
         let mut scenario = Scenario::staged(hosts(profile, &[100, 100]), &[], s(20));
         scenario.theme = Theme::Strict;
@@ -263,7 +263,7 @@ fn strict_equals_come_apart() {
 }
 
 #[test]
-fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
+fn a_host_that_yielded_does_not_take_over_from_a_worse_ucarp_that_yields() {
     // All three are MASTER. After the partition heals, the best one is heard first; the worst one yields and sends
     // its last advertisement, which the middle one hears. The order is random.
     let mut members = hosts(Profile::Ucarp, &[50, 100, 200]);
@@ -286,7 +286,7 @@ fn whoever_yielded_is_not_tempted_back_by_a_worse_ucarp() {
 }
 
 #[test]
-fn equals_under_the_bsd_rule_come_apart() {
+fn equal_hosts_with_the_bsd_rule_settle_on_one_master() {
     // From the start, when both may become MASTER at once; and after both have been MASTER for a while.
     let split = [(ms(1), Fault::Partition(0b01)), (s(10), Fault::Heal)];
     for profile in [Profile::FreeBsd, Profile::OpenBsd] {
@@ -580,7 +580,7 @@ fn ucarp_and_carpd_are_one_group() {
 }
 
 #[test]
-fn a_single_host_is_master_of_itself() {
+fn a_single_host_becomes_master() {
     let outcome = run(&Scenario::staged(
         vec![Member::usual(UCARP, 1, 0)],
         &[],

@@ -193,7 +193,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "*until = now + QUIET;",
         replace: "",
         caught_by: &[
-            "engine::instance::restore::tests::having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute",
+            "engine::instance::restore::tests::after_giving_way_it_tries_every_ten_seconds_until_a_quiet_minute",
         ],
     },
     Mutant {
@@ -257,7 +257,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.namespace.is_theirs(known)",
         replace: "site.cx.namespace.is_theirs(known) && false",
         caught_by: &[
-            "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+            "engine::tests::addresses::an_address_that_another_program_replaces_is_left_alone",
         ],
     },
     Mutant {
@@ -363,7 +363,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!holdings.is_ours(index, &address, &cx.namespace)",
         replace: "address.prefix == 0 && index == usize::MAX",
         caught_by: &[
-            "engine::tests::addresses::an_address_that_somebody_replaces_is_his_and_is_left_alone",
+            "engine::tests::addresses::an_address_that_another_program_replaces_is_left_alone",
         ],
     },
     Mutant {

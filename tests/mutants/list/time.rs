@@ -17,7 +17,7 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "false",
         caught_by: &[
             "a_backup_that_slept_through_the_master_down_time_waits_for_one_more_advertisement",
-            "a_backup_whose_machine_was_paused_lets_a_living_master_be",
+            "a_backup_whose_machine_was_paused_does_not_depose_a_living_master",
         ],
     },
     Mutant {
@@ -25,7 +25,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: PATIENCE,
         find: "if «self.given_until.take() == Some(due)» {",
         replace: "self.given_until.take() == Some(due) && false",
-        caught_by: &["a_machine_that_is_paused_again_and_again_has_no_endless_patience"],
+        caught_by: &["a_backup_whose_machine_is_paused_again_and_again_still_takes_over"],
     },
     Mutant {
         name: "waits a whole master-down time after a sleep",
@@ -48,7 +48,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: LISTENER,
         find: "for family in «FAMILIES» {\n            if let Some(at)",
         replace: "[Family::Inet; 2]",
-        caught_by: &["a_backup_whose_machine_was_paused_lets_a_living_master_be"],
+        caught_by: &["a_backup_whose_machine_was_paused_does_not_depose_a_living_master"],
     },
     Mutant {
         name: "an advertisement makes a host MASTER until others take over",
@@ -176,13 +176,13 @@ pub const MUTANTS: &[Mutant] = &[
         file: CONFLICT,
         find: "if «hears_a_master» {",
         replace: "false",
-        caught_by: &["claims::a_claim_is_the_elections_business_while_another_master_is_heard"],
+        caught_by: &["claims::a_claim_is_not_answered_while_another_master_is_heard"],
     },
     Mutant {
         name: "takes a MASTER for heard whenever it was",
         file: VHOST,
         find: "last.is_some_and(|last| now < last + self.master_down_time())",
         replace: "last.is_some()",
-        caught_by: &["claims::a_claim_is_the_elections_business_while_another_master_is_heard"],
+        caught_by: &["claims::a_claim_is_not_answered_while_another_master_is_heard"],
     },
 ];

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn having_given_way_it_tries_every_ten_seconds_until_a_quiet_minute() {
+    fn after_giving_way_it_tries_every_ten_seconds_until_a_quiet_minute() {
         let mut guard = Restore::new(1);
         for second in 0..4 {
             let _ = guard.removed(0, at(second));

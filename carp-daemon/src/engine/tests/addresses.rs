@@ -163,7 +163,7 @@ fn a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal() {
 }
 
 #[test]
-fn an_address_that_somebody_replaces_is_his_and_is_left_alone() {
+fn an_address_that_another_program_replaces_is_left_alone() {
     let mut scene = Scene::master(vhost(1));
     let replaced = Address {
         protocol: 0,

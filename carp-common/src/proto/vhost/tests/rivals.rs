@@ -140,7 +140,7 @@ fn what_waited_in_one_queue_is_one_answer() {
 }
 
 #[test]
-fn what_a_last_word_left_out_is_a_sign_of_life_of_one_who_missed_it() {
+fn a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_missed_it() {
     let mut host = Host::master(settings(UCARP));
     host.timeout();
     let before = host.last_sent();
@@ -483,7 +483,7 @@ fn what_was_heard_before_a_restart_proves_nothing_after_it() {
 }
 
 #[test]
-fn what_was_sent_under_our_own_address_makes_no_peer_stale() {
+fn advertisements_from_our_own_address_make_no_peer_stale() {
     let mut host = Host::started(Settings {
         strict_counter: true,
         ..settings(UCARP)
