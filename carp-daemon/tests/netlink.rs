@@ -104,13 +104,20 @@ fn an_ipv4_address_is_added_renewed_and_deleted() {
             (here.protocol, here.scope),
             (PROTOCOL, AddressScope::Universe)
         );
-        assert!(here.is_primary() && here.is_usable() && !here.is_permanent());
+        assert!(
+            here.is_primary() && here.is_usable() && !here.flags.contains(AddressFlags::Permanent)
+        );
         assert_eq!(
             errno(client.give(Order::Add(ours, LEASE))),
             Some(libc::EEXIST)
         );
         client.give(Order::Renew(ours, None)).unwrap();
-        assert!(found(&mut client, &ours).unwrap().is_permanent());
+        assert!(
+            found(&mut client, &ours)
+                .unwrap()
+                .flags
+                .contains(AddressFlags::Permanent)
+        );
         // The same address with another prefix length is a different one.
         let other = Address { prefix: 24, ..ours };
         assert_eq!(
@@ -142,8 +149,10 @@ fn an_ipv6_address_is_used_at_once_where_the_order_says_so() {
         found(&mut client, &plain).unwrap(),
         found(&mut client, &ours).unwrap(),
     );
-    assert!(plain.is_tentative() && !plain.is_usable() && !plain.is_without_detection());
-    assert!(here.is_without_detection() && !here.is_tentative() && here.is_usable());
+    assert!(
+        plain.is_tentative() && !plain.is_usable() && !plain.flags.contains(AddressFlags::Nodad)
+    );
+    assert!(here.flags.contains(AddressFlags::Nodad) && !here.is_tentative() && here.is_usable());
     assert!(here.flags.contains(AddressFlags::Noprefixroute));
     assert_eq!(here.protocol, PROTOCOL);
     let own = link_local(&mut client);

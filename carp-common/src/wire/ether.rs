@@ -1,7 +1,7 @@
 //! Ethernet II with up to two VLAN tags, and the MAC addresses that CARP derives.
 
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::Ipv4Addr;
 
 use crate::units::{Profile, Vhid};
 
@@ -42,13 +42,6 @@ impl MacAddress {
     pub const fn multicast_inet(group: Ipv4Addr) -> Self {
         let [_, b, c, d] = group.octets();
         Self([0x01, 0x00, 0x5e, b & 0x7f, c, d])
-    }
-
-    /// Returns the destination of IPv6 multicast: 33:33 and the low 32 bits of the group (RFC 2464, section 7).
-    #[must_use]
-    pub const fn multicast_inet6(group: Ipv6Addr) -> Self {
-        let [.., a, b, c, d] = group.octets();
-        Self([0x33, 0x33, a, b, c, d])
     }
 
     /// Returns the virtual MAC address that a host of this profile uses as the source of its advertisements.
@@ -155,8 +148,6 @@ mod tests {
         // The 24th bit is dropped.
         let group = MacAddress::multicast_inet(Ipv4Addr::new(239, 192, 0, 7));
         assert_eq!(group.to_string(), "01:00:5e:40:00:07");
-        let group = MacAddress::multicast_inet6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12));
-        assert_eq!(group.to_string(), "33:33:00:00:00:12");
         assert!(group.is_group() && MacAddress::BROADCAST.is_group());
     }
 

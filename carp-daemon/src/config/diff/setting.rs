@@ -109,13 +109,6 @@ impl Setting {
             | Self::Neutral => None,
         }
     }
-
-    /// Returns whether a change may give advertisements another digest. The old digest must then be accepted until a
-    /// MASTER has sent the new one.
-    #[must_use]
-    pub const fn may_change_the_digest(self) -> bool {
-        matches!(self, Self::Addresses | Self::Password)
-    }
 }
 
 /// A setting of the whole process.

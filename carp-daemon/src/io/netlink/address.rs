@@ -96,18 +96,6 @@ impl Address {
         self.flags.contains(AddressFlags::Optimistic)
     }
 
-    /// Returns whether it is added without duplicate address detection.
-    #[must_use]
-    pub const fn is_without_detection(&self) -> bool {
-        self.flags.contains(AddressFlags::Nodad)
-    }
-
-    /// Returns whether its lifetime is unlimited.
-    #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        self.flags.contains(AddressFlags::Permanent)
-    }
-
     /// Returns whether packets can be sent from it now.
     #[must_use]
     pub const fn is_usable(&self) -> bool {

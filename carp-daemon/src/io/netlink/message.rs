@@ -433,7 +433,11 @@ mod tests {
         let expected = Address::new(3, "2001:db8::1".parse().unwrap(), 64, 0);
         let flags = AddressFlags::Nodad | AddressFlags::Permanent;
         assert_eq!(address, expected.with_flags(flags));
-        assert!(address.is_without_detection() && address.is_permanent() && address.is_usable());
+        assert!(
+            address.flags.contains(AddressFlags::Nodad)
+                && address.flags.contains(AddressFlags::Permanent)
+                && address.is_usable()
+        );
         // Flags beyond the eight of the header, and link scope.
         bytes[3] = libc::RT_SCOPE_LINK;
         let last = bytes.len() - 4;
@@ -444,10 +448,17 @@ mod tests {
             address.flags,
             AddressFlags::Tentative | AddressFlags::Noprefixroute
         );
-        assert!(address.is_tentative() && !address.is_permanent() && !address.is_primary());
+        assert!(
+            address.is_tentative()
+                && !address.flags.contains(AddressFlags::Permanent)
+                && !address.is_primary()
+        );
         // Without the attribute, the flags come from the header.
         let address = read(&bytes[..last - 4]);
-        assert!(address.is_without_detection() && address.is_permanent());
+        assert!(
+            address.flags.contains(AddressFlags::Nodad)
+                && address.flags.contains(AddressFlags::Permanent)
+        );
     }
 
     #[test]
