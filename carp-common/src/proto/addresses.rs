@@ -1,10 +1,10 @@
-//! The virtual addresses in the digest's order.
+//! The virtual addresses in the order of the digest.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Every virtual address of a group, as the digest sees them: each family ascending as numbers, without duplicates,
-/// and IPv6 link-local addresses without their scope. Prefix lengths do not enter.
+/// Every virtual address of a group in the form that the digest covers. Each family is in ascending numeric order without
+/// duplicates, and IPv6 link-local addresses have no scope. Prefix lengths are not part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressSet {
     inet: Vec<Ipv4Addr>,
@@ -12,7 +12,7 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// From addresses in any order.
+    /// Creates a set from addresses in any order.
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut set = Self::default();
         for address in addresses {
@@ -28,7 +28,7 @@ impl AddressSet {
         set
     }
 
-    /// Whether this is one of them.
+    /// Returns whether the set contains an address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
@@ -37,20 +37,21 @@ impl AddressSet {
         }
     }
 
-    /// IPv4 addresses, ascending.
+    /// Returns the IPv4 addresses in ascending order.
     #[must_use]
     pub fn inet(&self) -> &[Ipv4Addr] {
         &self.inet
     }
 
-    /// IPv6 addresses, ascending.
+    /// Returns the IPv6 addresses in ascending order.
     #[must_use]
     pub fn inet6(&self) -> &[Ipv6Addr] {
         &self.inet6
     }
 }
 
-/// The BSDs keep a link-local address's interface index in its second 16 bits and clear it before hashing.
+/// Returns an address without its scope. The BSDs keep the interface index of a link-local address in its second 16 bits, and
+/// clear it before hashing.
 fn without_scope(address: Ipv6Addr) -> Ipv6Addr {
     if !address.is_unicast_link_local() {
         return address;

@@ -1,7 +1,7 @@
-//! HMAC-SHA1 over vhid, addresses and counter.
+//! The digest: HMAC-SHA1 over vhid, addresses and counter.
 //!
-//! `HMAC-SHA1(key, 0x02 ‖ 0x01 ‖ [custom MAC] ‖ vhid ‖ IPv4 addresses ‖ IPv6 addresses ‖ counter)`. Not covered:
-//! advbase, advskew, demotion and the IP header; [`super::evidence`] deals with what follows from that.
+//! `HMAC-SHA1(key, 0x02 ‖ 0x01 ‖ [custom MAC] ‖ vhid ‖ IPv4 addresses ‖ IPv6 addresses ‖ counter)`. It does not
+//! cover advbase, advskew, demotion and the IP header; [`super::evidence`] deals with the consequences.
 //!
 //! Source: OpenBSD `ip_carp.c` r1.370, `carp_hmac_prepare_ctx` and `carp_hmac_verify`; FreeBSD 14 `ip_carp.c`,
 //! `carp_hmac_prepare`.
@@ -18,29 +18,30 @@ use crate::digest::PreparedDigest;
 use crate::units::{Profile, Vhid};
 use crate::wire::advertisement::DIGEST_LEN;
 
-/// Version and type as two bytes of their own, unlike in the header.
+/// The version. In the digest, version and type are separate bytes, unlike in the header.
 const VERSION: u8 = 2;
 const TYPE_ADVERTISEMENT: u8 = 1;
 
 /// Makes and checks the digests of one group.
 ///
-/// Everything but the counter is hashed once, here; a packet costs a clone of the keyed state and no allocation.
+/// Everything except the counter is hashed once, when it is created. A packet costs a clone of the keyed state and no
+/// allocation.
 #[derive(Clone)]
 pub struct Authenticator {
-    /// Over every address.
+    /// The state after every address.
     full: Hmac<Sha1>,
-    /// Without IPv6 link-local addresses, when there are any: the form that OpenBSD sends.
+    /// The state without IPv6 link-local addresses, if there are any. OpenBSD sends this form.
     without_link_local: Option<Hmac<Sha1>>,
-    /// Which of the two we send.
+    /// Whether we send the digest with link-local addresses.
     sends_link_local: bool,
-    /// The same ones prepared for a kernel program, the one that we send first; wiped when dropped.
+    /// The accepted digests, prepared for a kernel program. Our own is first. They are wiped when dropped.
     digests: Zeroizing<Vec<PreparedDigest>>,
 }
 
 impl Authenticator {
-    /// For one group.
+    /// Creates the authenticator of a group.
     ///
-    /// `custom_mac` is OpenBSD's: the virtual MAC of a carp interface whose lladdr was changed by hand; `None`
+    /// `custom_mac` is for OpenBSD: the virtual MAC of a carp interface whose lladdr was changed by hand. It is `None`
     /// everywhere else.
     #[must_use]
     pub fn new(
@@ -78,13 +79,13 @@ impl Authenticator {
         }
     }
 
-    /// Every accepted form of the digest, ours first, prepared so that a counter finishes it.
+    /// Returns every accepted form of the digest, ours first. Each is prepared up to the counter.
     #[must_use]
     pub fn digests(&self) -> &[PreparedDigest] {
         &self.digests
     }
 
-    /// The digest we send with this counter, in the profile's form.
+    /// Returns the digest that we send with this counter, in the form of the profile.
     #[must_use]
     pub fn sign(&self, counter: u64) -> [u8; DIGEST_LEN] {
         let state = match &self.without_link_local {
@@ -94,8 +95,8 @@ impl Authenticator {
         over(state, counter).finalize().into_bytes().into()
     }
 
-    /// Whether any accepted form of the digest matches. In constant time: every form is computed and compared whole,
-    /// whatever the others said.
+    /// Returns whether an accepted form of the digest matches. It takes constant time: every form is computed and compared as a
+    /// whole, whether or not another one matches.
     #[must_use]
     pub fn verify(&self, counter: u64, digest: &[u8; DIGEST_LEN]) -> bool {
         let full = over(&self.full, counter).verify_slice(digest).is_ok();
@@ -113,7 +114,7 @@ impl core::fmt::Debug for Authenticator {
     }
 }
 
-/// HMAC-SHA1 over all that comes before the counter.
+/// Returns the state of an HMAC-SHA1 over everything before the counter.
 fn keyed(key: &Key, prefix: &[u8]) -> Hmac<Sha1> {
     let state: Hmac<Sha1> =
         Hmac::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
@@ -130,7 +131,7 @@ fn prepared(
     if !sends_link_local {
         forms.reverse();
     }
-    // All of the room at once: what a vector outgrows is not wiped.
+    // The vector has its final capacity from the start, because memory that it outgrows would not be wiped.
     let mut digests = Zeroizing::new(Vec::with_capacity(forms.len()));
     let forms = forms.into_iter().flatten();
     digests.extend(forms.map(|prefix| PreparedDigest::new(key.as_bytes(), prefix)));

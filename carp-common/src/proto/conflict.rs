@@ -1,10 +1,10 @@
-//! Another host that has a virtual address, as its claims in ARP or neighbour discovery show it: which claims count, and how
-//! often they are answered.
+//! Claims of other hosts to a virtual address, by ARP or neighbour discovery, and the answers to them.
 //!
-//! Only a MASTER watches, and only after a moment in which the host that was MASTER before may still answer. What a host
-//! answers to others does not reach it, so it asks for its own addresses now and then. An answer is an announcement, so that
-//! clients come back. Two CARP MASTERs that answer each other would never stop, so another one is answered rarely; any other
-//! host is answered each time. While the advertisements of another MASTER are heard, its claims are the election's business.
+//! Only a MASTER watches for claims, after a moment in which the previous MASTER may still answer. The answers of another
+//! host to its neighbours do not reach this one, so this host asks for its own addresses now and then. It answers a claim
+//! with an announcement, so that clients come back. Two CARP MASTERs would answer each other without end, so another CARP
+//! MASTER is answered rarely, and any other host each time. No claim is answered while the advertisements of another MASTER
+//! are heard, because the election will settle the conflict.
 
 use crate::time::{Duration, Instant};
 use crate::units::Vhid;
@@ -16,57 +16,57 @@ const GRACE: Duration = Duration::from_millis(500);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two answers to another CARP MASTER (`DEFEND_INTERVAL`, RFC 5227, 2.4).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a station counts as a CARP MASTER after it showed that it is one. It does so with each of its answers.
+/// Time for which a station counts as a CARP MASTER after it showed that it is one. Each of its answers shows it.
 const CARP_MEMORY: Duration = Duration::from_secs(60);
 
 /// Another host's claim to one of the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Who claims it.
+    /// The Ethernet address of the other host.
     pub station: MacAddress,
-    /// It is a carpd's announcement, by its padding.
+    /// Whether its padding marks it as an announcement of carpd.
     pub is_marked: bool,
 }
 
-/// What is known about a station that claims a virtual address.
+/// The kind of a station that claims a virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimant {
     /// It showed that it is MASTER of the same vhid.
     CarpMaster,
-    /// It did not show that.
+    /// It showed no such sign.
     Other,
 }
 
-/// What to do about a claim.
+/// The response to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Nothing: the election will settle it.
+    /// Do nothing, because the election will settle it.
     Leave,
-    /// Tell somebody. It was answered lately.
+    /// Report it only, because it was answered lately.
     Tell,
-    /// Tell somebody, and announce the address.
+    /// Report it, and announce the address.
     Answer,
 }
 
 /// A question for our own addresses that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// With it the watch begins.
+    /// The question that begins the watch.
     First,
-    /// It goes on.
+    /// A later question.
     Next,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Watch {
-    /// Not MASTER.
+    /// The host is not MASTER.
     #[default]
     Off,
-    /// Nothing counts before this.
+    /// Claims count from this time on.
     From(Instant),
     /// Claims count.
     On {
-        /// When to ask.
+        /// Time of the next question.
         next_probe: Instant,
     },
 }
@@ -75,30 +75,30 @@ enum Watch {
 #[derive(Debug, Default)]
 pub struct Conflicts {
     watch: Watch,
-    /// The last claimant that showed that it is a CARP MASTER, and when.
+    /// The last claimant that showed that it is a CARP MASTER, and the time of that.
     carp_master: Option<(MacAddress, Instant)>,
-    /// When one was last answered.
+    /// Time of the last answer to a CARP MASTER.
     defended_at: Option<Instant>,
 }
 
 impl Conflicts {
-    /// The host is MASTER from now on.
+    /// Begins the watch: the host is MASTER from now on.
     pub fn begin(&mut self, now: Instant) {
         self.watch = Watch::From(now + GRACE);
     }
 
-    /// The host is no longer MASTER. Returns whether it watched.
+    /// Ends the watch, because the host is no longer MASTER. Returns whether claims counted.
     pub fn end(&mut self) -> bool {
         matches!(core::mem::take(&mut self.watch), Watch::On { .. })
     }
 
-    /// Whether claims count.
+    /// Returns whether claims count.
     #[must_use]
     pub const fn is_watching(&self) -> bool {
         matches!(self.watch, Watch::On { .. })
     }
 
-    /// When a question is due.
+    /// Returns the time of the next question.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         match self.watch {
@@ -107,7 +107,8 @@ impl Conflicts {
         }
     }
 
-    /// Time passed: the question that is due, in a way that changes nobody's tables (a probe, RFC 5227).
+    /// Returns the question that is due, if any. It is to be asked with a probe (RFC 5227), which changes no neighbour's
+    /// tables.
     pub fn timeout(&mut self, now: Instant) -> Option<Question> {
         let question = match self.watch {
             Watch::From(at) if at <= now => Question::First,
@@ -120,8 +121,8 @@ impl Conflicts {
         Some(question)
     }
 
-    /// Whose claim it is. A CARP MASTER for this vhid shows that by its announcement, by its MAC address (FreeBSD,
-    /// OpenBSD), or has shown it lately.
+    /// Returns the kind of station that makes a claim. A CARP MASTER of this vhid shows itself by its announcement or by its MAC
+    /// address (FreeBSD, OpenBSD), and is then remembered for some time.
     pub fn claimant(&mut self, claim: Claim, vhid: Vhid, now: Instant) -> Claimant {
         let Claim { station, is_marked } = claim;
         let [a, b, c, d, kind, id] = station.0;
@@ -135,8 +136,8 @@ impl Conflicts {
         }
     }
 
-    /// What to do about a claim. `hears_a_master`: its advertisements came lately, as
-    /// [`VirtualHost::hears_a_master`](super::VirtualHost::hears_a_master) says.
+    /// Returns the response to a claim. `hears_a_master` is the result of
+    /// [`VirtualHost::hears_a_master`](super::VirtualHost::hears_a_master): another MASTER advertised lately.
     pub fn respond(&mut self, claimant: Claimant, hears_a_master: bool, now: Instant) -> Response {
         if hears_a_master {
             return Response::Leave;

@@ -1,4 +1,4 @@
-//! Pure comparison of two advertisers.
+//! The comparison of two advertisers, as pure functions.
 //!
 //! Source: OpenBSD `ip_carp.c` r1.370 and FreeBSD 14 `ip_carp.c`,
 //! `carp_input_c`; ucarp 1.5.2 `carp.c`, `packethandler`.
@@ -11,28 +11,28 @@ use crate::units::{AdvBase, DeadRatio, Demotion, Priority, Profile};
 /// One side of the comparison, as it advertises itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertiser {
-    /// How often it advertises.
+    /// The advertised advbase and advskew.
     pub priority: Priority,
-    /// Byte 4: OpenBSD's demotion. ucarp and FreeBSD always send 0.
+    /// OpenBSD's demotion, in byte 4. ucarp and FreeBSD always send 0.
     pub demotion: Demotion,
 }
 
-/// What a BACKUP makes of a valid advertisement.
+/// The decision of a BACKUP about a valid advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupDecision {
-    /// The MASTER is fine: restart its timer.
+    /// The MASTER stays, and its timer is restarted.
     Stay,
-    /// Take over: we preempt, and it is worse.
+    /// Take over, because we preempt and the MASTER is worse.
     PreemptWorse,
-    /// Take over: it is more demoted than we are.
+    /// Take over, because the MASTER is more demoted than we are.
     PreemptMoreDemoted,
-    /// Take over: it is going to time out. Every backup on the link finds so at the same moment.
+    /// Take over, because the MASTER is going to time out. Every BACKUP on the link decides so at the same moment.
     MasterWillTimeOut,
 }
 
-/// The rules of a BACKUP.
+/// Returns the decision of a BACKUP.
 ///
-/// `deadratio` is the configured one; `ours` is what we would advertise, demotion included.
+/// `deadratio` is the configured one. `ours` is what this host would advertise, with its demotion.
 #[must_use]
 pub fn as_backup(
     ours: Advertiser,
@@ -43,7 +43,7 @@ pub fn as_backup(
     let demotion = ours.demotion.cmp(&theirs.demotion);
     let will_time_out = will_time_out(ours.priority, theirs.priority, deadratio);
     if will_time_out && theirs.priority == Priority::BOW_OUT {
-        // Even if we preempt: everybody's turn comes by rank.
+        // This also applies with preemption, because after a bow-out the hosts take over in the order of their rank.
         BackupDecision::MasterWillTimeOut
     } else if preempt && ours.priority < theirs.priority && demotion != Ordering::Greater {
         BackupDecision::PreemptWorse
@@ -56,8 +56,8 @@ pub fn as_backup(
     }
 }
 
-/// Whether the advertiser's interval is longer than we are going to wait. With our advbase 0 every peer's would be, and
-/// only an explicit bow-out counts.
+/// Returns whether the advertiser's interval is longer than we wait. With advbase 0 here every peer's interval would be longer,
+/// so only an explicit bow-out counts then.
 fn will_time_out(ours: Priority, theirs: Priority, deadratio: DeadRatio) -> bool {
     if ours.advbase == AdvBase(0) {
         return theirs == Priority::BOW_OUT;
@@ -66,18 +66,18 @@ fn will_time_out(ours: Priority, theirs: Priority, deadratio: DeadRatio) -> bool
     (patience, ours.advskew) < (u16::from(theirs.advbase.0), theirs.advskew)
 }
 
-/// What a MASTER makes of another MASTER's valid advertisement.
+/// The decision of a MASTER about a valid advertisement of another MASTER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MasterDecision {
-    /// Ours is better, or won the tie: stay and reassert.
+    /// Stay and reassert, because we are better or won the tie.
     Stay,
-    /// Theirs is better.
+    /// Yield, because the other one is better.
     YieldToBetter,
-    /// Equal, and theirs won.
+    /// Yield, because the other one is equal and won the tie.
     YieldOnTie,
 }
 
-/// The rules of a MASTER.
+/// Returns the decision of a MASTER.
 #[must_use]
 pub fn as_master(
     ours: Advertiser,
@@ -94,24 +94,24 @@ pub fn as_master(
     }
 }
 
-/// What decides between equal advertisers.
+/// The values that decide between equal advertisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tie {
-    /// Our source address in the family of the advertisement, if we have one.
+    /// Our source address in the family of the advertisement; `None` if there is none.
     pub ours: Option<IpAddr>,
     /// The source of the advertisement.
     pub theirs: IpAddr,
-    /// We serve IPv4 addresses as well as the IPv6 ones, and this is about an IPv6 advertisement. The two families
-    /// could name different winners, so that each host yields to the other: then IPv4 alone decides.
+    /// Whether we serve addresses of both families and the advertisement is an IPv6 one. The two families could have
+    /// different winners, so that each host yields to the other. Therefore IPv4 alone decides.
     pub inet_decides: bool,
-    /// We can send in IPv4.
+    /// Whether we can send in IPv4.
     pub inet_works: bool,
 }
 
 impl Tie {
-    /// Whether we stay MASTER. The BSDs never do; ucarp keeps the lower source address.
+    /// Returns whether we stay MASTER. The BSDs never do. Among ucarps the host with the lower source address does.
     ///
-    /// Without a source to compare, or with the same one, everybody yields to whom it hears first, as the BSDs do.
+    /// Without two different sources to compare, each host yields to the first one that it hears, as the BSDs do.
     #[must_use]
     pub fn is_won(self, profile: Profile) -> bool {
         match profile {
@@ -126,8 +126,8 @@ impl Tie {
     }
 }
 
-/// ucarp compares `s_addr` as it lies in memory, so on the little-endian hosts that run it the *last* octet counts
-/// most. We agree with them, whatever our own byte order.
+/// Returns an address as the number that ucarp compares. It compares `s_addr` as it is in memory, so on little-endian hosts the
+/// *last* octet counts most. carpd does the same on hosts of every byte order.
 fn raw_word(address: core::net::Ipv4Addr) -> u32 {
     u32::from_le_bytes(address.octets())
 }
@@ -156,13 +156,13 @@ mod tests {
     #[test]
     fn a_backup_decides_by_the_table() {
         const STAY: BackupDecision = BackupDecision::Stay;
-        // Ours, theirs; then without and with preemption.
+        // The columns are ours, theirs, and the decisions without and with preemption.
         let table = [
             ((1, 100, 0), (1, 50, 0), STAY, STAY),
             ((1, 100, 0), (1, 100, 0), STAY, STAY),
             ((1, 100, 0), (1, 101, 0), STAY, PreemptWorse),
             ((1, 100, 0), (2, 0, 0), STAY, PreemptWorse),
-            // Demotion outranks everything, whoever reads it.
+            // Demotion outranks everything else in every profile.
             (
                 (1, 100, 0),
                 (1, 50, 1),
@@ -202,7 +202,7 @@ mod tests {
             ),
             ((85, 255, 0), (255, 255, 0), STAY, PreemptWorse),
             ((255, 0, 0), (255, 255, 0), STAY, PreemptWorse),
-            // With advbase 0 everybody would look too slow.
+            // With advbase 0 every other host would look too slow.
             ((0, 100, 0), (1, 0, 0), STAY, PreemptWorse),
             (
                 (0, 100, 0),
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_master_decides_by_the_table() {
         use MasterDecision::{Stay, YieldOnTie, YieldToBetter};
-        // Ours, theirs; then ucarp with the lower address, ucarp with the higher, FreeBSD, OpenBSD.
+        // The columns are ours, theirs, and the decisions of ucarp with the lower and the higher address, FreeBSD, OpenBSD.
         let table = [
             ((1, 100, 0), (1, 99, 0), [YieldToBetter; 4]),
             ((1, 0, 0), (0, 255, 0), [YieldToBetter; 4]),

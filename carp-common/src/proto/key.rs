@@ -1,4 +1,4 @@
-//! The password, padded and wiped, and its fingerprint.
+//! The padded password, which is wiped after use, and its fingerprint.
 
 use core::fmt;
 
@@ -8,10 +8,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of the HMAC key. Unit: bytes.
 pub const KEY_LEN: usize = 20;
-/// Longest password: every implementation keeps room for a final NUL. Unit: bytes.
+/// Length of the longest password. Every implementation keeps room for a final NUL. Unit: bytes.
 pub const PASSWORD_MAX: usize = KEY_LEN - 1;
 
-/// What a fingerprint is the HMAC of. No advertisement's digest covers it: theirs begin with a 2.
+/// The text whose HMAC is the fingerprint. No digest of an advertisement covers it, because the input of those begins with a 2.
 const FINGERPRINT_TEXT: &[u8] = b"carpd key fingerprint";
 
 /// The HMAC key: a password's bytes, zero-padded to 20.
@@ -28,7 +28,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A whole key. The BSD kernels take all 20 bytes; it is their `ifconfig` that cuts a password at 19.
+    /// Creates a key from all its bytes. The BSD kernels accept 20 bytes, but their `ifconfig` cuts a password at 19.
     #[must_use]
     pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
         Self {
@@ -37,11 +37,11 @@ impl Key {
         }
     }
 
-    /// ucarp's rule: at most [`PASSWORD_MAX`] bytes.
+    /// Creates a key by ucarp's rule: the password has at most [`PASSWORD_MAX`] bytes.
     ///
     /// # Errors
     ///
-    /// A longer password, because a peer would refuse it too.
+    /// Returns an error for a longer password, because a peer would refuse it too.
     pub fn new(password: &[u8]) -> Result<Self, PasswordTooLong> {
         if password.len() > PASSWORD_MAX {
             return Err(PasswordTooLong {
@@ -51,41 +51,41 @@ impl Key {
         Ok(Self::padded(password))
     }
 
-    /// The BSDs' rule: the first [`PASSWORD_MAX`] bytes count. The second value says whether any were cut off, which
-    /// the BSDs keep silent about and we should not.
+    /// Creates a key by the BSDs' rule: only the first [`PASSWORD_MAX`] bytes count. The second value is `true` if bytes were
+    /// cut off. The BSDs do not report that, but we should.
     #[must_use]
     pub fn truncated(password: &[u8]) -> (Self, bool) {
         let kept = &password[..password.len().min(PASSWORD_MAX)];
         (Self::padded(kept), kept.len() < password.len())
     }
 
-    /// At most [`KEY_LEN`] bytes.
+    /// Creates a key from at most [`KEY_LEN`] bytes.
     fn padded(bytes: &[u8]) -> Self {
         let mut padded = Zeroizing::new([0; KEY_LEN]);
         padded[..bytes.len()].copy_from_slice(bytes);
         Self::from_bytes(*padded)
     }
 
-    /// The padded bytes; zeros once they were wiped.
+    /// Returns the padded bytes, or zeros once they were wiped.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.bytes
     }
 
-    /// The same for equal keys, wiped or not.
+    /// Returns the fingerprint. It is the same for equal keys, wiped or not.
     #[must_use]
     pub const fn fingerprint(&self) -> &[u8; KEY_LEN] {
         &self.fingerprint
     }
 
-    /// Whether nothing can be derived from it any more.
+    /// Returns whether the bytes were wiped.
     #[must_use]
     pub fn is_wiped(&self) -> bool {
         fingerprint(&self.bytes) != self.fingerprint
     }
 }
 
-/// Both are compared by their fingerprints, so that a key equals itself after it was wiped.
+/// Compares keys by their fingerprints, so that a key equals itself after it was wiped.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
@@ -110,7 +110,7 @@ impl fmt::Debug for Key {
 /// A password longer than [`PASSWORD_MAX`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordTooLong {
-    /// How long it was. Unit: bytes.
+    /// Its length. Unit: bytes.
     pub length: usize,
 }
 

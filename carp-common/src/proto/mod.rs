@@ -1,4 +1,4 @@
-//! The protocol core: decides, never acts.
+//! The protocol core, which decides and never acts.
 //!
 //! One [`VirtualHost`] is one election: one vhid on one interface. It has no socket, no clock and no thread; time and
 //! randomness are arguments, so the daemon, the simulator and the fuzzers run the same code.
@@ -9,21 +9,22 @@
 //! | [`election`] | pure comparison of two advertisers |
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
 //! | [`key`] | the password, padded and wiped, and its fingerprint |
-//! | [`addresses`] | the virtual addresses in the digest's order |
-//! | [`evidence`] | what an authentic advertisement proves |
-//! | [`patience`] | when silence counts |
-//! | [`heard`] | the counters that were heard before |
+//! | [`addresses`] | the virtual addresses in the order of the digest |
+//! | [`evidence`] | the value of an authentic advertisement as evidence |
+//! | [`patience`] | the time at which silence counts |
+//! | [`heard`] | the counters that were received |
 //! | [`sequence`] | the counters that we send |
 //! | [`demotion`] | named causes and their sum |
-//! | [`counters`] | one statistic per reason |
-//! | [`outlook`] | what would happen next |
+//! | [`counters`] | a statistic for each reason |
+//! | [`outlook`] | the next decision of a virtual host |
 //! | [`conflict`] | other hosts that claim the addresses |
-//! | [`tenure`] | how long we are MASTER, how long alive |
-//! | [`rate_limit`] | the first at once, then few |
-//! | `memory` | what was heard and sent, as bytes |
-//! | `peer` | one source, and what it showed |
+//! | [`tenure`] | deadlines of a MASTER and of its process |
+//! | [`per_family`] | a value for each address family |
+//! | [`rate_limit`] | the first message at once, then a few |
+//! | `memory` | received and sent counters as bytes |
+//! | `peer` | one source and its evidence |
 //! | `proof` | the kinds of evidence |
-//! | `better`, `doubt`, `queue`, `send_errors`, `per_family` | the state machine's parts |
+//! | `better`, `doubt`, `queue`, `send_errors` | parts of the state machine |
 
 pub mod addresses;
 pub mod auth;
@@ -40,7 +41,7 @@ mod memory;
 pub mod outlook;
 pub mod patience;
 mod peer;
-mod per_family;
+pub mod per_family;
 mod proof;
 mod queue;
 pub mod rate_limit;
@@ -71,23 +72,23 @@ pub use vhost::VirtualHost;
 pub struct Settings {
     /// Virtual host id.
     pub vhid: Vhid,
-    /// Whole seconds of our advertisement interval.
+    /// The whole seconds of our advertisement interval.
     pub advbase: AdvBase,
-    /// Fraction of our advertisement interval.
+    /// The fraction of a second in our advertisement interval.
     pub advskew: AdvSkew,
-    /// Silence factor.
+    /// The multiple of advbase in the master-down time.
     pub deadratio: DeadRatio,
-    /// Take over from a worse MASTER without waiting for its silence.
+    /// Whether to take over from a worse MASTER that still advertises.
     pub preempt: bool,
     /// The implementation that this host imitates.
     pub profile: Profile,
     /// The virtual addresses, part of every digest. A family is in use when it has an address here.
     pub addresses: AddressSet,
-    /// The password, padded.
+    /// The padded password.
     pub key: Key,
-    /// All peers are carpd: reject every counter that does not rise.
+    /// Whether all peers are carpd, so that a counter that does not rise is rejected.
     pub strict_counter: bool,
-    /// No peer is an OpenBSD, whose counter never changes: a counter that was heard before proves nothing.
+    /// Whether no peer is an OpenBSD, whose counter never changes. A counter that was heard before then proves nothing.
     pub no_openbsd: bool,
     /// Time between two announcements of a MASTER after those of its takeover; `None` for no more announcements.
     pub announce_refresh: Option<crate::time::Duration>,
@@ -96,7 +97,7 @@ pub struct Settings {
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// A CARP payload already matched to this vhid and group; not yet authenticated.
+    /// A CARP payload for this vhid and group arrived. It is not authenticated yet.
     Advertisement {
         /// Family of the packet that carried it.
         family: Family,
@@ -107,91 +108,91 @@ pub enum Input<'a> {
     },
     /// The interface gained or lost its carrier (or was created, deleted, set up or down).
     LinkChanged(LinkState),
-    /// The source address we send from; `None` while the interface has none. A family in use without a source
-    /// keeps the host in INIT when no family has one.
+    /// The source address of our advertisements changed. A host stays in INIT while no family that it uses has a source
+    /// address.
     SourceChanged {
         /// Family of the address.
         family: Family,
-        /// The address, of that family.
+        /// An address of that family; `None` if the interface has none.
         source: Option<IpAddr>,
     },
-    /// The interface has another Ethernet address: a MASTER's clients and switches must learn it.
+    /// The interface has another Ethernet address, which the clients and switches of a MASTER must learn.
     StationChanged,
     /// One cause of demotion changed to this amount; zero undoes it.
     DemotionChanged {
         /// The cause.
         cause: DemotionCause,
-        /// How much it adds now.
+        /// The amount that it adds now.
         amount: Demotion,
     },
     /// The outcome of an [`Action::SendAdvertisement`]. Three failures in a row demote, and as many successes undo that.
     SendCompleted {
-        /// Family that was sent.
+        /// Family of the advertisement.
         family: Family,
-        /// How it went.
+        /// The outcome.
         outcome: SendOutcome,
     },
-    /// The kernel side refused an [`Action::ProgramDatapath`] or lost what it was told, so that nothing would be heard: the host
-    /// is in INIT until it works again.
+    /// The kernel side refused an [`Action::ProgramDatapath`], or accepts them again, or lost its settings. The host would hear
+    /// nothing, so it is in INIT until the kernel side works again.
     DatapathChanged(DatapathState),
-    /// An [`Action::ClaimAddresses`] was carried out (the up script ended, the address is there): announce again.
+    /// An [`Action::ClaimAddresses`] was carried out: the up script ended, or the address was added. The host announces again.
     ClaimCompleted,
-    /// Advertisements arrived but were lost, because we were stopped for so long that their buffer overflowed. Then silence
-    /// proves nothing, and a BACKUP listens for a whole master-down time again.
+    /// Advertisements arrived but were lost, because the process was stopped for so long that their buffer overflowed. Silence
+    /// then proves nothing, and a BACKUP listens for a whole master-down time again.
     AdvertisementsLost,
     /// An operator's command.
     Command(Command),
-    /// Bow out if MASTER, release, then INIT for good.
+    /// The process stops. A MASTER bows out and releases the addresses. The host is in INIT from then on.
     Shutdown,
 }
 
 /// The sender of an advertisement and its time of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// IP source.
+    /// IP source address.
     pub source: IpAddr,
-    /// Ethernet source. CARP's own virtual MAC addresses tell ucarp (00:00:5e:00:00:vhid) from the BSDs (…:01:vhid).
+    /// Ethernet source address. Virtual MAC addresses distinguish ucarp (00:00:5e:00:00:vhid) from the BSDs (…:01:vhid).
     pub ethernet_source: [u8; 6],
-    /// When the kernel received it, which may be long before we are told.
+    /// Time at which the kernel received it, which may be long before the core gets it.
     pub arrival: Instant,
 }
 
-/// Carrier and administrative state together.
+/// The state of a link: its carrier and its administrative state together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// Frames can flow.
+    /// The link can carry frames.
     Up,
-    /// They cannot.
+    /// The link cannot carry frames.
     Down,
 }
 
-/// Whether the kernel side does what [`Action::ProgramDatapath`] asks for.
+/// The ability of the kernel side to carry out an [`Action::ProgramDatapath`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatapathState {
-    /// It does, or would if asked.
+    /// The kernel side works.
     Works,
-    /// It refuses, or is no longer able to.
+    /// The kernel side refuses, or does not work any more.
     Refuses,
 }
 
-/// Result of sending one advertisement.
+/// The result of sending one advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// Handed to the device.
+    /// The advertisement was handed to the device.
     Sent,
-    /// No memory or no room in the queue (ENOBUFS, ENOMEM).
+    /// There was no memory or no room in the queue (ENOBUFS, ENOMEM).
     NoMemory,
-    /// Refused otherwise (ENETDOWN, EPERM, …).
+    /// It failed for another reason (ENETDOWN, EPERM, …).
     Failed,
 }
 
 /// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// USR2: bow out when MASTER, be BACKUP, and do not take over for `hold`; then listen for a full
-    /// master-down time.
+    /// Become BACKUP, after a bow-out if MASTER, and do not take over for `hold`. Then listen for a full master-down time. The
+    /// daemon does this on SIGUSR2.
     StepDown {
-        /// How long to stay away (ucarp: 3 s).
+        /// Time without a takeover (3 s in ucarp).
         hold: core::time::Duration,
     },
 }
@@ -199,146 +200,147 @@ pub enum Command {
 /// Something to do, in the order in which it is polled.
 ///
 /// A transition begins with [`Action::Report`], so that a log has the cause before its effects, and
-/// [`Action::ProgramDatapath`]: a host that leaves MASTER falls silent before anybody hears that he may take over. Then
+/// [`Action::ProgramDatapath`], so that a host that leaves MASTER is silent before another host learns that it may take over.
+/// The rest depends on the transition:
 ///
-/// - a new MASTER claims the addresses, advertises and announces;
-/// - one that yields releases the addresses, and then sends its last advertisement;
-/// - one that bows out, because it was told to stop or to step down, does that first, so that its successor need not wait,
-///   and then releases the addresses.
+/// - A new MASTER claims the addresses, advertises and announces.
+/// - A MASTER that yields releases the addresses, and then sends its last advertisement.
+/// - A MASTER that stops or steps down bows out first, so that its successor need not wait, and then releases the
+///   addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    /// Tell the kernel side what holds from now on: with each transition, and whenever a deadline moves. Report back with
-    /// [`Input::DatapathChanged`] when it refuses, and when it would accept that again.
+    /// Write the state and its deadlines to the kernel side. This comes with each transition and when a deadline moves. Report
+    /// back with [`Input::DatapathChanged`] if the kernel side refuses, and when it accepts again.
     ProgramDatapath(Standing),
-    /// Put one advertisement on the wire; report back with [`Input::SendCompleted`].
+    /// Send one advertisement, and report back with [`Input::SendCompleted`].
     SendAdvertisement {
-        /// Family to send in.
+        /// Family of the packet.
         family: Family,
         /// The complete CARP header.
         payload: [u8; HEADER_LEN],
     },
-    /// Add the virtual addresses, or run the up script; report back with [`Input::ClaimCompleted`].
+    /// Add the virtual addresses or run the up script, and report back with [`Input::ClaimCompleted`].
     ClaimAddresses,
     /// Remove the virtual addresses, or run the down script.
     ReleaseAddresses,
-    /// Gratuitous ARP, or unsolicited neighbour advertisements, for every virtual address of the family.
+    /// Send gratuitous ARP or unsolicited neighbour advertisements for every virtual address of the family.
     Announce(Family),
-    /// The state changed.
+    /// Report a change of state.
     Report(Transition),
-    /// Report something; the rate is limited already.
+    /// Report a notice, whose rate is limited already.
     Notify(Notice),
 }
 
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// State before.
+    /// The state before it.
     pub from: State,
-    /// State after.
+    /// The state after it.
     pub to: State,
-    /// Why.
+    /// The reason for it.
     pub reason: Reason,
 }
 
-/// Why a state changed.
+/// The reason for a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Link and source address are there: start listening.
+    /// The link is up and has a source address, so the host starts to listen.
     Started,
     /// The MASTER was silent for the master-down time.
     MasterTimedOut,
-    /// We preempt, and it advertised worse than we would.
+    /// This host preempts, and the MASTER advertised a worse priority than ours.
     PreemptingWorseMaster,
-    /// The MASTER is more demoted than we are (OpenBSD profile).
+    /// The MASTER advertised a higher demotion than ours (OpenBSD profile).
     PreemptingMoreDemotedMaster,
-    /// It advertises so rarely that it would time out: a bow-out, or a badly configured peer.
+    /// The MASTER advertised such a long interval that it would time out: it bowed out, or is badly configured.
     MasterWillTimeOut,
     /// A better host advertised.
     BetterMasterAdvertised,
-    /// An equal host advertised and won the tie.
+    /// A host with the same priority advertised and won the tie.
     TieLost,
-    /// The operator said so.
+    /// An operator requested it.
     Requested,
-    /// No carrier, or the interface is gone or down.
+    /// The interface has no carrier, is down or was removed.
     LinkDown,
-    /// The kernel side delivers nothing.
+    /// The kernel side delivers no advertisements.
     DatapathRefused,
     /// The interface lost its last usable source address.
     NoSourceAddress,
-    /// Orderly stop.
+    /// The process stops in order.
     Shutdown,
 }
 
-/// Something other than a state change that an operator should know.
+/// An event other than a state change that an operator should know about.
 ///
-/// The core limits the rate: it reports the first of a kind at once, and then at most one per [`vhost::NOTICE_INTERVAL`]. Each
-/// contains in `suppressed` how many were not reported since the last one.
+/// The core limits the rate of each kind. It reports the first one at once, and then at most one per
+/// [`vhost::NOTICE_INTERVAL`]. `suppressed` is the number of those that were not reported since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// ucarp's "Bad digest": wrong password, vhid or virtual address somewhere.
+    /// A digest did not match (ucarp's "Bad digest"): a host has another password, vhid or virtual address.
     BadDigest {
-        /// Who sent it.
+        /// The source of the advertisement.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// Two hosts advertise the same advbase and advskew; said once per peer, as far as its memory reaches.
+    /// Another host advertises the same advbase and advskew. It is reported once per peer while the peer is remembered.
     EqualSettings {
-        /// The other one.
+        /// The source address of the other host.
         source: IpAddr,
     },
-    /// Our own advertisement came back (hairpin port, bond, mirror).
+    /// Our own advertisement came back, through a hairpin port, a bond or a mirror.
     OwnEcho {
-        /// The address it carried as its source.
+        /// The source address in it.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// We are MASTER and a worse MASTER advertised: the link healed, or someone preempts wrongly.
+    /// A worse MASTER advertised while we are MASTER: the link healed, or a host preempts wrongly.
     WorseMasterAdvertised {
-        /// The other one.
+        /// The source address of the other host.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// advbase, advskew or demotion changed under one replay counter: advertisements are altered on their way.
+    /// advbase, advskew or demotion changed under one replay counter, so advertisements are altered on their way.
     Tampered {
-        /// The source it carried, which may be forged.
+        /// The source address in it, which may be forged.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// Strict counters: an authentic advertisement did not rise above what was heard and sent before.
+    /// With strict counters, the counter of an authentic advertisement was not above all counters heard and sent before.
     StaleCounter {
-        /// The source it carried, which may be forged.
+        /// The source address in it, which may be forged.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
     /// We took over although a host advertises, because counters that were heard before are no sign of life.
     Unproven {
-        /// The source that they carried, which may be forged.
+        /// The source address in them, which may be forged.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// A source claims to be the better MASTER, and did not answer several challenges: it is a recording, or a host that does
+    /// A source that claims to be the better MASTER did not answer several challenges. It is a recording, or a host that does
     /// not hear us.
     Unanswered {
-        /// The source that it carried, which may be forged.
+        /// The source address in it, which may be forged.
         source: IpAddr,
-        /// How many were not reported since the last notice.
+        /// Number of notices of this kind that were not reported since the last one.
         suppressed: u64,
     },
-    /// Send errors reached the limit: we advertise ourselves as worse until sending works again.
+    /// Send errors reached the limit, so we advertise a worse priority until sending works again.
     Suppressed,
     /// Sending works again.
     Unsuppressed,
 }
 
 impl Settings {
-    /// Whether the family has a virtual address.
+    /// Returns whether the family has a virtual address.
     #[must_use]
     pub fn uses(&self, family: Family) -> bool {
         match family {

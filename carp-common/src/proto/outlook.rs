@@ -1,7 +1,7 @@
-//! What a virtual host would do next, as things stand.
+//! The next decision of a virtual host, as things stand.
 //!
-//! For status output, which must not repeat the rules: everything here comes from the timers that are set and from the
-//! comparisons that decide the election.
+//! This is for status output, which must not repeat the rules. Everything here comes from the timers that are set and from
+//! the comparisons that decide the election.
 
 use crate::time::Duration;
 use crate::units::{AdvBase, AdvSkew, Priority};
@@ -9,59 +9,59 @@ use crate::units::{AdvBase, AdvSkew, Priority};
 use super::Reason;
 use super::election::{BackupDecision, MasterDecision};
 
-/// What comes next.
+/// The next decision in the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
-    /// INIT: BACKUP as soon as nothing is lacking.
+    /// In INIT: the host becomes BACKUP when nothing is lacking any more.
     Start {
-        /// What is lacking first.
+        /// The first thing that is lacking.
         lacks: Lack,
     },
-    /// BACKUP: MASTER after a while, or at once on account of an advertisement.
+    /// In BACKUP: the host becomes MASTER after some time, or at once because of an advertisement.
     TakeOver {
-        /// When it takes over if nothing that counts is heard before.
+        /// Time until it takes over if it hears no advertisement that prevents that.
         after: Duration,
-        /// Why it would.
+        /// The reason for that takeover.
         reason: Reason,
-        /// How long it keeps away by an operator's wish, whatever it hears.
+        /// Time for which it does not take over at all, because an operator stepped it down.
         held: Duration,
-        /// From which MASTER it takes over although that one advertises; `None`: from none.
+        /// The kind of MASTER that it takes over from although that one advertises; `None` if there is none.
         at_once: Option<AtOnce>,
-        /// What it makes of the host that it heard last, should that one say the same again.
+        /// The decision about the host that it heard last, if that one advertised the same again.
         heard: Option<BackupDecision>,
     },
-    /// MASTER: BACKUP when a better one advertises.
+    /// In MASTER: the host becomes BACKUP when a better host advertises.
     Yield {
-        /// It yields to every MASTER with a better priority than this. An equal one may have to win the tie.
+        /// It yields to every MASTER with a better priority than this. A MASTER with the same priority may win the tie.
         better_than: Priority,
-        /// What it makes of the host that it heard last, should that one say the same again.
+        /// The decision about the host that it heard last, if that one advertised the same again.
         heard: Option<MasterDecision>,
     },
 }
 
-/// What a virtual host in INIT waits for.
+/// A precondition that a virtual host in INIT waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// A link that is up.
     Link,
-    /// A kernel side that delivers advertisements.
+    /// A kernel side that works and delivers advertisements.
     Datapath,
-    /// A source address in a family that it has virtual addresses of.
+    /// A source address in a family that has virtual addresses.
     Source,
-    /// Nothing helps: it was shut down.
+    /// The virtual host was shut down and never leaves INIT.
     Stopped,
 }
 
-/// Which MASTER a BACKUP takes over from although that one advertises. The demotion of both is taken to be the same.
+/// The kind of MASTER that a BACKUP takes over from although that one advertises, provided that both have the same demotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtOnce {
-    /// The worst priority that keeps a MASTER its place: it loses it with any that is worse.
+    /// The worst priority with which a MASTER stays MASTER. It is replaced with any worse one.
     pub above: Priority,
-    /// Why with the next one.
+    /// The decision about a MASTER with the next worse priority.
     pub decision: BackupDecision,
 }
 
-/// The best priority for which something holds that holds for every worse one too.
+/// Returns the best priority for which `holds` is true. It must be true for every worse priority as well.
 pub(super) fn best(holds: impl Fn(Priority) -> bool) -> Option<Priority> {
     let (mut best, mut end) = (0, u32::from(u16::MAX) + 1);
     while best < end {
@@ -75,13 +75,13 @@ pub(super) fn best(holds: impl Fn(Priority) -> bool) -> Option<Priority> {
     of_rank(best)
 }
 
-/// The next better priority.
+/// Returns the next better priority.
 pub(super) fn next_better(priority: Priority) -> Option<Priority> {
     let rank = u16::from_be_bytes([priority.advbase.0, priority.advskew.0]);
     of_rank(u32::from(rank.checked_sub(1)?))
 }
 
-/// The priority that this many others are better than.
+/// Returns the priority with this many better ones.
 fn of_rank(rank: u32) -> Option<Priority> {
     let [advbase, advskew] = u16::try_from(rank).ok()?.to_be_bytes();
     Some(Priority {

@@ -1,8 +1,8 @@
-//! When a MASTER's silence counts.
+//! The time at which the silence of a MASTER counts.
 //!
-//! A BACKUP that was stopped hears first what arrived meanwhile, each advertisement at its time. But what stopped it may
-//! have stopped more: a hypervisor that paused the whole machine also paused the kernel that was to receive. So after a
-//! sleep silence alone is not enough, and the MASTER gets the time for one more advertisement, once.
+//! A BACKUP that was stopped first processes the advertisements that arrived meanwhile, each with its time of arrival. But
+//! perhaps more than the process was stopped: a hypervisor that pauses the machine also pauses the kernel that receives. So
+//! after a sleep silence alone is not enough, and the MASTER gets the time for one more advertisement, once.
 
 use crate::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ pub fn is_late(lateness: Duration, interval: Duration) -> bool {
     lateness > interval / 2
 }
 
-/// When a BACKUP comes to judge the silence of a MASTER.
+/// The times by which a BACKUP decides about the silence of a MASTER.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// When the master-down time ended.
+    /// The end of the master-down time.
     pub(super) due: Instant,
-    /// When the process last looked at what had arrived, before it did so at `now`.
+    /// The last time before `now` at which the process read the advertisements that had arrived.
     pub(super) looked_at: Instant,
-    /// The present.
+    /// The current time.
     pub(super) now: Instant,
 }
 
-/// Time that a silent MASTER is given although its master-down time has passed.
+/// The extra time for a silent MASTER whose master-down time has passed.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     /// The end of the last reprieve.
@@ -31,10 +31,10 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Returns until when to wait before this silence counts; `None` if it counts now.
+    /// Returns the time until which this silence does not count yet, or `None` if it counts now.
     ///
-    /// The time ends no later than a master-down time from now, and is given once: a silence that is due when it ends
-    /// counts, however late that is judged.
+    /// That time is at most a master-down time from now. It is given once: a silence that is due at its end counts, however
+    /// late the process looks at it.
     pub(super) fn reprieve(
         &mut self,
         silence: Silence,

@@ -1,14 +1,16 @@
-//! Two of a kind.
+//! A pair of values, one for each address family.
 
 use core::ops::{Index, IndexMut};
 
 use crate::units::Family;
 
-/// One value for each address family.
+/// A value for IPv4 and one for IPv6, indexed by [`Family`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PerFamily<T> {
-    pub(super) inet: T,
-    pub(super) inet6: T,
+pub struct PerFamily<T> {
+    /// The value for IPv4.
+    pub inet: T,
+    /// The value for IPv6.
+    pub inet6: T,
 }
 
 impl<T> Index<Family> for PerFamily<T> {

@@ -1,18 +1,18 @@
-//! Actions on their way out.
+//! The queue of actions that the daemon has yet to carry out.
 
 use alloc::collections::VecDeque;
 
 use super::Action;
 
-/// Most actions that one input or timeout leads to: a take-over in both families (report, datapath, claim, two
+/// The most actions for one input or timeout: those of a takeover in both families (report, datapath, claim, two
 /// advertisements, two announcements) and a notice.
 pub(super) const ACTIONS_MAX: usize = 8;
 
-/// First in, first out. Allocates once, as long as it is drained after every input.
+/// A first-in, first-out queue. It allocates once if it is drained after every input.
 #[derive(Debug)]
 pub(super) struct ActionQueue {
     actions: VecDeque<Action>,
-    /// Pushed since [`ActionQueue::begin`].
+    /// Number of actions pushed since [`ActionQueue::begin`].
     pushed: usize,
 }
 
@@ -24,7 +24,7 @@ impl ActionQueue {
         }
     }
 
-    /// A new input: the bound applies from here.
+    /// Begins the count of a new input, to which the bound applies.
     pub(super) fn begin(&mut self) {
         self.pushed = 0;
     }

@@ -1,23 +1,25 @@
-//! Three send errors in a row demote; as many successes undo.
+//! The demotion for send errors, which three in a row cause and three successes in a row undo.
 
 use super::per_family::PerFamily;
 use crate::units::Family;
 
-/// Errors, and then successes, in a row that count. Source: FreeBSD `ip_carp.c`, `CARP_SENDAD_MAX_ERRORS` and
+/// The number of errors or successes in a row that count. Source: FreeBSD `ip_carp.c`, `CARP_SENDAD_MAX_ERRORS` and
 /// `CARP_SENDAD_MIN_SUCCESS`.
 const IN_A_ROW: u8 = 3;
 
-/// What the last outcome changed.
+/// The change that an outcome caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
+    /// Nothing changed.
     None,
-    /// The first family stopped sending.
+    /// Sending fails in a family now, and it did not in any before.
     Suppressed,
-    /// The last family sends again.
+    /// Sending works in every family again.
     Unsuppressed,
 }
 
-/// Outcomes per family: one that works must not hide one that does not, whose peers are about to take over.
+/// The outcomes of each family. A family that works must not hide one that fails, because the peers in that one are about to
+/// take over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SendErrors(PerFamily<Streak>);
 
@@ -52,7 +54,7 @@ impl SendErrors {
         }
     }
 
-    /// Forgets everything: a new link has had no errors. Returns whether that lifts a suppression.
+    /// Forgets all outcomes, because a new link has had no errors. Returns whether that lifts a suppression.
     pub(super) fn reset(&mut self) -> Change {
         let before = self.suppressed();
         *self = Self::default();

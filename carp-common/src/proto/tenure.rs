@@ -1,31 +1,31 @@
-//! How long this host is certainly MASTER, and how long its process is certainly alive.
+//! The times until which this host is certainly MASTER and its process certainly alive.
 //!
-//! While a MASTER advertises nobody else takes over. The kernel side learns how long that holds, again with each
-//! advertisement: should the process die, hang or starve, the host falls silent before another one can have taken over.
+//! While a MASTER advertises, no other host takes over. With each advertisement the kernel side gets the time until which
+//! that holds. If the process dies, hangs or starves, the host falls silent before another host can have taken over.
 
 use crate::time::{Duration, Instant};
 use crate::units::{AdvSkew, DeadRatio, Priority, State};
 
-/// What the kernel side must know of a virtual host.
+/// The state and the deadlines of a virtual host, for the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The part that the host plays. In INIT advertisements are none of its business and pass.
+    /// The state of the virtual host. In INIT advertisements pass.
     pub state: State,
-    /// Until when the process counts as alive, unless it renews this. Afterwards nothing is dropped on its behalf.
+    /// Time until which the process counts as alive, unless it renews this. Afterwards nothing is dropped on its behalf.
     pub alive_until: Instant,
-    /// Until when the host may answer for the virtual addresses; the zero of the clock for whoever is not MASTER.
+    /// Time until which the host may answer for the virtual addresses; the zero of the clock if it is not MASTER.
     pub owns_until: Instant,
 }
 
 impl Standing {
-    /// Of a host that was never anything else.
+    /// The standing of a virtual host that was never started.
     pub const INIT: Self = Self {
         state: State::Init,
         alive_until: Instant::ZERO,
         owns_until: Instant::ZERO,
     };
 
-    /// The host enters `state`. It owns the addresses from the start of its reign to its end.
+    /// Sets the deadlines for a host that enters `state`. A MASTER owns the addresses as soon as it enters MASTER.
     pub(super) fn enter(&mut self, state: State, now: Instant, lasts: Lasting) {
         *self = Self {
             state,
@@ -37,16 +37,16 @@ impl Standing {
         };
     }
 
-    /// A MASTER's advertisement went out. One that is worth less than an earlier one takes nothing from that: in two families
-    /// the first that goes out may end a demotion, and the next one is due by the interval that both have announced.
+    /// Extends the ownership of a MASTER, whose advertisement was sent. A shorter time does not reduce an earlier one. In two
+    /// families, the first advertisement may end a demotion, and both have announced the interval until the next one.
     pub(super) fn advertised(&mut self, now: Instant, lasts: Lasting) {
         if self.state == State::Master {
             self.owns_until = self.owns_until.max(now + lasts.advertisement);
         }
     }
 
-    /// The process was at work: renews its life when three eighths of that are over, because the next chance of an idle
-    /// BACKUP is half of it later.
+    /// Renews the life of the process, which has just run, if three eighths of it are over. The next chance of an idle BACKUP
+    /// comes after another half of it.
     pub(super) fn live(&mut self, now: Instant, lasts: Lasting) {
         let remaining = self.alive_until.saturating_duration_since(now);
         if self.state != State::Init && remaining < lasts.life * 5 / 8 {
@@ -55,31 +55,31 @@ impl Standing {
     }
 }
 
-/// How long the deadlines are that begin now.
+/// The lengths of the deadlines that begin now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lasting {
-    /// How long an advertisement keeps its sender MASTER.
+    /// Time for which an advertisement keeps its sender MASTER.
     pub(super) advertisement: Duration,
-    /// How long a sign of life is good for.
+    /// Time for which the process counts as alive after it ran.
     pub(super) life: Duration,
 }
 
 impl Lasting {
-    /// For a host that advertises this priority, and takes over after `master_down`.
+    /// Returns the lengths for a host that advertises this priority and takes over after `master_down`.
     pub(super) fn new(advertised: Priority, deadratio: DeadRatio, master_down: Duration) -> Self {
         Self {
             advertisement: advertisement_lasts(advertised, deadratio),
-            // It hears, sends or times out at least twice in it.
+            // The process hears, sends or times out at least twice in this time.
             life: master_down.max(advertised.interval()) * 2,
         }
     }
 }
 
-/// How long after an advertisement the sender is certainly still MASTER: until half the time between the next one and
-/// the earliest that an equal peer with advskew 0 could take over.
+/// Returns the time after an advertisement for which its sender is certainly still MASTER. It ends halfway between the next
+/// advertisement and the earliest takeover by an equal peer with advskew 0.
 ///
-/// Where that is not later than the next advertisement, a moment beyond that one: with a deadratio of 1 a peer takes over
-/// within the interval itself, so there it is a short moment, and for as long two hosts may answer.
+/// If that takeover is not later than the next advertisement, the time ends a moment after that advertisement. With a
+/// deadratio of 1 a peer takes over within the interval itself. The moment is short then, and two hosts may answer during it.
 fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
     let interval = advertised.interval();
     let fastest_peer = Priority {
