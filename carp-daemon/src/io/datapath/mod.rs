@@ -207,7 +207,11 @@ impl Datapath {
                 self.loader.adopt_addresses(&mut self.entries);
                 let program = self.loader.program(&mut self.entries);
                 let attached = program.and_then(|(program, pins)| {
-                    self.entries.count_on(link.index)?;
+                    // Reception must not depend on statistics.
+                    if let Err(error) = self.entries.count_on(link.index) {
+                        let error = Chain(&error);
+                        warn!("{}: its frames are not counted: {error}", link.name);
+                    }
                     program.attach(link, hook, pins)
                 });
                 let attachment = attached.map_err(|source| DatapathError::Kernel {
