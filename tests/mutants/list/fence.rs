@@ -65,10 +65,19 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: lets this host answer for what an up script may still add",
         file: TENURE,
-        find: "is_awaited || is_there",
-        replace: "is_there",
+        find: "is_awaited || is_there || is_unknown",
+        replace: "is_there || is_unknown",
         caught_by: &[
             "engine::tests::scripts::a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run",
+        ],
+    },
+    Mutant {
+        name: "tenure: trusts tables that are out of date, and lets this host answer",
+        file: TENURE,
+        find: "namespace.is_stale()",
+        replace: "namespace.is_stale() && false",
+        caught_by: &[
+            "engine::tests::scripts::while_it_is_unknown_what_a_script_has_added_the_host_stays_silent",
         ],
     },
     Mutant {

@@ -198,7 +198,9 @@ impl Tenure {
                 addresses.any(|wanted| namespace.has(wanted.address))
             }
         };
-        if is_awaited || is_there {
+        // While the tables are out of date, an address that a script has added may be missing in them.
+        let is_unknown = namespace.is_stale();
+        if is_awaited || is_there || is_unknown {
             self.silence(who, site);
         } else {
             self.unfence(who, site);

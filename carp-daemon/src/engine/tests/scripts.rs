@@ -127,6 +127,29 @@ fn a_script_that_ends_when_its_state_is_over_changes_nothing() {
 }
 
 #[test]
+fn while_it_is_unknown_what_a_script_has_added_the_host_stays_silent() {
+    let mut scene = Scene::start(config(vec![scripted(1)]), host());
+    scene.end_script(Which::Down, Outcome::Succeeded);
+    scene.become_master();
+    let mut better = Peer::new(0, 0);
+    scene.hear(&mut better);
+    assert_eq!(scene.state(), State::Backup);
+    // The up script adds the address. The notification is lost, and addresses cannot be listed.
+    scene.host().assign(scripted_address());
+    scene.host().notifications.clear();
+    scene.host().overrun = true;
+    scene.host().faults.list = Some(libc::ENOBUFS);
+    scene.end_script(Which::Up, Outcome::Succeeded);
+    assert!(!scene.host().answers_for(VIP));
+    scene.host().faults.list = None;
+    scene.hear_for(&mut better, ms(2_000));
+    assert!(!scene.host().answers_for(VIP), "the address is there");
+    scene.host().remove(VIP);
+    scene.end_script(Which::Down, Outcome::Succeeded);
+    assert_eq!(scene.host().fence(VIP), None);
+}
+
+#[test]
 fn while_the_link_flaps_scripts_are_asked_for_and_nobody_waits_for_them() {
     let mut scene = serving();
     for _ in 0..20 {
