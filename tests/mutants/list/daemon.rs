@@ -73,6 +73,24 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "holdings: leaves an address with its number that it does not know to hold",
+        file: HOLDINGS,
+        find: "left.iter().any(|known| known.is_same(&address))",
+        replace: "false",
+        caught_by: &[
+            "engine::tests::addresses::an_address_with_our_number_goes_whatever_is_believed_about_it",
+        ],
+    },
+    Mutant {
+        name: "holdings: takes a lost answer for a refusal",
+        file: HOLDINGS,
+        find: "error.raw_os_error() == Some(libc::ENOBUFS)",
+        replace: "false && error.raw_os_error().is_some()",
+        caught_by: &[
+            "engine::tests::addresses::an_address_whose_addition_was_not_answered_is_held_or_removed",
+        ],
+    },
+    Mutant {
         name: "holdings: does not renew what it takes over from an earlier run",
         file: HOLDINGS,
         find: "site.cx.give(Order::Renew(*address, lease))",

@@ -28,6 +28,9 @@ pub enum Holding {
     /// The kernel was told to add it, but had no time yet, so it may be there soon. The order is repeated. If the address is
     /// no longer wanted, it is removed like one of ours.
     Ordered,
+    /// The kernel's answer to the order to add it was lost (ENOBUFS), so it may be there. As above, except that this counts as
+    /// a failure.
+    Unanswered,
     /// carpd added it, or took it over from an earlier run, so carpd renews and removes it.
     Ours,
     /// Another program added it. It serves as well, and carpd never touches it. carpd has logged that.
@@ -37,7 +40,12 @@ pub enum Holding {
 impl Holding {
     /// Returns whether carpd is the reason why it is there or may be there soon.
     const fn is_by_us(self) -> bool {
-        matches!(self, Self::Ours | Self::Ordered)
+        self.may_come() || matches!(self, Self::Ours)
+    }
+
+    /// Returns whether an order to add it may have been carried out, or may still be.
+    pub const fn may_come(self) -> bool {
+        matches!(self, Self::Ordered | Self::Unanswered)
     }
 }
 
@@ -102,7 +110,7 @@ impl Holdings {
             Err(error) if exists(&error) => {
                 let known = site.cx.namespace.known(address);
                 // A kernel without protocol numbers does not tell whose it is.
-                let is_late = *holding == Holding::Ordered && !site.cx.namespace.tells_numbers();
+                let is_late = holding.may_come() && !site.cx.namespace.tells_numbers();
                 if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
                     self.hand_over(who, index, address, site);
                     return true;
@@ -132,6 +140,9 @@ impl Holdings {
                 return false;
             }
             Err(error) => {
+                if is_unanswered(&error) {
+                    *holding = Holding::Unanswered;
+                }
                 let error = error.to_string();
                 let failed = Assignment::AddFailed {
                     address: cidr,
@@ -182,9 +193,20 @@ impl Holdings {
         self.holdings[index] = Holding::None;
     }
 
-    /// Notes that one address will be there soon, because the kernel had no time yet.
-    pub fn await_order(&mut self, index: usize) {
-        self.holdings[index] = Holding::Ordered;
+    /// Notes why an address was not added again after an order to delete it.
+    pub fn miss(&mut self, index: usize, error: &io::Error) {
+        let kind = error.kind();
+        if kind == io::ErrorKind::AlreadyExists {
+            // It was not deleted, or another program has just added it, which netlink reports.
+            return;
+        }
+        self.holdings[index] = if kind == io::ErrorKind::TimedOut {
+            Holding::Ordered
+        } else if is_unanswered(error) {
+            Holding::Unanswered
+        } else {
+            Holding::None
+        };
     }
 
     /// Notes that the interface is gone, and every address with it.
@@ -192,22 +214,30 @@ impl Holdings {
         self.holdings.fill(Holding::None);
     }
 
-    /// Removes those virtual addresses that carpd added.
+    /// Removes those virtual addresses that carpd added. Whatever is believed about them, those that carry its number are among
+    /// them, unless they are to be kept for now because an earlier run left them (`keeps_leftovers`).
     pub fn release<E: Effects>(
         &mut self,
         who: &Identity,
+        keeps_leftovers: bool,
         removals: &mut Removals,
         site: &mut Site<'_, E>,
     ) {
         // An address that belongs to another program by now stays.
         site.cx.catch_up();
+        let mut left = match keeps_leftovers {
+            true => Vec::new(),
+            false => who.leftovers(site.interface.ifindex, &site.cx.namespace),
+        };
+        left.retain(|known| !removals.include(known));
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
-            let ours = self.is_ours(index, &address, &site.cx.namespace);
+            let is_left = left.iter().any(|known| known.is_same(&address));
+            let ours = is_left || self.is_ours(index, &address, &site.cx.namespace);
             if self.holdings[index] == Holding::Theirs {
                 // It may have been ours before, and then its route still is.
                 self.routes.remove(who, index, site);
             }
-            if !self.holdings[index].is_by_us() {
+            if !is_left && !self.holdings[index].is_by_us() {
                 continue;
             }
             self.holdings[index] = Holding::None;
@@ -236,4 +266,9 @@ impl Holdings {
     pub fn has_run_out(&self, now: Instant) -> bool {
         self.term.has_run_out(now)
     }
+}
+
+/// Returns whether an order may have been carried out although it failed.
+fn is_unanswered(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }

@@ -32,6 +32,11 @@ impl Removals {
         !self.pending.is_empty()
     }
 
+    /// Returns whether one address is among them.
+    pub fn include(&self, address: &Address) -> bool {
+        self.pending.iter().any(|it| it.is_same(address))
+    }
+
     /// Returns when to try again.
     pub const fn deadline(&self) -> Option<Instant> {
         self.retry_at
@@ -54,7 +59,7 @@ impl Removals {
             self.pending.retain(|it| !it.is_same(address));
             return;
         };
-        let is_new = !self.pending.iter().any(|it| it.is_same(address));
+        let is_new = !self.include(address);
         if is_new {
             self.pending.push(*address);
         }

@@ -197,7 +197,8 @@ impl Restore {
             }
             match site.cx.namespace.known(&address) {
                 // One that could not be added has its own time for another attempt.
-                None if matches!(holdings.holding(index), Holding::None | Holding::Ordered) => {}
+                None if holdings.holding(index) == Holding::None => {}
+                None if holdings.holding(index).may_come() => {}
                 None => missing.push((index, address)),
                 Some(known) if site.cx.namespace.is_theirs(known) => {
                     holdings.hand_over(who, index, &address, site);
@@ -278,7 +279,7 @@ impl Restore {
             let mut failed = false;
             for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
                 let is_settled = matches!(holdings.holding(index), Holding::Ours | Holding::Theirs);
-                let was_ordered = holdings.holding(index) == Holding::Ordered;
+                let was_ordered = holdings.holding(index).may_come();
                 let is_there = site.cx.namespace.known(&address).is_some();
                 if is_there && is_settled {
                     continue;

@@ -98,12 +98,10 @@ fn put_behind<E: Effects>(segment: &mut Segment, ahead: &[Ahead], cx: &mut Conte
         let place = &instance.who.place;
         match outcome.last() {
             Some(Err(error)) => {
-                if error.kind() == io::ErrorKind::TimedOut {
-                    instance.rooms.holdings.await_order(*index);
-                } else {
+                instance.rooms.holdings.miss(*index, error);
+                if error.kind() != io::ErrorKind::TimedOut {
                     let error = error.to_string();
                     cx.tell(place, Placement::AddAgainFailed { address, error });
-                    instance.rooms.holdings.lose(*index);
                 }
                 instance.rooms.restore.incomplete(cx.now);
                 cx.touched.push(*id);

@@ -220,6 +220,66 @@ fn addresses_are_listed_before_one_is_removed_until_that_has_worked_after_a_loss
     assert!(scene.host().addresses.contains(&(replaced, None)));
 }
 
+/// Lets a better MASTER be heard, and returns the orders to delete the virtual address that this host gives as BACKUP.
+fn deletes_after_yielding(scene: &mut Scene) -> Vec<String> {
+    scene.forget();
+    let mut better = Peer::new(2, 0);
+    better.source = Ipv4Addr::new(10, 0, 0, 0);
+    scene.hear(&mut better);
+    assert_eq!(scene.state(), State::Backup);
+    scene.hear_for(&mut better, ms(5_000));
+    assert_eq!(scene.host().fence(VIP), None, "nothing is left");
+    scene.asked(&["delete"])
+}
+
+/// Starts a virtual host whose addresses have no lease, so that only carpd removes them.
+fn without_lease() -> Scene {
+    let mut config = config(vec![vhost(1)]);
+    config.lease = Lease::Off;
+    Scene::start(config, host())
+}
+
+#[test]
+fn an_address_that_the_kernel_refused_to_move_is_removed_later() {
+    let mut scene = without_lease();
+    scene.become_master();
+    scene.host().faults.delete = Some(libc::EBUSY);
+    scene.host().assign(address(3));
+    scene.host().addresses.remove(0);
+    scene.turn();
+    assert_eq!(scene.told("address-add-again-failed"), 1);
+    scene.host().faults.delete = None;
+    let deletes = deletes_after_yielding(&mut scene);
+    assert_eq!(deletes, ["delete 10.0.0.101/32"]);
+    assert!(!scene.host().has(VIP));
+}
+
+#[test]
+fn an_address_whose_addition_was_not_answered_is_held_or_removed() {
+    let mut scene = without_lease();
+    scene.host().faults.unanswered = true;
+    scene.become_master();
+    let deletes = deletes_after_yielding(&mut scene);
+    assert_eq!(deletes, ["delete 10.0.0.101/32"]);
+    assert!(!scene.host().has(VIP));
+    scene.become_master();
+    scene.host().faults.unanswered = false;
+    scene.pass(ms(1_100));
+    assert_eq!(scene.told("address-taken-over"), 0);
+    let announced = "announce 10.0.0.101".to_owned();
+    assert!(scene.asked(&["announce"]).contains(&announced));
+}
+
+#[test]
+fn an_address_with_our_number_goes_whatever_is_believed_about_it() {
+    let mut scene = without_lease();
+    scene.host().faults.add = Some(libc::EACCES);
+    scene.become_master();
+    scene.host().put(tagged(101), None);
+    let deletes = deletes_after_yielding(&mut scene);
+    assert_eq!(deletes, ["delete 10.0.0.101/32"]);
+}
+
 #[test]
 fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
     let mut scene = Scene::master(vhost(1));

@@ -56,6 +56,8 @@ pub struct Faults {
     pub add: Option<i32>,
     /// Deleting an address ends with this error number.
     pub delete: Option<i32>,
+    /// Adding or renewing an address works, but the answer is lost.
+    pub unanswered: bool,
     /// The kernel takes longer for orders than the engine waits. [`Recorder::catch_up`] carries them out.
     pub slow: bool,
     /// Sending an advertisement ends with this error number.
@@ -340,7 +342,10 @@ impl Recorder {
             self.delayed.push(*order);
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.carry_out(order)
+        let outcome = self.carry_out(order);
+        let brings = matches!(order, Order::Add(..) | Order::Renew(..));
+        unless((brings && self.faults.unanswered).then_some(libc::ENOBUFS))?;
+        outcome
     }
 
     fn words(&self, order: &Order) -> String {
