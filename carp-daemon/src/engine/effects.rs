@@ -38,7 +38,7 @@ use crate::io::datapath::{
 };
 use crate::io::netlink::{Address, Event, Heard, Link, Order};
 use crate::io::port::Envelope;
-use crate::io::scripts::Wish;
+use crate::io::scripts::{Admission, Wish};
 use crate::io::state_dir::FileName;
 use crate::lock::{self, Wanted};
 
@@ -337,8 +337,8 @@ pub trait Scripts {
     fn dismiss(&mut self, instance: InstanceId);
 
     /// Runs a script of a virtual host after the one that runs. The latest request wins. Does nothing if it has no such
-    /// script.
-    fn run(&mut self, instance: InstanceId, wish: Wish);
+    /// script. The completions of the accepted requests come in their order.
+    fn run(&mut self, instance: InstanceId, wish: Wish) -> Admission;
 
     /// Returns whether a script of a virtual host runs or waits to run.
     fn runs(&self, instance: InstanceId) -> bool;

@@ -31,7 +31,7 @@ use crate::engine::{Arrival, EngineError};
 use crate::io::clock;
 use crate::io::datapath::{Datapath, Fenced, Leaving, Lookout};
 use crate::io::netlink::{Client, Monitor};
-use crate::io::scripts::{Completions, Runner, Wish};
+use crate::io::scripts::{Admission, Completions, Runner, Wish};
 use crate::io::signals::{Request, Signals};
 use crate::lock::{self, Locks, Wanted};
 use crate::log;
@@ -247,10 +247,9 @@ impl Scripts for Host {
         }
     }
 
-    fn run(&mut self, instance: InstanceId, wish: Wish) {
-        if let Some(runner) = self.runners.get(&instance) {
-            runner.request(wish);
-        }
+    fn run(&mut self, instance: InstanceId, wish: Wish) -> Admission {
+        let runner = self.runners.get(&instance);
+        runner.map_or_else(Admission::default, |runner| runner.request(wish))
     }
 
     fn runs(&self, instance: InstanceId) -> bool {

@@ -66,6 +66,16 @@ pub struct Wish {
     pub interface: String,
 }
 
+/// What became of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Admission {
+    /// The script will run, so a completion follows. It does not if the running script does the same, or if there is none.
+    pub accepted: bool,
+    /// The request that waited is dropped, so no completion follows for that one.
+    pub overtakes: bool,
+}
+
 /// How a script ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -118,8 +128,14 @@ struct Wishes {
 
 impl Wishes {
     /// Adds a request. It replaces the waiting one, and is dropped itself if the running script does the same.
-    fn add(&mut self, wish: Wish) {
-        self.waiting = (self.running != Some(wish.which)).then_some(wish);
+    fn add(&mut self, wish: Wish) -> Admission {
+        let overtakes = self.waiting.is_some();
+        let accepted = self.running != Some(wish.which);
+        self.waiting = accepted.then_some(wish);
+        Admission {
+            accepted,
+            overtakes,
+        }
     }
 
     /// Returns whether a script that could not be started yet need not be started any more.
@@ -172,11 +188,12 @@ impl Runner {
 
     /// Requests that a script run. Returns at once.
     ///
-    /// Every request is followed by a completion of the same [`Which`], unless an opposite request overtakes it.
-    /// Several requests may share one completion.
-    pub fn request(&self, wish: Wish) {
-        self.shared.wishes().add(wish);
+    /// Every accepted request is followed by a completion of the same [`Which`], in the order of the requests, unless a
+    /// later request overtakes it.
+    pub fn request(&self, wish: Wish) -> Admission {
+        let admission = self.shared.wishes().add(wish);
         self.shared.changed.notify_one();
+        admission
     }
 
     /// Returns whether a script runs or waits to run. When the completion of the last one is received, none does.

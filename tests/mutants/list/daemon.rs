@@ -251,10 +251,19 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "script: waits for the end of an up script that does not run",
+        file: SCRIPT,
+        find: "self.pending.pop_back();",
+        replace: "",
+        caught_by: &[
+            "engine::tests::scripts::a_host_that_yields_before_its_first_down_script_has_ended_is_let_go_after_any_number_of_cycles",
+        ],
+    },
+    Mutant {
         name: "script: lifts the fence while an up script may still add the address",
         file: SCRIPT,
-        find: "self.ups = self.ups.saturating_add(1);",
-        replace: "self.ups = 0;",
+        find: "self.pending.extend(admission.accepted.then_some(which));",
+        replace: "",
         caught_by: &[
             "engine::tests::scripts::an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for",
         ],

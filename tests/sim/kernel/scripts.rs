@@ -1,6 +1,6 @@
 //! The up and down scripts of one virtual host: one at a time; the latest request wins.
 
-use carp_daemon::io::scripts::Which;
+use carp_daemon::io::scripts::{Admission, Which};
 
 /// The running and the waiting script.
 #[derive(Debug, Default)]
@@ -10,17 +10,17 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// Requests a script. Returns whether it starts now.
-    pub fn ask(&mut self, which: Which) -> bool {
+    /// Requests a script. It starts now if none runs.
+    pub fn ask(&mut self, which: Which) -> Admission {
+        let overtakes = self.wanted.is_some();
+        let accepted = self.running != Some(which);
         match self.running {
-            None => {
-                self.running = Some(which);
-                true
-            }
-            Some(running) => {
-                self.wanted = (running != which).then_some(which);
-                false
-            }
+            None => self.running = Some(which),
+            Some(_) => self.wanted = accepted.then_some(which),
+        }
+        Admission {
+            accepted,
+            overtakes,
         }
     }
 
@@ -45,11 +45,17 @@ mod tests {
     #[test]
     fn a_script_waits_for_the_one_before_and_the_latest_wish_wins() {
         let mut scripts = Scripts::default();
-        assert!(scripts.ask(Which::Up) && !scripts.ask(Which::Down));
-        assert!(!scripts.ask(Which::Up), "it runs already");
+        let admission = |accepted, overtakes| Admission {
+            accepted,
+            overtakes,
+        };
+        assert_eq!(scripts.ask(Which::Up), admission(true, false));
+        assert_eq!(scripts.ask(Which::Down), admission(true, false));
+        assert_eq!(scripts.ask(Which::Up), admission(false, true));
         assert_eq!(scripts.end(), (Some(Which::Up), false));
-        assert!(scripts.is_idle() && scripts.ask(Which::Down));
-        assert!(!scripts.ask(Which::Up));
+        assert!(scripts.is_idle());
+        assert_eq!(scripts.ask(Which::Down), admission(true, false));
+        assert_eq!(scripts.ask(Which::Up), admission(true, false));
         assert_eq!(scripts.end(), (Some(Which::Down), true));
         assert_eq!(scripts.end(), (Some(Which::Up), false));
     }

@@ -25,7 +25,7 @@ use carp_daemon::io::datapath::{
 };
 use carp_daemon::io::netlink::{Address, Event, Heard, Link, Order};
 use carp_daemon::io::port::Envelope;
-use carp_daemon::io::scripts::Wish;
+use carp_daemon::io::scripts::{Admission, Wish};
 use carp_daemon::io::state_dir::FileName;
 use carp_daemon::lock::{self, Wanted};
 
@@ -352,12 +352,15 @@ impl Scripts for Machine {
         self.dismissed(instance);
     }
 
-    fn run(&mut self, instance: InstanceId, wish: Wish) {
+    fn run(&mut self, instance: InstanceId, wish: Wish) -> Admission {
         let scripts = self.seen.get_mut(&instance);
-        let scripts = scripts.and_then(|seen| seen.scripts.as_mut());
-        if scripts.is_some_and(|scripts| scripts.ask(wish.which)) {
+        let Some(scripts) = scripts.and_then(|seen| seen.scripts.as_mut()) else {
+            return Admission::default();
+        };
+        if scripts.is_idle() {
             self.requests.push(Request::ScriptStarted(instance));
         }
+        scripts.ask(wish.which)
     }
 
     fn runs(&self, instance: InstanceId) -> bool {

@@ -316,8 +316,7 @@ impl Rooms {
     ) {
         if who.config.ownership == Ownership::Native {
             let keeps = self.predecessor.has_leftovers();
-            self.holdings
-                .release(who, keeps, &mut self.removals, site);
+            self.holdings.release(who, keeps, &mut self.removals, site);
         }
         self.settle_fence(who, machine, site);
         let neutral_start = who.config.neutral && !self.was_master;
@@ -337,8 +336,7 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         if who.config.ownership == Ownership::Native {
-            self.holdings
-                .release(who, false, &mut self.removals, site);
+            self.holdings.release(who, false, &mut self.removals, site);
             self.predecessor
                 .remove(who, false, &mut self.removals, site);
             self.settle_fence(who, machine, site);

@@ -4,6 +4,7 @@
 //! that a better host can take over, and runs the script again every ten seconds while it is MASTER. The demotion ends when
 //! the script has worked, or, on a host that is no longer MASTER, a minute after the last failure.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use carp_common::time::Instant;
@@ -14,7 +15,7 @@ use super::super::effects::Effects;
 use super::identity::{Identity, Wishes};
 use crate::api::event::process::Script;
 use crate::config::Ownership;
-use crate::io::scripts::{Completion, Outcome, Which, Wish};
+use crate::io::scripts::{Admission, Completion, Outcome, Which, Wish};
 
 /// Time between the end of an up script that failed and the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
@@ -25,12 +26,9 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The scripts that were requested, and the consequences of an up script that fails.
 #[derive(Debug, Default)]
 pub struct ScriptWatch {
-    /// The number of requested up scripts that have not ended, unless a down script that was requested later has ended.
-    ups: u8,
-    /// A down script was requested after the last up script.
-    down_is_asked: bool,
-    /// A down script was requested before it, and may still end.
-    down_is_before: bool,
+    /// The requested scripts whose ends are not known yet, in the order in which they run. There are one that runs, one that
+    /// waits, and those that have ended since the last turn.
+    pending: VecDeque<Which>,
     retry_at: Option<Instant>,
     demoted_until: Option<Instant>,
 }
@@ -44,40 +42,33 @@ impl ScriptWatch {
         which: Which,
         site: &mut Site<'_, E>,
     ) {
-        self.asked(which);
         let interface = site.interface.current_name.clone();
         let wish = Wish {
             which,
             state,
             interface,
         };
-        site.cx.effects.run(who.id, wish);
+        let admission = site.cx.effects.run(who.id, wish);
+        self.asked(which, admission);
     }
 
-    fn asked(&mut self, which: Which) {
-        match which {
-            Which::Up => {
-                self.down_is_before |= std::mem::take(&mut self.down_is_asked);
-                self.ups = self.ups.saturating_add(1);
-            }
-            Which::Down => self.down_is_asked = true,
+    fn asked(&mut self, which: Which, admission: Admission) {
+        if admission.overtakes {
+            self.pending.pop_back();
         }
+        self.pending.extend(admission.accepted.then_some(which));
     }
 
     /// Returns whether an up script may still add the addresses.
     pub fn may_add(&self) -> bool {
-        self.ups > 0
+        self.pending.contains(&Which::Up)
     }
 
+    /// Notes the end of a script. Scripts run one after the other, so the addresses that an up script added are there from now
+    /// on.
     fn note_end(&mut self, which: Which) {
-        match which {
-            // Scripts run one after the other, so the addresses that this one added are there from now on.
-            Which::Up => {
-                self.ups = self.ups.saturating_sub(1);
-                self.down_is_before &= self.may_add();
-            }
-            Which::Down if self.down_is_before => self.down_is_before = false,
-            Which::Down => (self.ups, self.down_is_asked) = (0, false),
+        if let Some(place) = self.pending.iter().position(|it| *it == which) {
+            self.pending.drain(..=place);
         }
     }
 
@@ -174,34 +165,38 @@ mod tests {
         Instant::ZERO + Duration::from_secs(seconds)
     }
 
+    /// Requests a script that runs, now or after the one that runs.
+    const ACCEPTED: Admission = Admission {
+        accepted: true,
+        overtakes: false,
+    };
+    /// Requests what runs already, while the opposite waits.
+    const BACK_TO_THE_RUNNING_ONE: Admission = Admission {
+        accepted: false,
+        overtakes: true,
+    };
+
     #[test]
-    fn an_up_script_may_add_addresses_until_it_or_a_down_script_after_it_has_ended() {
+    fn an_up_script_may_add_addresses_until_it_has_ended_or_will_not_run() {
         let mut watch = ScriptWatch::default();
-        watch.asked(Which::Down);
-        watch.asked(Which::Up);
-        watch.asked(Which::Down);
-        watch.note_end(Which::Down);
-        assert!(watch.may_add(), "that was the one before");
-        watch.note_end(Which::Up);
-        assert!(!watch.may_add());
+        watch.asked(Which::Down, ACCEPTED);
+        watch.asked(Which::Up, ACCEPTED);
+        assert!(watch.may_add());
+        watch.asked(Which::Down, BACK_TO_THE_RUNNING_ONE);
+        assert!(!watch.may_add(), "it was dropped");
         watch.note_end(Which::Down);
         // That one has ended is known only after the next one was asked for.
-        watch.asked(Which::Up);
-        watch.asked(Which::Down);
-        watch.asked(Which::Up);
+        watch.asked(Which::Up, ACCEPTED);
+        watch.asked(Which::Down, ACCEPTED);
+        watch.asked(Which::Up, ACCEPTED);
         watch.note_end(Which::Up);
         watch.note_end(Which::Down);
-        watch.asked(Which::Down);
         assert!(watch.may_add());
+        watch.asked(Which::Down, ACCEPTED);
+        watch.asked(Which::Up, BACK_TO_THE_RUNNING_ONE);
+        assert!(watch.may_add(), "it still runs");
         watch.note_end(Which::Up);
-        assert!(!watch.may_add());
-        watch.note_end(Which::Down);
-        // One that is overtaken while it waits does not end.
-        watch.asked(Which::Up);
-        watch.asked(Which::Down);
-        assert!(watch.may_add());
-        watch.note_end(Which::Down);
-        assert!(!watch.may_add());
+        assert!(watch.pending.is_empty());
     }
 
     #[test]

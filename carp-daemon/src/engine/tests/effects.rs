@@ -26,7 +26,7 @@ use crate::io::datapath::{
 };
 use crate::io::netlink::{self, Address, Heard, Link, Order};
 use crate::io::port::Envelope;
-use crate::io::scripts::Wish;
+use crate::io::scripts::{Admission, Wish};
 use crate::io::state_dir::FileName;
 use crate::lock::{self, Wanted};
 
@@ -413,14 +413,15 @@ impl Scripts for Recorder {
         assert!(self.enlisted.remove(&instance).is_some(), "it was enlisted");
     }
 
-    fn run(&mut self, instance: InstanceId, wish: Wish) {
+    fn run(&mut self, instance: InstanceId, wish: Wish) -> Admission {
         assert!(self.enlisted.contains_key(&instance), "it is enlisted");
-        self.ask(instance, wish.which);
+        let admission = self.ask(instance, wish.which);
         let which = format!("{:?}", wish.which).to_lowercase();
         self.note(format_args!(
             "run {which} on {} as {}",
             wish.interface, wish.state
         ));
+        admission
     }
 
     fn runs(&self, instance: InstanceId) -> bool {

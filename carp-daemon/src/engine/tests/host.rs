@@ -20,7 +20,7 @@ use crate::config::Scripts;
 use crate::io::arp_watch::ArpClaim;
 use crate::io::datapath::{Endpoints, Fenced, Loss};
 use crate::io::netlink::{Address, Event, Link, Order, Route};
-use crate::io::scripts::Which;
+use crate::io::scripts::{Admission, Which};
 
 /// The netlink ports of the engine, of other programs, and of the kernel.
 pub const OURS: u32 = 77;
@@ -268,18 +268,23 @@ impl Recorder {
     }
 
     /// Requests a script of a virtual host.
-    pub fn ask(&mut self, id: InstanceId, which: Which) {
+    pub fn ask(&mut self, id: InstanceId, which: Which) -> Admission {
         let scripts = &self.enlisted[&id];
         let script = match which {
             Which::Up => &scripts.up,
             Which::Down => &scripts.down,
         };
-        if script.is_some() {
-            let running = self.running.entry(id).or_default();
-            running.truncate(1);
-            if running.last() != Some(&which) {
-                running.push(which);
-            }
+        if script.is_none() {
+            return Admission::default();
+        }
+        let running = self.running.entry(id).or_default();
+        let overtakes = running.len() > 1;
+        running.truncate(1);
+        let accepted = running.last() != Some(&which);
+        running.extend(accepted.then_some(which));
+        Admission {
+            accepted,
+            overtakes,
         }
     }
 

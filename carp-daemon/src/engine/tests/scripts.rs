@@ -208,6 +208,26 @@ fn a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_scrip
 }
 
 #[test]
+fn a_host_that_yields_before_its_first_down_script_has_ended_is_let_go_after_any_number_of_cycles()
+{
+    let mut scene = Scene::start(config(vec![scripted(1)]), host());
+    let id = scene.id();
+    let mut better = Peer::new(0, 0);
+    for _ in 0..3 {
+        // The up script waits for the down script, and is not needed any more.
+        scene.become_master();
+        scene.hear(&mut better);
+        assert_eq!(scene.state(), State::Backup);
+        scene.end_script(Which::Down, Outcome::Succeeded);
+        assert_eq!(scene.host().fence(VIP), None);
+        scene.turn_with([Arrival::StepDown]);
+    }
+    scene.engine.remove(id);
+    scene.turn();
+    assert_eq!(scene.states(), []);
+}
+
+#[test]
 fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
     let mut host = host();
     host.addresses.push((scripted_address(), None));

@@ -30,13 +30,18 @@ pub(super) fn script(directory: &Path, name: &str, body: &str) -> PathBuf {
 #[test]
 fn a_wish_that_could_not_start_is_void_once_another_waits_or_the_end_comes() {
     let mut wishes = Wishes::default();
-    wishes.add(wish(Which::Up));
+    let admission = |accepted, overtakes| Admission {
+        accepted,
+        overtakes,
+    };
+    assert_eq!(wishes.add(wish(Which::Down)), admission(true, false));
+    assert_eq!(wishes.add(wish(Which::Up)), admission(true, true));
     wishes.start();
-    wishes.add(wish(Which::Up));
+    assert_eq!(wishes.add(wish(Which::Up)), admission(false, false));
     assert!(!wishes.is_superseded());
-    wishes.add(wish(Which::Down));
+    assert_eq!(wishes.add(wish(Which::Down)), admission(true, false));
     assert!(wishes.is_superseded());
-    wishes.add(wish(Which::Up));
+    assert_eq!(wishes.add(wish(Which::Up)), admission(false, true));
     assert!(!wishes.is_superseded());
     wishes.closed = true;
     assert!(wishes.is_superseded());
@@ -120,7 +125,7 @@ async fn arguments_arrive_as_given_and_environment_is_inherited() {
 printenv CARPD_INTERFACE CARPD_VHID CARPD_STATE CARPD_ADDRESS CARPD_PREFIX >> out; cat >> out"#,
     );
     let (runner, mut ended) = runner(Some(up), None, DEADLINE);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     assert_eq!(
         completion(&mut ended).await,
         Completion {
@@ -142,10 +147,10 @@ async fn only_the_latest_wish_waits_and_runs_after_the_running_script() {
     let up = script(directory.path(), "up", body);
     let down = script(directory.path(), "down", "echo down >> out");
     let (runner, mut ended) = runner(Some(up.clone()), Some(down), DEADLINE);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     appears_while_running(&mut ended, &directory.path().join("started")).await;
     for which in [Which::Down, Which::Up, Which::Down, Which::Down] {
-        runner.request(wish(which));
+        let _ = runner.request(wish(which));
     }
     fs::write(directory.path().join("go"), "").unwrap();
     assert_eq!(completion(&mut ended).await.which, Which::Up);
@@ -165,10 +170,10 @@ async fn opposite_pair_behind_a_running_script_collapses() {
     );
     let down = script(directory.path(), "down", "echo down >> out");
     let (runner, mut ended) = runner(Some(up), Some(down), DEADLINE);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     appears_while_running(&mut ended, &directory.path().join("started")).await;
-    runner.request(wish(Which::Down));
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Down));
+    let _ = runner.request(wish(Which::Up));
     fs::write(directory.path().join("go"), "").unwrap();
     assert_eq!(completion(&mut ended).await.which, Which::Up);
     runner.finish().await;
@@ -197,7 +202,7 @@ async fn hanging_script_is_ended_with_everything_it_started() {
     let down = script(directory.path(), "down", "touch after");
     let reader = std::thread::spawn(move || fs::read(fifo));
     let (runner, mut ended) = runner(Some(up), Some(down), HANG);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     assert_eq!(
         completion(&mut ended).await,
         Completion {
@@ -206,7 +211,7 @@ async fn hanging_script_is_ended_with_everything_it_started() {
         }
     );
     until(|| reader.is_finished(), "the grandchild must be gone").await;
-    runner.request(wish(Which::Down));
+    let _ = runner.request(wish(Which::Down));
     runner.finish().await;
     assert!(
         directory.path().join("after").exists(),
@@ -220,7 +225,7 @@ async fn script_that_heeds_term_is_not_killed() {
     let body = "trap 'touch cleaned; exit 0' TERM; touch started; while :; do sleep 0.01; done";
     let up = script(directory.path(), "up", body);
     let (runner, mut ended) = runner(Some(up), None, HANG);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     assert_eq!(completion(&mut ended).await.outcome, Outcome::TimedOut);
     assert!(
         directory.path().join("started").exists(),
@@ -238,7 +243,7 @@ async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
         Some(failing.clone()),
         DEADLINE,
     );
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     assert_eq!(
         completion(&mut ended).await,
         Completion {
@@ -246,7 +251,7 @@ async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
             outcome: Outcome::NotStarted
         }
     );
-    runner.request(wish(Which::Down));
+    let _ = runner.request(wish(Which::Down));
     assert_eq!(
         completion(&mut ended).await,
         Completion {
@@ -255,7 +260,7 @@ async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
         }
     );
     let (runner, mut ended) = super::tests::runner(None, Some(failing), DEADLINE);
-    runner.request(wish(Which::Up));
+    let _ = runner.request(wish(Which::Up));
     assert_eq!(
         completion(&mut ended).await,
         Completion {
