@@ -3,7 +3,7 @@
 //! The process is woken when something waits for it or its deadline has come, and then has turns until nothing is
 //! left to do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub struct Host {
     engine: Engine<Machine>,
     arrivals: Vec<Arrival>,
     controls: VecDeque<Control>,
+    /// Removed virtual hosts whose scripts own the addresses. They are let go when the scripts have removed them.
+    leaving: Vec<InstanceId>,
     /// When it was stopped, if it is stopped.
     stopped_at: Option<Instant>,
     /// Whether it was told to end and waits for its scripts.
@@ -61,8 +63,8 @@ pub struct Host {
 pub enum Ended {
     /// It is still busy.
     NotYet(Box<Host>),
-    /// It is gone.
-    Gone(Box<Machine>),
+    /// It is gone. It may have harmed addresses of other programs in the end.
+    Gone(Box<Machine>, Option<Violation>),
 }
 
 impl Host {
@@ -90,6 +92,7 @@ impl Host {
                 engine,
                 arrivals: Vec::new(),
                 controls: VecDeque::new(),
+                leaving: Vec::new(),
                 stopped_at: None,
                 is_ending: false,
                 ended_on: None,
@@ -182,6 +185,7 @@ impl Host {
         for vhid in removed {
             self.check_removed(vhid)?;
         }
+        self.check_leaving()?;
         self.look()
     }
 
@@ -213,6 +217,24 @@ impl Host {
         }
     }
 
+    /// Checks that a removed virtual host with scripts is let go when none of them runs and none of its addresses is there.
+    fn check_leaving(&mut self) -> Result<(), Violation> {
+        let mut served = self.engine.instances();
+        let served: BTreeSet<InstanceId> = served.by_ref().map(|it| it.who.id).collect();
+        self.leaving.retain(|id| served.contains(id));
+        let machine = self.engine.effects();
+        let is_idle = |seen: &Seen| {
+            let mut addresses = seen.addresses.iter();
+            seen.scripts.as_ref().is_none_or(Scripts::is_idle)
+                && !addresses.any(|(ip, _)| machine.namespace.has(*ip))
+        };
+        let is_over = |id: &&InstanceId| machine.seen.get(id).is_some_and(is_idle);
+        match self.leaving.iter().find(is_over) {
+            Some(id) => Err(format!("does not let {id:?} go, of which nothing is left")),
+            None => Ok(()),
+        }
+    }
+
     /// Carries out the requests of operators. Returns the removed virtual hosts that have no scripts.
     fn obey(&mut self) -> Result<Vec<u8>, Violation> {
         let mut removed = Vec::new();
@@ -233,7 +255,9 @@ impl Host {
                 Control::Remove(vhid) => {
                     if let Some(id) = self.id_of(vhid) {
                         let has_scripts = |seen: &Seen| seen.scripts.is_some();
-                        if !self.machine_ref().seen_of(vhid).is_some_and(has_scripts) {
+                        if self.machine_ref().seen_of(vhid).is_some_and(has_scripts) {
+                            self.leaving.push(id);
+                        } else {
                             removed.push(vhid);
                         }
                         self.engine.remove(id);
@@ -288,8 +312,9 @@ impl Host {
         }
         let (mut machine, orphans) = self.engine.close();
         machine.close_programs(&orphans);
+        let harm = machine.namespace.harm();
         machine.end_process();
-        Ended::Gone(Box::new(machine))
+        Ended::Gone(Box::new(machine), harm)
     }
 
     /// Kills the process.

@@ -178,7 +178,12 @@ impl World<'_> {
                 station.body = Body::Carpd(host);
                 return Ok(());
             }
-            Ended::Gone(machine) => station.machine = Some(machine),
+            Ended::Gone(machine, harm) => {
+                station.machine = Some(machine);
+                if let Some(what) = harm {
+                    return Err(format!("{}: {what}", station.name));
+                }
+            }
         }
         self.trace.note(self.now, &station.name, || "exits".into());
         let fails = |machine: &Machine| machine.sabotage.orders.is_some();
