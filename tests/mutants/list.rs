@@ -1,5 +1,6 @@
 //! The mutants. Each one breaks the protocol in one place, and names the tests that must notice.
 
+mod coming;
 mod daemon;
 mod fence;
 mod time;
@@ -49,6 +50,7 @@ pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
         .iter()
         .chain(time::MUTANTS)
         .chain(daemon::MUTANTS)
+        .chain(coming::MUTANTS)
         .chain(fence::MUTANTS)
 }
 

@@ -15,7 +15,7 @@ use super::error::EngineError;
 use super::instance::identity;
 use super::memory;
 use super::registry::InstanceId;
-use super::segment::{Fence, strangers};
+use super::segment::{Fence, Segment, strangers};
 use super::served::Served;
 use crate::api::Place;
 use crate::api::event::election::Election;
@@ -70,30 +70,63 @@ impl Departures {
         cx: &mut Context<E>,
     ) -> Result<(), EngineError> {
         served.enter(id, config, cx);
-        // The interface stays open meanwhile.
-        if let Some(before) = before {
-            self.leaving.remove(&before);
-            served.leave(before, Fence::Inherited, cx);
+        let is_open = served.visit_segment(id, cx, |it, _| it.interface.ifindex.is_some());
+        let is_open = is_open == Some(true);
+        if let Some(before) = before.filter(|_| !is_open) {
+            // Nothing of it is there, and its locks would be in the way when the interface is opened.
+            self.succeed(id, before, served, cx);
         }
+        let before = before.filter(|_| is_open);
+        // This reads one file of a local directory, of at most 128 KiB, while the others wait.
         let recalled = served.visit(id, cx, |instance, site| {
             memory::recall(instance, &mut site.cx.effects)
         });
         if let Some(Err(first)) = recalled {
             cx.tell(&Place::Process, Memory::Ignored { first, others: 0 });
         }
-        let admitted = served.visit_segment(id, cx, |segment, cx| {
-            segment.admit(id, cx)?;
+        let admitted = served.visit_segment(id, cx, |segment, cx| segment.admit(id, before, cx));
+        if let Some(Err(error)) = admitted {
+            let Some(before) = before else {
+                served.leave(id, Fence::Lifted, cx);
+                return Err(error);
+            };
+            // The old one goes on removing what is left of it, behind its fence.
+            served.leave(id, Fence::Inherited, cx);
+            served.visit_segment(before, cx, Segment::lock_again);
+            return Err(error);
+        }
+        if let Some(before) = before {
+            self.succeed(id, before, served, cx);
+        }
+        served.visit_segment(id, cx, |segment, cx| {
+            if is_open {
+                segment.take_up(cx);
+            }
             // The interface may still have addresses of the virtual host that this one replaces.
             strangers::settle(segment, cx);
-            Ok(())
         });
-        match admitted {
-            Some(Err(error)) => {
-                served.leave(id, Fence::Lifted, cx);
-                Err(error)
+        Ok(())
+    }
+
+    /// Lets a virtual host go whose place another one takes, which goes on removing its addresses.
+    fn succeed<E: Effects>(
+        &mut self,
+        heir: InstanceId,
+        before: InstanceId,
+        served: &mut Served,
+        cx: &mut Context<E>,
+    ) {
+        let removals = served.visit(before, cx, |instance, _| {
+            std::mem::take(&mut instance.rooms.removals)
+        });
+        self.leaving.remove(&before);
+        served.leave(before, Fence::Inherited, cx);
+        served.visit(heir, cx, |instance, site| {
+            if let Some(removals) = removals {
+                instance.rooms.removals.inherit(removals);
             }
-            Some(Ok(())) | None => Ok(()),
-        }
+            site.cx.touched.push(heir);
+        });
     }
 
     /// Ends a virtual host: it bows out, and what it heard is stored. It is let go when nothing of it is left.

@@ -48,6 +48,14 @@ impl Removals {
         self.retry_at = None;
     }
 
+    /// Goes on with the removals of the virtual host whose place this one takes.
+    pub fn inherit(&mut self, removals: Self) {
+        let is_new = |it: &Address| !self.pending.iter().any(|known| known.is_same(it));
+        let new: Vec<Address> = removals.pending.into_iter().filter(is_new).collect();
+        self.pending.extend(new);
+        self.retry_at = self.retry_at.into_iter().chain(removals.retry_at).min();
+    }
+
     /// Removes an address, now or later.
     pub fn remove<E: Effects>(
         &mut self,

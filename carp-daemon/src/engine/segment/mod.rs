@@ -59,7 +59,7 @@ impl Segment {
     /// Enters a virtual host.
     pub fn enter(&mut self, instance: Instance) {
         self.instances.insert(instance.who.id, instance);
-        self.census();
+        self.census(None);
     }
 
     /// Returns the identities of its virtual hosts.
@@ -67,8 +67,11 @@ impl Segment {
         self.instances.values().map(|instance| &instance.who)
     }
 
-    fn census(&mut self) {
-        let configs = self.instances.values().map(|it| &it.who.config);
+    /// Notes which addresses are virtual here, except those of `before`, whose place another one takes.
+    fn census(&mut self, before: Option<InstanceId>) {
+        let others = self.instances.iter();
+        let others = others.filter(|(id, _)| Some(**id) != before);
+        let configs = others.map(|(_, it)| &it.who.config);
         self.interface.serve(configs);
     }
 
@@ -136,13 +139,24 @@ impl Segment {
         Ok(())
     }
 
-    /// Begins to serve one more of its virtual hosts, while others may be served already.
+    /// Takes the locks again that another virtual host did not take over.
+    pub fn lock_again<E: Effects>(&mut self, cx: &mut Context<E>) {
+        let name = self.interface.current_name.clone();
+        if let Some(ifindex) = self.interface.ifindex {
+            // Another process that was faster serves it now.
+            let _ = self.lock(ifindex, &name, false, cx);
+        }
+    }
+
+    /// Does what may fail of beginning to serve one more of its virtual hosts, while others may be served already. If the
+    /// interface is open, [`take_up`](Self::take_up) does the rest. `before` is the one whose place it takes.
     ///
     /// # Errors
-    /// Returns what prevents that.
+    /// Returns what prevents that. Then only the locks of `before` are lost.
     pub fn admit<E: Effects>(
         &mut self,
         id: InstanceId,
+        before: Option<InstanceId>,
         cx: &mut Context<E>,
     ) -> Result<(), EngineError> {
         let Some(ifindex) = self.interface.ifindex else {
@@ -158,7 +172,13 @@ impl Segment {
         let Some(link) = link else {
             return Ok(());
         };
-        mistakes::refuse_the_impossible(self.who(), &self.interface, &link, cx)?;
+        self.census(before);
+        let others = self.who().filter(|who| Some(who.id) != before);
+        mistakes::refuse_the_impossible(others, &self.interface, &link, cx)?;
+        // Both want the lock of the vhid, and may want those of the same addresses.
+        if let Some(before) = before.and_then(|before| self.instances.get_mut(&before)) {
+            before.unlock(&mut cx.effects);
+        }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Ok(());
         };
@@ -174,9 +194,13 @@ impl Segment {
             instance.rooms.arrive(&instance.who, site)
         })
         .transpose()?;
+        Ok(())
+    }
+
+    /// Begins to serve a virtual host that was admitted while the interface was open.
+    pub fn take_up<E: Effects>(&mut self, cx: &mut Context<E>) {
         self.interface.unplaced = true;
         self.follow(cx);
-        Ok(())
     }
 
     /// Removes a virtual host, with everything that belongs to it alone.
@@ -191,7 +215,7 @@ impl Segment {
         let Some(mut gone) = self.instances.remove(&id) else {
             return;
         };
-        self.census();
+        self.census(None);
         let is_last = self.instances.is_empty();
         if let Some(ifindex) = self.interface.ifindex.filter(|_| is_last) {
             cx.effects.detach(ifindex);

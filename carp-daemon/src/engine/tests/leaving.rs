@@ -134,6 +134,12 @@ fn one_that_waits_for_another_to_end_can_be_removed_and_what_prevents_it_is_told
     scene.host().faults.locked.insert("vhid 2/1".to_owned());
     scene.end_script_of(id, Which::Down, Outcome::Succeeded);
     assert_eq!(scene.told("not-served"), 1);
+    // The old one stays for the sake of its address.
+    scene.pass(ms(10_000));
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.host().remove(VIP);
+    scene.turn();
+    assert_eq!(scene.host().fence(VIP), None);
     assert_eq!(scene.states(), []);
 }
 
@@ -218,6 +224,68 @@ fn a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone() {
     assert!(scene.host().locks.contains_key("10.0.0.101"));
     scene.host().faults.delete = None;
     scene.pass(ms(1_100));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), None);
+    assert!(scene.host().locks.is_empty());
+}
+
+/// The virtual host of [`refused`] with another address.
+fn other_address() -> VhostConfig {
+    let mut config = vhost(1);
+    config.addresses = vhost(50).addresses;
+    config
+}
+
+#[test]
+fn one_whose_heir_cannot_begin_goes_on_removing_its_address() {
+    let mut scene = refused();
+    let id = scene.id();
+    scene.engine.remove(id);
+    scene.host().faults.locked.insert("10.0.0.150".to_owned());
+    scene.engine.add(other_address()).unwrap_err();
+    let locks = ["10.0.0.101", "vhid 2/1"];
+    assert_eq!(scene.host().locks.keys().collect::<Vec<_>>(), locks);
+    scene.pass(ms(5_000));
+    assert_eq!(scene.id(), id);
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_100));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), None);
+    assert!(scene.host().locks.is_empty());
+}
+
+#[test]
+fn an_heir_with_another_address_goes_on_removing_the_old_one_without_a_fence() {
+    let mut scene = refused();
+    let id = scene.id();
+    scene.engine.remove(id);
+    // As with packet sockets.
+    scene.host().owners.clear();
+    let heir = scene.engine.add(other_address()).expect("it is added");
+    let locks = ["10.0.0.150", "vhid 2/1"];
+    assert_eq!(scene.host().locks.keys().collect::<Vec<_>>(), locks);
+    scene.pass(ms(10_000));
+    assert_eq!((scene.id(), scene.state()), (heir, State::Master));
+    assert!(scene.host().has(VIP));
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_100));
+    assert!(!scene.host().has(VIP));
+}
+
+#[test]
+fn a_removed_one_stays_fenced_while_addresses_cannot_be_listed() {
+    let mut scene = refused();
+    let id = scene.id();
+    scene.host().overrun = true;
+    scene.host().faults.list = Some(libc::ENOBUFS);
+    scene.engine.remove(id);
+    scene.pass(ms(5_000));
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert!(scene.host().locks.contains_key("10.0.0.101"));
+    scene.host().faults.list = None;
+    scene.host().faults.delete = None;
+    scene.pass(ms(2_100));
     assert!(!scene.host().has(VIP));
     assert_eq!(scene.host().fence(VIP), None);
     assert!(scene.host().locks.is_empty());
