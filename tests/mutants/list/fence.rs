@@ -85,7 +85,9 @@ pub const MUTANTS: &[Mutant] = &[
         file: TENURE,
         find: "!who.leftovers(site.interface.ifindex, namespace).is_empty()",
         replace: "who.leftovers(site.interface.ifindex, namespace).is_empty() && false",
-        caught_by: &["engine::tests::leaving::an_address_is_silent_until_it_is_known_to_be_gone"],
+        caught_by: &[
+            "engine::tests::leaving::a_host_stays_silent_while_another_address_with_its_number_is_there",
+        ],
     },
     Mutant {
         name: "tenure: lets this host answer while the down script runs",

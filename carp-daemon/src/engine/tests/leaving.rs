@@ -184,6 +184,21 @@ fn an_address_is_silent_until_it_is_known_to_be_gone() {
 }
 
 #[test]
+fn a_host_stays_silent_while_another_address_with_its_number_is_there() {
+    let mut scene = refused();
+    scene.hear(&mut Peer::new(0, 0));
+    // Somebody adds it with another prefix length, as an administrator who repeats our protocol number may.
+    scene.host().assign(Address {
+        prefix: 24,
+        ..tagged(101)
+    });
+    scene.host().faults.delete = None;
+    scene.pass(ms(1_100));
+    assert!(scene.host().has(VIP));
+    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+}
+
+#[test]
 fn an_address_that_could_not_be_removed_is_kept_by_a_host_that_is_master_again() {
     let mut scene = refused();
     scene.turn_with([Arrival::StepDown]);
