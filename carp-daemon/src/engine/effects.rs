@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
@@ -255,8 +256,8 @@ pub trait Netlink {
     /// Returns whether the kernel has not yet carried out an order that took too long to wait for.
     fn is_overdue(&self) -> bool;
 
-    /// Waits until every order is carried out.
-    fn finish(&mut self);
+    /// Waits until every order is carried out, but no longer than `limit`. Returns whether they are.
+    fn finish(&mut self, limit: Duration) -> bool;
 
     /// Returns the netlink port of our orders, by which notifications about them are recognised.
     fn port(&self) -> u32;

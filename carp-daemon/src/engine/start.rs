@@ -1,6 +1,7 @@
 //! The start of the engine, and its end.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
 
@@ -17,9 +18,16 @@ use super::registry::InstanceId;
 use super::segment::{Segment, placement, strangers};
 use super::served::Served;
 use super::{Engine, follow, memory, mistakes, names, orphans};
+use crate::api::Place;
+use crate::api::event::process::Netlink;
 use crate::config::{Config, Ownership, VhostConfig};
 use crate::io::datapath::Fenced;
+use crate::io::netlink::Address;
 use crate::io::state_dir::FileName;
+
+/// How long the end waits for the kernel's lock for links (rtnl). A service manager kills a process that takes much longer, and
+/// the fence stays closed around what is left either way.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Effects> Engine<E> {
     /// Finds everything that is configured on this host, and serves it from the first turn on.
@@ -159,13 +167,21 @@ impl<E: Effects> Engine<E> {
     pub fn close(mut self) -> (E, Vec<Fenced>) {
         if self.cx.stopping {
             // No address may lose its fence before it is gone.
-            self.cx.effects.finish();
+            let has_finished = self.cx.effects.finish(FINISH_LIMIT);
             self.cx.catch_up();
             self.cx.give_back();
             self.served.each(&mut self.cx, |instance, site| {
                 let (who, machine, rooms) = instance.parts();
                 rooms.close(who, machine, site);
             });
+            if !has_finished {
+                let left = self.served.instances();
+                let left = left.flat_map(|instance| instance.rooms.removals.pending());
+                let addresses = left.map(Address::cidr).collect();
+                let waited = FINISH_LIMIT;
+                let unfinished = Netlink::Unfinished { waited, addresses };
+                self.cx.tell(&Place::Process, unfinished);
+            }
         }
         let orphans = orphans::find(&self.served, &mut self.cx);
         (self.cx.effects, orphans)

@@ -1,6 +1,7 @@
 //! Links and addresses of the network namespace.
 
 use std::io;
+use std::time::Duration;
 
 use super::Host;
 use crate::engine::effects::Netlink;
@@ -49,8 +50,8 @@ impl Netlink for Host {
         self.netlink.is_overdue()
     }
 
-    fn finish(&mut self) {
-        self.netlink.finish();
+    fn finish(&mut self, limit: Duration) -> bool {
+        self.netlink.finish(limit)
     }
 
     fn port(&self) -> u32 {

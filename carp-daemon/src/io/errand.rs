@@ -185,6 +185,18 @@ impl<T: Send + 'static> Errands<T> {
         }
         self.desk.lock().is_closing = false;
     }
+
+    /// Waits until every errand that was begun has ended, but no longer than `limit`. Returns whether they have.
+    pub fn finish_within(&mut self, limit: Duration) -> bool {
+        let works = |state: &mut State| state.is_running || !state.waiting.is_empty();
+        let state = self.desk.lock();
+        let waited = self.desk.changed.wait_timeout_while(state, limit, works);
+        let has_ended = !works(&mut waited.unwrap_or_else(PoisonError::into_inner).0);
+        if has_ended {
+            self.finish();
+        }
+        has_ended
+    }
 }
 
 impl Desk {
@@ -203,6 +215,7 @@ impl Desk {
                 job();
                 state = self.lock();
                 state.is_running = false;
+                self.changed.notify_all();
                 continue;
             }
             let is_idle = |state: &mut State| state.waiting.is_empty() && !state.is_closing;
@@ -266,6 +279,18 @@ mod tests {
         assert_eq!(errands.take_outcome(), Some(Ok(2)));
         assert!(errands.poll_outcome(&mut context).is_pending());
         assert!(!errands.is_busy());
+    }
+
+    #[test]
+    fn a_wait_with_a_limit_ends_with_the_last_errand_or_at_the_limit() {
+        let mut errands = Errands::new("test");
+        let (first, release) = held();
+        errands.begin(first).unwrap();
+        assert!(!errands.finish_within(Duration::from_millis(1)));
+        release.send(1).unwrap();
+        assert!(errands.finish_within(LONG));
+        assert_eq!(errands.take_outcome(), Some(Ok(1)));
+        assert!(errands.finish_within(Duration::ZERO));
     }
 
     #[test]

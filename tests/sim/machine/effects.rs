@@ -251,8 +251,9 @@ impl Netlink for Machine {
         false
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, _limit: Duration) -> bool {
         self.carry_out_later();
+        true
     }
 
     fn port(&self) -> u32 {

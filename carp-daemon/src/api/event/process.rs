@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::events;
+use super::{Cidr, events};
 
 /// A request to netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,13 @@ events! {
     } => Error "netlink-failed",
     /// Notifications were lost.
     Overrun => Warning "netlink-overrun",
+    /// The process ends although the kernel has not carried out every order.
+    Unfinished {
+        /// How long carpd waited.
+        waited: Duration,
+        /// The virtual addresses that it may leave.
+        addresses: Vec<Cidr>,
+    } => Error "netlink-unfinished",
 }
 
 events! {

@@ -37,6 +37,11 @@ impl Removals {
         self.pending.iter().any(|it| it.is_same(address))
     }
 
+    /// Returns the addresses that are still to be removed.
+    pub fn pending(&self) -> &[Address] {
+        &self.pending
+    }
+
     /// Returns when to try again.
     pub const fn deadline(&self) -> Option<Instant> {
         self.retry_at

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
@@ -305,8 +306,11 @@ impl Netlink for Recorder {
         !self.delayed.is_empty()
     }
 
-    fn finish(&mut self) {
-        self.catch_up();
+    fn finish(&mut self, _limit: Duration) -> bool {
+        if !self.faults.stuck {
+            self.catch_up();
+        }
+        !self.faults.stuck
     }
 
     fn port(&self) -> u32 {

@@ -60,6 +60,8 @@ pub struct Faults {
     pub unanswered: bool,
     /// The kernel takes longer for orders than the engine waits. [`Recorder::catch_up`] carries them out.
     pub slow: bool,
+    /// It does not carry them out before the process ends.
+    pub stuck: bool,
     /// Sending an advertisement ends with this error number.
     pub send: Option<i32>,
     /// Sockets cannot be opened.

@@ -377,6 +377,19 @@ fn an_orderly_stop_tries_again_to_remove_an_address_and_leaves_it_fenced_if_it_c
 }
 
 #[test]
+fn an_orderly_stop_ends_although_the_kernel_does_not_and_names_what_stays() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.slow = true;
+    scene.host().faults.stuck = true;
+    scene.engine.shut_down();
+    let (host, orphans) = scene.engine.close();
+    assert_eq!(orphans.len(), 1);
+    assert!(host.has(VIP) && !host.answers_for(VIP));
+    let last = host.told.last().expect("something is told");
+    assert_eq!(last.what.name(), "netlink-unfinished");
+}
+
+#[test]
 fn an_orderly_stop_knows_what_is_there_although_notifications_were_lost() {
     let mut scene = refused();
     scene.engine.shut_down();

@@ -196,9 +196,9 @@ impl Client {
         Poll::Ready(ended.unwrap_or_default())
     }
 
-    /// Waits until the kernel has answered every request.
-    pub fn finish(&mut self) {
-        self.errands.finish();
+    /// Waits until the kernel has answered every request, but no longer than `limit`. Returns whether it has.
+    pub fn finish(&mut self, limit: Duration) -> bool {
+        self.errands.finish_within(limit)
     }
 
     /// Returns whether a request that took too long is still running, or one that was queued behind it.
@@ -364,7 +364,7 @@ mod tests {
         assert!(clock::now().saturating_duration_since(begun) < 10 * PATIENCE);
         let sent = busy.sent();
         drop(busy);
-        client.finish();
+        assert!(client.finish(Duration::from_secs(60)));
         assert!(!client.is_overdue());
         // Only the orders to delete were sent.
         assert_eq!(lock(&line).sent() - sent, 101);
@@ -393,7 +393,7 @@ mod tests {
         behind_begun.recv().unwrap();
         assert!(client.is_overdue());
         end_behind.send(()).unwrap();
-        client.finish();
+        assert!(client.finish(Duration::from_secs(60)));
         assert!(!client.is_overdue());
     }
 

@@ -21,6 +21,14 @@ pub(super) fn netlink(f: &mut Formatter<'_>, it: &Netlink) -> Result {
         Netlink::Overrun => {
             f.write_str("netlink notifications were lost: listing links and addresses again")
         }
+        Netlink::Unfinished { waited, addresses } => {
+            write!(
+                f,
+                "the kernel has not carried out every change of addresses within {} s, stopping without it: these may stay:",
+                waited.as_secs()
+            )?;
+            addresses.iter().try_for_each(|it| write!(f, " {it}"))
+        }
     }
 }
 

@@ -36,6 +36,14 @@ fn netlink() -> Vec<Row> {
             Netlink::Overrun,
             "[WARNING] netlink notifications were lost: listing links and addresses again",
         ),
+        of_process(
+            Netlink::Unfinished {
+                waited: Duration::from_secs(10),
+                addresses: vec![cidr("10.0.0.100/24")],
+            },
+            "[ERROR] the kernel has not carried out every change of addresses within 10 s, stopping without it: these may stay: \
+             10.0.0.100/24",
+        ),
     ]
 }
 
