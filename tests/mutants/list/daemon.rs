@@ -175,7 +175,7 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "restore: fights for an address for ever",
+        name: "restore: fights for an address without end",
         file: RESTORE,
         find: "restored.len() < LIMIT",
         replace: "restored.len() < usize::MAX",
@@ -264,7 +264,7 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "restore: gives way for ever",
+        name: "restore: gives way and never tries again",
         file: RESTORE,
         find: "self.demoted_until.take_if(|until| *until <= now).is_some()",
         replace: "self.demoted_until.is_none_or(|until| until > now) && false",

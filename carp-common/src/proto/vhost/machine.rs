@@ -187,7 +187,7 @@ impl Machine {
                 return;
             }
             MasterDecision::YieldToBetter => (Reason::BetterMasterAdvertised, origin.arrival),
-            // Two BSDs whose equal advertisements cross both yield, and would both be back at the same moment, for ever.
+            // Two BSDs whose equal advertisements cross both yield, and would both be back at the same moment, again and again.
             // The one with the higher address waits longer.
             MasterDecision::YieldOnTie if cx.sources[family] > Some(source) => {
                 (Reason::TieLost, origin.arrival + cx.interval())
