@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::proto::drive::{self, Executor};
 use carp_common::proto::{
     Action, Command, Demotion, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
     Settings, Standing, VirtualHost,
@@ -114,12 +115,8 @@ pub struct Start {
 /// One carpd process and the kernel under it.
 #[derive(Debug)]
 pub struct Bare {
-    name: String,
-    sources: [IpAddr; 2],
-    ethernet_source: [u8; 6],
-    script_time: Duration,
     core: VirtualHost,
-    watch: Watch,
+    shell: Shell,
     ring: VecDeque<Arrived>,
     ring_size: usize,
     /// Packets that found the ring full since the process last looked.
@@ -128,11 +125,20 @@ pub struct Bare {
     was_stopped: bool,
     /// When it last looked at what had arrived.
     looked_at: Instant,
+    stopping: bool,
+}
+
+/// Everything of the process but the core.
+#[derive(Debug)]
+struct Shell {
+    name: String,
+    sources: [IpAddr; 2],
+    ethernet_source: [u8; 6],
+    script_time: Duration,
+    watch: Watch,
     controls: VecDeque<Control>,
     scripts: Scripts,
-    /// Whether the device refuses to send.
-    pub send_errors: bool,
-    stopping: bool,
+    send_errors: bool,
 }
 
 impl Bare {
@@ -149,28 +155,25 @@ impl Bare {
             ring,
             sent,
         } = start;
-        Self {
+        let kind = u8::from(settings.profile != Profile::Ucarp);
+        let shell = Shell {
             name,
             sources,
-            ethernet_source: [
-                0,
-                0,
-                0x5e,
-                0,
-                u8::from(settings.profile != Profile::Ucarp),
-                group.vhid,
-            ],
+            ethernet_source: [0, 0, 0x5e, 0, kind, group.vhid],
             script_time,
             watch: Watch::new(&settings, &group, sources, sent, now),
+            controls: VecDeque::new(),
+            scripts: Scripts::default(),
+            send_errors: false,
+        };
+        Self {
             core: VirtualHost::new(settings, initial_counter, now),
+            shell,
             ring: VecDeque::new(),
             ring_size: ring,
             lost: 0,
             was_stopped: false,
             looked_at: now,
-            controls: VecDeque::new(),
-            scripts: Scripts::default(),
-            send_errors: false,
             stopping: false,
         }
     }
@@ -185,6 +188,11 @@ impl Bare {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.core.next_deadline()
+    }
+
+    /// Makes the device refuse to send, or send again.
+    pub const fn set_send_errors(&mut self, fails: bool) {
+        self.shell.send_errors = fails;
     }
 
     /// Stops the process.
@@ -204,6 +212,7 @@ impl Bare {
             }
         }
         let counts = self
+            .shell
             .watch
             .arrives(arrived.at, &arrived.packet, arrived.provenance);
         if !full {
@@ -214,28 +223,33 @@ impl Bare {
 
     /// Delivers another event.
     pub fn control(&mut self, control: Control) {
-        self.controls.push_back(control);
+        self.shell.controls.push_back(control);
     }
 
     /// Ends the running script. Returns whether another one starts.
     pub fn script_ended(&mut self) -> bool {
-        let ended = self.scripts.running.take();
-        self.scripts.held = ended == Some(Which::Up);
+        let ended = self.shell.scripts.running.take();
+        self.shell.scripts.held = ended == Some(Which::Up);
         if ended == Some(Which::Up) {
-            self.controls.push_back(Control::Claimed);
+            self.shell.controls.push_back(Control::Claimed);
         }
-        self.scripts.running = self
+        self.shell.scripts.running = self
+            .shell
             .scripts
             .wanted
             .take()
             .filter(|wanted| Some(*wanted) != ended);
-        self.scripts.running.is_some()
+        self.shell.scripts.running.is_some()
     }
 
     /// Whether the addresses are on the interface, with no script about to change that.
     #[must_use]
     pub fn settled_holding(&self) -> Option<bool> {
-        self.scripts.running.is_none().then_some(self.scripts.held)
+        self.shell
+            .scripts
+            .running
+            .is_none()
+            .then_some(self.shell.scripts.held)
     }
 
     /// Runs the process until it has nothing left to do.
@@ -249,16 +263,46 @@ impl Bare {
         requests: &mut Vec<Request>,
     ) -> Result<(), Violation> {
         let looked_at = std::mem::replace(&mut self.looked_at, now);
+        let Self { core, shell, .. } = self;
+        let mut acting = Acting {
+            shell,
+            now,
+            trace,
+            requests,
+            held: Ok(()),
+        };
+        let lost = (
+            std::mem::take(&mut self.lost),
+            std::mem::take(&mut self.was_stopped),
+        );
+        let mut losses = Some(lost);
         loop {
             while let Some(arrived) = self.ring.pop_front() {
-                self.advertisement(now, &arrived, trace, requests)?;
+                drive::feed(core, now, arrived.input(), &mut acting);
             }
-            self.losses(now, trace, requests)?;
-            while let Some(control) = self.controls.pop_front() {
-                self.apply(now, control, trace, requests)?;
+            if let Some((lost, was_stopped)) = losses.take()
+                && acting.loses(lost, was_stopped)
+            {
+                drive::feed(core, now, Input::AdvertisementsLost, &mut acting);
             }
-            self.timers(now, looked_at, trace, requests)?;
-            if self.controls.is_empty() {
+            while let Some(control) = acting.shell.controls.pop_front() {
+                self.stopping |= matches!(control, Control::Shutdown);
+                let input = acting.apply(control);
+                drive::feed(core, now, input, &mut acting);
+            }
+            acting.hold(|shell| shell.watch.looks(now, looked_at));
+            drive::time_out(core, now, looked_at, &mut acting);
+            acting.hold(|shell| shell.watch.settled(now, core));
+            std::mem::replace(&mut acting.held, Ok(()))?;
+            // A second call at the same time does nothing.
+            let mut again = Vec::new();
+            drive::time_out(core, now, looked_at, &mut again);
+            if let Some(action) = again.first() {
+                return Err(format!(
+                    "a second timeout at the same time asked for {action:?}"
+                ));
+            }
+            if acting.shell.controls.is_empty() {
                 break;
             }
         }
@@ -268,149 +312,118 @@ impl Bare {
         Ok(())
     }
 
-    /// Packets lost while the process ran count as lost on the wire. For packets lost while it was stopped, the
-    /// process itself is responsible.
-    fn losses(
-        &mut self,
-        now: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let lost = std::mem::take(&mut self.lost);
-        let was_stopped = std::mem::take(&mut self.was_stopped);
-        if lost > 0 {
-            requests.push(Request::Overflowed { was_stopped });
-        }
-        if lost == 0 || !was_stopped {
-            return Ok(());
-        }
-        trace.note(now, &self.name, || {
-            format!("lost {lost} packets while it was stopped")
-        });
-        self.tell(now, Input::AdvertisementsLost, trace, requests)
+    /// Whether send errors demote it, which is invisible from outside.
+    #[must_use]
+    pub fn is_suppressed(&self) -> bool {
+        self.shell.watch.is_suppressed()
     }
 
-    fn advertisement(
-        &mut self,
-        now: Instant,
-        arrived: &Arrived,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
+    /// Kills the process. Returns what its host remembers of it.
+    #[must_use]
+    pub fn into_sent(self) -> SentCounters {
+        self.shell.watch.into_sent()
+    }
+}
+
+impl Arrived {
+    fn input(&self) -> Input<'_> {
         let Packet {
             family,
             source,
             ethernet_source,
             ref payload,
-        } = arrived.packet;
+        } = self.packet;
         let origin = Origin {
             source,
             ethernet_source,
-            arrival: arrived.at,
+            arrival: self.at,
         };
-        let input = Input::Advertisement {
+        Input::Advertisement {
             family,
             origin,
             payload,
-        };
-        self.tell(now, input, trace, requests)
+        }
+    }
+}
+
+/// The process while it runs: it carries out what the core decides, and the watch looks on.
+struct Acting<'a> {
+    shell: &'a mut Shell,
+    now: Instant,
+    trace: &'a mut Trace,
+    requests: &'a mut Vec<Request>,
+    /// The first rule that was broken, if any was.
+    held: Result<(), Violation>,
+}
+
+impl Executor for Acting<'_> {
+    fn feeds(&mut self, input: &Input<'_>) {
+        let now = self.now;
+        self.hold(|shell| shell.watch.told(now, input));
     }
 
-    fn apply(
-        &mut self,
-        now: Instant,
-        control: Control,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        trace.note(now, &self.name, || format!("{control:?}"));
-        let input = match control {
+    fn execute(&mut self, _core: &VirtualHost, action: Action) -> Option<Input<'static>> {
+        let now = self.now;
+        self.trace.action(now, &self.shell.name, &action);
+        self.hold(|shell| shell.watch.decided(now, &action));
+        self.shell.perform(action, self.requests)
+    }
+
+    fn executed(&mut self, core: &VirtualHost) {
+        let now = self.now;
+        self.hold(|shell| shell.watch.judged(now, core));
+    }
+}
+
+impl Acting<'_> {
+    /// Looks whether a rule holds, unless one was broken already.
+    fn hold(&mut self, look: impl FnOnce(&mut Shell) -> Result<(), Violation>) {
+        if self.held.is_ok() {
+            self.held = look(self.shell);
+        }
+    }
+
+    /// Packets lost while the process ran count as lost on the wire. For packets lost while it was stopped, the
+    /// process itself is responsible. Returns whether it must hear of them.
+    fn loses(&mut self, lost: u64, was_stopped: bool) -> bool {
+        if lost > 0 {
+            self.requests.push(Request::Overflowed { was_stopped });
+        }
+        if lost == 0 || !was_stopped {
+            return false;
+        }
+        self.trace.note(self.now, &self.shell.name, || {
+            format!("lost {lost} packets while it was stopped")
+        });
+        true
+    }
+
+    fn apply(&mut self, control: Control) -> Input<'static> {
+        self.trace
+            .note(self.now, &self.shell.name, || format!("{control:?}"));
+        match control {
             Control::Link(link) => Input::LinkChanged(link),
             Control::Source(family, there) => Input::SourceChanged {
                 family,
-                source: there.then_some(self.sources[index(family)]),
+                source: there.then_some(self.shell.sources[index(family)]),
             },
             Control::Demotion(amount) => Input::DemotionChanged {
                 cause: DemotionCause::Administrator,
                 amount: Demotion(amount),
             },
             Control::StepDown(hold) => {
-                requests.push(Request::StaysAway(hold));
+                self.requests.push(Request::StaysAway(hold));
                 Input::Command(Command::StepDown { hold })
             }
             Control::Claimed => Input::ClaimCompleted,
-            Control::Shutdown => {
-                self.stopping = true;
-                Input::Shutdown
-            }
-        };
-        self.tell(now, input, trace, requests)
-    }
-
-    /// Feeds one input, and carries out everything that follows from it.
-    fn tell(
-        &mut self,
-        now: Instant,
-        input: Input<'_>,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        self.watch.told(now, &input)?;
-        self.core.handle_input(now, input);
-        self.carry_out(now, trace, requests)
-    }
-
-    fn timers(
-        &mut self,
-        now: Instant,
-        looked_at: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        self.watch.looks(now, looked_at)?;
-        self.core.handle_timeout(now, looked_at);
-        self.carry_out(now, trace, requests)?;
-        self.watch.settled(now, &self.core)?;
-        // A second call at the same time does nothing.
-        self.core.handle_timeout(now, looked_at);
-        match self.core.poll_action() {
-            None => Ok(()),
-            Some(action) => Err(format!(
-                "a second handle_timeout at the same time asked for {action:?}"
-            )),
+            Control::Shutdown => Input::Shutdown,
         }
     }
+}
 
-    /// Carries out the actions of one input, and those of the inputs that result from them.
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        trace: &mut Trace,
-        requests: &mut Vec<Request>,
-    ) -> Result<(), Violation> {
-        let mut outcomes = VecDeque::new();
-        loop {
-            while let Some(action) = self.core.poll_action() {
-                trace.action(now, &self.name, &action);
-                self.watch.decided(now, &action)?;
-                self.perform(action, requests, &mut outcomes);
-            }
-            self.watch.judged(now, &self.core)?;
-            let Some((family, outcome)) = outcomes.pop_front() else {
-                return Ok(());
-            };
-            let input = Input::SendCompleted { family, outcome };
-            self.watch.told(now, &input)?;
-            self.core.handle_input(now, input);
-        }
-    }
-
-    fn perform(
-        &mut self,
-        action: Action,
-        requests: &mut Vec<Request>,
-        outcomes: &mut VecDeque<(Family, SendOutcome)>,
-    ) {
+impl Shell {
+    /// Carries out an action. Returns its result, if there is one already.
+    fn perform(&mut self, action: Action, requests: &mut Vec<Request>) -> Option<Input<'static>> {
         match action {
             Action::SendAdvertisement { family, payload } => {
                 let packet = Packet {
@@ -419,13 +432,12 @@ impl Bare {
                     ethernet_source: self.ethernet_source,
                     payload: payload.to_vec(),
                 };
-                if self.send_errors {
-                    outcomes.push_back((family, SendOutcome::Failed));
-                    requests.push(Request::Refused(packet));
-                } else {
-                    outcomes.push_back((family, SendOutcome::Sent));
-                    requests.push(Request::Transmit(packet));
-                }
+                let (outcome, request) = match self.send_errors {
+                    true => (SendOutcome::Failed, Request::Refused(packet)),
+                    false => (SendOutcome::Sent, Request::Transmit(packet)),
+                };
+                requests.push(request);
+                return Some(Input::SendCompleted { family, outcome });
             }
             Action::ClaimAddresses => self.script(Which::Up, requests),
             Action::ReleaseAddresses => self.script(Which::Down, requests),
@@ -434,6 +446,7 @@ impl Bare {
             Action::ProgramDatapath(standing) => requests.push(Request::Programmed(standing)),
             Action::Notify(_) => {}
         }
+        None
     }
 
     fn script(&mut self, which: Which, requests: &mut Vec<Request>) {
@@ -449,17 +462,5 @@ impl Bare {
             self.scripts.running = Some(which);
             requests.push(Request::ScriptStarted);
         }
-    }
-
-    /// Whether send errors demote it, which is invisible from outside.
-    #[must_use]
-    pub fn is_suppressed(&self) -> bool {
-        self.watch.is_suppressed()
-    }
-
-    /// Kills the process. Returns what its host remembers of it.
-    #[must_use]
-    pub fn into_sent(self) -> SentCounters {
-        self.watch.into_sent()
     }
 }

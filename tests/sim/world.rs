@@ -416,7 +416,7 @@ impl<'a> World<'a> {
             }
             Body::Bare(host) => {
                 let mut requests = Vec::new();
-                host.send_errors = station.send_errors;
+                host.set_send_errors(station.send_errors);
                 let result = host.run(self.now, &mut self.trace, &mut requests);
                 result.map_err(|what| format!("{}: {what}", station.name))?;
                 let deadline = host.next_deadline();

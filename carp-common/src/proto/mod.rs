@@ -6,6 +6,7 @@
 //! | Module | What it is |
 //! |---|---|
 //! | [`vhost`] | states, transitions, deadlines |
+//! | [`drive`] | the loop that feeds a virtual host and carries out its actions |
 //! | [`election`] | pure comparison of two advertisers |
 //! | [`auth`] | HMAC-SHA1 over vhid, addresses and counter |
 //! | [`key`] | the password, padded and wiped, and its fingerprint |
@@ -33,6 +34,7 @@ pub mod conflict;
 pub mod counters;
 pub mod demotion;
 mod doubt;
+pub mod drive;
 pub mod election;
 pub mod evidence;
 pub mod heard;

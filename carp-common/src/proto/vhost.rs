@@ -53,13 +53,13 @@ pub use context::NOTICE_INTERVAL;
 ///
 /// The contract:
 ///
-/// - Feed one input, drain [`VirtualHost::poll_action`] until `None`, feed what became of the actions; when nothing
-///   more is waiting to be fed, call [`VirtualHost::handle_timeout`] if [`VirtualHost::next_deadline`] has passed,
-///   else sleep until then. Repeat.
-/// - Everything received is fed **before** `handle_timeout`, however late: advertisements are judged by their arrival,
-///   and what they call for waits for the timeout, so that a later one in the same queue can still revoke it.
+/// - [`drive`](super::drive) runs it: feed one input with [`feed`](super::drive::feed), which carries out the actions and
+///   feeds their results; when nothing more is waiting to be fed, call [`time_out`](super::drive::time_out) if
+///   [`VirtualHost::next_deadline`] has passed, else sleep until then. Repeat.
+/// - Everything received is fed **before** `time_out`, however late: advertisements are judged by their arrival, and
+///   what they call for waits for the timeout, so that a later one in the same queue can still revoke it.
 /// - A `now` earlier than the last one counts as no time passed, an arrival later than `now` as an arrival at `now`.
-/// - `handle_timeout` before the deadline, or twice, does nothing; after it no deadline has passed. In INIT there is
+/// - `time_out` before the deadline, or twice, does nothing; after it no deadline has passed. In INIT there is
 ///   no deadline.
 /// - A BACKUP that slept through the end of the master-down time waits once more: [`patience`](super::patience).
 /// - No bytes and no order of inputs may panic; a packet in INIT is counted and dropped.
@@ -91,7 +91,7 @@ impl VirtualHost {
     }
 
     /// Handles something that happened.
-    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+    pub(super) fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.cx.begin(now);
         self.machine.input(&mut self.cx, input);
     }
@@ -100,7 +100,7 @@ impl VirtualHost {
     ///
     /// `looked_at` is when the caller last fed what had arrived, before it did so at `now`: a silence that it slept through
     /// does not count yet.
-    pub fn handle_timeout(&mut self, now: Instant, looked_at: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, looked_at: Instant) {
         self.cx.begin(now);
         if self.next_deadline().is_some_and(|due| due <= self.cx.now) {
             self.machine.timeout(&mut self.cx, looked_at);
@@ -108,11 +108,11 @@ impl VirtualHost {
     }
 
     /// Returns the next thing to do, in order; `None` when there is nothing left.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
         self.cx.actions.pop()
     }
 
-    /// Returns when to call [`VirtualHost::handle_timeout`]; `None` in INIT.
+    /// Returns when to call [`time_out`](super::drive::time_out); `None` in INIT.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.machine.next_deadline()

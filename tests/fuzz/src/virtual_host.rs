@@ -11,7 +11,7 @@ use arbitrary::{Result, Unstructured};
 use carp_common::proto::{
     Action, AddressSet, Authenticator, Command, Counters, DatapathState, DemotionCause, Input, Key,
     LinkState, Notice, Origin, SendOutcome, Settings, Standing, Transition, VirtualHost,
-    vhost::NOTICE_INTERVAL,
+    drive, vhost::NOTICE_INTERVAL,
 };
 use carp_common::time::{Duration, Instant};
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
@@ -294,35 +294,38 @@ impl Play {
     fn feed(&mut self, input: Input<'_>) {
         let was = self.host.state();
         self.told = self.told.max(self.now);
-        self.host.handle_input(self.now, input);
-        self.follow(was);
+        let mut actions = Vec::new();
+        drive::feed(&mut self.host, self.now, input, &mut actions);
+        self.follow(was, actions);
     }
 
     fn time_out(&mut self, now: Instant) {
         let (was, due) = (self.host.state(), self.host.next_deadline());
         let looked_at = self.told;
         self.told = self.told.max(now);
-        self.host.handle_timeout(now, looked_at);
-        let actions = self.follow(was);
+        let mut actions = Vec::new();
+        drive::time_out(&mut self.host, now, looked_at, &mut actions);
+        let number = actions.len();
+        self.follow(was, actions);
         let next = self.host.next_deadline();
         assert!(
             next.is_none_or(|next| next > self.told),
             "a deadline in the past"
         );
         if due.is_none_or(|due| due > self.told) {
-            assert_eq!((actions, next), (0, due), "nothing was due");
+            assert_eq!((number, next), (0, due), "nothing was due");
         }
-        self.host.handle_timeout(now, looked_at);
-        assert_eq!(self.follow(self.host.state()), 0, "twice");
+        let mut again = Vec::new();
+        drive::time_out(&mut self.host, now, looked_at, &mut again);
+        assert_eq!(again, [], "twice");
         assert_eq!(self.host.next_deadline(), next, "twice");
     }
 
-    /// Carries out the actions of one input. Returns how many there were.
-    fn follow(&mut self, was: State) -> usize {
-        let mut number = 0;
+    /// Carries out the actions of one input.
+    fn follow(&mut self, was: State, actions: Vec<Action>) {
+        let number = actions.len();
         let mut was_master = was == State::Master;
-        while let Some(action) = self.host.poll_action() {
-            number += 1;
+        for action in actions {
             match action {
                 Action::Report(Transition { from, to, .. }) => {
                     assert_eq!(from, self.reported);
@@ -382,7 +385,6 @@ impl Play {
                 .all(|((_, before), (_, now))| before <= now)
         );
         self.counters = counters;
-        number
     }
 
     /// Checks an advertisement of this host: it must be well formed and authentic, and sent in a family with an

@@ -16,7 +16,7 @@ use std::vec::Vec;
 use super::*;
 use crate::proto::{
     AddressSet, Command, DatapathState, DemotionCause, Key, LinkState, Notice, Reason, SendOutcome,
-    Standing, Transition,
+    Standing, Transition, drive,
 };
 use crate::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Profile, Vhid};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
@@ -165,13 +165,27 @@ impl Host {
 
     fn input(&mut self, input: Input<'_>) -> String {
         self.last_kind = table::kind(input);
-        self.vhost.handle_input(self.now, input);
-        self.drain()
+        let actions = self.fed(input);
+        self.perform(actions)
     }
 
     fn timeout(&mut self) -> String {
-        self.vhost.handle_timeout(self.now, self.now);
-        self.drain()
+        let actions = self.timed_out(self.now, self.now);
+        self.perform(actions)
+    }
+
+    /// Feeds an input. Returns the actions, which are not carried out.
+    fn fed(&mut self, input: Input<'_>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        drive::feed(&mut self.vhost, self.now, input, &mut actions);
+        actions
+    }
+
+    /// Does what is due at `now`. Returns the actions, which are not carried out.
+    fn timed_out(&mut self, now: Instant, looked_at: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        drive::time_out(&mut self.vhost, now, looked_at, &mut actions);
+        actions
     }
 
     /// Sleeps until the next deadline.
@@ -250,9 +264,10 @@ impl Host {
         Some(deadline - self.now.as_nanos().cast_signed())
     }
 
-    fn drain(&mut self) -> String {
+    /// Carries out the actions of one input. Their results are inputs of the test.
+    fn perform(&mut self, actions: Vec<Action>) -> String {
         let mut shown = Vec::new();
-        while let Some(action) = self.vhost.poll_action() {
+        for action in actions {
             if let Action::SendAdvertisement { payload, .. } = action {
                 self.check_own(&payload);
                 self.sent = Some(payload);

@@ -1,50 +1,74 @@
 //! Carries out what the core decided, and reports the results to the core.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use carp_common::proto::{Command, DatapathState, Input, LinkState};
+use carp_common::proto::drive::{self, Executor};
+use carp_common::proto::{Action, Command, DatapathState, Input, LinkState, VirtualHost};
+use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::Instance;
+use super::identity::Identity;
+use super::rooms::Rooms;
 use super::uplink::{News, is_usable};
 
 /// How long SIGUSR2 keeps this host away, as in ucarp.
 const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
+/// The rooms, while they carry out what the core decides.
+struct Acting<'a, 'b, E> {
+    who: &'a Identity,
+    rooms: &'a mut Rooms,
+    site: &'a mut Site<'b, E>,
+}
+
+impl<E: Effects> Executor for Acting<'_, '_, E> {
+    fn feeds(&mut self, input: &Input<'_>) {
+        let cx = &mut self.site.cx;
+        cx.effects.tells(self.who.id, cx.now, input);
+    }
+
+    fn execute(&mut self, machine: &VirtualHost, action: Action) -> Option<Input<'static>> {
+        let cx = &mut self.site.cx;
+        cx.effects.decides(self.who.id, cx.now, &action);
+        self.rooms.carry_out(self.who, machine, action, self.site)
+    }
+}
+
 impl Instance {
     /// Feeds the core one input, and carries out everything that follows from it.
     pub fn feed<E: Effects>(&mut self, input: Input<'_>, site: &mut Site<'_, E>) {
-        site.cx.effects.tells(self.who.id, site.cx.now, &input);
-        self.machine.handle_input(site.cx.now, input);
-        self.act(site);
+        let now = site.cx.now;
+        self.run(site, |machine, acting| {
+            drive::feed(machine, now, input, acting);
+        });
     }
 
-    /// Carries out everything that the core asks for, and reports the results to the core.
-    pub(super) fn act<E: Effects>(&mut self, site: &mut Site<'_, E>) {
+    /// Fires its timers, which are due. The engine last looked at what arrived at `looked_at`.
+    pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
+        let now = site.cx.now;
+        site.cx.effects.fires(self.who.id, now, looked_at);
+        self.run(site, |machine, acting| {
+            drive::time_out(machine, now, looked_at, acting);
+        });
+        site.cx.effects.settles(self.who.id, now, &self.machine);
+    }
+
+    /// Runs the core with the rooms as its hands. They follow its state afterwards.
+    fn run<'b, E: Effects>(
+        &mut self,
+        site: &mut Site<'b, E>,
+        run: impl FnOnce(&mut VirtualHost, &mut Acting<'_, 'b, E>),
+    ) {
         let Self {
             who,
             machine,
             rooms,
             ..
         } = self;
-        // The core hears of results after all actions of one input, in order.
-        let mut results = VecDeque::new();
-        loop {
-            while let Some(action) = machine.poll_action() {
-                site.cx.effects.decides(who.id, site.cx.now, &action);
-                results.extend(rooms.carry_out(who, machine, action, site));
-            }
-            match results.pop_front() {
-                Some(result) => {
-                    site.cx.effects.tells(who.id, site.cx.now, &result);
-                    machine.handle_input(site.cx.now, result);
-                }
-                None => break,
-            }
-        }
+        run(machine, &mut Acting { who, rooms, site });
         rooms.follow_state(who, machine, site);
         site.cx.touched.push(who.id);
     }

@@ -176,17 +176,6 @@ impl Instance {
         rooms.settle_predecessor(who, machine, site);
     }
 
-    /// Fires its timers, which are due. The engine last looked at what arrived at `looked_at`.
-    pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
-        let now = site.cx.now;
-        site.cx.effects.fires(self.who.id, now, looked_at);
-        self.machine.handle_timeout(now, looked_at);
-        self.act(site);
-        site.cx
-            .effects
-            .settles(self.who.id, site.cx.now, &self.machine);
-    }
-
     /// Does everything else that is due.
     pub fn do_chores<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         let is_master = self.machine.state() == State::Master;

@@ -139,19 +139,17 @@ fn play(settings: Settings, steps: &[super::sequences::Move]) -> Host {
     let mut host = Host::started(settings);
     for step in steps {
         apply(&mut host, step);
-        while host.vhost.poll_action().is_some() {}
         // What waits for a timeout that was due would come at once.
         host.now = host.now.max(host.vhost.cx.now);
-        host.vhost.handle_timeout(host.now, host.now);
-        while host.vhost.poll_action().is_some() {}
+        host.timed_out(host.now, host.now);
     }
     host
 }
 
-/// The transition among the actions that are waiting.
-fn transition(host: &mut Host) -> Option<Transition> {
+/// The transition among these actions.
+fn transition(actions: Vec<Action>) -> Option<Transition> {
     let mut found = None;
-    while let Some(action) = host.vhost.poll_action() {
+    for action in actions {
         if let Action::Report(transition) = action {
             assert_eq!(found.replace(transition), None, "one at most");
         }
@@ -165,25 +163,25 @@ proptest! {
         let mut host = play(settings, &steps);
         match host.outlook() {
             Outlook::Start { lacks: Lack::Stopped } => {
-                host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Down));
-                host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Up));
+                host.fed(Input::LinkChanged(LinkState::Down));
+                host.fed(Input::LinkChanged(LinkState::Up));
                 for (family, address) in [(Family::Inet, "10.9.0.5"), (Family::Inet6, "fe80::5")] {
-                    host.vhost.handle_input(host.now, source(family, Some(address)));
+                    host.fed(source(family, Some(address)));
                 }
                 prop_assert_eq!(host.vhost.state(), State::Init);
             }
             Outlook::Start { lacks } => {
                 if lacks == Lack::Link {
-                    host.vhost.handle_input(host.now, Input::LinkChanged(LinkState::Up));
+                    host.fed(Input::LinkChanged(LinkState::Up));
                 }
                 if let Outlook::Start { lacks: Lack::Datapath } = host.outlook() {
                     let works = Input::DatapathChanged(DatapathState::Works);
-                    host.vhost.handle_input(host.now, works);
+                    host.fed(works);
                 }
                 if let Outlook::Start { lacks } = host.outlook() {
                     prop_assert_eq!(lacks, Lack::Source);
                     for (family, address) in [(Family::Inet, "10.9.0.5"), (Family::Inet6, "fe80::5")] {
-                        host.vhost.handle_input(host.now, source(family, Some(address)));
+                        host.fed(source(family, Some(address)));
                     }
                 }
                 prop_assert_eq!(host.vhost.state(), State::Backup);
@@ -194,19 +192,19 @@ proptest! {
                 // All but the end of time.
                 if after < Duration::from_secs(1 << 31) {
                     if let Some(before) = after.checked_sub(Duration::from_nanos(1)) {
-                        host.vhost.handle_timeout(host.now + before, host.now + before);
-                        prop_assert_eq!(transition(&mut host), None);
+                        let actions = host.timed_out(host.now + before, host.now + before);
+                        prop_assert_eq!(transition(actions), None);
                     }
-                    host.vhost.handle_timeout(host.now + after, host.now + after);
+                    let actions = host.timed_out(host.now + after, host.now + after);
                     let (from, to) = (State::Backup, State::Master);
-                    prop_assert_eq!(transition(&mut host), Some(Transition { from, to, reason }));
+                    prop_assert_eq!(transition(actions), Some(Transition { from, to, reason }));
                 }
             }
             // A MASTER without another word stays one.
             Outlook::Yield { .. } => {
                 let at = host.vhost.next_deadline().expect("a MASTER advertises");
-                host.vhost.handle_timeout(at, at);
-                prop_assert_eq!(transition(&mut host), None);
+                let actions = host.timed_out(at, at);
+                prop_assert_eq!(transition(actions), None);
             }
         }
     }

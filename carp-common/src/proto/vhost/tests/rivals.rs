@@ -348,8 +348,7 @@ fn a_flood_of_bad_digests_is_reported_with_its_size() {
             origin,
             payload: &payload,
         };
-        host.vhost.handle_input(host.now, input);
-        while let Some(action) = host.vhost.poll_action() {
+        for action in host.fed(input) {
             if let Action::Notify(notice) = action {
                 notices.push(notice);
             }

@@ -163,9 +163,9 @@ struct World {
 
 impl World {
     /// Follows every action of one input.
-    fn follow(&mut self, host: &mut Host) {
+    fn follow(&mut self, host: &mut Host, actions: Vec<Action>) {
         let mut was_master = self.state == Some(State::Master);
-        while let Some(action) = host.vhost.poll_action() {
+        for action in actions {
             match action {
                 Action::Report(Transition { from, to, .. }) => {
                     assert_eq!(from, self.state.unwrap_or(State::Init));
@@ -232,17 +232,19 @@ impl World {
     }
 }
 
-pub(super) fn apply(host: &mut Host, step: &Move) {
+/// Applies a move. Returns the actions that follow from it.
+pub(super) fn apply(host: &mut Host, step: &Move) -> Vec<Action> {
     match step {
         Move::Wait(duration) => {
             host.wait(*duration);
+            Vec::new()
         }
         Move::ClockBack(duration) => {
             let earlier = earlier(host.now, *duration);
-            host.vhost.handle_timeout(earlier, earlier);
+            host.timed_out(earlier, earlier)
         }
         // Asleep since the beginning.
-        Move::Timeout => host.vhost.handle_timeout(host.now, Instant::ZERO),
+        Move::Timeout => host.timed_out(host.now, Instant::ZERO),
         Move::NextTimeout => {
             // All but the end of time, where an endless hold ends.
             let next = host
@@ -250,7 +252,7 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
                 .next_deadline()
                 .filter(|next| *next < host.now + YEAR);
             host.now = host.now.max(next.unwrap_or(host.now));
-            host.vhost.handle_timeout(host.now, host.now);
+            host.timed_out(host.now, host.now)
         }
         Move::Hear {
             source,
@@ -269,71 +271,52 @@ pub(super) fn apply(host: &mut Host, step: &Move) {
                 Heard::Any(counter) => *counter,
             };
             let payload = host.payload_with_counter(*advbase, *advskew, *demotion, counter);
-            hear(host, *source, &payload, *age);
+            hear(host, *source, &payload, *age)
         }
-        Move::Echo { source } => {
-            if let Some(payload) = host.sent {
-                hear(host, *source, &payload, Duration::ZERO);
-            }
-        }
+        Move::Echo { source } => match host.sent {
+            Some(payload) => hear(host, *source, &payload, Duration::ZERO),
+            None => Vec::new(),
+        },
         Move::Garbage { source, bytes } => hear(host, *source, bytes, Duration::ZERO),
-        Move::Link(link) => feed(host, Input::LinkChanged(*link)),
-        Move::Datapath(datapath) => feed(host, Input::DatapathChanged(*datapath)),
+        Move::Link(link) => host.fed(Input::LinkChanged(*link)),
+        Move::Datapath(datapath) => host.fed(Input::DatapathChanged(*datapath)),
         Move::Source(family, source) => {
             let source = source.map(|index| ip(SOURCES[index]));
-            feed(
-                host,
-                Input::SourceChanged {
-                    family: *family,
-                    source,
-                },
-            );
+            host.fed(Input::SourceChanged {
+                family: *family,
+                source,
+            })
         }
         Move::Demote(cause, amount) => {
             let cause = DemotionCause::ALL[*cause];
-            feed(
-                host,
-                Input::DemotionChanged {
-                    cause,
-                    amount: Demotion(*amount),
-                },
-            );
+            host.fed(Input::DemotionChanged {
+                cause,
+                amount: Demotion(*amount),
+            })
         }
-        Move::SendCompleted(family, outcome) => {
-            feed(
-                host,
-                Input::SendCompleted {
-                    family: *family,
-                    outcome: *outcome,
-                },
-            );
-        }
-        Move::ClaimCompleted => feed(host, Input::ClaimCompleted),
-        Move::AdvertisementsLost => feed(host, Input::AdvertisementsLost),
-        Move::StepDown(hold) => feed(host, Input::Command(Command::StepDown { hold: *hold })),
-        Move::Shutdown => feed(host, Input::Shutdown),
+        Move::SendCompleted(family, outcome) => host.fed(Input::SendCompleted {
+            family: *family,
+            outcome: *outcome,
+        }),
+        Move::ClaimCompleted => host.fed(Input::ClaimCompleted),
+        Move::AdvertisementsLost => host.fed(Input::AdvertisementsLost),
+        Move::StepDown(hold) => host.fed(Input::Command(Command::StepDown { hold: *hold })),
+        Move::Shutdown => host.fed(Input::Shutdown),
     }
 }
 
-fn feed(host: &mut Host, input: Input<'_>) {
-    host.vhost.handle_input(host.now, input);
-}
-
-fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) {
+fn hear(host: &mut Host, source: usize, payload: &[u8], age: Duration) -> Vec<Action> {
     let source = ip(SOURCES[source]);
     let origin = Origin {
         source,
         ethernet_source: UCARP_MAC,
         arrival: earlier(host.now, age),
     };
-    feed(
-        host,
-        Input::Advertisement {
-            family: Family::of(source),
-            origin,
-            payload,
-        },
-    );
+    host.fed(Input::Advertisement {
+        family: Family::of(source),
+        origin,
+        payload,
+    })
 }
 
 fn earlier(now: Instant, by: Duration) -> Instant {
@@ -361,21 +344,20 @@ proptest! {
         let mut world = World::default();
         for (index, text) in [(0, "10.9.0.5"), (3, "fe80::5")] {
             let family = Family::of(ip(text));
-            apply(&mut host, &Move::Source(family, Some(index)));
-            world.follow(&mut host);
+            let actions = apply(&mut host, &Move::Source(family, Some(index)));
+            world.follow(&mut host, actions);
         }
-        apply(&mut host, &Move::Link(LinkState::Up));
-        world.follow(&mut host);
+        let actions = apply(&mut host, &Move::Link(LinkState::Up));
+        world.follow(&mut host, actions);
         for step in &steps {
-            apply(&mut host, step);
-            world.follow(&mut host);
+            let actions = apply(&mut host, step);
+            world.follow(&mut host, actions);
             if matches!(step, Move::Timeout | Move::NextTimeout) {
                 let now = host.vhost.cx.now;
                 let next = host.vhost.next_deadline();
                 prop_assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
                 let before = plans(&host);
-                host.vhost.handle_timeout(now, now);
-                prop_assert_eq!(host.vhost.poll_action(), None, "a second timeout does nothing");
+                prop_assert_eq!(host.timed_out(now, now), [], "a second timeout does nothing");
                 prop_assert_eq!(before, plans(&host));
             }
         }
