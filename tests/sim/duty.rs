@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::proto::VirtualHost;
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
 
@@ -16,6 +17,10 @@ use super::watch::Violation;
 
 /// The shortest lease that is given.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+/// The time within which a host that is not MASTER has removed its addresses after a fault: carpd waits half a second for
+/// an order, and repeats it after a second.
+const REMOVED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Checks a host whose process has just run and has nothing left to do. If `is_repaired`, nothing has happened to the
 /// host for long enough that a MASTER must have its addresses again.
@@ -60,6 +65,31 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
         return Err(format!("is {state}, and its scripts left it otherwise"));
     }
     Ok(())
+}
+
+/// Checks that a host that is not MASTER has none of the addresses that carpd itself adds and removes. It removes them
+/// before it does anything else. Only a fault may delay that: the kernel refused, or the interface was not usable.
+///
+/// A BACKUP that has heard no other host keeps what a dead process left, because it may be about to take over.
+///
+/// # Errors
+/// An address is there.
+pub fn check_removed(machine: &Machine, seen: &Seen, core: &VirtualHost) -> Result<(), Violation> {
+    let state = core.state();
+    let faults = machine.refused_at.into_iter().chain(machine.disturbed_at);
+    let is_recent = faults
+        .max()
+        .is_some_and(|at| machine.now <= at + REMOVED_WITHIN);
+    let is_hampered = is_recent || machine.sabotage.keeps_addresses() || machine.is_renamed();
+    let is_undecided = state == State::Backup && core.last_heard().is_none();
+    if state == State::Master || seen.scripts.is_some() || is_hampered || is_undecided {
+        return Ok(());
+    }
+    let mut ours = machine.namespace.addresses.iter();
+    match ours.find(|it| it.foreign.is_none() && seen.has(it.address.address)) {
+        Some(left) => Err(format!("is {state} and still has {:?}", left.address)),
+        None => Ok(()),
+    }
 }
 
 /// Whether the host may answer although it is not MASTER: another program added the address, the fence is out of

@@ -186,7 +186,26 @@ impl Host {
             self.check_removed(vhid)?;
         }
         self.check_leaving()?;
+        self.check_addresses()?;
         self.look()
+    }
+
+    /// Checks that a virtual host that is not MASTER has none of its addresses.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn check_addresses(&self) -> Result<(), Violation> {
+        // A process that only waits for its scripts no longer follows the interface.
+        if self.has_lost_sight() {
+            return Ok(());
+        }
+        let machine = self.engine.effects();
+        self.engine.instances().try_for_each(|instance| {
+            let seen = machine.seen.get(&instance.who.id);
+            seen.map_or(Ok(()), |seen| {
+                duty::check_removed(machine, seen, instance.machine())
+            })
+        })
     }
 
     fn turn(&mut self) -> Result<(), Violation> {

@@ -4,6 +4,8 @@
 //! It outlives the process. The engine owns it while there is one, and acts through it (`effects`).
 
 mod effects;
+mod sabotage;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,6 +31,8 @@ use super::packet::{Group, Packet};
 use super::rng::Rng;
 use super::trace::Trace;
 use super::watch::{Provenance, SentCounters, Violation, Watch};
+pub use sabotage::Sabotage;
+pub use seen::Seen;
 
 /// The name of the interface that the group is on.
 pub const INTERFACE: &str = "eth0";
@@ -67,34 +71,6 @@ pub enum Request {
     StaysAway(Duration),
 }
 
-/// What is broken at present.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sabotage {
-    /// Orders fail with this error.
-    pub orders: Option<i32>,
-    /// Programs and sockets cannot be attached.
-    pub attaching: bool,
-    /// The tables of the program have no room.
-    pub tables: bool,
-    /// The device refuses to send.
-    pub sending: bool,
-    /// Up scripts fail.
-    pub scripts: bool,
-}
-
-/// What the checks see of one virtual host of the process.
-#[derive(Debug)]
-pub struct Seen {
-    /// The watch over what it must and must not do.
-    pub watch: Watch,
-    /// Its addresses, with the prefix lengths that a script gives them.
-    pub addresses: Vec<(IpAddr, u8)>,
-    /// Its scripts, where they own the addresses.
-    pub scripts: Option<Scripts>,
-    /// Whether its addresses were changed since a script last ended.
-    pub is_meddled_with: bool,
-}
-
 /// One host.
 #[derive(Debug)]
 pub struct Machine {
@@ -112,6 +88,8 @@ pub struct Machine {
     pub sabotage: Sabotage,
     /// When an order of carpd was last refused because of [`Sabotage::orders`].
     pub refused_at: Option<Instant>,
+    /// When something last happened that may keep carpd from removing its addresses.
+    pub disturbed_at: Option<Instant>,
     /// The index of the interface; `None` while it is deleted.
     pub ifindex: Option<u32>,
     /// The groups that its virtual hosts may be in.
@@ -192,6 +170,7 @@ impl Machine {
             ring: Ring::new(ring),
             sabotage: Sabotage::default(),
             refused_at: None,
+            disturbed_at: None,
             ifindex: None,
             groups,
             sources,

@@ -49,6 +49,8 @@
 //! - a MASTER whose advertisements are sent answers for every address that it has;
 //! - a MASTER has its addresses again a moment after another program removed them, or within eleven seconds if that
 //!   happened too often or orders failed;
+//! - a host that is not MASTER has none of the addresses that carpd itself adds, except for two and a half seconds after
+//!   a fault that kept it from removing them. A BACKUP that has heard no other host may keep what a dead process left;
 //! - nothing that another program added is removed or changed, except for the moment in which two orders crossed;
 //! - a process that is killed leaves no address beyond its lease; and its host is silent before another host takes
 //!   over from silence that heard its last advertisement and waits at least as long as an equal one;

@@ -255,7 +255,10 @@ impl<'a> World<'a> {
             }
             self.now = at;
             match event {
-                Event::End => return self.check(),
+                Event::End => {
+                    self.check_addresses()?;
+                    return self.check();
+                }
                 Event::Fault(fault) => self.fault(fault)?,
                 Event::Quiet => self.quiet()?,
                 Event::Finale => self.finale()?,
@@ -277,6 +280,18 @@ impl<'a> World<'a> {
                 Event::Expires { station } => self.expires(station),
             }
             self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Checks every process that runs, whether it has something to do or not.
+    fn check_addresses(&mut self) -> Result<(), Violation> {
+        for station in self.stations.iter_mut().filter(|station| !station.hung) {
+            if let Body::Carpd(host) = &mut station.body {
+                host.machine().advance(self.now);
+                let held = host.check_addresses();
+                held.map_err(|what| format!("{}: {what}", station.name))?;
+            }
         }
         Ok(())
     }

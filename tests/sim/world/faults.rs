@@ -51,6 +51,7 @@ impl World<'_> {
 
     /// Crashes or stops the only master.
     pub(super) fn finale(&mut self) -> Result<(), Violation> {
+        self.check_addresses()?;
         let Some(fault) = self.scenario.finale else {
             return Ok(());
         };

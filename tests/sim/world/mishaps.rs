@@ -72,6 +72,7 @@ impl World<'_> {
             return;
         };
         machine.advance(now);
+        machine.disturbed_at = Some(now);
         let failed = machine.sabotage.orders.is_some();
         befall(machine, mishap, &vips, has_source, is_native);
         let gives_way = machine.seen.values().any(|it| it.watch.is_suppressed());
