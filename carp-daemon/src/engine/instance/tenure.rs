@@ -82,10 +82,11 @@ impl Tenure {
         self.fenced = true;
     }
 
-    /// Notes that the interface is gone, and what the datapath knew about it.
+    /// Notes that the interface is gone, and what the datapath knew about it. It has refused nothing about another one.
     pub fn forget(&mut self) {
         self.fenced = false;
         self.unsettled = false;
+        self.deaf = false;
     }
 
     /// Returns the key that a virtual host should have while its interface exists.

@@ -269,6 +269,31 @@ fn a_virtual_host_for_which_there_is_no_room_is_in_init_until_there_is() {
 }
 
 #[test]
+fn a_virtual_host_for_which_there_was_no_room_begins_when_its_interface_comes_back() {
+    for is_full in [false, true] {
+        let mut host = host();
+        host.faults.configure = true;
+        let mut scene = Scene::start(config(vec![vhost(1)]), host);
+        scene.host().unplug(ETH0);
+        // Meanwhile nothing can be tried again.
+        scene.pass(ms(5_000));
+        scene.host().faults.configure = is_full;
+        scene.host().plug(link(7, "eth0"));
+        let new = Address {
+            ifindex: 7,
+            ..address(1)
+        };
+        scene.host().assign(new);
+        scene.pass(ms(1_500));
+        let state = if is_full { State::Init } else { State::Backup };
+        assert_eq!(scene.state(), state);
+        scene.host().faults.configure = false;
+        scene.pass(ms(1_000));
+        assert_eq!(scene.state(), State::Backup);
+    }
+}
+
+#[test]
 fn a_master_that_yields_falls_silent_even_if_the_kernel_program_has_no_memory_to_learn_that() {
     for no_room in [false, true] {
         let mut scene = Scene::start(config(vec![scripted(1)]), host());
