@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::abi::layout::VhostKey;
 use carp_common::proto::VirtualHost;
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
@@ -30,7 +31,7 @@ const REMOVED_WITHIN: Duration = Duration::from_millis(2_500);
 pub fn check_living(machine: &Machine, is_repaired: bool) -> Result<(), Violation> {
     machine.seen.values().try_for_each(|seen| {
         check_virtual_host(machine, seen)?;
-        let works = is_repaired && machine.sabotage.orders.is_none();
+        let works = is_repaired && !machine.sabotage.prevents_repair();
         match works && seen.watch.state() == State::Master {
             true => check_repaired(machine, seen),
             false => Ok(()),
@@ -40,6 +41,9 @@ pub fn check_living(machine: &Machine, is_repaired: bool) -> Result<(), Violatio
 
 fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     let state = seen.watch.state();
+    if state != State::Init && !machine.holds_lock(seen.watch.vhid()) {
+        return Err(format!("is {state} without the lock of its vhid"));
+    }
     for (ip, _) in &seen.addresses {
         let is_there = machine.namespace.has(*ip);
         if state != State::Master && machine.answers(*ip) && !may_answer(machine, seen, *ip) {
@@ -67,6 +71,14 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Whether something may still have to be tried again because of a fault.
+fn is_recent(machine: &Machine) -> bool {
+    let faults = machine.refused_at.into_iter().chain(machine.disturbed_at);
+    faults
+        .max()
+        .is_some_and(|at| machine.now <= at + REMOVED_WITHIN)
+}
+
 /// Checks that a host that is not MASTER has none of the addresses that carpd itself adds and removes. It removes them
 /// before it does anything else. Only a fault may delay that: the kernel refused, or the interface was not usable.
 ///
@@ -76,11 +88,8 @@ fn check_virtual_host(machine: &Machine, seen: &Seen) -> Result<(), Violation> {
 /// An address is there.
 pub fn check_removed(machine: &Machine, seen: &Seen, core: &VirtualHost) -> Result<(), Violation> {
     let state = core.state();
-    let faults = machine.refused_at.into_iter().chain(machine.disturbed_at);
-    let is_recent = faults
-        .max()
-        .is_some_and(|at| machine.now <= at + REMOVED_WITHIN);
-    let is_hampered = is_recent || machine.sabotage.keeps_addresses() || machine.is_renamed();
+    let is_hampered =
+        is_recent(machine) || machine.sabotage.keeps_addresses() || machine.is_renamed();
     let is_undecided = state == State::Backup && core.last_heard().is_none();
     if state == State::Master || seen.scripts.is_some() || is_hampered || is_undecided {
         return Ok(());
@@ -93,7 +102,7 @@ pub fn check_removed(machine: &Machine, seen: &Seen, core: &VirtualHost) -> Resu
 }
 
 /// Whether the host may answer although it is not MASTER: another program added the address, the fence is out of
-/// order, or the time of a dead MASTER is not over, because the process waits for a link or does not find the
+/// order or refused to close, its entry could not be removed and has not ended by itself, or the time of a dead MASTER is not over, because the process waits for a link or does not find the
 /// interface under its new name.
 fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
     (seen.scripts.is_none() && has_foreign(machine, ip))
@@ -101,6 +110,8 @@ fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
         || machine.program.is_any_lost()
         || machine.is_renamed()
         || machine.program.is_inherited(ip)
+        || (machine.unfenced.contains(&ip) && (machine.sabotage.changes || is_recent(machine)))
+        || machine.may_outlast(seen.watch.vhid())
 }
 
 /// Whether a program other than carpd added the address.
@@ -156,7 +167,8 @@ pub fn check_nothing_left(machine: &Machine, group: &Group) -> Result<(), Violat
     }
     // An address of an earlier process that was killed is removed by the next start.
     let mut entries = machine.program.entries.iter();
-    match entries.find(|(key, entry)| key.vhid == vhid && entry.is_heard) {
+    let is_left = |key: &VhostKey| key.vhid == vhid && !machine.unwithdrawn.contains(key);
+    match entries.find(|(key, entry)| is_left(key) && entry.is_heard) {
         Some((left, _)) => Err(format!("vhid {vhid} left {left:?}")),
         None => Ok(()),
     }
@@ -177,7 +189,8 @@ pub fn check_succeeded(
     let mut addresses = group.addresses();
     let is_foreign = |ip: IpAddr| is_native && has_foreign(machine, ip);
     let works = machine.program.is_possible && !machine.program.is_any_lost();
-    match addresses.find(|ip| works && machine.answers(*ip) && !is_foreign(*ip)) {
+    let has_fence = |ip: &IpAddr| works && !machine.unfenced.contains(ip);
+    match addresses.find(|ip| has_fence(ip) && machine.answers(*ip) && !is_foreign(*ip)) {
         Some(ip) => Err(format!(
             "still answers for {ip}, although another one has taken over"
         )),

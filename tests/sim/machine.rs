@@ -4,6 +4,7 @@
 //! It outlives the process. The engine owns it while there is one, and acts through it (`effects`).
 
 mod effects;
+pub mod others;
 mod sabotage;
 mod seen;
 
@@ -12,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use carp_common::abi::layout::VhostKey;
 use carp_common::proto::{Action, Command, DemotionCause, Input, Reason, Standing, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
@@ -19,7 +21,7 @@ use carp_daemon::config::VhostConfig;
 use carp_daemon::engine::registry::InstanceId;
 use carp_daemon::io::arp_watch::ArpClaim;
 use carp_daemon::io::datapath::Fenced;
-use carp_daemon::io::netlink::{Address, Order};
+use carp_daemon::io::netlink::Order;
 use carp_daemon::io::scripts::Which;
 
 use super::kernel::Actor;
@@ -36,9 +38,6 @@ pub use seen::Seen;
 
 /// The name of the interface that the group is on.
 pub const INTERFACE: &str = "eth0";
-
-/// Prefix length of a host's own address.
-const OWN_PREFIX: u8 = 16;
 
 /// The kernel counts ticks, and may end a lease this much early.
 const EARLY_MS: u64 = 90;
@@ -115,6 +114,12 @@ pub struct Machine {
     /// Orders that a thread is about to give, and the results of the last ones.
     later: Option<Vec<Order>>,
     outcomes: Option<Vec<io::Result<()>>>,
+    /// Orders that took too long to wait for.
+    overdue: Vec<Order>,
+    /// Addresses about which the tables refused to be told anything, so that there may be no fence.
+    pub unfenced: BTreeSet<IpAddr>,
+    /// Entries that the tables refused to remove.
+    pub unwithdrawn: BTreeSet<VhostKey>,
     /// ARP claims of other hosts that wait, and when they may be read.
     claims: Vec<ArpClaim>,
     watched: Vec<Ipv4Addr>,
@@ -184,6 +189,9 @@ impl Machine {
             process: 0,
             later: None,
             outcomes: None,
+            overdue: Vec::new(),
+            unfenced: BTreeSet::new(),
+            unwithdrawn: BTreeSet::new(),
             claims: Vec::new(),
             watched: Vec::new(),
             claims_paused_until: None,
@@ -192,8 +200,8 @@ impl Machine {
             locks: BTreeSet::new(),
             rng,
         };
-        machine.create_interface();
-        machine.set_source(true);
+        others::create_interface(&mut machine);
+        others::set_source(&mut machine, true);
         machine
     }
 
@@ -203,85 +211,16 @@ impl Machine {
         self.namespace.advance(now);
     }
 
-    /// Creates the interface, without an address.
-    pub fn create_interface(&mut self) {
-        let IpAddr::V4(source) = self.sources[0] else {
-            return;
-        };
-        let [.., third, last] = source.octets();
-        if self.ifindex.is_none() {
-            self.ifindex = Some(self.namespace.create(INTERFACE, [2, 0, 0, 9, third, last]));
-        }
+    /// Whether its process holds the lock of a virtual host.
+    #[must_use]
+    pub fn holds_lock(&self, vhid: u8) -> bool {
+        self.locks.iter().any(|(_, locked)| locked.get() == vhid)
     }
 
-    /// Deletes the interface.
-    pub fn delete_interface(&mut self) {
-        if let Some(index) = self.ifindex.take() {
-            self.namespace.delete(index);
-        }
-    }
-
-    /// Adds the host's own address, or removes every address that is neither carpd's nor virtual.
-    pub fn set_source(&mut self, there: bool) {
-        let Some(ifindex) = self.ifindex else { return };
-        let own = Address::new(ifindex, self.sources[0], OWN_PREFIX, 0);
-        if there {
-            self.by_somebody(&Order::Add(own, None));
-            return;
-        }
-        let is_own = |ip: IpAddr| !self.groups.iter().any(|group| group.has(ip));
-        let all: Vec<Address> = self
-            .namespace
-            .on(ifindex)
-            .map(|it| it.address)
-            .filter(|it| is_own(it.address))
-            .collect();
-        for address in all {
-            self.by_somebody(&Order::Delete(address));
-        }
-    }
-
-    /// Removes an address, whoever added it.
-    pub fn remove(&mut self, ip: IpAddr) {
-        let here: Vec<Address> = self
-            .namespace
-            .addresses
-            .iter()
-            .map(|it| it.address)
-            .filter(|it| it.address == ip)
-            .collect();
-        for address in here {
-            self.by_somebody(&Order::Delete(address));
-        }
-    }
-
-    /// Removes those of these addresses that were added by `assign`.
-    pub fn remove_foreign(&mut self, ips: &[IpAddr]) {
-        let here: Vec<Address> = self
-            .namespace
-            .addresses
-            .iter()
-            .filter(|it| it.foreign.is_some() && ips.contains(&it.address.address))
-            .map(|it| it.address)
-            .collect();
-        for address in here {
-            self.by_somebody(&Order::Delete(address));
-        }
-    }
-
-    /// Adds an address to the interface, as another program does.
-    pub fn assign(&mut self, ip: IpAddr, prefix: u8) {
-        if let Some(ifindex) = self.ifindex {
-            let address = Address::new(ifindex, ip, prefix, 0);
-            self.by_somebody(&Order::Renew(address, None));
-        }
-    }
-
-    /// Notes that another program changes addresses that scripts manage.
-    pub fn meddle(&mut self) {
-        for seen in self.seen.values_mut() {
-            seen.is_meddled_with = true;
-        }
+    /// Whether the entry of a virtual host may still let the host answer, because the tables refused to remove it.
+    #[must_use]
+    pub fn may_outlast(&self, vhid: u8) -> bool {
+        self.unwithdrawn.iter().any(|key| key.vhid == vhid)
     }
 
     /// Detaches programs where they are no longer needed; `orphans` stay fenced.
@@ -294,11 +233,6 @@ impl Machine {
         if let Some(ifindex) = self.ifindex.filter(|it| !is_needed(*it)) {
             self.program.detach(ifindex);
         }
-    }
-
-    /// Gives an order of another program, which may fail.
-    fn by_somebody(&mut self, order: &Order) {
-        let _ = self.order(order, Actor::Somebody);
     }
 
     /// Carries out one order. Returns the kernel's error number.
@@ -333,8 +267,25 @@ impl Machine {
         lease.saturating_sub(Duration::from_millis(self.rng.between(0, EARLY_MS)))
     }
 
+    /// Carries out the orders that took too long to wait for, unless the kernel is still busy.
+    pub fn catch_up(&mut self) {
+        if self.sabotage.is_slow {
+            return;
+        }
+        let by = Actor::Carpd(self.port_number());
+        for order in std::mem::take(&mut self.overdue) {
+            // Nobody waits for the outcome.
+            let _ = self.order(&order, by);
+            self.disturbed_at = Some(self.now);
+        }
+    }
+
     /// Carries out the orders of a thread.
     pub fn carry_out_later(&mut self) {
+        self.catch_up();
+        if self.sabotage.is_slow {
+            return;
+        }
         if let Some(orders) = self.later.take() {
             let by = Actor::Carpd(self.port_number());
             let outcomes = orders.iter().map(|order| self.order(order, by));
@@ -344,24 +295,6 @@ impl Machine {
 
     const fn port_number(&self) -> u32 {
         1_000 + self.process
-    }
-
-    /// Delivers an ARP claim of an address by another host.
-    pub fn is_claimed(&mut self, claim: ArpClaim) {
-        if self.watched.contains(&claim.arp.sender_ip) {
-            self.claims.push(claim);
-        }
-    }
-
-    /// Detaches the program from the interface, as another program does.
-    pub fn take_program_off(&mut self) {
-        if let Some(ifindex) = self.ifindex {
-            self.program.take_off(ifindex);
-            if self.program.is_any_lost() {
-                let after = Duration::from_millis(self.rng.between(0, 1_000));
-                self.suspects_at.get_or_insert(self.now + after);
-            }
-        }
     }
 
     /// Whether an event waits that wakes the process.
@@ -415,6 +348,7 @@ impl Machine {
         self.claims_paused_until = None;
         self.suspects_at = None;
         (self.later, self.outcomes) = (None, None);
+        self.overdue.clear();
         let sent = std::mem::take(&mut self.seen).into_values();
         self.sent
             .extend(sent.map(|seen| (seen.watch.vhid(), seen.watch.into_sent())));
@@ -459,8 +393,8 @@ impl Machine {
         seen.is_meddled_with = !works;
         for (ip, prefix) in addresses.into_iter().filter(|_| works) {
             match which {
-                Which::Up => self.assign(ip, prefix),
-                Which::Down => self.remove(ip),
+                Which::Up => others::assign(self, ip, prefix),
+                Which::Down => others::remove(self, ip),
             }
         }
         Some((which, works, another))

@@ -57,6 +57,17 @@
 //! - once scripts have ended, their addresses are there exactly while it is MASTER;
 //! - an orderly end, and the removal of a virtual host, leave no address, route, fence or entry behind.
 //!
+//! One run in five has rarer faults of a host, mostly together with a crash, a hang, a step-down, a lost address or an
+//! interface that is created again. What must hold does not change, except for this:
+//!
+//! - the kernel takes too long for orders and questions, or cannot list links and addresses: until eleven seconds later,
+//!   a MASTER may lack addresses, and until two and a half seconds later, another host may still have some;
+//! - another process holds the locks: a virtual host is in INIT unless it has its lock;
+//! - the kernel's tables refuse every change but removals: a host that is not MASTER may answer for an address that they
+//!   refused to fence, until two and a half seconds later;
+//! - the tables refuse to remove an entry: it may let the host answer for as long as its MASTER owned the addresses;
+//! - an address of another program ends at its time: carpd never makes that earlier, and a MASTER replaces it then.
+//!
 //! In three runs of ten, every carpd serves a second virtual host, which is removed and added again while it runs.
 //! The rules for single hosts hold for it as well; the rules between hosts are not checked.
 //!
@@ -112,6 +123,7 @@
 //!
 //! # What random runs leave out
 //!
+//! - the half second for which the engine waits for a slow kernel;
 //! - the engine with IPv6, which the daemon does not serve yet; there, only the core runs;
 //! - a virtual host that is added again while scripts of the removed one still run: they would undo each other's
 //!   work;

@@ -72,6 +72,13 @@ fn no_seed_breaks_an_invariant() {
         "Repeat",
         "Rising",
         "Past",
+        "OrdersFail",
+        "OrdersSlow",
+        "ListsFail",
+        "LocksTaken",
+        "ChangesRefused",
+        "RemovalsRefused",
+        "Lend",
     ] {
         assert!(
             tally.contains_key(fault),

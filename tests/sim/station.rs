@@ -142,9 +142,7 @@ impl Station {
     #[must_use]
     pub fn is_troubled(&self) -> bool {
         let hampered = |machine: &Machine| {
-            let sabotage = machine.sabotage;
-            sabotage.attaching
-                || sabotage.tables
+            machine.sabotage.troubles()
                 || machine.program.is_any_lost()
                 || machine.program.is_any_damaged()
         };

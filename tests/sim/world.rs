@@ -404,6 +404,8 @@ impl<'a> World<'a> {
             return Ok(());
         }
         station.wake_at = None;
+        self.note_lapse(number);
+        let station = &mut self.stations[number];
         match &mut station.body {
             Body::Dead => Ok(()),
             Body::Model(model) => {

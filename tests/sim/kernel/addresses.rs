@@ -17,11 +17,14 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// Whether it belongs to another program and carpd changed it.
+    /// Whether it belongs to another program, and carpd changed its number or made it end earlier. What carpd gives back
+    /// does not end, because its tables have no lifetimes.
     #[must_use]
     pub fn is_altered(&self) -> bool {
-        self.foreign
-            .is_some_and(|was| was != (self.address.protocol, self.ends))
+        self.foreign.is_some_and(|(protocol, was)| {
+            let is_earlier = |ends| was.is_none_or(|was| ends < was);
+            protocol != self.address.protocol || self.ends.is_some_and(is_earlier)
+        })
     }
 }
 

@@ -23,6 +23,8 @@ pub mod errno {
     pub const ENODEV: i32 = 19;
     /// The preferred source is not an address of this host.
     pub const EINVAL: i32 = 22;
+    /// The name of a socket is in use.
+    pub const EADDRINUSE: i32 = 98;
     /// The interface does not have the address.
     pub const EADDRNOTAVAIL: i32 = 99;
     /// The interface is down.
@@ -43,6 +45,8 @@ pub struct Namespace {
     pub monitor: Monitor,
     /// Addresses of other programs that a carpd removed and has to restore.
     owed: Vec<Assigned>,
+    /// Whether an address of another program expired since the world last looked.
+    pub has_lapsed: bool,
     /// What a carpd did that it cannot repair.
     damage: Option<String>,
 }
@@ -58,6 +62,7 @@ impl Namespace {
             routes: Vec::new(),
             monitor: Monitor::new(room),
             owed: Vec::new(),
+            has_lapsed: false,
             damage: None,
         }
     }
@@ -142,6 +147,8 @@ impl Namespace {
     pub fn advance(&mut self, now: Instant) {
         if self.addresses.next_end().is_some_and(|end| end <= now) {
             for address in self.addresses.expired(now) {
+                let known = self.addresses.find(&address);
+                self.has_lapsed |= known.is_some_and(|it| it.foreign.is_some());
                 self.drop_address(&address, Actor::Kernel);
             }
         }

@@ -148,7 +148,8 @@ impl Receive for Machine {
 
 impl Program for Machine {
     fn configure(&mut self, key: VhostKey, entry: &datapath::Entry<'_>) -> Result<(), Refused> {
-        let Some(endpoints) = entry.endpoints.first().filter(|_| !self.sabotage.tables) else {
+        let is_full = self.sabotage.tables || self.sabotage.changes;
+        let Some(endpoints) = entry.endpoints.first().filter(|_| !is_full) else {
             self.program.entries.remove(&key);
             return Err(Refused("no room".to_owned()));
         };
@@ -159,10 +160,12 @@ impl Program for Machine {
             is_intact: true,
         };
         self.program.entries.insert(key, entry);
+        self.unwithdrawn.remove(&key);
         Ok(())
     }
 
     fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        self.change()?;
         self.program.renew(&key, standing);
         Ok(())
     }
@@ -175,6 +178,10 @@ impl Program for Machine {
     }
 
     fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
+        if self.sabotage.removals {
+            self.unwithdrawn.insert(key);
+            return Err(refused());
+        }
         self.program.entries.remove(&key);
         Ok(())
     }
@@ -185,16 +192,26 @@ impl Program for Machine {
     }
 
     fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        self.unfenced.insert(address);
+        self.change()?;
+        self.unfenced.remove(&address);
         self.program.own(address, owner);
         Ok(())
     }
 
     fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+        self.unfenced.insert(address);
+        self.change()?;
+        self.unfenced.remove(&address);
         self.program.silence(address, owner, self.now);
         Ok(())
     }
 
     fn disown(&mut self, fenced: Fenced) -> Result<(), Refused> {
+        if self.sabotage.removals {
+            return Err(refused());
+        }
+        self.unfenced.remove(&fenced.address);
         self.program.disown(fenced);
         Ok(())
     }
@@ -217,21 +234,32 @@ impl Netlink for Machine {
     }
 
     fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.ask(true)?;
         Ok(self.namespace.links().values().cloned().collect())
     }
 
     fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        self.ask(true)?;
         let all = self.namespace.addresses.iter();
         Ok(all.map(|it| it.address).collect())
     }
 
     fn link(&mut self, ifindex: u32) -> io::Result<Link> {
+        self.ask(false)?;
         let link = self.namespace.links().get(&ifindex).cloned();
         link.ok_or_else(|| failed(errno::ENODEV))
     }
 
     fn give(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
         self.carry_out_later();
+        if self.sabotage.is_slow || self.is_overdue() {
+            // Another attempt at an addition would only wait behind the first one.
+            let adds = orders.iter().any(|it| matches!(it, Order::Add(..)));
+            if !adds || !self.is_overdue() {
+                self.overdue.extend(orders);
+            }
+            return orders.iter().map(|_| Err(late())).collect();
+        }
         let by = Actor::Carpd(self.port_number());
         let outcomes = orders.iter().map(|order| self.order(order, by));
         outcomes.map(answer).collect()
@@ -248,12 +276,12 @@ impl Netlink for Machine {
     }
 
     fn is_overdue(&self) -> bool {
-        false
+        !self.overdue.is_empty()
     }
 
     fn finish(&mut self, _limit: Duration) -> bool {
         self.carry_out_later();
-        true
+        !self.is_overdue()
     }
 
     fn port(&self) -> u32 {
@@ -372,7 +400,15 @@ impl Scripts for Machine {
 
 impl Exclusion for Machine {
     fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
-        self.locks.insert((wanted.ifindex, wanted.vhid));
+        let lock = (wanted.ifindex, wanted.vhid);
+        if self.sabotage.locks && !self.locks.contains(&lock) {
+            return Err(lock::LockError::Socket {
+                action: "bind",
+                name: String::new(),
+                source: failed(errno::EADDRINUSE),
+            });
+        }
+        self.locks.insert(lock);
         Ok(())
     }
 
@@ -385,9 +421,9 @@ impl Exclusion for Machine {
     }
 
     fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError> {
-        let locks = self.locks.clone();
+        let (locks, others) = (self.locks.clone(), self.sabotage.locks);
         Ok(Box::new(move |ifindex, vhid| {
-            locks.contains(&(ifindex, vhid))
+            others || locks.contains(&(ifindex, vhid))
         }))
     }
 }
@@ -441,6 +477,25 @@ impl Observe for Machine {
 }
 
 impl Machine {
+    /// Changes the tables of the program, unless they refuse.
+    fn change(&self) -> Result<(), Refused> {
+        match self.sabotage.changes {
+            true => Err(refused()),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks the kernel for links or addresses, unless it does not answer.
+    fn ask(&self, is_list: bool) -> io::Result<()> {
+        if self.sabotage.is_slow || self.is_overdue() {
+            return Err(late());
+        }
+        match is_list && self.sabotage.lists {
+            true => Err(failed(errno::ENOBUFS)),
+            false => Ok(()),
+        }
+    }
+
     /// Whether the program delivers a packet. Its other checks do not matter here: a packet of another length is not
     /// an advertisement.
     pub(super) fn event(&self, packet: &Packet) -> Option<AdvertisementEvent> {
@@ -462,6 +517,14 @@ impl Machine {
         event.payload[..LENGTH].copy_from_slice(&payload);
         Some(event)
     }
+}
+
+fn refused() -> Refused {
+    Refused("no memory".to_owned())
+}
+
+fn late() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }
 
 fn failed(errno: i32) -> io::Error {

@@ -10,7 +10,7 @@ use super::super::model::Dialect;
 use super::super::network::Weather;
 use super::super::packet::Group;
 use super::super::rng::Rng;
-use super::mishap::draw_mishap;
+use super::mishap::{draw_mishap, draw_rare};
 use super::plan::draw_plan;
 use super::{
     Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
@@ -97,6 +97,12 @@ impl Scenario {
         for _ in 0..mishaps {
             draw_mishap(&members, horizon, &mut kernel, &mut faults);
         }
+        let mut rare = Rng::new(seed.rotate_left(16) ^ 0x7261_7265);
+        if !powerless && rare.chance(RARE) {
+            for _ in 0..rare.between(1, 3) {
+                draw_rare(&members, horizon, &mut rare, &mut faults);
+            }
+        }
         let second = (!powerless && kernel.chance(300)).then(|| Group {
             vhid: if group.vhid == 255 { 1 } else { group.vhid + 1 },
             password: group.password,
@@ -163,6 +169,9 @@ fn hides_demotion(fault: &Fault, lost: &mut [u8]) -> bool {
     }
     mishap.keeps_from_serving()
 }
+
+/// How many of a thousand runs have rare mishaps.
+const RARE: u64 = 200;
 
 /// The number of times that a carpd restores an address before it gives way.
 const RESTORED: u8 = 3;

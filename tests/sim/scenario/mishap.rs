@@ -53,6 +53,28 @@ pub enum Mishap {
     OrdersFail(i32),
     /// Orders succeed again.
     OrdersWork,
+    /// The kernel does not answer orders and questions in time.
+    OrdersSlow,
+    /// It answers at once again.
+    OrdersQuick,
+    /// Notifications are lost, and links and addresses cannot be listed.
+    ListsFail,
+    /// They can be listed again.
+    ListsWork,
+    /// Another process holds the locks of the virtual hosts whenever carpd does not.
+    LocksTaken,
+    /// It is gone.
+    LocksFree,
+    /// The kernel's tables refuse every change, except to remove an entry.
+    ChangesRefused,
+    /// They accept changes again.
+    ChangesAccepted,
+    /// The kernel's tables refuse to remove an entry.
+    RemovalsRefused,
+    /// Entries can be removed again.
+    RemovalsAccepted,
+    /// Another program adds a virtual address for so many seconds, as a DHCP client does.
+    Lend(u8),
     /// Programs cannot be attached.
     AttachFails,
     /// Programs can be attached again.
@@ -70,22 +92,33 @@ pub enum Mishap {
 impl Mishap {
     /// Whether it removes addresses of a MASTER, which then restores them.
     pub(super) const fn loses_addresses(self) -> bool {
-        matches!(self, Self::Remove | Self::Flush | Self::GiveUp)
+        matches!(
+            self,
+            Self::Remove | Self::Flush | Self::GiveUp | Self::Lend(_)
+        )
     }
 
     /// Whether a MASTER may be unable to add its addresses because of it.
     pub(super) const fn keeps_from_serving(self) -> bool {
-        matches!(self, Self::OrdersFail(_) | Self::ScriptsFail)
+        matches!(
+            self,
+            Self::OrdersFail(_) | Self::ScriptsFail | Self::OrdersSlow | Self::ListsFail
+        )
     }
 }
 
 /// Ends every mishap that does not end by itself.
-pub const MENDING: [Mishap; 8] = [
+pub const MENDING: [Mishap; 13] = [
     Mishap::Free,
     Mishap::RenameBack,
     Mishap::Recreate,
     Mishap::Up,
     Mishap::OrdersWork,
+    Mishap::OrdersQuick,
+    Mishap::ListsWork,
+    Mishap::LocksFree,
+    Mishap::ChangesAccepted,
+    Mishap::RemovalsAccepted,
     Mishap::AttachWorks,
     Mishap::TablesWork,
     Mishap::ScriptsWork,
@@ -150,5 +183,59 @@ pub(super) fn draw_mishap(
             1 => pair(Mishap::TablesFull, Mishap::TablesWork),
             _ => pair(Mishap::ScriptsFail, Mishap::ScriptsWork),
         },
+    }
+}
+
+/// Draws a rare mishap for one host.
+pub(super) fn draw_rare(
+    members: &[Member],
+    horizon: Duration,
+    rng: &mut Rng,
+    faults: &mut Vec<(Instant, Fault)>,
+) {
+    let horizon_ms = u64::try_from(horizon.as_millis()).expect("a minute at most");
+    let start = START + ms(rng.between(0, horizon_ms));
+    let length = if rng.chance(500) {
+        rng.between(1, 1_000)
+    } else {
+        rng.between(1_000, horizon_ms.max(1_001))
+    };
+    let host = rng.index(members.len());
+    let mut at = |after: u64, fault| faults.push((start + ms(after), fault));
+    let error = rng.pick(&[errno::ENOBUFS, errno::EAGAIN]);
+    let (begin, end) = match rng.between(0, 6) {
+        6 => (Mishap::OrdersFail(error), Mishap::OrdersWork),
+        0 => (Mishap::OrdersSlow, Mishap::OrdersQuick),
+        1 => (Mishap::ListsFail, Mishap::ListsWork),
+        2 => (Mishap::LocksTaken, Mishap::LocksFree),
+        3 => (Mishap::ChangesRefused, Mishap::ChangesAccepted),
+        4 => (Mishap::RemovalsRefused, Mishap::RemovalsAccepted),
+        _ => {
+            let seconds = rng.byte(1, 60);
+            return at(0, Fault::Mishap(host, Mishap::Lend(seconds)));
+        }
+    };
+    at(0, Fault::Mishap(host, begin));
+    at(length, Fault::Mishap(host, end));
+    // Most of them matter only if something else happens meanwhile.
+    let mut meanwhile = || rng.between(0, length);
+    let (first, second) = (meanwhile(), meanwhile());
+    let (first, second) = (first.min(second), first.max(second));
+    match rng.between(0, 5) {
+        0 => {
+            at(first, Fault::Crash(host));
+            at(second, Fault::Start(host));
+        }
+        1 => {
+            at(first, Fault::Mishap(host, Mishap::Delete));
+            at(second, Fault::Mishap(host, Mishap::Recreate));
+        }
+        2 => at(first, Fault::StepDown(host, ms(3_000))),
+        3 => at(first, Fault::Mishap(host, Mishap::Remove)),
+        4 => {
+            at(first, Fault::Hang(host));
+            at(second, Fault::Resume(host));
+        }
+        _ => {}
     }
 }

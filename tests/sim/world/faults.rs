@@ -10,6 +10,7 @@ use super::super::attacker::Ahead;
 use super::super::bare::{self, Bare, Start};
 use super::super::duty;
 use super::super::host::{Control, Host};
+use super::super::machine::others;
 use super::super::model::{Model, Setup, index};
 use super::super::packet::Packet;
 use super::super::scenario::{Fault, Finale, Program, Theme};
@@ -82,6 +83,7 @@ impl World<'_> {
             self.calm.disturb(self.now);
         }
         self.trace.note(self.now, "world", || format!("{fault:?}"));
+        let now = self.now;
         match fault {
             Fault::Start(number) => self.start(number),
             Fault::Crash(number) => self.crash(number)?,
@@ -96,6 +98,10 @@ impl World<'_> {
                 self.stations[number].hung = false;
                 self.stations[number].paused = false;
                 self.stations[number].wake_at = None;
+                if let Some(machine) = self.stations[number].machine() {
+                    machine.advance(now);
+                    machine.catch_up();
+                }
                 self.wake_soon(number);
             }
             Fault::LinkDown(number) => self.set_link(number, false),
@@ -245,7 +251,7 @@ impl World<'_> {
             && family == Family::Inet
         {
             machine.advance(self.now);
-            machine.set_source(there);
+            others::set_source(machine, there);
             self.follow_kernel(number);
         }
     }

@@ -9,7 +9,7 @@ use carp_daemon::io::arp_watch::ArpClaim;
 
 use super::super::duty;
 use super::super::host::{Control, Ended};
-use super::super::machine::Machine;
+use super::super::machine::{Machine, others};
 use super::super::packet::Group;
 use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
@@ -62,27 +62,55 @@ impl World<'_> {
         let is_native = self.scenario.members[number].script.is_zero();
         let groups = self.scenario.groups();
         let vips: Vec<IpAddr> = groups.iter().flat_map(Group::addresses).collect();
-        let latency = self.scenario.latency;
         let station = &mut self.stations[number];
         station.sources[0] &= mishap != Mishap::Flush;
         station.is_renamed |= mishap == Mishap::Rename;
         station.is_renamed &= mishap != Mishap::RenameBack;
-        let has_source = station.sources[0];
+        let (has_source, is_hung) = (station.sources[0], station.hung);
         let Some(machine) = station.machine() else {
             return;
         };
         machine.advance(now);
-        machine.disturbed_at = Some(now);
-        let failed = machine.sabotage.orders.is_some();
+        let failed = machine.sabotage.prevents_repair();
         befall(machine, mishap, &vips, has_source, is_native);
+        // The thread that gives the orders is stopped together with its process.
+        if !is_hung {
+            machine.catch_up();
+        }
+        self.is_disturbed(number, failed);
+        self.follow_kernel(number);
+    }
+
+    /// Notes that a host's addresses may be missing, or may be there, for a moment. `failed` means that carpd could not
+    /// repair anything until now.
+    fn is_disturbed(&mut self, number: usize, failed: bool) {
+        let now = self.now;
+        let latency = self.scenario.latency;
+        let station = &mut self.stations[number];
+        let Some(machine) = station.machine() else {
+            return;
+        };
+        machine.disturbed_at = Some(now);
         let gives_way = machine.seen.values().any(|it| it.watch.is_suppressed());
-        let restored = if failed || gives_way || machine.sabotage.orders.is_some() {
+        let restored = if failed || gives_way || machine.sabotage.prevents_repair() {
             RESTORED_AT_LAST
         } else {
             RESTORED_WITHIN + 4 * latency
         };
         station.repaired_by = station.repaired_by.max(now + restored);
-        self.follow_kernel(number);
+    }
+
+    /// Notes that an address expired that another program had added.
+    pub(super) fn note_lapse(&mut self, number: usize) {
+        let now = self.now;
+        let lapsed = self.stations[number].machine().is_some_and(|machine| {
+            machine.advance(now);
+            std::mem::take(&mut machine.namespace.has_lapsed)
+        });
+        if lapsed {
+            self.is_disturbed(number, false);
+            self.calm.disturb(now + MENDED_WITHIN);
+        }
     }
 
     /// Wakes the process of a host whose kernel changed.
@@ -160,9 +188,7 @@ impl World<'_> {
             return;
         }
         station.expires_at = None;
-        if let Some(machine) = station.machine() {
-            machine.advance(self.now);
-        }
+        self.note_lapse(number);
         self.follow_kernel(number);
     }
 
@@ -187,7 +213,7 @@ impl World<'_> {
             }
         }
         self.trace.note(self.now, &station.name, || "exits".into());
-        let fails = |machine: &Machine| machine.sabotage.orders.is_some();
+        let fails = |machine: &Machine| machine.sabotage.prevents_repair();
         if let Some(machine) = &station.machine
             && station.repaired_by < self.now
             && !fails(machine)
@@ -253,37 +279,37 @@ fn befall(
     };
     match mishap {
         Mishap::Remove => {
-            machine.meddle();
-            vips.iter().for_each(|ip| machine.remove(*ip));
+            others::meddle(machine);
+            vips.iter().for_each(|ip| others::remove(machine, *ip));
         }
         Mishap::Flush => {
-            machine.meddle();
-            vips.iter().for_each(|ip| machine.remove(*ip));
-            machine.set_source(false);
+            others::meddle(machine);
+            vips.iter().for_each(|ip| others::remove(machine, *ip));
+            others::set_source(machine, false);
         }
         // A host with scripts for the addresses does not add them itself.
         Mishap::Take(prefix) if is_native => {
             if let Some(ip) = vips.first() {
-                machine.assign(*ip, prefix);
+                others::assign(machine, *ip, prefix);
             }
         }
-        Mishap::GiveUp if is_native => machine.remove_foreign(vips),
+        Mishap::GiveUp if is_native => others::remove_foreign(machine, vips),
         Mishap::Take(_) | Mishap::GiveUp => {}
-        Mishap::AddOwn(prefix) if has_source => machine.assign(OWN.into(), prefix),
+        Mishap::AddOwn(prefix) if has_source => others::assign(machine, OWN.into(), prefix),
         Mishap::AddOwn(_) => {}
-        Mishap::RemoveOwn => machine.remove(OWN.into()),
+        Mishap::RemoveOwn => others::remove(machine, OWN.into()),
         Mishap::Down => change(machine, |link| {
             (link.admin_up, link.running) = (false, false)
         }),
         Mishap::Up => change(machine, |link| (link.admin_up, link.running) = (true, true)),
         Mishap::Delete => {
-            machine.meddle();
-            machine.delete_interface();
+            others::meddle(machine);
+            others::delete_interface(machine);
         }
         Mishap::Recreate if machine.ifindex.is_none() => {
-            machine.create_interface();
+            others::create_interface(machine);
             if has_source {
-                machine.set_source(true);
+                others::set_source(machine, true);
             }
         }
         Mishap::Recreate => {}
@@ -299,15 +325,35 @@ fn befall(
         Mishap::Claim(is_marked) => {
             for ip in vips {
                 if let IpAddr::V4(address) = *ip {
-                    machine.is_claimed(claim(address, is_marked));
+                    others::is_claimed(machine, claim(address, is_marked));
                 }
             }
         }
         Mishap::Overrun => machine.namespace.monitor.overrun(),
-        Mishap::TakeOff => machine.take_program_off(),
+        Mishap::TakeOff => others::take_program_off(machine),
         Mishap::RemoveEntry => machine.program.damage_entries(),
         Mishap::OrdersFail(errno) => machine.sabotage.orders = Some(errno),
         Mishap::OrdersWork => machine.sabotage.orders = None,
+        Mishap::OrdersSlow => machine.sabotage.is_slow = true,
+        Mishap::OrdersQuick => machine.sabotage.is_slow = false,
+        Mishap::ListsFail => {
+            machine.sabotage.lists = true;
+            machine.namespace.monitor.overrun();
+        }
+        Mishap::ListsWork => machine.sabotage.lists = false,
+        Mishap::LocksTaken => machine.sabotage.locks = true,
+        Mishap::LocksFree => machine.sabotage.locks = false,
+        Mishap::ChangesRefused => machine.sabotage.changes = true,
+        Mishap::ChangesAccepted => machine.sabotage.changes = false,
+        Mishap::RemovalsRefused => machine.sabotage.removals = true,
+        Mishap::RemovalsAccepted => machine.sabotage.removals = false,
+        // A host with scripts for the addresses does not add them itself.
+        Mishap::Lend(seconds) if is_native => {
+            if let Some(ip) = vips.first() {
+                others::lend(machine, *ip, Duration::from_secs(seconds.into()));
+            }
+        }
+        Mishap::Lend(_) => {}
         Mishap::AttachFails => machine.sabotage.attaching = true,
         Mishap::AttachWorks => machine.sabotage.attaching = false,
         Mishap::TablesFull => machine.sabotage.tables = true,
