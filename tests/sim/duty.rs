@@ -79,6 +79,14 @@ fn is_recent(machine: &Machine) -> bool {
         .is_some_and(|at| machine.now <= at + REMOVED_WITHIN)
 }
 
+/// Whether something of a virtual host that was removed may be left for now, because the kernel refused to remove it, or
+/// because carpd does not know whether it is there.
+#[must_use]
+pub fn may_be_left(machine: &Machine) -> bool {
+    let sabotage = &machine.sabotage;
+    is_recent(machine) || sabotage.keeps_addresses() || sabotage.changes || sabotage.removals
+}
+
 /// Checks that a host that is not MASTER has none of the addresses that carpd itself adds and removes. It removes them
 /// before it does anything else. Only a fault may delay that: the kernel refused, or the interface was not usable.
 ///

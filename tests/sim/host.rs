@@ -230,7 +230,7 @@ impl Host {
         let was_refused = machine
             .refused_at
             .is_some_and(|at| machine.now < at + LONGEST_LEASE);
-        match group.filter(|_| finds && !was_refused) {
+        match group.filter(|_| finds && !was_refused && !duty::may_be_left(machine)) {
             Some(group) => duty::check_nothing_left(machine, group),
             None => Ok(()),
         }
@@ -239,7 +239,7 @@ impl Host {
     /// Checks that a removed virtual host with scripts is let go when none of them runs and none of its addresses is there.
     fn check_leaving(&mut self) -> Result<(), Violation> {
         // A process that ends lets everything go at once, at its end.
-        if self.is_ending {
+        if self.is_ending || duty::may_be_left(self.machine_ref()) {
             return Ok(());
         }
         let mut served = self.engine.instances();

@@ -65,6 +65,8 @@
 //! - another process holds the locks: a virtual host is in INIT unless it has its lock;
 //! - the kernel's tables refuse every change but removals: a host that is not MASTER may answer for an address that they
 //!   refused to fence, until two and a half seconds later;
+//! - lists fail, or the tables refuse something: what a removed virtual host leaves stays until two and a half seconds
+//!   later;
 //! - the tables refuse to remove an entry: it may let the host answer for as long as its MASTER owned the addresses;
 //! - an address of another program ends at its time: carpd never makes that earlier, and a MASTER replaces it then.
 //!
