@@ -259,9 +259,9 @@ impl<'a> World<'a> {
                     self.check_addresses()?;
                     return self.check();
                 }
-                Event::Fault(fault) => self.fault(fault)?,
-                Event::Quiet => self.quiet()?,
-                Event::Finale => self.finale()?,
+                Event::Fault(fault) => faults::apply(self, fault)?,
+                Event::Quiet => faults::quiet(self)?,
+                Event::Finale => faults::finale(self)?,
                 Event::Arrives {
                     to,
                     packet,
@@ -272,12 +272,12 @@ impl<'a> World<'a> {
                     station,
                     incarnation,
                     instance,
-                } => self.script_ends(station, incarnation, instance),
+                } => requests::script_ends(self, station, incarnation, instance),
                 Event::Orders {
                     station,
                     incarnation,
-                } => self.orders(station, incarnation),
-                Event::Expires { station } => self.expires(station),
+                } => mishaps::orders(self, station, incarnation),
+                Event::Expires { station } => mishaps::expires(self, station),
             }
             self.check()?;
         }
@@ -404,7 +404,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         station.wake_at = None;
-        self.note_lapse(number);
+        mishaps::note_lapse(self, number);
         let station = &mut self.stations[number];
         match &mut station.body {
             Body::Dead => Ok(()),
@@ -425,11 +425,11 @@ impl<'a> World<'a> {
                     }
                 });
                 let deadline = host.next_wake();
-                self.take_requests(number);
+                requests::take_requests(self, number);
                 let name = &self.stations[number].name;
                 result.map_err(|what| format!("{name}: {what}"))?;
-                self.sleep(number, deadline);
-                self.try_to_end(number)
+                requests::sleep(self, number, deadline);
+                mishaps::try_to_end(self, number)
             }
             Body::Bare(host) => {
                 let mut requests = Vec::new();
@@ -438,9 +438,9 @@ impl<'a> World<'a> {
                 result.map_err(|what| format!("{}: {what}", station.name))?;
                 let deadline = host.next_deadline();
                 for request in requests {
-                    self.carry_out_bare(number, request)?;
+                    requests::carry_out_bare(self, number, request)?;
                 }
-                self.sleep(number, deadline);
+                requests::sleep(self, number, deadline);
                 Ok(())
             }
         }
@@ -473,7 +473,7 @@ impl<'a> World<'a> {
         }
         // The second virtual host does not take part in the checks of the first one's group.
         if packet.payload.get(1) != self.scenario.second.as_ref().map(|it| &it.vhid) {
-            self.says(from, &packet);
+            owners::says(self, from, &packet);
             self.remember_sent(from, &packet);
         }
         let mut fates = Vec::new();
@@ -492,7 +492,7 @@ impl<'a> World<'a> {
                         && to != from
                         && let Some(ahead) = &ahead
                     {
-                        self.overtake(to, after, ahead);
+                        faults::overtake(self, to, after, ahead);
                     }
                     let provenance = if copy == 0 && to != from && !self.scenario.trust_is_lost() {
                         Provenance::Genuine

@@ -17,6 +17,7 @@ use super::super::scenario::{Fault, Finale, Program, Theme};
 use super::super::station::Body;
 use super::super::watch::{Provenance, Violation};
 use super::{Event, FAMILIES, World};
+use super::{mishaps, requests};
 
 /// The time after which a supervisor restarts a carpd that failed.
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -24,420 +25,430 @@ pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
 
-impl World<'_> {
-    /// Begins the quiet period: everything that can be repaired is repaired.
-    pub(super) fn quiet(&mut self) -> Result<(), Violation> {
-        self.trace
-            .note(self.now, "world", || "quiet from here on".into());
-        self.fault(Fault::Heal)?;
-        self.fault(Fault::Loss(0))?;
-        for number in 0..self.stations.len() {
-            if !self.scenario.members[number].mortal {
-                self.fault(Fault::Start(number))?;
-            }
-            self.mend(number);
-            self.add_second(number);
-            self.fault(Fault::LinkUp(number))?;
-            for family in FAMILIES {
-                self.fault(Fault::SourceBack(number, family))?;
-            }
-            self.fault(Fault::SendsAgain(number))?;
-            self.fault(Fault::Resume(number))?;
-            if self.scenario.undo_demotion {
-                self.fault(Fault::Demote(number, 0))?;
-            }
+/// Begins the quiet period: everything that can be repaired is repaired.
+pub(super) fn quiet(world: &mut World<'_>) -> Result<(), Violation> {
+    world
+        .trace
+        .note(world.now, "world", || "quiet from here on".into());
+    apply(world, Fault::Heal)?;
+    apply(world, Fault::Loss(0))?;
+    for number in 0..world.stations.len() {
+        if !world.scenario.members[number].mortal {
+            apply(world, Fault::Start(number))?;
         }
-        Ok(())
-    }
-
-    /// Crashes or stops the only master.
-    pub(super) fn finale(&mut self) -> Result<(), Violation> {
-        self.check_addresses()?;
-        let Some(fault) = self.scenario.finale else {
-            return Ok(());
-        };
-        match (self.calm.master(), fault) {
-            (Some(master), Finale::Crash) => self.fault(Fault::Crash(master)),
-            (Some(master), Finale::Stop) => self.fault(Fault::Stop(master)),
-            (None, _) => Ok(()),
+        mishaps::mend(world, number);
+        mishaps::add_second(world, number);
+        apply(world, Fault::LinkUp(number))?;
+        for family in FAMILIES {
+            apply(world, Fault::SourceBack(number, family))?;
+        }
+        apply(world, Fault::SendsAgain(number))?;
+        apply(world, Fault::Resume(number))?;
+        if world.scenario.undo_demotion {
+            apply(world, Fault::Demote(number, 0))?;
         }
     }
+    Ok(())
+}
 
-    pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
-        if let Fault::Inject(number) = fault {
-            self.inject(number);
-            return Ok(());
+/// Crashes or stops the only master.
+pub(super) fn finale(world: &mut World<'_>) -> Result<(), Violation> {
+    world.check_addresses()?;
+    let Some(fault) = world.scenario.finale else {
+        return Ok(());
+    };
+    match (world.calm.master(), fault) {
+        (Some(master), Finale::Crash) => apply(world, Fault::Crash(master)),
+        (Some(master), Finale::Stop) => apply(world, Fault::Stop(master)),
+        (None, _) => Ok(()),
+    }
+}
+
+pub(super) fn apply(world: &mut World<'_>, fault: Fault) -> Result<(), Violation> {
+    if let Fault::Inject(number) = fault {
+        inject(world, number);
+        return Ok(());
+    }
+    if let Fault::Stroke(plan) = fault {
+        stroke(world, plan);
+        return Ok(());
+    }
+    let left = if let Fault::Crash(number) = fault {
+        leaves(world, number, false)
+    } else if let Fault::Stop(number) = fault {
+        leaves(world, number, bows_out(world, number))
+    } else {
+        false
+    };
+    if !left {
+        world.calm.disturb(world.now);
+    }
+    world
+        .trace
+        .note(world.now, "world", || format!("{fault:?}"));
+    let now = world.now;
+    match fault {
+        Fault::Start(number) => start(world, number),
+        Fault::Crash(number) => crash(world, number)?,
+        Fault::Stop(number) => stop(world, number),
+        Fault::Hang(number) => hang(world, number),
+        Fault::Pause(number) => {
+            world.stations[number].hung = true;
+            world.stations[number].paused = true;
         }
-        if let Fault::Stroke(plan) = fault {
-            self.stroke(plan);
-            return Ok(());
+        Fault::Resume(number) => {
+            mishaps::expect_repair(world, number);
+            world.stations[number].hung = false;
+            world.stations[number].paused = false;
+            world.stations[number].wake_at = None;
+            if let Some(machine) = world.stations[number].machine() {
+                machine.advance(now);
+                machine.catch_up();
+            }
+            world.wake_soon(number);
         }
-        let left = if let Fault::Crash(number) = fault {
-            self.leaves(number, false)
-        } else if let Fault::Stop(number) = fault {
-            self.leaves(number, self.bows_out(number))
+        Fault::LinkDown(number) => set_link(world, number, false),
+        Fault::LinkUp(number) => set_link(world, number, true),
+        Fault::SourceLost(number, family) => set_source(world, number, family, false),
+        Fault::SourceBack(number, family) => set_source(world, number, family, true),
+        Fault::SendErrors(number) => set_send_errors(world, number, true),
+        Fault::SendsAgain(number) => set_send_errors(world, number, false),
+        Fault::Demote(number, demotion) => demote(world, number, demotion),
+        Fault::StepDown(number, hold) => {
+            world.control_bare(number, bare::Control::StepDown(hold));
+            mishaps::command(world, number, Control::StepDown);
+        }
+        Fault::Mishap(number, mishap) => mishaps::mishap(world, number, mishap),
+        Fault::Remove(number) => mishaps::remove_second(world, number),
+        Fault::Add(number) => mishaps::add_second(world, number),
+        Fault::Cut(family, from, to) => {
+            for cut in FAMILIES
+                .into_iter()
+                .filter(|each| family.is_none_or(|only| only == *each))
+            {
+                world.network.set_cut(cut, from, to, true);
+            }
+        }
+        Fault::Partition(mask) => partition(world, mask),
+        Fault::Heal => world.network.heal(),
+        Fault::Loss(permille) => world.network.set_loss(permille),
+        Fault::Inject(_) | Fault::Stroke(_) => unreachable!("handled above"),
+    }
+    if !matches!(fault, Fault::Mishap(..)) {
+        count_by_name(world, &fault);
+    }
+    Ok(())
+}
+
+/// Counts by the name of its kind.
+pub(super) fn count_by_name(world: &mut World<'_>, what: &impl std::fmt::Debug) {
+    let name = format!("{what:?}");
+    world.count(name.split(['(', ' ']).next().unwrap_or_default());
+}
+
+fn set_send_errors(world: &mut World<'_>, number: usize, fails: bool) {
+    let station = &mut world.stations[number];
+    station.send_errors = fails;
+    if let Some(machine) = station.machine() {
+        machine.sabotage.sending = fails;
+    }
+}
+
+fn leaves(world: &mut World<'_>, number: usize, bows_out: bool) -> bool {
+    let checked = world
+        .calm
+        .leaves(world.now, number, bows_out, &world.stations);
+    if checked {
+        world.count(if bows_out {
+            "looked at who follows a stop"
         } else {
-            false
-        };
-        if !left {
-            self.calm.disturb(self.now);
-        }
-        self.trace.note(self.now, "world", || format!("{fault:?}"));
-        let now = self.now;
-        match fault {
-            Fault::Start(number) => self.start(number),
-            Fault::Crash(number) => self.crash(number)?,
-            Fault::Stop(number) => self.stop(number),
-            Fault::Hang(number) => self.hang(number),
-            Fault::Pause(number) => {
-                self.stations[number].hung = true;
-                self.stations[number].paused = true;
-            }
-            Fault::Resume(number) => {
-                self.expect_repair(number);
-                self.stations[number].hung = false;
-                self.stations[number].paused = false;
-                self.stations[number].wake_at = None;
-                if let Some(machine) = self.stations[number].machine() {
-                    machine.advance(now);
-                    machine.catch_up();
-                }
-                self.wake_soon(number);
-            }
-            Fault::LinkDown(number) => self.set_link(number, false),
-            Fault::LinkUp(number) => self.set_link(number, true),
-            Fault::SourceLost(number, family) => self.set_source(number, family, false),
-            Fault::SourceBack(number, family) => self.set_source(number, family, true),
-            Fault::SendErrors(number) => self.set_send_errors(number, true),
-            Fault::SendsAgain(number) => self.set_send_errors(number, false),
-            Fault::Demote(number, demotion) => self.demote(number, demotion),
-            Fault::StepDown(number, hold) => {
-                self.control_bare(number, bare::Control::StepDown(hold));
-                self.command(number, Control::StepDown);
-            }
-            Fault::Mishap(number, mishap) => self.mishap(number, mishap),
-            Fault::Remove(number) => self.remove_second(number),
-            Fault::Add(number) => self.add_second(number),
-            Fault::Cut(family, from, to) => {
-                for cut in FAMILIES
-                    .into_iter()
-                    .filter(|each| family.is_none_or(|only| only == *each))
-                {
-                    self.network.set_cut(cut, from, to, true);
-                }
-            }
-            Fault::Partition(mask) => self.partition(mask),
-            Fault::Heal => self.network.heal(),
-            Fault::Loss(permille) => self.network.set_loss(permille),
-            Fault::Inject(_) | Fault::Stroke(_) => unreachable!("handled above"),
-        }
-        if !matches!(fault, Fault::Mishap(..)) {
-            self.count_by_name(&fault);
-        }
-        Ok(())
+            "looked at who follows a crash"
+        });
     }
+    checked
+}
 
-    /// Counts by the name of its kind.
-    pub(super) fn count_by_name(&mut self, what: &impl std::fmt::Debug) {
-        let name = format!("{what:?}");
-        self.count(name.split(['(', ' ']).next().unwrap_or_default());
+/// Whether a host's bow-out is believed. ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was
+/// restarted more than once, and hardly heard in between, is taken for one whose counter moves, so its bow-out is
+/// taken for a forgery; a NetBSD that hears no host has a new counter each time.
+fn bows_out(world: &World<'_>, number: usize) -> bool {
+    match world.scenario.members[number].program {
+        Program::Carpd(_) => true,
+        Program::Model(dialect) => dialect.bows_out() && world.stations[number].incarnation < 3,
     }
+}
 
-    fn set_send_errors(&mut self, number: usize, fails: bool) {
-        let station = &mut self.stations[number];
-        station.send_errors = fails;
-        if let Some(machine) = station.machine() {
-            machine.sabotage.sending = fails;
-        }
+fn hang(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    station.hung = true;
+    match &mut station.body {
+        Body::Carpd(host) => host.stop(world.now),
+        Body::Bare(host) => host.stop(),
+        Body::Model(_) | Body::Dead => {}
     }
+}
 
-    fn leaves(&mut self, number: usize, bows_out: bool) -> bool {
-        let checked = self.calm.leaves(self.now, number, bows_out, &self.stations);
-        if checked {
-            self.count(if bows_out {
-                "looked at who follows a stop"
-            } else {
-                "looked at who follows a crash"
-            });
-        }
-        checked
-    }
-
-    /// Whether a host's bow-out is believed. ucarp and FreeBSD fall silent when they are stopped. An OpenBSD that was
-    /// restarted more than once, and hardly heard in between, is taken for one whose counter moves, so its bow-out is
-    /// taken for a forgery; a NetBSD that hears no host has a new counter each time.
-    fn bows_out(&self, number: usize) -> bool {
-        match self.scenario.members[number].program {
-            Program::Carpd(_) => true,
-            Program::Model(dialect) => dialect.bows_out() && self.stations[number].incarnation < 3,
-        }
-    }
-
-    fn hang(&mut self, number: usize) {
-        let station = &mut self.stations[number];
-        station.hung = true;
-        match &mut station.body {
-            Body::Carpd(host) => host.stop(self.now),
-            Body::Bare(host) => host.stop(),
-            Body::Model(_) | Body::Dead => {}
-        }
-    }
-
-    fn partition(&mut self, mask: u8) {
-        let inside = |number: usize| mask >> number & 1 == 1;
-        for from in 0..self.stations.len() {
-            for to in 0..self.stations.len() {
-                for family in FAMILIES {
-                    if inside(from) != inside(to) {
-                        self.network.set_cut(family, from, to, true);
-                    }
+fn partition(world: &mut World<'_>, mask: u8) {
+    let inside = |number: usize| mask >> number & 1 == 1;
+    for from in 0..world.stations.len() {
+        for to in 0..world.stations.len() {
+            for family in FAMILIES {
+                if inside(from) != inside(to) {
+                    world.network.set_cut(family, from, to, true);
                 }
             }
         }
     }
+}
 
-    /// Kills a process.
-    fn crash(&mut self, number: usize) -> Result<(), Violation> {
-        let station = &mut self.stations[number];
-        let was_alive = matches!(station.body, Body::Carpd(_));
-        station.die();
-        station.restarts = false;
-        if let Some(machine) = station.machine()
-            && was_alive
-        {
-            machine.advance(self.now);
-            let name = machine.name.clone();
-            duty::check_killed(machine, &self.scenario.members[number])
-                .map_err(|what| format!("{name}: {what}"))?;
-        }
-        Ok(())
+/// Kills a process.
+fn crash(world: &mut World<'_>, number: usize) -> Result<(), Violation> {
+    let station = &mut world.stations[number];
+    let was_alive = matches!(station.body, Body::Carpd(_));
+    station.die();
+    station.restarts = false;
+    if let Some(machine) = station.machine()
+        && was_alive
+    {
+        machine.advance(world.now);
+        let name = machine.name.clone();
+        duty::check_killed(machine, &world.scenario.members[number])
+            .map_err(|what| format!("{name}: {what}"))?;
     }
+    Ok(())
+}
 
-    fn set_link(&mut self, number: usize, up: bool) {
-        let station = &mut self.stations[number];
-        if let Some(machine) = station.machine() {
-            let index = machine.ifindex.unwrap_or_default();
-            machine.advance(self.now);
-            machine
-                .namespace
-                .change(index, |link| link.running = up && link.admin_up);
-            self.follow_kernel(number);
-            return;
-        }
-        if station.link == up {
-            return;
-        }
-        station.link = up;
-        match &mut station.body {
-            Body::Model(model) if up => model.start(self.now),
-            Body::Model(model) => model.link_down(),
-            Body::Carpd(_) | Body::Bare(_) | Body::Dead => {}
-        }
-        self.model_acted(number, Vec::new());
-        self.control_bare(
-            number,
-            bare::Control::Link(if up { LinkState::Up } else { LinkState::Down }),
-        );
+fn set_link(world: &mut World<'_>, number: usize, up: bool) {
+    let station = &mut world.stations[number];
+    if let Some(machine) = station.machine() {
+        let index = machine.ifindex.unwrap_or_default();
+        machine.advance(world.now);
+        machine
+            .namespace
+            .change(index, |link| link.running = up && link.admin_up);
+        mishaps::follow_kernel(world, number);
+        return;
     }
-
-    fn set_source(&mut self, number: usize, family: Family, there: bool) {
-        let had = &mut self.stations[number].sources[index(family)];
-        if *had == there {
-            return;
-        }
-        *had = there;
-        self.control_bare(number, bare::Control::Source(family, there));
-        if let Some(machine) = self.stations[number].machine()
-            && family == Family::Inet
-        {
-            machine.advance(self.now);
-            others::set_source(machine, there);
-            self.follow_kernel(number);
-        }
+    if station.link == up {
+        return;
     }
-
-    fn demote(&mut self, number: usize, demotion: u8) {
-        let station = &mut self.stations[number];
-        if station.hung && matches!(station.body, Body::Model(_)) {
-            // A paused machine receives no command.
-            return;
-        }
-        station.demotion = demotion;
-        match &mut station.body {
-            Body::Model(model) => {
-                let mut out = Vec::new();
-                model.demote(self.now, demotion, &mut out);
-                self.model_acted(number, out);
-            }
-            Body::Carpd(_) => self.command(number, Control::Demotion(demotion)),
-            Body::Bare(_) => self.control_bare(number, bare::Control::Demotion(demotion)),
-            Body::Dead => {}
-        }
+    station.link = up;
+    match &mut station.body {
+        Body::Model(model) if up => model.start(world.now),
+        Body::Model(model) => model.link_down(),
+        Body::Carpd(_) | Body::Bare(_) | Body::Dead => {}
     }
+    world.model_acted(number, Vec::new());
+    world.control_bare(
+        number,
+        bare::Control::Link(if up { LinkState::Up } else { LinkState::Down }),
+    );
+}
 
-    fn stop(&mut self, number: usize) {
-        let hung = self.stations[number].hung;
-        if let Body::Model(model) = &mut self.stations[number].body {
+fn set_source(world: &mut World<'_>, number: usize, family: Family, there: bool) {
+    let had = &mut world.stations[number].sources[index(family)];
+    if *had == there {
+        return;
+    }
+    *had = there;
+    world.control_bare(number, bare::Control::Source(family, there));
+    if let Some(machine) = world.stations[number].machine()
+        && family == Family::Inet
+    {
+        machine.advance(world.now);
+        others::set_source(machine, there);
+        mishaps::follow_kernel(world, number);
+    }
+}
+
+fn demote(world: &mut World<'_>, number: usize, demotion: u8) {
+    let station = &mut world.stations[number];
+    if station.hung && matches!(station.body, Body::Model(_)) {
+        // A paused machine receives no command.
+        return;
+    }
+    station.demotion = demotion;
+    match &mut station.body {
+        Body::Model(model) => {
             let mut out = Vec::new();
-            if !hung {
-                model.stop(&mut out);
-            }
-            self.model_acted(number, out);
-            self.stations[number].die();
+            model.demote(world.now, demotion, &mut out);
+            world.model_acted(number, out);
         }
-        self.control_bare(number, bare::Control::Shutdown);
-        self.command(number, Control::Shutdown);
+        Body::Carpd(_) => mishaps::command(world, number, Control::Demotion(demotion)),
+        Body::Bare(_) => world.control_bare(number, bare::Control::Demotion(demotion)),
+        Body::Dead => {}
     }
+}
 
-    pub(super) fn start(&mut self, number: usize) {
-        match &self.stations[number].body {
-            Body::Dead => {}
-            // A start waits for a process that is ending.
-            Body::Carpd(host) => {
-                self.stations[number].restarts = host.is_ending();
-                return;
-            }
-            Body::Bare(_) | Body::Model(_) => return,
+fn stop(world: &mut World<'_>, number: usize) {
+    let hung = world.stations[number].hung;
+    if let Body::Model(model) = &mut world.stations[number].body {
+        let mut out = Vec::new();
+        if !hung {
+            model.stop(&mut out);
         }
-        let member = &self.scenario.members[number];
-        let rng = self.rng.fork();
-        let station = &mut self.stations[number];
-        station.sent.restart(self.scenario.theme == Theme::Strict);
-        station.incarnation += 1;
-        station.demotion = 0;
-        station.wake_at = None;
-        match member.program {
-            Program::Carpd(_) if station.machine.is_some() => self.start_engine(number),
-            Program::Carpd(_) => {
-                let start = Start {
-                    name: station.name.clone(),
-                    settings: self.scenario.settings(number),
-                    initial_counter: WALL_CLOCK_AT_ORIGIN + self.now.as_nanos(),
-                    group: self.scenario.group.clone(),
+        world.model_acted(number, out);
+        world.stations[number].die();
+    }
+    world.control_bare(number, bare::Control::Shutdown);
+    mishaps::command(world, number, Control::Shutdown);
+}
+
+pub(super) fn start(world: &mut World<'_>, number: usize) {
+    match &world.stations[number].body {
+        Body::Dead => {}
+        // A start waits for a process that is ending.
+        Body::Carpd(host) => {
+            world.stations[number].restarts = host.is_ending();
+            return;
+        }
+        Body::Bare(_) | Body::Model(_) => return,
+    }
+    let member = &world.scenario.members[number];
+    let rng = world.rng.fork();
+    let station = &mut world.stations[number];
+    station.sent.restart(world.scenario.theme == Theme::Strict);
+    station.incarnation += 1;
+    station.demotion = 0;
+    station.wake_at = None;
+    match member.program {
+        Program::Carpd(_) if station.machine.is_some() => start_engine(world, number),
+        Program::Carpd(_) => {
+            let start = Start {
+                name: station.name.clone(),
+                settings: world.scenario.settings(number),
+                initial_counter: WALL_CLOCK_AT_ORIGIN + world.now.as_nanos(),
+                group: world.scenario.group.clone(),
+                sources: member.sources,
+                script_time: member.script,
+                ring: world.scenario.ring,
+                sent: std::mem::take(&mut station.sent),
+            };
+            let (sources, link) = (station.sources, station.link);
+            station.body = Body::Bare(Box::new(Bare::new(start, world.now)));
+            for family in FAMILIES
+                .into_iter()
+                .filter(|family| sources[index(*family)])
+            {
+                world.control_bare(number, bare::Control::Source(family, true));
+            }
+            world.control_bare(
+                number,
+                bare::Control::Link(if link { LinkState::Up } else { LinkState::Down }),
+            );
+        }
+        Program::Model(dialect) => {
+            let mut model = Model::new(
+                Setup {
+                    dialect,
+                    group: world.scenario.group.clone(),
+                    advbase: member.advbase,
+                    advskew: member.advskew,
+                    deadratio: member.deadratio,
+                    preempt: member.preempt,
                     sources: member.sources,
-                    script_time: member.script,
-                    ring: self.scenario.ring,
-                    sent: std::mem::take(&mut station.sent),
-                };
-                let (sources, link) = (station.sources, station.link);
-                station.body = Body::Bare(Box::new(Bare::new(start, self.now)));
-                for family in FAMILIES
-                    .into_iter()
-                    .filter(|family| sources[index(*family)])
-                {
-                    self.control_bare(number, bare::Control::Source(family, true));
-                }
-                self.control_bare(
-                    number,
-                    bare::Control::Link(if link { LinkState::Up } else { LinkState::Down }),
-                );
+                },
+                rng,
+            );
+            if station.link {
+                model.start(world.now);
             }
-            Program::Model(dialect) => {
-                let mut model = Model::new(
-                    Setup {
-                        dialect,
-                        group: self.scenario.group.clone(),
-                        advbase: member.advbase,
-                        advskew: member.advskew,
-                        deadratio: member.deadratio,
-                        preempt: member.preempt,
-                        sources: member.sources,
-                    },
-                    rng,
-                );
-                if station.link {
-                    model.start(self.now);
-                }
-                station.body = Body::Model(Box::new(model));
-                self.model_acted(number, Vec::new());
-            }
+            station.body = Body::Model(Box::new(model));
+            world.model_acted(number, Vec::new());
         }
     }
+}
 
-    fn start_engine(&mut self, number: usize) {
-        let first = self.scenario.config(number);
-        let configs = std::iter::once(first).chain(self.scenario.second_config(number));
-        let station = &mut self.stations[number];
-        let Some(mut machine) = station.machine.take() else {
-            return;
-        };
-        machine.advance(self.now);
-        machine.sabotage.sending = station.send_errors;
-        match Host::start(configs.collect(), *machine) {
-            Ok(host) => {
-                station.body = Body::Carpd(Box::new(host));
-                self.wake(number, self.now);
-            }
-            // The supervisor tries again.
-            Err(failed) => {
-                let (machine, why) = *failed;
-                self.trace
-                    .note(self.now, &station.name, || format!("does not start: {why}"));
-                station.machine = Some(Box::new(machine));
-                self.push(self.now + RESTART_AFTER, Event::Fault(Fault::Start(number)));
-            }
+fn start_engine(world: &mut World<'_>, number: usize) {
+    let first = world.scenario.config(number);
+    let configs = std::iter::once(first).chain(world.scenario.second_config(number));
+    let station = &mut world.stations[number];
+    let Some(mut machine) = station.machine.take() else {
+        return;
+    };
+    machine.advance(world.now);
+    machine.sabotage.sending = station.send_errors;
+    match Host::start(configs.collect(), *machine) {
+        Ok(host) => {
+            station.body = Body::Carpd(Box::new(host));
+            world.wake(number, world.now);
         }
-        self.take_requests(number);
+        // The supervisor tries again.
+        Err(failed) => {
+            let (machine, why) = *failed;
+            world.trace.note(world.now, &station.name, || {
+                format!("does not start: {why}")
+            });
+            station.machine = Some(Box::new(machine));
+            world.push(
+                world.now + RESTART_AFTER,
+                Event::Fault(Fault::Start(number)),
+            );
+        }
     }
+    requests::take_requests(world, number);
+}
 
-    fn inject(&mut self, number: u64) {
-        let attacker = self.attacker.as_ref();
-        if let Some(sent) = attacker.and_then(|attacker| attacker.strikes(self.now, number)) {
-            self.count("Inject");
-            self.attack(sent);
-        }
+fn inject(world: &mut World<'_>, number: u64) {
+    let attacker = world.attacker.as_ref();
+    if let Some(sent) = attacker.and_then(|attacker| attacker.strikes(world.now, number)) {
+        world.count("Inject");
+        attack(world, sent);
     }
+}
 
-    fn stroke(&mut self, plan: usize) {
-        let attacker = self.attacker.as_mut();
-        if let Some(sent) = attacker.and_then(|attacker| attacker.carries_on(self.now, plan)) {
-            let ploy = format!("{:?}", self.scenario.plans[plan].ploy);
-            self.count(ploy.split(['(', ' ']).next().unwrap_or_default());
-            self.attack(sent);
-        }
+fn stroke(world: &mut World<'_>, plan: usize) {
+    let attacker = world.attacker.as_mut();
+    if let Some(sent) = attacker.and_then(|attacker| attacker.carries_on(world.now, plan)) {
+        let ploy = format!("{:?}", world.scenario.plans[plan].ploy);
+        world.count(ploy.split(['(', ' ']).next().unwrap_or_default());
+        attack(world, sent);
     }
+}
 
-    fn attack(&mut self, (packet, targets): (Packet, u64)) {
-        self.trace.packet(self.now, "attacker", "injects", &packet);
-        self.is_attacked(self.now);
-        for to in 0..self.stations.len() {
-            if targets >> to & 1 == 1 {
-                self.push(
-                    self.now,
-                    Event::Arrives {
-                        to,
-                        packet: packet.clone(),
-                        provenance: Provenance::Dubious,
-                    },
-                );
-            }
+fn attack(world: &mut World<'_>, (packet, targets): (Packet, u64)) {
+    world
+        .trace
+        .packet(world.now, "attacker", "injects", &packet);
+    is_attacked(world, world.now);
+    for to in 0..world.stations.len() {
+        if targets >> to & 1 == 1 {
+            world.push(
+                world.now,
+                Event::Arrives {
+                    to,
+                    packet: packet.clone(),
+                    provenance: Provenance::Dubious,
+                },
+            );
         }
     }
+}
 
-    /// Notes that the attacker disturbs the hosts until then.
-    fn is_attacked(&mut self, until: Instant) {
-        if !self.scenario.attacker_is_powerless() {
-            self.calm.disturb(until);
-        }
+/// Notes that the attacker disturbs the hosts until then.
+fn is_attacked(world: &mut World<'_>, until: Instant) {
+    if !world.scenario.attacker_is_powerless() {
+        world.calm.disturb(until);
     }
+}
 
-    /// Lets the attacker's packet arrive before a frame that reaches the host after this time.
-    pub(super) fn overtake(&mut self, to: usize, after: Duration, ahead: &Ahead) {
-        if ahead.targets >> to & 1 == 0 {
-            return;
-        }
-        let at = self.now + after.saturating_sub(ahead.by);
-        self.trace
-            .packet(at, "attacker", "is first with", &ahead.packet);
-        self.is_attacked(self.now + after);
-        self.count("Overtake");
-        self.push(
-            at,
-            Event::Arrives {
-                to,
-                packet: ahead.packet.clone(),
-                provenance: Provenance::Dubious,
-            },
-        );
+/// Lets the attacker's packet arrive before a frame that reaches the host after this time.
+pub(super) fn overtake(world: &mut World<'_>, to: usize, after: Duration, ahead: &Ahead) {
+    if ahead.targets >> to & 1 == 0 {
+        return;
     }
+    let at = world.now + after.saturating_sub(ahead.by);
+    world
+        .trace
+        .packet(at, "attacker", "is first with", &ahead.packet);
+    is_attacked(world, world.now + after);
+    world.count("Overtake");
+    world.push(
+        at,
+        Event::Arrives {
+            to,
+            packet: ahead.packet.clone(),
+            provenance: Provenance::Dubious,
+        },
+    );
 }

@@ -15,6 +15,7 @@ use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
 use super::super::watch::Violation;
 use super::{Event, World};
+use super::{faults, requests};
 
 /// The longest time that a thread which gives orders waits for the kernel.
 const ORDERS_TAKE_MS: u64 = 50;
@@ -31,237 +32,238 @@ pub(super) const RESTORED_AT_LAST: Duration = Duration::from_secs(11);
 /// The host's own address in the subnet of the virtual ones.
 const OWN: [u8; 4] = [192, 0, 2, 50];
 
-impl World<'_> {
-    /// Undoes everything that another program did and that does not end by itself.
-    pub(super) fn mend(&mut self, number: usize) {
-        for mishap in MENDING {
-            self.befall(number, mishap);
-        }
-        self.calm.disturb(self.now + MENDED_WITHIN);
+/// Undoes everything that another program did and that does not end by itself.
+pub(super) fn mend(world: &mut World<'_>, number: usize) {
+    for mishap in MENDING {
+        apply(world, number, mishap);
     }
+    world.calm.disturb(world.now + MENDED_WITHIN);
+}
 
-    /// Lets a mishap happen to a host's kernel.
-    pub(super) fn mishap(&mut self, number: usize, mishap: Mishap) {
-        if self.stations[number].machine_ref().is_none() {
-            return;
-        }
-        self.count_by_name(&mishap);
-        self.befall(number, mishap);
-        let member = &self.scenario.members[number];
-        let mended = if mishap == Mishap::RemoveEntry {
-            // The carpd shows at least this often that it lives, and writes the entry again.
-            member.interval(true).max(member.master_down()) * 2 + self.scenario.latency
-        } else {
-            MENDED_WITHIN
-        };
-        self.calm.disturb(self.now + mended);
+/// Lets a mishap happen to a host's kernel.
+pub(super) fn mishap(world: &mut World<'_>, number: usize, mishap: Mishap) {
+    if world.stations[number].machine_ref().is_none() {
+        return;
     }
+    faults::count_by_name(world, &mishap);
+    apply(world, number, mishap);
+    let member = &world.scenario.members[number];
+    let mended = if mishap == Mishap::RemoveEntry {
+        // The carpd shows at least this often that it lives, and writes the entry again.
+        member.interval(true).max(member.master_down()) * 2 + world.scenario.latency
+    } else {
+        MENDED_WITHIN
+    };
+    world.calm.disturb(world.now + mended);
+}
 
-    fn befall(&mut self, number: usize, mishap: Mishap) {
-        let now = self.now;
-        let is_native = self.scenario.members[number].script.is_zero();
-        let groups = self.scenario.groups();
-        let vips: Vec<IpAddr> = groups.iter().flat_map(Group::addresses).collect();
-        let station = &mut self.stations[number];
-        station.sources[0] &= mishap != Mishap::Flush;
-        station.is_renamed |= mishap == Mishap::Rename;
-        station.is_renamed &= mishap != Mishap::RenameBack;
-        let (has_source, is_hung) = (station.sources[0], station.hung);
-        let Some(machine) = station.machine() else {
-            return;
-        };
+fn apply(world: &mut World<'_>, number: usize, mishap: Mishap) {
+    let now = world.now;
+    let is_native = world.scenario.members[number].script.is_zero();
+    let groups = world.scenario.groups();
+    let vips: Vec<IpAddr> = groups.iter().flat_map(Group::addresses).collect();
+    let station = &mut world.stations[number];
+    station.sources[0] &= mishap != Mishap::Flush;
+    station.is_renamed |= mishap == Mishap::Rename;
+    station.is_renamed &= mishap != Mishap::RenameBack;
+    let (has_source, is_hung) = (station.sources[0], station.hung);
+    let Some(machine) = station.machine() else {
+        return;
+    };
+    machine.advance(now);
+    let failed = machine.sabotage.prevents_repair();
+    befall(machine, mishap, &vips, has_source, is_native);
+    // The thread that gives the orders is stopped together with its process.
+    if !is_hung {
+        machine.catch_up();
+    }
+    is_disturbed(world, number, failed);
+    follow_kernel(world, number);
+}
+
+/// Notes that a host's addresses may be missing, or may be there, for a moment. `failed` means that carpd could not
+/// repair anything until now.
+fn is_disturbed(world: &mut World<'_>, number: usize, failed: bool) {
+    let now = world.now;
+    let latency = world.scenario.latency;
+    let station = &mut world.stations[number];
+    let Some(machine) = station.machine() else {
+        return;
+    };
+    machine.disturbed_at = Some(now);
+    let gives_way = machine.seen.values().any(|it| it.watch.is_suppressed());
+    let restored = if failed || gives_way || machine.sabotage.prevents_repair() {
+        RESTORED_AT_LAST
+    } else {
+        RESTORED_WITHIN + 4 * latency
+    };
+    station.repaired_by = station.repaired_by.max(now + restored);
+}
+
+/// Notes that an address expired that another program had added.
+pub(super) fn note_lapse(world: &mut World<'_>, number: usize) {
+    let now = world.now;
+    let lapsed = world.stations[number].machine().is_some_and(|machine| {
         machine.advance(now);
-        let failed = machine.sabotage.prevents_repair();
-        befall(machine, mishap, &vips, has_source, is_native);
-        // The thread that gives the orders is stopped together with its process.
-        if !is_hung {
-            machine.catch_up();
-        }
-        self.is_disturbed(number, failed);
-        self.follow_kernel(number);
+        std::mem::take(&mut machine.namespace.has_lapsed)
+    });
+    if lapsed {
+        is_disturbed(world, number, false);
+        world.calm.disturb(now + MENDED_WITHIN);
     }
+}
 
-    /// Notes that a host's addresses may be missing, or may be there, for a moment. `failed` means that carpd could not
-    /// repair anything until now.
-    fn is_disturbed(&mut self, number: usize, failed: bool) {
-        let now = self.now;
-        let latency = self.scenario.latency;
-        let station = &mut self.stations[number];
-        let Some(machine) = station.machine() else {
-            return;
-        };
-        machine.disturbed_at = Some(now);
-        let gives_way = machine.seen.values().any(|it| it.watch.is_suppressed());
-        let restored = if failed || gives_way || machine.sabotage.prevents_repair() {
-            RESTORED_AT_LAST
-        } else {
-            RESTORED_WITHIN + 4 * latency
-        };
-        station.repaired_by = station.repaired_by.max(now + restored);
-    }
-
-    /// Notes that an address expired that another program had added.
-    pub(super) fn note_lapse(&mut self, number: usize) {
-        let now = self.now;
-        let lapsed = self.stations[number].machine().is_some_and(|machine| {
-            machine.advance(now);
-            std::mem::take(&mut machine.namespace.has_lapsed)
-        });
-        if lapsed {
-            self.is_disturbed(number, false);
-            self.calm.disturb(now + MENDED_WITHIN);
+/// Wakes the process of a host whose kernel changed.
+pub(super) fn follow_kernel(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    let Some(machine) = station.machine() else {
+        return;
+    };
+    let (readable, linked) = (machine.is_readable(), machine.is_linked());
+    let suspects_at = machine.suspects_at;
+    station.link = linked;
+    if matches!(station.body, Body::Carpd(_)) {
+        if readable {
+            world.wake_soon(number);
         }
+        requests::sleep(world, number, suspects_at);
     }
+    requests::take_requests(world, number);
+}
 
-    /// Wakes the process of a host whose kernel changed.
-    pub(super) fn follow_kernel(&mut self, number: usize) {
-        let station = &mut self.stations[number];
-        let Some(machine) = station.machine() else {
-            return;
-        };
-        let (readable, linked) = (machine.is_readable(), machine.is_linked());
-        let suspects_at = machine.suspects_at;
-        station.link = linked;
-        if matches!(station.body, Body::Carpd(_)) {
-            if readable {
-                self.wake_soon(number);
-            }
-            self.sleep(number, suspects_at);
-        }
-        self.take_requests(number);
+/// Gives the orders of a process's thread.
+pub(super) fn give_orders(world: &mut World<'_>, number: usize) {
+    let incarnation = world.stations[number].incarnation;
+    let at = world.now + orders_take(world);
+    world.push(
+        at,
+        Event::Orders {
+            station: number,
+            incarnation,
+        },
+    );
+}
+
+fn orders_take(world: &mut World<'_>) -> Duration {
+    if world.scenario.attacker_is_powerless() {
+        return Duration::ZERO;
     }
+    Duration::from_millis(world.rng.between(0, ORDERS_TAKE_MS))
+}
 
-    /// Gives the orders of a process's thread.
-    pub(super) fn give_orders(&mut self, number: usize) {
-        let incarnation = self.stations[number].incarnation;
-        let at = self.now + self.orders_take();
-        self.push(
-            at,
-            Event::Orders {
-                station: number,
-                incarnation,
-            },
-        );
+pub(super) fn orders(world: &mut World<'_>, number: usize, incarnation: u32) {
+    let station = &mut world.stations[number];
+    if station.incarnation != incarnation || !matches!(station.body, Body::Carpd(_)) {
+        return;
     }
-
-    fn orders_take(&mut self) -> Duration {
-        if self.scenario.attacker_is_powerless() {
-            return Duration::ZERO;
-        }
-        Duration::from_millis(self.rng.between(0, ORDERS_TAKE_MS))
+    if station.hung {
+        // The thread is stopped as well.
+        give_orders(world, number);
+        return;
     }
-
-    pub(super) fn orders(&mut self, number: usize, incarnation: u32) {
-        let station = &mut self.stations[number];
-        if station.incarnation != incarnation || !matches!(station.body, Body::Carpd(_)) {
-            return;
-        }
-        if station.hung {
-            // The thread is stopped as well.
-            self.give_orders(number);
-            return;
-        }
-        if let Some(machine) = station.machine() {
-            machine.advance(self.now);
-            machine.carry_out_later();
-        }
-        self.follow_kernel(number);
+    if let Some(machine) = station.machine() {
+        machine.advance(world.now);
+        machine.carry_out_later();
     }
+    follow_kernel(world, number);
+}
 
-    /// Makes the world look at an address when it expires.
-    pub(super) fn expect_ends(&mut self, number: usize) {
-        let station = &mut self.stations[number];
-        let next = station
-            .machine_ref()
-            .and_then(|machine| machine.namespace.addresses.next_end());
-        if let Some(next) = next
-            && station.expires_at.is_none_or(|at| next < at)
-        {
-            station.expires_at = Some(next);
-            self.push(next.max(self.now), Event::Expires { station: number });
-        }
+/// Makes the world look at an address when it expires.
+pub(super) fn expect_ends(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    let next = station
+        .machine_ref()
+        .and_then(|machine| machine.namespace.addresses.next_end());
+    if let Some(next) = next
+        && station.expires_at.is_none_or(|at| next < at)
+    {
+        station.expires_at = Some(next);
+        world.push(next.max(world.now), Event::Expires { station: number });
     }
+}
 
-    pub(super) fn expires(&mut self, number: usize) {
-        let station = &mut self.stations[number];
-        if station.expires_at.is_none_or(|at| at > self.now) {
-            return;
-        }
-        station.expires_at = None;
-        self.note_lapse(number);
-        self.follow_kernel(number);
+pub(super) fn expires(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    if station.expires_at.is_none_or(|at| at > world.now) {
+        return;
     }
+    station.expires_at = None;
+    note_lapse(world, number);
+    follow_kernel(world, number);
+}
 
-    /// Ends a process that was told to end, once its scripts have ended.
-    pub(super) fn try_to_end(&mut self, number: usize) -> Result<(), Violation> {
-        let station = &mut self.stations[number];
-        let body = std::mem::replace(&mut station.body, Body::Dead);
-        let Body::Carpd(host) = body else {
-            station.body = body;
+/// Ends a process that was told to end, once its scripts have ended.
+pub(super) fn try_to_end(world: &mut World<'_>, number: usize) -> Result<(), Violation> {
+    let station = &mut world.stations[number];
+    let body = std::mem::replace(&mut station.body, Body::Dead);
+    let Body::Carpd(host) = body else {
+        station.body = body;
+        return Ok(());
+    };
+    match host.end() {
+        Ended::NotYet(host) => {
+            station.body = Body::Carpd(host);
             return Ok(());
-        };
-        match host.end() {
-            Ended::NotYet(host) => {
-                station.body = Body::Carpd(host);
-                return Ok(());
-            }
-            Ended::Gone(machine, harm) => {
-                station.machine = Some(machine);
-                if let Some(what) = harm {
-                    return Err(format!("{}: {what}", station.name));
-                }
+        }
+        Ended::Gone(machine, harm) => {
+            station.machine = Some(machine);
+            if let Some(what) = harm {
+                return Err(format!("{}: {what}", station.name));
             }
         }
-        self.trace.note(self.now, &station.name, || "exits".into());
-        let fails = |machine: &Machine| machine.sabotage.prevents_repair();
-        if let Some(machine) = &station.machine
-            && station.repaired_by < self.now
-            && !fails(machine)
-        {
-            for group in self.scenario.groups() {
-                duty::check_nothing_left(machine, &group)
-                    .map_err(|what| format!("{}: {what}", station.name))?;
-            }
-        }
-        if std::mem::take(&mut station.restarts) {
-            self.calm.disturb(self.now);
-            self.start(number);
-        }
-        Ok(())
     }
-
-    /// Makes a process stop serving the second virtual host.
-    pub(super) fn remove_second(&mut self, number: usize) {
-        if let Some(second) = &self.scenario.second {
-            self.command(number, Control::Remove(second.vhid));
+    world
+        .trace
+        .note(world.now, &station.name, || "exits".into());
+    let fails = |machine: &Machine| machine.sabotage.prevents_repair();
+    if let Some(machine) = &station.machine
+        && station.repaired_by < world.now
+        && !fails(machine)
+    {
+        for group in world.scenario.groups() {
+            duty::check_nothing_left(machine, &group)
+                .map_err(|what| format!("{}: {what}", station.name))?;
         }
     }
-
-    /// Makes a process serve the second virtual host again.
-    pub(super) fn add_second(&mut self, number: usize) {
-        let Some(config) = self.scenario.second_config(number) else {
-            return;
-        };
-        // Nothing happens if it is served already.
-        self.command(number, Control::Add(Box::new(config)));
+    if std::mem::take(&mut station.restarts) {
+        world.calm.disturb(world.now);
+        faults::start(world, number);
     }
+    Ok(())
+}
 
-    /// Lets a process that was stopped discover what is missing.
-    pub(super) fn expect_repair(&mut self, number: usize) {
-        let station = &mut self.stations[number];
-        let repaired = self.now + RESTORED_AT_LAST;
-        station.repaired_by = station.repaired_by.max(repaired);
+/// Makes a process stop serving the second virtual host.
+pub(super) fn remove_second(world: &mut World<'_>, number: usize) {
+    if let Some(second) = &world.scenario.second {
+        command(world, number, Control::Remove(second.vhid));
     }
+}
 
-    /// Delivers a request of the operator to a process.
-    pub(super) fn command(&mut self, number: usize, control: Control) {
-        let station = &mut self.stations[number];
-        if let Body::Carpd(host) = &mut station.body {
-            self.trace
-                .note(self.now, &station.name, || format!("{control:?}"));
-            host.control(control);
-            self.wake_soon(number);
-        }
+/// Makes a process serve the second virtual host again.
+pub(super) fn add_second(world: &mut World<'_>, number: usize) {
+    let Some(config) = world.scenario.second_config(number) else {
+        return;
+    };
+    // Nothing happens if it is served already.
+    command(world, number, Control::Add(Box::new(config)));
+}
+
+/// Lets a process that was stopped discover what is missing.
+pub(super) fn expect_repair(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    let repaired = world.now + RESTORED_AT_LAST;
+    station.repaired_by = station.repaired_by.max(repaired);
+}
+
+/// Delivers a request of the operator to a process.
+pub(super) fn command(world: &mut World<'_>, number: usize, control: Control) {
+    let station = &mut world.stations[number];
+    if let Body::Carpd(host) = &mut station.body {
+        world
+            .trace
+            .note(world.now, &station.name, || format!("{control:?}"));
+        host.control(control);
+        world.wake_soon(number);
     }
 }
 
