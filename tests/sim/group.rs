@@ -7,12 +7,12 @@ use carp_common::units::{Profile, State};
 
 use super::model::Dialect;
 use super::network::Network;
+use super::packet::FAMILIES;
 use super::scenario::{
     Fault, Member, Program, START, STEP, Scenario, Theme, reading_of_demotion_is_one,
 };
 use super::station::{Body, Station};
 use super::watch::Violation;
-use super::world::FAMILIES;
 
 /// The least time between a question and the advertisement before it, where their order matters.
 const OVERTAKES: Duration = Duration::from_millis(1);

@@ -7,6 +7,7 @@ mod effects;
 pub mod others;
 mod sabotage;
 mod seen;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,10 +15,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use carp_common::abi::layout::VhostKey;
-use carp_common::proto::{Action, Command, DemotionCause, Input, Reason, Standing, VirtualHost};
+use carp_common::proto::{Reason, Standing};
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
-use carp_daemon::config::VhostConfig;
 use carp_daemon::engine::registry::InstanceId;
 use carp_daemon::io::arp_watch::ArpClaim;
 use carp_daemon::io::datapath::Fenced;
@@ -28,11 +28,10 @@ use super::kernel::Actor;
 use super::kernel::namespace::{Namespace, errno};
 use super::kernel::program::Program;
 use super::kernel::ring::Ring;
-use super::kernel::scripts::Scripts;
 use super::packet::{Group, Packet};
 use super::rng::Rng;
 use super::trace::Trace;
-use super::watch::{Provenance, SentCounters, Violation, Watch};
+use super::watch::{Provenance, SentCounters, Violation};
 pub use sabotage::Sabotage;
 pub use seen::Seen;
 
@@ -242,9 +241,11 @@ impl Machine {
         // The answer found no room, so it is unknown whether the order was carried out.
         let done = failing.is_none() || (failing == Some(errno::ENOBUFS) && self.rng.chance(500));
         let lent = match *order {
-            Order::Add(address, Some(lease)) => Order::Add(address, Some(self.shortened(lease))),
+            Order::Add(address, Some(lease)) => {
+                Order::Add(address, Some(shortened(&mut self.rng, lease)))
+            }
             Order::Renew(address, Some(lease)) => {
-                Order::Renew(address, Some(self.shortened(lease)))
+                Order::Renew(address, Some(shortened(&mut self.rng, lease)))
             }
             Order::Add(..)
             | Order::Renew(..)
@@ -261,10 +262,6 @@ impl Machine {
             format!("  {by:?}: {order:?}: {outcome:?}")
         });
         outcome
-    }
-
-    fn shortened(&mut self, lease: Duration) -> Duration {
-        lease.saturating_sub(Duration::from_millis(self.rng.between(0, EARLY_MS)))
     }
 
     /// Carries out the orders that took too long to wait for, unless the kernel is still busy.
@@ -399,108 +396,13 @@ impl Machine {
         }
         Some((which, works, another))
     }
-
-    fn enlist_seen(&mut self, id: InstanceId, config: &VhostConfig) {
-        let vhid = config.election.vhid.get();
-        let Some(group) = self.groups.iter().find(|group| group.vhid == vhid) else {
-            return;
-        };
-        // The one whose place it takes may still be there.
-        let mut before = self.seen.values_mut();
-        let before = before.find(|seen| seen.watch.vhid() == vhid);
-        let before = before.map(|seen| seen.watch.take_sent());
-        let mut sent = before
-            .or_else(|| self.sent.remove(&vhid))
-            .unwrap_or_default();
-        sent.restart(config.election.strict_counter);
-        let watch = Watch::new(&config.election, group, self.sources, sent, self.now);
-        // With a shorter prefix, the kernel would remove addresses of one script together with those of another.
-        let addresses = config.addresses.iter().map(|it| (it.address, 32));
-        let scripts = config.scripts.up.is_some().then(Scripts::default);
-        let seen = Seen {
-            watch,
-            addresses: addresses.collect(),
-            scripts,
-            is_meddled_with: config
-                .addresses
-                .iter()
-                .any(|it| self.namespace.has(it.address)),
-        };
-        self.seen.insert(id, seen);
-    }
-
-    /// Notes that a virtual host was let go. Its scripts must have ended.
-    fn dismissed(&mut self, id: InstanceId) {
-        let Some(mut seen) = self.seen.remove(&id) else {
-            return;
-        };
-        let sent = seen.watch.take_sent();
-        self.sent.insert(seen.watch.vhid(), sent);
-        if seen.scripts.as_ref().is_some_and(|it| !it.is_idle()) {
-            let what = "let a virtual host go while its script runs";
-            self.violation.get_or_insert(what.to_owned());
-        }
-    }
-
-    fn observe(&mut self, id: InstanceId, look: impl FnOnce(&mut Watch) -> Result<(), Violation>) {
-        if let Some(seen) = self.seen.get_mut(&id)
-            && let Err(what) = look(&mut seen.watch)
-        {
-            self.violation.get_or_insert(what);
-        }
-    }
-
-    /// Returns the prefix of lines about a virtual host.
-    fn name_of(&self, id: InstanceId) -> String {
-        let vhid = self.seen.get(&id).map(|seen| seen.watch.vhid());
-        let first = self.groups.first().map(|group| group.vhid);
-        match vhid.filter(|_| self.trace.is_wanted() && vhid != first) {
-            Some(_) => format!("{} second", self.name),
-            None => self.name.clone(),
-        }
-    }
-
-    fn told(&mut self, id: InstanceId, input: &Input<'_>) {
-        let now = self.now;
-        self.touched.insert(id);
-        if !matches!(input, Input::Advertisement { .. }) {
-            let name = self.name_of(id);
-            self.trace.note(now, &name, || format!("{input:?}"));
-        }
-        if let Input::Command(Command::StepDown { hold }) = *input {
-            self.requests.push(Request::StaysAway(hold));
-        }
-        if let Input::DemotionChanged { cause, .. } = input
-            && *cause != DemotionCause::Administrator
-        {
-            self.requests.push(Request::Demoted);
-        }
-        self.observe(id, |watch| watch.told(now, input));
-    }
-
-    fn decided(&mut self, id: InstanceId, action: &Action) {
-        let now = self.now;
-        let name = self.name_of(id);
-        self.trace.action(now, &name, action);
-        let vhid = self.seen.get(&id).map(|seen| seen.watch.vhid());
-        if let Some(vhid) = vhid.and_then(Vhid::new) {
-            if let Action::ProgramDatapath(standing) = action {
-                self.requests.push(Request::Programmed(vhid, *standing));
-            }
-            if let Action::Report(change) = action {
-                self.requests
-                    .push(Request::Became(vhid, change.to, change.reason));
-            }
-        }
-        self.observe(id, |watch| watch.decided(now, action));
-    }
-
-    fn settled(&mut self, id: InstanceId, machine: &VirtualHost) {
-        let now = self.now;
-        self.observe(id, |watch| watch.judged(now, machine));
-    }
 }
 
 fn answer(outcome: Result<(), i32>) -> io::Result<()> {
     outcome.map_err(io::Error::from_raw_os_error)
+}
+
+/// Returns the time for which the kernel keeps a lease.
+fn shortened(rng: &mut Rng, lease: Duration) -> Duration {
+    lease.saturating_sub(Duration::from_millis(rng.between(0, EARLY_MS)))
 }

@@ -12,6 +12,9 @@ use sha1::Sha1;
 /// The length of an advertisement. Unit: bytes.
 pub const LENGTH: usize = 36;
 
+/// The families.
+pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
+
 /// An IP packet of protocol 112 on the simulated wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {

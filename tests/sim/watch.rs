@@ -16,14 +16,14 @@ use std::time::Duration;
 use std::collections::BTreeMap;
 
 use carp_common::proto::{
-    Action, Command, DatapathState, DemotionCause, Input, LinkState, Notice, Reason, SendOutcome,
-    Settings, Transition, VirtualHost,
+    Action, Command, DatapathState, Input, LinkState, Notice, Reason, SendOutcome, Settings,
+    Transition, VirtualHost,
 };
 use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 
 use super::model::index;
-use super::packet::{Ad, Group, Packet};
+use super::packet::{Ad, FAMILIES, Group, Packet};
 use super::scenario::interval;
 use super::signs::Signs;
 use order::check_order;
@@ -31,6 +31,7 @@ use pace::Pace;
 use reign::Reign;
 pub use sent::SentCounters;
 use sleep::{Look, Sleep};
+use terms::Terms;
 
 /// A violated rule, in a sentence.
 pub type Violation = String;
@@ -48,12 +49,11 @@ pub enum Provenance {
 /// The maximal number of actions that one input may cause: announcement, advertisement and notice of two families,
 /// and the four of a transition.
 const ACTIONS_MAX: usize = 16;
-const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
 /// What was seen of one process since it started.
 #[derive(Debug)]
 pub struct Watch {
-    settings: Settings,
+    terms: Terms,
     group: Group,
     state: State,
     claimed: bool,
@@ -70,14 +70,10 @@ pub struct Watch {
     own: [IpAddr; 2],
     /// What was heard since the process became BACKUP that entitles it to take over.
     heard: Causes,
-    /// Whether it counts send errors as demotion, by its own account.
-    suppressed: bool,
     /// Per family: the highest counter heard or sent, for strict counters.
     highest: [u64; 2],
     /// The advertisement that is being handled.
     theirs: Option<Ad>,
-    /// The demotions that it was told, by cause.
-    demotions: BTreeMap<DemotionCause, u8>,
     /// What it did since its last input or look at its timers.
     batch: Vec<Action>,
     /// Its state before that.
@@ -115,7 +111,11 @@ impl Watch {
         now: Instant,
     ) -> Self {
         Self {
-            settings: settings.clone(),
+            terms: Terms {
+                settings: settings.clone(),
+                suppressed: false,
+                demotions: BTreeMap::new(),
+            },
             group: group.clone(),
             state: State::Init,
             claimed: false,
@@ -127,10 +127,8 @@ impl Watch {
             sleep: Sleep::default(),
             own,
             heard: Causes::default(),
-            suppressed: false,
             highest: [0; 2],
             theirs: None,
-            demotions: BTreeMap::new(),
             batch: Vec::new(),
             before: State::Init,
             link: LinkState::Down,
@@ -141,6 +139,24 @@ impl Watch {
             held_until: now,
             pace: Pace::default(),
         }
+    }
+
+    /// Whether it has a demotion that is invisible from outside, as when it cannot send.
+    #[must_use]
+    pub fn is_suppressed(&self) -> bool {
+        self.terms.is_suppressed()
+    }
+
+    /// Returns the state that it reported last.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Returns its virtual host.
+    #[must_use]
+    pub const fn vhid(&self) -> u8 {
+        self.group.vhid
     }
 
     /// Ends the watch of a removed virtual host. Returns what its host remembers of it.
@@ -165,12 +181,12 @@ impl Watch {
             return false;
         }
         let highest = &mut self.highest[index(family)];
-        let stale = self.settings.strict_counter && ad.counter <= *highest;
+        let stale = self.terms.settings.strict_counter && ad.counter <= *highest;
         *highest = (*highest).max(ad.counter);
         // A host that may take over because of it need not wait because of it.
-        let entitles = self.will_time_out(ad)
-            || self.is_more_demoted(ad)
-            || (self.settings.preempt && self.is_worse(ad));
+        let entitles = self.terms.will_time_out(ad)
+            || self.terms.is_more_demoted(ad)
+            || (self.terms.settings.preempt && self.terms.is_worse(ad));
         let is_sign = self.signs[index(family)].arrives(at, source, ad);
         let counts = provenance == Provenance::Genuine && !stale && !entitles && is_sign;
         if counts {
@@ -184,9 +200,9 @@ impl Watch {
     fn hears(&mut self, now: Instant, arrival: Instant, family: Family, payload: &[u8]) {
         self.theirs = self.group.open(payload);
         let Some(ad) = self.theirs else { return };
-        self.heard.slow_master |= self.will_time_out(ad);
-        self.heard.worse_master |= self.is_worse(ad);
-        self.heard.more_demoted_master |= self.is_more_demoted(ad);
+        self.heard.slow_master |= self.terms.will_time_out(ad);
+        self.heard.worse_master |= self.terms.is_worse(ad);
+        self.heard.more_demoted_master |= self.terms.is_more_demoted(ad);
         let may = &mut self.may_wait_from[index(family)];
         *may = (*may).max(arrival.min(now));
     }
@@ -209,7 +225,7 @@ impl Watch {
                 self.may_wait_from = self.may_wait_from.map(|from| from.max(now + hold));
             }
             Input::DemotionChanged { cause, amount } => {
-                self.demotions.insert(cause, amount.0);
+                self.terms.demotions.insert(cause, amount.0);
             }
             Input::SourceChanged { family, source } => {
                 self.sources[index(family)] = source.is_some();
@@ -252,8 +268,8 @@ impl Watch {
                 .filter(|family| self.takes_part(*family));
             families.map(|family| from[index(family)] + patience).min()
         };
-        let earliest = ends(self.must_wait_from, self.master_down());
-        let latest = ends(self.may_wait_from, self.patience());
+        let earliest = ends(self.must_wait_from, self.terms.master_down());
+        let latest = ends(self.may_wait_from, self.terms.patience());
         match (self.state, earliest, latest) {
             (State::Backup, Some(earliest), Some(latest)) => {
                 let silence = self.may_wait_from;
@@ -262,7 +278,8 @@ impl Watch {
                     before,
                     silence,
                 };
-                let interval = self.interval(self.settings.advskew.0)..=self.longest_interval();
+                let interval = self.terms.interval(self.terms.settings.advskew.0)
+                    ..=self.terms.longest_interval();
                 self.sleep.looks(look, earliest..=latest, interval);
             }
             (State::Init | State::Backup | State::Master, _, _) => self.sleep.is_over(),
@@ -272,7 +289,7 @@ impl Watch {
 
     /// Whether it has a virtual address and a source in the family.
     fn takes_part(&self, family: Family) -> bool {
-        self.settings.uses(family) && self.sources[index(family)]
+        self.terms.settings.uses(family) && self.sources[index(family)]
     }
 
     /// Notes a decision of the core.
@@ -300,7 +317,7 @@ impl Watch {
                 if self.claimed { "claimed" } else { "released" }
             ));
         }
-        let life = self.master_down().max(self.longest_interval()) * 2;
+        let life = self.terms.master_down().max(self.terms.longest_interval()) * 2;
         self.reign.acted(now, state, life)?;
         if before != state {
             check_order(before, state, &actions)?;
@@ -332,8 +349,8 @@ impl Watch {
             }
             Action::SendAdvertisement { family, payload } => self.sends(now, family, &payload)?,
             Action::Report(transition) => self.reports(now, transition)?,
-            Action::Notify(Notice::Suppressed) => self.suppressed = true,
-            Action::Notify(Notice::Unsuppressed) => self.suppressed = false,
+            Action::Notify(Notice::Suppressed) => self.terms.suppressed = true,
+            Action::Notify(Notice::Unsuppressed) => self.terms.suppressed = false,
             Action::Notify(_) => {}
         }
         Ok(())
@@ -357,7 +374,8 @@ impl Watch {
         }
         let bow_out = (ad.advbase, ad.advskew) == (255, 255) && leaves;
         if !bow_out
-            && (ad.advbase != self.settings.advbase.0 || ad.advskew < self.settings.advskew.0)
+            && (ad.advbase != self.terms.settings.advbase.0
+                || ad.advskew < self.terms.settings.advskew.0)
         {
             return Err(format!("advertised as better than it is: {ad:?}"));
         }
@@ -366,7 +384,7 @@ impl Watch {
         self.reign.advertises(now, leaves, announced)?;
         let must = &mut self.must_wait_from[index(family)];
         *must = self.signs[index(family)].sent(ad.counter, *must);
-        if !self.settings.uses(family) {
+        if !self.terms.settings.uses(family) {
             return Err(format!(
                 "advertised in {family}, in which it has no address"
             ));
@@ -400,15 +418,15 @@ impl Watch {
             }
             Reason::MasterTimedOut => {
                 let waited = FAMILIES.iter().any(|family| {
-                    self.settings.uses(*family)
-                        && self.must_wait_from[index(*family)] + self.master_down() <= now
+                    self.terms.settings.uses(*family)
+                        && self.must_wait_from[index(*family)] + self.terms.master_down() <= now
                 });
                 if !waited {
                     return Err(format!(
                         "declared a master dead that it heard {:?} ago, before the master-down time of {:?}",
                         self.must_wait_from
                             .map(|from| now.saturating_duration_since(from)),
-                        self.master_down()
+                        self.terms.master_down()
                     ));
                 }
                 if self.sleep.must_wait() {
@@ -419,7 +437,7 @@ impl Watch {
                 (from, to) == (State::Backup, State::Master)
             }
             Reason::PreemptingWorseMaster => {
-                to == State::Master && self.settings.preempt && self.heard.worse_master
+                to == State::Master && self.terms.settings.preempt && self.heard.worse_master
             }
             Reason::PreemptingMoreDemotedMaster => {
                 to == State::Master && self.heard.more_demoted_master
@@ -429,13 +447,13 @@ impl Watch {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| theirs.standing() < self.standing())
+                        .is_some_and(|theirs| theirs.standing() < self.terms.standing())
             }
             Reason::TieLost => {
                 to == State::Backup
                     && self
                         .theirs
-                        .is_some_and(|theirs| theirs.standing() == self.standing())
+                        .is_some_and(|theirs| theirs.standing() == self.terms.standing())
             }
             Reason::Requested => to == State::Backup && self.steps_down,
             Reason::DatapathRefused => to == State::Init && self.datapath == DatapathState::Refuses,
@@ -456,7 +474,7 @@ impl Watch {
             self.heard = Causes::default();
             // Two BSDs that yielded to each other: the one with the higher address waits longer.
             let patience = if reason == Reason::TieLost {
-                self.longest_interval()
+                self.terms.longest_interval()
             } else {
                 Duration::ZERO
             };
@@ -493,20 +511,20 @@ impl Watch {
             State::Backup => FAMILIES
                 .iter()
                 .filter(|family| self.takes_part(**family))
-                .map(|family| self.may_wait_from[index(*family)] + self.patience())
+                .map(|family| self.may_wait_from[index(*family)] + self.terms.patience())
                 .map(|latest| latest.max(self.sleep.may_wait_until()))
                 .min(),
-            State::Master => Some(now + self.longest_interval()),
+            State::Master => Some(now + self.terms.longest_interval()),
         };
         match (core.next_deadline(), latest) {
             (None, None) => Ok(()),
             (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => {
                 // Except if an operator keeps it away, or it is patient with a BSD.
-                let pace = self.interval(self.settings.advskew.0);
-                let is_patient = self.patience() > self.master_down();
+                let pace = self.terms.interval(self.terms.settings.advskew.0);
+                let is_patient = self.terms.patience() > self.terms.master_down();
                 let usual = !is_patient
-                    && deadline <= now + self.master_down().max(pace)
-                    && deadline > self.held_until + self.master_down();
+                    && deadline <= now + self.terms.master_down().max(pace)
+                    && deadline > self.held_until + self.terms.master_down();
                 self.reign.settled(now, usual.then_some(deadline))
             }
             (deadline, latest) => Err(format!(
@@ -519,7 +537,7 @@ impl Watch {
     /// Returns the counts of the current interval.
     fn pace(&mut self, now: Instant) -> &mut Pace {
         // Without demotion, which only makes it longer.
-        if self.pace.since + self.interval(self.settings.advskew.0) < now {
+        if self.pace.since + self.terms.interval(self.terms.settings.advskew.0) < now {
             self.pace = Pace::from(now);
         }
         &mut self.pace

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use carp_common::time::Instant;
-use carp_common::units::{Family, State};
+use carp_common::units::State;
 
 use super::attacker::Attacker;
 use super::group::Calm;
@@ -27,9 +27,6 @@ use super::scenario::{Fault, Program, START, Scenario, Theme};
 use super::station::{Body, Sent, Station};
 use super::trace::Trace;
 use super::watch::{Provenance, SentCounters, Violation};
-
-/// The families.
-pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Inet6];
 
 /// The number of its own advertisements with which a host's counters are compared.
 const RECENT: usize = 32;
@@ -306,6 +303,12 @@ impl<'a> World<'a> {
         *self.tally.entry(what.into()).or_default() += 1;
     }
 
+    /// Counts by the name of its kind.
+    fn count_by_name(&mut self, what: &impl std::fmt::Debug) {
+        let name = format!("{what:?}");
+        self.count(name.split(['(', ' ']).next().unwrap_or_default());
+    }
+
     /// Checks all hosts after a step.
     fn check(&mut self) -> Result<(), Violation> {
         if let Some(what) = self.violation.take() {
@@ -429,7 +432,7 @@ impl<'a> World<'a> {
                 let name = &self.stations[number].name;
                 result.map_err(|what| format!("{name}: {what}"))?;
                 requests::sleep(self, number, deadline);
-                mishaps::try_to_end(self, number)
+                faults::try_to_end(self, number)
             }
             Body::Bare(host) => {
                 let mut requests = Vec::new();

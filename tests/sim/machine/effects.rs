@@ -29,7 +29,7 @@ use carp_daemon::io::scripts::{Admission, Wish};
 use carp_daemon::io::state_dir::FileName;
 use carp_daemon::lock::{self, Wanted};
 
-use super::{Machine, Request, answer};
+use super::{Machine, Request, answer, witness};
 use crate::sim::kernel::Actor;
 use crate::sim::kernel::namespace::errno;
 use crate::sim::kernel::program::Entry;
@@ -374,11 +374,11 @@ impl Wire for Machine {
 
 impl Scripts for Machine {
     fn enlist(&mut self, instance: InstanceId, _place: &Place, config: &VhostConfig) {
-        self.enlist_seen(instance, config);
+        witness::enlist_seen(self, instance, config);
     }
 
     fn dismiss(&mut self, instance: InstanceId) {
-        self.dismissed(instance);
+        witness::dismissed(self, instance);
     }
 
     fn run(&mut self, instance: InstanceId, wish: Wish) -> Admission {
@@ -459,20 +459,20 @@ impl Tell for Machine {
 
 impl Observe for Machine {
     fn tells(&mut self, instance: InstanceId, _now: Instant, input: &Input<'_>) {
-        self.told(instance, input);
+        witness::told(self, instance, input);
     }
 
     fn fires(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
         self.touched.insert(instance);
-        self.observe(instance, |watch| watch.looks(now, looked_at));
+        witness::observe(self, instance, |watch| watch.looks(now, looked_at));
     }
 
     fn decides(&mut self, instance: InstanceId, _now: Instant, action: &Action) {
-        self.decided(instance, action);
+        witness::decided(self, instance, action);
     }
 
     fn settles(&mut self, instance: InstanceId, _now: Instant, machine: &VirtualHost) {
-        self.settled(instance, machine);
+        witness::settled(self, instance, machine);
     }
 }
 

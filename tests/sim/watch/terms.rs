@@ -1,17 +1,29 @@
 //! The rank, intervals and patience of one carpd, from its configuration and its demotion.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use carp_common::proto::DemotionCause;
-use carp_common::units::{Profile, State};
+use carp_common::proto::{DemotionCause, Settings};
+use carp_common::units::Profile;
 
 use super::super::packet::Ad;
 use super::super::scenario::{STEP, interval};
-use super::Watch;
 
-impl Watch {
+/// What one carpd is to advertise, and for how long it waits.
+#[derive(Debug)]
+pub struct Terms {
+    /// Its configuration.
+    pub settings: Settings,
+    /// Whether it counts send errors as demotion, by its own account.
+    pub suppressed: bool,
+    /// The demotions that it was told, by cause.
+    pub demotions: BTreeMap<DemotionCause, u8>,
+}
+
+impl Terms {
     /// Returns (advbase, advskew) as it should advertise them.
-    pub(super) fn rank(&self) -> (u8, u8) {
+    #[must_use]
+    pub fn rank(&self) -> (u8, u8) {
         let configured = self.settings.advskew.0;
         let demotion = self
             .demotion()
@@ -26,14 +38,16 @@ impl Watch {
     }
 
     /// Returns the sum of its demotions.
-    pub(super) fn demotion(&self) -> u8 {
+    #[must_use]
+    pub fn demotion(&self) -> u8 {
         let amounts = self.demotions.values();
         amounts.fold(0, |sum, amount| u8::saturating_add(sum, *amount))
     }
 
     /// Returns byte 4 as it should send it: in the OpenBSD profile, the operator's demotion, and one more while it
     /// cannot send.
-    pub(super) fn demotion_byte(&self) -> u8 {
+    #[must_use]
+    pub fn demotion_byte(&self) -> u8 {
         match self.settings.profile {
             Profile::OpenBsd => self.demotion().saturating_add(self.suppressed.into()),
             Profile::Ucarp | Profile::FreeBsd => 0,
@@ -41,15 +55,20 @@ impl Watch {
     }
 
     /// Returns its rank among masters; less is better.
-    pub(super) fn standing(&self) -> (u8, (u8, u8)) {
+    #[must_use]
+    pub fn standing(&self) -> (u8, (u8, u8)) {
         (self.demotion_byte(), self.rank())
     }
 
-    pub(super) fn is_worse(&self, theirs: Ad) -> bool {
+    /// Whether an advertiser is worse.
+    #[must_use]
+    pub fn is_worse(&self, theirs: Ad) -> bool {
         self.rank() < (theirs.advbase, theirs.advskew)
     }
 
-    pub(super) fn is_more_demoted(&self, theirs: Ad) -> bool {
+    /// Whether an advertiser is more demoted.
+    #[must_use]
+    pub fn is_more_demoted(&self, theirs: Ad) -> bool {
         theirs.demotion > self.demotion_byte()
     }
 
@@ -61,21 +80,10 @@ impl Watch {
         self.suppressed || hidden.iter().any(is_held)
     }
 
-    /// Returns the state that it reported last.
-    #[must_use]
-    pub const fn state(&self) -> State {
-        self.state
-    }
-
-    /// Returns its virtual host.
-    #[must_use]
-    pub const fn vhid(&self) -> u8 {
-        self.group.vhid
-    }
-
     /// Whether the advertiser is going to time out: because it says so, or because it advertises too rarely for our
     /// patience.
-    pub(super) fn will_time_out(&self, theirs: Ad) -> bool {
+    #[must_use]
+    pub fn will_time_out(&self, theirs: Ad) -> bool {
         let bow_out = (theirs.advbase, theirs.advskew) == (255, 255);
         let (advbase, ratio) = (
             u16::from(self.settings.advbase.0),
@@ -87,7 +95,8 @@ impl Watch {
     }
 
     /// Returns the master-down time, or the one for a BSD with advbase 0.
-    pub(super) fn patience(&self) -> Duration {
+    #[must_use]
+    pub fn patience(&self) -> Duration {
         let bsd = match self.settings.advbase.0 {
             0 => Duration::from_millis(20) + STEP * u32::from(self.settings.advskew.0.max(1)) * 3,
             _ => Duration::ZERO,
@@ -95,7 +104,9 @@ impl Watch {
         self.master_down().max(bsd)
     }
 
-    pub(super) fn master_down(&self) -> Duration {
+    /// Returns the master-down time.
+    #[must_use]
+    pub fn master_down(&self) -> Duration {
         let (ratio, skew) = (
             u32::from(self.settings.deadratio.get()),
             u32::from(self.settings.advskew.0),
@@ -107,12 +118,14 @@ impl Watch {
     }
 
     /// Returns the time between two advertisements with such an advskew.
-    pub(super) fn interval(&self, advskew: u8) -> Duration {
+    #[must_use]
+    pub fn interval(&self, advskew: u8) -> Duration {
         interval(self.settings.advbase.0, advskew)
     }
 
     /// Returns the longest time between two advertisements, with the worst advskew that demotion can give.
-    pub(super) fn longest_interval(&self) -> Duration {
+    #[must_use]
+    pub fn longest_interval(&self) -> Duration {
         self.interval(match self.settings.profile {
             Profile::OpenBsd => self.settings.advskew.0,
             Profile::Ucarp | Profile::FreeBsd => self.settings.advskew.0.max(240),

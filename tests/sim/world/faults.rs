@@ -9,14 +9,14 @@ use carp_common::units::Family;
 use super::super::attacker::Ahead;
 use super::super::bare::{self, Bare, Start};
 use super::super::duty;
-use super::super::host::{Control, Host};
-use super::super::machine::others;
+use super::super::host::{Control, Ended, Host};
+use super::super::machine::{Machine, others};
 use super::super::model::{Model, Setup, index};
-use super::super::packet::Packet;
+use super::super::packet::{FAMILIES, Packet};
 use super::super::scenario::{Fault, Finale, Program, Theme};
 use super::super::station::Body;
 use super::super::watch::{Provenance, Violation};
-use super::{Event, FAMILIES, World};
+use super::{Event, World};
 use super::{mishaps, requests};
 
 /// The time after which a supervisor restarts a carpd that failed.
@@ -135,15 +135,9 @@ pub(super) fn apply(world: &mut World<'_>, fault: Fault) -> Result<(), Violation
         Fault::Inject(_) | Fault::Stroke(_) => unreachable!("handled above"),
     }
     if !matches!(fault, Fault::Mishap(..)) {
-        count_by_name(world, &fault);
+        world.count_by_name(&fault);
     }
     Ok(())
-}
-
-/// Counts by the name of its kind.
-pub(super) fn count_by_name(world: &mut World<'_>, what: &impl std::fmt::Debug) {
-    let name = format!("{what:?}");
-    world.count(name.split(['(', ' ']).next().unwrap_or_default());
 }
 
 fn set_send_errors(world: &mut World<'_>, number: usize, fails: bool) {
@@ -451,4 +445,44 @@ pub(super) fn overtake(world: &mut World<'_>, to: usize, after: Duration, ahead:
             provenance: Provenance::Dubious,
         },
     );
+}
+
+/// Ends a process that was told to end, once its scripts have ended.
+pub(super) fn try_to_end(world: &mut World<'_>, number: usize) -> Result<(), Violation> {
+    let station = &mut world.stations[number];
+    let body = std::mem::replace(&mut station.body, Body::Dead);
+    let Body::Carpd(host) = body else {
+        station.body = body;
+        return Ok(());
+    };
+    match host.end() {
+        Ended::NotYet(host) => {
+            station.body = Body::Carpd(host);
+            return Ok(());
+        }
+        Ended::Gone(machine, harm) => {
+            station.machine = Some(machine);
+            if let Some(what) = harm {
+                return Err(format!("{}: {what}", station.name));
+            }
+        }
+    }
+    world
+        .trace
+        .note(world.now, &station.name, || "exits".into());
+    let fails = |machine: &Machine| machine.sabotage.prevents_repair();
+    if let Some(machine) = &station.machine
+        && station.repaired_by < world.now
+        && !fails(machine)
+    {
+        for group in world.scenario.groups() {
+            duty::check_nothing_left(machine, &group)
+                .map_err(|what| format!("{}: {what}", station.name))?;
+        }
+    }
+    if std::mem::take(&mut station.restarts) {
+        world.calm.disturb(world.now);
+        start(world, number);
+    }
+    Ok(())
 }

@@ -7,27 +7,20 @@ use carp_common::wire::arp::{Arp, Operation};
 use carp_common::wire::ether::MacAddress;
 use carp_daemon::io::arp_watch::ArpClaim;
 
-use super::super::duty;
-use super::super::host::{Control, Ended};
+use super::super::host::Control;
 use super::super::machine::{Machine, others};
 use super::super::packet::Group;
 use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
-use super::super::watch::Violation;
-use super::{Event, World};
-use super::{faults, requests};
-
-/// The longest time that a thread which gives orders waits for the kernel.
-const ORDERS_TAKE_MS: u64 = 50;
+use super::World;
+use super::requests;
+use super::requests::RESTORED_AT_LAST;
 
 /// A refused order is repeated after a second; a loss is found within one, and repaired within another.
 const MENDED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// The time within which a removed address is restored.
 const RESTORED_WITHIN: Duration = Duration::from_millis(50);
-
-/// The time after too many removals, or if the address could not be added.
-pub(super) const RESTORED_AT_LAST: Duration = Duration::from_secs(11);
 
 /// The host's own address in the subnet of the virtual ones.
 const OWN: [u8; 4] = [192, 0, 2, 50];
@@ -45,7 +38,7 @@ pub(super) fn mishap(world: &mut World<'_>, number: usize, mishap: Mishap) {
     if world.stations[number].machine_ref().is_none() {
         return;
     }
-    faults::count_by_name(world, &mishap);
+    world.count_by_name(&mishap);
     apply(world, number, mishap);
     let member = &world.scenario.members[number];
     let mended = if mishap == Mishap::RemoveEntry {
@@ -131,26 +124,6 @@ pub(super) fn follow_kernel(world: &mut World<'_>, number: usize) {
     requests::take_requests(world, number);
 }
 
-/// Gives the orders of a process's thread.
-pub(super) fn give_orders(world: &mut World<'_>, number: usize) {
-    let incarnation = world.stations[number].incarnation;
-    let at = world.now + orders_take(world);
-    world.push(
-        at,
-        Event::Orders {
-            station: number,
-            incarnation,
-        },
-    );
-}
-
-fn orders_take(world: &mut World<'_>) -> Duration {
-    if world.scenario.attacker_is_powerless() {
-        return Duration::ZERO;
-    }
-    Duration::from_millis(world.rng.between(0, ORDERS_TAKE_MS))
-}
-
 pub(super) fn orders(world: &mut World<'_>, number: usize, incarnation: u32) {
     let station = &mut world.stations[number];
     if station.incarnation != incarnation || !matches!(station.body, Body::Carpd(_)) {
@@ -158,7 +131,7 @@ pub(super) fn orders(world: &mut World<'_>, number: usize, incarnation: u32) {
     }
     if station.hung {
         // The thread is stopped as well.
-        give_orders(world, number);
+        requests::give_orders(world, number);
         return;
     }
     if let Some(machine) = station.machine() {
@@ -166,20 +139,6 @@ pub(super) fn orders(world: &mut World<'_>, number: usize, incarnation: u32) {
         machine.carry_out_later();
     }
     follow_kernel(world, number);
-}
-
-/// Makes the world look at an address when it expires.
-pub(super) fn expect_ends(world: &mut World<'_>, number: usize) {
-    let station = &mut world.stations[number];
-    let next = station
-        .machine_ref()
-        .and_then(|machine| machine.namespace.addresses.next_end());
-    if let Some(next) = next
-        && station.expires_at.is_none_or(|at| next < at)
-    {
-        station.expires_at = Some(next);
-        world.push(next.max(world.now), Event::Expires { station: number });
-    }
 }
 
 pub(super) fn expires(world: &mut World<'_>, number: usize) {
@@ -190,46 +149,6 @@ pub(super) fn expires(world: &mut World<'_>, number: usize) {
     station.expires_at = None;
     note_lapse(world, number);
     follow_kernel(world, number);
-}
-
-/// Ends a process that was told to end, once its scripts have ended.
-pub(super) fn try_to_end(world: &mut World<'_>, number: usize) -> Result<(), Violation> {
-    let station = &mut world.stations[number];
-    let body = std::mem::replace(&mut station.body, Body::Dead);
-    let Body::Carpd(host) = body else {
-        station.body = body;
-        return Ok(());
-    };
-    match host.end() {
-        Ended::NotYet(host) => {
-            station.body = Body::Carpd(host);
-            return Ok(());
-        }
-        Ended::Gone(machine, harm) => {
-            station.machine = Some(machine);
-            if let Some(what) = harm {
-                return Err(format!("{}: {what}", station.name));
-            }
-        }
-    }
-    world
-        .trace
-        .note(world.now, &station.name, || "exits".into());
-    let fails = |machine: &Machine| machine.sabotage.prevents_repair();
-    if let Some(machine) = &station.machine
-        && station.repaired_by < world.now
-        && !fails(machine)
-    {
-        for group in world.scenario.groups() {
-            duty::check_nothing_left(machine, &group)
-                .map_err(|what| format!("{}: {what}", station.name))?;
-        }
-    }
-    if std::mem::take(&mut station.restarts) {
-        world.calm.disturb(world.now);
-        faults::start(world, number);
-    }
-    Ok(())
 }
 
 /// Makes a process stop serving the second virtual host.

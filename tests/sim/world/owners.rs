@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::super::duty;
 use super::super::model::index;
-use super::super::packet::{Packet, read};
+use super::super::packet::{FAMILIES, Packet, read};
 use super::super::scenario::{Member, STEP, interval};
 use super::super::station::Body;
 use super::super::watch::Violation;
-use super::{FAMILIES, World};
+use super::World;
 
 /// Notes that a host advertises, which no host has heard yet.
 pub(super) fn says(world: &mut World<'_>, from: usize, packet: &Packet) {

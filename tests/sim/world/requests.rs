@@ -1,6 +1,7 @@
 //! The requests of processes, and their scripts.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use carp_common::proto::Reason;
 use carp_common::time::Instant;
@@ -12,9 +13,14 @@ use super::super::machine::Request;
 use super::super::model::index;
 use super::super::station::Body;
 use super::super::watch::Violation;
-use super::mishaps::RESTORED_AT_LAST;
+use super::owners;
 use super::{Event, World};
-use super::{mishaps, owners};
+
+/// The longest time that a thread which gives orders waits for the kernel.
+const ORDERS_TAKE_MS: u64 = 50;
+
+/// The time after too many removals, or if the address could not be added.
+pub(super) const RESTORED_AT_LAST: Duration = Duration::from_secs(11);
 
 /// Notes until when the process has nothing left to do.
 pub(super) fn sleep(world: &mut World<'_>, number: usize, until: Option<Instant>) {
@@ -36,7 +42,7 @@ pub(super) fn take_requests(world: &mut World<'_>, number: usize) {
             world.violation.get_or_insert(what);
         }
     }
-    mishaps::expect_ends(world, number);
+    expect_ends(world, number);
 }
 
 pub(super) fn carry_out(
@@ -50,7 +56,7 @@ pub(super) fn carry_out(
         Request::Refused(packet) if packet.payload.get(1) != Some(&main) => {}
         Request::Refused(packet) => world.remember(number, packet.payload, false),
         Request::ScriptStarted(instance) => script_starts(world, number, Some(instance)),
-        Request::OrdersGiven => mishaps::give_orders(world, number),
+        Request::OrdersGiven => give_orders(world, number),
         Request::Announced(address) if !world.scenario.group.has(address) => {}
         Request::Announced(address) => {
             let family = match address {
@@ -172,5 +178,39 @@ pub(super) fn script_ends(
     world.wake_soon(number);
     if another {
         script_starts(world, number, instance);
+    }
+}
+
+/// Gives the orders of a process's thread.
+pub(super) fn give_orders(world: &mut World<'_>, number: usize) {
+    let incarnation = world.stations[number].incarnation;
+    let at = world.now + orders_take(world);
+    world.push(
+        at,
+        Event::Orders {
+            station: number,
+            incarnation,
+        },
+    );
+}
+
+fn orders_take(world: &mut World<'_>) -> Duration {
+    if world.scenario.attacker_is_powerless() {
+        return Duration::ZERO;
+    }
+    Duration::from_millis(world.rng.between(0, ORDERS_TAKE_MS))
+}
+
+/// Makes the world look at an address when it expires.
+pub(super) fn expect_ends(world: &mut World<'_>, number: usize) {
+    let station = &mut world.stations[number];
+    let next = station
+        .machine_ref()
+        .and_then(|machine| machine.namespace.addresses.next_end());
+    if let Some(next) = next
+        && station.expires_at.is_none_or(|at| next < at)
+    {
+        station.expires_at = Some(next);
+        world.push(next.max(world.now), Event::Expires { station: number });
     }
 }
