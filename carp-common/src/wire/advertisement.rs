@@ -14,6 +14,8 @@
 //!
 //! Source: OpenBSD `sys/netinet/ip_carp.h` r1.50, `struct carp_header`; FreeBSD 14 `sys/netinet/ip_carp.h`.
 
+use core::net::Ipv6Addr;
+
 use super::checksum;
 use crate::units::{AdvBase, AdvSkew, Demotion, Vhid};
 
@@ -23,6 +25,8 @@ pub const HEADER_LEN: usize = 36;
 pub const IP_PROTOCOL: u8 = 112;
 /// TTL and hop limit of every advertisement. They prove that it came from this link.
 pub const TTL: u8 = 255;
+/// CARP's IPv6 multicast group (IANA), which is also VRRP's.
+pub const GROUP_INET6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// Byte 0: version 2, type 1.
 pub const VERSION_AND_TYPE: u8 = 0x21;
 /// Byte 3: the length of counter and digest in 32-bit words.

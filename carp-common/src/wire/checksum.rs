@@ -1,5 +1,7 @@
 //! The internet checksum (RFC 1071).
 
+use core::net::Ipv6Addr;
+
 /// Returns the internet checksum of `bytes`, as the two bytes that are sent.
 ///
 /// For data that contains its own correct checksum the result is `[0, 0]`. An odd last byte counts as the high half
@@ -8,6 +10,28 @@
 #[must_use]
 pub fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
     fold(add_words(bytes))
+}
+
+/// Returns the checksum of a payload of IPv6, which also covers the addresses, the length and the type of the payload (RFC
+/// 8200, section 8.1).
+///
+/// For a payload that contains its own correct checksum the result is `[0, 0]`. Range: at most 64 KiB, as a payload of
+/// IPv6 without options is.
+#[must_use]
+pub fn inet6_checksum(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    payload: &[u8],
+) -> [u8; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 64 KiB")]
+    let length = payload.len() as u32;
+    let sum = add_words(&source.octets())
+        + add_words(&destination.octets())
+        + add_words(&length.to_be_bytes())
+        + add_words(&[0, next_header])
+        + add_words(payload);
+    fold(sum)
 }
 
 /// Returns the sum of the 16-bit words, with the carries in the high half. It uses the machine's byte order, because

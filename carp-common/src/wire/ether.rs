@@ -1,7 +1,7 @@
 //! Ethernet II with up to two VLAN tags, and the MAC addresses that CARP derives.
 
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::units::{Profile, Vhid};
 
@@ -42,6 +42,22 @@ impl MacAddress {
     pub const fn multicast_inet(group: Ipv4Addr) -> Self {
         let [_, b, c, d] = group.octets();
         Self([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+    }
+
+    /// Returns the destination of IPv6 multicast: 33:33 and the low 32 bits of the group (RFC 2464, section 7).
+    #[must_use]
+    pub const fn multicast_inet6(group: Ipv6Addr) -> Self {
+        let [.., c, d, e, f] = group.octets();
+        Self([0x33, 0x33, c, d, e, f])
+    }
+
+    /// Returns the destination of multicast to a group of either family.
+    #[must_use]
+    pub const fn multicast(group: IpAddr) -> Self {
+        match group {
+            IpAddr::V4(group) => Self::multicast_inet(group),
+            IpAddr::V6(group) => Self::multicast_inet6(group),
+        }
     }
 
     /// Returns the virtual MAC address that a host of this profile uses as the source of its advertisements.
@@ -149,6 +165,9 @@ mod tests {
         let group = MacAddress::multicast_inet(Ipv4Addr::new(239, 192, 0, 7));
         assert_eq!(group.to_string(), "01:00:5e:40:00:07");
         assert!(group.is_group() && MacAddress::BROADCAST.is_group());
+        let group = MacAddress::multicast("ff02::1:ff00:1234".parse().unwrap());
+        assert_eq!(group.to_string(), "33:33:ff:00:12:34");
+        assert!(group.is_group());
     }
 
     #[test]

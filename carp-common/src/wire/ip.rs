@@ -193,6 +193,37 @@ impl Ipv6Header {
     }
 }
 
+/// The fields that differ between the IPv6 packets that carpd sends. None has a flow label or extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Packet {
+    /// Traffic class.
+    pub traffic_class: u8,
+    /// Size of the payload. Unit: bytes.
+    pub payload_len: u16,
+    /// Type of the payload.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: Ipv6Addr,
+    /// Destination address.
+    pub destination: Ipv6Addr,
+}
+
+impl Ipv6Packet {
+    /// Writes every byte of the header.
+    pub fn emit(&self, buffer: &mut [u8; IPV6_HEADER_LEN]) {
+        buffer[0] = 0x60 | self.traffic_class >> 4;
+        buffer[1] = self.traffic_class << 4;
+        buffer[2..4].fill(0);
+        buffer[4..6].copy_from_slice(&self.payload_len.to_be_bytes());
+        buffer[6] = self.next_header;
+        buffer[7] = self.hop_limit;
+        buffer[8..24].copy_from_slice(&self.source.octets());
+        buffer[24..].copy_from_slice(&self.destination.octets());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,5 +330,36 @@ mod tests {
             header.destination.octets(),
             core::array::from_fn(|index| 24 + u8::try_from(index).unwrap())
         );
+    }
+
+    #[test]
+    fn emit_writes_every_byte_of_an_ipv6_header() {
+        let packet = Ipv6Packet {
+            traffic_class: 0xe1,
+            payload_len: 0x0124,
+            next_header: 112,
+            hop_limit: 255,
+            source: "fe80::1:2".parse().unwrap(),
+            destination: "ff02::12".parse().unwrap(),
+        };
+        let mut bytes = [0xa5; IPV6_HEADER_LEN];
+        packet.emit(&mut bytes);
+        assert_eq!(bytes[..8], [0x6e, 0x10, 0, 0, 1, 0x24, 112, 255]);
+        assert_eq!(
+            bytes[8..24],
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+        );
+        assert_eq!(
+            bytes[24..],
+            [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12]
+        );
+        let parsed = Ipv6Header {
+            payload_len: 0x0124,
+            next_header: packet.next_header,
+            hop_limit: packet.hop_limit,
+            source: packet.source,
+            destination: packet.destination,
+        };
+        assert_eq!(Ipv6Header::parse(&bytes), Some(parsed));
     }
 }

@@ -179,7 +179,7 @@ fn advertisement_frame(
             true => interface,
             false => MacAddress::virtual_host(envelope.profile, envelope.vhid),
         },
-        ethernet_destination: ethernet_destination(envelope.group, envelope.broadcast),
+        ethernet_destination: ethernet_destination(envelope.group.into(), envelope.broadcast),
         source: envelope.source,
         destination: envelope.group,
         identification,

@@ -70,7 +70,7 @@ pub fn advertisement(vhid: u8, destination: Ipv4Addr) -> Vec<u8> {
         profile: Profile::Ucarp,
         ethernet_source: MacAddress::virtual_host(Profile::Ucarp, Vhid::new(vhid).unwrap()),
         ethernet_destination: if destination.is_multicast() {
-            ethernet_destination(destination, false)
+            ethernet_destination(destination.into(), false)
         } else {
             MacAddress([2, 0, 0, 0, 0, 2])
         },

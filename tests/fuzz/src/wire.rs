@@ -10,7 +10,8 @@ use carp_common::abi::layout::FAMILY_INET6;
 use carp_common::units::Profile;
 use carp_common::wire::advertisement::{self, Advertisement, DropReason, HEADER_LEN};
 use carp_common::wire::arp::{self, Arp, Operation};
-use carp_common::wire::checksum::internet_checksum;
+use carp_common::wire::checksum::{inet6_checksum, internet_checksum};
+use carp_common::wire::discovery::{self, Neighbour};
 use carp_common::wire::ether::{self, MacAddress, VlanTags};
 use carp_common::wire::frame::{FRAME_LEN, InetFrame, ethernet_destination};
 use carp_common::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv4Packet, Ipv6Header};
@@ -20,6 +21,7 @@ pub fn target(data: &[u8]) {
     checksum(data);
     advertisement(data);
     arp(data);
+    discovery(data);
     ether(data);
     inet(data);
     inet6(data);
@@ -180,7 +182,7 @@ fn frame(data: &[u8]) {
     let ours = InetFrame {
         profile: [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd][usize::from(profile) % 3],
         ethernet_source: MacAddress(mac),
-        ethernet_destination: ethernet_destination(destination, broadcast & 1 != 0),
+        ethernet_destination: ethernet_destination(destination.into(), broadcast & 1 != 0),
         source: Ipv4Addr::new(s0, s1, s2, s3),
         destination,
         identification: u16::from_be_bytes([i0, i1]),
@@ -198,6 +200,40 @@ fn frame(data: &[u8]) {
     assert_eq!((ip.ttl, ip.protocol), (255, 112));
     assert_eq!(rest.len(), ip.payload_len());
     assert_eq!(rest, payload);
+}
+
+fn discovery(data: &[u8]) {
+    // The same message with what every genuine one has, so that every input also reaches the options.
+    let mut genuine = data.to_vec();
+    if let Some((header, message)) = genuine.split_first_chunk_mut::<IPV6_HEADER_LEN>()
+        && let Ok(length) = u16::try_from(message.len())
+        && let [kind, code, c0, c1, ..] = message
+    {
+        header[0] = 0x60;
+        header[4..6].copy_from_slice(&length.to_be_bytes());
+        header[6..8].copy_from_slice(&[discovery::ICMPV6, discovery::HOP_LIMIT]);
+        *kind = discovery::SOLICITATION + (*kind & 1);
+        [*code, *c0, *c1] = [0; 3];
+        let mut covered = header[8..].to_vec();
+        covered.extend(u32::from(length).to_be_bytes());
+        covered.extend([0, 0, 0, discovery::ICMPV6]);
+        covered.extend_from_slice(message);
+        let sum = plain_checksum(&covered);
+        message[2..4].copy_from_slice(&sum);
+        let ip = Ipv6Header::parse(header).expect("an IPv6 header");
+        let sum = inet6_checksum(ip.source, ip.destination, discovery::ICMPV6, message);
+        assert_eq!(sum, [0, 0]);
+    }
+    for packet in [data, &genuine] {
+        let Some(learned) = Neighbour::parse(packet) else {
+            continue;
+        };
+        let ip = Ipv6Header::parse(packet.first_chunk().expect("a header")).expect("IPv6");
+        let target = <[u8; 16]>::try_from(&packet[48..64]).expect("16 bytes");
+        assert!([ip.source, target.into()].contains(&learned.address));
+        let frame = discovery::announcement_frame(learned.station, learned.address, false);
+        assert_eq!(Neighbour::parse(&frame[ether::HEADER_LEN..]), Some(learned));
+    }
 }
 
 fn event(data: &[u8]) {

@@ -7,20 +7,15 @@
 use super::{Carried, Frame};
 use crate::abi::layout::{AddressKey, FAMILY_INET, FAMILY_INET6, widen};
 use crate::wire::arp;
+use crate::wire::discovery::{
+    ADVERTISEMENT as NEIGHBOUR_ADVERTISEMENT, ICMPV6, SOLICITATION as NEIGHBOUR_SOLICITATION,
+    TARGET_OFFSET,
+};
 use crate::wire::ether;
 use crate::wire::ip::{
     IPV4_DESTINATION_OFFSET, IPV4_SOURCE_OFFSET, IPV6_DESTINATION_OFFSET, IPV6_HEADER_LEN,
     IPV6_NEXT_HEADER_OFFSET, IPV6_SOURCE_OFFSET,
 };
-
-/// IPv6 next header of ICMPv6 (RFC 4443).
-const ICMPV6: u8 = 58;
-/// ICMPv6 type of a neighbour solicitation (RFC 4861, section 4.3).
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-/// ICMPv6 type of a neighbour advertisement (RFC 4861, section 4.4).
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// Offset of the target address of either, from the ICMPv6 header on. Unit: bytes.
-const TARGET_OFFSET: usize = 8;
 
 /// The address that a frame asks for or speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
