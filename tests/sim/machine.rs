@@ -11,7 +11,7 @@ mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::abi::layout::VhostKey;
@@ -19,8 +19,8 @@ use carp_common::proto::{Reason, Standing};
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
 use carp_daemon::engine::registry::InstanceId;
-use carp_daemon::io::arp_watch::ArpClaim;
 use carp_daemon::io::datapath::Fenced;
+use carp_daemon::io::neighbour_watch::NeighbourClaim;
 use carp_daemon::io::netlink::Order;
 use carp_daemon::io::scripts::Which;
 
@@ -119,9 +119,9 @@ pub struct Machine {
     pub unfenced: BTreeSet<IpAddr>,
     /// Entries that the tables refused to remove.
     pub unwithdrawn: BTreeSet<VhostKey>,
-    /// ARP claims of other hosts that wait, and when they may be read.
-    claims: Vec<ArpClaim>,
-    watched: Vec<Ipv4Addr>,
+    /// Claims of other hosts that wait, and when they may be read.
+    claims: Vec<NeighbourClaim>,
+    watched: Vec<IpAddr>,
     claims_paused_until: Option<Instant>,
     /// When the process learns that its program was detached.
     pub suspects_at: Option<Instant>,

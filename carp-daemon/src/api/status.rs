@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use carp_common::proto::Counters;
 use carp_common::proto::demotion::Demotions;
 use carp_common::proto::outlook::Outlook;
+use carp_common::proto::per_family::PerFamily;
 use carp_common::units::{Priority, State};
 
 use super::event::Place;
@@ -36,8 +37,8 @@ pub struct VirtualHostStatus {
     pub cause: Option<Cause>,
     /// The host that it last heard in an advertisement that counted.
     pub heard: Option<Heard>,
-    /// The address that it sends from.
-    pub source: Option<IpAddr>,
+    /// The address that it sends from in each family. There is none in a family that it has no addresses in.
+    pub sources: PerFamily<Option<IpAddr>>,
     /// The priority that it advertises, or would as MASTER.
     pub advertises: Priority,
     /// The demotions that make it less eligible than configured.
@@ -61,7 +62,7 @@ pub struct VirtualHostStatus {
     pub frames: Option<DatapathCounters>,
     /// How many addresses were restored.
     pub addresses_restored: u64,
-    /// How many ARP packets of other stations claimed its addresses.
+    /// How many packets of other stations, of ARP or neighbour discovery, claimed its addresses.
     pub arp_conflicts: u64,
     /// How many turns of the engine were late by more than half an interval.
     pub stalls: u64,

@@ -10,7 +10,7 @@
 //! | [`Receive`] | advertisements, and the programs or sockets that pick them out |
 //! | [`Program`] | the knowledge of the kernel program about virtual hosts and their addresses |
 //! | [`Netlink`] | lists, changes and orders about links, addresses and routes |
-//! | [`Wire`] | frames that are sent, and ARP that is received |
+//! | [`Wire`] | frames that are sent, and claims of neighbours that are received |
 //! | [`Scripts`] | up and down scripts |
 //! | [`Exclusion`] | the locks of virtual hosts |
 //! | [`Remember`] | what was heard, stored over a restart |
@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,10 +33,10 @@ use carp_common::wire::advertisement::HEADER_LEN;
 use super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::config::VhostConfig;
-use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
     self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Survival,
 };
+use crate::io::neighbour_watch::NeighbourClaims;
 use crate::io::netlink::{Address, Event, Heard, Link, Order};
 use crate::io::port::Envelope;
 use crate::io::scripts::{Admission, Wish};
@@ -263,7 +263,7 @@ pub trait Netlink {
     fn port(&self) -> u32;
 }
 
-/// The frames that are sent, and the ARP that is heard, on open interfaces.
+/// The frames that are sent, and the claims of neighbours that are heard, on open interfaces.
 pub trait Wire {
     /// Opens an interface.
     ///
@@ -272,7 +272,7 @@ pub trait Wire {
     fn open(
         &mut self,
         link: &Link,
-        groups: &mut dyn Iterator<Item = Ipv4Addr>,
+        groups: &mut dyn Iterator<Item = IpAddr>,
     ) -> Result<(), (&'static str, io::Error)>;
 
     /// Closes an interface, which may be gone.
@@ -282,10 +282,10 @@ pub trait Wire {
     ///
     /// # Errors
     /// Returns the kernel's error.
-    fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()>;
+    fn join(&mut self, ifindex: u32, group: IpAddr) -> io::Result<()>;
 
     /// Leaves a multicast group.
-    fn leave(&mut self, ifindex: u32, group: Ipv4Addr);
+    fn leave(&mut self, ifindex: u32, group: IpAddr);
 
     /// Updates the interface's own Ethernet address. Returns whether it changed.
     fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool;
@@ -311,19 +311,19 @@ pub trait Wire {
     ///
     /// # Errors
     /// Returns the error of `send(2)`.
-    fn probe(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()>;
+    fn probe(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()>;
 
-    /// Chooses the addresses whose ARP is received.
+    /// Chooses the addresses whose ARP and neighbour discovery is received.
     ///
     /// # Errors
     /// Returns the kernel's error.
-    fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()>;
+    fn watch(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<()>;
 
     /// Returns what other hosts claimed since the last call.
     ///
     /// # Errors
     /// Returns the kernel's error.
-    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<ArpClaims>;
+    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<NeighbourClaims>;
 
     /// Returns when there will be claims to take although nothing is readable.
     fn claims_paused_until(&self) -> Option<Instant>;

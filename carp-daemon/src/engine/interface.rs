@@ -1,8 +1,9 @@
 //! A network interface, which is known by its name and may come and go.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use carp_common::proto::per_family::PerFamily;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 
@@ -42,7 +43,7 @@ pub struct Interface {
     pub current_name: String,
     /// The index, while it exists and could be opened.
     pub ifindex: Option<u32>,
-    /// The set of virtual hosts that watch ARP has changed, and the filter has not.
+    /// The set of virtual hosts that watch their neighbours has changed, and the filters have not.
     pub watched_changed: bool,
     /// The virtual addresses may precede the host's own, or lack a route.
     pub unplaced: bool,
@@ -53,7 +54,7 @@ pub struct Interface {
     /// carpd has logged that the interface exists and cannot be opened.
     pub said_closed: bool,
     /// carpd has warned that the interface has no address to send from.
-    pub said_sourceless: bool,
+    pub said_sourceless: PerFamily<bool>,
     /// The interface that it is a port of, according to the last warning.
     pub upper: Option<u32>,
     virtual_addresses: HashSet<IpAddr>,
@@ -71,7 +72,7 @@ impl Interface {
             hearing: Hearing::default(),
             strangers: Strangers::default(),
             said_closed: false,
-            said_sourceless: false,
+            said_sourceless: PerFamily::default(),
             upper: None,
             virtual_addresses: HashSet::new(),
         }
@@ -93,19 +94,29 @@ impl Interface {
         self.virtual_addresses.contains(&address)
     }
 
-    /// Returns the address to send from: the first that is no virtual address.
+    /// Returns the addresses to send from: in each family the first that is no virtual address. A link-local IPv6 address
+    /// precedes all others, because it stays when the network is renumbered. One that another host may have is not used.
     ///
     /// Our virtual addresses are known by configuration, those of another carpd by their protocol number. There is no
     /// fallback to the virtual address, as in the BSDs, because two hosts would advertise from one address.
-    pub fn source(&self, addresses: &[Address]) -> Option<Ipv4Addr> {
-        addresses.iter().find_map(|address| match address.address {
-            IpAddr::V4(v4)
-                if address.protocol != ADDRESS_PROTOCOL && !self.is_virtual(address.address) =>
-            {
-                Some(v4)
+    pub fn sources(&self, addresses: &[Address]) -> PerFamily<Option<IpAddr>> {
+        let mut sources = PerFamily::default();
+        let mut beyond_link = None;
+        for address in addresses {
+            let ip = address.address;
+            if address.protocol == ADDRESS_PROTOCOL || self.is_virtual(ip) {
+                continue;
             }
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        })
+            let source = match ip {
+                IpAddr::V4(_) => &mut sources.inet,
+                IpAddr::V6(_) if !address.is_usable() => continue,
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => &mut sources.inet6,
+                IpAddr::V6(_) => &mut beyond_link,
+            };
+            source.get_or_insert(ip);
+        }
+        sources.inet6 = sources.inet6.or(beyond_link);
+        sources
     }
 
     /// Returns the host's own IPv4 addresses on the interface.
@@ -130,6 +141,7 @@ impl Interface {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::netlink::AddressFlags;
 
     fn address(address: &str, protocol: u8) -> Address {
         Address::new(2, address.parse().unwrap(), 24, protocol)
@@ -148,10 +160,31 @@ mod tests {
             address("10.0.0.2", 0),
             address("10.0.0.3", 0),
         ];
-        assert_eq!(
-            interface.source(&addresses),
-            Some(Ipv4Addr::new(10, 0, 0, 2))
-        );
-        assert_eq!(interface.source(&addresses[..3]), None);
+        let inet = |addresses| interface.sources(addresses).inet;
+        assert_eq!(inet(&addresses), Some([10, 0, 0, 2].into()));
+        assert_eq!(inet(&addresses[..3]), None);
+    }
+
+    #[test]
+    fn the_ipv6_source_is_link_local_if_possible_and_no_other_host_has_it() {
+        let mut interface = Interface::new("eth0".into());
+        let virtual_one = "2001:db8::100".parse().unwrap();
+        interface.virtual_addresses.insert(virtual_one);
+        let unusable = |text, flags| address(text, 0).with_flags(flags);
+        let addresses = [
+            address("2001:db8::100", 0),
+            address("2001:db8::101", ADDRESS_PROTOCOL),
+            address("10.0.0.2", 0),
+            unusable("2001:db8::1", AddressFlags::Tentative),
+            unusable("2001:db8::2", AddressFlags::Dadfailed),
+            address("2001:db8::3", 0),
+            unusable("fe80::1", AddressFlags::Tentative),
+            address("fe80::2", 0),
+            address("fe80::3", 0),
+        ];
+        let inet6 = |count| interface.sources(&addresses[..count]).inet6;
+        let ip = |text: &str| Some(text.parse().unwrap());
+        assert_eq!((inet6(5), inet6(7)), (None, ip("2001:db8::3")));
+        assert_eq!((inet6(8), inet6(9)), (ip("fe80::2"), ip("fe80::2")));
     }
 }

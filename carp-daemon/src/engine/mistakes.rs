@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use caps::Capability;
 use carp_common::proto::Settings;
+use carp_common::units::Family;
 
 use super::context::Context;
 use super::effects::Effects;
@@ -78,7 +79,10 @@ pub fn refuse_the_impossible<'a, E>(
     let name = &link.name;
     let own = own_subnets(cx.namespace.on(link.index));
     for who in vhosts {
-        for address in who.inet_addresses() {
+        for address in who.addresses() {
+            let IpAddr::V4(address) = address else {
+                continue;
+            };
             if let Some(reserved) = own.iter().find_map(|subnet| subnet.reserved(address)) {
                 return Err(EngineError::Unworkable(format!(
                     "{address} is {reserved}, which {name} is in: give an address of a host with --addr"
@@ -86,7 +90,7 @@ pub fn refuse_the_impossible<'a, E>(
             }
         }
         let is_virtual = |subnet: &Subnet| interface.is_virtual(subnet.address.into());
-        if who.needs_source() && !own.is_empty() && own.iter().all(is_virtual) {
+        if who.needs_source(Family::Inet) && !own.is_empty() && own.iter().all(is_virtual) {
             return Err(EngineError::Unworkable(format!(
                 "{} is the only address of {name}, and a virtual address comes and goes: give {name} an address of \
                  its own beside it, or name another one with --addr",

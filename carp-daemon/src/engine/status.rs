@@ -77,7 +77,7 @@ fn virtual_host<E: Effects>(
             source: heard.source,
             ago: now.saturating_duration_since(heard.arrival),
         }),
-        source: rooms.uplink.source().map(Into::into),
+        sources: rooms.uplink.sources(),
         advertises: machine.advertised(),
         demotions: *machine.demotions(),
         due_in: machine

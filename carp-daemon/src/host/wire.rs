@@ -1,7 +1,7 @@
-//! Sends frames, and receives ARP claims.
+//! Sends frames, and receives claims of neighbours.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use carp_common::time::Instant;
@@ -9,14 +9,14 @@ use carp_common::wire::advertisement::HEADER_LEN;
 
 use super::Host;
 use crate::engine::effects::Wire;
-use crate::io::arp_watch::{ArpClaims, ArpWatch};
+use crate::io::neighbour_watch::{NeighbourClaims, NeighbourWatch};
 use crate::io::netlink::Link;
 use crate::io::port::{Envelope, Port};
 
 /// The sockets of one interface.
 pub struct Sockets {
     port: Port,
-    watch: ArpWatch,
+    watch: NeighbourWatch,
 }
 
 impl Sockets {
@@ -39,14 +39,14 @@ impl Wire for Host {
     fn open(
         &mut self,
         link: &Link,
-        groups: &mut dyn Iterator<Item = Ipv4Addr>,
+        groups: &mut dyn Iterator<Item = IpAddr>,
     ) -> Result<(), (&'static str, io::Error)> {
         let mut port = Port::open(link).map_err(|error| ("open a packet socket", error))?;
         for group in groups {
             port.join(group)
                 .map_err(|error| ("join the multicast group", error))?;
         }
-        let watch = ArpWatch::open(link).map_err(|error| ("watch ARP", error))?;
+        let watch = NeighbourWatch::open(link).map_err(|error| ("watch ARP", error))?;
         self.sockets.insert(link.index, Sockets { port, watch });
         Ok(())
     }
@@ -55,11 +55,11 @@ impl Wire for Host {
         self.sockets.remove(&ifindex);
     }
 
-    fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()> {
+    fn join(&mut self, ifindex: u32, group: IpAddr) -> io::Result<()> {
         self.port_on(ifindex)?.join(group)
     }
 
-    fn leave(&mut self, ifindex: u32, group: Ipv4Addr) {
+    fn leave(&mut self, ifindex: u32, group: IpAddr) {
         if let Ok(port) = self.port_on(ifindex) {
             port.leave(group);
         }
@@ -82,21 +82,21 @@ impl Wire for Host {
         self.port_on(ifindex)?.announce(address)
     }
 
-    fn probe(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+    fn probe(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         self.port_on(ifindex)?.probe(address)
     }
 
-    fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
+    fn watch(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<()> {
         match self.sockets.get(&ifindex) {
             Some(sockets) => sockets.watch.choose(addresses),
             None => Ok(()),
         }
     }
 
-    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<ArpClaims> {
+    fn claims(&mut self, ifindex: u32, now: Instant) -> io::Result<NeighbourClaims> {
         match self.sockets.get_mut(&ifindex) {
             Some(sockets) => sockets.watch.take(now),
-            None => Ok(ArpClaims::default()),
+            None => Ok(NeighbourClaims::default()),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt::{Display, Write as _};
 use std::time::{Duration, SystemTime};
 
+use carp_common::proto::FAMILIES;
 use carp_common::proto::election::BackupDecision;
 use carp_common::proto::outlook::Outlook;
 use carp_common::units::{AdvBase, AdvSkew, Priority, State};
@@ -74,7 +75,7 @@ fn values(it: &VirtualHostStatus, taken_at: SystemTime) -> String {
         (State::Master, Some(due)) => add(&mut line, "next-event-in-ms", due.as_millis()),
         (State::Init, _) | (State::Backup | State::Master, None) => {}
     }
-    add(&mut line, "source", or_none(it.source));
+    add(&mut line, "source", or_none(sources(it)));
     add(&mut line, "advertises", it.advertises);
     add(&mut line, "demotion", it.demotions.sum().0);
     add(&mut line, "worst-stall-ms", it.worst_stall.as_millis());
@@ -178,6 +179,13 @@ fn add(line: &mut String, name: &str, value: impl Display) {
     write!(line, "{blank}{name}={value}").expect("writing to a String cannot fail");
 }
 
+/// Returns the source addresses of all families.
+fn sources(it: &VirtualHostStatus) -> Option<String> {
+    let sources = FAMILIES.iter().filter_map(|family| it.sources[*family]);
+    let sources: Vec<String> = sources.map(|source| source.to_string()).collect();
+    (!sources.is_empty()).then(|| sources.join(","))
+}
+
 fn or_none(value: Option<impl Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
@@ -196,6 +204,7 @@ fn local_time(taken_at: SystemTime, before: Duration) -> String {
 mod tests {
     use carp_common::proto::demotion::{DemotionCause, Demotions};
     use carp_common::proto::outlook::{AtOnce, Lack};
+    use carp_common::proto::per_family::PerFamily;
     use carp_common::proto::{Counters, Reason};
     use carp_common::units::{Demotion, Vhid};
 
@@ -219,7 +228,7 @@ mod tests {
             lasted: Duration::from_millis(61_234),
             cause: None,
             heard: None,
-            source: None,
+            sources: PerFamily::default(),
             advertises: OURS,
             demotions: Demotions::default(),
             due_in: None,
@@ -321,12 +330,19 @@ mod tests {
             datapath: Some("tcx".to_owned()),
             fence_survives_kill: Some(Survival::WithContainer),
             heard: heard(),
-            source: Some("10.9.0.5".parse().unwrap()),
+            sources: PerFamily {
+                inet: Some("10.9.0.5".parse().unwrap()),
+                inet6: None,
+            },
             due_in: Some(Duration::from_micros(2_345_999)),
             ..backup(None)
         };
         let master = VirtualHostStatus {
             heard: heard(),
+            sources: PerFamily {
+                inet: Some("10.9.0.5".parse().unwrap()),
+                inet6: Some("fe80::5".parse().unwrap()),
+            },
             due_in: Some(Duration::from_millis(7)),
             ..master()
         };
@@ -345,8 +361,8 @@ mod tests {
             (
                 master,
                 nothing.0,
-                "master=this-host heard-ms-ago=520 next-event-in-ms=7 source=none advertises=1/100 demotion=0 \
-                 worst-stall-ms=0",
+                "master=this-host heard-ms-ago=520 next-event-in-ms=7 source=10.9.0.5,fe80::5 advertises=1/100 \
+                 demotion=0 worst-stall-ms=0",
             ),
         ] {
             let (is_before, is_after) = around_since(&status);

@@ -285,7 +285,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "conflict: answers for the address of another virtual host",
         file: CONFLICT,
-        find: "who.inet_addresses().all(|it| it != sender)",
+        find: "who.addresses().all(|it| it != address)",
         replace: "false",
         caught_by: &[
             "engine::tests::arp::of_two_virtual_hosts_the_one_whose_address_it_is_answers",

@@ -47,8 +47,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: does not tell the kernel program that its source is another one",
         file: TENURE,
-        find: "site.cx.effects.set_endpoints(key, Endpoints { group, own })",
-        replace: "{ let _: (IpAddr, _) = (group, own); Ok(()) }",
+        find: "site.cx.effects.set_endpoints(key, endpoints)",
+        replace: "{ let _: Endpoints = endpoints; Ok(()) }",
         caught_by: &[
             "engine::tests::link::a_master_whose_source_address_is_replaced_goes_on_from_the_new_one",
         ],

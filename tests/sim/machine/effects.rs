@@ -1,7 +1,7 @@
 //! The effects of the engine on a simulated host, and its sources of information.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use carp_daemon::engine::effects::{
     Wire,
 };
 use carp_daemon::engine::registry::InstanceId;
-use carp_daemon::io::arp_watch::ArpClaims as Claims;
 use carp_daemon::io::datapath::{
     self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
 };
+use carp_daemon::io::neighbour_watch::NeighbourClaims as Claims;
 use carp_daemon::io::netlink::{Address, Event, Heard, Link, Order};
 use carp_daemon::io::port::Envelope;
 use carp_daemon::io::scripts::{Admission, Wish};
@@ -293,7 +293,7 @@ impl Wire for Machine {
     fn open(
         &mut self,
         link: &Link,
-        _groups: &mut dyn Iterator<Item = Ipv4Addr>,
+        _groups: &mut dyn Iterator<Item = IpAddr>,
     ) -> Result<(), (&'static str, io::Error)> {
         if !self.namespace.links().contains_key(&link.index) {
             return Err(("open a packet socket", failed(errno::ENODEV)));
@@ -308,11 +308,11 @@ impl Wire for Machine {
         self.claims_paused_until = None;
     }
 
-    fn join(&mut self, _ifindex: u32, _group: Ipv4Addr) -> io::Result<()> {
+    fn join(&mut self, _ifindex: u32, _group: IpAddr) -> io::Result<()> {
         Ok(())
     }
 
-    fn leave(&mut self, _ifindex: u32, _group: Ipv4Addr) {}
+    fn leave(&mut self, _ifindex: u32, _group: IpAddr) {}
 
     fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool {
         let before = self.macs.insert(ifindex, mac);
@@ -327,8 +327,8 @@ impl Wire for Machine {
     ) -> io::Result<()> {
         let kind = u8::from(envelope.profile != Profile::Ucarp);
         let packet = Packet {
-            family: Family::Inet,
-            source: envelope.source.into(),
+            family: Family::of(envelope.addressing.source()),
+            source: envelope.addressing.source(),
             ethernet_source: [0, 0, 0x5e, 0, kind, envelope.vhid.get()],
             payload: payload.to_vec(),
         };
@@ -348,11 +348,11 @@ impl Wire for Machine {
         Ok(())
     }
 
-    fn probe(&mut self, _ifindex: u32, _address: Ipv4Addr) -> io::Result<()> {
+    fn probe(&mut self, _ifindex: u32, _address: IpAddr) -> io::Result<()> {
         Ok(())
     }
 
-    fn watch(&mut self, _ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
+    fn watch(&mut self, _ifindex: u32, addresses: &[IpAddr]) -> io::Result<()> {
         self.watched = addresses.to_vec();
         Ok(())
     }

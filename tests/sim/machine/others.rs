@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_daemon::io::arp_watch::ArpClaim;
+use carp_daemon::io::neighbour_watch::NeighbourClaim;
 use carp_daemon::io::netlink::{Address, Order};
 
 use super::super::kernel::Actor;
@@ -120,9 +120,9 @@ pub fn take_program_off(machine: &mut Machine) {
     }
 }
 
-/// Delivers an ARP claim of an address by another host.
-pub fn is_claimed(machine: &mut Machine, claim: ArpClaim) {
-    if machine.watched.contains(&claim.arp.sender_ip) {
+/// Delivers a claim of an address by another host.
+pub fn is_claimed(machine: &mut Machine, claim: NeighbourClaim) {
+    if machine.watched.contains(&claim.address) {
         machine.claims.push(claim);
     }
 }

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use carp_common::wire::arp::{Arp, Operation};
 use carp_common::wire::ether::MacAddress;
-use carp_daemon::io::arp_watch::ArpClaim;
+use carp_daemon::io::neighbour_watch::NeighbourClaim;
 
 use super::super::host::Control;
 use super::super::machine::{Machine, others};
@@ -245,9 +244,7 @@ fn befall(
         }
         Mishap::Claim(is_marked) => {
             for ip in vips {
-                if let IpAddr::V4(address) = *ip {
-                    others::is_claimed(machine, claim(address, is_marked));
-                }
+                others::is_claimed(machine, claim(*ip, is_marked));
             }
         }
         Mishap::Overrun => machine.namespace.monitor.overrun(),
@@ -284,15 +281,10 @@ fn befall(
     }
 }
 
-fn claim(address: std::net::Ipv4Addr, is_marked: bool) -> ArpClaim {
-    ArpClaim {
-        arp: Arp {
-            operation: Operation::Request,
-            sender_mac: MacAddress([2, 0, 0, 0, 0, 0xee]),
-            sender_ip: address,
-            target_mac: MacAddress([0; 6]),
-            target_ip: address,
-        },
+const fn claim(address: IpAddr, is_marked: bool) -> NeighbourClaim {
+    NeighbourClaim {
+        address,
+        station: MacAddress([2, 0, 0, 0, 0, 0xee]),
         is_marked,
     }
 }

@@ -136,7 +136,7 @@ events! {
         /// The error.
         error: String,
     } => Debug "advertisement-failed",
-    /// One address was not announced by gratuitous ARP.
+    /// One address was not announced, by gratuitous ARP or an unsolicited neighbour advertisement.
     AnnouncementFailed {
         /// The virtual address.
         address: IpAddr,
@@ -157,7 +157,7 @@ pub enum Unheard {
 events! {
     /// Other stations that use our addresses.
     Conflict
-    /// Another station answers ARP for a virtual address of this MASTER.
+    /// Another station answers ARP or neighbour discovery for a virtual address of this MASTER.
     Claimed {
         /// The virtual address.
         address: IpAddr,
@@ -168,19 +168,19 @@ events! {
         /// Why none of its advertisements may have been heard. `None` if some were.
         unheard: Option<Unheard>,
     } => Warning "address-conflict",
-    /// An ARP request for a virtual address was not sent.
+    /// An ARP request or a neighbour solicitation for a virtual address was not sent.
     ProbeFailed {
         /// The virtual address.
         address: IpAddr,
         /// The error.
         error: String,
     } => Debug "arp-probe-failed",
-    /// ARP could not be received.
+    /// ARP or neighbour discovery could not be received.
     ReceiveFailed {
         /// The error.
         error: String,
     } => Debug "arp-receive-failed",
-    /// The filter for received ARP could not be changed.
+    /// The filter for received ARP or neighbour discovery could not be changed.
     WatchFailed {
         /// The error.
         error: String,

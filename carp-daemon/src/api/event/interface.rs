@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use carp_common::units::Family;
 use carp_common::wire::ether::MacAddress;
 
 use super::events;
@@ -123,7 +124,10 @@ events! {
     /// The source addresses of advertisements.
     Source
     /// An interface has no address to send from.
-    Missing => Warning "source-missing",
+    Missing {
+        /// The family in which it has none.
+        family: Family,
+    } => Warning "source-missing",
     /// The address that `--srcip` names is on no interface at the start.
     FixedAbsent {
         /// The address.

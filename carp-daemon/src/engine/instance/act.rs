@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use carp_common::proto::drive::{self, Executor};
-use carp_common::proto::{Action, Command, DatapathState, Input, LinkState, VirtualHost};
+use carp_common::proto::{Action, Command, DatapathState, FAMILIES, Input, LinkState, VirtualHost};
 use carp_common::time::Instant;
-use carp_common::units::{Family, State};
+use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
@@ -84,8 +84,8 @@ impl Instance {
             true => DatapathState::Refuses,
             false => DatapathState::Works,
         };
-        let source = self.rooms.uplink.look(&self.who, news, site);
-        // If the source is there before the link comes up, and until after it goes down, the core makes one transition
+        let sources = self.rooms.uplink.look(&self.who, news, site);
+        // If a source is there before the link comes up, and until after it goes down, the core makes one transition
         // instead of two.
         if link == LinkState::Down {
             self.tell_link(link, site);
@@ -93,15 +93,16 @@ impl Instance {
         if self.rooms.uplink.set_datapath(datapath) {
             self.feed(Input::DatapathChanged(datapath), site);
         }
-        if self.rooms.uplink.set_source(source) {
-            // This comes before the core hears of the source, because the core may advertise from the new address at once.
-            let own = self.rooms.uplink.own_source(site.interface);
-            self.rooms.tenure.tell_own_source(&self.who, own, site);
-            let input = Input::SourceChanged {
-                family: Family::Inet,
-                source: source.map(Into::into),
-            };
-            self.feed(input, site);
+        for family in FAMILIES {
+            let source = sources[family];
+            if self.rooms.uplink.set_source(family, source) {
+                // This comes before the core hears of the source, because the core may advertise from the new address at
+                // once.
+                let uplink = &self.rooms.uplink;
+                let endpoints = uplink.endpoints(&self.who, family, site.interface);
+                self.rooms.tenure.tell_endpoints(&self.who, endpoints, site);
+                self.feed(Input::SourceChanged { family, source }, site);
+            }
         }
         self.tell_link(link, site);
         if news.moved {

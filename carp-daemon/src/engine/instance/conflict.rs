@@ -1,4 +1,4 @@
-//! Detects by ARP another host that has a virtual address.
+//! Detects by ARP and neighbour discovery another host that has a virtual address.
 //!
 //! The core decides which claims count and how often they are answered (`proto/conflict.rs`). This room sends probes and
 //! announcements, and reports conflicts.
@@ -16,7 +16,7 @@ use super::super::effects::Effects;
 use super::super::pace::REPORT_INTERVAL;
 use super::identity::Identity;
 use crate::api::event::election::{Conflict as Event, Transmit, Unheard};
-use crate::io::arp_watch::ArpClaim;
+use crate::io::neighbour_watch::NeighbourClaim;
 
 /// Claims of other hosts to the addresses of one virtual host.
 #[derive(Debug, Default)]
@@ -32,17 +32,17 @@ pub struct Conflict {
 impl Conflict {
     /// Begins to watch, because this host is MASTER of the addresses now.
     pub fn begin(&mut self, who: &Identity, now: Instant) {
-        if who.inet_addresses().next().is_some() {
+        if who.addresses().next().is_some() {
             self.conflicts.begin(now);
         }
     }
 
-    /// Ends the watch, because this host is no longer MASTER. Returns whether ARP was watched.
+    /// Ends the watch, because this host is no longer MASTER. Returns whether neighbours were watched.
     pub fn end(&mut self) -> bool {
         self.conflicts.end()
     }
 
-    /// Returns whether ARP is watched.
+    /// Returns whether neighbours are watched.
     pub const fn is_watching(&self) -> bool {
         self.conflicts.is_watching()
     }
@@ -67,10 +67,10 @@ impl Conflict {
         let Some(ifindex) = site.interface.ifindex else {
             return;
         };
-        for address in who.inet_addresses() {
+        for address in who.addresses() {
             if let Err(error) = site.cx.effects.probe(ifindex, address) {
                 let failed = Event::ProbeFailed {
-                    address: IpAddr::V4(address),
+                    address,
                     error: error.to_string(),
                 };
                 site.cx.tell(&who.place, failed);
@@ -83,22 +83,24 @@ impl Conflict {
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
-        claims: &[ArpClaim],
+        claims: &[NeighbourClaim],
         site: &mut Site<'_, E>,
     ) -> bool {
         if !self.is_watching() {
             return false;
         }
         // The last claim, if possible of a host that is no CARP MASTER.
-        let mut last: Option<(&ArpClaim, Claimant)> = None;
+        let mut last: Option<(&NeighbourClaim, Claimant)> = None;
         let mut count = 0;
         for claim in claims {
-            let sender = claim.arp.sender_ip;
-            if who.inet_addresses().all(|it| it != sender) {
+            let NeighbourClaim {
+                address,
+                station,
+                is_marked,
+            } = *claim;
+            if who.addresses().all(|it| it != address) {
                 continue;
             }
-            let station = claim.arp.sender_mac;
-            let is_marked = claim.is_marked;
             let vhid = who.config.election.vhid;
             let shown = Claim { station, is_marked };
             let claimant = self.conflicts.claimant(shown, vhid, site.cx.now);
@@ -121,7 +123,7 @@ impl Conflict {
             Response::Tell => self.report(who, machine, claim, claimant, site),
             Response::Answer => {
                 self.report(who, machine, claim, claimant, site);
-                announce(who, IpAddr::V4(claim.arp.sender_ip), site);
+                announce(who, claim.address, site);
             }
         }
         true
@@ -136,7 +138,7 @@ impl Conflict {
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
-        claim: &ArpClaim,
+        claim: &NeighbourClaim,
         claimant: Claimant,
         site: &mut Site<'_, E>,
     ) {
@@ -146,7 +148,8 @@ impl Conflict {
         };
         if let Some(suppressed) = limit.admit(site.cx.now, REPORT_INTERVAL) {
             // Advertisements that are not valid, or come by unicast, have warnings of their own.
-            let heard = machine.counters().received_inet_packets;
+            let counters = machine.counters();
+            let heard = counters.received_inet_packets + counters.received_inet6_packets;
             let by_unicast = site.cx.effects.count(Counter::PassedUnicast);
             let unheard = match who.config.own_mac {
                 _ if heard > 0 || by_unicast.is_ok_and(|heard| heard > 0) => None,
@@ -154,8 +157,8 @@ impl Conflict {
                 true => Some(Unheard::PeerWithoutOwnMac),
             };
             let claimed = Event::Claimed {
-                address: IpAddr::V4(claim.arp.sender_ip),
-                station: claim.arp.sender_mac,
+                address: claim.address,
+                station: claim.station,
                 claimant,
                 unheard,
             };

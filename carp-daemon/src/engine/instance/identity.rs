@@ -1,6 +1,10 @@
 //! The identity of a virtual host, and what its rooms ask of the core.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+
+use carp_common::proto::FAMILIES;
+use carp_common::units::Family;
+use carp_common::wire::advertisement::GROUP_INET6;
 
 use super::super::interface::Interface;
 use super::super::namespace::Namespace;
@@ -22,9 +26,30 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns whether it needs an address of the interface to send from.
-    pub const fn needs_source(&self) -> bool {
-        self.config.source.is_none()
+    /// Returns the families that it has addresses in, and therefore advertises in.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        let settings = &self.config.election;
+        FAMILIES.into_iter().filter(|family| settings.uses(*family))
+    }
+
+    /// Returns whether it needs an address of the interface to send from in this family.
+    pub fn needs_source(&self, family: Family) -> bool {
+        let is_fixed = family == Family::Inet && self.config.source.is_some();
+        self.config.election.uses(family) && !is_fixed
+    }
+
+    /// Returns the destination of its advertisements in this family.
+    pub const fn group(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Inet => IpAddr::V4(self.config.group),
+            Family::Inet6 => IpAddr::V6(GROUP_INET6),
+        }
+    }
+
+    /// Returns the groups that its interface must join. There are none if the frames are broadcasts.
+    pub fn groups(&self) -> impl Iterator<Item = IpAddr> {
+        let families = self.families().filter(|_| !self.config.broadcast);
+        families.map(|family| self.group(family))
     }
 
     /// Notes the present name of the interface.
@@ -32,13 +57,10 @@ impl Identity {
         self.place = place(interface, &self.config);
     }
 
-    /// Returns its IPv4 addresses.
-    pub fn inet_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    /// Returns its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let addresses = self.config.addresses.iter();
-        addresses.filter_map(|virtual_one| match virtual_one.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
+        addresses.map(|virtual_one| virtual_one.address)
     }
 
     /// Returns the locks that it needs on an interface.
@@ -47,7 +69,7 @@ impl Identity {
             ifindex,
             interface,
             vhid: self.config.election.vhid,
-            addresses: self.config.addresses.iter().map(|it| it.address).collect(),
+            addresses: self.addresses().collect(),
         }
     }
 

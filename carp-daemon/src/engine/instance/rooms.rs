@@ -202,12 +202,12 @@ impl Rooms {
         let Some(key) = Tenure::key_wanted(who, site) else {
             return false;
         };
-        let endpoints = Endpoints {
-            group: who.config.group.into(),
-            own: self.uplink.own_source(site.interface),
-        };
+        let families = who.families();
+        let endpoints: Vec<Endpoints> = families
+            .map(|family| self.uplink.endpoints(who, family, site.interface))
+            .collect();
         site.cx.touched.push(who.id);
-        self.tenure.program(who, machine, key, endpoints, site)
+        self.tenure.program(who, machine, key, &endpoints, site)
     }
 
     /// Reports a change of state, unless there are too many.

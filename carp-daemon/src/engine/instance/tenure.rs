@@ -101,11 +101,11 @@ impl Tenure {
         who: &Identity,
         machine: &VirtualHost,
         key: VhostKey,
-        endpoints: Endpoints,
+        endpoints: &[Endpoints],
         site: &mut Site<'_, E>,
     ) -> bool {
         let entry = Entry {
-            endpoints: &[endpoints],
+            endpoints,
             digests: machine.digests(),
             standing: self.standing,
         };
@@ -163,16 +163,15 @@ impl Tenure {
         knows
     }
 
-    /// Tells the datapath another source address.
-    pub fn tell_own_source<E: Effects>(
+    /// Tells the datapath another source address of one family.
+    pub fn tell_endpoints<E: Effects>(
         &mut self,
         who: &Identity,
-        own: Option<IpAddr>,
+        endpoints: Endpoints,
         site: &mut Site<'_, E>,
     ) {
         if let Some(key) = self.key {
-            let group = who.config.group.into();
-            let told = site.cx.effects.set_endpoints(key, Endpoints { group, own });
+            let told = site.cx.effects.set_endpoints(key, endpoints);
             self.check(who, told, site);
         }
     }

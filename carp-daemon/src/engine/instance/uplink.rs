@@ -1,8 +1,9 @@
-//! The link, the datapath and the source address of a virtual host, as its core was last told.
+//! The link, the datapath and the source addresses of a virtual host, as its core was last told.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use carp_common::proto::per_family::PerFamily;
 use carp_common::proto::{DatapathState, LinkState, Reason, SendOutcome};
 use carp_common::units::Family;
 use carp_common::wire::advertisement::HEADER_LEN;
@@ -13,26 +14,28 @@ use super::super::interface::Interface;
 use super::identity::Identity;
 use super::source::FixedSource;
 use crate::api::event::election::{Cause, Transmit};
+use crate::io::datapath::Endpoints;
 use crate::io::netlink::Link;
-use crate::io::port::Envelope;
+use crate::io::port::{Addressing, Envelope};
 
 /// Changes of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct News<'a> {
     /// The interface as it is now. `None` means that it is gone.
     pub link: Option<&'a Link>,
-    /// The first of its own addresses.
-    pub source: Option<Ipv4Addr>,
+    /// The first of its own addresses in each family.
+    pub sources: PerFamily<Option<IpAddr>>,
     /// Whether it has another MAC address.
     pub moved: bool,
 }
 
-/// The link, the datapath and the source, as the core was last told.
+/// The link, the datapath and the sources, as the core was last told.
 #[derive(Debug)]
 pub struct Uplink {
     link: LinkState,
     datapath: DatapathState,
-    source: Option<Ipv4Addr>,
+    /// There is none in a family that it has no addresses in.
+    sources: PerFamily<Option<IpAddr>>,
     fixed: FixedSource,
 }
 
@@ -41,16 +44,16 @@ impl Default for Uplink {
         Self {
             link: LinkState::Down,
             datapath: DatapathState::Works,
-            source: None,
+            sources: PerFamily::default(),
             fixed: FixedSource::default(),
         }
     }
 }
 
 impl Uplink {
-    /// Returns the source address.
-    pub const fn source(&self) -> Option<Ipv4Addr> {
-        self.source
+    /// Returns the source address in each family.
+    pub const fn sources(&self) -> PerFamily<Option<IpAddr>> {
+        self.sources
     }
 
     /// Returns whether the address that `--srcip` names was here and is gone.
@@ -69,29 +72,37 @@ impl Uplink {
     }
 
     /// Notes that the core is told this source. Returns whether that is new.
-    pub fn set_source(&mut self, source: Option<Ipv4Addr>) -> bool {
-        std::mem::replace(&mut self.source, source) != source
+    pub fn set_source(&mut self, family: Family, source: Option<IpAddr>) -> bool {
+        std::mem::replace(&mut self.sources[family], source) != source
     }
 
-    /// Returns the source that a virtual host has now.
+    /// Returns the sources that a virtual host has now, in the families that it has addresses in.
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
         news: News<'_>,
         site: &mut Site<'_, E>,
-    ) -> Option<Ipv4Addr> {
-        match (who.config.source, news.link) {
-            (Some(fixed), _) => self.fixed.look(who, fixed, site),
-            (None, Some(_)) => news.source,
-            (None, None) => self.source,
+    ) -> PerFamily<Option<IpAddr>> {
+        let mut sources = PerFamily::default();
+        for family in who.families() {
+            let fixed = who.config.source.filter(|_| family == Family::Inet);
+            sources[family] = match (fixed, news.link) {
+                (Some(fixed), _) => self.fixed.look(who, fixed, site).map(IpAddr::V4),
+                (None, Some(_)) => news.sources[family],
+                (None, None) => self.sources[family],
+            };
         }
+        sources
     }
 
-    /// Returns the address from which only this host sends. There is none without a source, or if the source is a virtual
-    /// address of the interface, because a peer may send from that too.
-    pub fn own_source(&self, interface: &Interface) -> Option<IpAddr> {
-        let source = IpAddr::from(self.source?);
-        (!interface.is_virtual(source)).then_some(source)
+    /// Returns the addresses between which the advertisements of a family are sent. Its own one is that from which only this
+    /// host sends. There is none without a source, or if the source is a virtual address of the interface, because a peer may
+    /// send from that too.
+    pub fn endpoints(&self, who: &Identity, family: Family, interface: &Interface) -> Endpoints {
+        Endpoints {
+            group: who.group(family),
+            own: self.sources[family].filter(|source| !interface.is_virtual(*source)),
+        }
     }
 
     /// Returns the cause of a state. If the interface is gone or a port of another one, the core only knows that the link is
@@ -118,19 +129,20 @@ impl Uplink {
         site: &mut Site<'_, E>,
     ) -> SendOutcome {
         let config = &who.config;
-        let sent = match (family, self.source, site.interface.ifindex) {
-            (Family::Inet, Some(source), Some(ifindex)) => {
+        let addressing =
+            self.sources[family].and_then(|source| Addressing::new(source, who.group(family)));
+        let sent = match (addressing, site.interface.ifindex) {
+            (Some(addressing), Some(ifindex)) => {
                 let envelope = Envelope {
                     vhid: config.election.vhid,
                     own_mac: config.own_mac,
                     profile: config.election.profile,
-                    source,
-                    group: config.group,
+                    addressing,
                     broadcast: config.broadcast,
                 };
                 site.cx.effects.advertise(ifindex, &envelope, payload)
             }
-            (Family::Inet | Family::Inet6, _, _) => Err(io::ErrorKind::AddrNotAvailable.into()),
+            (None, _) | (_, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         match sent {
             Ok(()) => SendOutcome::Sent,

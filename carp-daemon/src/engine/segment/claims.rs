@@ -1,6 +1,6 @@
-//! ARP of other hosts on one interface, for the virtual hosts that watch it.
+//! ARP and neighbour discovery of other hosts on one interface, for the virtual hosts that watch them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
@@ -26,7 +26,7 @@ pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let mut claims = seen.claims;
     let links = cx.namespace.links();
     claims.retain(|claim| {
-        let sender = claim.arp.sender_mac.0;
+        let sender = claim.station.0;
         !links.values().any(|link| link.mac == sender)
     });
     if claims.is_empty() {
@@ -56,8 +56,8 @@ pub fn choose_frames<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
         .instances
         .values()
         .filter(|instance| instance.rooms.conflict.is_watching());
-    let addresses: Vec<Ipv4Addr> = watching
-        .flat_map(|instance| instance.who.inet_addresses())
+    let addresses: Vec<IpAddr> = watching
+        .flat_map(|instance| instance.who.addresses())
         .collect();
     if let Err(error) = cx.effects.watch(ifindex, &addresses) {
         let error = error.to_string();

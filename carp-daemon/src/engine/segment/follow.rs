@@ -1,11 +1,13 @@
 //! Follows the interface as it comes, changes and goes.
 
+use carp_common::proto::FAMILIES;
+use carp_common::proto::per_family::PerFamily;
+use carp_common::units::Family;
 use carp_common::wire::ether::MacAddress;
 
 use super::super::context::{Context, Site};
 use super::super::effects::Effects;
 use super::super::error::{self, EngineError};
-use super::super::instance::identity::Identity;
 use super::super::instance::uplink::News;
 use super::super::interface::{Hearing, Interface};
 use super::Segment;
@@ -158,7 +160,7 @@ impl Segment {
         let name = self.interface.name.clone();
         self.call(&name);
         self.interface.ifindex = None;
-        self.interface.said_sourceless = false;
+        self.interface.said_sourceless = PerFamily::default();
         self.interface.upper = None;
         for instance in self.instances.values_mut() {
             instance.locked_on = None;
@@ -170,11 +172,11 @@ impl Segment {
     fn tell<E: Effects>(&mut self, link: Option<&Link>, cx: &mut Context<E>) {
         let mut news = News {
             link,
-            source: None,
+            sources: PerFamily::default(),
             moved: false,
         };
         if let Some(link) = link {
-            news.source = self.interface.source(cx.namespace.on(link.index));
+            news.sources = self.interface.sources(cx.namespace.on(link.index));
             news.moved =
                 self.interface.ifindex.is_some() && cx.effects.set_mac(link.index, link.mac);
             if news.moved {
@@ -186,8 +188,11 @@ impl Segment {
                 cx.tell(&self.interface.place(), Event::Renamed { name });
                 self.call(&link.name);
             }
-            let is_missing = news.source.is_none() && self.who().any(Identity::needs_source);
-            warn_of_source(&mut self.interface, is_missing, cx);
+            for family in FAMILIES {
+                let is_missing = news.sources[family].is_none()
+                    && self.who().any(|who| who.needs_source(family));
+                warn_of_source(&mut self.interface, family, is_missing, cx);
+            }
             warn_of_upper(&mut self.interface, link, cx);
         }
         self.each(cx, |instance, site| instance.tell(news, site));
@@ -195,11 +200,16 @@ impl Segment {
 }
 
 /// Warns, once until it changes, that nothing can be sent for lack of an address.
-fn warn_of_source<E: Effects>(interface: &mut Interface, is_missing: bool, cx: &mut Context<E>) {
-    if is_missing && !interface.said_sourceless {
-        cx.tell(&interface.place(), Source::Missing);
+fn warn_of_source<E: Effects>(
+    interface: &mut Interface,
+    family: Family,
+    is_missing: bool,
+    cx: &mut Context<E>,
+) {
+    if is_missing && !interface.said_sourceless[family] {
+        cx.tell(&interface.place(), Source::Missing { family });
     }
-    interface.said_sourceless = is_missing;
+    interface.said_sourceless[family] = is_missing;
 }
 
 /// Warns, once until it changes, that the interface is a port of another one, which receives everything that arrives.

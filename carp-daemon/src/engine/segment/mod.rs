@@ -5,7 +5,7 @@
 //! | `attachment` | how it is attached to |
 //! | `follow` | the interface as it comes, changes and goes |
 //! | [`hearing`] | checks whether advertisements can be received |
-//! | [`claims`] | ARP of other hosts |
+//! | [`claims`] | ARP and neighbour discovery of other hosts |
 //! | [`placement`] | the position of virtual addresses among the host's own |
 //! | [`strangers`] | what dead processes left and no process serves now |
 
@@ -17,7 +17,7 @@ pub mod placement;
 pub mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::context::{Context, Site};
 use super::effects::Effects;
@@ -76,12 +76,8 @@ impl Segment {
     }
 
     /// Returns the groups to join.
-    pub fn groups(&self) -> BTreeSet<Ipv4Addr> {
-        let configs = self.instances.values().map(|it| &it.who.config);
-        configs
-            .filter(|config| !config.broadcast)
-            .map(|config| config.group)
-            .collect()
+    pub fn groups(&self) -> BTreeSet<IpAddr> {
+        self.who().flat_map(Identity::groups).collect()
     }
 
     /// Visits each virtual host.
@@ -183,9 +179,9 @@ impl Segment {
             return Ok(());
         };
         instance.lock(ifindex, &link.name, false, &mut cx.effects)?;
-        if !instance.who.config.broadcast {
+        for group in instance.who.groups() {
             cx.effects
-                .join(ifindex, instance.who.config.group)
+                .join(ifindex, group)
                 .map_err(|source| error::refused("join the multicast group", &link.name, source))?;
         }
         let name = self.interface.current_name.clone();

@@ -224,7 +224,7 @@ fn addresses_are_listed_before_one_is_removed_until_that_has_worked_after_a_loss
 fn deletes_after_yielding(scene: &mut Scene) -> Vec<String> {
     scene.forget();
     let mut better = Peer::new(2, 0);
-    better.source = Ipv4Addr::new(10, 0, 0, 0);
+    better.source = IpAddr::from([10, 0, 0, 0]);
     scene.hear(&mut better);
     assert_eq!(scene.state(), State::Backup);
     scene.hear_for(&mut better, ms(5_000));
@@ -339,7 +339,7 @@ fn a_lease_is_renewed_at_half_of_it_and_only_while_master() {
     assert_eq!(asked.len(), 10);
     assert_eq!(asked[0], "renew 10.0.0.101/32 for 4 s as 112");
     let mut better = Peer::new(2, 0);
-    better.source = Ipv4Addr::new(10, 0, 0, 0);
+    better.source = IpAddr::from([10, 0, 0, 0]);
     scene.hear(&mut better);
     assert_eq!(scene.state(), State::Backup);
     scene.forget();

@@ -1,28 +1,19 @@
-//! Others that have our address, as ARP shows it.
+//! Others that have our address, as ARP and neighbour discovery show it.
 
-use carp_common::wire::arp::{Arp, Operation};
 use carp_common::wire::ether::MacAddress;
 
 use super::*;
 use crate::api::What;
 use crate::api::event::election::{Conflict, Unheard};
-use crate::io::arp_watch::ArpClaim;
+use crate::io::neighbour_watch::NeighbourClaim;
 
 const THEIRS: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
-/// An announcement of an address by a station; `is_marked`: by a carpd.
-fn claim(station: MacAddress, address: IpAddr, is_marked: bool) -> ArpClaim {
-    let IpAddr::V4(ip) = address else {
-        panic!("ARP is about IPv4");
-    };
-    ArpClaim {
-        arp: Arp {
-            operation: Operation::Request,
-            sender_mac: station,
-            sender_ip: ip,
-            target_mac: MacAddress([0; 6]),
-            target_ip: ip,
-        },
+/// Returns an announcement of an address by a station, of a carpd if it is marked.
+const fn claim(station: MacAddress, address: IpAddr, is_marked: bool) -> NeighbourClaim {
+    NeighbourClaim {
+        address,
+        station,
         is_marked,
     }
 }

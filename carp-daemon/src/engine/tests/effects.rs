@@ -2,15 +2,16 @@
 //! only look.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::Standing;
+use carp_common::proto::per_family::PerFamily;
 use carp_common::time::Instant;
-use carp_common::units::Vhid;
+use carp_common::units::{Family, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 
 use super::super::effects::{
@@ -21,10 +22,10 @@ use super::super::registry::InstanceId;
 use super::host::{Entry, OURS, Recorder, failed, unless};
 use crate::api::{Event, Place, Status};
 use crate::config::VhostConfig;
-use crate::io::arp_watch::ArpClaims;
 use crate::io::datapath::{
     self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
 };
+use crate::io::neighbour_watch::{NeighbourClaim, NeighbourClaims};
 use crate::io::netlink::{self, Address, Heard, Link, Order};
 use crate::io::port::Envelope;
 use crate::io::scripts::{Admission, Wish};
@@ -64,7 +65,10 @@ fn sent(envelope: &Envelope, payload: &[u8; HEADER_LEN]) -> (String, u64) {
     let sent = Advertisement::parse(payload).expect("what we send is valid");
     assert_eq!(sent.vhid, envelope.vhid);
     let (advbase, advskew) = (sent.advbase.0, sent.advskew.0);
-    let text = format!("advertise {advbase}/{advskew} from {}", envelope.source);
+    let text = format!(
+        "advertise {advbase}/{advskew} from {}",
+        envelope.addressing.source()
+    );
     (text, sent.counter)
 }
 
@@ -180,9 +184,12 @@ impl Program for Recorder {
             return Err(Refused("no room".to_owned()));
         }
         assert!(!told.digests.is_empty(), "the program could verify nothing");
-        let [endpoints] = *told.endpoints else {
-            panic!("{:?}", told.endpoints);
-        };
+        assert!(!told.endpoints.is_empty(), "it would hear nothing");
+        let mut endpoints = PerFamily::<Option<Endpoints>>::default();
+        for told in told.endpoints {
+            let before = endpoints[Family::of(told.group)].replace(*told);
+            assert_eq!(before, None, "one for each family");
+        }
         let closed = Standing {
             owns_until: Instant::ZERO,
             ..told.standing
@@ -206,7 +213,9 @@ impl Program for Recorder {
 
     fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.endpoints = endpoints;
+            let family = Family::of(endpoints.group);
+            let before = entry.endpoints[family].replace(endpoints);
+            assert!(before.is_some(), "it is not heard in {family}");
         }
         Ok(())
     }
@@ -322,12 +331,11 @@ impl Wire for Recorder {
     fn open(
         &mut self,
         link: &Link,
-        groups: &mut dyn Iterator<Item = Ipv4Addr>,
+        groups: &mut dyn Iterator<Item = IpAddr>,
     ) -> Result<(), (&'static str, io::Error)> {
         self.note(format_args!("open {}", link.name));
         unless(self.faults.open).map_err(|error| ("open a packet socket", error))?;
-        self.open
-            .insert(link.index, groups.map(IpAddr::V4).collect());
+        self.open.insert(link.index, groups.collect());
         self.macs.insert(link.index, link.mac);
         Ok(())
     }
@@ -338,17 +346,17 @@ impl Wire for Recorder {
         self.watched.remove(&ifindex);
     }
 
-    fn join(&mut self, ifindex: u32, group: Ipv4Addr) -> io::Result<()> {
+    fn join(&mut self, ifindex: u32, group: IpAddr) -> io::Result<()> {
         self.note(format_args!("join {group}"));
         let groups = self.open.get_mut(&ifindex);
-        groups.expect("it is open").insert(group.into());
+        groups.expect("it is open").insert(group);
         Ok(())
     }
 
-    fn leave(&mut self, ifindex: u32, group: Ipv4Addr) {
+    fn leave(&mut self, ifindex: u32, group: IpAddr) {
         self.note(format_args!("leave {group}"));
         let groups = self.open.get_mut(&ifindex);
-        groups.expect("it is open").remove(&group.into());
+        groups.expect("it is open").remove(&group);
     }
 
     fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> bool {
@@ -377,23 +385,21 @@ impl Wire for Recorder {
         Ok(())
     }
 
-    fn probe(&mut self, _ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+    fn probe(&mut self, _ifindex: u32, address: IpAddr) -> io::Result<()> {
         self.note(format_args!("probe {address}"));
         Ok(())
     }
 
-    fn watch(&mut self, ifindex: u32, addresses: &[Ipv4Addr]) -> io::Result<()> {
-        let addresses = addresses.iter().copied().map(IpAddr::V4).collect();
-        self.watched.insert(ifindex, addresses);
+    fn watch(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<()> {
+        self.watched.insert(ifindex, addresses.to_vec());
         Ok(())
     }
 
-    fn claims(&mut self, ifindex: u32, _now: Instant) -> io::Result<ArpClaims> {
+    fn claims(&mut self, ifindex: u32, _now: Instant) -> io::Result<NeighbourClaims> {
         let watched = self.watched.get(&ifindex).cloned().unwrap_or_default();
         let claims = std::mem::take(&mut self.claims);
-        let passes =
-            |claim: &crate::io::arp_watch::ArpClaim| watched.contains(&claim.arp.sender_ip.into());
-        Ok(ArpClaims {
+        let passes = |claim: &NeighbourClaim| watched.contains(&claim.address);
+        Ok(NeighbourClaims {
             claims: claims.into_iter().filter(passes).collect(),
             lost: 0,
         })

@@ -10,6 +10,7 @@ use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::Standing;
+use carp_common::proto::per_family::PerFamily;
 use carp_common::time::Instant;
 use carp_common::units::Vhid;
 
@@ -17,8 +18,8 @@ use super::super::effects::Links;
 use super::super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::config::Scripts;
-use crate::io::arp_watch::ArpClaim;
 use crate::io::datapath::{Endpoints, Fenced, Loss};
+use crate::io::neighbour_watch::NeighbourClaim;
 use crate::io::netlink::{Address, Event, Link, Order, Route};
 use crate::io::scripts::{Admission, Which};
 
@@ -39,8 +40,8 @@ pub enum Fence {
 /// An entry of the kernel program for one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// The addresses between which its advertisements are sent.
-    pub endpoints: Endpoints,
+    /// The addresses between which its advertisements are sent, in the families that it is heard in.
+    pub endpoints: PerFamily<Option<Endpoints>>,
     /// Its state, and how long that lasts.
     pub standing: Standing,
     /// Whether its process lives.
@@ -149,10 +150,10 @@ pub struct Recorder {
     pub macs: BTreeMap<u32, [u8; 6]>,
     /// The highest counter that was sent.
     pub last_counter: u64,
-    /// Addresses whose ARP is wanted.
+    /// Addresses whose ARP and neighbour discovery is wanted.
     pub watched: BTreeMap<u32, Vec<IpAddr>>,
-    /// ARP of others.
-    pub claims: Vec<ArpClaim>,
+    /// Claims of others.
+    pub claims: Vec<NeighbourClaim>,
 
     /// The scripts of the virtual hosts that may request them.
     pub enlisted: BTreeMap<InstanceId, Scripts>,

@@ -169,7 +169,7 @@ fn a_master_whose_source_address_is_replaced_goes_on_from_the_new_one() {
     scene.host().remove(OWN);
     scene.turn();
     assert_eq!(scene.state(), State::Master);
-    let own = scene.host().entries.values().next().unwrap().endpoints.own;
+    let own = scene.endpoints(Family::Inet).own;
     assert_eq!(
         own,
         Some([10, 0, 0, 3].into()),

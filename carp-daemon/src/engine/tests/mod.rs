@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use carp_common::proto::{AddressSet, Key, Settings};
 use carp_common::time::Instant;
-use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Profile, State, Vhid};
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Profile, State, Vhid};
 
 use super::registry::InstanceId;
 use super::{Arrival, Engine};
@@ -40,6 +40,7 @@ use crate::config::{
     ADDRESS_PROTOCOL, Config, DEFAULT_GROUP, Datapath, Fence as FenceOption, Lease, Ownership,
     Scripts, VhostConfig, VirtualAddress,
 };
+use crate::io::datapath::Endpoints;
 use crate::io::netlink::{Address, Link};
 use crate::io::scripts::{Completion, Outcome, Which};
 use host::Recorder;
@@ -218,6 +219,14 @@ impl Scene {
     fn id(&self) -> InstanceId {
         let mut all = self.engine.instances();
         all.next().expect("one is served").who.id
+    }
+
+    /// Returns the addresses between which the only virtual host's advertisements of a family are sent, as the datapath
+    /// knows them.
+    fn endpoints(&mut self, family: Family) -> Endpoints {
+        let mut entries = self.host().entries.values();
+        let entry = entries.next().expect("there is an entry");
+        entry.endpoints[family].expect("it is heard")
     }
 
     /// Gives the engine turns until it has left nothing behind.

@@ -1,14 +1,14 @@
 //! Another host of the group. It signs its advertisements as the core does.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::abi::event::AdvertisementEvent;
-use carp_common::abi::layout::{FAMILY_INET, VhostKey};
+use carp_common::abi::layout::{FAMILY_INET, FAMILY_INET6, VhostKey};
 use carp_common::proto::{Authenticator, Demotion};
 use carp_common::time::Instant;
 use carp_common::units::{AdvBase, AdvSkew, Priority};
-use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
+use carp_common::wire::advertisement::{Advertisement, GROUP_INET6, HEADER_LEN};
 
 use super::{ETH0, vhost};
 use crate::config::VhostConfig;
@@ -18,7 +18,7 @@ pub struct Peer {
     config: VhostConfig,
     authenticator: Authenticator,
     /// Its source address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// The priority that it advertises.
     pub priority: Priority,
     counter: u64,
@@ -43,7 +43,7 @@ impl Peer {
         Self {
             authenticator,
             config,
-            source: Ipv4Addr::new(10, 0, 0, last),
+            source: [10, 0, 0, last].into(),
             priority: Priority {
                 advbase: AdvBase(1),
                 advskew: AdvSkew(advskew),
@@ -70,9 +70,18 @@ impl Peer {
         };
         let mut event = AdvertisementEvent::empty(at.as_nanos());
         event.key = VhostKey::new(ETH0, 0, self.config.election.vhid);
-        event.family = FAMILY_INET;
-        event.source[..4].copy_from_slice(&self.source.octets());
-        event.destination[..4].copy_from_slice(&self.config.group.octets());
+        match self.source {
+            IpAddr::V4(source) => {
+                event.family = FAMILY_INET;
+                event.source[..4].copy_from_slice(&source.octets());
+                event.destination[..4].copy_from_slice(&self.config.group.octets());
+            }
+            IpAddr::V6(source) => {
+                event.family = FAMILY_INET6;
+                event.source = source.octets();
+                event.destination = GROUP_INET6.octets();
+            }
+        }
         event.ethernet_source = [0, 0, 0x5e, 0, 0, self.config.election.vhid.get()];
         let mut payload = [0; HEADER_LEN];
         advertisement.emit(&mut payload);

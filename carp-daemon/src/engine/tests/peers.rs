@@ -113,7 +113,7 @@ fn doubled_and_late_advertisements_change_nothing() {
 #[test]
 fn own_advertisements_that_come_back_change_nothing_and_are_told() {
     let mut scene = Scene::master(vhost(1));
-    let own = scene.host().entries.values().next().unwrap().endpoints.own;
+    let own = scene.endpoints(Family::Inet).own;
     assert_eq!(own, Some(OWN), "the datapath drops most of them");
     scene.pass(ms(10_000));
     let mut echo = Peer::new(1, 0);
@@ -136,7 +136,7 @@ fn who_sends_from_the_virtual_address_does_not_have_its_echoes_dropped_by_source
     let mut config = vhost(1);
     config.source = Some(Ipv4Addr::new(10, 0, 0, 101));
     let mut scene = Scene::backup(config);
-    let own = scene.host().entries.values().next().unwrap().endpoints.own;
+    let own = scene.endpoints(Family::Inet).own;
     assert_eq!(own, None, "a peer may send from it as well");
 }
 

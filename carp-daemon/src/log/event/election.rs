@@ -1,6 +1,7 @@
 //! Texts of the election's events.
 
 use std::fmt::{Formatter, Result};
+use std::net::IpAddr;
 
 use carp_common::proto::Reason;
 use carp_common::proto::conflict::Claimant;
@@ -137,18 +138,28 @@ pub(super) fn conflict(f: &mut Formatter<'_>, place: &Place, it: &Conflict) -> R
                      the port or a firewall drops IP protocol 112"
                 }
             };
+            let protocol = protocol(*address);
             write!(
                 f,
-                "{lead}{address} is also at {station}: {who} answers ARP for it{why}"
+                "{lead}{address} is also at {station}: {who} answers {protocol} for it{why}"
             )
         }
         Conflict::ProbeFailed { address, error } => {
-            write!(
-                f,
-                "{lead}failed to send an ARP request for {address}: {error}"
-            )
+            let question = match address {
+                IpAddr::V4(_) => "an ARP request",
+                IpAddr::V6(_) => "a neighbour solicitation",
+            };
+            write!(f, "{lead}failed to send {question} for {address}: {error}")
         }
         Conflict::ReceiveFailed { error } => write!(f, "{lead}failed to receive ARP: {error}"),
         Conflict::WatchFailed { error } => write!(f, "{lead}failed to watch ARP: {error}"),
+    }
+}
+
+/// Returns the protocol by which hosts find the station of an address.
+const fn protocol(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ARP",
+        IpAddr::V6(_) => "neighbour discovery",
     }
 }

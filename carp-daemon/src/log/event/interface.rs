@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Formatter, Result};
 
+use carp_common::units::Family;
+
 use super::Lead;
 use crate::api::event::Place;
 use crate::api::event::interface::{Datapath, Link, Loss, Source, Upper};
@@ -94,9 +96,18 @@ pub(super) fn link(f: &mut Formatter<'_>, place: &Place, it: &Link) -> Result {
 pub(super) fn source(f: &mut Formatter<'_>, place: &Place, it: &Source) -> Result {
     let lead = Lead(place);
     match it {
-        Source::Missing => write!(
+        Source::Missing {
+            family: Family::Inet,
+        } => write!(
             f,
             "{place} has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give --srcip"
+        ),
+        Source::Missing {
+            family: Family::Inet6,
+        } => write!(
+            f,
+            "{place} has no IPv6 address to send from (virtual ones do not count): no advertisements over IPv6 until it has \
+             one"
         ),
         Source::FixedAbsent { source } => write!(
             f,

@@ -147,6 +147,23 @@ pub(super) fn rows() -> Vec<Row> {
             },
             "[DEBUG] eth0 id 7: failed to send an ARP request for 10.9.0.100: No such device",
         ),
+        of_vhost(
+            Conflict::ProbeFailed {
+                address: ip("2001:db8::100"),
+                error: error(),
+            },
+            "[DEBUG] eth0 id 7: failed to send a neighbour solicitation for 2001:db8::100: No such device",
+        ),
+        of_vhost(
+            Conflict::Claimed {
+                address: ip("2001:db8::100"),
+                station: STATION,
+                claimant: Claimant::Other,
+                unheard: None,
+            },
+            "[WARNING] eth0 id 7: 2001:db8::100 is also at 02:00:00:00:00:09: another host answers neighbour discovery for \
+             it",
+        ),
         of_interface(
             Conflict::ReceiveFailed { error: error() },
             "[DEBUG] eth0: failed to receive ARP: No such device",

@@ -1,5 +1,6 @@
 //! Lines of events about interfaces.
 
+use carp_common::units::Family;
 use carp_common::wire::ether::MacAddress;
 
 use super::*;
@@ -156,9 +157,18 @@ fn source() -> Vec<Row> {
     let source = [10, 9, 0, 5].into();
     vec![
         of_interface(
-            Source::Missing,
+            Source::Missing {
+                family: Family::Inet,
+            },
             "[WARNING] eth0 has no IPv4 address to send from (virtual ones do not count): in INIT until it has one; or give \
              --srcip",
+        ),
+        of_interface(
+            Source::Missing {
+                family: Family::Inet6,
+            },
+            "[WARNING] eth0 has no IPv6 address to send from (virtual ones do not count): no advertisements over IPv6 until \
+             it has one",
         ),
         of_vhost(
             Source::FixedAbsent { source },
