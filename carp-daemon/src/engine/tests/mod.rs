@@ -16,6 +16,7 @@ mod peer;
 mod addresses;
 mod arp;
 mod coming;
+mod families;
 mod leaving;
 mod link;
 mod machine;
