@@ -1,4 +1,4 @@
-//! Mutants of the daemon's rooms: what it does about addresses, scripts and others' ARP. Its unit tests must notice
+//! Mutants of the daemon's rooms: what it does about addresses, scripts and claims of others. Its unit tests must notice
 //! them.
 //!
 //! Each replaces an expression, or statements. A constant cannot have a switch.
@@ -18,6 +18,11 @@ const RENEWALS: &str = "carp-daemon/src/engine/renewals.rs";
 const HEARING: &str = "carp-daemon/src/engine/segment/hearing.rs";
 const CLAIMS: &str = "carp-daemon/src/engine/segment/claims.rs";
 const STRANGERS: &str = "carp-daemon/src/engine/segment/strangers.rs";
+
+const IDENTITY: &str = "carp-daemon/src/engine/instance/identity.rs";
+const INTERFACE: &str = "carp-daemon/src/engine/interface.rs";
+const ROOMS: &str = "carp-daemon/src/engine/instance/rooms.rs";
+const UPLINK: &str = "carp-daemon/src/engine/instance/uplink.rs";
 
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
@@ -449,5 +454,37 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &[
             "engine::tests::process::a_start_whose_kernel_program_is_refused_touches_no_address_and_leaves_the_fence_as_it_was",
         ],
+    },
+    Mutant {
+        name: "families: sends from an IPv6 address that another host may have",
+        file: INTERFACE,
+        find: "!address.is_usable()",
+        replace: "!address.is_usable() && false",
+        caught_by: &[
+            "engine::tests::families::an_ipv6_source_is_used_once_duplicate_address_detection_has_ended",
+        ],
+    },
+    Mutant {
+        name: "families: uses the address of --srcip in both",
+        file: UPLINK,
+        find: "family == Family::Inet",
+        replace: "true",
+        caught_by: &["engine::tests::families::a_srcip_is_the_source_of_one_family_only"],
+    },
+    Mutant {
+        name: "families: joins the groups of broadcasts",
+        file: IDENTITY,
+        find: "!self.config.broadcast",
+        replace: "true",
+        caught_by: &[
+            "engine::tests::families::the_ipv6_group_is_joined_with_its_first_virtual_host_and_left_with_its_last",
+        ],
+    },
+    Mutant {
+        name: "families: listens in IPv4 only",
+        file: ROOMS,
+        find: "self.uplink.endpoints(who, family, site.interface)",
+        replace: "self.uplink.endpoints(who, Family::Inet, site.interface)",
+        caught_by: &["engine::tests::families::each_family_in_use_is_listened_to_and_no_other"],
     },
 ];
