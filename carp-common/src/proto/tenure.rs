@@ -37,11 +37,11 @@ impl Standing {
         };
     }
 
-    /// Extends the ownership of a MASTER, whose advertisement was sent. A shorter time does not reduce an earlier one. In two
-    /// families, the first advertisement may end a demotion, and both have announced the interval until the next one.
-    pub(super) fn advertised(&mut self, now: Instant, lasts: Lasting) {
+    /// Renews the ownership of a MASTER, whose advertisement was sent. It lasts as long as that one announced, so it may end
+    /// earlier than it would have after the one before, which announced a longer interval.
+    pub(super) fn advertised(&mut self, now: Instant, lasts: Duration) {
         if self.state == State::Master {
-            self.owns_until = self.owns_until.max(now + lasts.advertisement);
+            self.owns_until = now + lasts;
         }
     }
 
@@ -150,18 +150,14 @@ mod tests {
         let mut standing = Standing::INIT;
         standing.enter(State::Backup, at(10), LASTS);
         assert_eq!((standing.owns_until, standing.alive_until), (at(0), at(18)));
-        standing.advertised(at(10), LASTS);
+        standing.advertised(at(10), LASTS.advertisement);
         assert_eq!(standing.owns_until, at(0), "it is no MASTER");
         standing.enter(State::Master, at(20), LASTS);
         assert_eq!(standing.owns_until, at(22));
-        standing.advertised(at(21), LASTS);
+        standing.advertised(at(21), LASTS.advertisement);
         assert_eq!(standing.owns_until, at(23));
-        let less = Lasting {
-            advertisement: Duration::from_secs(1),
-            ..LASTS
-        };
-        standing.advertised(at(21), less);
-        assert_eq!(standing.owns_until, at(23), "it was promised more");
+        standing.advertised(at(21), Duration::from_secs(1));
+        assert_eq!(standing.owns_until, at(22), "the next one comes earlier");
         standing.enter(State::Backup, at(22), LASTS);
         assert_eq!(standing.owns_until, at(0));
     }

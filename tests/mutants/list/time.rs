@@ -65,6 +65,20 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &["reigns::a_hung_master_is_silent_before_its_backup_takes_over"],
     },
     Mutant {
+        name: "goes on as MASTER by an earlier advertisement that announced more",
+        file: TENURE,
+        find: "self.owns_until = «now + lasts»;",
+        replace: "self.owns_until.max(now + lasts)",
+        caught_by: &["a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced"],
+    },
+    Mutant {
+        name: "is MASTER as long as the next advertisement will announce",
+        file: MACHINE,
+        find: "self.standing.advertised(cx.now, «self.speaker.lasts»);",
+        replace: "cx.lasting().advertisement",
+        caught_by: &["a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced"],
+    },
+    Mutant {
         name: "advertisements prolong nothing",
         file: MACHINE,
         find: "if «outcome == SendOutcome::Sent» {",

@@ -245,7 +245,7 @@ impl Machine {
         let history = &mut self.history;
         let change = self.speaker.completed(cx, history, family, outcome);
         if outcome == SendOutcome::Sent {
-            self.standing.advertised(cx.now, cx.lasting());
+            self.standing.advertised(cx.now, self.speaker.lasts);
         }
         self.send_errors_changed(cx, change);
     }

@@ -7,7 +7,7 @@ use crate::proto::heard::LAST_LEAVES_OUT;
 use crate::proto::per_family::PerFamily;
 use crate::proto::send_errors::{Change, SendErrors};
 use crate::proto::{Action, SendOutcome};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::units::{Family, Priority};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
@@ -24,6 +24,9 @@ const REPEATED_MAX: u8 = 2;
 pub(super) struct Speaker {
     /// When the next advertisement is due.
     next_at: Option<Instant>,
+    /// Time for which the last advertisement keeps us MASTER. What ends a demotion later, as the first sending that succeeds
+    /// again, makes the interval shorter, but the next advertisement is due as this one has announced.
+    pub(super) lasts: Duration,
     answers: Answers,
     pub(super) send_errors: SendErrors,
 }
@@ -56,6 +59,7 @@ impl Speaker {
         history: &mut History,
     ) -> PerFamily<Option<u64>> {
         self.next_at = Some(cx.now + cx.interval());
+        self.lasts = cx.lasting().advertisement;
         send(cx, history, cx.advertised())
     }
 
@@ -169,7 +173,6 @@ fn send(cx: &mut Context, history: &mut History, priority: Priority) -> PerFamil
 mod tests {
     use super::super::tests::{context, settings};
     use super::*;
-    use crate::time::Duration;
     use crate::units::Profile;
 
     /// Asks for so many answers, sends each when it is due, and returns how late that was, in eighths of the interval.

@@ -372,3 +372,23 @@ fn a_master_is_heard_for_a_master_down_time() {
     );
     assert!(!host.vhost.hears_a_master(end));
 }
+
+#[test]
+fn a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced() {
+    let mut host = Host::master(settings(UCARP));
+    let demote = |amount| Input::DemotionChanged {
+        cause: DemotionCause::Administrator,
+        amount: Demotion(amount),
+    };
+    host.input(demote(140));
+    let demoted = host.send_completed(SendOutcome::Sent);
+    // The demotion ends, but the next advertisement is still due as the last one said.
+    host.input(demote(0));
+    let meanwhile = host.send_completed(SendOutcome::Sent);
+    host.next_timeout();
+    let restored = host.send_completed(SendOutcome::Sent);
+    assert_eq!(
+        [demoted, meanwhile, restored],
+        ["own for 2468 ms", "", "own for 2195 ms"]
+    );
+}
