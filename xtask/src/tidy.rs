@@ -36,8 +36,12 @@ const LEFTOVERS: [&str; 6] = [
     concat!("/ho", "me/"),
 ];
 
-/// Places without log lines, because they report what happens as events (`Tell` in `engine/effects.rs`).
-const UNLOGGED: [&str; 2] = ["carp-daemon/src/api/", "carp-daemon/src/engine/"];
+/// Places without log lines, because they report what happens as events (`Tell` in `engine/effects.rs`, `api/outbox.rs`).
+const UNLOGGED: [&str; 3] = [
+    "carp-daemon/src/api/",
+    "carp-daemon/src/engine/",
+    "carp-daemon/src/io/scripts",
+];
 /// The crates that log.
 const LOGGING: [&str; 2] = ["tracing::", "log::"];
 

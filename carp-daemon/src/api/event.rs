@@ -1,6 +1,6 @@
 //! A single event: its place, its kind and its severity.
 //!
-//! Each room of the engine has its kinds of events, in a file of its own. A kind has typed fields, a severity, and a
+//! Each room of the engine, and each part of `io` that tells something, has its kinds of events. A kind has typed fields, a severity, and a
 //! name for programs that stays the same when its text is improved. The texts are in `log/event`.
 //!
 //! | Module | Events about |
@@ -23,7 +23,7 @@ use carp_common::units::Vhid;
 use self::address::{Assignment, Placement, Predecessor, Restore};
 use self::election::{Conflict, Election, Transmit};
 use self::interface::{Datapath, Link, Source};
-use self::process::{Memory, Netlink, Process, Script, Stall};
+use self::process::{Memory, Netlink, Process, Run, Script, Stall};
 
 /// Declares the events of one room: for each a variant, its severity, and its name for programs.
 macro_rules! events {
@@ -168,7 +168,7 @@ impl Event {
 /// Declares the rooms, each an enum of its own.
 macro_rules! rooms {
     ($($(#[$doc:meta])* $room:ident,)+) => {
-        /// The kind of an event, by the room of the engine that it comes from.
+        /// The kind of an event, by the room that it comes from.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum What {
             $($(#[$doc])* $room($room),)+
@@ -225,6 +225,8 @@ rooms! {
     Source,
     /// Notifications about links and addresses.
     Netlink,
+    /// Runs of scripts.
+    Run,
     /// Up scripts.
     Script,
     /// What was heard, stored over a restart.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::memory::Keeper;
 use self::wire::Sockets;
-use crate::api::{self, Event, Status};
+use crate::api::{self, Event, Outbox, Status};
 use crate::config::{Config, VhostConfig};
 use crate::engine::effects::{Clock, Exclusion, Observe, Scripts, Tell};
 use crate::engine::registry::InstanceId;
@@ -56,6 +56,8 @@ pub struct Host {
     ended: mpsc::UnboundedReceiver<(InstanceId, crate::io::scripts::Completion)>,
     locks: Locks,
     keeper: Keeper,
+    /// Where the parts of `io` send their events. They become lines as those of the engine do.
+    outbox: Outbox,
     /// carpd stops. A process that asks at a lock of ours gets no answer, and waits.
     is_ending: bool,
 }
@@ -93,6 +95,7 @@ impl Host {
             ended,
             locks: Locks::new(config.fingerprint()).map_err(system("watch its locks"))?,
             keeper: Keeper::open(config.state_directory.as_ref()),
+            outbox: Outbox::new(|event| log::event::log(&event)),
             is_ending: false,
         })
     }
@@ -204,7 +207,7 @@ impl Observe for Host {}
 
 impl Tell for Host {
     fn tell(&mut self, event: Event) {
-        log::event::log(&event);
+        self.outbox.send(event);
     }
 
     fn show(&mut self, status: &Status) {
@@ -230,12 +233,13 @@ impl Scripts for Host {
             && (scripts.up.is_some() || scripts.down.is_some())
         {
             let runner = Runner::new(
-                place.to_string(),
+                place.clone(),
                 scripts.clone(),
                 config.election.vhid,
                 address.clone(),
                 instance,
                 self.completions.clone(),
+                self.outbox.clone(),
             );
             self.runners.insert(instance, runner);
         }

@@ -25,10 +25,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{debug, error, info, warn};
 
+use crate::api::event::process::Run;
+use crate::api::{Outbox, Place};
 use crate::config::{Scripts, VirtualAddress};
-use crate::log::NOTICE;
 
 /// How long a script may take to end after TERM before it gets KILL.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
@@ -109,6 +109,20 @@ pub type Completions<T> = mpsc::UnboundedSender<(T, Completion)>;
 pub struct Runner {
     shared: Arc<Shared>,
     worker: JoinHandle<()>,
+    teller: Teller,
+}
+
+/// Tells what becomes of the scripts of one virtual host.
+#[derive(Clone, Debug)]
+struct Teller {
+    place: Place,
+    outbox: Outbox,
+}
+
+impl Teller {
+    fn tell(&self, run: Run) {
+        self.outbox.tell(self.place.clone(), run);
+    }
 }
 
 /// The state that the owner and the worker share. It is never locked across an await.
@@ -161,20 +175,22 @@ impl Shared {
 impl Runner {
     /// Starts the worker, which does nothing until the first [`request`](Self::request).
     ///
-    /// `label` names the virtual host in logs (`eth0 vhid 7`), and `vhost` names it in `completions`. Panics outside
-    /// a tokio runtime.
+    /// `place` is the virtual host for the events in `outbox`, and `vhost` names it in `completions`. Panics outside a
+    /// tokio runtime.
     #[must_use]
     pub fn new<T: Copy + Send + Sync + 'static>(
-        label: String,
+        place: Place,
         scripts: Scripts,
         vhid: Vhid,
         address: VirtualAddress,
         vhost: T,
         completions: Completions<T>,
+        outbox: Outbox,
     ) -> Self {
+        let teller = Teller { place, outbox };
         let shared = Arc::new(Shared::default());
         let job = Job {
-            label,
+            teller: teller.clone(),
             scripts,
             vhid,
             address,
@@ -183,7 +199,11 @@ impl Runner {
             starter: spawn::Starter::default(),
         };
         let worker = tokio::spawn(work(job, Arc::clone(&shared)));
-        Self { shared, worker }
+        Self {
+            shared,
+            worker,
+            teller,
+        }
     }
 
     /// Requests that a script run. Returns at once.
@@ -211,14 +231,15 @@ impl Runner {
         self.shared.wishes().closed = true;
         self.shared.changed.notify_one();
         if let Err(error) = self.worker.await {
-            error!("script worker ended: {error}");
+            let error = error.to_string();
+            self.teller.tell(Run::WorkerEnded { error });
         }
     }
 }
 
 /// Everything that stays the same from one script to the next.
 struct Job<T> {
-    label: String,
+    teller: Teller,
     scripts: Scripts,
     vhid: Vhid,
     address: VirtualAddress,
@@ -264,7 +285,7 @@ impl<T> Job<T> {
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
-        info!(target: NOTICE, "Spawning [{line}]");
+        self.teller.tell(Run::Spawning { line: line.clone() });
         let mut complained = false;
         loop {
             let mut command = Command::new(script);
@@ -274,24 +295,24 @@ impl<T> Job<T> {
                 .stdin(Stdio::null())
                 .process_group(0);
             match self.starter.start(command, self.scripts.timeout).await {
-                Ok(child) => return self.supervise(child, &line).await,
+                Ok(child) => return self.supervise(child, line).await,
                 // The shortage may pass, and until the script has run the addresses may be at the wrong host.
                 Err(cause) if is_shortage(&cause) && !shared.wishes().is_superseded() => {
                     if !std::mem::replace(&mut complained, true) {
-                        error!("Unable to exec {line}, trying again: {cause}");
+                        let (line, error) = (line.clone(), cause.to_string());
+                        self.teller.tell(Run::Postponed { line, error });
                     }
                     // A new request, or the end of carpd, may make this one unnecessary.
                     let _ = timeout(RETRY_INTERVAL, shared.changed.notified()).await;
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::TimedOut => {
-                    error!(
-                        "Unable to exec {line} within {:?}: the file system of the script or of its interpreter does not answer",
-                        self.scripts.timeout
-                    );
+                    let limit = self.scripts.timeout;
+                    self.teller.tell(Run::NotStartedInTime { line, limit });
                     return Outcome::TimedOut;
                 }
                 Err(cause) => {
-                    error!("Unable to exec {line}: {cause}");
+                    let error = cause.to_string();
+                    self.teller.tell(Run::NotStarted { line, error });
                     return Outcome::NotStarted;
                 }
             }
@@ -309,7 +330,7 @@ impl<T> Job<T> {
         ]
     }
 
-    async fn supervise(&self, mut child: Child, line: &str) -> Outcome {
+    async fn supervise(&self, mut child: Child, line: String) -> Outcome {
         let Some(group) = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -319,40 +340,50 @@ impl<T> Job<T> {
         };
         let limit = self.scripts.timeout;
         match timeout(limit, child.wait()).await {
-            Ok(ended) => self.log_exit(ended, line),
+            Ok(ended) => self.tell_exit(ended, line),
             Err(_elapsed) => {
-                error!(
-                    "script on {} still runs after {limit:?}, ending it: [{line}]",
-                    self.label
-                );
-                signal_group(group, Signal::SIGTERM);
+                self.teller.tell(Run::Overdue {
+                    line: line.clone(),
+                    limit,
+                });
+                self.signal_group(group, Signal::SIGTERM);
                 let heeded = timeout(KILL_GRACE, child.wait()).await.is_ok();
                 // Processes that the script started in its group are ended too, even if the script itself ended after
                 // TERM. The process group id cannot belong to another group yet, because the kernel assigns process
                 // ids in a cycle.
-                signal_group(group, Signal::SIGKILL);
+                self.signal_group(group, Signal::SIGKILL);
                 if !heeded && let Err(cause) = child.wait().await {
-                    error!("failed to wait for [{line}]: {cause}");
+                    let error = cause.to_string();
+                    self.teller.tell(Run::Unknown { line, error });
                 }
                 Outcome::TimedOut
             }
         }
     }
 
-    fn log_exit(&self, ended: io::Result<ExitStatus>, line: &str) -> Outcome {
-        match ended {
-            Ok(status) if status.success() => {
-                debug!("script on {} succeeded: [{line}]", self.label);
-                Outcome::Succeeded
-            }
-            Ok(status) => {
-                warn!("script on {} failed with {status}: [{line}]", self.label);
-                Outcome::Failed
-            }
+    fn tell_exit(&self, ended: io::Result<ExitStatus>, line: String) -> Outcome {
+        let (run, outcome) = match ended {
+            Ok(status) if status.success() => (Run::Succeeded { line }, Outcome::Succeeded),
+            Ok(status) => (Run::Failed { line, status }, Outcome::Failed),
             Err(cause) => {
-                error!("failed to wait for [{line}]: {cause}");
-                Outcome::Failed
+                let error = cause.to_string();
+                (Run::Unknown { line, error }, Outcome::Failed)
             }
+        };
+        self.teller.tell(run);
+        outcome
+    }
+
+    fn signal_group(&self, group: Pid, signal: Signal) {
+        // ESRCH means that every member has ended already.
+        if let Err(errno) = killpg(group, signal)
+            && errno != nix::errno::Errno::ESRCH
+        {
+            self.teller.tell(Run::NotSignalled {
+                signal: signal.as_str(),
+                group: group.as_raw(),
+                error: errno.to_string(),
+            });
         }
     }
 }
@@ -363,15 +394,6 @@ fn is_shortage(cause: &io::Error) -> bool {
         cause.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM)
     )
-}
-
-fn signal_group(group: Pid, signal: Signal) {
-    // ESRCH means that every member has ended already.
-    if let Err(errno) = killpg(group, signal)
-        && errno != nix::errno::Errno::ESRCH
-    {
-        warn!("failed to send {signal} to process group {group}: {errno}");
-    }
 }
 
 #[cfg(test)]

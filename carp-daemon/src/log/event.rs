@@ -64,6 +64,7 @@ impl fmt::Display for Text<'_> {
             What::Link(it) => interface::link(f, place, it),
             What::Source(it) => interface::source(f, place, it),
             What::Netlink(it) => process::netlink(f, it),
+            What::Run(it) => process::run(f, place, it),
             What::Script(it) => process::script(f, place, it),
             What::Memory(it) => process::memory(f, it),
             What::Stall(it) => process::stall(f, place, it),

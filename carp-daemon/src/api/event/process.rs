@@ -1,6 +1,7 @@
 //! Events about the process and what it depends on: netlink, scripts, the state directory, the scheduler.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::{Cidr, events};
@@ -33,6 +34,77 @@ events! {
         /// The virtual addresses that it may leave.
         addresses: Vec<Cidr>,
     } => Error "netlink-unfinished",
+}
+
+events! {
+    /// Runs of scripts. `line` is the script with its arguments, separated by blanks.
+    Run
+    /// A script is about to be started.
+    Spawning {
+        /// The script.
+        line: String,
+    } => Notice "script-spawning",
+    /// A script could not be started because the system is short of something. carpd tries again.
+    Postponed {
+        /// The script.
+        line: String,
+        /// The error.
+        error: String,
+    } => Error "script-postponed",
+    /// A script could not be started within its time.
+    NotStartedInTime {
+        /// The script.
+        line: String,
+        /// Its time.
+        limit: Duration,
+    } => Error "script-not-started-in-time",
+    /// A script could not be started.
+    NotStarted {
+        /// The script.
+        line: String,
+        /// The error.
+        error: String,
+    } => Error "script-not-started",
+    /// A script runs longer than its time, so carpd ends it.
+    Overdue {
+        /// The script.
+        line: String,
+        /// Its time.
+        limit: Duration,
+    } => Error "script-overdue",
+    /// The exit status was 0.
+    Succeeded {
+        /// The script.
+        line: String,
+    } => Debug "script-succeeded",
+    /// The exit status was not 0, or a signal ended the script.
+    Failed {
+        /// The script.
+        line: String,
+        /// The exit status, or the signal.
+        status: ExitStatus,
+    } => Warning "script-failed",
+    /// The kernel refused to return how a script ended.
+    Unknown {
+        /// The script.
+        line: String,
+        /// The error.
+        error: String,
+    } => Error "script-end-unknown",
+    /// A signal could not be sent to the processes of a script.
+    NotSignalled {
+        /// The signal.
+        signal: &'static str,
+        /// The process group.
+        group: i32,
+        /// The error.
+        error: String,
+    } => Warning "script-not-signalled",
+    /// The task that runs the scripts of a virtual host ended early.
+    WorkerEnded {
+        /// The error.
+        error: String,
+    } => Error "script-worker-ended",
 }
 
 events! {

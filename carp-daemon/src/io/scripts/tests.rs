@@ -3,6 +3,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::api::Event;
 
 /// Far longer than any test needs. Reaching it is a failure.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -68,7 +69,24 @@ fn wish(which: Which) -> Wish {
 /// The completions of one runner.
 type Ended = mpsc::UnboundedReceiver<(usize, Completion)>;
 
+/// The events of one runner.
+type Told = Arc<Mutex<Vec<Event>>>;
+
 fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Runner, Ended) {
+    let (runner, ended, _) = telling_runner(up, down, timeout);
+    (runner, ended)
+}
+
+fn telling_runner(
+    up: Option<PathBuf>,
+    down: Option<PathBuf>,
+    timeout: Duration,
+) -> (Runner, Ended, Told) {
+    let told = Told::default();
+    let outbox = Outbox::new({
+        let told = Arc::clone(&told);
+        move |event| told.lock().unwrap().push(event)
+    });
     let scripts = Scripts {
         up,
         down,
@@ -77,7 +95,7 @@ fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Run
     };
     let (completions, ended) = mpsc::unbounded_channel();
     let runner = Runner::new(
-        "eth0 vhid 7".into(),
+        place(),
         scripts,
         Vhid::new(7).unwrap(),
         VirtualAddress {
@@ -86,8 +104,23 @@ fn runner(up: Option<PathBuf>, down: Option<PathBuf>, timeout: Duration) -> (Run
         },
         5,
         completions,
+        outbox,
     );
-    (runner, ended)
+    (runner, ended, told)
+}
+
+fn place() -> Place {
+    Place::VirtualHost {
+        interface: "eth0".into(),
+        vhid: Vhid::new(7).unwrap(),
+    }
+}
+
+/// Returns the names of the events, each of which must be about the virtual host.
+fn names(told: &Told) -> Vec<&'static str> {
+    let told = told.lock().unwrap();
+    assert!(told.iter().all(|event| event.place == place()));
+    told.iter().map(|event| event.what.name()).collect()
 }
 
 async fn completion(ended: &mut Ended) -> Completion {
@@ -224,7 +257,7 @@ async fn script_that_heeds_term_is_not_killed() {
     let directory = tempfile::tempdir().unwrap();
     let body = "trap 'touch cleaned; exit 0' TERM; touch started; while :; do sleep 0.01; done";
     let up = script(directory.path(), "up", body);
-    let (runner, mut ended) = runner(Some(up), None, HANG);
+    let (runner, mut ended, told) = telling_runner(Some(up), None, HANG);
     let _ = runner.request(wish(Which::Up));
     assert_eq!(completion(&mut ended).await.outcome, Outcome::TimedOut);
     assert!(
@@ -232,13 +265,14 @@ async fn script_that_heeds_term_is_not_killed() {
         "the shell must have set its trap within the timeout"
     );
     assert!(directory.path().join("cleaned").exists());
+    assert_eq!(names(&told), ["script-spawning", "script-overdue"]);
 }
 
 #[tokio::test]
 async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let failing = script(directory.path(), "down", "exit 3");
-    let (runner, mut ended) = runner(
+    let (runner, mut ended, told) = telling_runner(
         Some(directory.path().join("missing")),
         Some(failing.clone()),
         DEADLINE,
@@ -258,6 +292,12 @@ async fn missing_and_failing_and_absent_scripts_do_not_stop_the_next_one() {
             which: Which::Down,
             outcome: Outcome::Failed
         }
+    );
+    let told = names(&told);
+    let not_started = ["script-spawning", "script-not-started"];
+    assert_eq!(
+        told,
+        [not_started, ["script-spawning", "script-failed"]].concat()
     );
     let (runner, mut ended) = super::tests::runner(None, Some(failing), DEADLINE);
     let _ = runner.request(wish(Which::Up));

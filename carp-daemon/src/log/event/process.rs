@@ -4,7 +4,7 @@ use std::fmt::{Formatter, Result};
 
 use super::Lead;
 use crate::api::event::Place;
-use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Script, Stall};
+use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Run, Script, Stall};
 
 pub(super) fn netlink(f: &mut Formatter<'_>, it: &Netlink) -> Result {
     match it {
@@ -29,6 +29,39 @@ pub(super) fn netlink(f: &mut Formatter<'_>, it: &Netlink) -> Result {
             )?;
             addresses.iter().try_for_each(|it| write!(f, " {it}"))
         }
+    }
+}
+
+/// The lines about starting a script have ucarp's words.
+pub(super) fn run(f: &mut Formatter<'_>, place: &Place, it: &Run) -> Result {
+    match it {
+        Run::Spawning { line } => write!(f, "Spawning [{line}]"),
+        Run::Postponed { line, error } => {
+            write!(f, "Unable to exec {line}, trying again: {error}")
+        }
+        Run::NotStartedInTime { line, limit } => write!(
+            f,
+            "Unable to exec {line} within {limit:?}: the file system of the script or of its interpreter does not answer"
+        ),
+        Run::NotStarted { line, error } => write!(f, "Unable to exec {line}: {error}"),
+        Run::Overdue { line, limit } => write!(
+            f,
+            "script on {place} still runs after {limit:?}, ending it: [{line}]"
+        ),
+        Run::Succeeded { line } => write!(f, "script on {place} succeeded: [{line}]"),
+        Run::Failed { line, status } => {
+            write!(f, "script on {place} failed with {status}: [{line}]")
+        }
+        Run::Unknown { line, error } => write!(f, "failed to wait for [{line}]: {error}"),
+        Run::NotSignalled {
+            signal,
+            group,
+            error,
+        } => write!(
+            f,
+            "failed to send {signal} to process group {group}: {error}"
+        ),
+        Run::WorkerEnded { error } => write!(f, "script worker ended: {error}"),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Lines of events about the process and what it depends on.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::*;
-use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Script, Stall};
+use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Run, Script, Stall};
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = scripts_and_lateness();
+    rows.extend(runs());
     rows.extend(netlink());
     rows.extend(memory());
     rows.push(of_process(
@@ -77,6 +80,76 @@ fn scripts_and_lateness() -> Vec<Row> {
         of_process(
             Stall::AdvertisementsLost { lost: 3 },
             "[WARNING] 3 advertisements were lost while carpd was stopped: listening again",
+        ),
+    ]
+}
+
+fn runs() -> Vec<Row> {
+    let line = || "/etc/carpd/up.sh eth0 10.0.0.1".to_owned();
+    let limit = Duration::from_secs(60);
+    vec![
+        of_vhost(
+            Run::Spawning { line: line() },
+            "[NOTICE] Spawning [/etc/carpd/up.sh eth0 10.0.0.1]",
+        ),
+        of_vhost(
+            Run::Postponed {
+                line: line(),
+                error: error(),
+            },
+            "[ERROR] Unable to exec /etc/carpd/up.sh eth0 10.0.0.1, trying again: No such device",
+        ),
+        of_vhost(
+            Run::NotStartedInTime {
+                line: line(),
+                limit,
+            },
+            "[ERROR] Unable to exec /etc/carpd/up.sh eth0 10.0.0.1 within 60s: the file system of the script or of its \
+             interpreter does not answer",
+        ),
+        of_vhost(
+            Run::NotStarted {
+                line: line(),
+                error: error(),
+            },
+            "[ERROR] Unable to exec /etc/carpd/up.sh eth0 10.0.0.1: No such device",
+        ),
+        of_vhost(
+            Run::Overdue {
+                line: line(),
+                limit,
+            },
+            "[ERROR] script on eth0 id 7 still runs after 60s, ending it: [/etc/carpd/up.sh eth0 10.0.0.1]",
+        ),
+        of_vhost(
+            Run::Succeeded { line: line() },
+            "[DEBUG] script on eth0 id 7 succeeded: [/etc/carpd/up.sh eth0 10.0.0.1]",
+        ),
+        of_vhost(
+            Run::Failed {
+                line: line(),
+                status: ExitStatus::from_raw(3 << 8),
+            },
+            "[WARNING] script on eth0 id 7 failed with exit status: 3: [/etc/carpd/up.sh eth0 10.0.0.1]",
+        ),
+        of_vhost(
+            Run::Unknown {
+                line: line(),
+                error: error(),
+            },
+            "[ERROR] failed to wait for [/etc/carpd/up.sh eth0 10.0.0.1]: No such device",
+        ),
+        of_vhost(
+            Run::NotSignalled {
+                signal: "SIGTERM",
+                group: 4711,
+                error: error(),
+            },
+            "[WARNING] failed to send SIGTERM to process group 4711: No such device",
+        ),
+        of_vhost(
+            Run::WorkerEnded { error: error() },
+            "[ERROR] script worker ended: No such device",
         ),
     ]
 }
