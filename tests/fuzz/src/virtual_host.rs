@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use arbitrary::{Result, Unstructured};
 use carp_common::proto::{
     Action, AddressSet, Authenticator, Command, Counters, DatapathState, DemotionCause, Input, Key,
-    LinkState, Notice, Origin, SendOutcome, Settings, Standing, Transition, VirtualHost,
-    drive, vhost::NOTICE_INTERVAL,
+    LinkState, Notice, Origin, SendOutcome, Settings, Standing, Transition, VirtualHost, drive,
+    vhost::NOTICE_INTERVAL,
 };
 use carp_common::time::{Duration, Instant};
 use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Demotion, Family, Profile, State, Vhid};
