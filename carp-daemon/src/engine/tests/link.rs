@@ -39,6 +39,23 @@ fn a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup() {
 }
 
 #[test]
+fn a_backup_whose_carrier_goes_listens_for_a_whole_master_down_time_when_it_is_back() {
+    let mut scene = Scene::backup(vhost(1));
+    scene.hear(&mut Peer::new(2, 0));
+    scene.host().change(ETH0, |link| link.running = false);
+    scene.turn();
+    assert_eq!(scene.state(), State::Init);
+    assert!(is_idle(&mut scene, ms(10_000)));
+    scene.host().change(ETH0, |link| link.running = true);
+    scene.turn();
+    assert_eq!(scene.state(), State::Backup);
+    scene.pass(MASTER_DOWN - ms(1));
+    assert_eq!(scene.state(), State::Backup);
+    scene.hear(&mut Peer::new(2, 0));
+    assert!(is_idle(&mut scene, MASTER_DOWN - ms(1)));
+}
+
+#[test]
 fn with_ignore_carrier_only_an_interface_that_is_set_down_counts() {
     let mut config = vhost(1);
     config.ignore_carrier = true;

@@ -15,8 +15,10 @@ mod peer;
 
 mod addresses;
 mod arp;
+mod attacks;
 mod coming;
 mod families;
+mod groups;
 mod leaving;
 mod link;
 mod machine;
