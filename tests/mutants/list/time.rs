@@ -69,14 +69,18 @@ pub const MUTANTS: &[Mutant] = &[
         file: TENURE,
         find: "self.owns_until = «now + lasts»;",
         replace: "self.owns_until.max(now + lasts)",
-        caught_by: &["a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced"],
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced",
+        ],
     },
     Mutant {
         name: "is MASTER as long as the next advertisement will announce",
         file: MACHINE,
         find: "self.standing.advertised(cx.now, «self.speaker.lasts»);",
         replace: "cx.lasting().advertisement",
-        caught_by: &["a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced"],
+        caught_by: &[
+            "core::proto::vhost::tests::scenarios::a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced",
+        ],
     },
     Mutant {
         name: "advertisements prolong nothing",
