@@ -195,7 +195,7 @@ fn among<T, const N: usize>(settings: [(T, bool); N]) -> Vec<T> {
     differing.map(|(setting, _)| setting).collect()
 }
 
-/// One line for each change, without the values.
+/// One line for each change, without the values. A restart has its reason.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for setting in &self.process {
@@ -211,13 +211,22 @@ impl fmt::Display for Plan {
                 Step::Change { what, .. } => {
                     writeln!(f, "{id}: changed in place: {}", names(what))?;
                 }
-                Step::Restart { what, .. } => writeln!(f, "{id}: restarted: {}", names(what))?,
+                Step::Restart { what, .. } => {
+                    let reasons = restart_reasons(what);
+                    writeln!(f, "{id}: restarted: {} ({reasons})", names(what))?;
+                }
                 Step::Add(_) => writeln!(f, "{id}: added")?,
                 Step::Remove => writeln!(f, "{id}: removed")?,
             }
         }
         Ok(())
     }
+}
+
+/// Returns why a change of these settings restarts the virtual host.
+fn restart_reasons(settings: &[Setting]) -> String {
+    let reasons = settings.iter().filter_map(|it| it.restart_reason());
+    reasons.collect::<Vec<_>>().join("; ")
 }
 
 fn names(settings: &[Setting]) -> String {

@@ -345,6 +345,7 @@ fn a_plan_is_told_in_a_line_for_each_thing_to_do_without_values() {
     take(&mut changed, Setting::Password, &another("eth0", 7));
     let mut restarted = plain("eth0", 8);
     take(&mut restarted, Setting::Profile, &another("eth0", 8));
+    take(&mut restarted, Setting::Advskew, &another("eth0", 8));
     let old = ["eth0", "eth1"].map(|interface| (1..=4).map(move |it| plain(interface, it)));
     let old: Vec<_> = old
         .into_iter()
@@ -360,7 +361,7 @@ fn a_plan_is_told_in_a_line_for_each_thing_to_do_without_values() {
         "lease: changed in place\n\
          realtime: needs a restart of carpd: the capabilities for it are given up when the start is over\n\
          eth0 id 7: changed in place: advskew, password\n\
-         eth0 id 8: restarted: profile\n\
+         eth0 id 8: restarted: advskew, profile (the profiles differ in digests, ties and demotion, so peers must elect again)\n\
          eth3 id 1: added\n\
          eth2 id 1: removed\n"
     );
