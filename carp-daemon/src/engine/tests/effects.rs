@@ -441,9 +441,10 @@ impl Scripts for Recorder {
 }
 
 impl Exclusion for Recorder {
-    fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
+    fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::LockError> {
         let Wanted { ifindex, vhid, .. } = *wanted;
-        self.note(format_args!("lock {vhid}"));
+        let how = if patient { " and wait" } else { "" };
+        self.note(format_args!("lock {vhid}{how}"));
         let addresses = wanted.addresses.iter().map(ToString::to_string);
         // The locks that it has taken before the failure stay with it.
         for name in [format!("vhid {ifindex}/{vhid}")]

@@ -159,6 +159,14 @@ fn a_second_start_for_one_virtual_host_touches_nothing() {
 }
 
 #[test]
+fn only_a_start_waits_for_an_owner_that_may_be_stopping() {
+    let mut scene = Scene::start(config(vec![vhost(1)]), host());
+    assert_eq!(scene.asked(&["lock"]), ["lock 1 and wait"]);
+    scene.engine.add(vhost(2)).unwrap();
+    assert_eq!(scene.asked(&["lock"]), ["lock 2"]);
+}
+
+#[test]
 fn an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order() {
     let mut scene = Scene::master(vhost(1));
     scene.pass(ms(2_500));
