@@ -1,4 +1,4 @@
-//! A host that runs only the core, for what the daemon does not serve yet: IPv6, and both families at once.
+//! A host that runs only the core, for groups with IPv6 addresses, alone or beside IPv4.
 //!
 //! Packets wait in the ring with the time at which the kernel received them. When the process runs, it first drains
 //! the ring, then handles everything else that happened, and judges its timers last, so a process that was stopped

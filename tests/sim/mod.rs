@@ -10,7 +10,7 @@
 //! | [`host`] | a process: the engine of the daemon |
 //! | [`machine`] | everything of a host except its process, and the engine's view of it |
 //! | [`kernel`] | what a host has below the process: links, addresses, routes, the program, scripts |
-//! | [`bare`] | a process with only the core, for what the daemon does not serve yet: IPv6 |
+//! | [`bare`] | a process with only the core, for groups with IPv6 addresses |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | recordings of everything, resent, altered, and delivered before the genuine ones |
@@ -126,7 +126,7 @@
 //! # What random runs leave out
 //!
 //! - the half second for which the engine waits for a slow kernel;
-//! - the engine with IPv6, which the daemon does not serve yet; there, only the core runs;
+//! - the engine with IPv6: in a group that has IPv6 addresses, only the core runs;
 //! - a virtual host that is added again while scripts of the removed one still run: they would undo each other's
 //!   work;
 //! - scripts that outlive a killed process, and an interface that is created again while a process that has shut down
