@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use carp_common::proto::vhost::LONGEST_TURN;
+
 use crate::api::event::process::Process;
 use crate::api::{Event, Place};
 use crate::config::Config;
@@ -16,8 +18,9 @@ use crate::io::timer::DeadlineTimer;
 use crate::{log, privileges, sys};
 
 /// How long the program of a MASTER that bowed out stays attached, so that the others can take over first. Detaching
-/// it resets the queues of some network cards. The last backup takes over after 62 ms.
-const HAND_OVER: Duration = Duration::from_millis(100);
+/// it resets the queues of some network cards. The last backup takes over after its turn, and what the bow-out and that
+/// backup take to get there.
+const HAND_OVER: Duration = LONGEST_TURN.saturating_add(Duration::from_millis(23));
 
 /// Descriptors of a virtual host: the locks of its vhid and address, and the one that watches its script.
 const DESCRIPTORS_OF_A_VHOST: usize = 3;

@@ -16,6 +16,7 @@
 //! | [`heard`] | the counters that were received |
 //! | [`sequence`] | the counters that we send |
 //! | [`demotion`] | named causes and their sum |
+//! | [`probation`] | the end of a demotion after a time without failures |
 //! | [`counters`] | a statistic for each reason |
 //! | [`outlook`] | the next decision of a virtual host |
 //! | [`conflict`] | other hosts that claim the addresses |
@@ -44,6 +45,7 @@ pub mod outlook;
 pub mod patience;
 mod peer;
 pub mod per_family;
+pub mod probation;
 mod proof;
 mod queue;
 pub mod rate_limit;
@@ -188,13 +190,16 @@ pub enum SendOutcome {
     Failed,
 }
 
+/// Time for which an operator keeps a host away, as in ucarp.
+pub const STEP_DOWN_HOLD: crate::time::Duration = crate::time::Duration::from_secs(3);
+
 /// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Become BACKUP, after a bow-out if MASTER, and do not take over for `hold`. Then listen for a full master-down time. The
     /// daemon does this on SIGUSR2.
     StepDown {
-        /// Time without a takeover (3 s in ucarp).
+        /// Time without a takeover: [`STEP_DOWN_HOLD`].
         hold: core::time::Duration,
     },
 }

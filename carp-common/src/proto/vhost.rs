@@ -48,6 +48,7 @@ use context::Context;
 use machine::Machine;
 
 pub use context::NOTICE_INTERVAL;
+pub use listener::LONGEST_TURN;
 
 /// One election: one vhid on one interface.
 ///

@@ -5,6 +5,7 @@
 
 use super::Mutant;
 
+const PROBATION: &str = "carp-common/src/proto/probation.rs";
 const NAMESPACE: &str = "carp-daemon/src/engine/namespace.rs";
 const HOLDINGS: &str = "carp-daemon/src/engine/instance/holdings.rs";
 const LEASE: &str = "carp-daemon/src/engine/instance/lease.rs";
@@ -208,8 +209,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "restore: ends the minute although there was another removal",
         file: RESTORE,
-        find: "*until = now + QUIET;",
-        replace: "",
+        find: "self.probation.fail(now);\n            self.retry_at.get_or_insert",
+        replace: "self.retry_at.get_or_insert",
         caught_by: &[
             "engine::instance::restore::tests::after_giving_way_it_tries_every_ten_seconds_until_a_quiet_minute",
         ],
@@ -270,10 +271,11 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "restore: gives way and never tries again",
-        file: RESTORE,
-        find: "self.demoted_until.take_if(|until| *until <= now).is_some()",
-        replace: "self.demoted_until.is_none_or(|until| until > now) && false",
+        file: PROBATION,
+        find: "self.until.take_if(|until| *until <= now).is_some()",
+        replace: "self.until.is_none_or(|until| until > now) && false",
         caught_by: &[
+            "core::proto::probation::tests::a_demotion_begins_once_and_ends_a_minute_after_the_last_failure",
             "engine::tests::addresses::a_host_that_gave_way_and_is_backup_becomes_eligible_again_after_a_minute",
             "engine::instance::restore::tests::a_backup_tries_nothing_and_still_becomes_eligible_again",
         ],

@@ -19,6 +19,9 @@ use crate::units::{AdvBase, Family, Priority, Profile};
 /// Backups with different advskew must not take over together, and the client is to notice nothing: one step is 244 µs,
 /// more than an advertisement takes across a switch, and the largest advskew waits 62 ms.
 const BOW_OUT_TURN_DIVISOR: u32 = 16;
+/// The longest turn after a bow-out: that of the largest advskew and, in the BSD profiles, of the last of 16 addresses. For a
+/// minute after an altered advertisement has misled a backup, its turn takes up to 100 ms more.
+pub const LONGEST_TURN: Duration = Duration::from_nanos(77_255_859);
 /// A BSD's timers are rounded up to ticks, and one more is added. Two of 10 ms: OpenBSD and NetBSD at hz 100.
 const BSD_TICKS: Duration = Duration::from_millis(20);
 
@@ -452,6 +455,13 @@ mod tests {
         listener.hear(&cx, &bow_out, Duration::ZERO);
         let at = listener.held_until + cx.master_down_time();
         assert_eq!(listener.next(), Some((at, Reason::MasterTimedOut)));
+    }
+
+    #[test]
+    fn no_turn_is_longer_than_the_longest() {
+        let last = turn_by_address(Profile::FreeBsd, Some([10, 0, 0, 15].into()));
+        let largest = AdvSkew(255).duration() / BOW_OUT_TURN_DIVISOR;
+        assert_eq!(largest + last, LONGEST_TURN);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Carries out what the core decided, and reports the results to the core.
 
-use std::time::Duration;
-
 use carp_common::proto::drive::{self, Executor};
-use carp_common::proto::{Action, Command, DatapathState, FAMILIES, Input, LinkState, VirtualHost};
+use carp_common::proto::{
+    Action, Command, DatapathState, FAMILIES, Input, LinkState, STEP_DOWN_HOLD, VirtualHost,
+};
 use carp_common::time::Instant;
 use carp_common::units::State;
 
@@ -13,9 +13,6 @@ use super::Instance;
 use super::identity::Identity;
 use super::rooms::Rooms;
 use super::uplink::{News, is_usable};
-
-/// How long SIGUSR2 keeps this host away, as in ucarp.
-const STEP_DOWN_HOLD: Duration = Duration::from_secs(3);
 
 /// The rooms, while they carry out what the core decides.
 struct Acting<'a, 'b, E> {

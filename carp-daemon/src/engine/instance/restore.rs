@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::proto::probation::{Probation, QUIET};
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
 
@@ -32,9 +33,6 @@ const DELAY: Duration = Duration::from_millis(30);
 const LIMIT: usize = 3;
 /// The time in which restorations are counted, and the time between two of them once there were too many.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The time without a removal after which the demotion ends. It is well above [`WINDOW`], so that two hosts do not pass the
-/// addresses to and fro in its rhythm.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// Time between two attempts to add an address that could not be added.
 const FAILED_RETRY: Duration = Duration::from_secs(1);
@@ -55,7 +53,7 @@ enum Repair {
 pub struct Restore {
     /// The times at which each address was restored, oldest first, at most [`LIMIT`].
     restored: Vec<VecDeque<Instant>>,
-    demoted_until: Option<Instant>,
+    probation: Probation,
     retry_at: Option<Instant>,
     /// How often an address was restored.
     count: u64,
@@ -68,7 +66,7 @@ impl Restore {
     pub fn new(addresses: usize) -> Self {
         Self {
             restored: vec![VecDeque::with_capacity(LIMIT); addresses],
-            demoted_until: None,
+            probation: Probation::default(),
             retry_at: None,
             count: 0,
             limit: RateLimit::default(),
@@ -77,8 +75,8 @@ impl Restore {
 
     /// Notes that one address was removed while this host is MASTER.
     fn removed(&mut self, address: usize, now: Instant) -> Repair {
-        if let Some(until) = &mut self.demoted_until {
-            *until = now + QUIET;
+        if self.probation.is_on() {
+            self.probation.fail(now);
             self.retry_at.get_or_insert(now + WINDOW);
             return Repair::Wait;
         }
@@ -89,7 +87,7 @@ impl Restore {
             self.retry_at.get_or_insert(now + DELAY);
             return Repair::Restore;
         }
-        self.demoted_until = Some(now + QUIET);
+        self.probation.fail(now);
         self.retry_at = Some(now + WINDOW);
         Repair::GiveWay
     }
@@ -101,13 +99,11 @@ impl Restore {
 
     /// Notes that one address could not be added again: the host is demoted, and tries again.
     fn failed(&mut self, now: Instant) -> Repair {
-        let verdict = match self.demoted_until {
-            Some(_) => Repair::Wait,
-            None => Repair::GiveWay,
-        };
-        self.demoted_until = Some(now + QUIET);
         self.retry_at = Some(now + FAILED_RETRY);
-        verdict
+        match self.probation.fail(now) {
+            true => Repair::GiveWay,
+            false => Repair::Wait,
+        }
     }
 
     /// Notes that the addresses are no longer ours.
@@ -117,7 +113,8 @@ impl Restore {
 
     /// Returns when something is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.retry_at.into_iter().chain(self.demoted_until).min()
+        let ends = self.probation.deadline();
+        self.retry_at.into_iter().chain(ends).min()
     }
 
     /// Returns once whether it is time to restore what is missing.
@@ -127,7 +124,7 @@ impl Restore {
 
     /// Returns once whether it was quiet long enough to end the demotion.
     fn take_quiet(&mut self, now: Instant) -> bool {
-        self.demoted_until.take_if(|until| *until <= now).is_some()
+        self.probation.timeout(now)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use carp_common::proto::probation::{Probation, QUIET};
 use carp_common::time::Instant;
 use carp_common::units::State;
 
@@ -19,9 +20,6 @@ use crate::io::scripts::{Admission, Completion, Outcome, Which, Wish};
 
 /// Time between the end of an up script that failed and the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
-/// How long a host that left MASTER stays demoted. It is well above [`RETRY`], so that two hosts do not pass the address to
-/// and fro in its rhythm.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// The scripts that were requested, and the consequences of an up script that fails.
 #[derive(Debug, Default)]
@@ -30,7 +28,7 @@ pub struct ScriptWatch {
     /// waits, and those that have ended since the last turn.
     pending: VecDeque<Which>,
     retry_at: Option<Instant>,
-    demoted_until: Option<Instant>,
+    probation: Probation,
 }
 
 impl ScriptWatch {
@@ -75,13 +73,13 @@ impl ScriptWatch {
     /// Notes that the up script failed. Returns whether that is new.
     fn failed(&mut self, now: Instant) -> bool {
         self.retry_at = Some(now + RETRY);
-        self.demoted_until.replace(now + QUIET).is_none()
+        self.probation.fail(now)
     }
 
     /// Notes that the up script worked. Returns whether it had failed before.
     fn worked(&mut self) -> bool {
         self.retry_at = None;
-        self.demoted_until.take().is_some()
+        self.probation.succeed()
     }
 
     /// Notes that this host is no longer MASTER.
@@ -90,13 +88,14 @@ impl ScriptWatch {
     }
 
     /// Returns whether the up script failed and has not worked since, so the address is not on this host.
-    pub fn has_failed(&self) -> bool {
-        self.demoted_until.is_some()
+    pub const fn has_failed(&self) -> bool {
+        self.probation.is_on()
     }
 
     /// Returns when something is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.retry_at.into_iter().chain(self.demoted_until).min()
+        let ends = self.probation.deadline();
+        self.retry_at.into_iter().chain(ends).min()
     }
 }
 
@@ -142,12 +141,11 @@ impl ScriptWatch {
     ) -> (Wishes, bool) {
         let now = site.cx.now;
         let mut wishes = Wishes::default();
-        let is_due = |at: &mut Instant| *at <= now;
-        let retry = self.retry_at.take_if(is_due).is_some();
-        let quiet = self.demoted_until.take_if(is_due).is_some();
+        let retry = self.retry_at.take_if(|at| *at <= now).is_some();
+        let quiet = self.probation.timeout(now);
         if quiet && is_master {
             // The next attempt is still running.
-            self.demoted_until = Some(now + QUIET);
+            self.probation.fail(now);
         } else if quiet {
             let expired = Script::FailureExpired { quiet: QUIET };
             site.cx.tell(&who.place, expired);
