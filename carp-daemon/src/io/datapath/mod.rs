@@ -47,6 +47,7 @@ mod slots;
 mod socket;
 mod sockets;
 mod tables;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -235,6 +236,7 @@ impl Datapath {
     /// Forgets an interface that is gone.
     pub fn forget(&mut self, ifindex: u32) {
         self.detach(ifindex);
+        self.sockets.forget(ifindex);
         self.entries.forget(ifindex);
     }
 
@@ -381,8 +383,8 @@ impl Datapath {
     /// Returns any refusal of the kernel.
     pub fn counts_of(&mut self, key: VhostKey) -> Result<Counts, error::KernelError> {
         let mut sum = self.entries.counts_of(key)?;
-        if let Some(socket) = self.sockets.get(key.ifindex) {
-            add(&mut sum, &socket.counts_of(key));
+        if let Some(tally) = self.sockets.tally(key.ifindex) {
+            add(&mut sum, &tally.of(key));
         }
         Ok(sum)
     }
@@ -393,8 +395,8 @@ impl Datapath {
     /// Returns any refusal of the kernel.
     pub fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, error::KernelError> {
         let mut sum = self.entries.counts_of_others(ifindex)?;
-        if let Some(socket) = self.sockets.get(ifindex) {
-            add(&mut sum, &socket.counts_of_others());
+        if let Some(tally) = self.sockets.tally(ifindex) {
+            add(&mut sum, &tally.others());
         }
         Ok(sum)
     }

@@ -3,7 +3,7 @@
 //!
 //! A classic BPF filter in the kernel drops everything else. The classifier of the XDP program then runs here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use carp_common::abi::admission::SAMPLE_INTERVAL_NS;
 use carp_common::abi::classify::{Ingress, Match, Verdict, classify};
 use carp_common::abi::counters::Counter;
-use carp_common::abi::layout::{Counts, NO_COUNTS, VhostKey, VhostValue};
+use carp_common::abi::layout::{Counts, VhostKey, VhostValue};
 use carp_common::time::Instant;
 use carp_common::units::Family;
 use nix::cmsg_space;
@@ -24,6 +24,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::batch::{Batch, Drained};
+use super::tally::Tally;
 use crate::io::clock::ArrivalClock;
 use crate::io::netlink::Link;
 use crate::log::PROGRAM_TARGET;
@@ -53,9 +54,8 @@ pub struct Receiver {
     socket: AsyncFd<Socket>,
     ifindex: u32,
     clock: ArrivalClock,
-    counts: Counts,
-    /// The part of `counts` that was for a virtual host.
-    counts_of: BTreeMap<VhostKey, Counts>,
+    /// What became of the frames.
+    pub tally: Tally,
     /// The frames that were lost since the last call of [`Receiver::take_losses`].
     losses: u64,
     control: Vec<u8>,
@@ -86,8 +86,7 @@ impl Receiver {
             socket: sys::watch(socket)?,
             ifindex: link.index,
             clock: ArrivalClock::new(),
-            counts: NO_COUNTS,
-            counts_of: BTreeMap::new(),
+            tally: Tally::default(),
             losses: 0,
             control: cmsg_space!(TimeSpec, libc::tpacket_auxdata),
             next_samples: HashMap::new(),
@@ -168,39 +167,39 @@ impl Receiver {
                     counter,
                     Counter::PassedOtherGroup | Counter::PassedUnicast | Counter::PassedMalformed
                 );
-                self.count(counter, found.filter(|_| is_for_it));
+                self.tally.count(counter, found.filter(|_| is_for_it));
             }
             Verdict::Vrrp { same_vhid } => {
-                self.count(Counter::PassedVrrp, None);
+                self.tally.count(Counter::PassedVrrp, None);
                 if same_vhid.is_some() {
-                    self.count(Counter::PassedVrrpSameVhid, found);
+                    self.tally.count(Counter::PassedVrrpSameVhid, found);
                 }
             }
             Verdict::Drop { matched, reason } => {
-                self.count(received(matched.family), found);
-                self.count(reason, found);
+                self.tally.count(received(matched.family), found);
+                self.tally.count(reason, found);
                 explain(frame, &matched, reason);
             }
             Verdict::Deliver {
                 matched, own: true, ..
             } => {
-                self.count(received(matched.family), found);
+                self.tally.count(received(matched.family), found);
                 // As in the kernel program, samples are delivered, so that the daemon can warn about them.
                 match matched.event(frame, arrival.as_nanos()) {
                     Some(event) if self.takes_sample(matched.key, arrival) => {
-                        self.count(Counter::SuspectsDelivered, found);
+                        self.tally.count(Counter::SuspectsDelivered, found);
                         batch.push(event);
                     }
                     Some(_) | None => {
-                        self.count(Counter::DroppedOwnSource, found);
+                        self.tally.count(Counter::DroppedOwnSource, found);
                         explain(frame, &matched, Counter::DroppedOwnSource);
                     }
                 }
             }
             Verdict::Deliver { matched, .. } => {
-                self.count(received(matched.family), found);
+                self.tally.count(received(matched.family), found);
                 if let Some(event) = matched.event(frame, arrival.as_nanos()) {
-                    self.count(Counter::Delivered, found);
+                    self.tally.count(Counter::Delivered, found);
                     batch.push(event);
                 }
             }
@@ -249,31 +248,13 @@ impl Receiver {
     /// Returns every counter.
     pub fn counts(&mut self) -> Counts {
         self.fetch_losses();
-        self.counts
+        self.tally.all()
     }
 
-    /// Returns one counter.
-    pub fn count_of(&self, counter: Counter) -> u64 {
-        usize::try_from(counter.index())
-            .ok()
-            .and_then(|index| self.counts.get(index).copied())
-            .unwrap_or_default()
-    }
-
-    /// Returns every counter of the frames that were for a virtual host.
-    pub fn counts_of(&self, key: VhostKey) -> Counts {
-        self.counts_of.get(&key).copied().unwrap_or(NO_COUNTS)
-    }
-
-    /// Returns every counter of the frames that were for no virtual host.
-    pub fn counts_of_others(&self) -> Counts {
-        let mut others = self.counts;
-        for counts in self.counts_of.values() {
-            for (sum, count) in others.iter_mut().zip(counts) {
-                *sum = sum.wrapping_sub(*count);
-            }
-        }
-        others
+    /// Closes the socket, and returns what it counted.
+    pub fn close(mut self) -> Tally {
+        self.fetch_losses();
+        self.tally
     }
 
     /// Returns how many frames did not fit into the socket's buffer since the last call.
@@ -285,29 +266,8 @@ impl Receiver {
     fn fetch_losses(&mut self) {
         // A socket that returns an error has no interface any more.
         let lost = u64::from(sys::take_drops(self.socket.get_ref().as_fd()).unwrap_or(0));
-        self.add(Counter::DatapathEventsLost, lost);
+        self.tally.add(Counter::DatapathEventsLost, lost);
         self.losses += lost;
-    }
-
-    fn count(&mut self, counter: Counter, vhost: Option<VhostKey>) {
-        self.add(counter, 1);
-        if let Some(key) = vhost {
-            let counts = self.counts_of.entry(key).or_insert(NO_COUNTS);
-            add(counts, counter, 1);
-        }
-    }
-
-    fn add(&mut self, counter: Counter, amount: u64) {
-        add(&mut self.counts, counter, amount);
-    }
-}
-
-fn add(counts: &mut Counts, counter: Counter, amount: u64) {
-    if let Some(slot) = usize::try_from(counter.index())
-        .ok()
-        .and_then(|index| counts.get_mut(index))
-    {
-        *slot = slot.wrapping_add(amount);
     }
 }
 

@@ -10,12 +10,15 @@ use carp_common::time::Instant;
 
 use super::batch::{Batch, Drained};
 use super::socket::Receiver;
+use super::tally::Tally;
 use crate::io::netlink::Link;
 
 /// The packet sockets, by the index of their interface.
 #[derive(Debug, Default)]
 pub struct Sockets {
     receivers: BTreeMap<u32, Receiver>,
+    /// What was counted on interfaces whose socket is closed. Another socket of the interface goes on from there.
+    retired: BTreeMap<u32, Tally>,
     /// The interfaces whose socket failed and was closed, and why.
     failures: Vec<(u32, io::Error)>,
 }
@@ -26,13 +29,33 @@ impl Sockets {
     /// # Errors
     /// Returns EPERM without CAP_NET_RAW, or any other error of the system calls.
     pub fn open(&mut self, link: &Link) -> io::Result<()> {
-        self.receivers.insert(link.index, Receiver::open(link)?);
+        let mut receiver = Receiver::open(link)?;
+        self.close(link.index);
+        receiver.tally = self.retired.remove(&link.index).unwrap_or_default();
+        self.receivers.insert(link.index, receiver);
         Ok(())
     }
 
     /// Stops listening on an interface. Does nothing if there is no socket.
     pub fn close(&mut self, ifindex: u32) {
-        self.receivers.remove(&ifindex);
+        if let Some(receiver) = self.receivers.remove(&ifindex) {
+            self.retired.insert(ifindex, receiver.close());
+        }
+    }
+
+    /// Forgets an interface that is gone.
+    pub fn forget(&mut self, ifindex: u32) {
+        self.close(ifindex);
+        self.retired.remove(&ifindex);
+    }
+
+    /// Returns what the sockets of an interface counted since the start. `None` if it never had one.
+    #[must_use]
+    pub fn tally(&self, ifindex: u32) -> Option<&Tally> {
+        let receiver = self.receivers.get(&ifindex);
+        receiver
+            .map(|receiver| &receiver.tally)
+            .or_else(|| self.retired.get(&ifindex))
     }
 
     /// Returns the socket of an interface.
@@ -67,7 +90,7 @@ impl Sockets {
         batch: &mut Batch,
     ) -> Drained {
         let mut drained = Drained::Empty;
-        let failed_before = self.failures.len();
+        let mut failures = Vec::new();
         for (ifindex, receiver) in &mut self.receivers {
             match receiver.drain(now, vhosts, batch) {
                 Ok(Drained::Empty) => {}
@@ -76,12 +99,13 @@ impl Sockets {
                     drained = Drained::Full;
                     break;
                 }
-                Err(error) => self.failures.push((*ifindex, error)),
+                Err(error) => failures.push((*ifindex, error)),
             }
         }
-        for (ifindex, _) in &self.failures[failed_before..] {
-            self.receivers.remove(ifindex);
+        for (ifindex, _) in &failures {
+            self.close(*ifindex);
         }
+        self.failures.append(&mut failures);
         drained
     }
 
@@ -95,10 +119,34 @@ impl Sockets {
         self.receivers.values_mut().map(Receiver::take_losses).sum()
     }
 
-    /// Returns the sum of one counter over all sockets.
+    /// Returns the sum of one counter since the start, over all interfaces that are still there.
     #[must_use]
     pub fn count(&self, counter: Counter) -> u64 {
-        let sockets = self.receivers.values();
-        sockets.fold(0, |sum, socket| sum.wrapping_add(socket.count_of(counter)))
+        let open = self.receivers.values().map(|receiver| &receiver.tally);
+        let tallies = open.chain(self.retired.values());
+        tallies.fold(0, |sum, tally| sum.wrapping_add(tally.one(counter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_closed_socket_counted_counts_until_its_interface_is_gone() {
+        let mut sockets = Sockets::default();
+        for ifindex in [2, 3] {
+            let mut tally = Tally::default();
+            tally.count(Counter::Delivered, None);
+            sockets.retired.insert(ifindex, tally);
+        }
+        assert_eq!(sockets.count(Counter::Delivered), 2);
+        // There is no socket to close.
+        sockets.close(2);
+        let counted = |sockets: &Sockets| Some(sockets.tally(2)?.one(Counter::Delivered));
+        assert_eq!(counted(&sockets), Some(1));
+        sockets.forget(2);
+        assert_eq!(counted(&sockets), None);
+        assert_eq!(sockets.count(Counter::Delivered), 1);
     }
 }
