@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use carp_common::abi::layout::EGRESS_PROGRAM;
 
+use crate::api::Outbox;
 use crate::io::clock;
 use crate::io::datapath::{Pins, Removal, Tables, attached_programs, remove_unused_egress};
 use crate::io::netlink::Client;
@@ -61,7 +62,8 @@ impl From<lock::LockError> for DetachError {
 /// # Errors
 /// Returns an error if the interface does not exist, a carpd is alive there, or the system refuses.
 pub fn from(interface: &str) -> Result<Removal, DetachError> {
-    let pins = Pins::existing();
+    let outbox = Outbox::closed();
+    let pins = Pins::existing(outbox.clone());
     pins.remove_dead();
     let mut netlink = Client::new().map_err(DetachError::Links)?;
     let links = netlink.links().map_err(DetachError::Links)?;
@@ -81,12 +83,16 @@ pub fn from(interface: &str) -> Result<Removal, DetachError> {
             }
         }
         tables.remove_dead(|ifindex, vhid| held.serves(ifindex, vhid));
-        if tables.all().is_empty() && pins.egress().is_some_and(|it| remove_unused_egress(&it)) {
+        if tables.all().is_empty()
+            && pins
+                .egress()
+                .is_some_and(|it| remove_unused_egress(&it, &outbox))
+        {
             removal.removed.push("egress".to_owned());
         }
     }
     for directory in pins.other_egress() {
-        if remove_unused_egress(&directory) {
+        if remove_unused_egress(&directory, &outbox) {
             removal.removed.push("egress".to_owned());
         }
     }

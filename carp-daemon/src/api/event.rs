@@ -8,11 +8,13 @@
 //! | [`address`] | virtual addresses: claim, restoration, placement, and what an earlier run left |
 //! | [`election`] | states, other hosts, sending |
 //! | [`interface`] | links, source addresses, reception |
+//! | [`kernel`] | programs and pins, and what other runs left of them |
 //! | [`process`] | netlink, scripts, memory, stalls, start and end |
 
 pub mod address;
 pub mod election;
 pub mod interface;
+pub mod kernel;
 pub mod process;
 
 use std::fmt;
@@ -23,6 +25,7 @@ use carp_common::units::Vhid;
 use self::address::{Assignment, Placement, Predecessor, Restore};
 use self::election::{Conflict, Election, Transmit};
 use self::interface::{Datapath, Link, Source};
+use self::kernel::{Egress, Ingress, Layout, Pin};
 use self::process::{Memory, Netlink, Process, Run, Script, Stall};
 
 /// Declares the events of one room: for each a variant, its severity, and its name for programs.
@@ -219,6 +222,14 @@ rooms! {
     Predecessor,
     /// Reception on an interface.
     Datapath,
+    /// Pins.
+    Pin,
+    /// Tables of a carpd that has another layout.
+    Layout,
+    /// Programs at the ingress of interfaces.
+    Ingress,
+    /// Programs at the egress of interfaces.
+    Egress,
     /// Interfaces.
     Link,
     /// The source addresses of advertisements.

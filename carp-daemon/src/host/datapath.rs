@@ -38,7 +38,7 @@ impl Receive for Host {
         &mut self,
         link: &crate::io::netlink::Link,
     ) -> Result<Choice, datapath::DatapathError> {
-        self.datapath.attach(link)
+        self.datapath.attach(link, &mut self.netlink)
     }
 
     fn attach_again(
@@ -46,7 +46,7 @@ impl Receive for Host {
         link: &crate::io::netlink::Link,
     ) -> Result<Choice, datapath::DatapathError> {
         self.datapath.detach(link.index);
-        self.datapath.attach(link)
+        self.datapath.attach(link, &mut self.netlink)
     }
 
     fn detach(&mut self, ifindex: u32) {

@@ -11,13 +11,12 @@ use tokio::sync::oneshot;
 
 use super::Host;
 use crate::api::event::process::Memory;
-use crate::api::{Event, Place};
+use crate::api::{Outbox, Place};
 use crate::config::StateDirectory;
 use crate::engine::effects::{Refused, Remember};
 use crate::io::chain::Chain;
 use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
-use crate::log;
 
 /// How long an orderly stop waits for the disk. Four thousand files take about a second, and the addresses have been
 /// released before.
@@ -31,34 +30,47 @@ pub struct Keeper {
     /// The open directory. `None` if nothing is stored.
     directory: Option<Arc<StateDir>>,
     writer: Errands<()>,
+    teller: Teller,
+}
+
+/// Tells what becomes of the files.
+#[derive(Clone)]
+struct Teller(Outbox);
+
+impl Teller {
+    fn tell(&self, what: Memory) {
+        self.0.tell(Place::Process, what);
+    }
 }
 
 impl Keeper {
-    /// Opens the directory. Logs if nothing will be stored.
-    pub fn open(wanted: Option<&StateDirectory>) -> Self {
+    /// Opens the directory. Tells if nothing will be stored.
+    pub fn open(wanted: Option<&StateDirectory>, outbox: Outbox) -> Self {
+        let keeper = Self::closed(outbox);
         let directory = match wanted.map(StateDir::open) {
             Some(Ok(directory)) => Some(Arc::new(directory)),
             Some(Err(error)) => {
                 let error = Chain(&error).to_string();
-                tell(Memory::DirectoryFailed { error });
+                keeper.teller.tell(Memory::DirectoryFailed { error });
                 None
             }
             None => {
-                tell(Memory::NoDirectory);
+                keeper.teller.tell(Memory::NoDirectory);
                 None
             }
         };
         Self {
             directory,
-            ..Self::closed()
+            ..keeper
         }
     }
 
     /// Stores nothing.
-    pub fn closed() -> Self {
+    pub fn closed(outbox: Outbox) -> Self {
         Self {
             directory: None,
             writer: Errands::new("carpd-memory"),
+            teller: Teller(outbox),
         }
     }
 
@@ -75,16 +87,20 @@ impl Keeper {
         let Some(directory) = self.directory.clone() else {
             return;
         };
-        let with = Arc::clone(&directory);
+        let (with, teller) = (Arc::clone(&directory), self.teller.clone());
         let begun = self.writer.begin(move || {
             for (name, bytes) in files {
-                with.keep(&name, &bytes);
+                if let Some(failure) = with.keep(&name, &bytes) {
+                    teller.tell(failure);
+                }
             }
             drop(done);
             None
         });
-        if let Err(error) = begun {
-            directory.complain(&error);
+        if let Err(error) = begun
+            && let Some(failure) = directory.complaint(&error)
+        {
+            self.teller.tell(failure);
         }
     }
 
@@ -102,14 +118,9 @@ impl Keeper {
             }
         };
         if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
-            tell(Memory::Incomplete);
+            self.teller.tell(Memory::Incomplete);
         }
     }
-}
-
-/// Logs an event of the directory. The engine may not exist yet, or not any more.
-fn tell(what: Memory) {
-    log::event::log(&Event::new(Place::Process, what));
 }
 
 impl Remember for Host {

@@ -81,8 +81,9 @@ impl Host {
     pub fn new(config: &Config) -> Result<Self, EngineError> {
         let system = |action| move |source| EngineError::System { action, source };
         let (completions, ended) = mpsc::unbounded_channel();
+        let outbox = Outbox::new(|event| log::event::log(&event));
         Ok(Self {
-            datapath: Datapath::new(config),
+            datapath: Datapath::new(config, outbox.clone()),
             lookout: Lookout::default(),
             suspects_loss: false,
             tended_at: clock::now(),
@@ -94,8 +95,8 @@ impl Host {
             completions,
             ended,
             locks: Locks::new(config.fingerprint()).map_err(system("watch its locks"))?,
-            keeper: Keeper::open(config.state_directory.as_ref()),
-            outbox: Outbox::new(|event| log::event::log(&event)),
+            keeper: Keeper::open(config.state_directory.as_ref(), outbox.clone()),
+            outbox,
             is_ending: false,
         })
     }
@@ -187,7 +188,8 @@ impl Host {
     /// and nothing stored by the engine any more.
     pub fn end(&mut self) -> (BTreeMap<InstanceId, Runner>, Keeper) {
         self.is_ending = true;
-        let keeper = std::mem::replace(&mut self.keeper, Keeper::closed());
+        let closed = Keeper::closed(self.outbox.clone());
+        let keeper = std::mem::replace(&mut self.keeper, closed);
         (std::mem::take(&mut self.runners), keeper)
     }
 

@@ -21,8 +21,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use tracing::warn;
 
+use crate::api::event::process::Memory;
 use crate::config::StateDirectory;
 use crate::io::chain::Chain;
 
@@ -169,22 +169,26 @@ impl StateDir {
         written
     }
 
-    /// Writes the file, and logs a failure. Further failures are not logged until a write succeeds again.
-    pub fn keep(&self, name: &FileName, bytes: &[u8]) {
+    /// Writes the file. Returns a failure to be told, but no further ones until a write succeeds again.
+    #[must_use]
+    pub fn keep(&self, name: &FileName, bytes: &[u8]) -> Option<Memory> {
         match self.write(name, bytes) {
-            Ok(()) => self.complained.store(false, Ordering::Relaxed),
-            Err(error) => self.complain(&error),
+            Ok(()) => {
+                self.complained.store(false, Ordering::Relaxed);
+                None
+            }
+            Err(error) => self.complaint(&error),
         }
     }
 
-    /// Logs why the files cannot be written. Further failures are not logged until a write succeeds.
-    pub fn complain(&self, error: &dyn std::error::Error) {
-        if !self.complained.swap(true, Ordering::Relaxed) {
-            warn!(
-                "cannot keep what was heard from peers for the next start: {}",
-                Chain(error)
-            );
-        }
+    /// Returns why the files cannot be written, to be told. Returns `None` after further failures, until a write
+    /// succeeds.
+    #[must_use]
+    pub fn complaint(&self, error: &dyn std::error::Error) -> Option<Memory> {
+        let is_new = !self.complained.swap(true, Ordering::Relaxed);
+        is_new.then(|| Memory::NotKept {
+            error: Chain(error).to_string(),
+        })
     }
 
     /// Creates a new file. Only the process that holds the virtual host's lock does so, therefore a file that exists
@@ -370,6 +374,8 @@ mod tests {
             refused.to_string().starts_with("failed to create "),
             "{refused}"
         );
-        state.keep(&name(), b"content");
+        let told = state.keep(&name(), b"content");
+        assert!(matches!(told, Some(Memory::NotKept { .. })), "{told:?}");
+        assert_eq!(state.keep(&name(), b"content"), None);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! | Module | What it has |
 //! |---|---|
-//! | `election`, `address`, `interface`, `process` | the texts of the events in the module of `api::event` with that name |
+//! | `election`, `address`, `interface`, `kernel`, `process` | the texts of the events in the module of `api::event` with that name |
 
 mod address;
 mod election;
 mod interface;
+mod kernel;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,10 @@ impl fmt::Display for Text<'_> {
             What::Placement(it) => address::placement(f, place, it),
             What::Predecessor(it) => address::predecessor(f, place, it),
             What::Datapath(it) => interface::datapath(f, place, it),
+            What::Pin(it) => kernel::pin(f, it),
+            What::Layout(it) => kernel::layout(f, it),
+            What::Ingress(it) => kernel::ingress(f, place, it),
+            What::Egress(it) => kernel::egress(f, place, it),
             What::Link(it) => interface::link(f, place, it),
             What::Source(it) => interface::source(f, place, it),
             What::Netlink(it) => process::netlink(f, it),

@@ -159,6 +159,11 @@ events! {
         /// The state directory.
         directory: PathBuf,
     } => Info "memory-recalled",
+    /// What was heard cannot be stored. Further failures are not reported until a write succeeds.
+    NotKept {
+        /// The error.
+        error: String,
+    } => Warning "memory-not-kept",
     /// The disk was too slow to store everything at the end.
     Incomplete => Warning "memory-incomplete",
 }

@@ -19,9 +19,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use tracing::debug;
 
+use crate::api::event::kernel::Pin;
 use crate::api::status::Survival;
+use crate::api::{Outbox, Place};
 use crate::lock;
 use crate::sys;
 
@@ -52,7 +53,7 @@ impl Bpffs {
     ///
     /// # Errors
     /// Returns an error if mounting is not permitted. It takes CAP_SYS_ADMIN.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(outbox: &Outbox) -> io::Result<Self> {
         match Self::existing() {
             Some(found) if found.survival != Survival::No => return Ok(found),
             // A bpffs that outlives this process is better.
@@ -61,7 +62,10 @@ impl Bpffs {
         match in_first_namespace(make) {
             Ok(Some(descriptor)) => return Ok(Self::through(descriptor)),
             Ok(None) => {}
-            Err(error) => debug!("no bpffs in the mount namespace of process 1: {error}"),
+            Err(error) => {
+                let error = error.to_string();
+                outbox.tell(Place::Process, Pin::NoneInFirstNamespace { error });
+            }
         }
         make()?;
         Ok(Self::here())

@@ -23,14 +23,15 @@ use std::time::Duration;
 use aya::Ebpf;
 use carp_common::proto::rate_limit::RateLimit;
 use carp_common::time::Instant;
-use tracing::{info, warn};
 
 use self::set::Set;
 use self::worker::{Cover, CoverJob, CoverOutcome, Worker};
 use super::error::{KernelError, errno, refused};
 use super::hook::Attachment;
-use super::pin::{self, is_attached};
+use super::pin::is_attached;
 use super::sight::Sight;
+use crate::api::event::kernel;
+use crate::api::{Event, Outbox, Place};
 use crate::config::Fence;
 use crate::io::chain::Chain;
 use crate::io::clock;
@@ -46,7 +47,7 @@ const SHARE_OF_OTHERS: u32 = 4;
 /// How long a check may take. Checking one interface takes 4 µs.
 const LOOK_BUDGET: Duration = Duration::from_millis(5);
 
-/// The least time between two log lines about programs that other processes detached.
+/// The least time between two events about programs that other processes detached.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The links of one process, or its share in the pinned links.
@@ -62,7 +63,7 @@ pub struct Egress {
     outcome: Option<CoverOutcome>,
     /// The interfaces where the kernel refused the program. They are tried again after the next check.
     refused: BTreeSet<u32>,
-    /// The interfaces whose refusal was logged.
+    /// The interfaces whose refusal was told.
     complained: BTreeSet<u32>,
     /// The kernel has no tcx.
     unavailable: bool,
@@ -72,22 +73,27 @@ pub struct Egress {
     rests_until: Instant,
     /// The index where the next check begins.
     look_from: u32,
-    /// The rate limit of log lines about programs that other processes detached.
+    /// The rate limit of events about programs that other processes detached.
     limit: RateLimit,
+    outbox: Outbox,
 }
 
 impl Egress {
     /// Joins the users of the pinned set in `directory`. Without one the links are this process's own. `program` is
     /// attached.
     #[must_use]
-    pub fn open(program: OwnedFd, directory: Option<PathBuf>, fence: Fence) -> Self {
-        let set = directory.and_then(|directory| match Set::join(&directory) {
+    pub fn open(
+        program: OwnedFd,
+        directory: Option<PathBuf>,
+        fence: Fence,
+        outbox: Outbox,
+    ) -> Self {
+        let set = directory.and_then(|directory| match Set::join(&directory, &outbox) {
             Ok(set) => Some(set),
             Err(error) => {
-                warn!(
-                    "failed to use {}, going on unpinned: {error}",
-                    directory.display()
-                );
+                let error = error.to_string();
+                let what = kernel::Egress::SetUnusable { directory, error };
+                outbox.tell(Place::Process, what);
                 None
             }
         });
@@ -109,6 +115,7 @@ impl Egress {
             rests_until: Instant::default(),
             look_from: 0,
             limit: RateLimit::default(),
+            outbox,
         }
     }
 
@@ -185,6 +192,7 @@ impl Egress {
             program: self.program.try_clone()?,
             ifindex: link.index,
             pin: set.map(|set| set.pin(link.index, self.fence)),
+            outbox: self.outbox.clone(),
         })
     }
 
@@ -245,15 +253,11 @@ impl Egress {
         if let Some(first) = names.next()
             && let Some(suppressed) = self.limit.admit(now, REPORT_INTERVAL)
         {
-            let others = match names.count() {
-                0 => String::new(),
-                more => format!(" and of {more} more"),
+            let what = kernel::Egress::Detached {
+                others: names.count(),
             };
-            warn!(
-                suppressed,
-                "{}: another process detached carpd's program from the egress of the interface{others}: attaching again",
-                first.name
-            );
+            let event = Event::new(Place::Interface(first.name.clone()), what);
+            self.outbox.send(event.after(suppressed));
         }
         !lost.is_empty()
     }
@@ -324,20 +328,17 @@ impl Egress {
             && self.refused.is_empty()
         {
             self.unavailable = true;
-            info!(
-                "the fence covers received packets, but not those that this host sends: tcx at egress needs Linux 6.6"
-            );
+            self.outbox.tell(Place::Process, kernel::Egress::TooOld);
             return;
         }
         self.refused.insert(link.index);
         // Netlink reports an interface that is gone.
         let is_gone = errno(error) == Some(libc::ENODEV);
         if !is_gone && self.complained.insert(link.index) {
-            warn!(
-                "{}: the fence does not cover packets that leave through the interface, trying again: {}",
-                link.name,
-                Chain(error)
-            );
+            let error = Chain(error).to_string();
+            let place = Place::Interface(link.name.clone());
+            self.outbox
+                .tell(place, kernel::Egress::NotCovered { error });
         }
     }
 
@@ -365,8 +366,7 @@ impl Leaving {
         if let Some(set) = self.egress.set
             && !self.keep
         {
-            // The kernel detaches the links later, and nobody waits for that.
-            set.remove(pin::unlink);
+            set.remove();
         }
     }
 }

@@ -12,11 +12,12 @@ use aya::programs::{
     LinkOrder, MultiProgLink as _, ProgramError, TcAttachType, Xdp, XdpMode, loaded_programs,
 };
 use carp_common::abi::layout::{EGRESS_PROGRAM, TCX_PROGRAM, XDP_PROGRAM};
-use tracing::{debug, info};
 
 use super::error::{KernelError, errno, refused};
 use super::pins::{HookClaim, Pins};
 use super::sight::Sight;
+use crate::api::Place;
+use crate::api::event::kernel::Ingress;
 use crate::io::netlink::{Client, Link};
 use crate::lock;
 use crate::sys;
@@ -196,7 +197,9 @@ pub fn attach(
     link: &Link,
     hook: Hook,
     pins: &Pins,
+    netlink: &mut Client,
 ) -> Result<Attachment, KernelError> {
+    let tell = |what| pins.outbox.tell(Place::Interface(link.name.clone()), what);
     let (place, pin) = match hook {
         Hook::XdpNative | Hook::XdpGeneric => {
             let place = pins.claim(link.index, &link.name, "xdp")?;
@@ -213,25 +216,19 @@ pub fn attach(
     if let Some(leftover) = place.leftover(&pin) {
         match replace(object, leftover, hook) {
             Ok(taken_over) => {
-                info!(
-                    "{}: took over the {} link that an earlier run left",
-                    link.name,
-                    hook.name()
-                );
+                tell(Ingress::TakenOver { hook: hook.name() });
                 return Attachment::new(taken_over, link, hook, pin, place);
             }
             Err(error) => {
-                debug!(
-                    "{}: cannot take over the link that is pinned as {pin}: {error}",
-                    link.name
-                );
                 place.remove(&pin);
+                let (pin, error) = (pin.clone(), error.to_string());
+                tell(Ingress::NotTakenOver { pin, error });
             }
         }
     }
     let mut attach = || match hook {
-        Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver),
-        Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb),
+        Hook::XdpNative => attach_xdp(object, link, XdpMode::Driver, netlink),
+        Hook::XdpGeneric => attach_xdp(object, link, XdpMode::Skb, netlink),
         Hook::Tcx => attach_tcx(object, link)
             .and_then(|attached| attached.try_into().map_err(failed_on(link))),
     };
@@ -283,10 +280,15 @@ pub(super) fn replace_tcx(
     Ok(program.take_link(id)?.try_into()?)
 }
 
-fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, KernelError> {
+fn attach_xdp(
+    object: &mut Ebpf,
+    link: &Link,
+    mode: XdpMode,
+    netlink: &mut Client,
+) -> Result<FdLink, KernelError> {
     let interface = || link.name.clone();
     // This check comes first, because aya's fallback for kernels without bpf_link would replace another program.
-    if let Some(taken) = holder(link)? {
+    if let Some(taken) = holder(link, netlink)? {
         return Err(taken);
     }
     let program = xdp(object)?;
@@ -310,7 +312,7 @@ fn attach_xdp(object: &mut Ebpf, link: &Link, mode: XdpMode) -> Result<FdLink, K
             Some(libc::EPERM | libc::EACCES) => refused("attach the XDP program", error),
             // Another process was faster, or has the hook in the other mode.
             Some(libc::EBUSY | libc::EEXIST) => {
-                holder(link)?.unwrap_or_else(|| failed(error.into()))
+                holder(link, netlink)?.unwrap_or_else(|| failed(error.into()))
             }
             _ => failed(error.into()),
         }),
@@ -358,9 +360,9 @@ fn tcx<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifie
 }
 
 /// Returns the error that names the program at the XDP hook of an interface. `None` if the hook is free.
-fn holder(link: &Link) -> Result<Option<KernelError>, KernelError> {
-    let now = Client::new()
-        .and_then(|mut netlink| netlink.link(link.index))
+fn holder(link: &Link, netlink: &mut Client) -> Result<Option<KernelError>, KernelError> {
+    let now = netlink
+        .link(link.index)
         .map_err(|source| KernelError::Look {
             interface: link.name.clone(),
             source,

@@ -29,13 +29,14 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use carp_common::abi::layout::{FAMILY_INET, FAMILY_INET6};
 use carp_common::units::Vhid;
-use tracing::{debug, info};
 
 use super::hook::{Attachment, Hook};
 use super::pin;
 use super::pins::Pins;
 use super::program::Program;
 use super::tables::{Fenced, Owner, Tables};
+use crate::api::event::kernel::Layout;
+use crate::api::{Outbox, Place};
 use crate::io::chain::Chain;
 use crate::lock;
 use crate::sys;
@@ -51,7 +52,7 @@ struct Known {
 }
 
 /// Returns the addresses in a table. `None` if it is not a table of addresses, or cannot be read.
-fn read(table: &Path) -> Option<Vec<Known>> {
+fn read(table: &Path, outbox: &Outbox) -> Option<Vec<Known>> {
     let info = MapInfo::from_pin(table).ok()?;
     let [key_len, value_len] = [info.key_size(), info.value_size()].map(|len| len as usize);
     let is_hash = matches!(info.map_type(), Ok(MapType::Hash));
@@ -71,7 +72,7 @@ fn read(table: &Path) -> Option<Vec<Known>> {
     match read() {
         Ok(known) => Some(known),
         Err(error) => {
-            debug!("{}: {error}", table.display());
+            pin::tell_unusable(outbox, table, &error);
             None
         }
     }
@@ -129,7 +130,10 @@ impl OtherLayouts {
         // If it is unknown which daemons are alive, all count as dead, because then the fence is closed.
         let held = lock::Held::look().ok();
         let lives = |address| held.as_ref().is_some_and(|held| held.has_address(address));
-        let theirs = others.iter().filter_map(|table| read(table)).flatten();
+        let theirs = others
+            .iter()
+            .filter_map(|table| read(table, &pins.outbox))
+            .flatten();
         let theirs = theirs.filter(|known| {
             let address = known.fenced.address;
             self.own_addresses.contains(&address) || !lives(address)
@@ -161,7 +165,9 @@ impl OtherLayouts {
     pub fn adopt_addresses(&self, pins: &Pins, tables: &mut Tables) {
         for known in self.missing(pins, Some(tables)) {
             if let Err(error) = tables.own(known.fenced, known.every_packet) {
-                debug!("{}: {}", known.fenced.address, Chain(&error));
+                let (address, error) = (known.fenced.address, Chain(&error).to_string());
+                let what = Layout::AddressNotTakenOver { address, error };
+                pins.outbox.tell(Place::Process, what);
             }
         }
     }
@@ -195,8 +201,10 @@ impl OtherLayouts {
         if is_replaced && is_alone {
             for table in others {
                 match fs::remove_file(&table) {
-                    Ok(()) => info!("took over the addresses that {} fences", table.display()),
-                    Err(error) => debug!("{}: {error}", table.display()),
+                    Ok(()) => pins
+                        .outbox
+                        .tell(Place::Process, Layout::TakenOver { table }),
+                    Err(error) => pin::tell_unusable(&pins.outbox, &table, &error),
                 }
             }
         }
@@ -217,7 +225,13 @@ fn adopt_link(program: &mut Program, pins: &Pins, ifindex: u32, name: &str) -> b
     };
     let replaced = program.replace(leftover, hook);
     if let Err(error) = &replaced {
-        debug!("cannot take over {name} on interface {ifindex}: {error}");
+        let (pin, error) = (name.to_owned(), error.to_string());
+        let what = Layout::ProgramNotTakenOver {
+            pin,
+            ifindex,
+            error,
+        };
+        pins.outbox.tell(Place::Process, what);
     }
     replaced.is_ok()
 }

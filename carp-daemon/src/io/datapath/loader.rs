@@ -42,7 +42,7 @@ impl Loader {
     }
 
     fn load(&mut self, entries: &mut Entries) -> Result<(), KernelError> {
-        self.pins = Pins::open();
+        self.pins = Pins::open(self.pins.outbox.clone());
         let (program, mut tables, slots) = Program::load(&self.options, &self.pins)?;
         // If it is unknown which daemons are alive, every entry stays.
         if let Ok(held) = lock::Held::look() {

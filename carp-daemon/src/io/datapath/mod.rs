@@ -56,7 +56,6 @@ use std::task::{Context, Poll};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::layout::{NO_COUNTS, VhostKey};
 use carp_common::time::Instant;
-use tracing::{debug, info, warn};
 
 pub use self::attached::programs as attached_programs;
 pub use self::batch::{Batch, Drained};
@@ -76,11 +75,13 @@ pub use self::rungs::{Choice, DatapathError, Rung};
 use self::slots::add;
 use self::sockets::Sockets;
 pub use self::tables::{Fenced, Owner, Tables};
+use crate::api::event::kernel::Ingress;
 pub use crate::api::status::Survival;
+use crate::api::{Outbox, Place};
 use crate::config::{self, Config, Fence};
 use crate::io::chain::Chain;
 use crate::io::clock;
-use crate::io::netlink::Link;
+use crate::io::netlink::{Client, Link};
 pub use carp_common::abi::layout::Counts;
 
 /// The receiving side of every interface.
@@ -95,13 +96,14 @@ pub struct Datapath {
     /// The packet sockets.
     pub sockets: Sockets,
     rungs: BTreeMap<u32, Rung>,
+    outbox: Outbox,
 }
 
 impl Datapath {
-    /// Returns a datapath that has opened and loaded nothing yet.
+    /// Returns a datapath that has opened and loaded nothing yet. It sends its events to `outbox`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let pins = Pins::existing();
+    pub fn new(config: &Config, outbox: Outbox) -> Self {
+        let pins = Pins::existing(outbox.clone());
         let options = Options {
             debug: config.debug,
             fence: config.fence,
@@ -115,9 +117,10 @@ impl Datapath {
             fence: config.fence,
             entries: Entries::new(options.instance, config.fence, Tables::pinned(&pins)),
             loader: Loader::new(options, pins, others),
-            programs: Programs::default(),
+            programs: Programs::new(outbox.clone()),
             sockets: Sockets::default(),
             rungs: BTreeMap::new(),
+            outbox,
         }
     }
 
@@ -135,7 +138,9 @@ impl Datapath {
             match program.and_then(|(program, _)| program.prepare(*hook)) {
                 Ok(()) => {}
                 Err(error) if self.wanted == config::Datapath::Auto => {
-                    debug!("{} cannot be used: {}", hook.name(), Chain(&error));
+                    let (hook, error) = (hook.name(), Chain(&error).to_string());
+                    self.outbox
+                        .tell(Place::Process, Ingress::HookUnusable { hook, error });
                 }
                 Err(source) => {
                     let rung = Rung::Kernel(*hook);
@@ -170,17 +175,20 @@ impl Datapath {
     ///
     /// # Errors
     /// Returns why the last of them does not work.
-    pub fn attach(&mut self, link: &Link) -> Result<Choice, DatapathError> {
+    pub fn attach(&mut self, link: &Link, netlink: &mut Client) -> Result<Choice, DatapathError> {
         let mut refusals = Refusals::default();
         let mut candidates = Rung::candidates(self.wanted, link).iter().peekable();
         let rung = loop {
             let rung = *candidates.next().expect("the last candidate returns");
-            match self.attach_to(link, rung) {
+            match self.attach_to(link, rung, netlink) {
                 Ok(()) => break rung,
+                // The rung may work once the kernel answers again, and the engine tries again soon.
+                Err(error) if error.is_unanswered() => return Err(error),
                 Err(error) if candidates.peek().is_some() => refusals.add(rung, &error),
                 Err(error) => {
                     if let Some(refusals) = refusals.text() {
-                        warn!("{}: no datapath{refusals}", link.name);
+                        let refusals = refusals.to_owned();
+                        self.tell_of(link, Ingress::NoRung { refusals });
                     }
                     return Err(error);
                 }
@@ -192,17 +200,19 @@ impl Datapath {
         let fences_nothing = || tables.is_none_or(|tables| tables.on(link.index).is_empty());
         if rung != Rung::Socket || fences_nothing() {
             let removal = self.loader.pins.remove_unowned(link.index, &link.name);
-            for name in removal.removed {
-                info!(
-                    "{}: removed the {name} program that an earlier run left",
-                    link.name
-                );
+            for pin in removal.removed {
+                self.tell_of(link, Ingress::LeftoverRemoved { pin });
             }
         }
         Ok(refusals.choice(rung, link, self.wanted, self.fence))
     }
 
-    fn attach_to(&mut self, link: &Link, rung: Rung) -> Result<(), DatapathError> {
+    fn attach_to(
+        &mut self,
+        link: &Link,
+        rung: Rung,
+        netlink: &mut Client,
+    ) -> Result<(), DatapathError> {
         match rung {
             Rung::Kernel(hook) => {
                 self.loader.adopt_addresses(&mut self.entries);
@@ -210,10 +220,11 @@ impl Datapath {
                 let attached = program.and_then(|(program, pins)| {
                     // Reception must not depend on statistics.
                     if let Err(error) = self.entries.count_on(link.index) {
-                        let error = Chain(&error);
-                        warn!("{}: its frames are not counted: {error}", link.name);
+                        let error = Chain(&error).to_string();
+                        let place = Place::Interface(link.name.clone());
+                        self.outbox.tell(place, Ingress::NotCounted { error });
                     }
-                    program.attach(link, hook, pins)
+                    program.attach(link, hook, pins, netlink)
                 });
                 let attachment = attached.map_err(|source| DatapathError::Kernel {
                     interface: link.name.clone(),
@@ -231,6 +242,10 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    fn tell_of(&self, link: &Link, what: Ingress) {
+        self.outbox.tell(Place::Interface(link.name.clone()), what);
     }
 
     /// Forgets an interface that is gone.
@@ -263,8 +278,9 @@ impl Datapath {
             {
                 self.detach(ifindex);
                 let removal = self.loader.pins.remove_unowned(ifindex, "an interface");
-                for name in removal.removed {
-                    debug!("removed the {name} program that another run left");
+                for pin in removal.removed {
+                    self.outbox
+                        .tell(Place::Process, Ingress::LeftoverRemovedAtEnd { pin });
                 }
             }
         }

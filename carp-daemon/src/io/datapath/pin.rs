@@ -1,14 +1,16 @@
 //! Single pins and directories of them: what a name means, whether a link still has a program attached, and how both are
 //! removed.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
-use tracing::debug;
 
+use crate::api::event::kernel::Pin;
+use crate::api::{Outbox, Place};
 use crate::sys;
 
 /// Returns the place that a pin's name belongs to. Both modes of XDP have the same one.
@@ -41,23 +43,29 @@ pub fn is_attached(pin: &Path) -> bool {
 }
 
 /// Detaches a pinned link and removes its pin. Without the first step the link would go some time after the pin.
-pub fn remove(pin: &Path) {
+pub fn remove(pin: &Path, outbox: &Outbox) {
     let detached = sys::open_bpf_object(pin).and_then(|link| sys::detach_bpf_link(link.as_fd()));
     match detached {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => debug!("{}: {error}", pin.display()),
+        Err(error) => tell_unusable(outbox, pin, &error),
     }
-    unlink(pin);
+    unlink(pin, outbox);
 }
 
 /// Removes a pin. Its link goes a moment later.
-pub fn unlink(pin: &Path) {
+pub fn unlink(pin: &Path, outbox: &Outbox) {
     if let Err(error) = fs::remove_file(pin)
         && error.kind() != io::ErrorKind::NotFound
     {
-        debug!("{}: {error}", pin.display());
+        tell_unusable(outbox, pin, &error);
     }
+}
+
+/// Tells why a pin cannot be used.
+pub fn tell_unusable(outbox: &Outbox, pin: &Path, error: &dyn Display) {
+    let (path, error) = (pin.to_owned(), error.to_string());
+    outbox.tell(Place::Process, Pin::Unusable { path, error });
 }
 
 /// Removes a directory of pins with everything in it. Returns whether there was anything in it.
@@ -72,10 +80,10 @@ pub fn remove_all(directory: &Path, remove: impl Fn(&Path)) -> bool {
 
 /// Detaches the links of a pinned set and removes it, unless a living carpd has its lock. Returns whether there was one.
 #[must_use]
-pub fn remove_unused_set(directory: &Path) -> bool {
+pub fn remove_unused_set(directory: &Path, outbox: &Outbox) -> bool {
     let Ok(opened) = File::open(directory) else {
         return false;
     };
     let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock);
-    lock.is_ok_and(|_lock| remove_all(directory, remove))
+    lock.is_ok_and(|_lock| remove_all(directory, |pin| remove(pin, outbox)))
 }

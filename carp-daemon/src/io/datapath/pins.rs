@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use carp_common::abi::layout::VERSION;
-use tracing::{debug, info, warn};
 
 use super::bpffs::{Bpffs, DIRECTORY};
-use super::pin::{self, names, place_of};
+use super::pin::{self, names, place_of, tell_unusable};
 use super::shared::{SHARED, Shared};
+use crate::api::event::kernel::Pin;
 use crate::api::status::Survival;
+use crate::api::{Outbox, Place};
 use crate::lock::{self, Lock};
 use crate::sys;
 
@@ -30,12 +31,6 @@ const EGRESS: &str = "egress";
 /// about to attach a program.
 const TABLE_GRACE: Duration = Duration::from_secs(60);
 
-/// What happens if the pins end with the daemon, and what the operator can do about it.
-const CONSEQUENCE: &str = "should carpd be killed, its kernel program goes with it, and nothing keeps this host from \
-     answering for addresses that it left behind";
-const REMEDY: &str = "mount one on the host before carpd starts (mkdir -p /run/carpd/bpf; mount -t bpf bpf \
-     /run/carpd/bpf), and bring it in: BindPaths=/run/carpd/bpf in a unit, -v /run/carpd/bpf:/run/carpd/bpf in a container";
-
 /// The pins of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
@@ -44,40 +39,50 @@ pub struct Pins {
     namespace: u64,
     /// `None` if nothing can be pinned. Programs then end with this process.
     bpffs: Option<Bpffs>,
+    /// Where this and everything that uses pins sends its events.
+    pub outbox: Outbox,
 }
 
 impl Pins {
-    const NONE: Self = Self {
-        namespace: 0,
-        bpffs: None,
-    };
+    const fn none(outbox: Outbox) -> Self {
+        Self {
+            namespace: 0,
+            bpffs: None,
+            outbox,
+        }
+    }
 
     /// Mounts the bpffs unless it is mounted, and removes the pins of interfaces that are gone.
     ///
-    /// Warns if the fence would not outlive a killed daemon, and says what the operator can do.
+    /// Tells if the fence would not outlive a killed daemon.
     #[must_use]
-    pub fn open() -> Self {
-        let opened = sys::network_cookie().and_then(|namespace| Ok((namespace, Bpffs::open()?)));
-        let pins = match opened {
-            Ok((namespace, bpffs)) => Self {
-                namespace,
-                bpffs: Some(bpffs),
-            },
+    pub fn open(outbox: Outbox) -> Self {
+        let directory = DIRECTORY;
+        let opened =
+            sys::network_cookie().and_then(|namespace| Ok((namespace, Bpffs::open(&outbox)?)));
+        let (pins, about) = match opened {
+            Ok((namespace, bpffs)) => {
+                let about = match bpffs.survival() {
+                    Survival::No => Some(Pin::PrivateBpffs { directory }),
+                    Survival::WithContainer => Some(Pin::ContainerBpffs { directory }),
+                    Survival::Yes => None,
+                };
+                let bpffs = Some(bpffs);
+                let pins = Self {
+                    namespace,
+                    bpffs,
+                    outbox,
+                };
+                (pins, about)
+            }
             Err(error) => {
-                warn!("no bpffs at {DIRECTORY} ({error}): {CONSEQUENCE}; {REMEDY}");
-                Self::NONE
+                let error = error.to_string();
+                let about = Some(Pin::NoBpffs { directory, error });
+                (Self::none(outbox), about)
             }
         };
-        match pins.bpffs.as_ref().map(Bpffs::survival) {
-            Some(Survival::No) => warn!(
-                "the bpffs at {DIRECTORY} is private to the mount namespace of this process (PrivateTmp=, ProtectSystem=, \
-                 unshare -m, a container): {CONSEQUENCE}; {REMEDY}"
-            ),
-            Some(Survival::WithContainer) => info!(
-                "programs are pinned in a bpffs of this container: the fence outlives carpd, not the container; bring \
-                 {DIRECTORY} of the host in for that"
-            ),
-            Some(Survival::Yes) | None => {}
+        if let Some(about) = about {
+            pins.outbox.tell(Place::Process, about);
         }
         pins.remove_dead();
         pins
@@ -85,12 +90,16 @@ impl Pins {
 
     /// Returns the existing pins, for a caller that pins nothing.
     #[must_use]
-    pub fn existing() -> Self {
-        // Kernels without the cookie, before 5.14, do not run the program either.
-        sys::network_cookie().map_or(Self::NONE, |namespace| Self {
-            namespace,
-            bpffs: Bpffs::existing(),
-        })
+    pub fn existing(outbox: Outbox) -> Self {
+        match sys::network_cookie() {
+            Ok(namespace) => Self {
+                namespace,
+                bpffs: Bpffs::existing(),
+                outbox,
+            },
+            // Kernels without the cookie, before 5.14, do not run the program either.
+            Err(_) => Self::none(outbox),
+        }
     }
 
     /// Returns whether pinned programs outlive a daemon that is killed.
@@ -111,6 +120,7 @@ impl Pins {
     ) -> Result<HookClaim, lock::LockError> {
         Ok(HookClaim {
             directory: self.directory(ifindex),
+            outbox: self.outbox.clone(),
             _lock: lock::acquire_hook(ifindex, interface, hook)?,
         })
     }
@@ -145,7 +155,7 @@ impl Pins {
             .into_iter()
             .partition(|name| root.join(name).is_dir());
         for name in &directories {
-            remove_dead_in(&root.join(name));
+            remove_dead_in(&root.join(name), &self.outbox);
         }
         for table in &tables {
             // A namespace that has a program has a directory.
@@ -170,7 +180,7 @@ impl Pins {
     /// Removes the pins of dead links of an interface that is gone.
     pub fn forget(&self, ifindex: u32) {
         if let Some(directory) = self.directory(ifindex) {
-            remove_dead_in(&directory);
+            remove_dead_in(&directory, &self.outbox);
         }
     }
 
@@ -193,8 +203,8 @@ impl Pins {
         let mut aside = path.clone().into_os_string();
         aside.push("-aside");
         match fs::rename(&path, &aside) {
-            Ok(()) => warn!("{} is of another layout: set aside", path.display()),
-            Err(error) => debug!("{}: {error}", path.display()),
+            Ok(()) => self.outbox.tell(Place::Process, Pin::SetAside { path }),
+            Err(error) => tell_unusable(&self.outbox, &path, &error),
         }
     }
 
@@ -275,6 +285,7 @@ pub struct Removal {
 pub struct HookClaim {
     /// `None` if nothing can be pinned.
     directory: Option<PathBuf>,
+    outbox: Outbox,
     _lock: Lock,
 }
 
@@ -295,13 +306,13 @@ impl HookClaim {
         match PinnedLink::from_pin(&path) {
             Ok(link) => Some(link.into()),
             Err(error) => {
-                debug!("{}: {error}", path.display());
+                tell_unusable(&self.outbox, &path, &error);
                 None
             }
         }
     }
 
-    /// Pins a link under a name. Returns `None` after a warning if that failed. The link is gone then.
+    /// Pins a link under a name. Returns `None` if that failed, and tells it. The link is gone then.
     #[must_use]
     pub fn pin(&self, link: FdLink, name: &str) -> Option<FdLink> {
         let Some(directory) = &self.directory else {
@@ -313,16 +324,17 @@ impl HookClaim {
             outcome => outcome,
         };
         if let Err(error) = created {
-            warn!(
-                "failed to create {}, going on unpinned: {error}",
-                directory.display()
-            );
+            let (directory, error) = (directory.clone(), error.to_string());
+            let what = Pin::NoDirectory { directory, error };
+            self.outbox.tell(Place::Process, what);
             return Some(link);
         }
         match link.pin(&path) {
             Ok(link) => Some(link.into()),
             Err(error) => {
-                warn!("failed to pin {}: {error}", path.display());
+                let error = error.to_string();
+                let what = Pin::Failed { path, error };
+                self.outbox.tell(Place::Process, what);
                 None
             }
         }
@@ -331,7 +343,7 @@ impl HookClaim {
     /// Detaches the link that is pinned here under a name, and removes the pin.
     pub fn remove(&self, name: &str) {
         if let Some(directory) = &self.directory {
-            pin::remove(&directory.join(name));
+            pin::remove(&directory.join(name), &self.outbox);
         }
     }
 }
@@ -358,18 +370,18 @@ fn remove_old(table: &Path) {
     }
 }
 
-fn remove_dead_in(directory: &Path) {
+fn remove_dead_in(directory: &Path, outbox: &Outbox) {
     for name in names(directory) {
         let path = directory.join(&name);
         if pin::is_dead(&path) {
-            pin::remove(&path);
-            info!("removed {}: its interface is gone", path.display());
+            pin::remove(&path, outbox);
+            outbox.tell(Place::Process, Pin::Removed { path });
         }
     }
     // This only succeeds if the directory is empty. The owners of its lock remove the directory of the links at egress.
     if !is_egress(directory) {
         let _ = fs::remove_dir(directory);
     } else if names(directory).is_empty() {
-        let _ = pin::remove_unused_set(directory);
+        let _ = pin::remove_unused_set(directory, outbox);
     }
 }

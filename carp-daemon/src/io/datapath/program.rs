@@ -29,7 +29,7 @@ use super::shared::SHARED;
 use super::slots::Slots;
 use super::tables::Tables;
 use crate::config::{Config, Fence};
-use crate::io::netlink::Link;
+use crate::io::netlink::{Client, Link};
 use crate::sys;
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -167,9 +167,10 @@ impl Program {
         link: &Link,
         hook: Hook,
         pins: &Pins,
+        netlink: &mut Client,
     ) -> Result<Attachment, KernelError> {
         self.prepare(hook)?;
-        hook::attach(&mut self.object, link, hook, pins)
+        hook::attach(&mut self.object, link, hook, pins, netlink)
     }
 
     /// Replaces the program of a link with the program of a hook.

@@ -4,29 +4,41 @@ use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 
 use carp_common::time::Instant;
-use tracing::warn;
 
 use super::egress::{Egress, Leaving};
 use super::hook::{Attachment, Loss};
 use super::pins::Pins;
 use super::program::Program;
 use super::sight::Sight;
+use crate::api::event::kernel;
+use crate::api::{Outbox, Place};
 use crate::config::Fence;
 use crate::io::chain::Chain;
 use crate::io::netlink::{Client, Link};
 
 /// The attached programs, which other processes can detach.
-#[derive(Default)]
 pub struct Programs {
     /// Those at ingress, by the index of their interface.
     attachments: BTreeMap<u32, Attachment>,
     /// Those at egress. `None` without a fence, or if the kernel refused the program.
     egress: Option<Egress>,
-    /// Already warned that the kernel refused the program for egress.
+    /// It was told already that the kernel refused the program for egress.
     is_egress_refused: bool,
+    outbox: Outbox,
 }
 
 impl Programs {
+    /// Returns a value without programs, which sends its events to `outbox`.
+    #[must_use]
+    pub const fn new(outbox: Outbox) -> Self {
+        Self {
+            attachments: BTreeMap::new(),
+            egress: None,
+            is_egress_refused: false,
+            outbox,
+        }
+    }
+
     /// Keeps the program that was attached to an interface.
     pub fn insert(&mut self, ifindex: u32, attachment: Attachment) {
         self.attachments.insert(ifindex, attachment);
@@ -73,13 +85,15 @@ impl Programs {
             return;
         }
         match program.prepare_egress() {
-            Ok(program) => self.egress = Some(Egress::open(program, pins.egress(), fence)),
+            Ok(program) => {
+                let outbox = self.outbox.clone();
+                self.egress = Some(Egress::open(program, pins.egress(), fence, outbox));
+            }
             Err(error) => {
                 self.is_egress_refused = true;
-                warn!(
-                    "the fence covers received packets, but not those that this host sends: {}",
-                    Chain(&error)
-                );
+                let error = Chain(&error).to_string();
+                self.outbox
+                    .tell(Place::Process, kernel::Egress::Refused { error });
             }
         }
     }

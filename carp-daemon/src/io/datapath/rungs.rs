@@ -171,6 +171,15 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// Returns whether the kernel did not answer in time, which says nothing about the rung.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        match self.cause() {
+            Some(KernelError::Look { source, .. }) => source.kind() == io::ErrorKind::TimedOut,
+            Some(_) | None => false,
+        }
+    }
+
     /// Returns the error of the kernel program, if that is the reason.
     const fn cause(&self) -> Option<&KernelError> {
         match self {
@@ -270,6 +279,18 @@ mod tests {
         assert!(!last.expected);
         let remark = "through datapath socket, which cannot fence addresses: a dead MASTER goes on answering; not ";
         assert!(last.summary.contains(remark), "{}", last.summary);
+    }
+
+    #[test]
+    fn a_look_that_the_kernel_does_not_answer_in_time_is_no_refusal() {
+        let look = |kind: io::ErrorKind| KernelError::Look {
+            interface: "eth0".to_owned(),
+            source: kind.into(),
+        };
+        let is_unanswered = |source| refused(Rung::XDP_NATIVE, source).is_unanswered();
+        assert!(is_unanswered(look(io::ErrorKind::TimedOut)));
+        assert!(!is_unanswered(look(io::ErrorKind::PermissionDenied)));
+        assert!(!is_unanswered(no_driver_support()));
     }
 
     #[test]

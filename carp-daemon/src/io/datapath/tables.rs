@@ -13,10 +13,10 @@ use carp_common::abi::layout::{
     ADDRESSES_MAP, AddressKey, AddressValue, EVERY_PACKET, VHOSTS_MAP, VhostKey, VhostValue,
 };
 use carp_common::units::Vhid;
-use tracing::debug;
 
 use super::error::{KernelError, errno, map_error};
 use super::object::take;
+use super::pin::tell_unusable;
 use super::pins::Pins;
 use super::shared::SHARED;
 use crate::io::clock;
@@ -91,7 +91,7 @@ impl Tables {
                 return None;
             }
             MapData::from_pin(&path)
-                .map_err(|error| debug!("{}: {error}", path.display()))
+                .map_err(|error| tell_unusable(&pins.outbox, &path, &error))
                 .ok()
         });
         Some(Self {

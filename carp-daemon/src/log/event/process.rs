@@ -116,6 +116,10 @@ pub(super) fn memory(f: &mut Formatter<'_>, it: &Memory) -> Result {
             "recalled what {recalled} of {total} virtual hosts heard before, from {}",
             directory.display()
         ),
+        Memory::NotKept { error } => write!(
+            f,
+            "cannot keep what was heard from peers for the next start: {error}"
+        ),
         Memory::Incomplete => f.write_str(
             "stopped without keeping all that was heard from peers: the disk is too slow",
         ),

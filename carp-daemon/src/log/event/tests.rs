@@ -3,6 +3,7 @@
 mod address;
 mod election;
 mod interface;
+mod kernel;
 mod process;
 
 use std::collections::BTreeSet;
@@ -83,6 +84,7 @@ fn rows() -> Vec<Row> {
     let mut rows = election::rows();
     rows.extend(address::rows());
     rows.extend(interface::rows());
+    rows.extend(kernel::rows());
     rows.extend(process::rows());
     rows
 }

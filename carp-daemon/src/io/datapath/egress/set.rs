@@ -1,6 +1,7 @@
 //! The pinned links of a network namespace, in a directory whose lock every carpd of the namespace holds.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,10 +13,11 @@ use aya::Ebpf;
 use aya::programs::links::PinnedLink;
 use carp_common::abi::layout::EGRESS_PROGRAM;
 use nix::fcntl::{Flock, FlockArg};
-use tracing::{debug, warn};
 
 use super::super::hook;
 use super::super::pin::{self, is_attached, unlink};
+use crate::api::event::kernel;
+use crate::api::{Outbox, Place};
 use crate::io::clock;
 use crate::io::netlink::Link;
 
@@ -31,6 +33,7 @@ pub struct Set {
     lock: Flock<File>,
     /// Nobody else uses it, so all links in it were left by dead carpds.
     pub alone: bool,
+    outbox: Outbox,
 }
 
 impl Set {
@@ -38,7 +41,7 @@ impl Set {
     ///
     /// # Errors
     /// Returns any error of the system, EAGAIN if another carpd holds the lock exclusively for too long.
-    pub fn join(directory: &Path) -> io::Result<Self> {
+    pub fn join(directory: &Path, outbox: &Outbox) -> io::Result<Self> {
         let give_up_at = clock::now() + PATIENCE;
         loop {
             match fs::create_dir(directory) {
@@ -70,6 +73,7 @@ impl Set {
                     directory: directory.to_owned(),
                     lock,
                     alone,
+                    outbox: outbox.clone(),
                 });
             }
         }
@@ -92,8 +96,8 @@ impl Set {
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = replaced {
-                debug!("cannot take over {}: {error}", path.display());
-                unlink(&path);
+                self.tell_not_taken_over(&path, &*error);
+                unlink(&path, &self.outbox);
             }
         }
     }
@@ -133,18 +137,28 @@ impl Set {
                 (Err(error), _) => Err(error.into()),
             };
             if let Err(error) = moved {
-                debug!("cannot take over {}: {error}", path.display());
+                self.tell_not_taken_over(&path, &*error);
             }
-            unlink(&path);
+            unlink(&path, &self.outbox);
         }
         let _ = fs::remove_dir(directory);
         covered
     }
 
+    fn tell_not_taken_over(&self, path: &Path, error: &dyn StdError) {
+        let (path, error) = (path.to_owned(), error.to_string());
+        self.outbox
+            .tell(Place::Process, kernel::Egress::NotTakenOver { path, error });
+    }
+
     /// Lets other carpds join, once the leftovers are taken over.
     pub fn share(&self) {
         if let Err(errno) = self.lock.relock(FlockArg::LockShared) {
-            warn!("{}: {errno}", self.directory.display());
+            let what = kernel::Egress::SetNotShared {
+                directory: self.directory.clone(),
+                error: errno.to_string(),
+            };
+            self.outbox.tell(Place::Process, what);
         }
     }
 
@@ -156,15 +170,17 @@ impl Set {
     /// Removes the pins of an interface that is gone, or in another network namespace.
     pub fn forget(&self, ifindex: u32) {
         for fence in ["arp", "all"] {
-            unlink(&self.pin(ifindex, fence));
+            unlink(&self.pin(ifindex, fence), &self.outbox);
         }
     }
 
     /// Removes the set with all links, unless others use it. Returns whether there were links.
-    pub fn remove(self, remove: impl Fn(&Path)) -> bool {
+    ///
+    /// The kernel detaches the links later, and nobody waits for that.
+    pub fn remove(self) -> bool {
         if self.lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
             return false;
         }
-        pin::remove_all(&self.directory, remove)
+        pin::remove_all(&self.directory, |pin| unlink(pin, &self.outbox))
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::super::pin::{is_attached, unlink};
+use crate::api::event::kernel;
+use crate::api::{Outbox, Place};
 use crate::io::clock;
 use crate::io::errand::Errands;
 use crate::sys;
@@ -33,6 +33,7 @@ pub struct CoverJob {
     pub ifindex: u32,
     /// The path where its link is pinned, if it is.
     pub pin: Option<PathBuf>,
+    pub outbox: Outbox,
 }
 
 /// The outcome of a job.
@@ -110,21 +111,19 @@ impl CoverJob {
         if is_attached(pin) {
             return Ok(Cover::Pin);
         }
-        unlink(pin);
-        Ok(pinned(attach()?, pin))
+        unlink(pin, &self.outbox);
+        Ok(pinned(attach()?, pin, &self.outbox))
     }
 }
 
-fn pinned(link: OwnedFd, pin: &Path) -> Cover {
+fn pinned(link: OwnedFd, pin: &Path, outbox: &Outbox) -> Cover {
     match sys::pin_bpf_object(link.as_fd(), pin) {
         Ok(()) => Cover::Pin,
         // Another carpd saw the interface appear and was faster.
         Err(_) if is_attached(pin) => Cover::Pin,
         Err(error) => {
-            warn!(
-                "failed to pin {}, going on unpinned: {error}",
-                pin.display()
-            );
+            let (path, error) = (pin.to_owned(), error.to_string());
+            outbox.tell(Place::Process, kernel::Egress::NotPinned { path, error });
             Cover::Link(link)
         }
     }

@@ -189,6 +189,10 @@ fn memory() -> Vec<Row> {
             "[INFO] recalled what 3 of 4 virtual hosts heard before, from /var/lib/carpd",
         ),
         of_process(
+            Memory::NotKept { error: error() },
+            "[WARNING] cannot keep what was heard from peers for the next start: No such device",
+        ),
+        of_process(
             Memory::Incomplete,
             "[WARNING] stopped without keeping all that was heard from peers: the disk is too slow",
         ),
