@@ -170,6 +170,14 @@ async fn stop(mut engine: Engine<Host>, timer: &mut DeadlineTimer, signals: &mut
             }
         }
     }
+    // The kernel may refuse to lift a fence. That is tried again for a while.
+    while !engine.finish() {
+        match wait(&mut engine, timer, signals).await {
+            Ok(Wake::Work) => engine.turn([]),
+            Ok(Wake::Told(arrival)) => engine.turn([arrival]),
+            Ok(Wake::Stop) | Err(_) => break,
+        }
+    }
     let (host, orphans) = engine.close();
     host.close(&orphans);
     tell(Process::Stopped);

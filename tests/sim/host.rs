@@ -328,9 +328,13 @@ impl Host {
 
     /// Ends the process if it was told to end and its scripts have ended.
     #[must_use]
-    pub fn end(self: Box<Self>) -> Ended {
+    pub fn end(mut self: Box<Self>) -> Ended {
         let idle = |seen: &Seen| seen.scripts.as_ref().is_none_or(Scripts::is_idle);
         if !self.is_ending || !self.machine_ref().seen.values().all(idle) {
+            return Ended::NotYet(self);
+        }
+        // It tries again what its kernel refuses.
+        if !self.engine.finish() {
             return Ended::NotYet(self);
         }
         let (mut machine, orphans) = self.engine.close();

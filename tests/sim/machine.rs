@@ -119,6 +119,8 @@ pub struct Machine {
     pub unfenced: BTreeSet<IpAddr>,
     /// Entries that the tables refused to remove.
     pub unwithdrawn: BTreeSet<VhostKey>,
+    /// Entries that the tables refused to change.
+    pub unchanged: BTreeSet<VhostKey>,
     /// Claims of other hosts that wait, and when they may be read.
     claims: Vec<NeighbourClaim>,
     watched: Vec<IpAddr>,
@@ -191,6 +193,7 @@ impl Machine {
             overdue: Vec::new(),
             unfenced: BTreeSet::new(),
             unwithdrawn: BTreeSet::new(),
+            unchanged: BTreeSet::new(),
             claims: Vec::new(),
             watched: Vec::new(),
             claims_paused_until: None,
@@ -216,10 +219,12 @@ impl Machine {
         self.locks.iter().any(|(_, locked)| locked.get() == vhid)
     }
 
-    /// Whether the entry of a virtual host may still let the host answer, because the tables refused to remove it.
+    /// Whether the entry of a virtual host may still let the host answer, because the tables refused to change and to remove
+    /// it.
     #[must_use]
     pub fn may_outlast(&self, vhid: u8) -> bool {
-        self.unwithdrawn.iter().any(|key| key.vhid == vhid)
+        let mut both = self.unwithdrawn.intersection(&self.unchanged);
+        both.any(|key| key.vhid == vhid)
     }
 
     /// Detaches programs where they are no longer needed; `orphans` stay fenced.

@@ -98,6 +98,8 @@ pub struct Engine<E> {
     reception: Reception,
     /// When the last turn began.
     looked_at: Instant,
+    /// Until when the end of the process tries again what the kernel refuses.
+    finish_by: Option<Instant>,
 }
 
 impl<E: Effects> Engine<E> {
@@ -110,6 +112,7 @@ impl<E: Effects> Engine<E> {
             .chain(self.follower.due())
             .chain(self.cx.effects.claims_paused_until())
             .chain(self.cx.effects.next_tending())
+            .chain(self.finish_by.filter(|by| *by > self.cx.now))
             .min()
     }
 
@@ -205,7 +208,7 @@ impl<E: Effects> Engine<E> {
             self.served.each_segment(&mut self.cx, hearing::retry);
             self.served.each(&mut self.cx, |instance, site| {
                 let (who, machine, rooms) = instance.parts();
-                rooms.settle_fence_again(who, machine, site);
+                rooms.tell_datapath_again(who, machine, site);
             });
             self.served.each_segment(&mut self.cx, strangers::retry);
         }

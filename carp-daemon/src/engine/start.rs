@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use carp_common::proto::rate_limit::RateLimit;
+use carp_common::time::Instant;
 
 use super::context::Context;
 use super::departures::Departures;
@@ -19,14 +20,15 @@ use super::segment::{Segment, placement, strangers};
 use super::served::Served;
 use super::{Engine, follow, memory, mistakes, names, orphans};
 use crate::api::Place;
+use crate::api::event::interface::Datapath;
 use crate::api::event::process::Netlink;
 use crate::config::{Config, Ownership, VhostConfig};
 use crate::io::datapath::Fenced;
 use crate::io::netlink::Address;
 use crate::io::state_dir::FileName;
 
-/// How long the end waits for the kernel's lock for links (rtnl). A service manager kills a process that takes much longer, and
-/// the fence stays closed around what is left either way.
+/// How long the end waits for the kernel's lock for links (rtnl), and tries again what the datapath refuses. A service manager
+/// kills a process that takes much longer, and the fence stays closed around what is left either way.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Effects> Engine<E> {
@@ -73,6 +75,7 @@ impl<E: Effects> Engine<E> {
             departures: Departures::default(),
             reception: Reception::new(now),
             looked_at: now,
+            finish_by: None,
         }
     }
 
@@ -162,26 +165,63 @@ impl<E: Effects> Engine<E> {
         memories
     }
 
-    /// Ends the engine, after [`shut_down`](Self::shut_down) and the scripts. Returns the addresses that must stay fenced,
-    /// because no process looks after them.
+    /// Does what remains of the orderly stop when the scripts have ended. Returns whether the engine can be closed, because
+    /// everything is done, or the kernel has refused something for too long. Otherwise the next turns try again.
+    pub fn finish(&mut self) -> bool {
+        let by = match self.finish_by {
+            Some(by) => by,
+            None => self.begin_to_finish(),
+        };
+        self.cx.effects.now() >= by || !self.refused().any(|_| true)
+    }
+
+    /// Returns the virtual hosts of which the datapath refuses to remove something.
+    fn refused(&self) -> impl Iterator<Item = &Instance> {
+        let all = self.served.instances();
+        all.filter(|instance| instance.rooms.is_refused())
+    }
+
+    /// Settles every fence for the time after the process. Returns until when that is tried.
+    fn begin_to_finish(&mut self) -> Instant {
+        let by = self.cx.effects.now() + FINISH_LIMIT;
+        self.finish_by = Some(by);
+        // No address may lose its fence before it is gone.
+        let has_finished = self.cx.effects.finish(FINISH_LIMIT);
+        self.cx.now = self.cx.effects.now();
+        self.cx.catch_up();
+        self.cx.give_back();
+        self.served.each(&mut self.cx, |instance, site| {
+            let (who, machine, rooms) = instance.parts();
+            rooms.close(who, machine, site);
+        });
+        if !has_finished {
+            let left = self.served.instances();
+            let left = left.flat_map(|instance| instance.rooms.removals.pending());
+            let addresses = left.map(Address::cidr).collect();
+            let waited = FINISH_LIMIT;
+            let unfinished = Netlink::Unfinished { waited, addresses };
+            self.cx.tell(&Place::Process, unfinished);
+        }
+        by
+    }
+
+    /// Ends the engine, after [`shut_down`](Self::shut_down), the scripts and [`finish`](Self::finish). Returns the addresses
+    /// that must stay fenced, because no process looks after them.
+    ///
+    /// What the datapath still refuses to remove stays in its tables. Nobody is MASTER there, so this host is silent about
+    /// such an address for as long as a carpd keeps the tables, and the next start on the interface removes it.
     pub fn close(mut self) -> (E, Vec<Fenced>) {
-        if self.cx.stopping {
-            // No address may lose its fence before it is gone.
-            let has_finished = self.cx.effects.finish(FINISH_LIMIT);
-            self.cx.catch_up();
-            self.cx.give_back();
-            self.served.each(&mut self.cx, |instance, site| {
-                let (who, machine, rooms) = instance.parts();
-                rooms.close(who, machine, site);
-            });
-            if !has_finished {
-                let left = self.served.instances();
-                let left = left.flat_map(|instance| instance.rooms.removals.pending());
-                let addresses = left.map(Address::cidr).collect();
-                let waited = FINISH_LIMIT;
-                let unfinished = Netlink::Unfinished { waited, addresses };
-                self.cx.tell(&Place::Process, unfinished);
-            }
+        if self.cx.stopping && self.finish_by.is_none() {
+            self.begin_to_finish();
+        }
+        // A last attempt.
+        self.served.each(&mut self.cx, |instance, site| {
+            let (who, machine, rooms) = instance.parts();
+            rooms.tell_datapath_again(who, machine, site);
+        });
+        let refused = self.refused().map(|it| it.who.place.clone());
+        for place in refused.collect::<Vec<_>>() {
+            self.cx.tell(&place, Datapath::Left);
         }
         let orphans = orphans::find(&self.served, &mut self.cx);
         (self.cx.effects, orphans)

@@ -99,6 +99,34 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "tenure: does not remember an entry that the datapath refused to remove",
+        file: TENURE,
+        find: "removed.is_err().then_some(key)",
+        replace: "removed.is_err().then_some(key).filter(|_| false)",
+        caught_by: &[
+            "engine::tests::leaving::a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone",
+            "engine::tests::leaving::an_orderly_stop_tries_again_to_remove_what_the_datapath_knows_and_says_what_it_leaves",
+        ],
+    },
+    Mutant {
+        name: "rooms: does not close the fence with the entry of a MASTER that leaves, which the datapath may refuse to remove",
+        file: "carp-daemon/src/engine/instance/rooms.rs",
+        find: "is_wanted || before.state == State::Master",
+        replace: "is_wanted",
+        caught_by: &[
+            "engine::tests::leaving::a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone",
+        ],
+    },
+    Mutant {
+        name: "rooms: lifts the fence of an address that the down script could not remove at the end",
+        file: "carp-daemon/src/engine/instance/rooms.rs",
+        find: "self.is_closed && self.leaves_addresses",
+        replace: "self.is_closed",
+        caught_by: &[
+            "engine::tests::leaving::what_the_down_script_could_not_remove_at_the_end_stays_silent",
+        ],
+    },
+    Mutant {
         name: "tenure: never lifts the fence",
         file: TENURE,
         find: "std::mem::take(&mut self.fenced)",

@@ -161,11 +161,14 @@ impl Program for Machine {
         };
         self.program.entries.insert(key, entry);
         self.unwithdrawn.remove(&key);
+        self.unchanged.remove(&key);
         Ok(())
     }
 
     fn renew(&mut self, key: VhostKey, standing: Standing) -> Result<(), Refused> {
+        self.unchanged.insert(key);
         self.change()?;
+        self.unchanged.remove(&key);
         self.program.renew(&key, standing);
         Ok(())
     }
@@ -182,6 +185,7 @@ impl Program for Machine {
             self.unwithdrawn.insert(key);
             return Err(refused());
         }
+        self.unwithdrawn.remove(&key);
         self.program.entries.remove(&key);
         Ok(())
     }

@@ -39,6 +39,8 @@ events! {
         /// The error.
         error: String,
     } => Error "datapath-refused",
+    /// The process ends, and the datapath still refuses to change what it knows about a virtual host.
+    Left => Error "datapath-left",
     /// Another program changed a virtual host's entry in the kernel's map.
     EntryChanged => Warning "datapath-entry-changed",
     /// Advertisements do not arrive any more. carpd attaches its program anew.

@@ -55,6 +55,10 @@ pub struct Rooms {
     followed: State,
     /// Whether it has claimed its addresses at least once.
     was_master: bool,
+    /// Whether its addresses stay after its end, and this host goes on answering for them.
+    leaves_addresses: bool,
+    /// Whether nobody looks after them any more.
+    is_closed: bool,
 }
 
 impl Rooms {
@@ -74,6 +78,8 @@ impl Rooms {
             outdated: false,
             followed: State::Init,
             was_master: false,
+            leaves_addresses: false,
+            is_closed: false,
         }
     }
 
@@ -116,9 +122,15 @@ impl Rooms {
             || (has_scripts && self.script.may_add())
     }
 
-    /// Returns whether an address of a virtual host that has ended, and whose scripts have ended, is left or may come.
+    /// Returns whether something of a virtual host that has ended, and whose scripts have ended, is left in the datapath, or
+    /// one of its addresses is left or may come.
     pub const fn leaves_something(&self) -> bool {
-        self.tenure.is_fenced() || self.removals.are_pending()
+        self.tenure.is_fenced() || self.tenure.lingers() || self.removals.are_pending()
+    }
+
+    /// Returns whether the datapath refuses to remove something, which carpd tries again.
+    pub const fn is_refused(&self) -> bool {
+        self.tenure.is_unsettled() || self.tenure.lingers()
     }
 
     /// Lifts the fence of a virtual host that is not MASTER if none of its addresses is left, and closes it otherwise.
@@ -129,19 +141,24 @@ impl Rooms {
         site: &mut Site<'_, E>,
     ) {
         self.removals.follow(site);
-        if machine.state() != State::Master {
+        if self.is_closed && self.leaves_addresses {
+            self.tenure.unfence(who, site);
+        } else if machine.state() != State::Master {
             let is_awaited = self.awaits_addresses(who);
             self.tenure.settle(who, is_awaited, site);
         }
     }
 
-    /// Settles the fence of a virtual host that is not MASTER again if the datapath refused that.
-    pub fn settle_fence_again<E: Effects>(
+    /// Tries again what the datapath refused: to settle the fence of a virtual host that is not MASTER, and to remove an entry.
+    pub fn tell_datapath_again<E: Effects>(
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
         site: &mut Site<'_, E>,
     ) {
+        if self.tenure.lingers() && self.tenure.key().is_none() {
+            self.tenure.withdraw(who, site);
+        }
         if self.tenure.is_unsettled() {
             self.settle_fence(who, machine, site);
         }
@@ -175,21 +192,22 @@ impl Rooms {
         }
     }
 
-    /// Settles the fence at the end of the process. Addresses of scripts stay, and this host answers for them, as with ucarp.
-    /// An address of ours that could not be removed stays silent.
+    /// Settles the fence at the end of the process, when the scripts have ended.
+    ///
+    /// The addresses of a MASTER whose down script does not run at the end stay, and this host answers for them, as with ucarp.
+    /// Every other address that is left stays silent: one that the kernel refuses to remove, or that the down script failed
+    /// to remove. Another host may be MASTER with it.
     pub fn close<E: Effects>(
         &mut self,
         who: &Identity,
         machine: &VirtualHost,
         site: &mut Site<'_, E>,
     ) {
-        match who.config.ownership {
-            Ownership::Native => {
-                self.removals.retry(who, false, site);
-                self.settle_fence(who, machine, site);
-            }
-            Ownership::Scripts => self.tenure.unfence(who, site),
+        self.is_closed = true;
+        if who.config.ownership == Ownership::Native {
+            self.removals.retry(who, false, site);
         }
+        self.settle_fence(who, machine, site);
     }
 
     /// Begins to receive its advertisements. Returns whether that worked.
@@ -274,7 +292,10 @@ impl Rooms {
             State::Init => None,
             State::Backup | State::Master => Tenure::key_wanted(who, site),
         };
-        if wanted == self.tenure.key() && self.tenure.renew(who, site) {
+        // A MASTER that leaves is told as well, because the datapath may refuse to remove its entry.
+        let is_wanted = wanted == self.tenure.key();
+        let is_told = is_wanted || before.state == State::Master;
+        if is_told && self.tenure.renew(who, site) && is_wanted {
             return None;
         }
         // An entry that could not be renewed would let this host answer for as long as the state before allowed. Removing it
@@ -344,11 +365,11 @@ impl Rooms {
         let config = &who.config;
         if config.release_at_exit && before != State::Backup {
             self.script.run(who, machine.state(), Which::Down, site);
-        } else if config.ownership == Ownership::Scripts
-            && before == State::Master
-            && !self.script.has_failed()
-        {
-            site.cx.tell(&who.place, Election::AddressStays);
+        } else if config.ownership == Ownership::Scripts && before == State::Master {
+            self.leaves_addresses = true;
+            if !self.script.has_failed() {
+                site.cx.tell(&who.place, Election::AddressStays);
+            }
         }
     }
 

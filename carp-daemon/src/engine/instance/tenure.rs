@@ -28,6 +28,8 @@ use crate::io::datapath::{Endpoints, Entry, Fenced, Owner};
 pub struct Tenure {
     /// The key of its entry in the datapath, while there is one.
     key: Option<VhostKey>,
+    /// The key of an entry that the datapath refused to remove. Nothing is received through it.
+    lingering: Option<VhostKey>,
     /// What the core last told the datapath.
     standing: Standing,
     /// The datapath may know it as the owner of its addresses.
@@ -46,6 +48,7 @@ impl Default for Tenure {
     fn default() -> Self {
         Self {
             key: None,
+            lingering: None,
             standing: Standing::INIT,
             fenced: false,
             unsettled: false,
@@ -77,6 +80,11 @@ impl Tenure {
         self.unsettled
     }
 
+    /// Returns whether the datapath refused to remove its entry.
+    pub const fn lingers(&self) -> bool {
+        self.lingering.is_some()
+    }
+
     /// Notes that an earlier run has fenced its addresses.
     pub fn inherit(&mut self) {
         self.fenced = true;
@@ -84,6 +92,7 @@ impl Tenure {
 
     /// Notes that the interface is gone, and what the datapath knew about it. It has refused nothing about another one.
     pub fn forget(&mut self) {
+        self.lingering = None;
         self.fenced = false;
         self.unsettled = false;
         self.deaf = false;
@@ -115,16 +124,21 @@ impl Tenure {
         if self.deaf {
             site.cx.retry_soon();
         } else {
+            self.lingering.take_if(|left| *left == key);
             self.refused = false;
         }
         self.check(who, told, site);
         !self.deaf
     }
 
-    /// Stops receiving its advertisements.
+    /// Stops receiving its advertisements. If the datapath refuses to remove the entry, carpd tries that again.
     pub fn withdraw<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
-        if let Some(key) = self.key.take() {
+        if let Some(key) = self.key.take().or(self.lingering) {
             let removed = site.cx.effects.withdraw(key);
+            self.lingering = removed.is_err().then_some(key);
+            if self.lingers() {
+                site.cx.retry_soon();
+            }
             self.check(who, removed, site);
         }
     }

@@ -222,6 +222,7 @@ impl Program for Recorder {
 
     fn withdraw(&mut self, key: VhostKey) -> Result<(), Refused> {
         self.note(format_args!("withdraw {}", key.vhid));
+        self.refuse_if(self.faults.withdraw)?;
         self.entries.remove(&key);
         Ok(())
     }

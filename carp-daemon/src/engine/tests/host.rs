@@ -79,6 +79,8 @@ pub struct Faults {
     pub own: bool,
     /// It refuses to lift the fence around an address.
     pub disown: bool,
+    /// It refuses to remove an entry.
+    pub withdraw: bool,
     /// Links and addresses cannot be listed.
     pub list: Option<i32>,
     /// Notifications cannot be read.

@@ -390,6 +390,86 @@ fn an_orderly_stop_ends_although_the_kernel_does_not_and_names_what_stays() {
 }
 
 #[test]
+fn an_orderly_stop_tries_again_to_remove_what_the_datapath_knows_and_says_what_it_leaves() {
+    for is_refused in [false, true] {
+        let mut scene = Scene::master(vhost(1));
+        scene.host().faults.disown = true;
+        scene.host().faults.withdraw = true;
+        scene.engine.shut_down();
+        scene.turn();
+        assert!(!scene.host().has(VIP) && !scene.host().answers_for(VIP));
+        assert!(!scene.engine.finish());
+        scene.pass(ms(9_999));
+        assert!(!scene.engine.finish(), "there is time left");
+        scene.host().faults.disown = is_refused;
+        scene.host().faults.withdraw = is_refused;
+        scene.pass(ms(1));
+        assert!(scene.engine.finish());
+        let (host, orphans) = scene.engine.close();
+        assert_eq!(orphans, [], "the address is gone");
+        assert_eq!(host.fence(VIP), is_refused.then_some(Fence::Closed));
+        assert_eq!(host.entries.is_empty(), !is_refused);
+        let said = host.told.last().map(|it| it.what.name()) == Some("datapath-left");
+        assert_eq!(said, is_refused);
+    }
+}
+
+#[test]
+fn a_stop_during_which_a_fence_can_be_lifted_again_ends_a_second_later() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.disown = true;
+    scene.engine.shut_down();
+    assert!(!scene.engine.finish());
+    scene.host().faults.disown = false;
+    scene.pass(ms(1_000));
+    assert!(scene.engine.finish());
+    assert_eq!(scene.stop().owners, []);
+}
+
+#[test]
+fn a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone() {
+    let mut scene = refused();
+    scene.host().faults.withdraw = true;
+    let id = scene.id();
+    scene.engine.remove(id);
+    assert!(scene.host().has(VIP) && !scene.host().answers_for(VIP));
+    scene.host().faults.delete = None;
+    scene.pass(ms(5_000));
+    assert!(!scene.host().has(VIP));
+    assert_eq!(scene.host().entries.len(), 1);
+    scene.host().faults.withdraw = false;
+    scene.pass(ms(1_000));
+    assert!(scene.host().entries.is_empty() && scene.host().locks.is_empty());
+}
+
+#[test]
+fn what_the_down_script_could_not_remove_at_the_end_stays_silent() {
+    for is_removed in [false, true] {
+        let mut scene = serving(released(1));
+        scene.engine.shut_down();
+        if is_removed {
+            scene.host().remove(VIP);
+        }
+        scene.end_script(Which::Down, Outcome::Failed);
+        assert!(scene.engine.finish());
+        let (host, orphans) = scene.engine.close();
+        assert_eq!(orphans.is_empty(), is_removed);
+        let fence = (!is_removed).then_some(Fence::Closed);
+        assert_eq!(host.fence(VIP), fence, "another host is MASTER by now");
+    }
+}
+
+#[test]
+fn a_master_whose_down_script_does_not_run_at_the_end_leaves_its_address_and_answers_like_ucarp() {
+    let mut scene = serving(scripted(1));
+    scene.engine.shut_down();
+    assert_eq!(scene.asked(&["run"]), Vec::<String>::new());
+    assert_eq!(scene.told("address-stays"), 1);
+    let host = scene.stop();
+    assert!(host.has(VIP) && host.answers_for(VIP));
+}
+
+#[test]
 fn an_orderly_stop_knows_what_is_there_although_notifications_were_lost() {
     let mut scene = refused();
     scene.engine.shut_down();

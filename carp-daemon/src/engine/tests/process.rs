@@ -172,7 +172,6 @@ fn an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order() {
     scene.pass(ms(2_500));
     scene.forget();
     let mut host = scene.stop();
-    // Without its entry the host is silent about the addresses that it owns.
     let words = [
         "silence",
         "withdraw",
@@ -187,6 +186,7 @@ fn an_orderly_stop_of_a_master_silences_bows_out_and_removes_in_this_order() {
     assert_eq!(
         host.asked,
         [
+            "silence 10.0.0.101",
             "withdraw 1",
             "advertise 255/255 from 10.0.0.1",
             "delete 10.0.0.101/32",

@@ -28,6 +28,11 @@ pub(super) fn datapath(f: &mut Formatter<'_>, place: &Place, it: &Datapath) -> R
             let rung = rung.as_deref().unwrap_or("none");
             write!(f, "{lead}datapath {rung}: {error}")
         }
+        Datapath::Left => write!(
+            f,
+            "{lead}stopping, although the kernel still refuses to update the fence around its addresses: this host may be \
+             silent about them until a carpd starts again"
+        ),
         Datapath::EntryChanged => write!(
             f,
             "{lead}another process removed or changed its entry in the kernel's map: writing it again"

@@ -40,6 +40,11 @@ fn datapath() -> Vec<Row> {
             "[ERROR] eth0 id 7: datapath none: No such device",
         ),
         of_vhost(
+            Datapath::Left,
+            "[ERROR] eth0 id 7: stopping, although the kernel still refuses to update the fence around its addresses: this \
+             host may be silent about them until a carpd starts again",
+        ),
+        of_vhost(
             Datapath::EntryChanged,
             "[WARNING] eth0 id 7: another process removed or changed its entry in the kernel's map: writing it again",
         ),
