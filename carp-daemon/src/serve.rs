@@ -148,6 +148,7 @@ async fn stop(mut engine: Engine<Host>, timer: &mut DeadlineTimer, signals: &mut
         Host::finish_scripts(runners).await;
     };
     let mut finish = pin!(async { tokio::join!(hand_over, keeper.keep_all(memories)) });
+    let mut waits = true;
     loop {
         let wake = tokio::select! {
             ((), ()) = &mut finish => break,
@@ -158,6 +159,7 @@ async fn stop(mut engine: Engine<Host>, timer: &mut DeadlineTimer, signals: &mut
             Ok(Wake::Told(arrival)) => engine.turn([arrival]),
             Ok(Wake::Stop) => {
                 tell(Process::NotWaiting);
+                waits = false;
                 break;
             }
             // Without turns, scripts and files are still waited for.
@@ -166,12 +168,13 @@ async fn stop(mut engine: Engine<Host>, timer: &mut DeadlineTimer, signals: &mut
                     ((), ()) = &mut finish => {}
                     () = signals.stop() => tell(Process::NotWaiting),
                 }
+                waits = false;
                 break;
             }
         }
     }
     // The kernel may refuse to lift a fence. That is tried again for a while.
-    while !engine.finish() {
+    while waits && !engine.finish() {
         match wait(&mut engine, timer, signals).await {
             Ok(Wake::Work) => engine.turn([]),
             Ok(Wake::Told(arrival)) => engine.turn([arrival]),
