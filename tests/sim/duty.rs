@@ -108,17 +108,26 @@ pub fn check_removed(machine: &Machine, seen: &Seen, core: &VirtualHost) -> Resu
     }
 }
 
-/// Whether the host may answer although it is not MASTER: another program added the address, the fence is out of
-/// order or refused to close, its entry could not be removed and has not ended by itself, or the time of a dead MASTER is not over, because the process waits for a link or does not find the
-/// interface under its new name.
+/// Whether the host may answer although it is not MASTER: another program added the address, another process serves the
+/// virtual host, the fence is out of order or refused to close, its entry could not be removed and has not ended by
+/// itself, or the time of a dead MASTER is not over, because the process waits for a link or does not find the interface
+/// under its new name.
 fn may_answer(machine: &Machine, seen: &Seen, ip: IpAddr) -> bool {
     (seen.scripts.is_none() && has_foreign(machine, ip))
+        || is_served_elsewhere(machine, seen)
         || !machine.program.is_possible
         || machine.program.is_any_lost()
         || machine.is_renamed()
         || machine.program.is_inherited(ip)
         || (machine.unfenced.contains(&ip) && (machine.sabotage.changes || is_recent(machine)))
         || machine.may_outlast(seen.watch.vhid())
+}
+
+/// Whether another process held the lock of the virtual host when this one last tried to take it. The fence of the
+/// addresses is then that process's, also of those that a script of ours adds which began before the interface was created
+/// again. Ours must not touch it.
+fn is_served_elsewhere(machine: &Machine, seen: &Seen) -> bool {
+    machine.is_locked_out && !machine.holds_lock(seen.watch.vhid())
 }
 
 /// Whether a program other than carpd added the address.

@@ -129,6 +129,8 @@ pub struct Machine {
     pub suspects_at: Option<Instant>,
     macs: BTreeMap<u32, [u8; 6]>,
     locks: BTreeSet<(u32, Vhid)>,
+    /// Whether another process held the last lock that carpd wanted.
+    pub is_locked_out: bool,
     rng: Rng,
 }
 
@@ -200,6 +202,7 @@ impl Machine {
             suspects_at: None,
             macs: BTreeMap::new(),
             locks: BTreeSet::new(),
+            is_locked_out: false,
             rng,
         };
         others::create_interface(&mut machine);
@@ -344,6 +347,7 @@ impl Machine {
         self.namespace.forgive();
         self.program.is_orphaned();
         self.locks.clear();
+        self.is_locked_out = false;
         self.macs.clear();
         self.watched.clear();
         self.claims.clear();

@@ -62,7 +62,8 @@
 //!
 //! - the kernel takes too long for orders and questions, or cannot list links and addresses: until eleven seconds later,
 //!   a MASTER may lack addresses, and until two and a half seconds later, another host may still have some;
-//! - another process holds the locks: a virtual host is in INIT unless it has its lock;
+//! - another process holds the locks: a virtual host is in INIT unless it has its lock, and without it the fence is the
+//!   other process's, so the host may answer for what a script of ours adds;
 //! - the kernel's tables refuse every change but removals: a host that is not MASTER may answer for an address that they
 //!   refused to fence, until two and a half seconds later;
 //! - lists fail, or the tables refuse something: what a removed virtual host leaves stays until two and a half seconds

@@ -405,7 +405,8 @@ impl Scripts for Machine {
 impl Exclusion for Machine {
     fn lock(&mut self, wanted: &Wanted<'_>, _patient: bool) -> Result<(), lock::LockError> {
         let lock = (wanted.ifindex, wanted.vhid);
-        if self.sabotage.locks && !self.locks.contains(&lock) {
+        self.is_locked_out = self.sabotage.locks && !self.locks.contains(&lock);
+        if self.is_locked_out {
             return Err(lock::LockError::Socket {
                 action: "bind",
                 name: String::new(),
