@@ -231,24 +231,27 @@ impl Calm {
     /// one family only are in none.
     fn parts(&self, stations: &[Station], network: &Network) -> Vec<u64> {
         let count = stations.len();
+        let hosts = || (0..count).filter(|host| stations[*host].takes_part());
+        if !network.is_cut() {
+            // Most of the time, all hosts hear each other.
+            let all = hosts().fold(0, |mask, host| mask | 1 << host);
+            return Vec::from_iter((all != 0).then_some(all));
+        }
         let paths = |a: usize, b: usize| {
-            let ways = FAMILIES
-                .into_iter()
-                .zip(self.families_used)
-                .filter(|(_, used)| *used);
-            ways.flat_map(|(family, _)| {
+            let ways = FAMILIES.into_iter().zip(self.families_used);
+            let used = ways.filter(|(_, used)| *used);
+            used.flat_map(move |(family, _)| {
                 [network.reaches(family, a, b), network.reaches(family, b, a)]
             })
-            .collect::<Vec<_>>()
         };
         let joined = |a: usize, b: usize| {
             stations[a].takes_part()
                 && stations[b].takes_part()
-                && (a == b || paths(a, b).into_iter().all(|open| open))
+                && (a == b || paths(a, b).all(|open| open))
         };
         let lame = |a: usize, b: usize| {
-            let open = paths(a, b);
-            stations[b].takes_part() && open.iter().any(|way| *way) && open.iter().any(|way| !*way)
+            let (some, all) = (paths(a, b).any(|way| way), paths(a, b).all(|way| way));
+            stations[b].takes_part() && some && !all
         };
         let neighbours: Vec<u64> = (0..count)
             .map(|a| {
@@ -258,14 +261,13 @@ impl Calm {
             })
             .collect();
         let whole = |a: usize| {
-            stations[a].takes_part()
-                && (0..count).all(|b| b == a || !lame(a, b))
+            (0..count).all(|b| b == a || !lame(a, b))
                 && (0..count)
                     .filter(|b| neighbours[a] >> b & 1 == 1)
                     .all(|b| neighbours[b] == neighbours[a])
         };
         let mut parts = Vec::new();
-        for a in (0..count).filter(|a| whole(*a)) {
+        for a in hosts().filter(|a| whole(*a)) {
             let members_whole = (0..count)
                 .filter(|b| neighbours[a] >> b & 1 == 1)
                 .all(whole);

@@ -28,6 +28,8 @@ pub struct Network {
     weather: Weather,
     /// `cut[family][from][to]`: frames on this path are dropped.
     cut: [Vec<Vec<bool>>; 2],
+    /// Whether any path may be cut.
+    is_cut: bool,
     rng: Rng,
 }
 
@@ -48,6 +50,7 @@ impl Network {
         Self {
             weather,
             cut: [cut.clone(), cut],
+            is_cut: false,
             rng,
         }
     }
@@ -55,10 +58,12 @@ impl Network {
     /// Cuts or restores one direction of one path, in one family.
     pub fn set_cut(&mut self, family: Family, from: usize, to: usize, cut: bool) {
         self.cut[index(family)][from][to] = cut;
+        self.is_cut |= cut;
     }
 
     /// Restores every path.
     pub fn heal(&mut self) {
+        self.is_cut = false;
         for path in self.cut.iter_mut().flatten().flatten() {
             *path = false;
         }
@@ -73,6 +78,12 @@ impl Network {
     #[must_use]
     pub const fn loss(&self) -> u64 {
         self.weather.loss
+    }
+
+    /// Whether any path may be cut.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Whether frames of the family get from one host to the other.

@@ -1,12 +1,12 @@
 //! One run: an event queue, a virtual clock that jumps, and everything that the scenario contains.
 
+mod agenda;
 mod faults;
 mod mishaps;
 mod owners;
 mod requests;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use carp_common::time::Instant;
@@ -27,6 +27,7 @@ use super::scenario::{Fault, Program, START, Scenario, Theme};
 use super::station::{Body, Sent, Station};
 use super::trace::Trace;
 use super::watch::{Provenance, SentCounters, Violation};
+use agenda::Agenda;
 
 /// The number of its own advertisements with which a host's counters are compared.
 const RECENT: usize = 32;
@@ -112,9 +113,6 @@ enum Event {
 /// A bound on the steps of a run that ends; a run in which time stands still would fill the memory otherwise.
 const STEPS_MAX: u64 = 2_000_000;
 
-/// In order of time, and then of creation.
-type Entry = Reverse<(Instant, u64)>;
-
 /// A run in progress.
 #[derive(Debug)]
 pub struct World<'a> {
@@ -122,9 +120,7 @@ pub struct World<'a> {
     now: Instant,
     network: Network,
     stations: Vec<Station>,
-    order: BinaryHeap<Entry>,
-    events: BTreeMap<u64, Event>,
-    sequence: u64,
+    agenda: Agenda<Event>,
     rng: Rng,
     attacker: Option<Attacker>,
     calm: Calm,
@@ -149,9 +145,7 @@ impl<'a> World<'a> {
             now: START,
             network,
             stations: Vec::new(),
-            order: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            sequence: 0,
+            agenda: Agenda::default(),
             rng,
             attacker: with_attacker.then(|| Attacker::new(scenario)),
             calm: Calm::new(scenario),
@@ -241,11 +235,8 @@ impl<'a> World<'a> {
 
     fn steps(&mut self) -> Result<(), Violation> {
         for step in 0_u64.. {
-            let Some(Reverse((at, sequence))) = self.order.pop() else {
+            let Some((at, event)) = self.agenda.take_next() else {
                 break;
-            };
-            let Some(event) = self.events.remove(&sequence) else {
-                continue;
             };
             if step > STEPS_MAX {
                 return Err(format!("{step} steps, and no end: a storm of {event:?}"));
@@ -294,9 +285,7 @@ impl<'a> World<'a> {
     }
 
     fn push(&mut self, at: Instant, event: Event) {
-        self.sequence += 1;
-        self.order.push(Reverse((at, self.sequence)));
-        self.events.insert(self.sequence, event);
+        self.agenda.enter(at, event);
     }
 
     fn count(&mut self, what: impl Into<String>) {
