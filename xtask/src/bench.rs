@@ -48,6 +48,8 @@ enum Name {
     Hold,
     /// Thousands of virtual hosts
     Scale,
+    /// What an advertisement costs with many addresses
+    Addresses,
     /// Size of the binary, and the time to start
     Size,
 }

@@ -9,6 +9,7 @@
 //! | [`replays`] | the damage that an attacker with recordings does |
 //! | [`hold`] | which MASTER stays MASTER on a busy machine |
 //! | [`scale`] | thousands of virtual hosts |
+//! | [`addresses`], [`calls`] | an advertisement for many addresses, and the system calls that it takes |
 //! | [`size`] | sizes, and the time to start |
 //! | [`systems`] | the daemons, started in the same way |
 //! | [`report`], [`markdown`], [`plot`], [`docs`], [`machine`] | samples, and how they are presented |
@@ -20,6 +21,8 @@
     reason = "measures real time and prints statistics; nothing here decides an election"
 )]
 
+mod addresses;
+mod calls;
 mod cost;
 mod docs;
 mod ear;
@@ -79,7 +82,7 @@ pub struct Findings {
 type Benchmark = fn(Plan) -> Result<Findings>;
 
 /// All benchmarks, in the order of the documentation.
-const BENCHMARKS: [(&str, Benchmark); 8] = [
+const BENCHMARKS: [(&str, Benchmark); 9] = [
     ("cost", cost::run),
     ("link", link::run),
     ("floods", floods::run),
@@ -87,10 +90,15 @@ const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("replays", replays::run),
     ("hold", hold::run),
     ("scale", scale::run),
+    ("addresses", addresses::run),
     ("size", size::run),
 ];
 
 fn main() -> Result<()> {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(done) = addresses::work(&words) {
+        return done;
+    }
     let mut quick = false;
     let mut baseline = false;
     let mut wanted = Vec::new();
