@@ -76,9 +76,12 @@ impl Follower {
             served.each(cx, |instance, site| {
                 instance.keep_addresses(&suspects, site);
             });
+        }
+        let changed = (!changes.listed).then_some(&changes.addresses);
+        if changed.is_none_or(|changed| !changed.is_empty()) {
             served.each(cx, |instance, site| {
                 let (who, machine, rooms) = instance.parts();
-                rooms.settle_fence(who, machine, site);
+                rooms.follow_addresses(who, machine, changed, site);
             });
         }
     }

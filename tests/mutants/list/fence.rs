@@ -127,6 +127,16 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
+        name: "tenure: does not close the fence again when an address of ours comes back",
+        file: TENURE,
+        find: "!(is_there && may_be_ours)",
+        replace: "true",
+        caught_by: &[
+            "engine::tests::leaving::an_address_of_ours_that_comes_while_this_host_is_not_master_is_silent",
+            "engine::tests::leaving::an_address_that_scripts_add_late_is_silent_on_a_host_that_is_not_master",
+        ],
+    },
+    Mutant {
         name: "tenure: never lifts the fence",
         file: TENURE,
         find: "std::mem::take(&mut self.fenced)",

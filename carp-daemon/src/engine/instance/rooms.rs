@@ -1,5 +1,8 @@
 //! The rooms of a virtual host together: they carry out what the core decided, and follow the interface.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use carp_common::proto::{
     Action, DatapathState, Input, SendOutcome, Standing, Transition, VirtualHost,
 };
@@ -146,6 +149,21 @@ impl Rooms {
         } else if machine.state() != State::Master {
             let is_awaited = self.awaits_addresses(who);
             self.tenure.settle(who, is_awaited, site);
+        }
+    }
+
+    /// Settles the fence after these addresses came or went. `None` means that any may have.
+    pub fn follow_addresses<E: Effects>(
+        &mut self,
+        who: &Identity,
+        machine: &VirtualHost,
+        came_or_went: Option<&BTreeSet<IpAddr>>,
+        site: &mut Site<'_, E>,
+    ) {
+        let mut addresses = who.config.addresses.iter();
+        let changed = |ip: &IpAddr| came_or_went.is_none_or(|all| all.contains(ip));
+        if self.tenure.is_fenced() || addresses.any(|it| changed(&it.address)) {
+            self.settle_fence(who, machine, site);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! A host that is no longer MASTER stays silent as long as an address that carpd or a script added is still there or may
 //! come: while an up or a down script runs, if the down script fails, if the kernel refuses to remove the address, and after
-//! a run that died. The entry is removed when netlink reports that the address is gone.
+//! a run that died. The entry is removed when netlink reports that the address is gone, and returns with the address.
 
 use std::net::IpAddr;
 
@@ -34,6 +34,8 @@ pub struct Tenure {
     standing: Standing,
     /// The datapath may know it as the owner of its addresses.
     fenced: bool,
+    /// The datapath knew it as that since the start.
+    was_fenced: bool,
     /// The datapath refused what it was last told about these, at least for one of them. It is told again.
     unsettled: bool,
     /// The datapath refused something, and carpd has logged that.
@@ -51,6 +53,7 @@ impl Default for Tenure {
             lingering: None,
             standing: Standing::INIT,
             fenced: false,
+            was_fenced: false,
             unsettled: false,
             refused: false,
             limit: RateLimit::default(),
@@ -200,9 +203,6 @@ impl Tenure {
     /// Settles the fence of a host that is not MASTER: it stays closed as long as an address that carpd or a script added is
     /// there, or may come (`is_awaited`).
     pub fn settle<E: Effects>(&mut self, who: &Identity, is_awaited: bool, site: &mut Site<'_, E>) {
-        if !self.fenced {
-            return;
-        }
         let namespace = &site.cx.namespace;
         let is_there = match who.config.ownership {
             // The kernel may have refused to remove an address, or may have had no time.
@@ -214,6 +214,17 @@ impl Tenure {
         };
         // While the tables are out of date, an address that a script has added may be missing in them.
         let is_unknown = namespace.is_stale();
+        if !self.fenced {
+            // Only an address that came back closes it again. A script may add one that it was asked for late; before that, one
+            // that is there is another program's.
+            let may_be_ours = match who.config.ownership {
+                Ownership::Native => true,
+                Ownership::Scripts => self.was_fenced,
+            };
+            if !(is_there && may_be_ours) || site.interface.ifindex.is_none() {
+                return;
+            }
+        }
         if is_awaited || is_there || is_unknown {
             self.silence(who, site);
         } else {
@@ -251,6 +262,7 @@ impl Tenure {
         let Some(ifindex) = site.interface.ifindex else {
             return;
         };
+        self.was_fenced = true;
         let owner = Owner {
             ifindex,
             vhid: who.config.election.vhid,

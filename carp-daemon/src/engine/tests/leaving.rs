@@ -470,6 +470,52 @@ fn a_master_whose_down_script_does_not_run_at_the_end_leaves_its_address_and_ans
 }
 
 #[test]
+fn an_address_of_ours_that_comes_while_this_host_is_not_master_is_silent() {
+    for was_master in [false, true] {
+        let mut scene = match was_master {
+            false => Scene::backup(vhost(1)),
+            true => Scene::master(vhost(1)),
+        };
+        scene.hear(&mut Peer::new(0, 0));
+        assert_eq!(scene.state(), State::Backup);
+        assert_eq!(scene.host().fence(VIP), None);
+        // As an administrator who repeats our protocol number may, or an order that is carried out late.
+        scene.host().assign(tagged(101));
+        scene.turn();
+        assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+        scene.host().remove(VIP);
+        scene.turn();
+        assert_eq!(scene.host().fence(VIP), None);
+        scene.host().assign(address(101));
+        scene.turn();
+        assert_eq!(scene.host().fence(VIP), None, "it is another program's");
+    }
+}
+
+#[test]
+fn an_address_that_scripts_add_late_is_silent_on_a_host_that_is_not_master() {
+    for was_master in [false, true] {
+        let mut config = scripted(1);
+        config.neutral = true;
+        let mut scene = match was_master {
+            false => Scene::backup(config),
+            true => serving(config),
+        };
+        scene.hear(&mut Peer::new(0, 0));
+        assert_eq!(scene.state(), State::Backup);
+        if was_master {
+            scene.host().remove(VIP);
+            scene.end_script(Which::Down, Outcome::Succeeded);
+        }
+        assert_eq!(scene.host().fence(VIP), None);
+        scene.host().assign(address(101));
+        scene.turn();
+        let fence = was_master.then_some(Fence::Closed);
+        assert_eq!(scene.host().fence(VIP), fence, "it may be another's");
+    }
+}
+
+#[test]
 fn an_orderly_stop_knows_what_is_there_although_notifications_were_lost() {
     let mut scene = refused();
     scene.engine.shut_down();
