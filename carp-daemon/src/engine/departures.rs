@@ -15,7 +15,7 @@ use super::error::EngineError;
 use super::instance::identity;
 use super::memory;
 use super::registry::InstanceId;
-use super::segment::{Fence, Segment, strangers};
+use super::segment::{Fence, strangers};
 use super::served::Served;
 use crate::api::Place;
 use crate::api::event::election::Election;
@@ -91,8 +91,10 @@ impl Departures {
                 return Err(error);
             };
             // The old one goes on removing what is left of it, behind its fence.
+            served.visit_segment(before, cx, |segment, cx| {
+                segment.lock_again(before, id, cx);
+            });
             served.leave(id, Fence::Inherited, cx);
-            served.visit_segment(before, cx, Segment::lock_again);
             return Err(error);
         }
         if let Some(before) = before {

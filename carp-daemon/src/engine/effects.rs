@@ -347,10 +347,11 @@ pub trait Scripts {
 
 /// The locks that let only one carpd serve a virtual host of an interface.
 pub trait Exclusion {
-    /// Takes the lock of one virtual host. `patient` means to wait for an owner that is stopping.
+    /// Takes the locks of one virtual host. Those that it, or one whose place it takes, holds already are never free, and those
+    /// that it does not need are released. `patient` means to wait for an owner that is stopping.
     ///
     /// # Errors
-    /// Returns which process serves the virtual host, or its address.
+    /// Returns which process serves the virtual host, or its address. Then the locks are held as before.
     fn lock(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), lock::LockError>;
 
     /// Releases the locks of an interface.

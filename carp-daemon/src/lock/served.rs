@@ -53,7 +53,14 @@ struct Taken {
     ifindex: u32,
     /// The virtual host that it was taken for.
     vhid: Vhid,
+    name: String,
     listener: UnixListener,
+}
+
+impl Taken {
+    const fn owner(&self) -> (u32, Vhid) {
+        (self.ifindex, self.vhid)
+    }
 }
 
 /// Every lock of this process's virtual hosts.
@@ -86,12 +93,13 @@ impl Locks {
         })
     }
 
-    /// Takes the locks of a virtual host. If `patient`, this waits for an owner that may be stopping, and blocks the
-    /// thread.
+    /// Takes the locks of a virtual host. Those of them that it holds stay with it all the time, and those that it needs no
+    /// longer are released. If `patient`, this waits for an owner that may be stopping, and blocks the thread.
     ///
     /// # Errors
     ///
-    /// Returns an error if another process (or this one) holds one of them. If `patient`, the error tells whether
+    /// Returns an error if another process, or another virtual host of this one, holds one of them. Then it holds the same
+    /// locks as before. If `patient`, the error tells whether
     /// that process has the same fingerprint ([`LockError::Same`]), another one ([`LockError::Other`]), or did not answer
     /// ([`LockError::Silent`]).
     pub fn acquire(&mut self, wanted: &Wanted<'_>, patient: bool) -> Result<(), LockError> {
@@ -105,12 +113,20 @@ impl Locks {
         let deadline = clock::now() + patience;
         let what = format!("vhid {vhid} on {interface}");
         let owner = (ifindex, vhid);
-        self.take(owner, &vhid_name(ifindex, vhid), &what, deadline)?;
-        for address in addresses {
+        let mut wanted = vec![(vhid_name(ifindex, vhid), what.clone())];
+        wanted.extend(addresses.iter().map(|address| {
             let what = format!("{what}: its address {address}");
-            self.take(owner, &address_name(*address), &what, deadline)?;
-        }
-        Ok(())
+            (address_name(*address), what)
+        }));
+        let first = self.next;
+        let taken = wanted
+            .iter()
+            .try_for_each(|(name, what)| self.take(owner, name, what, deadline));
+        self.held.retain(|number, lock| match taken {
+            Ok(()) => lock.owner() != owner || wanted.iter().any(|(name, _)| *name == lock.name),
+            Err(_) => *number < first,
+        });
+        taken
     }
 
     /// Releases the locks of an interface.
@@ -123,8 +139,7 @@ impl Locks {
     /// locked.
     pub fn release_one(&mut self, wanted: &Wanted<'_>) {
         let owner = (wanted.ifindex, wanted.vhid);
-        self.held
-            .retain(|_, lock| (lock.ifindex, lock.vhid) != owner);
+        self.held.retain(|_, lock| lock.owner() != owner);
     }
 
     /// Returns when postponed questions are to be answered.
@@ -173,6 +188,10 @@ impl Locks {
         what: &str,
         deadline: Instant,
     ) -> Result<(), LockError> {
+        let mut held = self.held.values();
+        if held.any(|lock| lock.owner() == owned_by && lock.name == name) {
+            return Ok(());
+        }
         let mut owner = Owner::UNKNOWN;
         let mut waited = false;
         loop {
@@ -238,6 +257,7 @@ impl Locks {
         let lock = Taken {
             ifindex,
             vhid,
+            name: name.to_owned(),
             listener,
         };
         self.held.insert(self.next, lock);
@@ -341,13 +361,28 @@ mod tests {
     }
 
     #[test]
+    fn another_address_costs_a_virtual_host_no_lock_that_it_still_needs() {
+        two(1, 2, |first, second| {
+            first.acquire(&wanted(21, 21), false).unwrap();
+            let number = |locks: &Locks| *locks.held.keys().next().unwrap();
+            let vhid = number(first);
+            first.acquire(&wanted(21, 22), false).unwrap();
+            assert_eq!((number(first), first.held.len()), (vhid, 2), "never free");
+            second.acquire(&wanted(22, 21), false).unwrap();
+            first.acquire(&wanted(21, 21), false).unwrap_err();
+            second.acquire(&wanted(23, 22), false).unwrap_err();
+            assert_eq!((number(first), first.held.len()), (vhid, 2), "as before");
+            assert_eq!(second.held.len(), 2);
+        });
+    }
+
+    #[test]
     fn releasing_a_virtual_host_leaves_an_address_to_another_one_of_ours() {
         two(1, 2, |first, second| {
             first.acquire(&wanted(17, 11), false).unwrap();
-            // It wants the same address and has only its vhid by now.
             first.acquire(&wanted(18, 11), false).unwrap_err();
             first.release_one(&wanted(18, 11));
-            second.acquire(&wanted(18, 11), false).unwrap_err();
+            second.acquire(&wanted(20, 11), false).unwrap_err();
             first.release_one(&wanted(17, 11));
             second.release(NO_INTERFACE);
             second.acquire(&wanted(19, 11), false).unwrap();

@@ -102,7 +102,7 @@ impl Instance {
     /// an owner that is stopping.
     ///
     /// # Errors
-    /// Returns which process serves it, or its address. Then it holds none.
+    /// Returns which process serves it, or its address. Then it holds none; one whose place it takes holds its own.
     pub fn lock<E: Effects>(
         &mut self,
         ifindex: u32,
@@ -116,10 +116,7 @@ impl Instance {
         // An interface that could not be opened may have been replaced by one of the same name.
         self.unlock(effects);
         let wanted = self.who.locks(ifindex, name);
-        if let Err(error) = effects.lock(&wanted, patient) {
-            effects.unlock_one(&wanted);
-            return Err(error);
-        }
+        effects.lock(&wanted, patient)?;
         self.locked_on = Some(ifindex);
         Ok(())
     }

@@ -135,12 +135,17 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes the locks again that another virtual host did not take over.
-    pub fn lock_again<E: Effects>(&mut self, cx: &mut Context<E>) {
-        let name = self.interface.current_name.clone();
-        if let Some(ifindex) = self.interface.ifindex {
-            // Another process that was faster serves it now.
-            let _ = self.lock(ifindex, &name, false, cx);
+    /// Gives the locks back to a virtual host whose place another one cannot take.
+    pub fn lock_again<E: Effects>(
+        &mut self,
+        before: InstanceId,
+        heir: InstanceId,
+        cx: &mut Context<E>,
+    ) {
+        let is_locked = |it: &Instance| it.locked_on.is_some();
+        if self.instances.get(&heir).is_some_and(is_locked) {
+            // Another process that was faster has an address of it now.
+            let _ = pass_locks(self, heir, before, cx);
         }
     }
 
@@ -148,7 +153,7 @@ impl Segment {
     /// interface is open, [`take_up`](Self::take_up) does the rest. `before` is the one whose place it takes.
     ///
     /// # Errors
-    /// Returns what prevents that. Then only the locks of `before` are lost.
+    /// Returns what prevents that. Then it may hold the locks of `before`.
     pub fn admit<E: Effects>(
         &mut self,
         id: InstanceId,
@@ -172,8 +177,8 @@ impl Segment {
         let others = self.who().filter(|who| Some(who.id) != before);
         mistakes::refuse_the_impossible(others, &self.interface, &link, cx)?;
         // Both want the lock of the vhid, and may want those of the same addresses.
-        if let Some(before) = before.and_then(|before| self.instances.get_mut(&before)) {
-            before.unlock(&mut cx.effects);
+        if let Some(before) = before {
+            pass_locks(self, before, id, cx)?;
         }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Ok(());
@@ -230,4 +235,24 @@ impl Segment {
             cx.effects.leave(ifindex, *group);
         }
     }
+}
+
+/// Gives the locks of a virtual host to another one with its vhid. Those that both need are never free.
+///
+/// # Errors
+/// Returns which process serves an address of the other one. Then nothing has changed.
+fn pass_locks<E: Effects>(
+    segment: &mut Segment,
+    from: InstanceId,
+    to: InstanceId,
+    cx: &mut Context<E>,
+) -> Result<(), lock::LockError> {
+    let name = segment.interface.current_name.clone();
+    if let (Some(ifindex), Some(to)) = (segment.interface.ifindex, segment.instances.get_mut(&to)) {
+        to.lock(ifindex, &name, false, &mut cx.effects)?;
+    }
+    if let Some(from) = segment.instances.get_mut(&from) {
+        from.locked_on = None;
+    }
+    Ok(())
 }

@@ -446,21 +446,23 @@ impl Exclusion for Recorder {
         let Wanted { ifindex, vhid, .. } = *wanted;
         let how = if patient { " and wait" } else { "" };
         self.note(format_args!("lock {vhid}{how}"));
-        let addresses = wanted.addresses.iter().map(ToString::to_string);
-        // The locks that it has taken before the failure stay with it.
-        for name in [format!("vhid {ifindex}/{vhid}")]
-            .into_iter()
-            .chain(addresses)
-        {
-            if self.faults.locked.contains(&name) || self.locks.contains_key(&name) {
-                return Err(lock::LockError::Socket {
-                    action: "bind",
-                    name,
-                    source: failed(libc::EADDRINUSE),
-                });
-            }
-            self.locks.insert(name, (ifindex, vhid));
+        let owner = (ifindex, vhid);
+        let mut names = vec![format!("vhid {ifindex}/{vhid}")];
+        names.extend(wanted.addresses.iter().map(ToString::to_string));
+        let has = |name: &String| self.locks.get(name).is_some_and(|it| *it != owner);
+        let taken = |name: &&String| self.faults.locked.contains(*name) || has(name);
+        if let Some(name) = names.iter().find(taken) {
+            return Err(lock::LockError::Socket {
+                action: "bind",
+                name: name.clone(),
+                source: failed(libc::EADDRINUSE),
+            });
         }
+        let is_needed = |name: &String| names.contains(name);
+        self.locks
+            .retain(|name, held_by| *held_by != owner || is_needed(name));
+        self.locks
+            .extend(names.into_iter().map(|name| (name, owner)));
         Ok(())
     }
 

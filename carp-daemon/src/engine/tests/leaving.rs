@@ -271,6 +271,18 @@ fn one_whose_heir_cannot_begin_goes_on_removing_its_address() {
 }
 
 #[test]
+fn the_locks_that_an_heir_needs_are_never_free() {
+    let mut scene = refused();
+    let id = scene.id();
+    scene.engine.remove(id);
+    scene.forget();
+    scene.engine.add(vhost(1)).expect("it is added");
+    assert_eq!(scene.asked(&["lock", "unlock"]), ["lock 1"]);
+    let locks = ["10.0.0.101", "vhid 2/1"];
+    assert_eq!(scene.host().locks.keys().collect::<Vec<_>>(), locks);
+}
+
+#[test]
 fn an_heir_with_another_address_goes_on_removing_the_old_one_without_a_fence() {
     let mut scene = refused();
     let id = scene.id();
