@@ -12,6 +12,18 @@ pub fn is_late(lateness: Duration, interval: Duration) -> bool {
     lateness > interval / 2
 }
 
+/// The lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor time.
+const STOPPED: Duration = Duration::from_millis(100);
+
+/// Returns whether advertisements that did not fit into the buffers may have been the MASTER's latest ones. `since` is when
+/// the process should have looked, because something was due or had arrived.
+///
+/// They are only if the process was stopped. Otherwise a flood could keep a BACKUP from ever taking over.
+#[must_use]
+pub fn losses_count(since: Option<Instant>, now: Instant) -> bool {
+    since.is_some_and(|since| now > since + STOPPED)
+}
+
 /// The times by which a BACKUP decides about the silence of a MASTER.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
@@ -93,6 +105,13 @@ mod tests {
             assert_eq!(until, Some(at(5001)), "late by more than half an interval");
             assert_eq!(reprieve(&mut patience, 5001, 3501, late), None);
         }
+    }
+
+    #[test]
+    fn losses_count_only_after_a_tenth_of_a_second_without_a_look() {
+        assert!(!losses_count(None, at(9000)));
+        assert!(!losses_count(Some(at(1000)), at(1100)));
+        assert!(losses_count(Some(at(1000)), at(1101)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! that holds. If the process dies, hangs or starves, the host falls silent before another host can have taken over.
 
 use crate::time::{Duration, Instant};
-use crate::units::{AdvSkew, DeadRatio, Priority, State};
+use crate::units::{AdvBase, AdvSkew, DeadRatio, Priority, State};
 
 /// The state and the deadlines of a virtual host, for the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +94,38 @@ fn advertisement_lasts(advertised: Priority, deadratio: DeadRatio) -> Duration {
     }
 }
 
+/// The shortest lease. The kernel counts whole seconds, and with a shorter lease there would be no time for a second attempt.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+/// Returns the time for which the kernel keeps the addresses of a MASTER that does not renew that: a second more than an equal
+/// peer with advskew 0 waits before it takes over. A MASTER that is late for less keeps its addresses, and those of a dead one
+/// vanish a moment after the takeover.
+#[must_use]
+pub fn lease(advbase: AdvBase, deadratio: DeadRatio) -> Duration {
+    let fastest_peer = Priority {
+        advbase,
+        advskew: AdvSkew(0),
+    };
+    let takeover = fastest_peer.master_down_time(deadratio);
+    let seconds = takeover.as_secs() + u64::from(takeover.subsec_nanos() > 0) + 1;
+    Duration::from_secs(seconds).max(SHORTEST_LEASE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::AdvBase;
+
+    #[test]
+    fn a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least() {
+        for (advbase, deadratio, seconds) in
+            [(1, 3, 4), (0, 3, 2), (0, 100, 2), (10, 3, 31), (1, 1, 2)]
+        {
+            let deadratio = DeadRatio::new(deadratio).unwrap();
+            let expected = Duration::from_secs(seconds);
+            let lease = lease(AdvBase(advbase), deadratio);
+            assert_eq!(lease, expected, "{advbase} × {deadratio:?}");
+        }
+    }
 
     #[test]
     fn an_advertisement_lasts_beyond_the_next_one_but_not_until_the_takeover() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carp_common::proto::Input;
+use carp_common::proto::patience::losses_count;
 use carp_common::time::Instant;
 
 use super::context::Context;
@@ -11,10 +12,6 @@ use super::served::Served;
 use crate::api::Place;
 use crate::api::event::process::Stall;
 use crate::io::datapath::{Batch, Drained};
-
-/// The lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor
-/// time.
-const STALL: Duration = Duration::from_millis(100);
 
 /// Time between two looks at what did not fit into the buffers. They cause no wake-up.
 const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,8 +63,6 @@ impl Reception {
     /// Tells the virtual hosts if advertisements did not fit into the buffers while the process was stopped. They were never
     /// heard, and they are the latest ones. `since` is when this turn should have come, because something was due or had
     /// arrived.
-    ///
-    /// Only losses during a stop count. Otherwise a flood could keep a BACKUP from ever taking over.
     pub fn look_for_losses<E: Effects>(
         &mut self,
         since: Option<Instant>,
@@ -75,7 +70,7 @@ impl Reception {
         cx: &mut Context<E>,
     ) {
         let now = cx.now;
-        let stopped = since.is_some_and(|since| now > since + STALL);
+        let stopped = losses_count(since, now);
         if !stopped && now < self.loss_check_at {
             return;
         }

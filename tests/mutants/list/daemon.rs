@@ -154,15 +154,6 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     },
     Mutant {
-        name: "lease: ends before an equal peer takes over",
-        file: LEASE,
-        find: "u64::from(takeover.subsec_nanos() > 0) + 1",
-        replace: "u64::from(takeover.subsec_nanos() > 0)",
-        caught_by: &[
-            "engine::instance::lease::tests::a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least",
-        ],
-    },
-    Mutant {
         name: "place: adds no route although no own address brings one",
         file: PLACE,
         find: "neighbour.is_none()",

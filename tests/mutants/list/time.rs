@@ -11,6 +11,24 @@ const PATIENCE: &str = "carp-common/src/proto/patience.rs";
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "takes every loss for one while the process was stopped",
+        file: PATIENCE,
+        find: "since.is_some_and(|since| now > since + STOPPED)",
+        replace: "since.is_some_and(|since| now > since + STOPPED) || true",
+        caught_by: &[
+            "core::proto::patience::tests::losses_count_only_after_a_tenth_of_a_second_without_a_look",
+        ],
+    },
+    Mutant {
+        name: "gives addresses a lease that ends before an equal peer takes over",
+        file: TENURE,
+        find: "u64::from(takeover.subsec_nanos() > 0) + 1",
+        replace: "u64::from(takeover.subsec_nanos() > 0)",
+        caught_by: &[
+            "core::proto::tenure::tests::a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least",
+        ],
+    },
+    Mutant {
         name: "takes silence that it slept through for the end of the MASTER",
         file: PATIENCE,
         find: "if «is_late(slept, interval)» {",

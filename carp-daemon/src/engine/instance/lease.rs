@@ -5,15 +5,13 @@
 
 use std::time::Duration;
 
+use carp_common::proto::tenure;
 use carp_common::time::Instant;
-use carp_common::units::{AdvSkew, Priority};
 
 use crate::config::{Lease, VhostConfig};
 
 /// The time by which the kernel may end an address early, because it counts ticks.
 const EARLY: Duration = Duration::from_millis(100);
-/// The shortest lease. The kernel counts whole seconds, and with a shorter lease there would be no time for a second attempt.
-const SHORTEST: Duration = Duration::from_secs(2);
 
 /// The lease of one virtual host's addresses.
 #[derive(Debug, Default)]
@@ -65,27 +63,17 @@ impl Term {
 /// Returns the lifetime of the addresses of a virtual host. `None` means that they stay for good.
 pub fn of(option: Lease, config: &VhostConfig) -> Option<Duration> {
     match option {
-        Lease::Auto => Some(shortest(config)),
+        Lease::Auto => {
+            let settings = &config.election;
+            Some(tenure::lease(settings.advbase, settings.deadratio))
+        }
         Lease::Fixed(lease) => Some(lease),
         Lease::Off => None,
     }
 }
 
-/// Returns a second more than an equal peer with advskew 0 waits before it takes over. A MASTER that is late for less keeps
-/// its addresses, and those of a dead one vanish a moment after the takeover.
-fn shortest(config: &VhostConfig) -> Duration {
-    let fastest_peer = Priority {
-        advbase: config.election.advbase,
-        advskew: AdvSkew(0),
-    };
-    let takeover = fastest_peer.master_down_time(config.election.deadratio);
-    let seconds = takeover.as_secs() + u64::from(takeover.subsec_nanos() > 0) + 1;
-    Duration::from_secs(seconds).max(SHORTEST)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::super::tests::vhost;
     use super::*;
 
     fn at(millis: u64) -> Instant {
@@ -93,30 +81,6 @@ mod tests {
     }
 
     const LEASE: Option<Duration> = Some(Duration::from_secs(4));
-
-    #[test]
-    fn a_lease_is_a_second_longer_than_the_fastest_takeover_and_2_s_at_least() {
-        for (advbase, advskew, deadratio, seconds) in [
-            (1, 0, 3, 4),
-            // The fastest peer has no advskew.
-            (1, 200, 3, 4),
-            (0, 50, 3, 2),
-            (0, 50, 100, 2),
-            (10, 0, 3, 31),
-            (1, 0, 1, 2),
-        ] {
-            let mut config = vhost(1);
-            config.election.advbase.0 = advbase;
-            config.election.advskew.0 = advskew;
-            config.election.deadratio = carp_common::units::DeadRatio::new(deadratio).unwrap();
-            let expected = Duration::from_secs(seconds);
-            assert_eq!(
-                shortest(&config),
-                expected,
-                "{advbase}/{advskew} × {deadratio}"
-            );
-        }
-    }
 
     #[test]
     fn a_lease_runs_out_a_moment_before_the_kernel_may_end_it_unless_it_is_renewed() {
