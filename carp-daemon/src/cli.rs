@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::raw::{Place, Raw};
+use crate::config::raw::{Location, Raw};
 use crate::config::{self, Checked, Config, Mistake};
 use crate::log;
 
@@ -26,7 +26,7 @@ pub use error::CliError;
 
 /// The action that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum Task {
     /// Print this text on standard output and exit 0.
     Print(String),
     /// Run the daemon.
@@ -57,7 +57,7 @@ pub struct Invocation {
 /// # Errors
 ///
 /// Returns the first mistake, with a text for the operator. The exit status is 1 then.
-pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
+pub fn parse(argv: Vec<OsString>) -> Result<Task, CliError> {
     let mut command = Arguments::command();
     command.build();
     if argv.len() <= 1 {
@@ -80,7 +80,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             ) =>
         {
-            return Ok(Request::Print(error.to_string()));
+            return Ok(Task::Print(error.to_string()));
         }
         Err(error) if password::may_be_shown_by(&error, &secrets, &followers) => {
             return Err(CliError::Misplaced(
@@ -93,7 +93,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
     };
     if let Some(interface) = arguments.detach {
         combinations::nothing_beside_detach(&command, &matches)?;
-        return Ok(Request::Detach(interface));
+        return Ok(Task::Detach(interface));
     }
     let vhosts = match &arguments.vhosts {
         Some(file) => {
@@ -108,7 +108,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
         &command,
         &matches,
         arguments,
-        &Place::CommandLine,
+        &Location::CommandLine,
         passwords,
     );
     let (vhosts, unreadable) = match vhosts {
@@ -123,7 +123,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
             "the password stays visible in the process list: {error}"
         ));
     }
-    Ok(Request::Run(Box::new(Invocation {
+    Ok(Task::Run(Box::new(Invocation {
         config: checked.config,
         log: words.log,
         daemonize: words.daemonize,
@@ -135,15 +135,15 @@ pub fn parse(argv: Vec<OsString>) -> Result<Request, CliError> {
 /// Returns the checked configuration, or the first error.
 ///
 /// Errors are ordered as an operator reads: single words of the command line, then the lines of the file, then errors
-/// that belong to no place.
+/// that belong to no location.
 fn first_mistake(
     checked: Result<Checked, Vec<Mistake>>,
     unreadable: Option<CliError>,
 ) -> Result<Checked, CliError> {
-    let order = |mistake: &Mistake| match (&mistake.place, mistake.position) {
-        (Place::CommandLine, Some(position)) => (0, position),
-        (Place::Line { line, .. }, position) => (*line, position.unwrap_or(usize::MAX)),
-        (Place::CommandLine, None) => (usize::MAX, 0),
+    let order = |mistake: &Mistake| match (&mistake.location, mistake.position) {
+        (Location::CommandLine, Some(position)) => (0, position),
+        (Location::Line { line, .. }, position) => (*line, position.unwrap_or(usize::MAX)),
+        (Location::CommandLine, None) => (usize::MAX, 0),
     };
     let mistakes = match checked {
         Ok(checked) => return unreadable.map_or(Ok(checked), Err),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use carp_daemon::cli::{self, Invocation, Request};
+use carp_daemon::cli::{self, Invocation, Task};
 use carp_daemon::daemonize::{self, Process, Readiness};
 use carp_daemon::detach;
 use carp_daemon::engine;
@@ -23,12 +23,12 @@ const EXIT_RUN_TIME: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().collect()) {
-        Ok(Request::Print(text)) => {
+        Ok(Task::Print(text)) => {
             print(&text);
             ExitCode::SUCCESS
         }
-        Ok(Request::Run(invocation)) => start(*invocation),
-        Ok(Request::Detach(interface)) => detach(&interface),
+        Ok(Task::Run(invocation)) => start(*invocation),
+        Ok(Task::Detach(interface)) => detach(&interface),
         Err(refusal) => {
             complain(&format!("{:#}", anyhow::Error::new(refusal)));
             EXIT_USAGE.into()

@@ -31,8 +31,8 @@ fn parsed(more: &[&str]) -> Result<Invocation, CliError> {
     let argv = REQUIRED[..required].iter().chain(more);
     let argv = argv.map(OsString::from).collect();
     parse(argv).map(|request| match request {
-        Request::Run(invocation) => *invocation,
-        other @ (Request::Print(_) | Request::Detach(_)) => panic!("instead: {other:?}"),
+        Task::Run(invocation) => *invocation,
+        other @ (Task::Print(_) | Task::Detach(_)) => panic!("instead: {other:?}"),
     })
 }
 
@@ -294,7 +294,7 @@ fn errors_never_show_a_password() {
 #[test]
 fn help_prints_the_usage_and_version_the_version_and_no_arguments_are_an_error() {
     let printed = |line: &[&str]| match parse(line.iter().map(OsString::from).collect()) {
-        Ok(Request::Print(text)) => text,
+        Ok(Task::Print(text)) => text,
         other => panic!("{line:?}: {other:?}"),
     };
     let usage = printed(&["carpd", "-h"]);
@@ -345,7 +345,7 @@ fn relative_script_is_the_one_the_operator_sees() {
 #[test]
 fn detach_needs_nothing_but_an_interface() {
     let request = parse(["carpd", "--detach", "eth0"].map(OsString::from).to_vec());
-    assert!(matches!(request, Ok(Request::Detach(interface)) if interface == "eth0"));
+    assert!(matches!(request, Ok(Task::Detach(interface)) if interface == "eth0"));
     assert!(parse(["carpd", "--detach", "a/b"].map(OsString::from).to_vec()).is_err());
     let text = refused(&["carpd", "--detach", "eth0", "-i", "eth0", "-v", "7"]);
     assert!(

@@ -10,7 +10,7 @@ use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::arguments::Arguments;
 use super::{CliError, combinations, getopt, words};
-use crate::config::raw::{Place, VirtualHost};
+use crate::config::raw::{Location, VirtualHost};
 
 /// The virtual hosts of a file.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub fn read(path: &Path) -> Result<Lines, CliError> {
         if words.is_empty() || words.starts_with('#') {
             continue;
         }
-        let place = Place::Line {
+        let location = Location::Line {
             path: Arc::clone(&shared),
             line,
         };
-        match one(&mut command, words, &place) {
+        match one(&mut command, words, &location) {
             Ok(vhost) => vhosts.push(vhost),
             Err(reason) => {
                 let unreadable = Some(CliError::VhostsLine {
@@ -63,7 +63,7 @@ pub fn read(path: &Path) -> Result<Lines, CliError> {
 }
 
 /// Parses one line.
-fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost, CliError> {
+fn one(command: &mut Command, words: &str, location: &Location) -> Result<VirtualHost, CliError> {
     let argv: Vec<OsString> = std::iter::once("carpd")
         .chain(words.split_whitespace())
         .map(OsString::from)
@@ -88,14 +88,14 @@ fn one(command: &mut Command, words: &str, place: &Place) -> Result<VirtualHost,
     let matches = command.try_get_matches_from_mut(words).map_err(refused)?;
     combinations::nothing_of_the_process(command, &matches)?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(refused)?;
-    Ok(words::take(command, &matches, arguments, place, Vec::new()).vhost)
+    Ok(words::take(command, &matches, arguments, location, Vec::new()).vhost)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
-    use crate::cli::{CliError, Request, parse};
+    use crate::cli::{CliError, Task, parse};
     use crate::config::VhostConfig;
 
     /// Writes a file with these lines, and the password file that they name.
@@ -112,8 +112,8 @@ mod tests {
         let [file, _password] = written(text);
         let argv = ["carpd".into(), "--vhosts".into(), file.path().into()];
         parse(argv.to_vec()).map(|request| match request {
-            Request::Run(invocation) => invocation.config.vhosts,
-            other @ (Request::Print(_) | Request::Detach(_)) => panic!("instead: {other:?}"),
+            Task::Run(invocation) => invocation.config.vhosts,
+            other @ (Task::Print(_) | Task::Detach(_)) => panic!("instead: {other:?}"),
         })
     }
 

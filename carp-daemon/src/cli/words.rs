@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use super::arguments::Arguments;
 use super::combinations::spelled;
 use super::password::Password;
-use crate::config::raw::{self, Origin, Place, Secret, Word};
+use crate::config::raw::{self, Location, Origin, Secret, Word};
 use crate::log;
 
 /// The options by the part of the program that they concern.
@@ -25,7 +25,7 @@ pub struct Words {
 struct Source<'a> {
     command: &'a Command,
     matches: &'a ArgMatches,
-    place: &'a Place,
+    location: &'a Location,
 }
 
 impl Source<'_> {
@@ -58,7 +58,7 @@ impl Source<'_> {
         let mut options = self.command.get_arguments();
         let option = options.find(|option| option.get_id() == id);
         Origin {
-            place: self.place.clone(),
+            location: self.location.clone(),
             // The form of clap's own messages: `--vhid <ID>`.
             name: option.map_or_else(|| id.to_owned(), ToString::to_string),
             position,
@@ -88,7 +88,7 @@ pub fn take(
     command: &Command,
     matches: &ArgMatches,
     arguments: Arguments,
-    place: &Place,
+    location: &Location,
     passwords: Vec<Password>,
 ) -> Words {
     let Arguments {
@@ -133,10 +133,10 @@ pub fn take(
     let source = Source {
         command,
         matches,
-        place,
+        location,
     };
     let vhost = raw::VirtualHost {
-        place: place.clone(),
+        location: location.clone(),
         interface: source.word("interface", interface),
         source: source.word("srcip", srcip),
         vhid: source.word("vhid", vhid),

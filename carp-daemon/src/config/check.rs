@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use error::{Mistake, PassfileError, Problem};
 pub use values::interface as interface_name;
 
-use super::raw::{self, Place, Raw, Word};
+use super::raw::{self, Location, Raw, Word};
 use super::{Config, StateDirectory, VhostConfig, VhostId};
 
 /// A configuration without mistakes, with lines for the log.
@@ -83,7 +83,7 @@ pub fn check(raw: Raw) -> Result<Checked, Vec<Mistake>> {
 fn check_vhosts(raw: Vec<raw::VirtualHost>, findings: &mut Findings) -> Vec<VhostConfig> {
     if raw.is_empty() {
         findings.mistake(
-            &Place::CommandLine,
+            &Location::CommandLine,
             Problem::Missing {
                 what: "a virtual host",
                 options: "--vhosts",
@@ -94,9 +94,9 @@ fn check_vhosts(raw: Vec<raw::VirtualHost>, findings: &mut Findings) -> Vec<Vhos
     let mut vhosts = Vec::with_capacity(raw.len());
     let mut twins = Twins::default();
     for vhost in raw {
-        let place = vhost.place.clone();
+        let location = vhost.location.clone();
         if let Some(vhost) = virtual_host::check(vhost, findings) {
-            twins.look(&vhost, &place, findings);
+            twins.look(&vhost, &location, findings);
             vhosts.push(vhost);
         }
     }
@@ -106,12 +106,12 @@ fn check_vhosts(raw: Vec<raw::VirtualHost>, findings: &mut Findings) -> Vec<Vhos
 /// The identities and addresses so far, to find two virtual hosts that share one.
 #[derive(Default)]
 struct Twins {
-    vhosts: BTreeMap<VhostId, Place>,
-    addresses: BTreeMap<IpAddr, Place>,
+    vhosts: BTreeMap<VhostId, Location>,
+    addresses: BTreeMap<IpAddr, Location>,
 }
 
 impl Twins {
-    fn look(&mut self, vhost: &VhostConfig, place: &Place, findings: &mut Findings) {
+    fn look(&mut self, vhost: &VhostConfig, location: &Location, findings: &mut Findings) {
         let id = vhost.id();
         if let Some(before) = self.vhosts.get(&id) {
             let text = format!(
@@ -120,10 +120,10 @@ impl Twins {
                 id.interface,
                 within(before)
             );
-            findings.mistake(place, Problem::Combination(text));
+            findings.mistake(location, Problem::Combination(text));
             return;
         }
-        self.vhosts.insert(id, place.clone());
+        self.vhosts.insert(id, location.clone());
         for wanted in &vhost.addresses {
             let address = wanted.address;
             if let Some(before) = self.addresses.get(&address) {
@@ -131,18 +131,18 @@ impl Twins {
                     "the address {address} is {} already: one of them needs another --addr",
                     within(before)
                 );
-                findings.mistake(place, Problem::Combination(text));
+                findings.mistake(location, Problem::Combination(text));
             } else {
-                self.addresses.insert(address, place.clone());
+                self.addresses.insert(address, location.clone());
             }
         }
     }
 }
 
-fn within(place: &Place) -> String {
-    match place {
-        Place::CommandLine => "on the command line".to_owned(),
-        Place::Line { line, .. } => format!("in line {line}"),
+fn within(location: &Location) -> String {
+    match location {
+        Location::CommandLine => "on the command line".to_owned(),
+        Location::Line { line, .. } => format!("in line {line}"),
     }
 }
 
@@ -160,7 +160,10 @@ fn check_state_directory(
         // Only the path of the option can be relative.
         (Err(cause), word) => {
             let Word { value, origin } = word?;
-            findings.mistake(&origin.place, Problem::RelativePath { path: value, cause });
+            findings.mistake(
+                &origin.location,
+                Problem::RelativePath { path: value, cause },
+            );
             None
         }
     }
@@ -196,9 +199,9 @@ impl Findings {
         }
     }
 
-    fn mistake(&mut self, place: &Place, problem: Problem) {
+    fn mistake(&mut self, location: &Location, problem: Problem) {
         self.mistakes.push(Mistake {
-            place: place.clone(),
+            location: location.clone(),
             position: None,
             problem,
         });

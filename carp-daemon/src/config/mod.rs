@@ -7,7 +7,7 @@
 //! | Module | What it does |
 //! |---|---|
 //! | [`raw`] | represents unchecked words with their places |
-//! | [`mod@check`] | applies the rules; each mistake names its place and the accepted values |
+//! | [`mod@check`] | applies the rules; each mistake names its location and the accepted values |
 //! | [`mod@diff`] | plans the change from one configuration to another: keep, change in place, restart, add, remove |
 //! | `names` | names the values of settings that have a fixed set of them |
 //! | `summary` | logs the configuration at the start |

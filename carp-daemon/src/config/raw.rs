@@ -1,4 +1,4 @@
-//! Unchecked configuration: plain words, each with the place where it was written.
+//! Unchecked configuration: plain words, each with the location where it was written.
 //!
 //! A reader of configuration (the command line in [`crate::cli`]) fills these types and checks nothing but its own
 //! spelling; [`super::check()`] knows the rules. A setting that was not written is `None`: only `check` knows the defaults.
@@ -41,8 +41,8 @@ pub struct Process {
 /// The settings of one virtual host.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualHost {
-    /// The place that describes it, for errors about settings that are missing.
-    pub place: Place,
+    /// The location that describes it, for errors about settings that are missing.
+    pub location: Location,
     /// `--interface`.
     pub interface: Option<Word<String>>,
     /// `--srcip`.
@@ -100,29 +100,29 @@ pub enum Password {
     File(Word<PathBuf>),
 }
 
-/// A value and the place where it was written.
+/// A value and the location where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word<T> {
     /// The value, as it was written.
     pub value: T,
-    /// The place where it was written.
+    /// The location where it was written.
     pub origin: Origin,
 }
 
-/// The place of a word, and the option or key that it belongs to.
+/// The location of a word, and the option or key that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The command line, or the line of a file.
-    pub place: Place,
+    pub location: Location,
     /// The option or key, as messages name it: `--vhid <ID>`.
     pub name: String,
-    /// The word's position among those of its place.
+    /// The word's position among those of its location.
     pub position: usize,
 }
 
 /// The command line, or a line of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// The command line.
     #[default]
     CommandLine,
@@ -136,7 +136,7 @@ pub enum Place {
 }
 
 /// Prefix of a message: `FILE:LINE: `, and nothing for the command line.
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CommandLine => Ok(()),
@@ -178,7 +178,7 @@ mod tests {
         let password = Password::Inline(Word {
             value: Secret::from(Zeroizing::new(b"love".to_vec())),
             origin: Origin {
-                place: Place::CommandLine,
+                location: Location::CommandLine,
                 name: "--pass".to_owned(),
                 position: 1,
             },

@@ -12,7 +12,7 @@ use super::namespace::Namespace;
 use super::pace::{REPORT_INTERVAL, RETRY_INTERVAL};
 use super::registry::InstanceId;
 use crate::api::event::address::Assignment;
-use crate::api::event::process::{Netlink, Request};
+use crate::api::event::process::{Netlink, NetlinkRequest};
 use crate::api::{Event, Place, What};
 use crate::config::Lease;
 use crate::io::netlink::{Address, Order};
@@ -76,7 +76,7 @@ impl<E: Effects> Context<E> {
     pub fn listen(&mut self) {
         match self.namespace.listen(&mut self.effects) {
             Ok(more) => self.busy |= more,
-            Err(error) => self.complain_about_netlink(Request::Watch, &error),
+            Err(error) => self.complain_about_netlink(NetlinkRequest::Watch, &error),
         }
     }
 
@@ -88,12 +88,12 @@ impl<E: Effects> Context<E> {
         if self.namespace.is_stale()
             && let Err(error) = self.namespace.list(&mut self.effects)
         {
-            self.complain_about_netlink(Request::List, &error);
+            self.complain_about_netlink(NetlinkRequest::List, &error);
         }
     }
 
     /// Reports that links and addresses cannot be watched or listed.
-    pub fn complain_about_netlink(&mut self, request: Request, error: &io::Error) {
+    pub fn complain_about_netlink(&mut self, request: NetlinkRequest, error: &io::Error) {
         if let Some(suppressed) = self.netlink_limit.admit(self.now, REPORT_INTERVAL) {
             let error = error.to_string();
             let failed = Netlink::Failed { request, error };

@@ -16,7 +16,7 @@ use super::segment::{Segment, hearing, placement};
 use super::served::Served;
 use crate::api::Place;
 use crate::api::event::interface::Loss;
-use crate::api::event::process::{Netlink, Request};
+use crate::api::event::process::{Netlink, NetlinkRequest};
 
 /// Follows links and addresses, and lists them again when that is needed.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Follower {
         self.resync_at = None;
         let listed = cx.namespace.list(&mut cx.effects);
         if let Err(error) = &listed {
-            cx.complain_about_netlink(Request::List, error);
+            cx.complain_about_netlink(NetlinkRequest::List, error);
             self.resync_at = Some(cx.now + RETRY_INTERVAL);
         }
         listed.is_ok()

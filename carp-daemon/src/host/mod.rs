@@ -32,7 +32,7 @@ use crate::io::clock;
 use crate::io::datapath::{Datapath, Fenced, Leaving, Lookout};
 use crate::io::netlink::{Client, Monitor};
 use crate::io::scripts::{Admission, Completions, Runner, Wish};
-use crate::io::signals::{Request, Signals};
+use crate::io::signals::{SignalRequest, Signals};
 use crate::lock::{self, Locks, Wanted};
 use crate::log;
 
@@ -157,9 +157,9 @@ impl Host {
         }
         if let Poll::Ready(request) = signals.poll_request(context) {
             return Poll::Ready(Ok(match request {
-                Request::Dump => Wake::Told(Arrival::Report),
-                Request::StepDown => Wake::Told(Arrival::StepDown),
-                Request::Stop => Wake::Stop,
+                SignalRequest::Dump => Wake::Told(Arrival::Report),
+                SignalRequest::StepDown => Wake::Told(Arrival::StepDown),
+                SignalRequest::Stop => Wake::Stop,
             }));
         }
         // This comes after the signals, because a process that is to stop must not answer that it serves.

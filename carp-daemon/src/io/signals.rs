@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 /// A request that arrived as a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum SignalRequest {
     /// USR1: log the status and the counters.
     Dump,
     /// USR2: step down for a while.
@@ -35,10 +35,10 @@ fn others_that_end() -> impl Iterator<Item = i32> {
     .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
 }
 
-/// Receives the signals of [`Request`]. None of them ends the process by itself once this value exists.
+/// Receives the signals of [`SignalRequest`]. None of them ends the process by itself once this value exists.
 #[derive(Debug)]
 pub struct Signals {
-    requests: Vec<(Signal, Request)>,
+    requests: Vec<(Signal, SignalRequest)>,
     /// Receives a message when one of [`others_that_end`] arrived.
     other: mpsc::Receiver<()>,
 }
@@ -53,12 +53,12 @@ impl Signals {
     pub fn new() -> io::Result<Self> {
         let requests = [
             // Stop comes first, so that it wins when several signals are pending.
-            (SignalKind::terminate(), Request::Stop),
-            (SignalKind::interrupt(), Request::Stop),
-            (SignalKind::quit(), Request::Stop),
-            (SignalKind::hangup(), Request::Stop),
-            (SignalKind::user_defined2(), Request::StepDown),
-            (SignalKind::user_defined1(), Request::Dump),
+            (SignalKind::terminate(), SignalRequest::Stop),
+            (SignalKind::interrupt(), SignalRequest::Stop),
+            (SignalKind::quit(), SignalRequest::Stop),
+            (SignalKind::hangup(), SignalRequest::Stop),
+            (SignalKind::user_defined2(), SignalRequest::StepDown),
+            (SignalKind::user_defined1(), SignalRequest::Dump),
         ];
         let requests = requests
             .into_iter()
@@ -83,9 +83,9 @@ impl Signals {
     }
 
     /// Returns the next request.
-    pub fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Request> {
+    pub fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<SignalRequest> {
         if let Poll::Ready(Some(())) = self.other.poll_recv(context) {
-            return Poll::Ready(Request::Stop);
+            return Poll::Ready(SignalRequest::Stop);
         }
         for (signal, request) in &mut self.requests {
             if signal.poll_recv(context).is_ready() {
@@ -97,6 +97,8 @@ impl Signals {
 
     /// Waits until a signal asks to stop. Other requests are dropped.
     pub async fn stop(&mut self) {
-        while std::future::poll_fn(|context| self.poll_request(context)).await != Request::Stop {}
+        while std::future::poll_fn(|context| self.poll_request(context)).await
+            != SignalRequest::Stop
+        {}
     }
 }

@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use carp_common::proto::Key;
-use carp_daemon::cli::{self, Invocation, Request};
+use carp_daemon::cli::{self, Invocation, Task};
 
 /// A text that no message contains by chance.
 const SECRET: &str = "xYzzy-7";
@@ -71,9 +71,9 @@ pub fn target(data: &[u8]) {
     let result = cli::parse(argv);
     let mut shown = format!("{result:?}");
     match &result {
-        Ok(Request::Print(text)) => shown.push_str(text),
-        Ok(Request::Detach(_)) => {}
-        Ok(Request::Run(invocation)) => {
+        Ok(Task::Print(text)) => shown.push_str(text),
+        Ok(Task::Detach(_)) => {}
+        Ok(Task::Run(invocation)) => {
             for line in invocation.notes.iter().chain(&invocation.warnings) {
                 shown.push_str(line);
             }

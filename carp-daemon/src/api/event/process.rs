@@ -8,7 +8,7 @@ use super::{Cidr, events};
 
 /// A request to netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum NetlinkRequest {
     /// Notifications.
     Watch,
     /// A list.
@@ -21,7 +21,7 @@ events! {
     /// Links and addresses could not be watched or listed.
     Failed {
         /// The request.
-        request: Request,
+        request: NetlinkRequest,
         /// The error.
         error: String,
     } => Error "netlink-failed",

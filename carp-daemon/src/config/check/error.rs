@@ -1,4 +1,4 @@
-//! Mistakes in a configuration: the place, the problem, and a value that would be accepted.
+//! Mistakes in a configuration: the location, the problem, and a value that would be accepted.
 
 use std::fmt;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::config::raw::{Origin, Place};
+use crate::config::raw::{Location, Origin};
 
-/// One mistake and its place.
+/// One mistake and its location.
 #[derive(Debug)]
 pub struct Mistake {
-    /// The place of the mistake.
-    pub place: Place,
-    /// The position among the words of that place, when a single word is wrong.
+    /// The location of the mistake.
+    pub location: Location,
+    /// The position among the words of that location, when a single word is wrong.
     pub position: Option<usize>,
     /// The problem.
     pub problem: Problem,
@@ -23,7 +23,7 @@ impl Mistake {
     /// A word that its option or key does not accept.
     pub(super) fn of(origin: &Origin, value: String, reason: String) -> Self {
         Self {
-            place: origin.place.clone(),
+            location: origin.location.clone(),
             position: Some(origin.position),
             problem: Problem::Value {
                 value,
@@ -36,7 +36,7 @@ impl Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.place, self.problem)
+        write!(f, "{}{}", self.location, self.problem)
     }
 }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::PassfileError;
 use super::{Findings, Problem};
-use crate::config::raw::{Password, Place, Secret};
+use crate::config::raw::{Location, Password, Secret};
 
 /// The largest part of the file that is read. It is more than any sensible first line. Unit: bytes.
 const MAX_FILE: u64 = 4096;
@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 4096;
 pub fn key(
     password: Option<Password>,
     profile: Profile,
-    place: &Place,
+    location: &Location,
     findings: &mut Findings,
 ) -> Option<Key> {
     let (password, origin) = match password {
@@ -37,14 +37,14 @@ pub fn key(
                 Ok(line) => (line, format!("the first line of '{}'", path.display())),
                 Err(reason) => {
                     let name = word.origin.name;
-                    findings.mistake(place, Problem::Passfile { path, name, reason });
+                    findings.mistake(location, Problem::Passfile { path, name, reason });
                     return None;
                 }
             }
         }
         None => {
             findings.mistake(
-                place,
+                location,
                 Problem::Missing {
                     what: "a password",
                     options: "--passfile, -o, or --pass, -p",
@@ -57,7 +57,7 @@ pub fn key(
     match usable(&password, profile, &origin, findings) {
         Ok(key) => Some(key),
         Err(reason) => {
-            findings.mistake(place, Problem::Password { origin, reason });
+            findings.mistake(location, Problem::Password { origin, reason });
             None
         }
     }
@@ -217,7 +217,7 @@ mod tests {
         Word {
             value,
             origin: Origin {
-                place: Place::CommandLine,
+                location: Location::CommandLine,
                 name: name.to_owned(),
                 position: 1,
             },
@@ -227,7 +227,12 @@ mod tests {
     /// Returns the key and the warnings, or the mistake.
     fn checked(password: Password, profile: Profile) -> Result<(Key, Vec<String>), String> {
         let mut findings = Findings::default();
-        let key = key(Some(password), profile, &Place::CommandLine, &mut findings);
+        let key = key(
+            Some(password),
+            profile,
+            &Location::CommandLine,
+            &mut findings,
+        );
         match (key, findings.mistakes.first()) {
             (Some(key), None) => Ok((key, findings.warnings)),
             (None, Some(mistake)) => Err(mistake.to_string()),

@@ -5,37 +5,37 @@ use super::*;
 use crate::config::raw::{Origin, Password, Secret};
 use crate::config::{Datapath, Fence, Lease, Ownership};
 
-fn at<T>(place: &Place, name: &str, value: T) -> Option<Word<T>> {
+fn at<T>(location: &Location, name: &str, value: T) -> Option<Word<T>> {
     Some(Word {
         value,
         origin: Origin {
-            place: place.clone(),
+            location: location.clone(),
             name: name.to_owned(),
             position: 1,
         },
     })
 }
 
-fn text(place: &Place, name: &str, value: &str) -> Option<Word<String>> {
-    at(place, name, value.to_owned())
+fn text(location: &Location, name: &str, value: &str) -> Option<Word<String>> {
+    at(location, name, value.to_owned())
 }
 
-fn line(line: usize) -> Place {
-    Place::Line {
+fn line(line: usize) -> Location {
+    Location::Line {
         path: Path::new("/etc/carpd.vhosts").into(),
         line,
     }
 }
 
 /// Returns a virtual host with only the required settings.
-fn least(place: &Place, vhid: &str, address: &str) -> raw::VirtualHost {
+fn least(location: &Location, vhid: &str, address: &str) -> raw::VirtualHost {
     let password = Secret::from(Zeroizing::new(b"love".to_vec()));
     raw::VirtualHost {
-        place: place.clone(),
-        interface: text(place, "interface", "eth0"),
-        vhid: text(place, "vhid", vhid),
-        password: at(place, "password", password).map(Password::Inline),
-        addresses: text(place, "address", address).into_iter().collect(),
+        location: location.clone(),
+        interface: text(location, "interface", "eth0"),
+        vhid: text(location, "vhid", vhid),
+        password: at(location, "password", password).map(Password::Inline),
+        addresses: text(location, "address", address).into_iter().collect(),
         ..raw::VirtualHost::default()
     }
 }
@@ -47,8 +47,8 @@ fn checked(vhosts: Vec<raw::VirtualHost>, process: raw::Process) -> Result<Check
 
 #[test]
 fn what_was_not_written_has_ucarps_defaults() {
-    let place = Place::CommandLine;
-    let vhosts = vec![least(&place, "7", "10.0.0.1")];
+    let location = Location::CommandLine;
+    let vhosts = vec![least(&location, "7", "10.0.0.1")];
     let mut config = checked(vhosts, raw::Process::default()).unwrap().config;
     assert_eq!(
         (config.datapath, config.fence, config.lease),
@@ -81,8 +81,8 @@ fn every_mistake_is_found_with_its_place_and_what_would_be_right() {
     idle.advbase = text(&third, "advbase", "0");
     idle.advskew = text(&third, "advskew", "0");
     let process = raw::Process {
-        fence: text(&Place::CommandLine, "--fence", "on"),
-        lease: text(&Place::CommandLine, "--lease", "1"),
+        fence: text(&Location::CommandLine, "--fence", "on"),
+        lease: text(&Location::CommandLine, "--lease", "1"),
         ..raw::Process::default()
     };
     let found = checked(vec![wrong, idle], process).unwrap_err();
@@ -130,8 +130,8 @@ fn no_virtual_host_at_all_is_a_mistake() {
 #[test]
 fn what_concerns_several_virtual_hosts_is_said_once() {
     let vhosts = ["7", "8"].map(|vhid| {
-        let mut vhost = least(&Place::CommandLine, vhid, &format!("10.0.0.{vhid}"));
-        vhost.upscript = at(&Place::CommandLine, "--upscript", PathBuf::from("/up"));
+        let mut vhost = least(&Location::CommandLine, vhid, &format!("10.0.0.{vhid}"));
+        vhost.upscript = at(&Location::CommandLine, "--upscript", PathBuf::from("/up"));
         vhost
     });
     let checked = checked(vhosts.to_vec(), raw::Process::default()).unwrap();
@@ -141,10 +141,10 @@ fn what_concerns_several_virtual_hosts_is_said_once() {
 
 #[test]
 fn a_password_is_in_no_mistake_and_in_no_debug_output() {
-    let place = Place::CommandLine;
+    let location = Location::CommandLine;
     let secret = Secret::from(Zeroizing::new(b"correct horse battery staple".to_vec()));
-    let mut vhost = least(&place, "7", "10.0.0.1");
-    vhost.password = at(&place, "--pass", secret).map(Password::Inline);
+    let mut vhost = least(&location, "7", "10.0.0.1");
+    vhost.password = at(&location, "--pass", secret).map(Password::Inline);
     let raw = Raw {
         vhosts: vec![vhost],
         process: raw::Process::default(),

@@ -7,7 +7,7 @@ use carp_common::proto::{AddressSet, Settings};
 use carp_common::units::{AdvBase, AdvSkew, Priority};
 
 use super::{Findings, Problem, interface, is_set, password, values};
-use crate::config::raw::{self, Place, Word};
+use crate::config::raw::{self, Location, Word};
 use crate::config::{DEFAULT_GROUP, Ownership, Scripts, VhostConfig, VirtualAddress};
 
 /// The default of `--advbase`.
@@ -20,7 +20,7 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Checks the words of one virtual host. Returns `None` if a required setting is missing or wrong.
 pub fn check(raw: raw::VirtualHost, findings: &mut Findings) -> Option<VhostConfig> {
     let raw::VirtualHost {
-        place,
+        location,
         interface,
         source,
         vhid,
@@ -47,21 +47,21 @@ pub fn check(raw: raw::VirtualHost, findings: &mut Findings) -> Option<VhostConf
     } = raw;
     let interface = match interface {
         Some(word) => findings.value(Some(&word), values::interface),
-        None => first_interface(&place, findings),
+        None => first_interface(&location, findings),
     };
     let vhid = required(
         findings.value(vhid.as_ref(), values::vhid),
         vhid.is_none(),
-        &place,
+        &location,
         findings,
         ("a valid virtual host id", "--vhid, -v", "1 to 255"),
     );
     let profile = findings
         .value(profile.as_ref(), values::named)
         .unwrap_or_default();
-    let key = password::key(password, profile, &place, findings);
-    let priority = priority(advbase.as_ref(), advskew.as_ref(), &place, findings);
-    let address = one_address(&addresses, &place, findings);
+    let key = password::key(password, profile, &location, findings);
+    let priority = priority(advbase.as_ref(), advskew.as_ref(), &location, findings);
+    let address = one_address(&addresses, &location, findings);
     let ownership = match upscript {
         Some(_) => Ownership::Scripts,
         None => Ownership::Native,
@@ -121,14 +121,14 @@ pub fn check(raw: raw::VirtualHost, findings: &mut Findings) -> Option<VhostConf
     })
 }
 
-fn first_interface(place: &Place, findings: &mut Findings) -> Option<String> {
+fn first_interface(location: &Location, findings: &mut Findings) -> Option<String> {
     match interface::first() {
         Ok(interface) => {
             findings.note(format!("Using [{interface}] as a network interface"));
             Some(interface)
         }
         Err(problem) => {
-            findings.mistake(place, problem);
+            findings.mistake(location, problem);
             None
         }
     }
@@ -138,13 +138,13 @@ fn first_interface(place: &Place, findings: &mut Findings) -> Option<String> {
 fn required<T>(
     value: Option<T>,
     is_missing: bool,
-    place: &Place,
+    location: &Location,
     findings: &mut Findings,
     (what, options, accepted): (&'static str, &'static str, &'static str),
 ) -> Option<T> {
     if is_missing {
         findings.mistake(
-            place,
+            location,
             Problem::Missing {
                 what,
                 options,
@@ -158,7 +158,7 @@ fn required<T>(
 fn priority(
     advbase: Option<&Word<String>>,
     advskew: Option<&Word<String>>,
-    place: &Place,
+    location: &Location,
     findings: &mut Findings,
 ) -> Priority {
     let priority = Priority {
@@ -171,7 +171,7 @@ fn priority(
     };
     if (priority.advbase.0, priority.advskew.0) == (0, 0) {
         findings.mistake(
-            place,
+            location,
             Problem::Missing {
                 what: "an advertisement time base",
                 options: "--advbase, -b, or --advskew, -k",
@@ -191,7 +191,7 @@ fn priority(
 /// Checks the addresses, of which a virtual host has exactly one so far.
 fn one_address(
     words: &[Word<String>],
-    place: &Place,
+    location: &Location,
     findings: &mut Findings,
 ) -> Option<VirtualAddress> {
     let addresses: Vec<_> = words
@@ -204,12 +204,12 @@ fn one_address(
              in a process of its own or in a line of --vhosts FILE",
             first.address, first.prefix, second.address, second.prefix
         );
-        findings.mistake(place, Problem::Combination(text));
+        findings.mistake(location, Problem::Combination(text));
     }
     required(
         addresses.into_iter().next(),
         words.is_empty(),
-        place,
+        location,
         findings,
         (
             "a virtual host address",
@@ -225,7 +225,7 @@ fn absolute(word: Word<PathBuf>, findings: &mut Findings) -> Option<PathBuf> {
         Ok(path) => Some(path),
         Err(cause) => {
             let path = word.value;
-            findings.mistake(&word.origin.place, Problem::RelativePath { path, cause });
+            findings.mistake(&word.origin.location, Problem::RelativePath { path, cause });
             None
         }
     }

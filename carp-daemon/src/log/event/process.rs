@@ -4,14 +4,16 @@ use std::fmt::{Formatter, Result};
 
 use super::Lead;
 use crate::api::event::Place;
-use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Run, Script, Stall};
+use crate::api::event::process::{
+    Memory, Netlink, NetlinkRequest, Process, Refusal, Run, Script, Stall,
+};
 
 pub(super) fn netlink(f: &mut Formatter<'_>, it: &Netlink) -> Result {
     match it {
         Netlink::Failed { request, error } => {
             let action = match request {
-                Request::Watch => "watch",
-                Request::List => "list",
+                NetlinkRequest::Watch => "watch",
+                NetlinkRequest::List => "list",
             };
             write!(
                 f,

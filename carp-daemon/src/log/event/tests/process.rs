@@ -6,7 +6,9 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::*;
-use crate::api::event::process::{Memory, Netlink, Process, Refusal, Request, Run, Script, Stall};
+use crate::api::event::process::{
+    Memory, Netlink, NetlinkRequest, Process, Refusal, Run, Script, Stall,
+};
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = scripts_and_lateness();
@@ -28,11 +30,11 @@ fn netlink() -> Vec<Row> {
     };
     vec![
         of_process(
-            failed(Request::Watch),
+            failed(NetlinkRequest::Watch),
             "[ERROR] failed to watch links and addresses: No such device: going on with what was known, trying again",
         ),
         of_process(
-            failed(Request::List),
+            failed(NetlinkRequest::List),
             "[ERROR] failed to list links and addresses: No such device: going on with what was known, trying again",
         ),
         of_process(
