@@ -41,7 +41,7 @@ pub struct Invocation {
     /// The configuration to serve.
     pub config: Config,
     /// The settings of the log.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
     /// Run in the background (`-B`).
     pub daemonize: bool,
     /// Lines for the log: what carpd decided because the operator left it open.
@@ -63,7 +63,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Task, CliError> {
     if argv.len() <= 1 {
         return Err(CliError::Nothing(command.render_help().to_string()));
     }
-    let getopt::Words { words, secrets } = getopt::walk(&command, &argv);
+    let getopt::SplitLine { words, secrets } = getopt::walk(&command, &argv);
     let followers = password::followers(&argv, &secrets);
     let hidden = password::hide(&argv, &secrets);
     let passwords = password::extract(argv, &secrets);

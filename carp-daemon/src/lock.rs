@@ -55,7 +55,7 @@ pub enum LockError {
         /// The virtual host, address or hook, with its interface.
         what: String,
         /// The other process.
-        owner: Owner,
+        owner: LockHolder,
     },
     /// A carpd holds it that was started with other options.
     #[error("{what} is already served by {owner}, with other options: stop that one first")]
@@ -63,7 +63,7 @@ pub enum LockError {
         /// The virtual host or address.
         what: String,
         /// That carpd.
-        owner: Owner,
+        owner: LockHolder,
     },
     /// Another process holds or held it, and does not answer.
     #[error(
@@ -74,7 +74,7 @@ pub enum LockError {
         /// The virtual host or address.
         what: String,
         /// That process.
-        owner: Owner,
+        owner: LockHolder,
     },
     /// A carpd holds it that was started with the same options as this one.
     #[error("{what}: served by {owner} already, with these options: left as it is")]
@@ -82,7 +82,7 @@ pub enum LockError {
         /// The virtual host.
         what: String,
         /// That carpd.
-        owner: Owner,
+        owner: LockHolder,
     },
     /// A socket could not be used.
     #[error("failed to {action} the UNIX socket @{name}")]
@@ -116,13 +116,13 @@ pub enum LockError {
 
 /// The process that holds a lock, according to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct LockHolder {
     /// Its process id in our pid namespace, or 0 if it is in another one, and its user id. `None` if it does not
     /// listen.
     credentials: Option<(i32, u32)>,
 }
 
-impl Owner {
+impl LockHolder {
     const UNKNOWN: Self = Self { credentials: None };
 
     /// Returns whether its answers can be believed. Any local user can bind a free name.
@@ -132,7 +132,7 @@ impl Owner {
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.credentials {
             None => f.write_str("a process that does not say which"),
@@ -250,8 +250,8 @@ fn bind(name: &str) -> Result<Option<UnixListener>, LockError> {
 }
 
 /// Returns the owner of a name, with a connection to it unless too many connections wait already.
-fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
-    let connected = || -> nix::Result<(OwnedFd, Owner)> {
+fn owner(name: &str) -> (Option<OwnedFd>, LockHolder) {
+    let connected = || -> nix::Result<(OwnedFd, LockHolder)> {
         // Connecting must not wait for a place in the queue.
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -261,9 +261,9 @@ fn owner(name: &str) -> (Option<OwnedFd>, Owner) {
         )?;
         let peer = getsockopt(&socket, PeerCredentials)?;
         let credentials = Some((peer.pid(), peer.uid()));
-        Ok((socket, Owner { credentials }))
+        Ok((socket, LockHolder { credentials }))
     };
-    connected().map_or((None, Owner::UNKNOWN), |(socket, owner)| {
+    connected().map_or((None, LockHolder::UNKNOWN), |(socket, owner)| {
         (Some(socket), owner)
     })
 }
@@ -347,12 +347,12 @@ mod tests {
 
     #[test]
     fn a_strangers_process_is_named_with_its_user_and_not_believed() {
-        let owner = |pid, uid| Owner {
+        let owner = |pid, uid| LockHolder {
             credentials: Some((pid, uid)),
         };
         let us = nix::unistd::geteuid().as_raw();
         let stranger = owner(4711, us + 1);
-        assert!(!stranger.is_trusted() && !Owner::UNKNOWN.is_trusted());
+        assert!(!stranger.is_trusted() && !LockHolder::UNKNOWN.is_trusted());
         assert!(
             stranger
                 .to_string()

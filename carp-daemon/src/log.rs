@@ -57,7 +57,7 @@ const REPORTS_PER_SECOND: u32 = 20;
 
 /// The lines to log, and their destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// Log DEBUG lines of our own crates too (`-D`).
     pub debug: bool,
     /// The syslog facility (`-f`).
@@ -106,7 +106,7 @@ impl Logger {
 
 /// Returns a warning, with its remedy, if a daemon that leaves the console would log nowhere.
 #[must_use]
-pub fn silence_in_background(settings: Settings) -> Option<String> {
+pub fn silence_in_background(settings: LogSettings) -> Option<String> {
     let why = match settings.syslog {
         Destination::None => "--facility none turns syslog off".to_owned(),
         Destination::Default | Destination::Facility(_) => match syslog::look() {
@@ -128,7 +128,7 @@ pub fn silence_in_background(settings: Settings) -> Option<String> {
 /// # Errors
 ///
 /// Returns an error if a destination gets no thread, or the process has a logger already.
-pub fn init(settings: Settings, leaves_console: bool) -> io::Result<Logger> {
+pub fn init(settings: LogSettings, leaves_console: bool) -> io::Result<Logger> {
     let console = Console::new();
     let facility = match settings.syslog {
         Destination::Default => {

@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use crate::config::{Config, Datapath, Ownership};
 use crate::sys;
 
-pub use lacking::Lacking;
+pub use lacking::MissingCapabilities;
 
 /// The reason why privileges could not be given up. carpd must not continue with them.
 #[derive(Debug, thiserror::Error)]

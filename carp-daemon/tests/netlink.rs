@@ -19,7 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 use carp_daemon::io::netlink::{
-    Address, AddressFlags, AddressScope, Client, Event, Heard, Monitor, Order, Route,
+    Address, AddressFlags, AddressScope, Client, Monitor, MonitorDrained, NetlinkEvent, Order,
+    Route,
 };
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
@@ -274,11 +275,12 @@ async fn notifications_of_both_families_name_whose_order_it_was() {
         let ours = Address::new(v0, ip, prefix, PROTOCOL).with_flags(AddressFlags::Nodad);
         client.give(Order::Add(ours, LEASE)).unwrap();
         // The kernel reports an IPv6 address a moment later, and not at all if it is gone by then.
-        let added = |event: &Event| matches!(event, Event::Address(it) if it.is_same(&ours));
+        let added =
+            |event: &NetlinkEvent| matches!(event, NetlinkEvent::Address(it) if it.is_same(&ours));
         hear(&mut monitor, added).await;
         client.give(Order::Delete(ours)).unwrap();
-        let gone = |event: &Event| matches!(event, Event::AddressGone { address, .. } if address.is_same(&ours));
-        let Event::AddressGone { by, address } = hear(&mut monitor, gone).await else {
+        let gone = |event: &NetlinkEvent| matches!(event, NetlinkEvent::AddressGone { address, .. } if address.is_same(&ours));
+        let NetlinkEvent::AddressGone { by, address } = hear(&mut monitor, gone).await else {
             unreachable!();
         };
         assert_eq!(address.protocol, PROTOCOL);
@@ -287,15 +289,15 @@ async fn notifications_of_both_families_name_whose_order_it_was() {
     }
     ip("address add 10.0.0.2/24 dev v0");
     ip("address del 10.0.0.2/24 dev v0");
-    let stranger = |event: &Event| matches!(event, Event::AddressGone { .. });
-    let Event::AddressGone { by, .. } = hear(&mut monitor, stranger).await else {
+    let stranger = |event: &NetlinkEvent| matches!(event, NetlinkEvent::AddressGone { .. });
+    let NetlinkEvent::AddressGone { by, .. } = hear(&mut monitor, stranger).await else {
         unreachable!();
     };
     assert!(by != 0 && by != client.port());
 }
 
 /// Waits for a notification, and discards those that are read with it.
-async fn hear(monitor: &mut Monitor, wanted: impl Fn(&Event) -> bool) -> Event {
+async fn hear(monitor: &mut Monitor, wanted: impl Fn(&NetlinkEvent) -> bool) -> NetlinkEvent {
     let listen = async {
         loop {
             poll_fn(|context| monitor.poll_readable(context))
@@ -307,7 +309,7 @@ async fn hear(monitor: &mut Monitor, wanted: impl Fn(&Event) -> bool) -> Event {
                     found.get_or_insert(event);
                 }
             });
-            assert_ne!(heard.unwrap(), Heard::Overrun);
+            assert_ne!(heard.unwrap(), MonitorDrained::Overrun);
             if let Some(found) = found {
                 return found;
             }

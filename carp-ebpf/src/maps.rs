@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::ArrayOfMaps;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use carp_common::abi::classify::Claim;
+use carp_common::abi::classify::FenceSubject;
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
@@ -132,7 +132,7 @@ fn any_vhost(key: &VhostKey) -> Option<&'static VhostValue> {
 /// Returns the ledger of an address's owner if the address is fenced, which means that the host may neither answer for it nor
 /// speak in its name. The ledger is 0 if the owner belongs to another process.
 #[inline(always)]
-pub fn fenced(claim: &Claim) -> Option<u32> {
+pub fn fenced(claim: &FenceSubject) -> Option<u32> {
     let AddressKey {
         address: [a, b, c, d, e, f, g, h, low @ ..],
         family,

@@ -8,8 +8,8 @@ use super::*;
 /// A carpd with this profile and a model of an OpenBSD or FreeBSD.
 fn with_bsd(profile: Profile, ours: u8, dialect: Dialect, theirs: u8) -> Vec<Member> {
     vec![
-        Member::usual(Program::Carpd(profile), 2, ours),
-        Member::usual(Program::Model(dialect), 1, theirs),
+        Member::usual(Implementation::Carpd(profile), 2, ours),
+        Member::usual(Implementation::Model(dialect), 1, theirs),
     ]
 }
 

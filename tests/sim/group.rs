@@ -9,7 +9,7 @@ use super::model::Dialect;
 use super::network::Network;
 use super::packet::FAMILIES;
 use super::scenario::{
-    Fault, Member, Program, START, STEP, Scenario, Theme, reading_of_demotion_is_one,
+    Fault, Implementation, Member, START, STEP, Scenario, Theme, reading_of_demotion_is_one,
 };
 use super::station::{Body, Station};
 use super::watch::Violation;
@@ -153,8 +153,8 @@ impl Calm {
                 .is_some()
         };
         let may_repeat = |number: &usize| match self.members[*number].program {
-            Program::Model(dialect) => !dialect.has_constant_counter(),
-            Program::Carpd(_) => {
+            Implementation::Model(dialect) => !dialect.has_constant_counter(),
+            Implementation::Carpd(_) => {
                 let mut sent = stations[*number].used.iter();
                 *number != asking && sent.next_back().is_some_and(|last| comes_to(*last))
             }
@@ -384,13 +384,15 @@ impl Calm {
             _ => better.interval(true),
         };
         match (self.members[one].program, better.program) {
-            (Program::Model(_), _) => Duration::ZERO,
-            (Program::Carpd(_), Program::Carpd(_)) => {
+            (Implementation::Model(_), _) => Duration::ZERO,
+            (Implementation::Carpd(_), Implementation::Carpd(_)) => {
                 let paced = (self.members[one].interval(true) + better.interval(true)) / 8;
                 next + paced + 2 * (self.delay + self.latency)
             }
-            (Program::Carpd(_), Program::Model(Dialect::OpenBsd)) => better.interval(true) * 2,
-            (Program::Carpd(_), Program::Model(_)) => {
+            (Implementation::Carpd(_), Implementation::Model(Dialect::OpenBsd)) => {
+                better.interval(true) * 2
+            }
+            (Implementation::Carpd(_), Implementation::Model(_)) => {
                 next + better.interval(true) * (1 + u32::from(self.overtakes))
             }
         }
@@ -402,14 +404,14 @@ impl Calm {
         let (member, station) = (&self.members[number], &stations[number]);
         let (demotion, penalty) = (station.demotion, station.is_suppressed());
         let (demotion, advskew) = match member.program {
-            Program::Carpd(Profile::OpenBsd) => {
+            Implementation::Carpd(Profile::OpenBsd) => {
                 (demotion.saturating_add(penalty.into()), member.advskew)
             }
-            Program::Model(dialect) => {
+            Implementation::Model(dialect) => {
                 let byte_4 = if dialect.uses_byte_4() { demotion } else { 0 };
                 (byte_4, dialect.advertised(member.advskew, demotion))
             }
-            Program::Carpd(Profile::Ucarp | Profile::FreeBsd) => {
+            Implementation::Carpd(Profile::Ucarp | Profile::FreeBsd) => {
                 let demotion = if penalty { 240 } else { demotion };
                 let demoted = member.advskew.saturating_add(demotion).min(240);
                 (0, demoted.max(member.advskew))
@@ -472,7 +474,7 @@ impl Calm {
         let ucarp = |number: usize| {
             matches!(
                 self.members[number].program,
-                Program::Carpd(Profile::Ucarp) | Program::Model(Dialect::Ucarp)
+                Implementation::Carpd(Profile::Ucarp) | Implementation::Model(Dialect::Ucarp)
             )
         };
         let hosts = || (0..stations.len()).filter(move |number| part >> number & 1 == 1);

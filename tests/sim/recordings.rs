@@ -223,8 +223,8 @@ fn a_copy_does_not_cancel_a_bow_out() {
 fn an_altered_last_advertisement_deposes_nobody() {
     // Host 1 was MASTER of its part. When it hears host 0 again, it advertises once more and yields; the attacker
     // resends that as 0/0.
-    let carpds = PROFILES.map(|profile| (profile, Program::Carpd(profile)));
-    let ucarp = (Profile::Ucarp, Program::Model(Dialect::Ucarp));
+    let carpds = PROFILES.map(|profile| (profile, Implementation::Carpd(profile)));
+    let ucarp = (Profile::Ucarp, Implementation::Model(Dialect::Ucarp));
     for (profile, loser) in carpds.into_iter().chain([ucarp]) {
         let mut plan = plan(latest_of(1), Shown::Priority(0, 0), Disguise::Sender);
         plan.targets = 0b01;
@@ -359,7 +359,7 @@ fn the_first_counter_heard_from_a_master_is_not_taken_for_an_openbsds() {
 #[test]
 fn each_answer_of_a_ucarp_doubles_the_time_until_it_is_asked_again() {
     let mut members = preempting(hosts(Profile::Ucarp, &[0, 100]));
-    members[0].program = Program::Model(Dialect::Ucarp);
+    members[0].program = Implementation::Model(Dialect::Ucarp);
     // It hears host 1 first, and continues from that counter.
     members[0].start = members[0].start + s(10);
     let mut scenario = Scenario::staged(members, &[], s(150));
@@ -431,7 +431,7 @@ fn a_worse_master_asks_a_far_faster_one_at_once() {
 fn the_loser_of_a_tie_with_ucarp_yields_even_if_advertisements_cross() {
     for seed in 0..40 {
         let mut members = hosts(Profile::Ucarp, &[100, 100]);
-        members[0].program = Program::Model(Dialect::Ucarp);
+        members[0].program = Implementation::Model(Dialect::Ucarp);
         // Host 0 has the lower address as a raw word, host 1 has the lower address as a number.
         members[0].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 1, 1));
         members[1].sources[0] = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));

@@ -38,7 +38,7 @@ pub enum Theme {
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The program that runs on it.
-    pub program: Program,
+    pub program: Implementation,
     /// Seconds.
     pub advbase: u8,
     /// 256ths of a second.
@@ -59,7 +59,7 @@ pub struct Member {
 
 /// The program that runs on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum Implementation {
     /// The core under test.
     Carpd(Profile),
     /// A model of another implementation.
@@ -206,8 +206,8 @@ impl Member {
     #[must_use]
     pub fn gap(&self, advbase: u8, advskew: u8) -> Duration {
         let configured = match self.program {
-            Program::Carpd(_) | Program::Model(Dialect::Ucarp) => Duration::ZERO,
-            Program::Model(_) => interval(self.advbase, self.advskew),
+            Implementation::Carpd(_) | Implementation::Model(Dialect::Ucarp) => Duration::ZERO,
+            Implementation::Model(_) => interval(self.advbase, self.advskew),
         };
         self.timer(interval(advbase, advskew).max(configured))
     }
@@ -225,8 +225,8 @@ impl Member {
     /// Returns the longest real time of one of its timers.
     fn timer(&self, exact: Duration) -> Duration {
         match self.program {
-            Program::Carpd(_) => exact,
-            Program::Model(dialect) => dialect.timer(exact),
+            Implementation::Carpd(_) => exact,
+            Implementation::Model(dialect) => dialect.timer(exact),
         }
     }
 
@@ -234,7 +234,7 @@ impl Member {
     #[must_use]
     pub fn patience(&self) -> Duration {
         let ticks = match (self.advbase, self.program) {
-            (0, Program::Carpd(_)) => ms(20) + STEP * u32::from(self.advskew.max(1)) * 3,
+            (0, Implementation::Carpd(_)) => ms(20) + STEP * u32::from(self.advskew.max(1)) * 3,
             _ => Duration::ZERO,
         };
         self.master_down().max(ticks)
@@ -244,11 +244,11 @@ impl Member {
     #[must_use]
     pub fn turn_by_address(&self) -> Duration {
         match (self.program, self.sources) {
-            (Program::Carpd(Profile::Ucarp) | Program::Model(_), _) => Duration::ZERO,
-            (Program::Carpd(_), [IpAddr::V4(inet), IpAddr::V6(inet6)]) => ms(u64::from(
+            (Implementation::Carpd(Profile::Ucarp) | Implementation::Model(_), _) => Duration::ZERO,
+            (Implementation::Carpd(_), [IpAddr::V4(inet), IpAddr::V6(inet6)]) => ms(u64::from(
                 (inet.octets()[3] & 15).max(inet6.octets()[15] & 15),
             )),
-            (Program::Carpd(_), _) => Duration::ZERO,
+            (Implementation::Carpd(_), _) => Duration::ZERO,
         }
     }
 
@@ -257,8 +257,8 @@ impl Member {
     #[must_use]
     pub fn rank(&self) -> (u8, u8) {
         let advskew = match self.program {
-            Program::Carpd(_) => self.advskew,
-            Program::Model(dialect) => dialect.advertised(self.advskew, 0),
+            Implementation::Carpd(_) => self.advskew,
+            Implementation::Model(dialect) => dialect.advertised(self.advskew, 0),
         };
         (self.advbase, advskew)
     }
@@ -266,7 +266,7 @@ impl Member {
     /// Creates a host with usual settings: advbase 1, deadratio 3, no scripts, no preemption. The number determines
     /// its addresses.
     #[must_use]
-    pub const fn usual(program: Program, number: u8, advskew: u8) -> Self {
+    pub const fn usual(program: Implementation, number: u8, advskew: u8) -> Self {
         let inet = IpAddr::V4(Ipv4Addr::new(10, 9, 0, number));
         let inet6 = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number as u16));
         Self {
@@ -285,7 +285,7 @@ impl Member {
     /// Whether it runs the core under test.
     #[must_use]
     pub const fn is_carpd(&self) -> bool {
-        matches!(self.program, Program::Carpd(_))
+        matches!(self.program, Implementation::Carpd(_))
     }
 }
 
@@ -370,9 +370,9 @@ impl Scenario {
     fn answers(&self) -> u32 {
         let more = u32::from(self.members.len() > 2);
         let of_others = self.members.iter().map(|member| match member.program {
-            Program::Carpd(_) => 0,
-            Program::Model(dialect) if dialect.has_constant_counter() => 2,
-            Program::Model(_) => 1,
+            Implementation::Carpd(_) => 0,
+            Implementation::Model(dialect) if dialect.has_constant_counter() => 2,
+            Implementation::Model(_) => 1,
         });
         more + of_others.max().unwrap_or_default()
     }
@@ -394,7 +394,7 @@ impl Scenario {
     /// advertise in its name.
     #[must_use]
     pub fn trust_is_lost(&self) -> bool {
-        let constant = |m: &Member| matches!(m.program, Program::Model(dialect) if dialect.has_constant_counter());
+        let constant = |m: &Member| matches!(m.program, Implementation::Model(dialect) if dialect.has_constant_counter());
         self.theme == Theme::Attack && self.members.iter().any(constant)
     }
 
@@ -440,7 +440,7 @@ fn undecided_ties(members: &[Member], group: &Group) -> bool {
     let ucarp = |m: &Member| {
         matches!(
             m.program,
-            Program::Carpd(Profile::Ucarp) | Program::Model(Dialect::Ucarp)
+            Implementation::Carpd(Profile::Ucarp) | Implementation::Model(Dialect::Ucarp)
         )
     };
     let one_family = group.inet.is_empty() || group.inet6.is_empty();
@@ -456,8 +456,8 @@ pub fn reading_of_demotion_is_one<'a>(members: impl Iterator<Item = &'a Member>)
     let (mut fills, mut ignores) = (false, false);
     for member in members {
         match member.program {
-            Program::Carpd(profile) => fills |= profile == Profile::OpenBsd,
-            Program::Model(dialect) => {
+            Implementation::Carpd(profile) => fills |= profile == Profile::OpenBsd,
+            Implementation::Model(dialect) => {
                 fills |= dialect.uses_byte_4();
                 ignores |= !dialect.uses_byte_4();
             }

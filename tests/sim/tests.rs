@@ -14,10 +14,10 @@ use std::time::Duration;
 use carp_common::units::{Family, Profile};
 use carp_tests::sim::check;
 use carp_tests::sim::model::Dialect;
-use carp_tests::sim::scenario::{Fault, Member, Program, Scenario, Theme};
+use carp_tests::sim::scenario::{Fault, Implementation, Member, Scenario, Theme};
 use carp_tests::sim::world::Outcome;
 
-const UCARP: Program = Program::Carpd(Profile::Ucarp);
+const UCARP: Implementation = Implementation::Carpd(Profile::Ucarp);
 const PROFILES: [Profile; 3] = [Profile::Ucarp, Profile::FreeBsd, Profile::OpenBsd];
 
 const fn s(seconds: u64) -> Duration {
@@ -32,7 +32,7 @@ const fn ms(millis: u64) -> Duration {
 fn hosts(profile: Profile, advskews: &[u8]) -> Vec<Member> {
     let numbered = advskews.iter().zip(1..);
     numbered
-        .map(|(advskew, number)| Member::usual(Program::Carpd(profile), number, *advskew))
+        .map(|(advskew, number)| Member::usual(Implementation::Carpd(profile), number, *advskew))
         .collect()
 }
 
@@ -233,7 +233,7 @@ fn equal_hosts_settle_on_the_lowest_address_as_ucarp_reads_it() {
             for (number, member) in members.iter_mut().enumerate() {
                 member.preempt = preempt;
                 if number == foreign {
-                    member.program = Program::Model(Dialect::Ucarp);
+                    member.program = Implementation::Model(Dialect::Ucarp);
                 }
             }
             // Each becomes MASTER on its own; then they meet.
@@ -267,7 +267,7 @@ fn a_host_that_yielded_does_not_take_over_from_a_worse_ucarp_that_yields() {
     // All three are MASTER. After the partition heals, the best one is heard first; the worst one yields and sends
     // its last advertisement, which the middle one hears. The order is random.
     let mut members = hosts(Profile::Ucarp, &[50, 100, 200]);
-    members[2].program = Program::Model(Dialect::Ucarp);
+    members[2].program = Implementation::Model(Dialect::Ucarp);
     let alone = [
         (ms(1), Fault::Partition(0b001)),
         (ms(1), Fault::Partition(0b010)),
@@ -275,7 +275,7 @@ fn a_host_that_yielded_does_not_take_over_from_a_worse_ucarp_that_yields() {
     let faults = [&alone[..], &[(ms(10_350), Fault::Heal)]].concat();
     for seed in 0..100 {
         if seed == 50 {
-            members[0].program = Program::Model(Dialect::Ucarp);
+            members[0].program = Implementation::Model(Dialect::Ucarp);
         }
         let mut scenario = Scenario::staged(preempting(members.clone()), &faults, s(20));
         scenario.seed = seed;
@@ -333,9 +333,9 @@ fn foreign_backups_honour_our_bow_out() {
         (Profile::FreeBsd, Dialect::FreeBsd),
         (Profile::OpenBsd, Dialect::OpenBsd),
     ] {
-        let mut ours = Member::usual(Program::Carpd(profile), 1, 0);
+        let mut ours = Member::usual(Implementation::Carpd(profile), 1, 0);
         ours.mortal = true;
-        let members = vec![ours, Member::usual(Program::Model(dialect), 2, 100)];
+        let members = vec![ours, Member::usual(Implementation::Model(dialect), 2, 100)];
         let outcome = run(&Scenario::staged(
             members,
             &[(s(10), Fault::Stop(0))],
@@ -529,10 +529,13 @@ fn with_strict_counters_a_replay_changes_nothing() {
 
 #[test]
 fn a_peer_may_use_the_virtual_address_as_its_source() {
-    let mut bsd = Member::usual(Program::Model(Dialect::FreeBsd), 1, 0);
+    let mut bsd = Member::usual(Implementation::Model(Dialect::FreeBsd), 1, 0);
     bsd.sources[0] = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100));
     for profile in PROFILES {
-        let members = vec![bsd.clone(), Member::usual(Program::Carpd(profile), 2, 100)];
+        let members = vec![
+            bsd.clone(),
+            Member::usual(Implementation::Carpd(profile), 2, 100),
+        ];
         let outcome = run(&Scenario::staged(members, &[], s(20)));
         assert_eq!(outcome.masters(), [0]);
     }
@@ -545,9 +548,9 @@ fn a_rebooted_openbsd_is_believed_when_its_demotion_falls() {
         let members = vec![
             Member {
                 preempt: true,
-                ..Member::usual(Program::Model(Dialect::OpenBsd), 1, 0)
+                ..Member::usual(Implementation::Model(Dialect::OpenBsd), 1, 0)
             },
-            Member::usual(Program::Carpd(profile), 2, 100),
+            Member::usual(Implementation::Carpd(profile), 2, 100),
         ];
         let faults = [
             (s(10), Fault::Crash(0)),
@@ -566,7 +569,7 @@ fn a_rebooted_openbsd_is_believed_when_its_demotion_falls() {
 fn ucarp_and_carpd_are_one_group() {
     for advskews in [[0, 100, 200], [100, 200, 0], [200, 0, 100]] {
         let mut members = hosts(Profile::Ucarp, &advskews);
-        members[1].program = Program::Model(Dialect::Ucarp);
+        members[1].program = Implementation::Model(Dialect::Ucarp);
         let faults = [
             (s(10), Fault::Crash(0)),
             (s(20), Fault::Start(0)),

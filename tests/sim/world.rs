@@ -23,7 +23,7 @@ use super::model::index;
 use super::network::{Fate, Network};
 use super::packet::{Packet, read};
 use super::rng::Rng;
-use super::scenario::{Fault, Program, START, Scenario, Theme};
+use super::scenario::{Fault, Implementation, START, Scenario, Theme};
 use super::station::{Body, Sent, Station};
 use super::trace::Trace;
 use super::watch::{Provenance, SentCounters, Violation};
@@ -158,8 +158,8 @@ impl<'a> World<'a> {
         };
         for (number, member) in scenario.members.iter().enumerate() {
             let program = match member.program {
-                Program::Carpd(profile) => format!("{profile:?}").to_lowercase(),
-                Program::Model(dialect) => format!("{dialect:?}").to_uppercase(),
+                Implementation::Carpd(profile) => format!("{profile:?}").to_lowercase(),
+                Implementation::Model(dialect) => format!("{dialect:?}").to_uppercase(),
             };
             let name = format!("{number} {program}");
             let machine = scenario.has_machine(number).then(|| {
@@ -512,8 +512,7 @@ impl<'a> World<'a> {
     fn remember_sent(&mut self, from: usize, packet: &Packet) {
         let member = &self.scenario.members[from];
         let soon = member.interval(true) / 4;
-        let constant =
-            matches!(member.program, Program::Model(dialect) if dialect.has_constant_counter());
+        let constant = matches!(member.program, Implementation::Model(dialect) if dialect.has_constant_counter());
         let counter = packet.payload.get(8..16);
         let used = self.stations[from].last_sent.iter().any(|before| {
             before.payload.get(8..16) == counter

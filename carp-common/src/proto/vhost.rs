@@ -44,7 +44,7 @@ use super::{Action, Input, Origin, Settings};
 use crate::digest::PreparedDigest;
 use crate::time::{Duration, Instant};
 use crate::units::{Family, Priority, State};
-use context::Context;
+use context::CoreContext;
 use machine::Machine;
 
 pub use context::NOTICE_INTERVAL;
@@ -70,7 +70,7 @@ pub use listener::LONGEST_TURN;
 ///   [`Input::Shutdown`]; afterwards only by who claimed them.
 #[derive(Debug)]
 pub struct VirtualHost {
-    cx: Context,
+    cx: CoreContext,
     machine: Machine,
 }
 
@@ -86,7 +86,7 @@ impl VirtualHost {
         // What was derived from it is all that is needed from here on.
         settings.key.zeroize();
         Self {
-            cx: Context::new(settings, authenticator, now),
+            cx: CoreContext::new(settings, authenticator, now),
             machine: Machine::new(initial_counter, now),
         }
     }

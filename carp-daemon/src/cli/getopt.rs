@@ -15,17 +15,17 @@ const SECRET: &str = "pass";
 
 /// A command line, prepared for clap.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct SplitLine {
     /// The words, beginning with the program's name, so that clap reads them as getopt does. A secret is replaced by
     /// its index in `secrets`.
     pub words: Vec<OsString>,
     /// The positions of the secrets.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SecretPosition>,
 }
 
 /// The position of a secret, which extends to the end of its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Secret {
+pub struct SecretPosition {
     /// Index into `argv`.
     pub word: usize,
     /// Offset in that word. Unit: bytes.
@@ -33,7 +33,7 @@ pub struct Secret {
 }
 
 /// Splits `argv` into words and secrets. `command` must have been built.
-pub fn walk(command: &Command, argv: &[OsString]) -> Words {
+pub fn walk(command: &Command, argv: &[OsString]) -> SplitLine {
     let mut words = Vec::with_capacity(argv.len() + 1);
     let mut secrets = Vec::new();
     let mut awaited: Option<&Arg> = None;
@@ -62,7 +62,7 @@ pub fn walk(command: &Command, argv: &[OsString]) -> Words {
                 let (before, value) = bytes.split_at(offset);
                 let mut before = OsStr::from_bytes(before).to_owned();
                 let value = if option.get_id() == SECRET {
-                    secrets.push(Secret {
+                    secrets.push(SecretPosition {
                         word: index,
                         offset,
                     });
@@ -81,7 +81,7 @@ pub fn walk(command: &Command, argv: &[OsString]) -> Words {
             }
         }
     }
-    Words { words, secrets }
+    SplitLine { words, secrets }
 }
 
 /// The meaning of a word with regard to values.
@@ -158,7 +158,7 @@ mod tests {
         let mut command = super::super::arguments::Arguments::command();
         command.build();
         let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
-        let Words { words, secrets } = walk(&command, &argv);
+        let SplitLine { words, secrets } = walk(&command, &argv);
         let words = words
             .into_iter()
             .map(|word| word.into_string().unwrap())

@@ -9,14 +9,14 @@ use std::os::unix::fs::FileExt;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::getopt::Secret;
+use super::getopt::SecretPosition;
 
 /// A password, wiped when it is dropped.
 pub type Password = Zeroizing<Vec<u8>>;
 
 /// Returns the words after passwords that are words of their own. They may be the rest of a password whose quotes
 /// were forgotten.
-pub fn followers(argv: &[OsString], secrets: &[Secret]) -> Vec<Password> {
+pub fn followers(argv: &[OsString], secrets: &[SecretPosition]) -> Vec<Password> {
     let alone = secrets.iter().filter(|secret| secret.offset == 0);
     alone
         .filter_map(|secret| argv.get(secret.word + 1))
@@ -26,7 +26,11 @@ pub fn followers(argv: &[OsString], secrets: &[Secret]) -> Vec<Password> {
 
 /// Returns whether clap's message would show a word that may be part of a password: one that is not an option, or one
 /// that follows a password.
-pub fn may_be_shown_by(error: &clap::Error, secrets: &[Secret], followers: &[Password]) -> bool {
+pub fn may_be_shown_by(
+    error: &clap::Error,
+    secrets: &[SecretPosition],
+    followers: &[Password],
+) -> bool {
     match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) => {
             let is_operand = !word.starts_with('-') && error.kind() == ErrorKind::UnknownArgument;
@@ -40,7 +44,7 @@ pub fn may_be_shown_by(error: &clap::Error, secrets: &[Secret], followers: &[Pas
 /// Overwrites the secrets in the memory that `ps` and `/proc/PID/cmdline` show, each up to the end of its word.
 ///
 /// The process writes to itself through `/proc/self/mem`, at the address that `/proc/self/stat` reports.
-pub fn hide(argv: &[OsString], secrets: &[Secret]) -> io::Result<()> {
+pub fn hide(argv: &[OsString], secrets: &[SecretPosition]) -> io::Result<()> {
     if secrets.is_empty() {
         return Ok(());
     }
@@ -64,7 +68,7 @@ pub fn hide(argv: &[OsString], secrets: &[Secret]) -> io::Result<()> {
             "the arguments are not where /proc/self/stat says",
         ));
     }
-    for &Secret { word, offset } in secrets {
+    for &SecretPosition { word, offset } in secrets {
         let length = argv[word].len() - offset;
         let place = u64::try_from(starts[word] + offset).map_err(io::Error::other)?;
         memory.write_all_at(&vec![b'x'; length], start + place)?;
@@ -84,7 +88,7 @@ fn argument_start(stat: &str) -> Option<u64> {
 }
 
 /// Returns the secrets and wipes the words, which contain copies of them.
-pub fn extract(argv: Vec<OsString>, secrets: &[Secret]) -> Vec<Password> {
+pub fn extract(argv: Vec<OsString>, secrets: &[SecretPosition]) -> Vec<Password> {
     let passwords = secrets
         .iter()
         .map(|secret| Zeroizing::new(argv[secret.word].as_bytes()[secret.offset..].to_vec()))

@@ -56,7 +56,7 @@ fn required_options_alone_give_ucarps_defaults() {
     let invocation = parsed(&[]).unwrap();
     assert_eq!(
         invocation.log,
-        log::Settings {
+        log::LogSettings {
             debug: false,
             syslog: log::Destination::Default
         }

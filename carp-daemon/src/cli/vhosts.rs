@@ -68,7 +68,7 @@ fn one(command: &mut Command, words: &str, location: &Location) -> Result<Virtua
         .chain(words.split_whitespace())
         .map(OsString::from)
         .collect();
-    let getopt::Words { words, secrets } = getopt::walk(command, &argv);
+    let getopt::SplitLine { words, secrets } = getopt::walk(command, &argv);
     if !secrets.is_empty() {
         return Err(CliError::Misplaced(
             "a password does not belong here (--pass, -p): give --passfile, -o".to_owned(),

@@ -16,7 +16,7 @@ pub struct Words {
     /// The configuration of the whole process.
     pub process: raw::Process,
     /// The log.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
     /// `-B`.
     pub daemonize: bool,
 }
@@ -173,7 +173,7 @@ pub fn take(
     Words {
         vhost,
         process,
-        log: log::Settings {
+        log: log::LogSettings {
             debug,
             syslog: facility.unwrap_or_default(),
         },

@@ -15,7 +15,7 @@ use super::error::EngineError;
 use super::instance::identity;
 use super::memory;
 use super::registry::InstanceId;
-use super::segment::{Fence, strangers};
+use super::segment::{FenceFate, strangers};
 use super::served::Served;
 use crate::api::Place;
 use crate::api::event::election::Election;
@@ -87,14 +87,14 @@ impl Departures {
         let admitted = served.visit_segment(id, cx, |segment, cx| segment.admit(id, before, cx));
         if let Some(Err(error)) = admitted {
             let Some(before) = before else {
-                served.leave(id, Fence::Lifted, cx);
+                served.leave(id, FenceFate::Lifted, cx);
                 return Err(error);
             };
             // The old one goes on removing what is left of it, behind its fence.
             served.visit_segment(before, cx, |segment, cx| {
                 segment.lock_again(before, id, cx);
             });
-            served.leave(id, Fence::Inherited, cx);
+            served.leave(id, FenceFate::Inherited, cx);
             return Err(error);
         }
         if let Some(before) = before {
@@ -122,7 +122,7 @@ impl Departures {
             std::mem::take(&mut instance.rooms.removals)
         });
         self.leaving.remove(&before);
-        served.leave(before, Fence::Inherited, cx);
+        served.leave(before, FenceFate::Inherited, cx);
         served.visit(heir, cx, |instance, site| {
             if let Some(removals) = removals {
                 instance.rooms.removals.inherit(removals);
@@ -163,7 +163,7 @@ impl Departures {
                 }
             } else if !cx.effects.is_overdue() && !instance.rooms.leaves_something() {
                 self.leaving.remove(&id);
-                served.leave(id, Fence::Lifted, cx);
+                served.leave(id, FenceFate::Lifted, cx);
             }
         }
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Clock`] | the clocks |
 //! | [`Receive`] | advertisements, and the programs or sockets that pick them out |
-//! | [`Program`] | the knowledge of the kernel program about virtual hosts and their addresses |
+//! | [`KernelProgram`] | the knowledge of the kernel program about virtual hosts and their addresses |
 //! | [`Netlink`] | lists, changes and orders about links, addresses and routes |
 //! | [`Wire`] | frames that are sent, and claims of neighbours that are received |
 //! | [`Scripts`] | up and down scripts |
@@ -34,10 +34,11 @@ use super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::config::VhostConfig;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Survival,
+    self, AddressOwner, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, HookLoss, Rung,
+    Survival,
 };
 use crate::io::neighbour_watch::NeighbourClaims;
-use crate::io::netlink::{Address, Event, Heard, Link, Order};
+use crate::io::netlink::{Address, Link, MonitorDrained, NetlinkEvent, Order};
 use crate::io::port::Envelope;
 use crate::io::scripts::{Admission, Wish};
 use crate::io::state_dir::FileName;
@@ -45,12 +46,21 @@ use crate::lock::{self, Wanted};
 
 /// All traits together.
 pub trait Effects:
-    Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Tell + Observe
+    Clock + Receive + KernelProgram + Netlink + Wire + Scripts + Exclusion + Remember + Tell + Observe
 {
 }
 
 impl<E> Effects for E where
-    E: Clock + Receive + Program + Netlink + Wire + Scripts + Exclusion + Remember + Tell + Observe
+    E: Clock
+        + Receive
+        + KernelProgram
+        + Netlink
+        + Wire
+        + Scripts
+        + Exclusion
+        + Remember
+        + Tell
+        + Observe
 {
 }
 
@@ -111,7 +121,7 @@ pub trait Receive {
     fn take_failures(&mut self) -> Vec<(u32, io::Error)>;
 
     /// Returns what other programs did to carpd's program on an interface.
-    fn loss(&mut self, ifindex: u32) -> Option<Loss>;
+    fn loss(&mut self, ifindex: u32) -> Option<HookLoss>;
 
     /// Attaches to the egress of links that are new.
     fn cover(&mut self, links: &Links);
@@ -158,7 +168,7 @@ pub trait Receive {
 }
 
 /// What the kernel program knows about virtual hosts and their addresses.
-pub trait Program {
+pub trait KernelProgram {
     /// Begins to deliver the advertisements for a virtual host.
     ///
     /// # Errors
@@ -191,13 +201,13 @@ pub trait Program {
     ///
     /// # Errors
     /// Returns the kernel's error.
-    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused>;
+    fn own(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused>;
 
     /// Does the same for an owner that is not MASTER.
     ///
     /// # Errors
     /// Returns the kernel's error.
-    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused>;
+    fn silence(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused>;
 
     /// Lets this host answer for an address if it has it.
     ///
@@ -217,8 +227,8 @@ pub trait Netlink {
     /// Takes the notifications that wait.
     ///
     /// # Errors
-    /// Returns the kernel's error. After an error, and after [`Heard::Overrun`], everything must be watched anew and listed.
-    fn notifications(&mut self, visit: &mut dyn FnMut(Event)) -> io::Result<Heard>;
+    /// Returns the kernel's error. After an error, and after [`MonitorDrained::Overrun`], everything must be watched anew and listed.
+    fn notifications(&mut self, visit: &mut dyn FnMut(NetlinkEvent)) -> io::Result<MonitorDrained>;
 
     /// Begins to watch anew, and drops the notifications that wait.
     ///

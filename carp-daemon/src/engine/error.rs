@@ -5,7 +5,7 @@ use std::io;
 use caps::Capability;
 
 use crate::io::datapath::{self, Fenced};
-use crate::privileges::Lacking;
+use crate::privileges::MissingCapabilities;
 use crate::{lock, privileges};
 
 /// Errors that end the engine.
@@ -75,7 +75,7 @@ pub fn refused(action: &'static str, interface: &str, source: io::Error) -> Engi
     if source.raw_os_error() == Some(libc::EPERM) {
         return EngineError::NotPermitted {
             action: format!("{action} on {interface}"),
-            way_out: Lacking::of(&[Capability::CAP_NET_RAW]).way_out(),
+            way_out: MissingCapabilities::of(&[Capability::CAP_NET_RAW]).way_out(),
         };
     }
     EngineError::Interface {

@@ -17,7 +17,7 @@ use super::interface::Interface;
 use crate::api::event::interface::Source;
 use crate::config::{ADDRESS_PROTOCOL, Subnet, VhostConfig};
 use crate::io::netlink::{Address, Link, Order};
-use crate::privileges::Lacking;
+use crate::privileges::MissingCapabilities;
 
 /// # Errors
 /// Returns an error if two virtual hosts are the same, by two names of an interface. With one name, the configuration is
@@ -52,7 +52,7 @@ pub fn refuse_without_the_right_to_assign<E: Effects>(
     let nowhere = Address::new(ifindex, address, 32, ADDRESS_PROTOCOL);
     match cx.give(Order::Delete(nowhere)) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            let lacking = Lacking::of(&[Capability::CAP_NET_ADMIN]);
+            let lacking = MissingCapabilities::of(&[Capability::CAP_NET_ADMIN]);
             Err(EngineError::NotPermitted {
                 action: "add and remove virtual addresses".to_owned(),
                 way_out: format!(

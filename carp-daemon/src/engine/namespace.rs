@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::effects::{Links, Netlink};
 use crate::config::ADDRESS_PROTOCOL;
-use crate::io::netlink::{Address, Event, Heard, Link};
+use crate::io::netlink::{Address, Link, MonitorDrained, NetlinkEvent};
 
 type Addresses = BTreeMap<u32, Vec<Address>>;
 
@@ -71,9 +71,9 @@ impl Namespace {
         let heard = netlink.notifications(&mut |event| changes.note(links, addresses, ours, event));
         self.tagged |= changes.tagged;
         match heard {
-            Ok(Heard::All) => Ok(false),
-            Ok(Heard::More) => Ok(true),
-            Ok(Heard::Overrun) => {
+            Ok(MonitorDrained::All) => Ok(false),
+            Ok(MonitorDrained::More) => Ok(true),
+            Ok(MonitorDrained::Overrun) => {
                 // What still waits is older than what was lost. After a new list it would count as news.
                 (self.blind, self.stale) = (true, true);
                 changes.overrun = true;
@@ -184,21 +184,27 @@ impl Namespace {
 
 impl Changes {
     /// Updates the tables with one event. Our orders come from port `ours`. A renewed lease changes nothing.
-    fn note(&mut self, links: &mut Links, addresses: &mut Addresses, ours: u32, event: Event) {
+    fn note(
+        &mut self,
+        links: &mut Links,
+        addresses: &mut Addresses,
+        ours: u32,
+        event: NetlinkEvent,
+    ) {
         match event {
-            Event::Link(link) => {
+            NetlinkEvent::Link(link) => {
                 self.interfaces.insert(link.index);
                 self.links.insert(link.index);
                 links.insert(link.index, link);
             }
-            Event::LinkGone { ifindex } => {
+            NetlinkEvent::LinkGone { ifindex } => {
                 self.interfaces.insert(ifindex);
                 links.remove(&ifindex);
                 let gone = addresses.remove(&ifindex).unwrap_or_default();
                 self.addresses
                     .extend(gone.iter().map(|address| address.address));
             }
-            Event::Address(address) => {
+            NetlinkEvent::Address(address) => {
                 let here = addresses.entry(address.ifindex).or_default();
                 let known = here.iter_mut().find(|known| known.is_same(&address));
                 let before = match known {
@@ -219,7 +225,7 @@ impl Changes {
                     Some(_) | None => {}
                 }
             }
-            Event::AddressGone { address, by } => {
+            NetlinkEvent::AddressGone { address, by } => {
                 if by == ours && address.protocol != ADDRESS_PROTOCOL {
                     self.taken.push(address);
                 }
@@ -258,8 +264,8 @@ mod tests {
     const OURS: u32 = 77;
     const SOMEBODY: u32 = 78;
 
-    fn gone(address: Address, by: u32) -> Event {
-        Event::AddressGone { address, by }
+    fn gone(address: Address, by: u32) -> NetlinkEvent {
+        NetlinkEvent::AddressGone { address, by }
     }
 
     #[derive(Default)]
@@ -269,7 +275,7 @@ mod tests {
     }
 
     impl Tables {
-        fn after(&mut self, events: impl IntoIterator<Item = Event>) -> Changes {
+        fn after(&mut self, events: impl IntoIterator<Item = NetlinkEvent>) -> Changes {
             let mut changes = Changes::default();
             for event in events {
                 changes.note(&mut self.links, &mut self.addresses, OURS, event);
@@ -294,19 +300,22 @@ mod tests {
             kind: String::new(),
         };
         let (first, second) = (address(1, 0), address(2, 0));
-        let changes = tables.after([Event::Link(link)]);
+        let changes = tables.after([NetlinkEvent::Link(link)]);
         assert_eq!(changes.interfaces, [5].into());
         for new in [first, second] {
-            let changes = tables.after([Event::Address(new)]);
+            let changes = tables.after([NetlinkEvent::Address(new)]);
             assert_eq!(changes.own, [5].into());
             assert_eq!(changes.addresses, [new.address].into());
         }
-        assert_eq!(tables.after([Event::Address(first)]), Changes::default());
+        assert_eq!(
+            tables.after([NetlinkEvent::Address(first)]),
+            Changes::default()
+        );
         assert_eq!(tables.addresses[&5], [first, second]);
         let changes = tables.after([gone(first, SOMEBODY)]);
         assert_eq!(changes.lost, [(5, first.address, 24)].into());
         assert_eq!(tables.addresses[&5], [second]);
-        let changes = tables.after([Event::LinkGone { ifindex: 5 }]);
+        let changes = tables.after([NetlinkEvent::LinkGone { ifindex: 5 }]);
         assert_eq!(changes.addresses, [second.address].into());
         assert!(tables.links.is_empty() && tables.addresses.is_empty());
     }
@@ -315,9 +324,9 @@ mod tests {
     fn an_address_of_ours_that_gets_another_number_is_lost() {
         let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
-        let added = tables.after([Event::Address(ours)]);
+        let added = tables.after([NetlinkEvent::Address(ours)]);
         assert!(added.own.is_empty() && added.tagged);
-        let replaced = tables.after([Event::Address(theirs)]);
+        let replaced = tables.after([NetlinkEvent::Address(theirs)]);
         assert_eq!(replaced.lost, [(5, ours.address, 24)].into());
         assert_eq!(replaced.own, [5].into());
         assert!(replaced.taken.is_empty());
@@ -328,21 +337,25 @@ mod tests {
         let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let renewed_too_late = [
-            Event::Address(ours),
+            NetlinkEvent::Address(ours),
             gone(ours, SOMEBODY),
-            Event::Address(theirs),
-            Event::Address(ours),
+            NetlinkEvent::Address(theirs),
+            NetlinkEvent::Address(ours),
         ];
         assert_eq!(tables.after(renewed_too_late).taken, [theirs]);
         let deleted_too_late = [
-            Event::Address(ours),
-            Event::Address(theirs),
+            NetlinkEvent::Address(ours),
+            NetlinkEvent::Address(theirs),
             gone(theirs, OURS),
         ];
         assert_eq!(tables.after(deleted_too_late).taken, [theirs]);
-        let deleted_by_himself = [Event::Address(theirs), gone(theirs, SOMEBODY)];
+        let deleted_by_himself = [NetlinkEvent::Address(theirs), gone(theirs, SOMEBODY)];
         assert!(tables.after(deleted_by_himself).taken.is_empty());
-        let added_anew = [Event::Address(ours), gone(ours, OURS), Event::Address(ours)];
+        let added_anew = [
+            NetlinkEvent::Address(ours),
+            gone(ours, OURS),
+            NetlinkEvent::Address(ours),
+        ];
         assert!(tables.after(added_anew).taken.is_empty());
     }
 }

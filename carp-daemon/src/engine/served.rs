@@ -15,7 +15,7 @@ use super::namespace::Namespace;
 use super::pace::AT_ONCE;
 use super::registry::{InstanceId, Registry, SegmentId};
 use super::renewals::Renewals;
-use super::segment::{Fence, Segment, hearing, placement};
+use super::segment::{FenceFate, Segment, hearing, placement};
 use crate::api::Place;
 use crate::config::VhostConfig;
 
@@ -83,7 +83,7 @@ impl Served {
 
     /// Removes a virtual host that has ended, and its interface if no other one is left there. `fence` says what becomes of
     /// the fence around its addresses.
-    pub fn leave<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
+    pub fn leave<E: Effects>(&mut self, id: InstanceId, fence: FenceFate, cx: &mut Context<E>) {
         cx.effects.dismiss(id);
         if let Some(place) = self.registry.place(id)
             && let Some(segment) = self.segments.get_mut(&place)

@@ -10,10 +10,11 @@ use carp_common::proto::Standing;
 use carp_common::time::Instant;
 
 use super::Host;
-use crate::engine::effects::{Links, Program, Receive, Refused};
+use crate::engine::effects::{KernelProgram, Links, Receive, Refused};
 use crate::io::chain::Chain;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, Loss, Owner, Rung, Survival,
+    self, AddressOwner, Batch, Choice, Counts, Drained, Endpoints, Entry, Fenced, HookLoss, Rung,
+    Survival,
 };
 
 /// The longest time between two looks. A turn that comes for another reason may take the look half as long before.
@@ -69,7 +70,7 @@ impl Receive for Host {
         self.datapath.sockets.take_failures()
     }
 
-    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
+    fn loss(&mut self, ifindex: u32) -> Option<HookLoss> {
         self.datapath.programs.loss(ifindex, &mut self.netlink)
     }
 
@@ -135,7 +136,7 @@ impl Receive for Host {
     }
 }
 
-impl Program for Host {
+impl KernelProgram for Host {
     fn configure(&mut self, key: VhostKey, entry: &Entry<'_>) -> Result<(), Refused> {
         Ok(self.datapath.entries.configure(key, entry)?)
     }
@@ -156,11 +157,11 @@ impl Program for Host {
         self.datapath.entries.is_intact(key)
     }
 
-    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn own(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         Ok(self.datapath.entries.own(address, owner)?)
     }
 
-    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn silence(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         Ok(self.datapath.entries.silence(address, owner)?)
     }
 

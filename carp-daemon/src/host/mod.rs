@@ -2,7 +2,7 @@
 //!
 //! | Module | What it implements |
 //! |---|---|
-//! | `datapath` | `Receive`, `Program` |
+//! | `datapath` | `Receive`, `KernelProgram` |
 //! | `netlink` | `Netlink` |
 //! | `wire` | `Wire` |
 //! | `memory` | `Remember`, and the writes of an orderly stop |

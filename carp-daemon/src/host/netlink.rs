@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::Host;
 use crate::engine::effects::Netlink;
-use crate::io::netlink::{Address, Event, Heard, Link, Monitor, Order};
+use crate::io::netlink::{Address, Link, Monitor, MonitorDrained, NetlinkEvent, Order};
 
 impl Netlink for Host {
-    fn notifications(&mut self, visit: &mut dyn FnMut(Event)) -> io::Result<Heard> {
+    fn notifications(&mut self, visit: &mut dyn FnMut(NetlinkEvent)) -> io::Result<MonitorDrained> {
         match &mut self.monitor {
             Some(monitor) => monitor.drain(visit),
-            None => Ok(Heard::All),
+            None => Ok(MonitorDrained::All),
         }
     }
 

@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::io::unix::AsyncFd;
 
-use super::{LockError, Owner, PATIENCE, address_name, bind, vhid_name};
+use super::{LockError, LockHolder, PATIENCE, address_name, bind, vhid_name};
 use crate::io::clock;
 use crate::sys::{self, Descriptor};
 
@@ -192,7 +192,7 @@ impl Locks {
         if held.any(|lock| lock.owner() == owned_by && lock.name == name) {
             return Ok(());
         }
-        let mut owner = Owner::UNKNOWN;
+        let mut owner = LockHolder::UNKNOWN;
         let mut waited = false;
         loop {
             if let Some(listener) = bind(name)? {
@@ -200,7 +200,7 @@ impl Locks {
             }
             let left = deadline.saturating_duration_since(clock::now());
             let (connection, seen) = super::owner(name);
-            if seen != Owner::UNKNOWN {
+            if seen != LockHolder::UNKNOWN {
                 owner = seen;
             }
             let theirs = connection.and_then(|connection| ask(connection, left));
@@ -274,7 +274,7 @@ fn answer(listener: &UnixListener, fingerprint: u64) {
     let credentials = getsockopt(&connection, PeerCredentials);
     let may_know = credentials.is_ok_and(|peer| {
         let credentials = Some((peer.pid(), peer.uid()));
-        Owner { credentials }.is_trusted()
+        LockHolder { credentials }.is_trusted()
     });
     if may_know {
         // The buffer of a new connection has room for the answer.

@@ -6,9 +6,9 @@ use caps::{CapSet, Capability};
 
 /// The capabilities that an operation requires and this process lacks. May be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lacking(Vec<Capability>);
+pub struct MissingCapabilities(Vec<Capability>);
 
-impl Lacking {
+impl MissingCapabilities {
     /// Returns which of these capabilities this process lacks.
     #[must_use]
     pub fn of(wanted: &[Capability]) -> Self {
@@ -41,7 +41,7 @@ impl Lacking {
     }
 }
 
-impl fmt::Display for Lacking {
+impl fmt::Display for MissingCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.names().join(" and "))
     }
@@ -59,12 +59,16 @@ mod tests {
 
     #[test]
     fn each_place_to_grant_capabilities_has_its_spelling() {
-        let lacking = Lacking(vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
+        let lacking = MissingCapabilities(vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
         assert_eq!(
             lacking.way_out(),
             "grant CAP_BPF and CAP_NET_ADMIN: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in a systemd unit, --cap-add=BPF \
              --cap-add=NET_ADMIN for a container"
         );
-        assert!(Lacking(Vec::new()).way_out().contains("user namespace"));
+        assert!(
+            MissingCapabilities(Vec::new())
+                .way_out()
+                .contains("user namespace")
+        );
     }
 }

@@ -5,7 +5,9 @@
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use carp_common::abi::classify::{Carried, Claim, Ingress, Verdict, classify, spoken_address};
+use carp_common::abi::classify::{
+    Carried, FenceSubject, Ingress, Verdict, classify, spoken_address,
+};
 use carp_common::abi::counters::Counter;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
 use carp_common::abi::layout::{AddressKey, VhostKey, VhostValue, widen};
@@ -413,7 +415,7 @@ impl Setting {
     }
 }
 
-fn asked_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
+fn asked_for(packet: &Packet<'_>, every_packet: bool) -> Option<FenceSubject> {
     match packet.ether_type {
         0x0806 => {
             let mut ethernet = packet.bytes.get(..28)?.to_vec();
@@ -432,7 +434,7 @@ fn asked_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
     }
 }
 
-fn spoken_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
+fn spoken_for(packet: &Packet<'_>, every_packet: bool) -> Option<FenceSubject> {
     let bytes = packet.bytes;
     match packet.ether_type {
         0x0806 => {
@@ -458,9 +460,9 @@ fn spoken_for(packet: &Packet<'_>, every_packet: bool) -> Option<Claim> {
     }
 }
 
-fn claim(address: impl Into<IpAddr>, resolves: bool) -> Claim {
+fn claim(address: impl Into<IpAddr>, resolves: bool) -> FenceSubject {
     let key = AddressKey::new(address.into(), IFINDEX);
-    Claim { key, resolves }
+    FenceSubject { key, resolves }
 }
 
 fn is_icmp6(packet: &Packet<'_>, kind: u8) -> bool {

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use carp_daemon::io::netlink::Event;
+use carp_daemon::io::netlink::NetlinkEvent;
 use carp_daemon::io::netlink::message::{Body, Message, for_each};
 
 /// Size of `struct nlmsghdr`. Unit: bytes.
@@ -16,20 +16,20 @@ pub fn target(data: &[u8]) {
     assert!(whole.len() * HEADER_LEN <= data.len());
     for message in &whole {
         match &message.body {
-            Body::Event(Event::Link(link)) => {
+            Body::Event(NetlinkEvent::Link(link)) => {
                 // A byte that is not UTF-8 becomes three bytes.
                 assert!(link.name.len() <= 3 * data.len());
             }
             Body::Done(errno) => assert!(*errno >= 0),
-            Body::Event(Event::Address(address) | Event::AddressGone { address, .. }) => {
-                assert_prefix(address.address, address.prefix)
-            }
+            Body::Event(
+                NetlinkEvent::Address(address) | NetlinkEvent::AddressGone { address, .. },
+            ) => assert_prefix(address.address, address.prefix),
             Body::Route(route) => {
                 assert_prefix(route.subnet, route.prefix);
                 let source = route.source.unwrap_or(route.subnet);
                 assert_eq!(source.is_ipv4(), route.subnet.is_ipv4());
             }
-            Body::Event(Event::LinkGone { .. }) | Body::Other => {}
+            Body::Event(NetlinkEvent::LinkGone { .. }) | Body::Other => {}
         }
     }
     // A datagram that is cut anywhere has the same messages up to there.

@@ -78,8 +78,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "coming: one that is added again opens the fence around what is left",
         file: DEPARTURES,
-        find: "served.leave(before, Fence::Inherited, cx);",
-        replace: "let _ = Fence::Inherited; served.leave(before, Fence::Lifted, cx);",
+        find: "served.leave(before, FenceFate::Inherited, cx);",
+        replace: "let _ = FenceFate::Inherited; served.leave(before, FenceFate::Lifted, cx);",
         caught_by: &[
             "engine::tests::leaving::one_that_is_added_again_inherits_the_fence_around_what_is_left",
         ],

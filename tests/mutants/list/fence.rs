@@ -56,7 +56,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: becomes MASTER and does not fence its addresses",
         file: TENURE,
-        find: "self.tell(who, site, Program::own);",
+        find: "self.tell(who, site, KernelProgram::own);",
         replace: "",
         caught_by: &[
             "engine::tests::process::a_killed_master_falls_silent_before_a_backup_takes_over_and_its_address_goes_after_that",

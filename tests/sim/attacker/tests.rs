@@ -1,7 +1,7 @@
 //! Checks which recordings the attacker may use, and how.
 
 use super::super::packet::{Ad, Group};
-use super::super::scenario::{Member, Program, START};
+use super::super::scenario::{Implementation, Member, START};
 use super::*;
 use carp_common::units::Profile;
 
@@ -24,7 +24,7 @@ fn plan(ploy: Ploy) -> Plan {
 
 /// Two hosts; the second sends these counters, one per second.
 fn listening(plan: Plan, counters: &[u64]) -> Attacker {
-    let members = [1, 2].map(|n| Member::usual(Program::Carpd(Profile::Ucarp), n, 0));
+    let members = [1, 2].map(|n| Member::usual(Implementation::Carpd(Profile::Ucarp), n, 0));
     let mut scenario = Scenario::staged(members.to_vec(), &[], ms(60_000));
     scenario.attack(plan, ms(1_000));
     let mut attacker = Attacker::new(&scenario);
@@ -111,7 +111,7 @@ fn an_advertisement_is_overtaken_only_during_the_plan_and_altered() {
     overtake.disguise = Disguise::TieWinner;
     overtake.other_mac = true;
     let mut attacker = listening(overtake, &[]);
-    let members = vec![Member::usual(Program::Carpd(Profile::Ucarp), 1, 0)];
+    let members = vec![Member::usual(Implementation::Carpd(Profile::Ucarp), 1, 0)];
     let genuine = packet(&Scenario::staged(members, &[], ms(1)).group, 5);
     let late = attacker.overtakes(START + ms(60_000), 1, &genuine);
     assert!(late.is_none());
@@ -128,7 +128,7 @@ fn answers_are_spared_where_he_wants() {
     let mut overtake = plan(Ploy::Overtake(ms(5)));
     overtake.spares_answers = true;
     let mut attacker = listening(overtake, &[5]);
-    let members = vec![Member::usual(Program::Carpd(Profile::Ucarp), 1, 0)];
+    let members = vec![Member::usual(Implementation::Carpd(Profile::Ucarp), 1, 0)];
     let genuine = packet(&Scenario::staged(members, &[], ms(1)).group, 6);
     assert!(attacker.overtakes(START + ms(99), 0, &genuine).is_none());
     assert!(attacker.overtakes(START + ms(99), 1, &genuine).is_some());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use carp_daemon::io::netlink::{Event, Heard};
+use carp_daemon::io::netlink::{MonitorDrained, NetlinkEvent};
 
 /// The number of notifications that are read before the process does something else.
 const AT_ONCE: usize = 64;
@@ -10,7 +10,7 @@ const AT_ONCE: usize = 64;
 /// The queue of a netlink socket. While no process watches, nothing is queued.
 #[derive(Debug)]
 pub struct Monitor {
-    queue: VecDeque<Event>,
+    queue: VecDeque<NetlinkEvent>,
     room: usize,
     overrun: bool,
     watched: bool,
@@ -42,7 +42,7 @@ impl Monitor {
     }
 
     /// Queues a notification.
-    pub fn tell(&mut self, event: Event) {
+    pub fn tell(&mut self, event: NetlinkEvent) {
         if !self.watched {
             return;
         }
@@ -66,15 +66,15 @@ impl Monitor {
     }
 
     /// Delivers the queued notifications.
-    pub fn drain(&mut self, visit: &mut dyn FnMut(Event)) -> Heard {
+    pub fn drain(&mut self, visit: &mut dyn FnMut(NetlinkEvent)) -> MonitorDrained {
         let count = self.queue.len().min(AT_ONCE);
         self.queue.drain(..count).for_each(visit);
         if std::mem::take(&mut self.overrun) {
-            Heard::Overrun
+            MonitorDrained::Overrun
         } else if self.queue.is_empty() {
-            Heard::All
+            MonitorDrained::All
         } else {
-            Heard::More
+            MonitorDrained::More
         }
     }
 }
@@ -83,7 +83,7 @@ impl Monitor {
 mod tests {
     use super::*;
 
-    fn heard(monitor: &mut Monitor) -> (Heard, usize) {
+    fn heard(monitor: &mut Monitor) -> (MonitorDrained, usize) {
         let mut count = 0;
         let heard = monitor.drain(&mut |_| count += 1);
         (heard, count)
@@ -92,14 +92,18 @@ mod tests {
     #[test]
     fn a_full_queue_loses_notifications_and_reports_it_once() {
         let mut monitor = Monitor::new(2);
-        let gone = |ifindex| Event::LinkGone { ifindex };
+        let gone = |ifindex| NetlinkEvent::LinkGone { ifindex };
         monitor.tell(gone(1));
-        assert_eq!(heard(&mut monitor), (Heard::All, 0), "nobody watched");
+        assert_eq!(
+            heard(&mut monitor),
+            (MonitorDrained::All, 0),
+            "nobody watched"
+        );
         monitor.watch();
         (1..=3).for_each(|ifindex| monitor.tell(gone(ifindex)));
         assert!(monitor.is_readable());
-        assert_eq!(heard(&mut monitor), (Heard::Overrun, 2));
-        assert_eq!(heard(&mut monitor), (Heard::All, 0));
+        assert_eq!(heard(&mut monitor), (MonitorDrained::Overrun, 2));
+        assert_eq!(heard(&mut monitor), (MonitorDrained::All, 0));
         monitor.overrun();
         monitor.watch();
         assert!(!monitor.is_readable(), "a new socket has lost nothing");
@@ -109,8 +113,8 @@ mod tests {
     fn a_long_queue_is_read_in_parts() {
         let mut monitor = Monitor::new(100);
         monitor.watch();
-        (0..100).for_each(|ifindex| monitor.tell(Event::LinkGone { ifindex }));
-        assert_eq!(heard(&mut monitor), (Heard::More, 64));
-        assert_eq!(heard(&mut monitor), (Heard::All, 36));
+        (0..100).for_each(|ifindex| monitor.tell(NetlinkEvent::LinkGone { ifindex }));
+        assert_eq!(heard(&mut monitor), (MonitorDrained::More, 64));
+        assert_eq!(heard(&mut monitor), (MonitorDrained::All, 36));
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::time::Instant;
-use carp_daemon::io::netlink::{Address, Event, Link, Order, Route};
+use carp_daemon::io::netlink::{Address, Link, NetlinkEvent, Order, Route};
 
 use super::Actor;
 use super::addresses::{Addresses, Assigned};
@@ -96,7 +96,7 @@ impl Namespace {
             kind: String::new(),
         };
         self.links.insert(index, link.clone());
-        self.monitor.tell(Event::Link(link));
+        self.monitor.tell(NetlinkEvent::Link(link));
         index
     }
 
@@ -108,7 +108,7 @@ impl Namespace {
         }
         self.routes.retain(|(route, _)| route.ifindex != index);
         if self.links.remove(&index).is_some() {
-            self.monitor.tell(Event::LinkGone { ifindex: index });
+            self.monitor.tell(NetlinkEvent::LinkGone { ifindex: index });
         }
     }
 
@@ -126,7 +126,7 @@ impl Namespace {
         if !up {
             self.routes.retain(|(route, _)| route.ifindex != index);
         }
-        self.monitor.tell(Event::Link(link));
+        self.monitor.tell(NetlinkEvent::Link(link));
     }
 
     /// Carries out an order.
@@ -218,7 +218,7 @@ impl Namespace {
             ends,
             foreign,
         });
-        self.monitor.tell(Event::Address(told));
+        self.monitor.tell(NetlinkEvent::Address(told));
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Namespace {
             known.foreign = Some((address.protocol, ends));
         }
         let told = known.address;
-        self.monitor.tell(Event::Address(told));
+        self.monitor.tell(NetlinkEvent::Address(told));
         Ok(())
     }
 
@@ -285,7 +285,7 @@ impl Namespace {
                     self.owed.push(it);
                 }
             }
-            self.monitor.tell(Event::AddressGone {
+            self.monitor.tell(NetlinkEvent::AddressGone {
                 address: it.address,
                 by: by.port(),
             });
@@ -295,7 +295,7 @@ impl Namespace {
             }
         }
         if let Some(promoted) = promoted {
-            self.monitor.tell(Event::Address(promoted));
+            self.monitor.tell(NetlinkEvent::Address(promoted));
         }
     }
 
@@ -350,7 +350,7 @@ mod tests {
         namespace
     }
 
-    fn told(namespace: &mut Namespace) -> Vec<Event> {
+    fn told(namespace: &mut Namespace) -> Vec<NetlinkEvent> {
         let mut events = Vec::new();
         let _ = namespace.monitor.drain(&mut |event| events.push(event));
         events
@@ -401,11 +401,11 @@ mod tests {
         assert!(namespace.has(ours.address));
         namespace.advance(NOW + Duration::from_secs(4));
         assert!(!namespace.has(ours.address));
-        let gone = Event::AddressGone {
+        let gone = NetlinkEvent::AddressGone {
             address: ours,
             by: 0,
         };
-        assert_eq!(told(&mut namespace), [Event::Address(ours), gone]);
+        assert_eq!(told(&mut namespace), [NetlinkEvent::Address(ours), gone]);
     }
 
     #[test]
@@ -451,11 +451,14 @@ mod tests {
         assert_eq!(namespace.carry_out(NOW, &add, Actor::Somebody), Ok(()));
         let _ = told(&mut namespace);
         namespace.delete(2);
-        let gone = Event::AddressGone {
+        let gone = NetlinkEvent::AddressGone {
             address: address(1, 24, 0),
             by: 0,
         };
-        assert_eq!(told(&mut namespace), [gone, Event::LinkGone { ifindex: 2 }]);
+        assert_eq!(
+            told(&mut namespace),
+            [gone, NetlinkEvent::LinkGone { ifindex: 2 }]
+        );
         assert_eq!(namespace.create("eth0", [2, 0, 0, 0, 0, 1]), 3);
         namespace.change(3, |link| link.admin_up = false);
         namespace.change(3, |link| link.admin_up = false);

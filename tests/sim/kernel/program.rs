@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::Standing;
 use carp_common::time::Instant;
-use carp_daemon::io::datapath::{Endpoints, Fenced, Owner};
+use carp_daemon::io::datapath::{AddressOwner, Endpoints, Fenced};
 
 /// The entry of one virtual host.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct ProgramEntry {
     /// The endpoints of its advertisements.
     pub endpoints: Endpoints,
     /// Its standing, and how long that is valid.
@@ -34,9 +34,9 @@ pub struct Program {
     /// By interface: whether the program is attached there; other programs can detach it.
     attached: BTreeMap<u32, bool>,
     /// By virtual host.
-    pub entries: BTreeMap<VhostKey, Entry>,
+    pub entries: BTreeMap<VhostKey, ProgramEntry>,
     /// By address: its owner, if known.
-    owners: BTreeMap<IpAddr, Option<Owner>>,
+    owners: BTreeMap<IpAddr, Option<AddressOwner>>,
 }
 
 impl Program {
@@ -101,7 +101,8 @@ impl Program {
         let in_place = self.attached.get(&key.ifindex) == Some(&true);
         let entry = self.entries.get(key);
         let entry = entry.filter(|entry| entry.is_heard && entry.is_intact);
-        let is_echo = |entry: &Entry| self.drops_echoes && entry.endpoints.own == Some(source);
+        let is_echo =
+            |entry: &ProgramEntry| self.drops_echoes && entry.endpoints.own == Some(source);
         in_place && entry.is_some_and(|entry| !is_echo(entry))
     }
 
@@ -114,7 +115,7 @@ impl Program {
     }
 
     /// Whether a virtual host may answer for its addresses.
-    fn is_master(&self, owner: Option<Owner>, now: Instant) -> bool {
+    fn is_master(&self, owner: Option<AddressOwner>, now: Instant) -> bool {
         let entry = owner.and_then(|owner| self.entries.get(&owner.key()));
         entry.is_some_and(|entry| entry.is_intact && now <= entry.standing.owns_until)
     }
@@ -136,14 +137,14 @@ impl Program {
     }
 
     /// Lets the host answer for an address while its owner may.
-    pub fn own(&mut self, address: IpAddr, owner: Owner) {
+    pub fn own(&mut self, address: IpAddr, owner: AddressOwner) {
         if self.is_possible {
             self.owners.insert(address, Some(owner));
         }
     }
 
     /// The same for an owner that may not answer now, unless another virtual host may.
-    pub fn silence(&mut self, address: IpAddr, owner: Owner, now: Instant) {
+    pub fn silence(&mut self, address: IpAddr, owner: AddressOwner, now: Instant) {
         if self
             .entries
             .get(&owner.key())
@@ -209,8 +210,8 @@ mod tests {
         Instant::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn owner(vhid: u8) -> Owner {
-        Owner {
+    fn owner(vhid: u8) -> AddressOwner {
+        AddressOwner {
             ifindex: 2,
             vhid: Vhid::new(vhid).unwrap(),
         }
@@ -231,8 +232,8 @@ mod tests {
         }
     }
 
-    fn entry(owns_until: Instant) -> Entry {
-        Entry {
+    fn entry(owns_until: Instant) -> ProgramEntry {
+        ProgramEntry {
             endpoints: Endpoints {
                 group: [224, 0, 0, 18].into(),
                 own: Some(OWN),
@@ -320,11 +321,11 @@ mod tests {
         program.drops_echoes = false;
         assert!(program.delivers(&key, OWN));
         for other in [
-            Entry {
+            ProgramEntry {
                 is_intact: false,
                 ..entry(at(1))
             },
-            Entry {
+            ProgramEntry {
                 is_heard: false,
                 ..entry(at(1))
             },

@@ -15,15 +15,15 @@ use carp_common::wire::advertisement::HEADER_LEN;
 use carp_daemon::api::{self, Place, Status};
 use carp_daemon::config::VhostConfig;
 use carp_daemon::engine::effects::{
-    Clock, Exclusion, Links, Netlink, Observe, Program, Receive, Refused, Remember, Scripts, Tell,
-    Wire,
+    Clock, Exclusion, KernelProgram, Links, Netlink, Observe, Receive, Refused, Remember, Scripts,
+    Tell, Wire,
 };
 use carp_daemon::engine::registry::InstanceId;
 use carp_daemon::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
+    self, AddressOwner, Batch, Choice, Counts, Drained, Endpoints, Fenced, HookLoss, Rung, Survival,
 };
 use carp_daemon::io::neighbour_watch::NeighbourClaims as Claims;
-use carp_daemon::io::netlink::{Address, Event, Heard, Link, Order};
+use carp_daemon::io::netlink::{Address, Link, MonitorDrained, NetlinkEvent, Order};
 use carp_daemon::io::port::Envelope;
 use carp_daemon::io::scripts::{Admission, Wish};
 use carp_daemon::io::state_dir::FileName;
@@ -32,7 +32,7 @@ use carp_daemon::lock::{self, Wanted};
 use super::{Machine, Request, answer, witness};
 use crate::sim::kernel::Actor;
 use crate::sim::kernel::namespace::errno;
-use crate::sim::kernel::program::Entry;
+use crate::sim::kernel::program::ProgramEntry;
 use crate::sim::packet::{LENGTH, Packet};
 
 /// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
@@ -102,8 +102,8 @@ impl Receive for Machine {
         Vec::new()
     }
 
-    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
-        self.program.is_lost(ifindex).then_some(Loss::Detached)
+    fn loss(&mut self, ifindex: u32) -> Option<HookLoss> {
+        self.program.is_lost(ifindex).then_some(HookLoss::Detached)
     }
 
     fn cover(&mut self, _links: &Links) {}
@@ -146,14 +146,14 @@ impl Receive for Machine {
     }
 }
 
-impl Program for Machine {
+impl KernelProgram for Machine {
     fn configure(&mut self, key: VhostKey, entry: &datapath::Entry<'_>) -> Result<(), Refused> {
         let is_full = self.sabotage.tables || self.sabotage.changes;
         let Some(endpoints) = entry.endpoints.first().filter(|_| !is_full) else {
             self.program.entries.remove(&key);
             return Err(Refused("no room".to_owned()));
         };
-        let entry = Entry {
+        let entry = ProgramEntry {
             endpoints: *endpoints,
             standing: entry.standing,
             is_heard: true,
@@ -195,7 +195,7 @@ impl Program for Machine {
         entry.is_none_or(|entry| entry.is_intact)
     }
 
-    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn own(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         self.unfenced.insert(address);
         self.change()?;
         self.unfenced.remove(&address);
@@ -203,7 +203,7 @@ impl Program for Machine {
         Ok(())
     }
 
-    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn silence(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         self.unfenced.insert(address);
         self.change()?;
         self.unfenced.remove(&address);
@@ -228,7 +228,7 @@ impl Program for Machine {
 }
 
 impl Netlink for Machine {
-    fn notifications(&mut self, visit: &mut dyn FnMut(Event)) -> io::Result<Heard> {
+    fn notifications(&mut self, visit: &mut dyn FnMut(NetlinkEvent)) -> io::Result<MonitorDrained> {
         Ok(self.namespace.monitor.drain(visit))
     }
 

@@ -10,7 +10,7 @@ use carp_daemon::config::{Ownership, Scripts, VhostConfig, VirtualAddress};
 
 use super::super::machine::INTERFACE;
 use super::super::packet::Group;
-use super::{Member, Program, Scenario, Theme};
+use super::{Implementation, Member, Scenario, Theme};
 
 /// CARP's multicast group.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
@@ -95,7 +95,7 @@ impl Scenario {
 }
 
 fn settings(group: &Group, member: &Member, theme: Theme) -> Settings {
-    let Program::Carpd(profile) = member.program else {
+    let Implementation::Carpd(profile) = member.program else {
         unreachable!("only carpd runs the core")
     };
     let inet = group.inet.iter().copied().map(IpAddr::from);

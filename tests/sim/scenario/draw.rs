@@ -13,7 +13,7 @@ use super::super::rng::Rng;
 use super::mishap::{draw_mishap, draw_rare};
 use super::plan::draw_plan;
 use super::{
-    Fault, Finale, Member, Program, START, Scenario, Theme, ms, reading_of_demotion_is_one,
+    Fault, Finale, Implementation, Member, START, Scenario, Theme, ms, reading_of_demotion_is_one,
     undecided_ties,
 };
 
@@ -73,7 +73,7 @@ impl Scenario {
                 .any(|m| b.master_down() <= m.interval(true) + margin)
         });
         // Every demoted NetBSD has 240, and equal hosts yield to each other.
-        let levels = programs.contains(&Program::Model(Dialect::NetBsd));
+        let levels = programs.contains(&Implementation::Model(Dialect::NetBsd));
         let demotion_divides = impatient || levels || !reading_of_demotion_is_one(members.iter());
         let undo_demotion = demotion_divides || rng.chance(500);
         let horizon = if fast {
@@ -176,7 +176,12 @@ const RARE: u64 = 200;
 /// The number of times that a carpd restores an address before it gives way.
 const RESTORED: u8 = 3;
 
-fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng) -> Weather {
+fn draw_weather(
+    powerless: bool,
+    fast: bool,
+    programs: &[Implementation],
+    rng: &mut Rng,
+) -> Weather {
     let delay_max = if fast {
         Duration::from_micros(rng.between(50, 500))
     } else {
@@ -188,7 +193,7 @@ fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng
         Duration::from_micros(10)
     };
     // FreeBSD and NetBSD yield to their own reflection, as to any equal.
-    let yields = [Dialect::FreeBsd, Dialect::NetBsd].map(Program::Model);
+    let yields = [Dialect::FreeBsd, Dialect::NetBsd].map(Implementation::Model);
     let reflects = !yields.iter().any(|program| programs.contains(program)) && rng.chance(300);
     let loses = !powerless && rng.chance(400);
     Weather {
@@ -208,7 +213,7 @@ fn draw_weather(powerless: bool, fast: bool, programs: &[Program], rng: &mut Rng
     }
 }
 
-fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
+fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Implementation> {
     let hosts = rng.pick(&[1, 2, 2, 2, 3, 3, 4, 5, 6]);
     let profile = rng.pick(&[
         Profile::Ucarp,
@@ -216,7 +221,7 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
         Profile::FreeBsd,
         Profile::OpenBsd,
     ]);
-    let carpd = Program::Carpd(profile);
+    let carpd = Implementation::Carpd(profile);
     let foreign = match theme {
         Theme::Ours | Theme::Strict => return vec![carpd; hosts],
         Theme::Mixed => true,
@@ -233,8 +238,8 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
     (0..hosts.max(2))
         .map(|host| match (foreign && host > 0 && rng.chance(600), zoo) {
             (false, _) => carpd,
-            (true, false) => Program::Model(rng.pick(kin)),
-            (true, true) => Program::Model(rng.pick(&[
+            (true, false) => Implementation::Model(rng.pick(kin)),
+            (true, true) => Implementation::Model(rng.pick(&[
                 Dialect::Ucarp,
                 Dialect::FreeBsd,
                 Dialect::OpenBsd,
@@ -244,9 +249,9 @@ fn draw_programs(theme: Theme, rng: &mut Rng) -> Vec<Program> {
         .collect()
 }
 
-fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
-    let ucarp = programs.contains(&Program::Model(Dialect::Ucarp));
-    let inet_only = ucarp || programs.contains(&Program::Model(Dialect::NetBsd));
+fn draw_group(programs: &[Implementation], rng: &mut Rng) -> Group {
+    let ucarp = programs.contains(&Implementation::Model(Dialect::Ucarp));
+    let inet_only = ucarp || programs.contains(&Implementation::Model(Dialect::NetBsd));
     let families = if inet_only { 0 } else { rng.between(0, 4) };
     // ucarp supports exactly one address.
     let inet_count = if ucarp { 1 } else { rng.byte(1, 3) };
@@ -270,7 +275,12 @@ fn draw_group(programs: &[Program], rng: &mut Rng) -> Group {
     }
 }
 
-fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng) -> Vec<Member> {
+fn draw_members(
+    powerless: bool,
+    programs: &[Implementation],
+    fast: bool,
+    rng: &mut Rng,
+) -> Vec<Member> {
     let varied = rng.chance(200);
     let alike = rng.chance(150);
     let deadratio = if rng.chance(700) { 3 } else { rng.byte(1, 5) };
@@ -302,10 +312,11 @@ fn draw_members(powerless: bool, programs: &[Program], fast: bool, rng: &mut Rng
             } else {
                 rng.byte(0, 254)
             };
-            let bsd = matches!(program, Program::Model(dialect) if dialect != Dialect::Ucarp);
+            let bsd =
+                matches!(program, Implementation::Model(dialect) if dialect != Dialect::Ucarp);
             // The timers of ucarp and NetBSD make advbase 0 flap, and FreeBSD refuses it.
             let foreign_fast = advbase == 0
-                && matches!(program, Program::Model(dialect) if dialect != Dialect::OpenBsd);
+                && matches!(program, Implementation::Model(dialect) if dialect != Dialect::OpenBsd);
             // Raw and numeric order of the addresses differ: 10.9.1.x against 10.9.0.y.
             let octet = third_octets.remove(rng.index(third_octets.len()));
             let last = if rng.chance(500) {

@@ -13,7 +13,7 @@ use super::super::host::{Control, Ended, Host};
 use super::super::machine::{Machine, others};
 use super::super::model::{Model, Setup, index};
 use super::super::packet::{FAMILIES, Packet};
-use super::super::scenario::{Fault, Finale, Program, Theme};
+use super::super::scenario::{Fault, Finale, Implementation, Theme};
 use super::super::station::Body;
 use super::super::watch::{Provenance, Violation};
 use super::{Event, World};
@@ -167,8 +167,10 @@ fn leaves(world: &mut World<'_>, number: usize, bows_out: bool) -> bool {
 /// taken for a forgery; a NetBSD that hears no host has a new counter each time.
 fn bows_out(world: &World<'_>, number: usize) -> bool {
     match world.scenario.members[number].program {
-        Program::Carpd(_) => true,
-        Program::Model(dialect) => dialect.bows_out() && world.stations[number].incarnation < 3,
+        Implementation::Carpd(_) => true,
+        Implementation::Model(dialect) => {
+            dialect.bows_out() && world.stations[number].incarnation < 3
+        }
     }
 }
 
@@ -306,8 +308,8 @@ pub(super) fn start(world: &mut World<'_>, number: usize) {
     station.demotion = 0;
     station.wake_at = None;
     match member.program {
-        Program::Carpd(_) if station.machine.is_some() => start_engine(world, number),
-        Program::Carpd(_) => {
+        Implementation::Carpd(_) if station.machine.is_some() => start_engine(world, number),
+        Implementation::Carpd(_) => {
             let start = Start {
                 name: station.name.clone(),
                 settings: world.scenario.settings(number),
@@ -331,7 +333,7 @@ pub(super) fn start(world: &mut World<'_>, number: usize) {
                 bare::Control::Link(if link { LinkState::Up } else { LinkState::Down }),
             );
         }
-        Program::Model(dialect) => {
+        Implementation::Model(dialect) => {
             let mut model = Model::new(
                 Setup {
                     dialect,

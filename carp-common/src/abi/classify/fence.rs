@@ -19,14 +19,14 @@ use crate::wire::ip::{
 
 /// The address that a frame asks for or speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct FenceSubject {
     /// The address.
     pub key: AddressKey,
     /// Whether the frame is ARP or neighbour discovery, which every fence covers. Otherwise it is another IP packet.
     pub resolves: bool,
 }
 
-impl Claim {
+impl FenceSubject {
     #[inline(always)]
     const fn new(family: u8, address: [u8; 16], ifindex: u32, resolves: bool) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Carried {
         &self,
         frame: &F,
         every_packet: bool,
-    ) -> Option<Claim> {
+    ) -> Option<FenceSubject> {
         let ifindex = self.ingress.ifindex;
         match self.ether_type {
             ether::TYPE_ARP => {
@@ -86,11 +86,16 @@ impl Carried {
                     return None;
                 }
                 let target = frame.bytes_at(self.offset + arp::TARGET_IP_OFFSET)?;
-                Some(Claim::new(FAMILY_INET, widen(target), ifindex, true))
+                Some(FenceSubject::new(FAMILY_INET, widen(target), ifindex, true))
             }
             ether::TYPE_IPV4 if every_packet => {
                 let destination = frame.bytes_at(self.offset + IPV4_DESTINATION_OFFSET)?;
-                Some(Claim::new(FAMILY_INET, widen(destination), ifindex, false))
+                Some(FenceSubject::new(
+                    FAMILY_INET,
+                    widen(destination),
+                    ifindex,
+                    false,
+                ))
             }
             ether::TYPE_IPV6 => {
                 let (offset, resolves) = if self.is_solicitation(frame) {
@@ -101,7 +106,7 @@ impl Carried {
                     return None;
                 };
                 let address = frame.bytes_at(self.offset + offset)?;
-                Some(Claim::new(FAMILY_INET6, address, ifindex, resolves))
+                Some(FenceSubject::new(FAMILY_INET6, address, ifindex, resolves))
             }
             _ => None,
         }
@@ -132,7 +137,7 @@ pub fn spoken_address<F: Frame + ?Sized>(
     ether_type: u16,
     ifindex: u32,
     every_packet: bool,
-) -> Option<Claim> {
+) -> Option<FenceSubject> {
     match ether_type {
         ether::TYPE_ARP => {
             // The kernel uses each device's own hardware type and address length.
@@ -140,11 +145,16 @@ pub fn spoken_address<F: Frame + ?Sized>(
                 return None;
             };
             let sender = packet.bytes_at(arp::ADDRESSES_OFFSET + usize::from(hardware_len))?;
-            Some(Claim::new(FAMILY_INET, widen(sender), ifindex, true))
+            Some(FenceSubject::new(FAMILY_INET, widen(sender), ifindex, true))
         }
         ether::TYPE_IPV4 if every_packet => {
             let source = packet.bytes_at(IPV4_SOURCE_OFFSET)?;
-            Some(Claim::new(FAMILY_INET, widen(source), ifindex, false))
+            Some(FenceSubject::new(
+                FAMILY_INET,
+                widen(source),
+                ifindex,
+                false,
+            ))
         }
         ether::TYPE_IPV6 => {
             let discovery = match packet.bytes_at(IPV6_NEXT_HEADER_OFFSET)? {
@@ -161,7 +171,7 @@ pub fn spoken_address<F: Frame + ?Sized>(
             if is_advertisement || is_solicitation && address == [0; 16] {
                 address = packet.bytes_at(IPV6_HEADER_LEN + TARGET_OFFSET)?;
             }
-            Some(Claim::new(FAMILY_INET6, address, ifindex, resolves))
+            Some(FenceSubject::new(FAMILY_INET6, address, ifindex, resolves))
         }
         _ => None,
     }
@@ -179,7 +189,7 @@ mod tests {
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
     const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 
-    fn claimed(frame: &[u8], every_packet: bool) -> Option<Claim> {
+    fn claimed(frame: &[u8], every_packet: bool) -> Option<FenceSubject> {
         let ingress = Ingress {
             ifindex: 3,
             stripped_tag: None,
@@ -189,18 +199,18 @@ mod tests {
     }
 
     /// Returns the claim of ARP or neighbour discovery for an address.
-    fn resolving(address: impl Into<IpAddr>) -> Option<Claim> {
+    fn resolving(address: impl Into<IpAddr>) -> Option<FenceSubject> {
         let key = AddressKey::new(address.into(), 3);
-        Some(Claim {
+        Some(FenceSubject {
             key,
             resolves: true,
         })
     }
 
     /// Returns the claim of an IP packet for an address.
-    fn packet(address: impl Into<IpAddr>) -> Option<Claim> {
+    fn packet(address: impl Into<IpAddr>) -> Option<FenceSubject> {
         let key = AddressKey::new(address.into(), 3);
-        Some(Claim {
+        Some(FenceSubject {
             key,
             resolves: false,
         })
@@ -300,7 +310,7 @@ mod tests {
     }
 
     /// Returns the address that a packet speaks for, from the network header on.
-    fn spoken(frame: &[u8], every_packet: bool) -> Option<Claim> {
+    fn spoken(frame: &[u8], every_packet: bool) -> Option<FenceSubject> {
         let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
         spoken_address(&frame[14..], ether_type, 3, every_packet)
     }

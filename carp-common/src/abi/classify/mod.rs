@@ -556,6 +556,6 @@ const fn is_group(family: Family, first: u8) -> bool {
 
 mod fence;
 
-pub use fence::{Claim, spoken_address};
+pub use fence::{FenceSubject, spoken_address};
 #[cfg(test)]
 mod tests;

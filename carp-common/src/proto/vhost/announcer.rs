@@ -1,6 +1,6 @@
 //! When a MASTER announces the addresses.
 
-use super::context::Context;
+use super::context::CoreContext;
 use crate::proto::{Action, FAMILIES};
 use crate::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub(super) struct Announcer {
 }
 
 /// Announces every virtual address.
-pub(super) fn announce(cx: &mut Context) {
+pub(super) fn announce(cx: &mut CoreContext) {
     for family in FAMILIES {
         if cx.settings.uses(family) {
             cx.act(Action::Announce(family));
@@ -42,7 +42,7 @@ impl Announcer {
     }
 
     /// Announces at once, two advertisements later, and late: the port of a client or of ours may be blocked at first.
-    pub(super) fn announce_in_series(&mut self, cx: &mut Context) {
+    pub(super) fn announce_in_series(&mut self, cx: &mut CoreContext) {
         announce(cx);
         self.left = 1;
         self.again_at = Some(two_advertisements_later(cx));
@@ -50,7 +50,7 @@ impl Announcer {
     }
 
     /// Makes the announcements that are due, once for all of them.
-    pub(super) fn timeout(&mut self, cx: &mut Context) {
+    pub(super) fn timeout(&mut self, cx: &mut CoreContext) {
         let is_due = |at: &mut Instant| *at <= cx.now;
         let again = self.again_at.take_if(is_due).is_some();
         let refresh = self.refresh_at.take_if(is_due).is_some();
@@ -71,7 +71,7 @@ impl Announcer {
     /// A worse MASTER advertised: announces with the next timeout, and again two advertisements later. That happens at most
     /// once per interval, or a replay becomes an ARP storm. What would come sooner comes when the interval is over: the
     /// other host may have announced after us.
-    pub(super) fn reassert(&mut self, cx: &Context) {
+    pub(super) fn reassert(&mut self, cx: &CoreContext) {
         let soonest = match self.reasserted_at {
             Some(at) => cx.now.max(at + cx.interval()),
             None => cx.now,
@@ -83,7 +83,7 @@ impl Announcer {
     }
 }
 
-fn two_advertisements_later(cx: &Context) -> Instant {
+fn two_advertisements_later(cx: &CoreContext) -> Instant {
     cx.now + cx.interval() * 2
 }
 
@@ -95,7 +95,11 @@ mod tests {
     use crate::units::Profile;
 
     /// Plays this long and returns the times of the announcements, in milliseconds from now.
-    fn announcements(announcer: &mut Announcer, cx: &mut Context, long: u64) -> std::vec::Vec<u64> {
+    fn announcements(
+        announcer: &mut Announcer,
+        cx: &mut CoreContext,
+        long: u64,
+    ) -> std::vec::Vec<u64> {
         let begin = cx.now;
         let mut times = std::vec::Vec::new();
         loop {

@@ -6,7 +6,7 @@
 //! the answer to a counter that was never heard, the MASTER leaves out more counters than any host ever sent in a row. How many it
 //! leaves out looks random to a stranger, so that a whole recorded run is not an answer either.
 
-use super::context::Context;
+use super::context::CoreContext;
 use super::history::History;
 use super::receive::Received;
 use super::speaker::Speaker;
@@ -89,7 +89,7 @@ impl Challenger {
     /// Returns whether a better MASTER has heard us, or is one that cannot answer.
     pub(super) fn is_answer(
         &mut self,
-        cx: &Context,
+        cx: &CoreContext,
         history: &History,
         received: &Received,
         reign: &Reign,
@@ -134,7 +134,7 @@ impl Challenger {
     }
 
     /// Returns the counters of our last challenges. After three intervals nobody answers them any more.
-    fn asked(&self, cx: &Context, family: Family) -> impl Iterator<Item = u64> {
+    fn asked(&self, cx: &CoreContext, family: Family) -> impl Iterator<Item = u64> {
         let is_recent = self
             .asked_at
             .is_some_and(|at| cx.now < at + cx.interval() * 3);
@@ -149,7 +149,7 @@ impl Challenger {
     /// Of two equal BSDs, which ask each other, one leaves out no counters, or neither would ever answer the other.
     pub(super) fn challenge(
         &mut self,
-        cx: &mut Context,
+        cx: &mut CoreContext,
         speaker: &mut Speaker,
         received: &Received,
         equal: bool,
@@ -173,7 +173,7 @@ impl Challenger {
     /// Leaves out counters before the next advertisement if that is to be a challenge, and returns whether it is. There is one
     /// challenge in an interval at most, so that the answer to an earlier one still counts. With strict counters there is none,
     /// because those have to rise across restarts.
-    pub(super) fn leave_out(&mut self, cx: &Context, history: &mut History) -> bool {
+    pub(super) fn leave_out(&mut self, cx: &CoreContext, history: &mut History) -> bool {
         let pace = cx.interval();
         let wants = core::mem::take(&mut self.leaves_out) && !cx.settings.strict_counter;
         let asks = wants && self.asked_at.is_none_or(|at| cx.now >= at + pace);
@@ -205,7 +205,7 @@ mod tests {
     use crate::proto::election::Advertiser;
     use crate::units::{Demotion, Priority};
 
-    fn received(cx: &Context, counter: u64, evidence: Evidence) -> Received {
+    fn received(cx: &CoreContext, counter: u64, evidence: Evidence) -> Received {
         Received {
             family: Family::Inet,
             origin: heard_at(cx.now),
@@ -220,7 +220,7 @@ mod tests {
 
     /// A MASTER that has just sent a counter.
     struct Master {
-        cx: Context,
+        cx: CoreContext,
         history: History,
         challenger: Challenger,
         sent: u64,

@@ -1,6 +1,6 @@
 //! What a virtual host needs before it can take part in the election.
 
-use super::context::Context;
+use super::context::CoreContext;
 use crate::proto::outlook::Lack;
 use crate::proto::{DatapathState, LinkState};
 
@@ -24,7 +24,7 @@ impl Conditions {
     }
 
     /// Returns the first thing that is lacking.
-    pub(super) fn lack(self, cx: &Context) -> Option<Lack> {
+    pub(super) fn lack(self, cx: &CoreContext) -> Option<Lack> {
         if self.is_stopped {
             Some(Lack::Stopped)
         } else if self.link == LinkState::Down {

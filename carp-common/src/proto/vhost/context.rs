@@ -19,7 +19,7 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The settings, the present time, and where actions, counts and notices go.
 #[derive(Debug)]
-pub(super) struct Context {
+pub(super) struct CoreContext {
     pub(super) settings: Settings,
     /// Derived from the key, which is wiped.
     pub(super) authenticator: Authenticator,
@@ -46,7 +46,7 @@ pub(super) struct Limits {
     pub(super) stale_counter: RateLimit,
 }
 
-impl Context {
+impl CoreContext {
     /// Creates the context of a host without a source address.
     pub(super) fn new(settings: Settings, authenticator: Authenticator, now: Instant) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl Context {
 }
 
 /// What follows from the settings and from what demotes us.
-impl Context {
+impl CoreContext {
     /// Returns what we advertise, or would.
     pub(super) fn advertised(&self) -> Priority {
         let Settings {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::context::Context;
+use super::context::CoreContext;
 use crate::proto::Origin;
 use crate::proto::evidence::{Evidence, Memory, Yardstick};
 use crate::proto::memory;
@@ -29,7 +29,7 @@ impl History {
     }
 
     /// Takes the counter of an advertisement that is sent now.
-    pub(super) fn send(&mut self, cx: &Context, family: Family) -> u64 {
+    pub(super) fn send(&mut self, cx: &CoreContext, family: Family) -> u64 {
         let stride = self.stride(cx.sources[family]);
         let counter = self.sequence.send(family, stride, cx.now);
         self.memory.sent(family, counter);
@@ -45,7 +45,7 @@ impl History {
     /// Remembers an authentic advertisement and returns what it proves.
     pub(super) fn hear(
         &mut self,
-        cx: &Context,
+        cx: &CoreContext,
         family: Family,
         origin: Origin,
         advertisement: &Advertisement,

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::context::Context;
+use super::context::CoreContext;
 use super::receive::Received;
 use crate::proto::better::BetterMaster;
 use crate::proto::doubt::Doubt;
@@ -80,7 +80,7 @@ impl Listener {
     }
 
     /// Waits for a whole master-down time from `since` in every family, whatever was heard before.
-    pub(super) fn listen_afresh(&mut self, cx: &Context, since: Instant) {
+    pub(super) fn listen_afresh(&mut self, cx: &CoreContext, since: Instant) {
         self.stop();
         self.doubt.proven(since);
         for family in cx.active_families() {
@@ -90,13 +90,13 @@ impl Listener {
 
     /// Restarts the master-down time of the family. A MASTER was heard at `since`, if not later already; the time
     /// that an operator told us to stay away is added.
-    pub(super) fn listen(&mut self, cx: &Context, family: Family, since: Instant) {
+    pub(super) fn listen(&mut self, cx: &CoreContext, family: Family, since: Instant) {
         let silence = cx.master_down_time().max(self.bsd_patience[family]);
         self.listen_until(cx, family, since.max(self.held_until) + silence);
     }
 
     /// Restarts the master-down time of the family, unless it ends later already.
-    fn listen_until(&mut self, cx: &Context, family: Family, deadline: Instant) {
+    fn listen_until(&mut self, cx: &CoreContext, family: Family, deadline: Instant) {
         if cx.is_active(family) {
             let at = &mut self.master_down_at[family];
             *at = (*at).max(Some(deadline));
@@ -123,7 +123,7 @@ impl Listener {
     }
 
     /// Returns the takeover that is due.
-    pub(super) fn timeout(&mut self, cx: &mut Context, looked_at: Instant) -> Option<Takeover> {
+    pub(super) fn timeout(&mut self, cx: &mut CoreContext, looked_at: Instant) -> Option<Takeover> {
         let called_by = self.planned.take_if(|planned| planned.at <= cx.now);
         if called_by.is_some() {
             return Some(Takeover {
@@ -154,7 +154,7 @@ impl Listener {
     }
 
     /// Whether the silence that was due to end at `due` does not count yet. Then it ends later, in every family.
-    fn is_patient(&mut self, cx: &Context, due: Instant, looked_at: Instant) -> bool {
+    fn is_patient(&mut self, cx: &CoreContext, due: Instant, looked_at: Instant) -> bool {
         let silence = Silence {
             due,
             looked_at,
@@ -176,7 +176,7 @@ impl Listener {
 /// Advertisements.
 impl Listener {
     /// Hears a proof, in whatever state: the source lives.
-    pub(super) fn believe(&mut self, cx: &Context, received: &Received) {
+    pub(super) fn believe(&mut self, cx: &CoreContext, received: &Received) {
         let Received {
             family,
             origin,
@@ -196,7 +196,7 @@ impl Listener {
     }
 
     /// Hears an advertisement as BACKUP. A takeover that it calls for waits for `suspense` longer than usual.
-    pub(super) fn hear(&mut self, cx: &Context, received: &Received, suspense: Duration) {
+    pub(super) fn hear(&mut self, cx: &CoreContext, received: &Received, suspense: Duration) {
         let Received {
             family,
             origin,
@@ -244,7 +244,7 @@ impl Listener {
     }
 
     /// Hears that the MASTER is fine. What made us want to take over before that is settled.
-    fn keep_listening(&mut self, cx: &Context, family: Family, arrival: Instant) {
+    fn keep_listening(&mut self, cx: &CoreContext, family: Family, arrival: Instant) {
         self.planned
             .take_if(|planned| planned.cause.arrival <= arrival);
         self.listen(cx, family, arrival);
@@ -252,7 +252,7 @@ impl Listener {
 
     /// Plans a takeover for the next timeout that is not before `at`: what is waiting in the same queue may revoke it.
     /// The master-down time goes on as before. An operator's wish to stay away comes first.
-    fn plan(&mut self, cx: &Context, reason: Reason, cause: Origin, at: Instant) {
+    fn plan(&mut self, cx: &CoreContext, reason: Reason, cause: Origin, at: Instant) {
         let is_sooner = self.planned.is_none_or(|planned| at < planned.at);
         if cx.now >= self.held_until && is_sooner {
             self.planned = Some(Planned {
@@ -267,7 +267,7 @@ impl Listener {
     /// Hears somebody although nothing proves that he lives.
     fn hear_without_proof(
         &mut self,
-        cx: &Context,
+        cx: &CoreContext,
         family: Family,
         origin: Origin,
         decision: BackupDecision,
@@ -286,7 +286,7 @@ impl Listener {
     /// whoever hears a bow-out could call it back with a copy. Then neither decides anything.
     fn hear_another_version(
         &mut self,
-        cx: &Context,
+        cx: &CoreContext,
         family: Family,
         since: Instant,
         suspense: Duration,
@@ -309,7 +309,7 @@ impl Listener {
     }
 
     /// As MASTER: we yield to a better one, or an equal one, that answered us.
-    pub(super) fn yields(&mut self, cx: &Context, received: &Received) {
+    pub(super) fn yields(&mut self, cx: &CoreContext, received: &Received) {
         let Received {
             family,
             origin,
@@ -343,7 +343,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(10);
 
     /// Somebody with this priority shows a counter that proves this.
-    fn received(cx: &Context, priority: Priority, evidence: Evidence) -> Received {
+    fn received(cx: &CoreContext, priority: Priority, evidence: Evidence) -> Received {
         Received {
             family: Family::Inet,
             origin: heard_at(cx.now),
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    fn better(cx: &Context) -> Priority {
+    fn better(cx: &CoreContext) -> Priority {
         Priority {
             advskew: AdvSkew(0),
             ..cx.advertised()
@@ -364,14 +364,14 @@ mod tests {
     }
 
     /// A BACKUP that has just begun to listen.
-    fn backup() -> (Context, Listener) {
+    fn backup() -> (CoreContext, Listener) {
         let cx = context(settings(Profile::Ucarp));
         let mut listener = Listener::default();
         listener.listen_afresh(&cx, cx.now);
         (cx, listener)
     }
 
-    fn wait(cx: &mut Context, duration: Duration) {
+    fn wait(cx: &mut CoreContext, duration: Duration) {
         cx.begin(cx.now + duration);
     }
 

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use super::announcer::{Announcer, announce};
 use super::challenger::Challenger;
 use super::conditions::Conditions;
-use super::context::Context;
+use super::context::CoreContext;
 use super::history::History;
 use super::listener::{Listener, Takeover};
 use super::receive::{self, Received};
@@ -75,7 +75,7 @@ impl Machine {
         deadlines.into_iter().flatten().min()
     }
 
-    pub(super) fn input(&mut self, cx: &mut Context, input: Input<'_>) {
+    pub(super) fn input(&mut self, cx: &mut CoreContext, input: Input<'_>) {
         let is_master = self.state() == State::Master;
         match input {
             Input::Advertisement {
@@ -109,7 +109,7 @@ impl Machine {
     }
 
     /// Does what is due.
-    pub(super) fn timeout(&mut self, cx: &mut Context, looked_at: Instant) {
+    pub(super) fn timeout(&mut self, cx: &mut CoreContext, looked_at: Instant) {
         match self.state() {
             State::Init => {}
             State::Backup => {
@@ -129,7 +129,7 @@ impl Machine {
         }
     }
 
-    fn receive(&mut self, cx: &mut Context, family: Family, origin: Origin, payload: &[u8]) {
+    fn receive(&mut self, cx: &mut CoreContext, family: Family, origin: Origin, payload: &[u8]) {
         match family {
             Family::Inet => cx.counters.received_inet_packets += 1,
             Family::Inet6 => cx.counters.received_inet6_packets += 1,
@@ -154,7 +154,7 @@ impl Machine {
         }
     }
 
-    fn hear_as_master(&mut self, cx: &mut Context, received: &Received) {
+    fn hear_as_master(&mut self, cx: &mut CoreContext, received: &Received) {
         let Received {
             family,
             origin,
@@ -212,7 +212,7 @@ impl Machine {
 
 /// What comes from the system and the operator.
 impl Machine {
-    fn source_changed(&mut self, cx: &mut Context, family: Family, source: Option<IpAddr>) {
+    fn source_changed(&mut self, cx: &mut CoreContext, family: Family, source: Option<IpAddr>) {
         let source = source.filter(|source| Family::of(*source) == family);
         if cx.sources[family] == source {
             return;
@@ -233,7 +233,7 @@ impl Machine {
     }
 
     /// Changes one cause of demotion. A rise is advertised at once, so that a better host can preempt.
-    fn demote(&mut self, cx: &mut Context, cause: DemotionCause, amount: Demotion) {
+    fn demote(&mut self, cx: &mut CoreContext, cause: DemotionCause, amount: Demotion) {
         let before = cx.demotions.sum();
         cx.demotions.set(cause, amount);
         if self.state() == State::Master && cx.demotions.sum() > before {
@@ -241,7 +241,7 @@ impl Machine {
         }
     }
 
-    fn send_completed(&mut self, cx: &mut Context, family: Family, outcome: SendOutcome) {
+    fn send_completed(&mut self, cx: &mut CoreContext, family: Family, outcome: SendOutcome) {
         let history = &mut self.history;
         let change = self.speaker.completed(cx, history, family, outcome);
         if outcome == SendOutcome::Sent {
@@ -250,7 +250,7 @@ impl Machine {
         self.send_errors_changed(cx, change);
     }
 
-    fn send_errors_changed(&mut self, cx: &mut Context, change: Change) {
+    fn send_errors_changed(&mut self, cx: &mut CoreContext, change: Change) {
         let (notice, amount) = match change {
             Change::None => return,
             Change::Suppressed => (
@@ -263,7 +263,7 @@ impl Machine {
         self.demote(cx, DemotionCause::SendErrors, amount);
     }
 
-    fn step_down(&mut self, cx: &mut Context, hold: Duration) {
+    fn step_down(&mut self, cx: &mut CoreContext, hold: Duration) {
         self.listener.held_until = cx.now + hold;
         match self.state() {
             State::Init => return,
@@ -277,7 +277,7 @@ impl Machine {
         self.listener.listen_afresh(cx, cx.now);
     }
 
-    fn shut_down(&mut self, cx: &mut Context) {
+    fn shut_down(&mut self, cx: &mut CoreContext) {
         self.conditions.is_stopped = true;
         if self.state() == State::Master {
             self.enter(cx, State::Init, Reason::Shutdown);
@@ -293,7 +293,7 @@ impl Machine {
 /// Transitions.
 impl Machine {
     /// The one place where the state changes.
-    fn enter(&mut self, cx: &mut Context, to: State, reason: Reason) {
+    fn enter(&mut self, cx: &mut CoreContext, to: State, reason: Reason) {
         let from = self.state();
         self.listener.stop();
         self.speaker.stop();
@@ -311,13 +311,13 @@ impl Machine {
     }
 
     /// An input was handled, or what was due is done.
-    fn live(&mut self, cx: &mut Context) {
+    fn live(&mut self, cx: &mut CoreContext) {
         self.standing.live(cx.now, cx.lasting());
         self.program_datapath(cx);
     }
 
     /// Tells the kernel side what it does not know yet.
-    fn program_datapath(&mut self, cx: &mut Context) {
+    fn program_datapath(&mut self, cx: &mut CoreContext) {
         if self.told != self.standing {
             self.told = self.standing;
             cx.act(Action::ProgramDatapath(self.standing));
@@ -326,7 +326,7 @@ impl Machine {
 
     /// INIT to BACKUP if nothing is lacking any more. To INIT if something is, without a bow-out: there is nothing to send it
     /// with, or nobody to tell.
-    fn start_or_stop(&mut self, cx: &mut Context, reason: Reason) {
+    fn start_or_stop(&mut self, cx: &mut CoreContext, reason: Reason) {
         match (self.state(), self.conditions.lack(cx)) {
             (State::Init, None) => {
                 self.enter(cx, State::Backup, Reason::Started);
@@ -346,7 +346,7 @@ impl Machine {
     }
 
     /// BACKUP to MASTER.
-    fn take_over(&mut self, cx: &mut Context, takeover: Takeover) {
+    fn take_over(&mut self, cx: &mut CoreContext, takeover: Takeover) {
         self.enter(cx, State::Master, takeover.reason());
         self.reign = Reign {
             since: cx.now,
@@ -361,7 +361,7 @@ impl Machine {
     }
 
     /// MASTER to BACKUP, for somebody else who was heard at `since`.
-    fn give_way(&mut self, cx: &mut Context, reason: Reason, since: Instant, winner: [u8; 6]) {
+    fn give_way(&mut self, cx: &mut CoreContext, reason: Reason, since: Instant, winner: [u8; 6]) {
         self.enter(cx, State::Backup, reason);
         self.release(cx);
         // The winner may have been heard before it heard us: without a word from us it would not know that it has to
@@ -379,7 +379,7 @@ impl Machine {
     }
 
     /// Advertises, as a challenge if that is due.
-    fn advertise(&mut self, cx: &mut Context) {
+    fn advertise(&mut self, cx: &mut CoreContext) {
         let asks = self.challenger.leave_out(cx, &mut self.history);
         let sent = self.speaker.advertise(cx, &mut self.history);
         if asks {
@@ -387,13 +387,13 @@ impl Machine {
         }
     }
 
-    fn release(&mut self, cx: &mut Context) {
+    fn release(&mut self, cx: &mut CoreContext) {
         self.released = true;
         cx.act(Action::ReleaseAddresses);
     }
 
     /// Releases whatever an earlier run left behind.
-    fn release_if_never(&mut self, cx: &mut Context) {
+    fn release_if_never(&mut self, cx: &mut CoreContext) {
         if !self.released {
             self.release(cx);
         }

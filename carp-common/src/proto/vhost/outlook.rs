@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::context::Context;
+use super::context::CoreContext;
 use super::machine::Machine;
 use crate::proto::Reason;
 use crate::proto::election::{Advertiser, BackupDecision, MasterDecision};
@@ -11,7 +11,7 @@ use crate::time::Instant;
 use crate::units::{Priority, State};
 
 /// Returns what a virtual host would do next, as things stand at `now`.
-pub(super) fn of(machine: &Machine, cx: &Context, now: Instant) -> Outlook {
+pub(super) fn of(machine: &Machine, cx: &CoreContext, now: Instant) -> Outlook {
     let heard = heard(machine);
     match machine.state() {
         State::Init => Outlook::Start {
@@ -39,7 +39,7 @@ pub(super) fn of(machine: &Machine, cx: &Context, now: Instant) -> Outlook {
 }
 
 /// Returns from which MASTER a BACKUP takes over although that one advertises.
-fn takes_over_at_once(cx: &Context) -> Option<AtOnce> {
+fn takes_over_at_once(cx: &CoreContext) -> Option<AtOnce> {
     let decision = |priority| {
         cx.as_backup(Advertiser {
             priority,
@@ -53,7 +53,7 @@ fn takes_over_at_once(cx: &Context) -> Option<AtOnce> {
     })
 }
 
-fn yields_to_better_than(cx: &Context) -> Priority {
+fn yields_to_better_than(cx: &CoreContext) -> Priority {
     let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let stays = |priority| {
         let theirs = Advertiser {

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::context::{Context, NOTICE_INTERVAL};
+use super::context::{CoreContext, NOTICE_INTERVAL};
 use super::history::History;
 use crate::proto::election::Advertiser;
 use crate::proto::evidence::Evidence;
@@ -23,7 +23,7 @@ pub(super) struct Received {
 
 /// Checks a payload and remembers its counter. Returns the advertisement unless it is dropped.
 pub(super) fn check(
-    cx: &mut Context,
+    cx: &mut CoreContext,
     history: &mut History,
     family: Family,
     origin: Origin,
@@ -68,7 +68,7 @@ pub(super) fn check(
 }
 
 /// Checks length, checksum, vhid and version.
-fn parse(cx: &mut Context, payload: &[u8]) -> Option<Advertisement> {
+fn parse(cx: &mut CoreContext, payload: &[u8]) -> Option<Advertisement> {
     let counters = &mut cx.counters;
     let counter = match Advertisement::parse(payload) {
         Ok(advertisement) if advertisement.vhid == cx.settings.vhid => {
@@ -84,7 +84,7 @@ fn parse(cx: &mut Context, payload: &[u8]) -> Option<Advertisement> {
     None
 }
 
-fn is_authentic(cx: &mut Context, source: IpAddr, advertisement: &Advertisement) -> bool {
+fn is_authentic(cx: &mut CoreContext, source: IpAddr, advertisement: &Advertisement) -> bool {
     let authentic = cx
         .authenticator
         .verify(advertisement.counter, &advertisement.digest);
@@ -101,7 +101,7 @@ fn is_authentic(cx: &mut Context, source: IpAddr, advertisement: &Advertisement)
 /// Whether it is our own, reflected or repeated. Nobody else sends from the address that we send from, unless it is a
 /// virtual one: a host without an address of its own uses that.
 fn is_own(
-    cx: &mut Context,
+    cx: &mut CoreContext,
     history: &History,
     family: Family,
     source: IpAddr,
@@ -123,7 +123,7 @@ fn is_own(
 /// Whether counters are strict and this one does not rise. The last of a peer may come again with another priority,
 /// because of two versions of one counter the genuine one can be the second.
 fn is_stale(
-    cx: &mut Context,
+    cx: &mut CoreContext,
     history: &History,
     family: Family,
     origin: Origin,
@@ -147,7 +147,7 @@ fn is_stale(
 }
 
 /// Counts an advertisement that proves nothing, or that was altered on its way.
-fn count(cx: &mut Context, source: IpAddr, evidence: Evidence) {
+fn count(cx: &mut CoreContext, source: IpAddr, evidence: Evidence) {
     match evidence {
         Evidence::New | Evidence::Constant => {}
         Evidence::Duplicate => cx.counters.dropped_duplicate += 1,
@@ -169,7 +169,7 @@ fn count(cx: &mut Context, source: IpAddr, evidence: Evidence) {
 }
 
 fn warn_of_equal_settings(
-    cx: &mut Context,
+    cx: &mut CoreContext,
     history: &mut History,
     source: IpAddr,
     theirs: Priority,

@@ -1,6 +1,6 @@
 //! When a MASTER advertises, and with what.
 
-use super::context::Context;
+use super::context::CoreContext;
 use super::history::History;
 use crate::proto::evidence::Evidence;
 use crate::proto::heard::LAST_LEAVES_OUT;
@@ -55,7 +55,7 @@ impl Speaker {
     /// Advertises in every family that we take part in, and again one interval later. Returns the counters.
     pub(super) fn advertise(
         &mut self,
-        cx: &mut Context,
+        cx: &mut CoreContext,
         history: &mut History,
     ) -> PerFamily<Option<u64>> {
         self.next_at = Some(cx.now + cx.interval());
@@ -64,12 +64,12 @@ impl Speaker {
     }
 
     /// Returns when the advertisement that is due should have been sent.
-    pub(super) fn take_due(&mut self, cx: &Context) -> Option<Instant> {
+    pub(super) fn take_due(&mut self, cx: &CoreContext) -> Option<Instant> {
         self.next_at.take_if(|at| *at <= cx.now)
     }
 
     /// Keeps the rhythm after an advertisement that was due at `due`, unless we are so late that the next one is due as well.
-    pub(super) fn keep_rhythm(&mut self, cx: &Context, due: Instant) {
+    pub(super) fn keep_rhythm(&mut self, cx: &CoreContext, due: Instant) {
         let in_rhythm = due + cx.interval();
         if in_rhythm > cx.now {
             self.next_at = Some(in_rhythm);
@@ -78,7 +78,7 @@ impl Speaker {
 
     /// Advertises with the next timeout, or when the pace of answers allows. Returns whether this one causes it: what comes
     /// before that is answered together. It is not done at once, because a better MASTER may be waiting in the same queue.
-    pub(super) fn answer(&mut self, cx: &Context, evidence: Evidence) -> bool {
+    pub(super) fn answer(&mut self, cx: &CoreContext, evidence: Evidence) -> bool {
         let pace = cx.interval();
         let answers = &mut self.answers;
         if answers.since.is_none_or(|since| cx.now >= since + pace) {
@@ -110,7 +110,7 @@ impl Speaker {
     /// Takes note of what became of an advertisement. Returns whether that changes how we count.
     pub(super) fn completed(
         &mut self,
-        cx: &mut Context,
+        cx: &mut CoreContext,
         history: &mut History,
         family: Family,
         outcome: SendOutcome,
@@ -133,7 +133,7 @@ impl Speaker {
 
 /// Sends the last advertisement of a MASTER that leaves: somebody else is to take over, at once. A peer that we did not hear
 /// may have used what comes next, and would take it for its own sent again.
-pub(super) fn bow_out(cx: &mut Context, history: &mut History) {
+pub(super) fn bow_out(cx: &mut CoreContext, history: &mut History) {
     history.sequence.jump(LAST_LEAVES_OUT);
     send(cx, history, Priority::BOW_OUT);
 }
@@ -143,12 +143,12 @@ pub(super) fn bow_out(cx: &mut Context, history: &mut History) {
 ///
 /// It has our true priority, as ucarp's: one step worse would make a third host that preempts take over from it. It may be
 /// lost, and a ucarp, FreeBSD or NetBSD that counts on below it must not come to this counter, which looks like ours sent again.
-pub(super) fn last_word(cx: &mut Context, history: &mut History) {
+pub(super) fn last_word(cx: &mut CoreContext, history: &mut History) {
     history.sequence.jump(LAST_LEAVES_OUT);
     send(cx, history, cx.advertised());
 }
 
-fn send(cx: &mut Context, history: &mut History, priority: Priority) -> PerFamily<Option<u64>> {
+fn send(cx: &mut CoreContext, history: &mut History, priority: Priority) -> PerFamily<Option<u64>> {
     let demotion = cx.ours().demotion;
     let mut counters = PerFamily::default();
     for family in cx.active_families() {
@@ -176,7 +176,11 @@ mod tests {
     use crate::units::Profile;
 
     /// Asks for so many answers, sends each when it is due, and returns how late that was, in eighths of the interval.
-    fn answers(speaker: &mut Speaker, cx: &mut Context, evidence: Evidence) -> [Option<u128>; 7] {
+    fn answers(
+        speaker: &mut Speaker,
+        cx: &mut CoreContext,
+        evidence: Evidence,
+    ) -> [Option<u128>; 7] {
         let begin = cx.now;
         [(); 7].map(|()| {
             speaker.stop();

@@ -1,6 +1,6 @@
 //! Takeovers that an advertisement called for which was altered on its way.
 
-use super::context::Context;
+use super::context::CoreContext;
 use super::listener::Planned;
 use crate::proto::Reason;
 use crate::proto::evidence::Evidence;
@@ -48,7 +48,7 @@ impl Suspicion {
     /// We yield to somebody better. That may show that what made us MASTER was altered on its way: two versions of it were
     /// heard, and the host that sent it is still there. Or it was started again, and the second version was somebody's copy;
     /// that does not happen twice in a minute.
-    pub(super) fn yields(&mut self, cx: &Context, reign: &Reign, evidence: Evidence) {
+    pub(super) fn yields(&mut self, cx: &CoreContext, reign: &Reign, evidence: Evidence) {
         let is_sure = matches!(evidence, Evidence::OtherVersion { .. });
         // A ucarp answers with its next advertisement.
         let soon = reign.since + cx.interval() * 3 / 2;
@@ -64,7 +64,7 @@ impl Suspicion {
 
     /// Returns how much longer a takeover waits that an advertisement calls for, after one has misled us: for the other
     /// version of it.
-    pub(super) fn suspense(&self, cx: &Context) -> Duration {
+    pub(super) fn suspense(&self, cx: &CoreContext) -> Duration {
         match self.misled_at {
             Some(at) if cx.now < at + SUSPICION => (cx.interval() / 4).min(SUSPENSE),
             Some(_) | None => Duration::ZERO,
@@ -84,7 +84,7 @@ mod tests {
     };
 
     /// A reign that a bow-out called for which was heard in two versions.
-    fn doubtful_reign(cx: &Context) -> Reign {
+    fn doubtful_reign(cx: &CoreContext) -> Reign {
         let cause = heard_at(cx.now);
         let called_by = Some(Planned {
             at: cx.now,

@@ -49,11 +49,11 @@ struct Host {
 }
 
 /// What the parts of such a host see and act through. It sends from one IPv4 address.
-pub(super) fn context(settings: Settings) -> Context {
+pub(super) fn context(settings: Settings) -> CoreContext {
     let Settings { vhid, profile, .. } = settings;
     let authenticator = Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
     let now = Instant::from_nanos(1_000_000_000_000);
-    let mut cx = Context::new(settings, authenticator, now);
+    let mut cx = CoreContext::new(settings, authenticator, now);
     cx.sources[Family::Inet] = Some(ip("10.9.0.5"));
     cx
 }

@@ -122,7 +122,7 @@ const fn host_prefix(address: IpAddr) -> u8 {
 /// What a room asks of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub struct Wishes {
+pub struct CoreRequests {
     /// Whether the host is demoted because it cannot serve its addresses. `None` if that has not changed.
     pub demoted: Option<bool>,
     /// Whether the addresses are there now.

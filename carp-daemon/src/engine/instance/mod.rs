@@ -19,7 +19,7 @@
 //! | [`rooms`] | all of them together |
 //! | `act` | carries out what the core decided |
 //!
-//! A room decides about its own task only. It acts through [`Site`], and asks the core for changes with [`Wishes`].
+//! A room decides about its own task only. It acts through [`Site`], and asks the core for changes with [`CoreRequests`].
 
 mod act;
 pub mod conflict;
@@ -51,7 +51,7 @@ use super::registry::InstanceId;
 use crate::config::VhostConfig;
 use crate::io::scripts::{Completion, Which};
 use crate::lock::LockError;
-use identity::{Identity, Wishes};
+use identity::{CoreRequests, Identity};
 use restore::Suspects;
 use rooms::Rooms;
 use story::Story;
@@ -216,7 +216,12 @@ impl Instance {
     }
 
     /// Grants what a room asks of the core.
-    fn grant<E: Effects>(&mut self, wishes: Wishes, cause: DemotionCause, site: &mut Site<'_, E>) {
+    fn grant<E: Effects>(
+        &mut self,
+        wishes: CoreRequests,
+        cause: DemotionCause,
+        site: &mut Site<'_, E>,
+    ) {
         if let Some(demoted) = wishes.demoted {
             let amount = if demoted {
                 lost_addresses_demotion(self.who.config.election.profile)

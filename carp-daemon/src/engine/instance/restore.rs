@@ -21,7 +21,7 @@ use carp_common::time::Instant;
 use super::super::context::Site;
 use super::super::effects::Effects;
 use super::holdings::{Holding, Holdings};
-use super::identity::{Identity, Wishes};
+use super::identity::{CoreRequests, Identity};
 use crate::api::event::address::Restore as Event;
 use crate::config::Ownership;
 use crate::io::netlink::Address;
@@ -170,12 +170,12 @@ impl Restore {
         holdings: &mut Holdings,
         suspects: &Suspects,
         site: &mut Site<'_, E>,
-    ) -> Wishes {
+    ) -> CoreRequests {
         match who.config.ownership {
             Ownership::Native => self.look_at_ours(who, holdings, suspects, site),
             Ownership::Scripts => {
                 self.miss_scripted(who, suspects, site);
-                Wishes::default()
+                CoreRequests::default()
             }
         }
     }
@@ -186,7 +186,7 @@ impl Restore {
         holdings: &mut Holdings,
         suspects: &Suspects,
         site: &mut Site<'_, E>,
-    ) -> Wishes {
+    ) -> CoreRequests {
         let mut missing = Vec::new();
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
             if !suspects.include(&address) {
@@ -203,7 +203,7 @@ impl Restore {
                 Some(_) => {}
             }
         }
-        let mut wishes = Wishes::default();
+        let mut wishes = CoreRequests::default();
         let now = site.cx.now;
         for (index, address) in missing {
             let cidr = address.cidr();
@@ -269,8 +269,8 @@ impl Restore {
         holdings: &mut Holdings,
         is_master: bool,
         site: &mut Site<'_, E>,
-    ) -> Wishes {
-        let mut wishes = Wishes::default();
+    ) -> CoreRequests {
+        let mut wishes = CoreRequests::default();
         let now = site.cx.now;
         if self.take_retry(now) && is_master {
             let mut failed = false;
@@ -324,8 +324,8 @@ mod tests {
 
     #[test]
     fn three_restorations_within_ten_seconds_and_then_we_give_way() {
-        let mut guard = Restore::new(1);
-        let verdicts = [0, 1, 2, 3, 4].map(|second| guard.removed(0, at(second)));
+        let mut restore = Restore::new(1);
+        let verdicts = [0, 1, 2, 3, 4].map(|second| restore.removed(0, at(second)));
         assert_eq!(
             verdicts,
             [
@@ -340,26 +340,26 @@ mod tests {
 
     #[test]
     fn a_restoration_waits_a_moment_and_no_longer_than_100_ms() {
-        let mut guard = Restore::new(2);
-        assert_eq!(guard.removed(0, at(5)), Repair::Restore);
-        let due = guard.deadline().unwrap();
+        let mut restore = Restore::new(2);
+        assert_eq!(restore.removed(0, at(5)), Repair::Restore);
+        let due = restore.deadline().unwrap();
         assert!(due > at(5) && due <= at(5) + Duration::from_millis(50));
         // A second address does not postpone the first one.
         assert_eq!(
-            guard.removed(1, at(5) + Duration::from_millis(20)),
+            restore.removed(1, at(5) + Duration::from_millis(20)),
             Repair::Restore
         );
-        assert_eq!(guard.deadline(), Some(due));
-        assert!(!guard.take_retry(at(5)) && guard.take_retry(due));
-        assert_eq!(guard.deadline(), None);
+        assert_eq!(restore.deadline(), Some(due));
+        assert!(!restore.take_retry(at(5)) && restore.take_retry(due));
+        assert_eq!(restore.deadline(), None);
     }
 
     #[test]
     fn slow_removals_are_always_restored() {
-        let mut guard = Restore::new(1);
+        let mut restore = Restore::new(1);
         for second in (0..1000).step_by(4) {
             assert_eq!(
-                guard.removed(0, at(second)),
+                restore.removed(0, at(second)),
                 Repair::Restore,
                 "at {second} s"
             );
@@ -368,51 +368,51 @@ mod tests {
 
     #[test]
     fn a_flush_counts_once_for_each_address() {
-        let mut guard = Restore::new(50);
+        let mut restore = Restore::new(50);
         for second in 0..3 {
             for address in 0..50 {
-                assert_eq!(guard.removed(address, at(second)), Repair::Restore);
+                assert_eq!(restore.removed(address, at(second)), Repair::Restore);
             }
         }
-        assert_eq!(guard.removed(7, at(3)), Repair::GiveWay);
+        assert_eq!(restore.removed(7, at(3)), Repair::GiveWay);
     }
 
     #[test]
     fn after_giving_way_it_tries_every_ten_seconds_until_a_quiet_minute() {
-        let mut guard = Restore::new(1);
+        let mut restore = Restore::new(1);
         for second in 0..4 {
-            let _ = guard.removed(0, at(second));
+            let _ = restore.removed(0, at(second));
         }
-        assert_eq!(guard.deadline(), Some(at(13)));
-        assert!(!guard.take_retry(at(12)) && guard.take_retry(at(13)));
-        assert!(!guard.take_retry(at(14)), "said once");
+        assert_eq!(restore.deadline(), Some(at(13)));
+        assert!(!restore.take_retry(at(12)) && restore.take_retry(at(13)));
+        assert!(!restore.take_retry(at(14)), "said once");
         // It is removed again: the next attempt is ten seconds later, and the minute begins anew.
-        assert_eq!(guard.removed(0, at(15)), Repair::Wait);
-        assert!(!guard.take_retry(at(24)) && guard.take_retry(at(25)));
-        assert!(!guard.take_quiet(at(74)) && guard.take_quiet(at(75)));
-        assert_eq!(guard.deadline(), None);
-        assert_eq!(guard.removed(0, at(76)), Repair::Restore);
+        assert_eq!(restore.removed(0, at(15)), Repair::Wait);
+        assert!(!restore.take_retry(at(24)) && restore.take_retry(at(25)));
+        assert!(!restore.take_quiet(at(74)) && restore.take_quiet(at(75)));
+        assert_eq!(restore.deadline(), None);
+        assert_eq!(restore.removed(0, at(76)), Repair::Restore);
     }
 
     #[test]
     fn what_cannot_be_added_makes_us_give_way_once_and_is_tried_every_second() {
-        let mut guard = Restore::new(1);
-        assert_eq!(guard.failed(at(5)), Repair::GiveWay);
-        assert!(!guard.take_retry(at(5)) && guard.take_retry(at(6)));
-        assert_eq!(guard.failed(at(6)), Repair::Wait);
-        assert_eq!(guard.deadline(), Some(at(7)));
-        assert!(!guard.take_quiet(at(65)) && guard.take_quiet(at(66)));
+        let mut restore = Restore::new(1);
+        assert_eq!(restore.failed(at(5)), Repair::GiveWay);
+        assert!(!restore.take_retry(at(5)) && restore.take_retry(at(6)));
+        assert_eq!(restore.failed(at(6)), Repair::Wait);
+        assert_eq!(restore.deadline(), Some(at(7)));
+        assert!(!restore.take_quiet(at(65)) && restore.take_quiet(at(66)));
     }
 
     #[test]
     fn a_backup_tries_nothing_and_still_becomes_eligible_again() {
-        let mut guard = Restore::new(1);
+        let mut restore = Restore::new(1);
         for second in 0..4 {
-            let _ = guard.removed(0, at(second));
+            let _ = restore.removed(0, at(second));
         }
-        guard.released();
-        assert!(!guard.take_retry(at(20)));
-        assert_eq!(guard.deadline(), Some(at(63)));
-        assert!(guard.take_quiet(at(63)));
+        restore.released();
+        assert!(!restore.take_retry(at(20)));
+        assert_eq!(restore.deadline(), Some(at(63)));
+        assert!(restore.take_quiet(at(63)));
     }
 }

@@ -13,7 +13,7 @@ use carp_common::units::State;
 
 use super::super::context::Site;
 use super::super::effects::Effects;
-use super::identity::{Identity, Wishes};
+use super::identity::{CoreRequests, Identity};
 use crate::api::event::process::Script;
 use crate::config::Ownership;
 use crate::io::scripts::{Admission, Completion, Outcome, Which, Wish};
@@ -107,9 +107,9 @@ impl ScriptWatch {
         state: State,
         completion: Completion,
         site: &mut Site<'_, E>,
-    ) -> Wishes {
+    ) -> CoreRequests {
         self.note_end(completion.which);
-        let mut wishes = Wishes::default();
+        let mut wishes = CoreRequests::default();
         if completion.which != Which::Up
             || who.config.ownership != Ownership::Scripts
             || state != State::Master
@@ -138,9 +138,9 @@ impl ScriptWatch {
         who: &Identity,
         is_master: bool,
         site: &mut Site<'_, E>,
-    ) -> (Wishes, bool) {
+    ) -> (CoreRequests, bool) {
         let now = site.cx.now;
-        let mut wishes = Wishes::default();
+        let mut wishes = CoreRequests::default();
         let retry = self.retry_at.take_if(|at| *at <= now).is_some();
         let quiet = self.probation.timeout(now);
         if quiet && is_master {
@@ -199,20 +199,20 @@ mod tests {
 
     #[test]
     fn a_failure_is_news_once_until_the_script_has_worked() {
-        let mut guard = ScriptWatch::default();
-        assert!(!guard.worked());
-        assert!(guard.failed(at(1)) && !guard.failed(at(11)));
-        assert!(guard.worked() && !guard.worked());
-        assert_eq!(guard.deadline(), None);
-        assert!(guard.failed(at(20)));
+        let mut watch = ScriptWatch::default();
+        assert!(!watch.worked());
+        assert!(watch.failed(at(1)) && !watch.failed(at(11)));
+        assert!(watch.worked() && !watch.worked());
+        assert_eq!(watch.deadline(), None);
+        assert!(watch.failed(at(20)));
     }
 
     #[test]
     fn a_master_tries_again_and_any_other_host_only_waits_for_the_end_of_its_demotion() {
-        let mut guard = ScriptWatch::default();
-        let _ = guard.failed(at(1));
-        assert_eq!(guard.deadline(), Some(at(11)));
-        guard.released();
-        assert_eq!(guard.deadline(), Some(at(61)));
+        let mut watch = ScriptWatch::default();
+        let _ = watch.failed(at(1));
+        assert_eq!(watch.deadline(), Some(at(11)));
+        watch.released();
+        assert_eq!(watch.deadline(), Some(at(61)));
     }
 }

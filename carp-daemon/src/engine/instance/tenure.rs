@@ -16,12 +16,12 @@ use carp_common::proto::{Standing, VirtualHost};
 use carp_common::units::State;
 
 use super::super::context::Site;
-use super::super::effects::{Effects, Program, Refused};
+use super::super::effects::{Effects, KernelProgram, Refused};
 use super::super::pace::REPORT_INTERVAL;
 use super::identity::Identity;
 use crate::api::event::interface::Datapath;
 use crate::config::Ownership;
-use crate::io::datapath::{Endpoints, Entry, Fenced, Owner};
+use crate::io::datapath::{AddressOwner, Endpoints, Entry, Fenced};
 
 /// The entry of one virtual host.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Tenure {
         let is_owner = self.fenced && !self.unsettled && self.standing.state == State::Master;
         if standing.state == State::Master && !is_owner {
             self.fenced = true;
-            self.tell(who, site, Program::own);
+            self.tell(who, site, KernelProgram::own);
         }
         std::mem::replace(&mut self.standing, standing)
     }
@@ -196,7 +196,7 @@ impl Tenure {
     /// Closes the fence until the election decides whose the addresses are.
     pub fn silence<E: Effects>(&mut self, who: &Identity, site: &mut Site<'_, E>) {
         self.fenced = true;
-        self.tell(who, site, Program::silence);
+        self.tell(who, site, KernelProgram::silence);
         self.settle_soon(site);
     }
 
@@ -257,13 +257,13 @@ impl Tenure {
         &mut self,
         who: &Identity,
         site: &mut Site<'_, E>,
-        mut tell: impl FnMut(&mut E, IpAddr, Owner) -> Result<(), Refused>,
+        mut tell: impl FnMut(&mut E, IpAddr, AddressOwner) -> Result<(), Refused>,
     ) {
         let Some(ifindex) = site.interface.ifindex else {
             return;
         };
         self.was_fenced = true;
-        let owner = Owner {
+        let owner = AddressOwner {
             ifindex,
             vhid: who.config.election.vhid,
         };

@@ -99,8 +99,8 @@ pub fn look<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) -> bool {
     mend(
         segment,
         match loss {
-            datapath::Loss::Detached => Loss::Detached,
-            datapath::Loss::Replaced => Loss::Replaced,
+            datapath::HookLoss::Detached => Loss::Detached,
+            datapath::HookLoss::Replaced => Loss::Replaced,
         },
         cx,
     );

@@ -31,7 +31,7 @@ use crate::lock;
 
 /// What becomes of the fence around the addresses of a virtual host that is let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
+pub enum FenceFate {
     /// It is lifted.
     Lifted,
     /// The virtual host that takes this one's place inherits it.
@@ -205,10 +205,10 @@ impl Segment {
     }
 
     /// Removes a virtual host, with everything that belongs to it alone.
-    pub fn dismiss<E: Effects>(&mut self, id: InstanceId, fence: Fence, cx: &mut Context<E>) {
+    pub fn dismiss<E: Effects>(&mut self, id: InstanceId, fence: FenceFate, cx: &mut Context<E>) {
         self.visit(id, cx, |instance, site| {
             instance.rooms.tenure.withdraw(&instance.who, site);
-            if fence == Fence::Lifted {
+            if fence == FenceFate::Lifted {
                 instance.rooms.tenure.unfence(&instance.who, site);
             }
         });

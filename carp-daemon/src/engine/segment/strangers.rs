@@ -11,7 +11,7 @@ use super::Segment;
 use crate::api::event::address::{Assignment, Predecessor};
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::chain::Chain;
-use crate::io::datapath::{Fenced, Owner};
+use crate::io::datapath::{AddressOwner, Fenced};
 use crate::io::netlink::Address;
 
 /// Returns whether a virtual host with this vhid lives here, on the interface with that index. It counts even before the
@@ -77,14 +77,14 @@ pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
 
 fn settle_stranger<E: Effects>(
     segment: &mut Segment,
-    owner: Owner,
+    owner: AddressOwner,
     fenced: Fenced,
     is_retry: bool,
     cx: &mut Context<E>,
 ) {
     let place = segment.interface.place();
     let address = fenced.address;
-    let Owner { ifindex, vhid } = owner;
+    let AddressOwner { ifindex, vhid } = owner;
     let here = cx.namespace.on(ifindex).iter();
     let left: Vec<Address> = here
         .filter(|known| known.address == address && known.protocol == ADDRESS_PROTOCOL)

@@ -15,18 +15,18 @@ use carp_common::units::{Family, Vhid};
 use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 
 use super::super::effects::{
-    Clock, Exclusion, Links, Netlink, Observe, Program, Receive, Refused, Remember, Scripts, Tell,
-    Wire,
+    Clock, Exclusion, KernelProgram, Links, Netlink, Observe, Receive, Refused, Remember, Scripts,
+    Tell, Wire,
 };
 use super::super::registry::InstanceId;
-use super::host::{Entry, OURS, Recorder, failed, unless};
+use super::host::{OURS, RecordedEntry, Recorder, failed, unless};
 use crate::api::{Event, Place, Status};
 use crate::config::VhostConfig;
 use crate::io::datapath::{
-    self, Batch, Choice, Counts, Drained, Endpoints, Fenced, Loss, Owner, Rung, Survival,
+    self, AddressOwner, Batch, Choice, Counts, Drained, Endpoints, Fenced, HookLoss, Rung, Survival,
 };
 use crate::io::neighbour_watch::{NeighbourClaim, NeighbourClaims};
-use crate::io::netlink::{self, Address, Heard, Link, Order};
+use crate::io::netlink::{self, Address, Link, MonitorDrained, Order};
 use crate::io::port::Envelope;
 use crate::io::scripts::{Admission, Wish};
 use crate::io::state_dir::FileName;
@@ -134,7 +134,7 @@ impl Receive for Recorder {
         std::mem::take(&mut self.failures)
     }
 
-    fn loss(&mut self, ifindex: u32) -> Option<Loss> {
+    fn loss(&mut self, ifindex: u32) -> Option<HookLoss> {
         self.losses.get(&ifindex).copied()
     }
 
@@ -177,7 +177,7 @@ impl Receive for Recorder {
     }
 }
 
-impl Program for Recorder {
+impl KernelProgram for Recorder {
     fn configure(&mut self, key: VhostKey, told: &datapath::Entry<'_>) -> Result<(), Refused> {
         self.note(format_args!("configure {}", key.vhid));
         if self.faults.configure {
@@ -194,7 +194,7 @@ impl Program for Recorder {
             owns_until: Instant::ZERO,
             ..told.standing
         };
-        let entry = Entry {
+        let entry = RecordedEntry {
             endpoints,
             standing: closed,
             lives: true,
@@ -231,16 +231,16 @@ impl Program for Recorder {
         self.entries.get(&key).is_some_and(|entry| entry.intact)
     }
 
-    fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn own(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         self.refuse_if(self.faults.own)?;
         let owner = Some(owner);
         self.set_owner(Fenced { address, owner }, true);
         Ok(())
     }
 
-    fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), Refused> {
+    fn silence(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), Refused> {
         // An earlier run may have left the entry open.
-        let is_dead = |entry: &Entry| !entry.lives;
+        let is_dead = |entry: &RecordedEntry| !entry.lives;
         if self.entries.get(&owner.key()).is_some_and(is_dead) {
             self.entries.remove(&owner.key());
         }
@@ -268,12 +268,15 @@ impl Program for Recorder {
 }
 
 impl Netlink for Recorder {
-    fn notifications(&mut self, visit: &mut dyn FnMut(netlink::Event)) -> io::Result<Heard> {
+    fn notifications(
+        &mut self,
+        visit: &mut dyn FnMut(netlink::NetlinkEvent),
+    ) -> io::Result<MonitorDrained> {
         unless(self.faults.watch)?;
         self.notifications.drain(..).for_each(visit);
         Ok(match std::mem::take(&mut self.overrun) {
-            true => Heard::Overrun,
-            false => Heard::All,
+            true => MonitorDrained::Overrun,
+            false => MonitorDrained::All,
         })
     }
 

@@ -18,9 +18,9 @@ use super::super::effects::Links;
 use super::super::registry::InstanceId;
 use crate::api::{self, Status};
 use crate::config::Scripts;
-use crate::io::datapath::{Endpoints, Fenced, Loss};
+use crate::io::datapath::{Endpoints, Fenced, HookLoss};
 use crate::io::neighbour_watch::NeighbourClaim;
-use crate::io::netlink::{Address, Event, Link, Order, Route};
+use crate::io::netlink::{Address, Link, NetlinkEvent, Order, Route};
 use crate::io::scripts::{Admission, Which};
 
 /// The netlink ports of the engine, of other programs, and of the kernel.
@@ -30,7 +30,7 @@ const KERNEL: u32 = 0;
 
 /// Whether, and until when, this host answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
+pub enum FenceState {
     /// It answers until then, unless that is prolonged.
     Open(Instant),
     /// It does not answer.
@@ -39,7 +39,7 @@ pub enum Fence {
 
 /// An entry of the kernel program for one virtual host.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct RecordedEntry {
     /// The addresses between which its advertisements are sent, in the families that it is heard in.
     pub endpoints: PerFamily<Option<Endpoints>>,
     /// Its state, and how long that lasts.
@@ -116,7 +116,7 @@ pub struct Recorder {
     /// The routes.
     pub routes: Vec<Route>,
     /// Notifications that were not read yet.
-    pub notifications: VecDeque<Event>,
+    pub notifications: VecDeque<NetlinkEvent>,
     /// Notifications were lost.
     pub overrun: bool,
     /// Orders that take long.
@@ -131,7 +131,7 @@ pub struct Recorder {
     /// Interfaces that are listened to.
     pub attached: BTreeSet<u32>,
     /// What other programs did to the program on an interface, and whether the lookout noticed that.
-    pub losses: BTreeMap<u32, Loss>,
+    pub losses: BTreeMap<u32, HookLoss>,
     pub suspicious: bool,
     /// Sockets that failed.
     pub failures: Vec<(u32, io::Error)>,
@@ -140,7 +140,7 @@ pub struct Recorder {
     /// How many advertisements it delivered for each virtual host.
     pub delivered: BTreeMap<VhostKey, u64>,
     /// Its table of virtual hosts.
-    pub entries: BTreeMap<VhostKey, Entry>,
+    pub entries: BTreeMap<VhostKey, RecordedEntry>,
     /// How often an entry of that table was written.
     pub writes: usize,
     /// Its table of addresses.
@@ -195,7 +195,7 @@ impl Recorder {
     /// Plugs a link in, or changes it.
     pub fn plug(&mut self, link: Link) {
         self.links.insert(link.index, link.clone());
-        self.notifications.push_back(Event::Link(link));
+        self.notifications.push_back(NetlinkEvent::Link(link));
     }
 
     /// Changes a link that is there.
@@ -211,7 +211,8 @@ impl Recorder {
         self.addresses
             .retain(|(address, _)| address.ifindex != ifindex);
         self.routes.retain(|route| route.ifindex != ifindex);
-        self.notifications.push_back(Event::LinkGone { ifindex });
+        self.notifications
+            .push_back(NetlinkEvent::LinkGone { ifindex });
     }
 
     /// Adds an address, or replaces one, as another program.
@@ -255,20 +256,20 @@ impl Recorder {
     /// Returns whether the fence lets the host answer for an address.
     pub fn answers_for(&self, ip: IpAddr) -> bool {
         match self.fence(ip) {
-            Some(Fence::Open(until)) => self.now < until,
-            Some(Fence::Closed) => false,
+            Some(FenceState::Open(until)) => self.now < until,
+            Some(FenceState::Closed) => false,
             None => true,
         }
     }
 
     /// Returns what the kernel program knows about an address.
-    pub fn fence(&self, ip: IpAddr) -> Option<Fence> {
+    pub fn fence(&self, ip: IpAddr) -> Option<FenceState> {
         let found = self.owners.iter().find(|it| it.address == ip)?;
         let entry = found.owner.and_then(|owner| self.entries.get(&owner.key()));
         let until = entry.map_or(Instant::ZERO, |entry| entry.standing.owns_until);
         Some(match until {
-            Instant::ZERO => Fence::Closed,
-            until => Fence::Open(until),
+            Instant::ZERO => FenceState::Closed,
+            until => FenceState::Open(until),
         })
     }
 
@@ -426,7 +427,7 @@ impl Recorder {
             Some(known) => *known = (address, ends),
             None => self.addresses.push((address, ends)),
         }
-        self.notifications.push_back(Event::Address(address));
+        self.notifications.push_back(NetlinkEvent::Address(address));
     }
 
     fn take_away(&mut self, wanted: &Address, by: u32) -> bool {
@@ -438,7 +439,7 @@ impl Recorder {
         self.routes
             .retain(|route| route.source != Some(address.address));
         self.notifications
-            .push_back(Event::AddressGone { address, by });
+            .push_back(NetlinkEvent::AddressGone { address, by });
         true
     }
 }

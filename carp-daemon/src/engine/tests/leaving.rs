@@ -2,7 +2,7 @@
 
 use carp_common::units::State;
 
-use super::host::Fence;
+use super::host::FenceState;
 use super::*;
 
 /// A virtual host whose down script runs at the end too.
@@ -46,7 +46,7 @@ fn a_removed_one_is_silent_until_its_down_script_has_removed_the_address() {
     let (mut scene, id) = removed();
     for _ in 0..5 {
         scene.pass(ms(1_000));
-        assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+        assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     }
     assert!(scene.host().locks.contains_key("10.0.0.101"));
     scene.host().remove(VIP);
@@ -75,10 +75,18 @@ fn a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds() {
     let id = scene.id();
     scene.engine.remove(id);
     scene.turn();
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it may come");
+    assert_eq!(
+        scene.host().fence(VIP),
+        Some(FenceState::Closed),
+        "it may come"
+    );
     scene.host().assign(address(101));
     scene.end_script_of(id, Which::Up, Outcome::Succeeded);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it is there");
+    assert_eq!(
+        scene.host().fence(VIP),
+        Some(FenceState::Closed),
+        "it is there"
+    );
     scene.host().remove(VIP);
     scene.turn();
     assert_eq!(scene.host().enlisted.len(), 1, "the down script runs");
@@ -99,7 +107,7 @@ fn one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended() {
     scene.pass(ms(30_000));
     assert_eq!(scene.asked(&["run", "enlist"]), Vec::<String>::new());
     assert_eq!(scene.states(), [State::Init]);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
     scene.end_script_of(id, Which::Down, Outcome::Succeeded);
     assert_eq!(scene.id(), again);
@@ -115,12 +123,12 @@ fn one_that_is_added_again_inherits_the_fence_around_what_is_left() {
     let id = scene.id();
     scene.engine.remove(id);
     assert_eq!(scene.told("address-stays"), 1);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.forget();
     let again = scene.engine.add(scripted(1)).expect("it is added");
     assert_eq!((scene.id(), scene.states().len()), (again, 1));
     assert_eq!(scene.asked(&["disown", "detach"]), Vec::<String>::new());
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.become_master();
     assert!(scene.host().answers_for(VIP));
 }
@@ -136,7 +144,7 @@ fn one_that_waits_for_another_to_end_can_be_removed_and_what_prevents_it_is_told
     assert_eq!(scene.told("not-served"), 1);
     // The old one stays for the sake of its address.
     scene.pass(ms(10_000));
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
     scene.turn();
     assert_eq!(scene.host().fence(VIP), None);
@@ -177,7 +185,7 @@ fn an_address_is_silent_until_it_is_known_to_be_gone() {
     scene.host().faults.watch = Some(libc::EBADF);
     scene.hear(&mut Peer::new(0, 0));
     assert!(!scene.host().has(VIP));
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().faults.watch = None;
     scene.pass(ms(1_100));
     assert_eq!(scene.host().fence(VIP), None);
@@ -195,7 +203,7 @@ fn a_host_stays_silent_while_another_address_with_its_number_is_there() {
     scene.host().faults.delete = None;
     scene.pass(ms(1_100));
     assert!(scene.host().has(VIP));
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
 }
 
 #[test]
@@ -235,7 +243,7 @@ fn a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone() {
     let id = scene.id();
     scene.engine.remove(id);
     scene.pass(ms(5_000));
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     assert!(scene.host().locks.contains_key("10.0.0.101"));
     scene.host().faults.delete = None;
     scene.pass(ms(1_100));
@@ -262,7 +270,7 @@ fn one_whose_heir_cannot_begin_goes_on_removing_its_address() {
     assert_eq!(scene.host().locks.keys().collect::<Vec<_>>(), locks);
     scene.pass(ms(5_000));
     assert_eq!(scene.id(), id);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().faults.delete = None;
     scene.pass(ms(1_100));
     assert!(!scene.host().has(VIP));
@@ -308,7 +316,7 @@ fn a_removed_one_stays_fenced_while_addresses_cannot_be_listed() {
     scene.host().faults.list = Some(libc::ENOBUFS);
     scene.engine.remove(id);
     scene.pass(ms(5_000));
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     assert!(scene.host().locks.contains_key("10.0.0.101"));
     scene.host().faults.list = None;
     scene.host().faults.delete = None;
@@ -323,7 +331,7 @@ fn what_a_dead_carpd_left_and_cannot_be_removed_stays_fenced_and_is_tried_again(
     let mut host = host();
     host.addresses.push((tagged(150), None));
     let (address, ip) = (tagged(150), tagged(150).address);
-    let owner = crate::io::datapath::Owner {
+    let owner = crate::io::datapath::AddressOwner {
         ifindex: ETH0,
         vhid: Vhid::new(50).unwrap(),
     };
@@ -334,7 +342,7 @@ fn what_a_dead_carpd_left_and_cannot_be_removed_stays_fenced_and_is_tried_again(
     host.faults.delete = Some(libc::EBUSY);
     let mut scene = Scene::start(config(vec![vhost(1)]), host);
     scene.pass(ms(30_000));
-    assert_eq!(scene.host().fence(ip), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(ip), Some(FenceState::Closed));
     assert_eq!(scene.told("orphan-removed"), 1);
     let told = scene.told("address-remove-failed");
     assert!((3..=4).contains(&told), "{told}");
@@ -349,7 +357,7 @@ fn an_orderly_stop_follows_what_its_scripts_do() {
     let mut scene = serving(released(1));
     scene.engine.shut_down();
     scene.turn();
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
     scene.turn();
     assert_eq!(scene.host().fence(VIP), None);
@@ -382,7 +390,7 @@ fn an_orderly_stop_tries_again_to_remove_an_address_and_leaves_it_fenced_if_it_c
         assert_eq!(orphans.len(), usize::from(is_refused));
         assert_eq!(
             host.fence(VIP),
-            is_refused.then_some(Fence::Closed),
+            is_refused.then_some(FenceState::Closed),
             "another host is MASTER by now"
         );
     }

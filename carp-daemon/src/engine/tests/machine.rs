@@ -2,9 +2,9 @@
 
 use carp_common::units::State;
 
-use super::host::{Fence, failed};
+use super::host::{FenceState, failed};
 use super::*;
-use crate::io::datapath::{Loss, Survival};
+use crate::io::datapath::{HookLoss, Survival};
 
 #[test]
 fn the_wall_clock_moves_nothing() {
@@ -175,7 +175,7 @@ fn a_program_that_was_taken_off_is_attached_again_and_a_backup_listens_anew() {
     scene.hear(&mut Peer::new(2, 0));
     scene.pass(ms(2_900));
     let host = scene.host();
-    host.losses.insert(ETH0, Loss::Detached);
+    host.losses.insert(ETH0, HookLoss::Detached);
     host.suspicious = true;
     scene.turn();
     assert_eq!(
@@ -194,7 +194,7 @@ fn a_backup_looks_whether_it_hears_before_it_trusts_a_silence() {
     let mut scene = Scene::backup(vhost(1));
     scene.hear(&mut Peer::new(2, 0));
     // Nobody noticed.
-    scene.host().losses.insert(ETH0, Loss::Detached);
+    scene.host().losses.insert(ETH0, HookLoss::Detached);
     scene.pass(MASTER_DOWN);
     assert_eq!(scene.state(), State::Backup);
     assert_eq!(scene.asked(&["attach"]), ["attach eth0"]);
@@ -207,7 +207,7 @@ fn a_master_whose_program_was_taken_off_stays_master() {
     let mut scene = Scene::master(vhost(1));
     scene.pass(ms(1));
     let host = scene.host();
-    host.losses.insert(ETH0, Loss::Detached);
+    host.losses.insert(ETH0, HookLoss::Detached);
     host.suspicious = true;
     scene.turn();
     assert_eq!(scene.state(), State::Master);
@@ -220,7 +220,7 @@ fn where_nothing_can_be_attached_the_host_is_in_init_and_tries_every_second() {
     let mut scene = Scene::master(vhost(1));
     scene.pass(ms(1));
     let host = scene.host();
-    host.losses.insert(ETH0, Loss::Replaced);
+    host.losses.insert(ETH0, HookLoss::Replaced);
     host.suspicious = true;
     host.faults.attach = true;
     scene.turn();
@@ -239,7 +239,7 @@ fn a_program_that_is_taken_off_again_at_once_is_left_off_for_a_moment() {
     let mut scene = Scene::backup(vhost(1));
     for _ in 0..2 {
         let host = scene.host();
-        host.losses.insert(ETH0, Loss::Detached);
+        host.losses.insert(ETH0, HookLoss::Detached);
         host.suspicious = true;
         scene.pass(ms(100));
     }
@@ -399,7 +399,7 @@ fn a_fence_that_cannot_be_lifted_is_lifted_a_second_later() {
     let mut better = Peer::new(0, 0);
     scene.hear(&mut better);
     assert_eq!(scene.state(), State::Backup);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.hear_for(&mut better, ms(3_000));
     let asked = scene.asked(&["disown"]).len();
     assert!((3..6).contains(&asked), "{asked}");

@@ -3,15 +3,15 @@
 use carp_common::units::{DeadRatio, State};
 
 use super::*;
-use crate::io::datapath::{Fenced, Owner};
-use host::Fence;
+use crate::io::datapath::{AddressOwner, Fenced};
+use host::FenceState;
 
 /// A fenced address of a virtual host.
 fn fenced(address: IpAddr, ifindex: u32, vhid: u8) -> Fenced {
     let vhid = Vhid::new(vhid).unwrap();
     Fenced {
         address,
-        owner: Some(Owner { ifindex, vhid }),
+        owner: Some(AddressOwner { ifindex, vhid }),
     }
 }
 
@@ -41,7 +41,9 @@ fn with_deadratio_1_a_master_answers_until_a_sixteenth_after_its_next_advertisem
     let now = scene.host().now;
     assert_eq!(
         scene.host().fence(VIP),
-        Some(Fence::Open(now + ms(1_062) + Duration::from_micros(500)))
+        Some(FenceState::Open(
+            now + ms(1_062) + Duration::from_micros(500)
+        ))
     );
 }
 
@@ -100,7 +102,10 @@ fn what_scripts_of_a_dead_carpd_left_stays_and_stays_fenced() {
     host.owners.push(left);
     let scene = Scene::start(config(vec![vhost(1)]), host);
     let mut engine = scene.engine;
-    assert_eq!(engine.effects().fence(left.address), Some(Fence::Closed));
+    assert_eq!(
+        engine.effects().fence(left.address),
+        Some(FenceState::Closed)
+    );
     engine.shut_down();
     let (_, orphans) = engine.close();
     assert_eq!(orphans, [left], "nobody sees to it once we have ended");

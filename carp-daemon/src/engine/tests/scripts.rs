@@ -2,7 +2,7 @@
 
 use carp_common::units::State;
 
-use super::host::Fence;
+use super::host::FenceState;
 use super::*;
 
 /// The address as an up script adds it.
@@ -168,11 +168,11 @@ fn while_the_link_flaps_scripts_are_asked_for_and_nobody_waits_for_them() {
 fn the_address_is_silent_until_the_down_script_has_removed_it() {
     let mut scene = serving();
     scene.turn_with([Arrival::StepDown]);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.pass(ms(1_000));
     assert_eq!(
         scene.host().fence(VIP),
-        Some(Fence::Closed),
+        Some(FenceState::Closed),
         "the script is slow"
     );
     scene.host().remove(VIP);
@@ -184,10 +184,10 @@ fn the_address_is_silent_until_the_down_script_has_removed_it() {
 fn an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_answers_for() {
     let mut scene = Scene::master(scripted(1));
     scene.turn_with([Arrival::StepDown]);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().assign(scripted_address());
     scene.end_script(Which::Up, Outcome::Succeeded);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
     scene.end_script(Which::Down, Outcome::Succeeded);
     assert_eq!(scene.host().fence(VIP), None);
@@ -197,10 +197,18 @@ fn an_up_script_that_still_runs_when_the_host_yields_adds_no_address_that_it_ans
 fn a_host_that_yields_while_its_up_script_runs_stays_silent_until_the_down_script_has_run() {
     let mut scene = Scene::master(scripted(1));
     scene.turn_with([Arrival::StepDown]);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it may come");
+    assert_eq!(
+        scene.host().fence(VIP),
+        Some(FenceState::Closed),
+        "it may come"
+    );
     scene.host().assign(scripted_address());
     scene.end_script(Which::Up, Outcome::Succeeded);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed), "it is there");
+    assert_eq!(
+        scene.host().fence(VIP),
+        Some(FenceState::Closed),
+        "it is there"
+    );
     scene.host().remove(VIP);
     scene.end_script(Which::Down, Outcome::Succeeded);
     scene.turn();
@@ -232,7 +240,7 @@ fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
     let mut host = host();
     host.addresses.push((scripted_address(), None));
     let mut scene = Scene::start(config(vec![scripted(1)]), host);
-    assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+    assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
     scene.turn();
     assert_eq!(scene.host().fence(VIP), None);

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::KernelError;
 use super::slots::{Slots, add};
-use super::tables::{Fenced, Owner, Tables};
+use super::tables::{AddressOwner, Fenced, Tables};
 use crate::config::Fence;
 
 /// Everything that the datapath must know about a virtual host.
@@ -247,7 +247,7 @@ impl Entries {
     ///
     /// # Errors
     /// Returns any refusal of the kernel.
-    pub fn own(&mut self, address: IpAddr, owner: Owner) -> Result<(), KernelError> {
+    pub fn own(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), KernelError> {
         let owner = Some(owner);
         match self.fence() {
             Some((tables, every_packet)) => tables.own(Fenced { address, owner }, every_packet),
@@ -260,7 +260,7 @@ impl Entries {
     ///
     /// # Errors
     /// Returns any refusal of the kernel.
-    pub fn silence(&mut self, address: IpAddr, owner: Owner) -> Result<(), KernelError> {
+    pub fn silence(&mut self, address: IpAddr, owner: AddressOwner) -> Result<(), KernelError> {
         let is_configured = self.vhosts.contains_key(&owner.key());
         let Some((tables, every_packet)) = self.fence() else {
             return Ok(());

@@ -11,7 +11,7 @@ use caps::Capability;
 use tracing::debug;
 
 use crate::lock;
-use crate::privileges::Lacking;
+use crate::privileges::MissingCapabilities;
 
 /// An error of the kernel program or its maps.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum KernelError {
         /// The action that failed.
         action: &'static str,
         /// The capabilities that are missing.
-        lacking: Lacking,
+        lacking: MissingCapabilities,
         /// The error of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
@@ -162,7 +162,7 @@ pub(super) fn refused(
     match errno {
         Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted {
             action,
-            lacking: Lacking::of(&[
+            lacking: MissingCapabilities::of(&[
                 Capability::CAP_BPF,
                 Capability::CAP_PERFMON,
                 Capability::CAP_NET_ADMIN,

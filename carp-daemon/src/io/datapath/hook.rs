@@ -88,7 +88,7 @@ enum Attached {
 
 /// What another process did to an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum HookLoss {
     /// It detached the program.
     Detached,
     /// It replaced the program.
@@ -119,7 +119,7 @@ impl Attachment {
     }
 
     /// Returns what another process did to it. `None` if nothing was done, or if it cannot be checked.
-    pub fn loss(&self, netlink: &mut Client) -> Option<Loss> {
+    pub fn loss(&self, netlink: &mut Client) -> Option<HookLoss> {
         let there = match &self.link {
             Attached::Xdp { ifindex, .. } => netlink.link(*ifindex).ok()?.xdp_program,
             Attached::Tcx(link) => {
@@ -128,8 +128,8 @@ impl Attachment {
             }
         };
         match there {
-            0 => Some(Loss::Detached),
-            program => (program != self.program).then_some(Loss::Replaced),
+            0 => Some(HookLoss::Detached),
+            program => (program != self.program).then_some(HookLoss::Replaced),
         }
     }
 

@@ -34,7 +34,7 @@ use super::hook::{Attachment, Hook};
 use super::pin;
 use super::pins::Pins;
 use super::program::Program;
-use super::tables::{Fenced, Owner, Tables};
+use super::tables::{AddressOwner, Fenced, Tables};
 use crate::api::event::kernel::Layout;
 use crate::api::{Outbox, Place};
 use crate::io::chain::Chain;
@@ -96,7 +96,7 @@ fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
         // The value is a deadline of 8 bytes, the owner's interface and vhid, and whether the fence covers every packet.
         (20, &[_, _, _, _, _, _, _, _, a, b, c, d, vhid, every_packet, _, _]) => {
             let ifindex = u32::from_ne_bytes([a, b, c, d]);
-            let owner = Vhid::new(vhid).map(|vhid| Owner { ifindex, vhid });
+            let owner = Vhid::new(vhid).map(|vhid| AddressOwner { ifindex, vhid });
             (owner, every_packet != 0)
         }
         _ => (None, false),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use carp_common::time::Instant;
 
 use super::egress::{Egress, Leaving};
-use super::hook::{Attachment, Loss};
+use super::hook::{Attachment, HookLoss};
 use super::pins::Pins;
 use super::program::Program;
 use super::sight::Sight;
@@ -67,7 +67,7 @@ impl Programs {
 
     /// Returns what other processes did to the program on an interface.
     #[must_use]
-    pub fn loss(&self, ifindex: u32, netlink: &mut Client) -> Option<Loss> {
+    pub fn loss(&self, ifindex: u32, netlink: &mut Client) -> Option<HookLoss> {
         self.attachments.get(&ifindex)?.loss(netlink)
     }
 

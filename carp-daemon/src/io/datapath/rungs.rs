@@ -15,7 +15,7 @@ use super::hook::Hook;
 use crate::config::{self, Fence};
 use crate::io::chain::Chain;
 use crate::io::netlink::Link;
-use crate::privileges::Lacking;
+use crate::privileges::MissingCapabilities;
 
 /// One way to listen on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub struct Refusals {
     /// Each with its reason, in words that follow a sentence.
     text: String,
     /// The privileges that the latest of them lacked.
-    lacking: Option<Lacking>,
+    lacking: Option<MissingCapabilities>,
     /// One of them was refused for another reason than the driver.
     is_unexpected: bool,
 }
@@ -297,14 +297,14 @@ mod tests {
     fn two_rungs_that_lack_the_same_privileges_have_one_explanation() {
         let not_permitted = || KernelError::NotPermitted {
             action: "load",
-            lacking: Lacking::of(&[]),
+            lacking: MissingCapabilities::of(&[]),
             source: "refused".into(),
         };
         let refusals = vec![
             (Rung::XDP_NATIVE, not_permitted()),
             (Rung::TCX, not_permitted()),
         ];
-        let way_out = Lacking::of(&[]).way_out();
+        let way_out = MissingCapabilities::of(&[]).way_out();
         let expected = format!(
             "; not xdp-native: not permitted to load: refused ({way_out}); nor tcx, likewise"
         );

@@ -33,19 +33,19 @@ pub struct Fenced {
     /// The address.
     pub address: IpAddr,
     /// The virtual host that it belongs to. `None` if that is not known; nobody answers for the address then.
-    pub owner: Option<Owner>,
+    pub owner: Option<AddressOwner>,
 }
 
 /// The identity of a virtual host in the shared tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct AddressOwner {
     /// The index of its interface.
     pub ifindex: u32,
     /// Its vhid.
     pub vhid: Vhid,
 }
 
-impl Owner {
+impl AddressOwner {
     fn of(key: &VhostKey) -> Option<Self> {
         Some(Self {
             ifindex: key.ifindex,
@@ -172,7 +172,8 @@ impl Tables {
         let key = fenced.key();
         match self.addresses.get(&key, 0) {
             Ok(value)
-                if value.owner != VhostKey::NONE && Owner::of(&value.owner) != fenced.owner =>
+                if value.owner != VhostKey::NONE
+                    && AddressOwner::of(&value.owner) != fenced.owner =>
             {
                 Ok(())
             }
@@ -189,7 +190,7 @@ impl Tables {
         entries
             .map(|(key, value)| Fenced {
                 address: key.address(),
-                owner: Owner::of(&value.owner),
+                owner: AddressOwner::of(&value.owner),
             })
             .collect()
     }
@@ -214,7 +215,7 @@ impl Tables {
     pub fn remove_dead(&mut self, serves: impl Fn(u32, Vhid) -> bool) {
         let now = clock::now().as_nanos();
         self.remove_entries(|key, value| {
-            let owner = Owner::of(key);
+            let owner = AddressOwner::of(key);
             value.owns_until_ns < now
                 && owner.is_none_or(|owner| !serves(owner.ifindex, owner.vhid))
         });

@@ -44,7 +44,7 @@ use tokio::sync::oneshot;
 
 use self::line::{Found, Line};
 pub use self::order::Order;
-use super::{Address, Event, Link, Route};
+use super::{Address, Link, NetlinkEvent, Route};
 use crate::io::errand::{Errands, Panicked};
 
 /// How long the event loop waits for an answer. This is longer than any request takes while no other process holds rtnl,
@@ -126,8 +126,10 @@ impl Client {
         let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let events = self.ask(question, true)?.events.into_iter();
         let addresses = events.filter_map(|event| match event {
-            Event::Address(address) => Some(address),
-            Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone { .. } => None,
+            NetlinkEvent::Address(address) => Some(address),
+            NetlinkEvent::Link(_)
+            | NetlinkEvent::LinkGone { .. }
+            | NetlinkEvent::AddressGone { .. } => None,
         });
         Ok(addresses.collect())
     }
@@ -281,10 +283,12 @@ fn get_link(ifindex: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(question)
 }
 
-fn links_of(events: Vec<Event>) -> impl Iterator<Item = Link> {
+fn links_of(events: Vec<NetlinkEvent>) -> impl Iterator<Item = Link> {
     events.into_iter().filter_map(|event| match event {
-        Event::Link(link) => Some(link),
-        Event::LinkGone { .. } | Event::Address(_) | Event::AddressGone { .. } => None,
+        NetlinkEvent::Link(link) => Some(link),
+        NetlinkEvent::LinkGone { .. }
+        | NetlinkEvent::Address(_)
+        | NetlinkEvent::AddressGone { .. } => None,
     })
 }
 

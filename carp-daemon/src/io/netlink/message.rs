@@ -9,7 +9,7 @@ use netlink_packet_core::{
     ErrorBuffer, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
 };
 
-use super::{Address, AddressFlags, Event, Link, Route};
+use super::{Address, AddressFlags, Link, NetlinkEvent, Route};
 
 /// Sizes of `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`. Unit: bytes.
 const LINK_HEADER_LEN: usize = 16;
@@ -33,7 +33,7 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// An event about a link or an address.
-    Event(Event),
+    Event(NetlinkEvent),
     /// A route of a list.
     Route(Route),
     /// The end of a dump, or the answer to a request: 0 for success, or a positive errno.
@@ -71,12 +71,12 @@ fn parse(buffer: &NetlinkBuffer<&[u8]>) -> Body {
             return Body::Done(code.map_or(0, |code| code.get().saturating_abs()));
         }
         libc::RTM_NEWROUTE => return route(payload).map_or(Body::Other, Body::Route),
-        libc::RTM_NEWLINK => link(payload).map(Event::Link),
-        libc::RTM_DELLINK => link(payload).map(|link| Event::LinkGone {
+        libc::RTM_NEWLINK => link(payload).map(NetlinkEvent::Link),
+        libc::RTM_DELLINK => link(payload).map(|link| NetlinkEvent::LinkGone {
             ifindex: link.index,
         }),
-        libc::RTM_NEWADDR => address(payload).map(Event::Address),
-        libc::RTM_DELADDR => address(payload).map(|address| Event::AddressGone {
+        libc::RTM_NEWADDR => address(payload).map(NetlinkEvent::Address),
+        libc::RTM_DELADDR => address(payload).map(|address| NetlinkEvent::AddressGone {
             address,
             by: buffer.port_number(),
         }),
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(
             all(&[link, done].concat()),
             [
-                Body::Event(Event::Link(Link {
+                Body::Event(NetlinkEvent::Link(Link {
                     index: 42,
                     name: "eth0".into(),
                     other_names: vec!["lan0".into()],
@@ -381,7 +381,7 @@ mod tests {
                     ),
                 ],
             );
-            let Body::Event(Event::Link(link)) = all(&member).remove(0) else {
+            let Body::Event(NetlinkEvent::Link(link)) = all(&member).remove(0) else {
                 panic!("a link");
             };
             assert_eq!((link.upper, link.kind.as_str()), (upper, "veth"), "{role}");
@@ -407,7 +407,7 @@ mod tests {
             ],
         );
         let address = Address::new(42, Ipv4Addr::new(10, 0, 0, 1).into(), 32, 112);
-        assert_eq!(all(&added), [Body::Event(Event::Address(address))]);
+        assert_eq!(all(&added), [Body::Event(NetlinkEvent::Address(address))]);
     }
 
     /// The bytes after the header of the RTM_NEWADDR that follows `ip -6 address add 2001:db8::1/64 dev v0 nodad`,
@@ -423,7 +423,7 @@ mod tests {
     fn an_ipv6_address_has_its_scope_and_flags() {
         let read = |payload: &[u8]| {
             let body = all(&message(libc::RTM_NEWADDR, &[payload])).remove(0);
-            let Body::Event(Event::Address(address)) = body else {
+            let Body::Event(NetlinkEvent::Address(address)) = body else {
                 panic!("{body:?}");
             };
             address

@@ -3,7 +3,7 @@
 //! | Module | What it does |
 //! |---|---|
 //! | `address` | represents an address with its scope and flags |
-//! | [`message`] | parses datagrams into [`Event`]s |
+//! | [`message`] | parses datagrams into [`NetlinkEvent`]s |
 //! | `monitor` | receives the kernel's notifications, and notices when some were lost |
 //! | `client` | sends requests: lists, and orders about addresses and routes |
 
@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 pub use address::{Address, AddressFlags, AddressScope};
 pub use client::{Client, Order};
-pub use monitor::{Heard, Monitor};
+pub use monitor::{Monitor, MonitorDrained};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct Route {
 
 /// One message from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum NetlinkEvent {
     /// The link is new or has changed in any way.
     Link(Link),
     /// The link was deleted, or moved to another namespace.

@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Event;
+use super::NetlinkEvent;
 use super::message::{self, Body};
 use crate::sys;
 
@@ -33,7 +33,7 @@ pub struct Monitor {
 /// The result of one call of [`Monitor::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Heard {
+pub enum MonitorDrained {
     /// All notifications were read.
     All,
     /// There may be more. Call it again soon.
@@ -80,7 +80,7 @@ impl Monitor {
     ///
     /// # Errors
     /// Returns any error of `recv(2)`, except for an overrun, which is a result.
-    pub fn drain(&mut self, mut visit: impl FnMut(Event)) -> io::Result<Heard> {
+    pub fn drain(&mut self, mut visit: impl FnMut(NetlinkEvent)) -> io::Result<MonitorDrained> {
         let mut overrun = false;
         for _ in 0..AT_ONCE {
             self.buffer.clear();
@@ -100,14 +100,22 @@ impl Monitor {
                     }
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(if overrun { Heard::Overrun } else { Heard::All });
+                    return Ok(if overrun {
+                        MonitorDrained::Overrun
+                    } else {
+                        MonitorDrained::All
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
                 Err(error) => return Err(error),
             }
         }
-        Ok(if overrun { Heard::Overrun } else { Heard::More })
+        Ok(if overrun {
+            MonitorDrained::Overrun
+        } else {
+            MonitorDrained::More
+        })
     }
 }
 
@@ -132,15 +140,15 @@ mod tests {
             socket: sys::watch(socket).unwrap(),
             buffer: Vec::with_capacity(BUFFER_LEN),
         };
-        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        assert_eq!(monitor.drain(|_| ()).unwrap(), MonitorDrained::All);
         let sender = Socket::new(NETLINK_USERSOCK).unwrap();
         // It is too long for the buffer, which shows that it was read.
         sender.send_to(&[0; 2 * BUFFER_LEN], &address, 0).unwrap();
-        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::Overrun);
-        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        assert_eq!(monitor.drain(|_| ()).unwrap(), MonitorDrained::Overrun);
+        assert_eq!(monitor.drain(|_| ()).unwrap(), MonitorDrained::All);
         // The runtime may still report it, and forgets that once the socket was found empty.
         tokio::task::yield_now().await;
-        assert_eq!(monitor.drain(|_| ()).unwrap(), Heard::All);
+        assert_eq!(monitor.drain(|_| ()).unwrap(), MonitorDrained::All);
         let ready =
             std::future::poll_fn(|context| Poll::Ready(monitor.poll_readable(context).is_ready()));
         assert!(!ready.await);

@@ -15,7 +15,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::order::{Order, with_flags};
 use crate::io::netlink::message::{self, Body};
-use crate::io::netlink::{Event, Route};
+use crate::io::netlink::{NetlinkEvent, Route};
 
 /// Size of the read buffer. If the reader offers that much, the kernel fills a list's datagrams up to 32 KiB.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -37,7 +37,7 @@ type Request = NetlinkMessage<RouteNetlinkMessage>;
 pub type Outcomes = Vec<io::Result<()>>;
 
 /// The transport of requests and answers. Tests use prepared answers.
-pub trait Wire {
+pub trait Transport {
     /// Sends one datagram.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
 
@@ -46,7 +46,7 @@ pub trait Wire {
     fn receive(&mut self, buffer: &mut Vec<u8>, wait: bool) -> io::Result<usize>;
 }
 
-impl Wire for Socket {
+impl Transport for Socket {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         Self::send(self, datagram, 0).map(drop)
     }
@@ -83,7 +83,7 @@ impl Line {
     }
 }
 
-impl<W: Wire> Line<W> {
+impl<W: Transport> Line<W> {
     fn over(wire: W, port: u32) -> Self {
         Self {
             wire,
@@ -202,7 +202,7 @@ impl<W: Wire> Line<W> {
 #[derive(Debug, Default)]
 pub struct Found {
     /// The links and addresses.
-    pub events: Vec<Event>,
+    pub events: Vec<NetlinkEvent>,
     /// The routes.
     pub routes: Vec<Route>,
 }
@@ -294,7 +294,7 @@ mod tests {
         pending: VecDeque<io::Result<Vec<u8>>>,
     }
 
-    impl Wire for Script {
+    impl Transport for Script {
         fn send(&mut self, _: &[u8]) -> io::Result<()> {
             self.sent += 1;
             self.pending
@@ -337,11 +337,13 @@ mod tests {
     fn listed(line: &mut Line<Script>) -> io::Result<Vec<u8>> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let last = |event| match event {
-            Event::Address(address) => match address.address {
+            NetlinkEvent::Address(address) => match address.address {
                 std::net::IpAddr::V4(v4) => v4.octets()[3],
                 std::net::IpAddr::V6(_) => unreachable!(),
             },
-            Event::Link(_) | Event::LinkGone { .. } | Event::AddressGone { .. } => unreachable!(),
+            NetlinkEvent::Link(_)
+            | NetlinkEvent::LinkGone { .. }
+            | NetlinkEvent::AddressGone { .. } => unreachable!(),
         };
         Ok(line
             .ask(request, true)?
