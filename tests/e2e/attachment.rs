@@ -180,7 +180,7 @@ fn a_killed_carpd_leaves_its_program_and_the_next_start_takes_the_link_over() ->
 }
 
 #[test]
-fn what_a_killed_carpd_left_goes_when_another_rung_starts() -> Result<()> {
+fn attachments_of_a_killed_carpd_go_when_another_rung_starts() -> Result<()> {
     let pair = Pair::new(lab!())?;
     for rungs in [
         ["tcx", "socket"],

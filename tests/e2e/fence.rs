@@ -288,7 +288,7 @@ fn fence_all_silences_the_address_even_for_hosts_that_know_its_mac() -> Result<(
 
 /// The address that a killed MASTER's up script added does not answer while the next start's down script removes it.
 #[test]
-fn what_scripts_left_is_silent_until_the_down_script_has_run() -> Result<()> {
+fn an_address_that_scripts_left_is_silent_until_the_down_script_has_run() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let pair = &scene.pair;
     let scripts = Scripts::new()?;

@@ -50,7 +50,7 @@ fn two_ucarp_elect_one_and_the_client_notices_a_crash() -> Result<()> {
 }
 
 #[test]
-fn what_we_forge_deposes_ucarp_when_right_and_is_refused_when_wrong() -> Result<()> {
+fn a_forged_advertisement_deposes_ucarp_when_right_and_is_refused_when_wrong() -> Result<()> {
     let lab = lab!();
     let capture = lab.capture()?;
     let a = lab.host("a", "10.9.0.1/16")?;
@@ -119,7 +119,7 @@ fn a_panic_takes_the_lab_down() -> Result<()> {
 }
 
 #[test]
-fn what_a_dead_process_left_is_removed_and_what_a_living_one_uses_is_not() -> Result<()> {
+fn namespaces_of_a_dead_process_are_removed_and_those_of_a_living_one_are_not() -> Result<()> {
     let lab = lab!();
     let mut dead = Command::new("true").spawn()?;
     let name = format!("carp-lab-{}-1-0-orphan", dead.id());

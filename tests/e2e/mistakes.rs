@@ -37,7 +37,7 @@ fn is_refused(host: &Host, arguments: &str, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn what_can_never_work_is_refused_with_a_correct_form() -> Result<()> {
+fn a_configuration_that_can_never_work_is_refused_with_a_correct_form() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let base = "-i eth0 -v 7 -p secret";
     for (arguments, parts) in [
@@ -114,7 +114,7 @@ fn a_password_without_quotes_is_not_repeated() -> Result<()> {
 }
 
 #[test]
-fn what_may_be_a_mistake_is_warned_of_and_served() -> Result<()> {
+fn a_possible_mistake_is_warned_of_and_served() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("password");

@@ -141,7 +141,7 @@ fn scripts_have_all_of_roots_capabilities_and_carpd_has_not() -> Result<()> {
 }
 
 #[test]
-fn what_is_kept_is_enough_for_an_interface_that_comes_back() -> Result<()> {
+fn the_kept_privileges_are_enough_for_an_interface_that_comes_back() -> Result<()> {
     for datapath in ["xdp-native", "socket"] {
         let pair = Pair::new(lab!())?;
         let mut a = Carpd::for_address(ADDRESS, &format!("{FAST} -s 10.9.0.1"))?

@@ -123,7 +123,7 @@ fn of_two_backups_the_better_one_follows_a_bow_out() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_carpd_left_is_removed_by_its_next_start_as_backup() -> Result<()> {
+fn an_address_of_a_killed_carpd_is_removed_by_its_next_start_as_backup() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mut a = pair.master(&pair.a, &format!("{SLOW} --lease 30"))?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_circle_is_left_alone() {
+    fn files_in_no_circle_are_left_alone() {
         for files in [
             // A module and its parts.
             [

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_scattered_is_found_for_two_generations() {
+    fn scattered_counters_are_found_for_two_generations() {
         let mut scattered = Scattered::default();
         for number in 0..u64::from(GENERATION_MAX) + 1 {
             scattered.add(&digest(number));

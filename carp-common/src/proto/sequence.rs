@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_in_our_queue_when_we_sent_need_not_rise_above_that() {
+    fn an_advertisement_in_our_queue_when_we_sent_need_not_rise_above_our_counter() {
         let mut sequence = CounterSequence::new(100);
         sequence.observe(Family::Inet, 40);
         let mut earlier = 40;

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_emitted_parses_to_the_same_value() {
+    fn an_emitted_header_parses_to_the_same_value() {
         assert_eq!(Advertisement::parse(&emitted()), Ok(sample()));
     }
 

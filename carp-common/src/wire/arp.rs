@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_host_on_ethernet_believes_is_parsed() {
+    fn every_arp_frame_that_a_host_on_ethernet_believes_is_parsed() {
         let frame = gratuitous_frame(MAC, ADDRESS);
         let mut packet: [u8; PACKET_LEN] = *frame.last_chunk().unwrap();
         let ethernet = Arp::parse(&packet).unwrap();

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_host_discards_teaches_nothing() {
+    fn messages_that_every_host_discards_teach_nothing() {
         for good in [advertisement(), solicitation()] {
             assert_eq!(Neighbour::parse(&good), learned());
             for (offset, bytes, what) in [

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_emitted_parses_to_the_same_values() {
+    fn emitted_headers_parse_to_the_same_values() {
         let header = Ipv4Header::parse(&emitted()).unwrap();
         assert_eq!(
             (header.header_len, header.total_len, header.payload_len()),

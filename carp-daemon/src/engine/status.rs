@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lacking_is_what_is_behind_a_link_that_is_down() {
+    fn a_link_that_is_down_does_not_hide_the_condition_behind_it() {
         let (instance, mut interface) = in_init();
         let lacks = |interface: &Interface, lacks| {
             let outlook = Outlook::Start { lacks };

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn the_queue_is_bounded() {
         let mut errands = Errands::new("test");
         let (first, release) = held();
         errands.begin(first).unwrap();

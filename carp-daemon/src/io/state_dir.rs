@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_by_the_next_one_and_by_nobody_else() {
+    fn a_written_state_is_read_by_the_next_run_and_by_nobody_else() {
         let place = tempfile::tempdir().unwrap();
         let state = open(place.path(), false).unwrap();
         assert_eq!(state.read(&name()).unwrap(), None);

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_before_the_end_is_written() {
+    fn lines_logged_before_the_end_are_written() {
         let ((allow, allowed), (written, lines)) = (channel(), channel());
         let output = Output::start(Gate { allowed, written }).unwrap();
         output.write(&line("last"));

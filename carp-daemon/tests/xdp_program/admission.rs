@@ -140,7 +140,7 @@ fn flood_of_forgeries_leaves_one_sample_that_names_the_sender() {
 }
 
 #[test]
-fn what_comes_from_our_own_address_is_dropped_whatever_its_digest() {
+fn an_advertisement_from_our_own_address_is_dropped_whatever_its_digest() {
     for hook in HOOKS {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;
@@ -303,7 +303,7 @@ fn leftover_program_drops_nothing_and_still_delivers() {
 }
 
 #[test]
-fn what_is_for_a_virtual_host_is_in_its_ledger_and_the_rest_in_the_interfaces() {
+fn frames_for_a_virtual_host_are_in_its_ledger_and_the_rest_in_the_interfaces() {
     for hook in HOOKS {
         let Some(mut datapath) = Datapath::load(hook) else {
             return;

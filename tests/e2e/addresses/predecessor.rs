@@ -8,7 +8,7 @@ use super::{address_monitor, removals};
 use crate::support::{ADDRESS, FAST, LONG, Pair, SECOND, SECOND_WORSE, SLOW};
 
 #[test]
-fn what_a_killed_master_left_is_taken_over_without_a_gap() -> Result<()> {
+fn an_address_of_a_killed_master_is_taken_over_without_a_gap() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mut a = pair.master(&pair.a, &format!("{FAST} --lease 30"))?;
     pair.a.wait_for_address(ADDRESS, true, LONG)?;
@@ -23,7 +23,7 @@ fn what_a_killed_master_left_is_taken_over_without_a_gap() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_master_left_is_removed_once_another_master_is_heard() -> Result<()> {
+fn an_address_of_a_killed_master_is_removed_once_another_master_is_heard() -> Result<()> {
     let pair = Pair::new(lab!())?;
     let mut a = pair.master(&pair.a, &format!("{FAST} --lease 30"))?;
     let _b = pair.carpd(&pair.b, SLOW)?;
@@ -38,7 +38,8 @@ fn what_a_killed_master_left_is_removed_once_another_master_is_heard() -> Result
 }
 
 #[test]
-fn what_a_killed_master_left_is_claimed_by_nobody_until_the_election_is_settled() -> Result<()> {
+fn an_address_of_a_killed_master_is_claimed_by_nobody_until_the_election_is_settled() -> Result<()>
+{
     if daemons::datapath() == "socket" {
         note("skipped: the socket datapath has no fence");
         return Ok(());

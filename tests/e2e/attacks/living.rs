@@ -51,7 +51,7 @@ fn one_advertisement_repeated_by_a_stranger_changes_nothing_where_no_openbsd_is(
 }
 
 #[test]
-fn a_single_advertisement_from_a_stranger_as_a_better_one_changes_nothing() -> Result<()> {
+fn a_single_advertisement_of_an_unknown_better_host_changes_nothing() -> Result<()> {
     changes_nothing(Attack::OnceAsBetter, "")
 }
 

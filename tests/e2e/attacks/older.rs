@@ -67,7 +67,7 @@ fn played(options: &str, towards: Towards) -> Result<Toll> {
 }
 
 #[test]
-fn what_a_lone_ucarp_sent_under_the_same_password_changes_nothing() -> Result<()> {
+fn advertisements_of_a_lone_ucarp_under_the_same_password_change_nothing() -> Result<()> {
     if !Lab::require_root() {
         return Ok(());
     }
@@ -88,7 +88,7 @@ fn what_a_lone_ucarp_sent_under_the_same_password_changes_nothing() -> Result<()
 /// a ucarp that came back. If the MASTER has not heard it, its genuine advertisements are below. Change the password when
 /// the last ucarp leaves.
 #[test]
-fn what_a_lone_ucarp_sent_under_the_same_password_deafens_strict_counters() -> Result<()> {
+fn advertisements_of_a_lone_ucarp_under_the_same_password_deafen_strict_counters() -> Result<()> {
     if !Lab::require_root() {
         return Ok(());
     }

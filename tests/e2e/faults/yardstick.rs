@@ -86,7 +86,7 @@ fn second_master_after(scene: &Scene, mark: Mark) -> Option<Duration> {
 }
 
 #[test]
-fn what_a_stopped_ucarp_backup_does_is_measured() -> Result<()> {
+fn the_effect_of_a_stopped_ucarp_backup_is_measured() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let _a = Ucarp::new(&scene.a, ADDRESS, "-b 1 -k 0 -r 1").start(&scene.a)?;
     scene.capture.advertisement(Mark::default(), "a", LONG)?;
@@ -107,7 +107,7 @@ fn what_a_stopped_ucarp_backup_does_is_measured() -> Result<()> {
 }
 
 #[test]
-fn what_a_stopped_keepalived_backup_does_is_measured() -> Result<()> {
+fn the_effect_of_a_stopped_keepalived_backup_is_measured() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let directory = tempfile::tempdir()?;
     let keepalived = Keepalived::new(directory.path(), 7, ADDRESS)?;
@@ -150,7 +150,7 @@ fn changes_of_master(scene: &Scene, mark: Mark) -> usize {
 }
 
 #[test]
-fn what_a_stopped_ucarp_master_does_is_measured() -> Result<()> {
+fn the_effect_of_a_stopped_ucarp_master_is_measured() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let scripts = Scripts::new()?;
     let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;

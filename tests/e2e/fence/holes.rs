@@ -46,7 +46,7 @@ pub(super) fn index(host: &Host, interface: &str) -> Result<u32> {
 /// Programs on the killed MASTER's host use the address that is still there. Their kernel asks for every receiver in
 /// the name of the address, and every host that hears such a request would believe that the address is there.
 #[test]
-fn what_a_dead_masters_host_sends_from_the_address_does_not_take_it_back() -> Result<()> {
+fn packets_that_a_dead_masters_host_sends_from_the_address_do_not_take_it_back() -> Result<()> {
     for rung in ["tcx", "xdp-native"] {
         let scene = Scene::new(lab!())?;
         let pair = &scene.pair;
@@ -171,7 +171,7 @@ fn detach_lifts_the_fence_at_egress_too() -> Result<()> {
 /// A hypervisor's bridge must carry the frames of others, above all the new MASTER's answers to the machines behind the
 /// bridge.
 #[test]
-fn what_a_bridge_carries_for_others_passes_the_egress() -> Result<()> {
+fn frames_that_a_bridge_carries_for_others_pass_the_egress() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let pair = &scene.pair;
     let (a, machine) = (&pair.a, &pair.c);

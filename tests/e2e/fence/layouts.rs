@@ -27,7 +27,7 @@ fn create(host: &Host, pin: &Path, rest: &str) -> Result<()> {
 
 /// Two versions that differ in layout but not in number, or an object that was never a table.
 #[test]
-fn what_is_pinned_in_the_place_of_a_table_is_set_aside() -> Result<()> {
+fn an_object_pinned_in_the_place_of_a_table_is_set_aside() -> Result<()> {
     let scene = Scene::new(lab!())?;
     let host = &scene.pair.a;
     // The bpffs exists once a carpd has run.

@@ -67,7 +67,8 @@ fn another_vhids_start_removes_the_address_that_a_dead_one_left() -> Result<()> 
 }
 
 #[test]
-fn what_a_dead_ones_script_added_stays_silent_until_it_is_removed() -> Result<()> {
+fn an_address_that_the_script_of_a_dead_carpd_added_stays_silent_until_it_is_removed() -> Result<()>
+{
     let scene = Scene::new(lab!())?;
     let scripts = Scripts::new()?;
     let up = scripts.script("up", &format!("ip address add {ADDRESS}/32 dev $1"))?;
@@ -113,7 +114,7 @@ fn a_down_script_in_native_mode_does_not_lift_the_fence() -> Result<()> {
 
 /// The address disappears with the interface, and is later an ordinary one of another interface.
 #[test]
-fn what_a_dead_one_left_on_an_interface_that_is_gone_silences_nobody() -> Result<()> {
+fn leftovers_of_a_dead_carpd_on_an_interface_that_is_gone_silence_nobody() -> Result<()> {
     for moved in [false, true] {
         let lab = lab!();
         let host = lab.host("a", "10.9.0.1/16")?;

@@ -53,8 +53,8 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!instance.rooms.leaves_something()",
         replace: "(instance.rooms.leaves_something() || true)",
         caught_by: &[
-            "engine::tests::leaving::a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone",
-            "engine::tests::leaving::a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone",
+            "engine::tests::leaving::a_removed_virtual_host_whose_down_script_fails_is_silent_until_the_address_is_gone",
+            "engine::tests::leaving::a_removed_virtual_host_whose_address_cannot_be_removed_is_let_go_when_it_is_gone",
         ],
     },
     Mutant {
@@ -63,7 +63,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "filter(|_| «!cx.effects.runs(id)»)",
         replace: "true",
         caught_by: &[
-            "engine::tests::leaving::a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds",
+            "engine::tests::leaving::a_removed_virtual_host_is_silent_for_addresses_that_its_running_up_script_adds",
         ],
     },
     Mutant {
@@ -72,7 +72,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "before.is_some_and(|before| cx.effects.runs(before))",
         replace: "before.is_some_and(|before| cx.effects.runs(before)) && false",
         caught_by: &[
-            "engine::tests::leaving::one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended",
+            "engine::tests::leaving::a_virtual_host_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended",
         ],
     },
     Mutant {
@@ -81,7 +81,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "served.leave(before, FenceFate::Inherited, cx);",
         replace: "let _ = FenceFate::Inherited; served.leave(before, FenceFate::Lifted, cx);",
         caught_by: &[
-            "engine::tests::leaving::one_that_is_added_again_inherits_the_fence_around_what_is_left",
+            "engine::tests::leaving::a_virtual_host_that_is_added_again_inherits_the_fence_around_leftover_addresses",
         ],
     },
     Mutant {

@@ -97,7 +97,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.cx.give(Order::Renew(*address, lease))",
         replace: "Ok::<(), io::Error>(())",
         caught_by: &[
-            "engine::tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "engine::tests::process::an_address_of_a_killed_run_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
         ],
     },
     Mutant {
@@ -106,7 +106,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "site.interface.unplaced = true;",
         replace: "",
         caught_by: &[
-            "engine::tests::addresses::what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses",
+            "engine::tests::addresses::an_address_taken_over_from_an_earlier_run_is_put_behind_the_hosts_own",
         ],
     },
     Mutant {
@@ -294,7 +294,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: CLAIMS,
         find: "!links.values().any(|link| link.mac == sender)",
         replace: "links.values().all(|link| link.mac == sender || link.mac != sender)",
-        caught_by: &["engine::tests::arp::what_this_host_itself_says_is_no_claim"],
+        caught_by: &["engine::tests::arp::a_frame_of_this_host_itself_is_no_claim"],
     },
     Mutant {
         name: "predecessor: does not see what an earlier run left",
@@ -302,7 +302,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.has_leftovers = !leftovers.is_empty();",
         replace: "self.has_leftovers = false;",
         caught_by: &[
-            "engine::tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+            "engine::tests::process::an_address_of_a_killed_run_goes_when_another_master_is_heard",
         ],
     },
     Mutant {
@@ -320,7 +320,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "tenure.inherit();",
         replace: "",
         caught_by: &[
-            "engine::tests::scripts::what_a_killed_run_left_stays_silent_until_the_address_is_gone",
+            "engine::tests::scripts::an_address_of_a_killed_run_stays_silent_until_it_is_gone",
         ],
     },
     Mutant {
@@ -329,7 +329,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "will_be_removed && addresses.any(|address| site.cx.namespace.has(address))",
         replace: "will_be_removed && false",
         caught_by: &[
-            "engine::tests::scripts::what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it",
+            "engine::tests::scripts::an_address_present_at_the_start_is_silent_until_the_down_script_has_removed_it",
         ],
     },
     Mutant {
@@ -338,7 +338,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "!held.iter().any(|held| held.is_same(&address))",
         replace: "true || held.is_empty()",
         caught_by: &[
-            "engine::tests::process::what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
+            "engine::tests::process::an_address_of_a_killed_run_is_silent_until_the_election_and_its_heir_adds_nothing_anew",
         ],
     },
     Mutant {
@@ -436,7 +436,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "cx.delete(&place, known)",
         replace: "Ok::<(), std::io::Error>(())",
         caught_by: &[
-            "engine::tests::process::what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not",
+            "engine::tests::process::addresses_of_a_dead_carpd_of_another_vhid_are_removed_and_those_of_a_living_one_are_not",
         ],
     },
     Mutant {

@@ -142,7 +142,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "std::mem::take(&mut self.fenced)",
         replace: "self.fenced && false",
         caught_by: &[
-            "engine::tests::process::what_a_killed_run_left_goes_when_another_master_is_heard",
+            "engine::tests::process::an_address_of_a_killed_run_goes_when_another_master_is_heard",
             "engine::tests::scripts::the_address_is_silent_until_the_down_script_has_removed_it",
         ],
     },

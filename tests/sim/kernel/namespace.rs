@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_carpd_takes_from_somebody_else_it_has_to_give_back() {
+    fn an_address_that_carpd_takes_from_another_program_must_be_given_back() {
         let mut namespace = namespace();
         let (theirs, ours) = (address(100, 32, 0), address(100, 32, 112));
         let add = Order::Add(theirs, None);

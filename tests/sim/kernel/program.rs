@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_run_left_open_ends_with_the_next_one() {
+    fn entries_that_a_dead_run_left_open_end_with_the_next_run() {
         let mut program = program(at(5));
         program.is_orphaned();
         program.silence(ADDRESS, owner(1), at(2));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_configured_and_no_echo_is_delivered() {
+    fn a_configured_advertisement_that_is_no_echo_is_delivered() {
         let mut program = Program::new(true, true);
         let key = owner(1).key();
         let peer = [10, 9, 0, 2].into();

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted_until_that_is_asked_for() {
+    fn records_without_room_are_counted_until_the_count_is_read() {
         let mut ring = Ring::new(2);
         let pushed = [1, 2, 3].map(|at| ring.push(AdvertisementEvent::empty(at)));
         assert_eq!(pushed, [true, true, false]);

@@ -338,7 +338,7 @@ fn checks_of_an_advertisement_of_ours_run_in_openbsd_order() {
 }
 
 #[test]
-fn what_is_not_for_us_passes_with_the_reason() {
+fn frames_for_others_pass_with_the_reason() {
     let mut bad_ip_checksum = genuine();
     bad_ip_checksum[IP + 1] ^= 0x10;
     let to_station = |mut frame: Vec<u8>| {

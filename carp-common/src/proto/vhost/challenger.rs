@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_silent_for_a_master_down_time_believes_its_successor() {
+    fn a_host_that_was_silent_for_a_master_down_time_believes_its_successor() {
         let mut master = Master::new();
         assert!(!master.believes(7, Evidence::New));
         master

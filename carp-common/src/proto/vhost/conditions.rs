@@ -46,7 +46,7 @@ mod tests {
     use crate::units::{Family, Profile};
 
     #[test]
-    fn what_is_lacking_is_named_in_order() {
+    fn missing_conditions_are_named_in_order() {
         let mut cx = context(settings(Profile::Ucarp));
         let source = cx.sources[Family::Inet].take();
         let mut conditions = Conditions {

@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_heard_without_proof_is_asked() {
+    fn a_master_that_was_heard_without_proof_is_asked() {
         let (mut cx, mut listener) = backup();
         let heard = received(&cx, better(&cx), Evidence::Heard);
         listener.hear(&cx, &heard, Duration::ZERO);

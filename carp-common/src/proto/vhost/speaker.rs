@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_recording_can_repeat_is_answered_twice_in_an_interval() {
+    fn a_counter_that_a_recording_can_repeat_is_answered_twice_in_an_interval() {
         let mut cx = context(settings(Profile::Ucarp));
         let mut speaker = Speaker::default();
         for _ in 0..2 {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_an_answer_is_answered_together() {
+    fn advertisements_before_an_answer_are_answered_together() {
         let cx = context(settings(Profile::Ucarp));
         let mut speaker = Speaker::default();
         assert!(speaker.answer(&cx, Evidence::New));

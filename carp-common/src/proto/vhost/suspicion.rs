@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn who_yields_to_another_version_was_misled_and_is_wary_for_a_minute() {
+    fn a_host_that_yields_to_another_version_was_misled_and_is_wary_for_a_minute() {
         let mut cx = context(settings(Profile::Ucarp));
         let mut suspicion = Suspicion::default();
         let reign = doubtful_reign(&cx);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn who_yields_late_or_after_silence_was_not_misled() {
+    fn a_host_that_yields_late_or_after_silence_was_not_misled() {
         let mut cx = context(settings(Profile::Ucarp));
         let mut suspicion = Suspicion::default();
         for _ in 0..3 {

@@ -46,7 +46,7 @@ fn checked(vhosts: Vec<raw::VirtualHost>, process: raw::Process) -> Result<Check
 }
 
 #[test]
-fn what_was_not_written_has_ucarps_defaults() {
+fn absent_options_have_ucarps_defaults() {
     let location = Location::CommandLine;
     let vhosts = vec![least(&location, "7", "10.0.0.1")];
     let mut config = checked(vhosts, raw::Process::default()).unwrap().config;
@@ -128,7 +128,7 @@ fn no_virtual_host_at_all_is_a_mistake() {
 }
 
 #[test]
-fn what_concerns_several_virtual_hosts_is_said_once() {
+fn a_mistake_of_several_virtual_hosts_is_reported_once() {
     let vhosts = ["7", "8"].map(|vhid| {
         let mut vhost = least(&Location::CommandLine, vhid, &format!("10.0.0.{vhid}"));
         vhost.upscript = at(&Location::CommandLine, "--upscript", PathBuf::from("/up"));

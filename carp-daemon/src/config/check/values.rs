@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strtoul_would_bend_is_refused() {
+    fn numbers_that_strtoul_would_bend_are_refused() {
         for text in [
             "", " 1", "1 ", "+1", "-1", "1s", "0x", "0x-1", "0b1", "1.5", "٣",
         ] {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ucarp_reads_as_octal_is_refused_with_both_readings() {
+    fn a_number_that_ucarp_reads_as_octal_is_refused_with_both_readings() {
         for (text, decimal, octal) in [
             ("010", "write 10", "octal one, 8"),
             ("052", "write 52", "octal one, 42"),

@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_added_makes_us_give_way_once_and_is_tried_every_second() {
+    fn an_address_that_cannot_be_added_makes_us_give_way_once_and_is_tried_every_second() {
         let mut restore = Restore::new(1);
         assert_eq!(restore.failed(at(5)), Repair::GiveWay);
         assert!(!restore.take_retry(at(5)) && restore.take_retry(at(6)));

@@ -316,7 +316,7 @@ fn an_address_that_is_there_at_the_start_is_left_alone_and_told() {
 }
 
 #[test]
-fn what_an_earlier_run_left_with_another_prefix_goes_once_the_address_is_held() {
+fn an_address_that_an_earlier_run_left_with_another_prefix_goes_once_the_new_address_is_held() {
     let older = Address {
         protocol: ADDRESS_PROTOCOL,
         ..address(101)
@@ -399,7 +399,7 @@ fn a_fixed_lease_is_the_one_that_is_given() {
 }
 
 #[test]
-fn a_virtual_address_is_moved_behind_an_own_one_that_comes_later() {
+fn a_virtual_address_is_moved_behind_an_own_address_that_comes_later() {
     let mut scene = Scene::master(vhost(1));
     scene.host().assign(address(3));
     scene.host().remove(OWN);
@@ -420,7 +420,7 @@ fn a_virtual_address_is_moved_behind_an_own_one_that_comes_later() {
 }
 
 #[test]
-fn what_is_taken_over_from_an_earlier_run_is_put_behind_the_own_addresses() {
+fn an_address_taken_over_from_an_earlier_run_is_put_behind_the_hosts_own() {
     let mut host = host();
     host.addresses.insert(0, (tagged(101), None));
     let mut scene = Scene::start(config(vec![vhost(1)]), host);

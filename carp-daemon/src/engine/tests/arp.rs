@@ -158,7 +158,7 @@ fn claims_while_another_master_is_heard_are_counted_and_not_answered() {
 }
 
 #[test]
-fn what_this_host_itself_says_is_no_claim() {
+fn a_frame_of_this_host_itself_is_no_claim() {
     let mut scene = Scene::watching();
     let ours = MacAddress(scene.host().links[&ETH0].mac);
     assert_eq!(scene.claimed(ours, false), 0);

@@ -154,7 +154,7 @@ fn a_group_is_joined_with_its_first_virtual_host_and_left_with_its_last() {
 }
 
 #[test]
-fn what_is_served_already_is_not_added_again() {
+fn a_virtual_host_that_is_served_already_is_not_added_again() {
     let mut scene = Scene::master(vhost(1));
     let error = scene.engine.add(vhost(1)).unwrap_err();
     assert!(error.to_string().contains("served already"), "{error}");
@@ -179,7 +179,7 @@ fn an_addition_that_another_process_stands_in_the_way_of_leaves_everything_as_it
 }
 
 #[test]
-fn an_addition_with_an_address_that_another_one_has_takes_nothing_from_that_one() {
+fn an_addition_with_the_address_of_another_virtual_host_takes_nothing_from_it() {
     let mut scene = Scene::master(vhost(1));
     let mut config = vhost(2);
     config.addresses = vhost(1).addresses;
@@ -232,7 +232,7 @@ fn an_absent_interface_is_refused_or_waited_for_as_at_the_start() {
 }
 
 #[test]
-fn what_an_earlier_run_left_is_silent_until_the_election_of_an_added_one() {
+fn an_address_that_an_earlier_run_left_is_silent_until_the_election_of_an_added_virtual_host() {
     let mut scene = Scene::master(vhost(1));
     scene.host().assign(tagged(102));
     scene.turn();
@@ -244,7 +244,7 @@ fn what_an_earlier_run_left_is_silent_until_the_election_of_an_added_one() {
 }
 
 #[test]
-fn what_comes_for_one_that_was_removed_is_nobodys_business() {
+fn input_for_a_removed_virtual_host_is_ignored() {
     let (mut scene, second) = two_masters();
     scene.queue(&mut Peer::of(vhost(2), 2, 0));
     scene.engine.remove(second);
@@ -257,7 +257,7 @@ fn what_comes_for_one_that_was_removed_is_nobodys_business() {
 }
 
 #[test]
-fn one_that_comes_back_is_another_one() {
+fn a_virtual_host_that_comes_back_has_another_identity() {
     let (mut scene, second) = two_masters();
     scene.engine.remove(second);
     let again = scene.engine.add(vhost(2)).expect("it is added");
@@ -268,7 +268,7 @@ fn one_that_comes_back_is_another_one() {
 }
 
 #[test]
-fn what_an_added_one_heard_before_is_recalled_and_what_a_removed_one_heard_is_kept() {
+fn the_memory_of_an_added_virtual_host_is_recalled_and_that_of_a_removed_one_is_kept() {
     let mut host = host();
     host.keeps = true;
     let mut scene = Scene::start(config(vec![vhost(1)]), host);
@@ -394,7 +394,7 @@ fn an_addition_that_fails_holds_no_locks_and_the_next_one_takes_its_own() {
 }
 
 #[test]
-fn one_that_is_added_to_an_interface_that_could_not_be_opened_takes_its_own_locks() {
+fn a_virtual_host_added_to_an_interface_that_could_not_be_opened_takes_its_own_locks() {
     let mut config = config(vec![vhost(1), on("eth1", 7)]);
     config.wait_interface = true;
     let mut scene = Scene::start(config, host());

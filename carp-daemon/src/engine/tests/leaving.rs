@@ -42,7 +42,7 @@ fn refused() -> Scene {
 }
 
 #[test]
-fn a_removed_one_is_silent_until_its_down_script_has_removed_the_address() {
+fn a_removed_virtual_host_is_silent_until_its_down_script_has_removed_the_address() {
     let (mut scene, id) = removed();
     for _ in 0..5 {
         scene.pass(ms(1_000));
@@ -58,7 +58,7 @@ fn a_removed_one_is_silent_until_its_down_script_has_removed_the_address() {
 }
 
 #[test]
-fn a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone() {
+fn a_removed_virtual_host_whose_down_script_fails_is_silent_until_the_address_is_gone() {
     let (mut scene, id) = removed();
     scene.end_script_of(id, Which::Down, Outcome::Failed);
     scene.pass(ms(60_000));
@@ -70,7 +70,7 @@ fn a_removed_one_whose_down_script_fails_is_silent_until_the_address_is_gone() {
 }
 
 #[test]
-fn a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds() {
+fn a_removed_virtual_host_is_silent_for_addresses_that_its_running_up_script_adds() {
     let mut scene = Scene::master(released(1));
     let id = scene.id();
     scene.engine.remove(id);
@@ -96,7 +96,7 @@ fn a_removed_one_whose_up_script_still_runs_is_silent_about_what_that_adds() {
 }
 
 #[test]
-fn one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended() {
+fn a_virtual_host_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended() {
     let (mut scene, id) = removed();
     scene.forget();
     let again = scene.engine.add(scripted(1)).expect("it is added");
@@ -118,7 +118,7 @@ fn one_that_is_added_again_begins_when_the_scripts_of_the_old_one_have_ended() {
 }
 
 #[test]
-fn one_that_is_added_again_inherits_the_fence_around_what_is_left() {
+fn a_virtual_host_that_is_added_again_inherits_the_fence_around_leftover_addresses() {
     let mut scene = serving(scripted(1));
     let id = scene.id();
     scene.engine.remove(id);
@@ -134,7 +134,7 @@ fn one_that_is_added_again_inherits_the_fence_around_what_is_left() {
 }
 
 #[test]
-fn one_that_waits_for_another_to_end_can_be_removed_and_what_prevents_it_is_told() {
+fn a_virtual_host_that_waits_for_another_to_end_can_be_removed_and_obstacles_are_reported() {
     let (mut scene, id) = removed();
     let again = scene.engine.add(scripted(1)).expect("it is added");
     scene.engine.remove(again);
@@ -152,7 +152,7 @@ fn one_that_waits_for_another_to_end_can_be_removed_and_what_prevents_it_is_told
 }
 
 #[test]
-fn the_down_script_of_a_removed_one_is_not_asked_for_again_when_everything_ends() {
+fn the_down_script_of_a_removed_virtual_host_is_not_requested_again_when_everything_ends() {
     let (mut scene, _) = removed();
     scene.engine.shut_down();
     assert_eq!(scene.asked(&["run"]), Vec::<String>::new());
@@ -238,7 +238,7 @@ fn an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_the
 }
 
 #[test]
-fn a_removed_one_whose_address_cannot_be_removed_is_let_go_when_it_is_gone() {
+fn a_removed_virtual_host_whose_address_cannot_be_removed_is_let_go_when_it_is_gone() {
     let mut scene = refused();
     let id = scene.id();
     scene.engine.remove(id);
@@ -309,7 +309,7 @@ fn an_heir_with_another_address_goes_on_removing_the_old_one_without_a_fence() {
 }
 
 #[test]
-fn a_removed_one_stays_fenced_while_addresses_cannot_be_listed() {
+fn a_removed_virtual_host_stays_fenced_while_addresses_cannot_be_listed() {
     let mut scene = refused();
     let id = scene.id();
     scene.host().overrun = true;
@@ -327,7 +327,7 @@ fn a_removed_one_stays_fenced_while_addresses_cannot_be_listed() {
 }
 
 #[test]
-fn what_a_dead_carpd_left_and_cannot_be_removed_stays_fenced_and_is_tried_again() {
+fn an_address_of_a_dead_carpd_that_cannot_be_removed_stays_fenced_and_is_tried_again() {
     let mut host = host();
     host.addresses.push((tagged(150), None));
     let (address, ip) = (tagged(150), tagged(150).address);

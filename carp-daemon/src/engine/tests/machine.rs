@@ -57,7 +57,7 @@ fn a_memory_that_cannot_be_read_is_told_once_and_keeps_nobody_from_serving() {
 }
 
 #[test]
-fn what_was_heard_is_kept_now_and_then_and_recalled_by_the_next_run() {
+fn heard_counters_are_written_now_and_then_and_recalled_by_the_next_run() {
     let mut host = host();
     host.keeps = true;
     let mut scene = Scene::start(config(vec![vhost(1)]), host);

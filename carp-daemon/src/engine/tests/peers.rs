@@ -132,7 +132,7 @@ fn a_peer_that_sends_from_the_virtual_address_counts_like_any_other() {
 }
 
 #[test]
-fn who_sends_from_the_virtual_address_does_not_have_its_echoes_dropped_by_source() {
+fn echoes_of_a_host_that_sends_from_the_virtual_address_are_not_dropped_by_source() {
     let mut config = vhost(1);
     config.source = Some(Ipv4Addr::new(10, 0, 0, 101));
     let mut scene = Scene::backup(config);
@@ -197,7 +197,7 @@ fn a_flood_is_read_to_its_end_before_the_silence_is_judged() {
 }
 
 #[test]
-fn what_arrives_during_a_turn_has_another_turn() {
+fn an_advertisement_that_arrives_during_a_turn_has_another_turn() {
     let mut scene = Scene::backup(vhost(1));
     let mut peer = Peer::new(2, 0);
     let soon = scene.host().now + ms(1);

@@ -48,7 +48,7 @@ fn with_deadratio_1_a_master_answers_until_a_sixteenth_after_its_next_advertisem
 }
 
 #[test]
-fn what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing_anew() {
+fn an_address_of_a_killed_run_is_silent_until_the_election_and_its_heir_adds_nothing_anew() {
     let mut scene = Scene::master(vhost(1));
     scene.pass(ms(500));
     let host = scene.kill();
@@ -66,7 +66,7 @@ fn what_a_killed_run_left_is_silent_until_the_election_and_its_heir_adds_nothing
 }
 
 #[test]
-fn what_a_killed_run_left_goes_when_another_master_is_heard() {
+fn an_address_of_a_killed_run_goes_when_another_master_is_heard() {
     let mut scene = Scene::master(vhost(1));
     scene.pass(ms(500));
     let host = scene.kill();
@@ -79,7 +79,7 @@ fn what_a_killed_run_left_goes_when_another_master_is_heard() {
 }
 
 #[test]
-fn what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_is_not() {
+fn addresses_of_a_dead_carpd_of_another_vhid_are_removed_and_those_of_a_living_one_are_not() {
     for lives in [false, true] {
         let mut host = host();
         host.addresses.push((tagged(150), None));
@@ -95,7 +95,7 @@ fn what_a_dead_carpd_of_another_vhid_left_is_removed_and_what_a_living_one_has_i
 }
 
 #[test]
-fn what_scripts_of_a_dead_carpd_left_stays_and_stays_fenced() {
+fn an_address_that_scripts_of_a_dead_carpd_left_stays_and_stays_fenced() {
     let mut host = host();
     host.addresses.push((address(150), None));
     let left = fenced(address(150).address, ETH0, 50);

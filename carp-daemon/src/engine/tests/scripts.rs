@@ -236,7 +236,7 @@ fn a_host_that_yields_before_its_first_down_script_has_ended_is_let_go_after_any
 }
 
 #[test]
-fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
+fn an_address_present_at_the_start_is_silent_until_the_down_script_has_removed_it() {
     let mut host = host();
     host.addresses.push((scripted_address(), None));
     let mut scene = Scene::start(config(vec![scripted(1)]), host);
@@ -247,7 +247,7 @@ fn what_is_there_at_the_start_is_silent_until_the_down_script_has_removed_it() {
 }
 
 #[test]
-fn what_a_killed_run_left_stays_silent_until_the_address_is_gone() {
+fn an_address_of_a_killed_run_stays_silent_until_it_is_gone() {
     let mut config = scripted(1);
     config.neutral = true;
     let mut scene = Scene::master(config.clone());

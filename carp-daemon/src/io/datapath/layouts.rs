@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_left_out() {
+    fn values_that_are_no_address_are_left_out() {
         for key in [
             key(&[192, 0, 2, 1], 5, 20),
             key(&[192, 0, 2, 1, 9], 4, 20),

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_what_parses() {
+    fn a_frame_passes_if_and_only_if_it_parses() {
         let address = addresses(1)[0];
         let frame = gratuitous_frame(MAC, address);
         for length in 0..=FRAME_LEN {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learned_passes_and_other_types_and_hop_limits_do_not() {
+    fn neighbour_messages_pass_and_other_types_and_hop_limits_do_not() {
         let address = address6(100);
         let frame = unsolicited_frame(MAC, address, false);
         assert!(Neighbour::parse(&frame[ether::HEADER_LEN..]).is_some());

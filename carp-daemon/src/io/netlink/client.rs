@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_behind_a_slow_request_is_overdue_when_that_one_has_ended() {
+    fn a_request_behind_a_slow_one_is_overdue_when_that_has_ended() {
         let mut client = Client::new().unwrap();
         client.patience = Some(Duration::ZERO);
         let mut give = || {

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_family_or_longer_than_an_address_is_left_out() {
+    fn an_address_of_another_family_or_of_excess_length_is_left_out() {
         for (at, value) in [(0, 2), (0, 7), (1, 129)] {
             let mut bytes = RECORDED.to_vec();
             bytes[at] = value;

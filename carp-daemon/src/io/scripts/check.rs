@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_is_refused_with_the_reason() {
+    fn a_script_that_cannot_run_is_refused_with_the_reason() {
         let directory = tempfile::tempdir().unwrap();
         let table: [(&[u8], u32, Option<&str>); 6] = [
             (b"#!/bin/sh\n", 0o755, None),

@@ -107,7 +107,7 @@ fn no_event_is_missing_from_the_table() {
 }
 
 #[test]
-fn what_was_left_out_is_counted_in_the_line() {
+fn suppressed_events_are_counted_in_the_line() {
     for Row(event, line) in rows() {
         // This event has a count of its own.
         if matches!(event.what, What::Memory(Memory::Ignored { .. })) {

@@ -86,7 +86,7 @@ fn of_the_worst_priority_nobody_is_worse() {
 }
 
 #[test]
-fn what_an_advertisement_calls_for_comes_before_silence() {
+fn the_answer_to_an_advertisement_comes_before_silence() {
     let mut host = Host::started(Settings {
         preempt: true,
         ..settings(UCARP)

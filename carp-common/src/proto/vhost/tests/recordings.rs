@@ -24,7 +24,7 @@ impl Host {
 }
 
 #[test]
-fn the_first_counter_of_one_who_counts_is_no_openbsds_for_being_shown_as_a_fast_one() {
+fn the_first_counter_of_a_host_that_counts_is_no_openbsds_because_a_fast_host_shows_it() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 0);
     let first = host.counter;
@@ -81,7 +81,7 @@ fn an_openbsd_is_believed_whatever_is_sent_under_its_own_address() {
 }
 
 #[test]
-fn what_seemed_to_be_an_openbsds_keeps_nobody_alive_who_went_on() {
+fn a_counter_that_seemed_an_openbsds_keeps_no_host_alive_that_went_on() {
     // A ucarp is away, and somebody repeats its last; it comes back, and counts.
     let mut host = Host::beside_an_openbsd();
     let seemed = host.counter;
@@ -124,7 +124,7 @@ fn an_openbsd_is_known_in_time_though_a_stranger_showed_its_counter_as_a_slow_on
 }
 
 #[test]
-fn a_copy_that_shows_a_short_interval_makes_no_new_life_of_one_who_goes_on() {
+fn a_copy_that_shows_a_short_interval_makes_no_new_life_of_a_host_that_goes_on() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 0);
     // Altered on its way, and the genuine one after it.
@@ -180,7 +180,7 @@ fn a_master_that_comes_back_was_not_misled() {
 }
 
 #[test]
-fn what_was_not_heard_deposes_once() {
+fn an_advertisement_that_was_not_heard_deposes_once() {
     // A peer counted as far as we did while the network was divided, and is dead.
     let mut host = Host::master(settings(UCARP));
     let mut unheard = host.last_sent();

@@ -128,7 +128,7 @@ fn a_mute_master_has_been_silent() {
 }
 
 #[test]
-fn what_waited_in_one_queue_is_one_answer() {
+fn advertisements_that_waited_in_one_queue_are_one_answer() {
     let mut host = Host::master(settings(UCARP));
     for _ in 0..20 {
         hear_worse(&mut host);
@@ -166,7 +166,7 @@ fn a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_mi
 }
 
 #[test]
-fn a_challenge_to_somebody_else_is_a_sign_of_life_of_one_who_counts() {
+fn a_challenge_to_another_host_is_a_sign_of_life_of_a_host_that_counts() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 50);
     host.hear(PEER, 1, 50);
@@ -245,7 +245,7 @@ fn two_equal_dual_stack_masters_agree_although_their_families_would_not() {
 }
 
 #[test]
-fn a_worse_master_is_the_better_ones_affair_while_that_one_lives() {
+fn a_worse_master_is_left_to_the_better_master_while_that_lives() {
     let preempting = Settings {
         preempt: true,
         ..settings(UCARP)
@@ -456,7 +456,7 @@ fn a_strict_master_that_was_stopped_hears_all_that_its_successor_said_meanwhile(
 }
 
 #[test]
-fn what_was_heard_before_a_restart_proves_nothing_after_it() {
+fn advertisements_heard_before_a_restart_prove_nothing_after_it() {
     let mut host = Host::started(settings(UCARP));
     let recorded: Vec<_> = (0..5).map(|_| host.payload(1, 50, 0)).collect();
     for payload in &recorded {

@@ -310,7 +310,7 @@ fn a_clock_that_goes_back_counts_as_no_time_passed() {
 }
 
 #[test]
-fn what_the_status_shows_is_what_happened() {
+fn the_status_shows_the_events_that_happened() {
     let mut host = Host::started(settings(UCARP));
     assert_eq!(host.vhost.last_heard(), None);
     assert_eq!(host.vhost.source(Family::Inet), Some(ip("10.9.0.5")));

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_another_request_or_another_port_is_skipped() {
+    fn answers_to_another_request_or_another_port_are_skipped() {
         let mut line = line(vec![
             vec![Ok(done(0, 1))],
             vec![
