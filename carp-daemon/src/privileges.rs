@@ -5,7 +5,7 @@
 //! | CAP_NET_ADMIN | adding addresses and routes, attaching to interfaces, buffer sizes beyond the limit |
 //! | CAP_NET_RAW | packet sockets, which are opened whenever an interface appears |
 //! | CAP_BPF | every `bpf(2)` on maps and links where unprivileged use is off; not with the datapath `socket` |
-//! | CAP_IPC_LOCK | locked memory (`--realtime`): the kernel counts later allocations against RLIMIT_MEMLOCK, and a failed one ends the process |
+//! | CAP_IPC_LOCK | locked memory (`--realtime`): a later allocation beyond RLIMIT_MEMLOCK would end the process |
 //! | CAP_DAC_OVERRIDE | scripts: `execve(2)` of a script that belongs to another user, or is in another user's directory |
 //! | CAP_KILL | scripts: ending processes that a script runs as another user |
 //!

@@ -208,7 +208,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes whatever comes from its own group's address for its own",
         file: RECEIVE,
-        find: "«cx.sources[family] == Some(source)\n        && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
+        find: "«cx.sources[family] == Some(source)\n        \
+            && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
         replace: "is_shared || cx.sources[family] == Some(source)",
         caught_by: &["a_peer_may_use_the_virtual_address_as_its_source"],
     },
@@ -534,7 +535,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "takes its own reflected advertisements for a peer's",
         file: RECEIVE,
-        find: "«cx.sources[family] == Some(source)\n        && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
+        find: "«cx.sources[family] == Some(source)\n        \
+            && (!is_shared || history.memory.sent_lately(family, advertisement.counter))»;",
         replace: "false",
         caught_by: &[
             "core::proto::vhost::tests::table::every_state_and_event_pair_has_the_listed_outcome",

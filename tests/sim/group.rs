@@ -315,7 +315,8 @@ impl Calm {
                 if until.is_some_and(|until| until < now) {
                     let since = self.both_since(*other, best[0], stations);
                     return Err(format!(
-                        "hosts {masters:?} hear each other; {other} and {best:?}, which is better, have both been MASTER for {:?}",
+                        "hosts {masters:?} hear each other; {other} and {best:?}, which is better, have both been MASTER \
+                         for {:?}",
                         now.saturating_duration_since(since)
                     ));
                 }

@@ -30,7 +30,10 @@ const fn v4([a, b, c, d]: [u8; 4]) -> Ipv4Addr {
 }
 
 macro_rules! capture {
-    ($name:literal, $vhid:literal, $password:literal, $address:expr, $advbase:literal / $advskew:literal, $group:expr, $count:literal) => {
+    (
+        $name:literal, $vhid:literal, $password:literal, $address:expr,
+        $advbase:literal / $advskew:literal, $group:expr, $count:literal
+    ) => {
         Capture {
             name: $name,
             bytes: include_bytes!(concat!("../captures/", $name, ".pcap")),

@@ -10,11 +10,11 @@ use crate::{build_ebpf, deny, msrv, mutants, setup, test, tidy, toolchain, typos
 /// Run every check and every test
 #[derive(clap::Args)]
 #[command(
-    long_about = "Run every check and every test, as CI does: set-up, formatting, tidy, spelling, dependencies, the eBPF build, lints, the \
-    oldest Rust, documentation, the core on a target without an operating system, the mutants, and `cargo xtask test` with skipped \
-    tests counted as failures.\n\n\
-    Needs root. Stops at the first step that fails. At the end it prints how long each step took, and what could not be checked \
-    here: advisories without their database, the oldest Rust without rustup."
+    long_about = "Run every check and every test, as CI does: set-up, formatting, tidy, spelling, dependencies, the eBPF \
+    build, lints, the oldest Rust, documentation, the core on a target without an operating system, the mutants, and `cargo \
+    xtask test` with skipped tests counted as failures.\n\n\
+    Needs root. Stops at the first step that fails. At the end it prints how long each step took, and what could not be \
+    checked here: advisories without their database, the oldest Rust without rustup."
 )]
 pub struct Args {}
 

@@ -11,8 +11,8 @@ use crate::{setup, tool};
 /// Check the dependencies against deny.toml: advisories, licences, bans, sources
 #[derive(clap::Args)]
 #[command(
-    long_about = "Check the dependencies of both workspaces against deny.toml, with cargo-deny: licences, banned crates, second \
-    versions, sources, and the RustSec advisories.\n\n\
+    long_about = "Check the dependencies of both workspaces against deny.toml, with cargo-deny: licences, banned crates, \
+    second versions, sources, and the RustSec advisories.\n\n\
     git fetches the advisory database. If that fails, the task prints that the advisories were not checked, and \
     `ci` repeats it at its end."
 )]

@@ -1,7 +1,8 @@
 //! Types with many methods. One that knows everything cannot be tested alone.
 //!
 //! What counts are functions in `impl` blocks of the type itself, in all files of the crate; those of traits do not. The
-//! layout of the code is rustfmt's, so a block begins with `impl` at the start of a line and its functions are indented by four.
+//! layout of the code is rustfmt's, so a block begins with `impl` at the start of a line and its functions are indented by
+//! four.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +79,8 @@ mod tests {
                 .repeat(MAX_METHODS / 2)
         );
         let more = "impl Big<u8> {\n    // fn no()\n    fn one_more() {}\n}\nimpl Small {\n    fn f() {}\n}\n";
-        let of_traits = "impl Clone for Big {\n    fn clone() {}\n}\n#[cfg(test)]\nmod tests {\nimpl Big<u8> {\n    fn f() {}\n}\n}\n";
+        let of_traits = "impl Clone for Big {\n    fn clone() {}\n}\n#[cfg(test)]\n\
+            mod tests {\nimpl Big<u8> {\n    fn f() {}\n}\n}\n";
         let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
         let mut files = vec![
             file("a.rs", &part),

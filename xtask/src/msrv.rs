@@ -11,9 +11,10 @@ use crate::shell::{self, find_program, foreign_toolchain, output, root, warn};
 /// Check that everything but the kernel program builds with the oldest Rust that Cargo.toml names
 #[derive(clap::Args)]
 #[command(
-    long_about = "Check that everything but the kernel program builds with the oldest Rust that Cargo.toml names (rust-version).\n\n\
-    The toolchain comes from rustup. If it cannot be installed, the task prints so, and `ci` repeats it at its end. What remains \
-    then is clippy's lint `incompatible_msrv`, which knows which version introduced each part of the standard library."
+    long_about = "Check that everything but the kernel program builds with the oldest Rust that Cargo.toml names \
+    (rust-version).\n\n\
+    The toolchain comes from rustup. If it cannot be installed, the task prints so, and `ci` repeats it at its end. What \
+    remains then is clippy's lint `incompatible_msrv`, which knows which version introduced each part of the standard library."
 )]
 pub struct Args {}
 

@@ -10,9 +10,9 @@ use crate::shell::{self, cargo};
 #[derive(clap::Args)]
 #[command(
     long_about = "Break the core and the daemon's engine in each way that tests/mutants/list.rs lists, in a copy below \
-    target/mutants, and see that the tests named there fail. Takes a few minutes: everything is compiled once, with each mutant \
-    behind a switch, and then each mutant runs its tests. With CARP_MUTANTS=TEXT only mutants with that text in their names, or at \
-    the end of their file's name."
+    target/mutants, and see that the tests named there fail. Takes a few minutes: everything is compiled once, with each \
+    mutant behind a switch, and then each mutant runs its tests. With CARP_MUTANTS=TEXT only mutants with that text in \
+    their names, or at the end of their file's name."
 )]
 pub struct Args {}
 

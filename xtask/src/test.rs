@@ -12,9 +12,9 @@ use crate::{build, setup};
 /// Run every test, after setting everything up
 #[derive(clap::Args, Default)]
 #[command(
-    long_about = "Run every test, after setting everything up: unit, documentation and vector tests and the fuzz targets' corpus, then the end-to-end tests \
-    between network namespaces, once for each datapath that `auto` chooses and a selection on xdp-generic, against \
-    the release build of carpd.\n\n\
+    long_about = "Run every test, after setting everything up: unit, documentation and vector tests and the fuzz targets' \
+    corpus, then the end-to-end tests between network namespaces, once for each datapath that `auto` chooses and a \
+    selection on xdp-generic, against the release build of carpd.\n\n\
     End-to-end tests need root; without it they are skipped, visibly, and with CI=true or CARP_REQUIRE_ROOT=1 that \
     is a failure.",
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --datapath socket -- bow_out"

@@ -23,8 +23,8 @@ use crate::{build, build_ebpf, setup};
     between two namespaces on every way to receive.\n\n\
     Without --kernel that is Debian's 6.1 cloud kernel, fetched with apt-get. Needs no root, once qemu, busybox and cpio \
     are there; software emulation takes the place of KVM where that is missing.",
-    after_help = "Examples:\n  cargo xtask test-kernel\n  cargo xtask test-kernel --kernel linux-image-6.12.0-1-cloud-amd64.deb\n  \
-    cargo xtask test-kernel --kernel /boot/vmlinuz-6.8.0-50-generic"
+    after_help = "Examples:\n  cargo xtask test-kernel\n  cargo xtask test-kernel --kernel \
+    linux-image-6.12.0-1-cloud-amd64.deb\n  cargo xtask test-kernel --kernel /boot/vmlinuz-6.8.0-50-generic"
 )]
 pub struct Args {
     /// A Debian package with a kernel, or a kernel whose modules are in /lib/modules

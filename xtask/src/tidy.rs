@@ -9,13 +9,15 @@ use crate::circles::circles;
 use crate::methods::{MAX_METHODS, crowded};
 use crate::shell::{root, say};
 
-/// Check what no compiler checks: file length, where unsafe code is, types with too many methods, files that use each other in
-/// a circle, leftovers
+/// Check what no compiler checks: file and line length, where unsafe code is, types with too many methods, files that use each
+/// other in a circle, leftovers
 #[derive(clap::Args)]
 pub struct Args {}
 
 /// A longer file holds a second idea.
 const MAX_LINES: usize = 600;
+/// Longer lines are hard to read. rustfmt does not wrap comments, strings and macros.
+const MAX_COLUMNS: usize = 128;
 
 /// The only files that may hold unsafe code, and why they must.
 const UNSAFE_FILES: [&str; 5] = [
@@ -131,6 +133,11 @@ fn inspect(name: &str, text: &str) -> Vec<String> {
         ));
     }
     for (number, line) in (1..).zip(text.lines()) {
+        if line.chars().count() > MAX_COLUMNS {
+            offences.push(format!(
+                "{name}:{number}: more than {MAX_COLUMNS} columns: wrap it"
+            ));
+        }
         if is_unsafe(line) && !UNSAFE_FILES.contains(&name) {
             offences.push(format!(
                 "{name}:{number}: unsafe code belongs in {}",
@@ -196,6 +203,9 @@ mod tests {
         let long = "\n".repeat(MAX_LINES + 1);
         assert_eq!(inspect("a.rs", &long).len(), 1);
         assert!(inspect("a.rs", &"\n".repeat(MAX_LINES)).is_empty());
+        assert!(inspect("a.rs", &"…".repeat(MAX_COLUMNS)).is_empty());
+        let wide = inspect("a.rs", &"…".repeat(MAX_COLUMNS + 1));
+        assert!(wide[0].starts_with("a.rs:1:"), "{wide:?}");
         let offences = inspect("carp-daemon/src/engine.rs", "fn f() {}\nunsafe { g() }\n");
         assert!(
             offences[0].starts_with("carp-daemon/src/engine.rs:2:"),

@@ -1,9 +1,9 @@
 //! The list of outcomes of a frame of protocol 112, and of a frame that the fence covers.
 //!
 //! The kernel program and the socket path use the same counters. Only the kernel program uses those of admission
-//! (authentication and the checks after it). A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`, `delivered`,
-//! `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition. The
-//! names and the order of checks follow `netstat -s -p carp` of the BSDs.
+//! (authentication and the checks after it). A frame of protocol 112 raises exactly one of `passed-…`, `dropped-…`,
+//! `delivered`, `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition.
+//! The names and the order of checks follow `netstat -s -p carp` of the BSDs.
 
 /// Calls a macro with the list of counters.
 ///

@@ -8,7 +8,7 @@
 //! | [`VHOSTS_MAP`] | hash, shared | [`VhostKey`] | [`VhostValue`] | daemon |
 //! | [`ADDRESSES_MAP`] | hash, shared | [`AddressKey`] | [`AddressValue`] | daemon |
 //! | [`KEYS_MAP`] | array of arrays | [`VhostValue::keys`] | [`KernelKeys`](super::hmac::KernelKeys) | daemon |
-//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`], [`InterfaceValue::ledger`] | [`Ledger`] | program; the daemon writes zeros |
+//! | [`LEDGERS_MAP`] | array of per-CPU arrays | [`VhostValue::ledger`], [`InterfaceValue::ledger`] | [`Ledger`] | program |
 //! | [`INTERFACES_MAP`] | array | [`InterfaceValue::slot`] | [`InterfaceValue`] | daemon |
 //! | [`CROWDED_MAP`] | hash | interface index | slot of a [`Ledger`] | daemon |
 //! | [`COUNTERS_MAP`] | per-CPU array | [`Counter`] | `u64` | program |

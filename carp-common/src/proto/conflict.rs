@@ -121,8 +121,8 @@ impl Conflicts {
         Some(question)
     }
 
-    /// Returns the kind of station that makes a claim. A CARP MASTER of this vhid shows itself by its announcement or by its MAC
-    /// address (FreeBSD, OpenBSD), and is then remembered for some time.
+    /// Returns the kind of station that makes a claim. A CARP MASTER of this vhid shows itself by its announcement or by its
+    /// MAC address (FreeBSD, OpenBSD), and is then remembered for some time.
     pub fn claimant(&mut self, claim: Claim, vhid: Vhid, now: Instant) -> Claimant {
         let Claim { station, is_marked } = claim;
         let [a, b, c, d, kind, id] = station.0;

@@ -1,9 +1,9 @@
 //! Counters that prove nothing, and how long a BACKUP lets them count all the same.
 //!
-//! They may come from a recording of a MASTER that is dead. They may also come from a living ucarp or FreeBSD: it goes on with the
-//! counter that it heard last, even if that is lower, so a recording can make it repeat its own counters. When the BACKUP has heard
-//! nothing else for the master-down time it becomes MASTER. A living better MASTER answers with a counter above ours, and we
-//! yield. Two hosts are MASTER meanwhile, so the BACKUP waits twice as long after each answer before it asks again.
+//! They may come from a recording of a MASTER that is dead. They may also come from a living ucarp or FreeBSD: it goes on with
+//! the counter that it heard last, even if that is lower, so a recording can make it repeat its own counters. When the BACKUP
+//! has heard nothing else for the master-down time it becomes MASTER. A living better MASTER answers with a counter above ours,
+//! and we yield. Two hosts are MASTER meanwhile, so the BACKUP waits twice as long after each answer before it asks again.
 
 use core::net::IpAddr;
 

@@ -1,9 +1,9 @@
 //! What an authentic advertisement proves.
 //!
-//! The digest covers the counter, but neither the priority nor the sender, and no implementation rejects what it heard before. So
-//! an attacker can record an advertisement and send it again with another priority, from another source. Only the counter tells
-//! a living peer from a recording. Nobody without the password can make a digest for a counter that was never sent, and peers that
-//! count go on above the last one that they heard, ours included.
+//! The digest covers the counter, but neither the priority nor the sender, and no implementation rejects what it heard before.
+//! So an attacker can record an advertisement and send it again with another priority, from another source. Only the counter
+//! tells a living peer from a recording. Nobody without the password can make a digest for a counter that was never sent, and
+//! peers that count go on above the last one that they heard, ours included.
 //!
 //! | A counter that … | proves |
 //! |---|---|
@@ -11,13 +11,15 @@
 //! | is near below what the source showed first, and follows nobody's | nothing: it was sent before we heard the source |
 //! | is new and near above the source's last, or anybody's, or a challenge above it | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
-//! | is new and unrelated, from a source that counts | nothing, until a second one follows it, and none in the old order does: the source was restarted |
+//! | is new and unrelated, from a source that counts | nothing, until a second one follows it |
 //! | repeats the last of a source that never counted, after more than an interval | that it lives: an OpenBSD's never changes |
 //! | is that of an OpenBSD, from somebody else who does not count | as above: anybody can use its address too |
 //! | is somebody's last, then with another priority or source | that somebody lived then; one of the two was altered |
 //!
-//! A MASTER asks for more than a sign of life before it yields, see [`super::vhost`]: a counter near above its own last one, which
-//! only a host that heard that one can know.
+//! If a second counter follows a new and unrelated one, and none in the old order does, then the source was restarted.
+//!
+//! A MASTER asks for more than a sign of life before it yields, see [`super::vhost`]: a counter near above its own last one,
+//! which only a host that heard that one can know.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -38,8 +40,9 @@ const UNRELATED_MAX: u8 = 16;
 
 /// The counters that each source showed, and those that we sent ourselves.
 ///
-/// The memory is bounded. A source beyond the limit displaces the one that was heard longest ago, and sources that never counted
-/// first, because an attacker with a few recordings can make only those. The counters of a displaced source stay remembered.
+/// The memory is bounded. A source beyond the limit displaces the one that was heard longest ago, and sources that never
+/// counted first, because an attacker with a few recordings can make only those. The counters of a displaced source stay
+/// remembered.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub(super) peers: Vec<Peer>,
@@ -148,8 +151,8 @@ impl Memory {
     /// Returns the source that this counter belongs to.
     ///
     /// An OpenBSD's address can change, and a stranger can be the first to show its counter, and go on. So a source that shows
-    /// the counter of a known OpenBSD speaks for it, unless the source counts. An OpenBSD that has repeated its counter less often
-    /// moves to another address after a silence at the old one: by then a source that counts has shown its next counter.
+    /// the counter of a known OpenBSD speaks for it, unless the source counts. An OpenBSD that has repeated its counter less
+    /// often moves to another address after a silence at the old one: by then a source that counts has shown its next counter.
     fn whose(&mut self, source: IpAddr, counter: u64, arrival: Instant, ours: Yardstick) -> IpAddr {
         let is_silent = |single: &Single| {
             let silence = ours.believes(single.shown.interval()) * 2;

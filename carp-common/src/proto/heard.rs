@@ -1,7 +1,7 @@
 //! The counters that were heard before, which a recording can repeat.
 //!
-//! Most sources count, so their counters are a range with two ends. A ucarp that hears nobody draws each counter at random. Counters
-//! without order are kept in a set of fixed size, which forgets the oldest after hours.
+//! Most sources count, so their counters are a range with two ends. A ucarp that hears nobody draws each counter at random.
+//! Counters without order are kept in a set of fixed size, which forgets the oldest after hours.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -11,8 +11,8 @@ use crate::wire::advertisement::DIGEST_LEN;
 
 /// How far above the last counter a live peer's next one lies at most.
 ///
-/// A peer that counts goes on with one more than the counter that it heard or sent last; a carpd leaves out up to 31. The counters
-/// that a host misses while the network is divided lie between. Two random counters are as close once in 2^43.
+/// A peer that counts goes on with one more than the counter that it heard or sent last; a carpd leaves out up to 31. The
+/// counters that a host misses while the network is divided lie between. Two random counters are as close once in 2^43.
 pub const NEAR: u64 = 1 << 20;
 
 /// Returns whether a peer that heard or sent `last` may go on with `counter`.
@@ -21,12 +21,12 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
 }
 
-/// How far above it a peer's counter lies at most that left some out to challenge a MASTER: a day of one challenge a second. Two
-/// counters drawn by chance are as close once in 2^19.
+/// How far above it a peer's counter lies at most that left some out to challenge a MASTER: a day of one challenge a second.
+/// Two counters drawn by chance are as close once in 2^19.
 pub const AHEAD: u64 = 1 << 44;
 
-/// How many counters the last advertisement of a MASTER leaves out, which says that it yields or leaves: an hour of those of a peer
-/// that advertises once a second. It may be lost, and then peers come to them.
+/// How many counters the last advertisement of a MASTER leaves out, which says that it yields or leaves: an hour of those of a
+/// peer that advertises once a second. It may be lost, and then peers come to them.
 pub const LAST_LEAVES_OUT: u64 = 1 << 12;
 
 /// Returns whether a peer that heard or sent `last`, and has sent challenges since, may go on with `counter`.
@@ -64,8 +64,8 @@ impl Run {
 /// How many of the last counters of a run are remembered one by one.
 const RECENT: usize = 16;
 
-/// The last counters of a run that goes on. A run has gaps, and a peer that missed the last of it, and counts by one, comes to the
-/// counters in the gaps.
+/// The last counters of a run that goes on. A run has gaps, and a peer that missed the last of it, and counts by one, comes to
+/// the counters in the gaps.
 #[derive(Clone, Copy, Debug)]
 pub struct Recent([u64; RECENT]);
 

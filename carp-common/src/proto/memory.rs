@@ -1,7 +1,7 @@
 //! The counters that were heard and sent, as bytes that outlive the process.
 //!
-//! They contain only what every host on the link could hear: counters and digests, but no key. Numbers are big endian. A version
-//! comes first, and a length before each list. Bytes that are not whole are rejected.
+//! They contain only what every host on the link could hear: counters and digests, but no key. Numbers are big endian. A
+//! version comes first, and a length before each list. Bytes that are not whole are rejected.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::units::{AdvBase, AdvSkew, Demotion, Priority};
 
 /// First bytes; the last of them is the version.
 const MAGIC: [u8; 8] = *b"carpd\0m\x01";
-/// Counters that are left out after a restart, because some were sent since the last writing. It is enough for ten minutes of 50
-/// advertisements a second, each of which leaves out 15 on average.
+/// Counters that are left out after a restart, because some were sent since the last writing. It is enough for ten minutes of
+/// 50 advertisements a second, each of which leaves out 15 on average.
 const UNWRITTEN: u64 = 1 << 19;
 
 /// Writes the memory, and the counter that is sent next.

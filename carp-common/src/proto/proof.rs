@@ -50,8 +50,8 @@ pub struct Yardstick {
 }
 
 impl Yardstick {
-    /// Returns how long a peer that shows this interval may be silent. No digest covers the interval. An altered copy can show a
-    /// shorter one, so that the peer seems to be gone, or a longer one, so that its successor is not believed for minutes.
+    /// Returns how long a peer that shows this interval may be silent. No digest covers the interval. An altered copy can show
+    /// a shorter one, so that the peer seems to be gone, or a longer one, so that its successor is not believed for minutes.
     pub(super) fn believes(self, shown: Duration) -> Duration {
         shown.min(self.master_down).max(self.interval)
     }

@@ -4,9 +4,9 @@ use super::per_family::PerFamily;
 use crate::time::Instant;
 use crate::units::Family;
 
-/// Counters at the end of the range that are never left out. A ucarp draws its counters at random, so an attacker with recordings
-/// of one can lead us close to the end, and can make us ask again and again. The reserve lasts for a thousand years at a
-/// thousand advertisements a second.
+/// Counters at the end of the range that are never left out. A ucarp draws its counters at random, so an attacker with
+/// recordings of one can lead us close to the end, and can make us ask again and again. The reserve lasts for a thousand years
+/// at a thousand advertisements a second.
 const RESERVE: u64 = 1 << 50;
 
 /// The counters we send, and the highest heard and sent so far.

@@ -199,8 +199,8 @@ impl VirtualHost {
         self.cx.master_down_time()
     }
 
-    /// Returns what was heard and sent, for [`VirtualHost::recall`] of a later start. No key is in it. Length: below 72 KiB, and
-    /// below 3 KiB where no peer draws its counters by chance.
+    /// Returns what was heard and sent, for [`VirtualHost::recall`] of a later start. No key is in it. Length: below 72 KiB,
+    /// and below 3 KiB where no peer draws its counters by chance.
     #[must_use]
     pub fn memory(&self) -> Vec<u8> {
         self.machine.history.write()

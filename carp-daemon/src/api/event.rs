@@ -1,7 +1,7 @@
 //! A single event: its place, its kind and its severity.
 //!
-//! Each room of the engine, and each part of `io` that tells something, has its kinds of events. A kind has typed fields, a severity, and a
-//! name for programs that stays the same when its text is improved. The texts are in `log/event`.
+//! Each room of the engine, and each part of `io` that tells something, has its kinds of events. A kind has typed fields, a
+//! severity, and a name for programs that stays the same when its text is improved. The texts are in `log/event`.
 //!
 //! | Module | Events about |
 //! |---|---|

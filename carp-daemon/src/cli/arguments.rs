@@ -43,7 +43,8 @@ configuration; 2 for errors at run time.";
     max_term_width = 110
 )]
 pub struct Arguments {
-    /// Interface to share the address on, by any of its names [default: the first one that is up and has an IPv4 address, except loopback]
+    /// Interface to share the address on, by any of its names [default: the first one that is up and has an IPv4 address,
+    /// except loopback]
     #[arg(
         short,
         long,
@@ -65,7 +66,14 @@ pub struct Arguments {
 
     /// Virtual host id, the same on all hosts that share the address: 1 to 255
     // The aliases keep ucarp's abbreviations, which --version and --vhosts would make ambiguous.
-    #[arg(short, long, aliases = ["v", "vh"], value_name = "ID", help_heading = "This virtual host", allow_hyphen_values = true)]
+    #[arg(
+        short,
+        long,
+        aliases = ["v", "vh"],
+        value_name = "ID",
+        help_heading = "This virtual host",
+        allow_hyphen_values = true
+    )]
     pub vhid: Option<String>,
 
     /// Serve several virtual hosts in one process: each line of FILE holds the options of one
@@ -142,7 +150,8 @@ pub struct Arguments {
           default_value = "ucarp", hide_default_value = true)]
     pub profile: String,
 
-    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, and no ucarp may ever have used the password
+    /// Accept only advertisements whose counter rises, against replay; every peer must be carpd, and no ucarp may ever have
+    /// used the password
     #[arg(long, help_heading = "Election")]
     pub strict_counter: bool,
 

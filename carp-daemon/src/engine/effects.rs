@@ -227,7 +227,8 @@ pub trait Netlink {
     /// Takes the notifications that wait.
     ///
     /// # Errors
-    /// Returns the kernel's error. After an error, and after [`MonitorDrained::Overrun`], everything must be watched anew and listed.
+    /// Returns the kernel's error. After an error, and after [`MonitorDrained::Overrun`], everything must be watched anew and
+    /// listed.
     fn notifications(&mut self, visit: &mut dyn FnMut(NetlinkEvent)) -> io::Result<MonitorDrained>;
 
     /// Begins to watch anew, and drops the notifications that wait.

@@ -160,7 +160,8 @@ const fn why(event: Event) -> Option<&'static str> {
     }
 }
 
-const TERM: &str = "After a bow-out, a BACKUP waits advskew × 244 µs, so that the best of several is first; and the client probes only once per millisecond.";
+const TERM: &str = "After a bow-out, a BACKUP waits advskew × 244 µs, so that the best of several is first; and the client \
+probes only once per millisecond.";
 
 const PREEMPTED: &str = "The better host starts, and the verifier checks its kernel program first.";
 

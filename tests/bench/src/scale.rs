@@ -31,14 +31,14 @@ less the interval, including the silence at the end; *behind the grid* is the lo
 the times given by its virtual host's first advertisement in the window and the interval. In both windows every virtual
 host kept advertising and no BACKUP became MASTER; a run in which that is not so is an error, not a sample.";
 
-const MEMORY: &str = "The figure includes carpd's ring buffer, which *maps* counts too. The rest is some 6 KiB per virtual host; \
-a third of that remembers what it sent and heard, so that it believes neither its own echo nor a replay.";
+const MEMORY: &str = "The figure includes carpd's ring buffer, which *maps* counts too. The rest is some 6 KiB per virtual \
+host; a third of that remembers what it sent and heard, so that it believes neither its own echo nor a replay.";
 
 const MASTER: &str = "With each advertisement, a MASTER tells the kernel how long it may answer for the addresses. That is one \
 system call more than the peers need, and it is what silences the MASTER when it dies.";
 
-const BUNCHES: &str = "carpd sends advertisements in bunches and processes what arrived between them, so that nothing waits for \
-thousands of others.";
+const BUNCHES: &str = "carpd sends advertisements in bunches and processes what arrived between them, so that nothing waits \
+for thousands of others.";
 
 /// Virtual hosts on one link.
 const ON_A_LINK: usize = 255;
@@ -198,7 +198,8 @@ fn table(size: &Size) -> Table {
                 "Both the kernel program and the daemon check the digest of each advertisement; VRRP has no digest.",
             ),
             Column::less("settled, s")
-                .because("Before it serves, carpd takes two locks for each virtual host, and writes its entry and its keys to the kernel's tables."),
+                .because("Before it serves, carpd takes two locks for each virtual host, and writes its entry and its keys \
+                     to the kernel's tables."),
             Column::less("latest, ms").because(BUNCHES),
             Column::less("behind the grid, ms").because(BUNCHES),
         ],

@@ -19,7 +19,8 @@ const METHOD: &str = "\
 configuration in place. *build*: `cargo build --release` of carpd into an empty directory, with the eBPF object in
 place; one sample.";
 
-const INSIDE: &str = "The binary contains Rust's standard library, tokio, clap and the eBPF object; it needs no library except libc.";
+const INSIDE: &str = "The binary contains Rust's standard library, tokio, clap and the eBPF object; it needs no library \
+except libc.";
 
 /// Measures sizes, start-up times, and in a full run a build from scratch.
 pub fn run(plan: Plan) -> Result<Findings> {

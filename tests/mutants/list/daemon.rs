@@ -247,9 +247,8 @@ pub const MUTANTS: &[Mutant] = &[
         file: SCRIPT,
         find: "self.pending.pop_back();",
         replace: "",
-        caught_by: &[
-            "engine::tests::scripts::a_host_that_yields_before_its_first_down_script_has_ended_is_let_go_after_any_number_of_cycles",
-        ],
+        caught_by: &["engine::tests::scripts::\
+             a_host_that_yields_before_its_first_down_script_has_ended_is_let_go_after_any_number_of_cycles"],
     },
     Mutant {
         name: "script: lifts the fence while an up script may still add the address",

@@ -149,7 +149,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "goes on although its kernel refuses it",
         file: MACHINE,
         find: "«self.start_or_stop(cx, Reason::DatapathRefused);»",
-        replace: "if datapath == crate::proto::DatapathState::Works {\n                    self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
+        replace: "if datapath == crate::proto::DatapathState::Works {\n                    \
+            self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {
@@ -163,7 +164,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "does not start again when its kernel accepts it",
         file: MACHINE,
         find: "«self.start_or_stop(cx, Reason::DatapathRefused);»",
-        replace: "if datapath != crate::proto::DatapathState::Works {\n                    self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
+        replace: "if datapath != crate::proto::DatapathState::Works {\n                    \
+            self.start_or_stop(cx, Reason::DatapathRefused);\n                }",
         caught_by: &["reigns::a_host_whose_kernel_refuses_it_is_in_init_until_that_works"],
     },
     Mutant {

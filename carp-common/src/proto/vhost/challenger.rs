@@ -1,10 +1,10 @@
 //! Whom a MASTER believes: its challenges to hosts that claim to be better, and the answers that count.
 //!
-//! A MASTER yields to a counter near above its own last one. Only a host that heard that one can know such a counter, or a host that
-//! counted farther while the network was divided. To any other counter the MASTER advertises at once. A living MASTER takes our
-//! counter and goes on above it: a carpd at once, ucarp and FreeBSD with their next advertisement. A recording never does. Before
-//! the answer to a counter that was never heard, the MASTER leaves out more counters than any host ever sent in a row. How many it
-//! leaves out looks random to a stranger, so that a whole recorded run is not an answer either.
+//! A MASTER yields to a counter near above its own last one. Only a host that heard that one can know such a counter, or a host
+//! that counted farther while the network was divided. To any other counter the MASTER advertises at once. A living MASTER
+//! takes our counter and goes on above it: a carpd at once, ucarp and FreeBSD with their next advertisement. A recording never
+//! does. Before the answer to a counter that was never heard, the MASTER leaves out more counters than any host ever sent in a
+//! row. How many it leaves out looks random to a stranger, so that a whole recorded run is not an answer either.
 
 use super::context::CoreContext;
 use super::history::History;

@@ -11,9 +11,9 @@ use crate::time::{Duration, Instant};
 use crate::units::{Family, Priority};
 use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
-/// Advertisements of one interval that answer a new counter at once: a host may live that knows nothing of us. More of them come
-/// an eighth of our interval apart. Our interval may be far longer than that host's; and many MASTERs that answered each other at
-/// once would have sent everything before any of them heard it.
+/// Advertisements of one interval that answer a new counter at once: a host may live that knows nothing of us. More of them
+/// come an eighth of our interval apart. Our interval may be far longer than that host's; and many MASTERs that answered each
+/// other at once would have sent everything before any of them heard it.
 const NEW_AT_ONCE: u8 = 4;
 const NEW_DIVISOR: u32 = 8;
 /// Advertisements of one interval that answer all other counters, which a recording can repeat.
@@ -142,7 +142,8 @@ pub(super) fn bow_out(cx: &mut CoreContext, history: &mut History) {
 /// announces the addresses again.
 ///
 /// It has our true priority, as ucarp's: one step worse would make a third host that preempts take over from it. It may be
-/// lost, and a ucarp, FreeBSD or NetBSD that counts on below it must not come to this counter, which looks like ours sent again.
+/// lost, and a ucarp, FreeBSD or NetBSD that counts on below it must not come to this counter, which looks like ours sent
+/// again.
 pub(super) fn last_word(cx: &mut CoreContext, history: &mut History) {
     history.sequence.jump(LAST_LEAVES_OUT);
     send(cx, history, cx.advertised());

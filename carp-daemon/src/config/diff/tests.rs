@@ -276,7 +276,9 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_virtual_hosts_does_not_matter(vhosts in any_vhosts().prop_flat_map(|it| (Just(it.clone()), Just(it).prop_shuffle()))) {
+    fn the_order_of_virtual_hosts_does_not_matter(
+        vhosts in any_vhosts().prop_flat_map(|it| (Just(it.clone()), Just(it).prop_shuffle()))
+    ) {
         let (one, other) = vhosts;
         prop_assert!(diff(&config(one), &config(other)).is_empty());
     }

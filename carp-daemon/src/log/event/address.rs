@@ -131,8 +131,8 @@ pub(super) fn placement(f: &mut Formatter<'_>, place: &Place, it: &Placement) ->
             own,
         } => write!(
             f,
-            "{lead}this host has no address of its own in {subnet}{}: as MASTER it uses {address} as the source of what it sends there; add an address of that subnet \
-             to {interface}, or correct --addr",
+            "{lead}this host has no address of its own in {subnet}{}: as MASTER it uses {address} as the source of what it \
+             sends there; add an address of that subnet to {interface}, or correct --addr",
             only_in(own)
         ),
         Placement::InterfaceWithoutOwn { address } => write!(

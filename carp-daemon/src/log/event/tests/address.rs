@@ -187,8 +187,9 @@ fn placement() -> Vec<Row> {
                 // Each subnet is named once, in the order of the text.
                 own: vec![cidr("9.0.0.0/8"), cidr("10.1.0.0/16"), cidr("9.0.0.0/8")],
             },
-            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24, only in 10.1.0.0/16 and 9.0.0.0/8: as MASTER it uses 10.9.0.100 as \
-             the source of what it sends there; add an address of that subnet to eth0, or correct --addr",
+            "[WARNING] eth0 id 7: this host has no address of its own in 10.9.0.0/24, only in 10.1.0.0/16 and 9.0.0.0/8: as \
+             MASTER it uses 10.9.0.100 as the source of what it sends there; add an address of that subnet to eth0, or \
+             correct --addr",
         ),
         of_vhost(
             Placement::InterfaceWithoutOwn { address },

@@ -81,8 +81,8 @@ fn datapath() -> Vec<Row> {
         ),
         of_interface(
             Datapath::UnicastPeer,
-            "[WARNING] eth0: a peer sends its advertisements for a vhid of this host by unicast, which carpd does not hear yet: \
-             both would be MASTER; remove the peer's unicast setting (`peer` of FreeBSD and pfSense, `carppeer` of \
+            "[WARNING] eth0: a peer sends its advertisements for a vhid of this host by unicast, which carpd does not hear \
+             yet: both would be MASTER; remove the peer's unicast setting (`peer` of FreeBSD and pfSense, `carppeer` of \
              OpenBSD)",
         ),
     ]

@@ -46,8 +46,8 @@ fn netlink() -> Vec<Row> {
                 waited: Duration::from_secs(10),
                 addresses: vec![cidr("10.0.0.100/24")],
             },
-            "[ERROR] the kernel has not carried out every change of addresses within 10 s, stopping without it: these may stay: \
-             10.0.0.100/24",
+            "[ERROR] the kernel has not carried out every change of addresses within 10 s, stopping without it: these may \
+             stay: 10.0.0.100/24",
         ),
     ]
 }
