@@ -9,7 +9,8 @@ use core::net::IpAddr;
 /// The MASTER in each family that we would not take over from, and until when it need not be heard again.
 ///
 /// While it lives, it deals with a worse MASTER itself. The worse one is about to yield to it and, as ucarp does, sends a last
-/// advertisement then. Neither that one nor its bow-out must make every BACKUP that preempts take over.
+/// advertisement then. Neither that advertisement nor a bow-out of the worse MASTER may make every BACKUP that preempts
+/// take over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BetterMaster(PerFamily<Option<Known>>);
 
@@ -17,7 +18,7 @@ pub(super) struct BetterMaster(PerFamily<Option<Known>>);
 struct Known {
     source: IpAddr,
     priority: Priority,
-    /// When its next advertisement is due.
+    /// The time at which its next advertisement is due.
     until: Instant,
 }
 

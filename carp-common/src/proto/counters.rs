@@ -3,7 +3,7 @@
 /// Declares the counters once: a field, its documentation, and its name in status output.
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident => $name:literal,)+) => {
-        /// What happened to one virtual host since its start. Every field only grows.
+        /// The events of one virtual host since its start. Every field only grows.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)+
@@ -23,7 +23,7 @@ counters! {
     received_inet_packets => "received-inet-packets",
     /// Advertisements handed to us in IPv6 (ipackets6).
     received_inet6_packets => "received-inet6-packets",
-    /// While in INIT, where no packet counts.
+    /// Received in INIT, where no packet counts.
     dropped_not_running => "dropped-not-running",
     /// Shorter than 36 bytes (badlen).
     dropped_short_packet => "dropped-short-packet",
@@ -47,7 +47,7 @@ counters! {
     dropped_tampered => "dropped-tampered",
     /// Authentic, but its counter proves nothing: it was heard before.
     dropped_unproven => "dropped-unproven",
-    /// Times a MASTER asked one who claimed to be better for a sign of life.
+    /// Times a MASTER asked a host that claimed to be better for a sign of life.
     challenges => "challenges",
     /// Advertisements sent in IPv4 (opackets).
     sent_inet_packets => "sent-inet-packets",

@@ -2,18 +2,18 @@
 
 use crate::units::{AdvSkew, Demotion, Profile};
 
-/// Why a host is less eligible than it was configured to be. Each cause is counted apart and can be undone.
+/// The reason why a host is less eligible than it was configured to be. Each cause is counted apart and can be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DemotionCause {
     /// A tracked interface lost its link.
     Link,
-    /// A script said so.
+    /// A script requested it.
     Script,
     /// Our advertisements do not leave.
     SendErrors,
     /// Someone keeps removing our virtual addresses.
     LostAddresses,
-    /// The operator said so.
+    /// The operator requested it.
     Administrator,
 }
 
@@ -44,7 +44,7 @@ impl DemotionCause {
     }
 }
 
-/// How much each cause adds at present.
+/// The amount that each cause adds at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demotions([Demotion; DemotionCause::ALL.len()]);
 
@@ -83,7 +83,7 @@ impl Demotions {
 pub const DEMOTED_ADVSKEW_MAX: AdvSkew = AdvSkew(240);
 
 /// The advskew to advertise: demotion adds to it up to [`DEMOTED_ADVSKEW_MAX`], and never improves a worse one.
-/// OpenBSD leaves it alone, because there the demotion travels in a byte of its own.
+/// OpenBSD does not change the advskew, because it sends the demotion in a separate byte.
 #[must_use]
 pub fn advertised_advskew(configured: AdvSkew, demotion: Demotion, profile: Profile) -> AdvSkew {
     match profile {
@@ -104,7 +104,7 @@ pub fn advertised_demotion(demotion: Demotion, profile: Profile) -> Demotion {
     }
 }
 
-/// What a host that cannot send adds: enough to be the worst for FreeBSD and ucarp, one for OpenBSD.
+/// The demotion of a host that cannot send: enough to be the worst for FreeBSD and ucarp, and 1 for OpenBSD.
 /// Source: FreeBSD `net.inet.carp.senderr_demotion_factor`; OpenBSD `ip_carp.c` r1.370, `carp_send_ad`.
 #[must_use]
 pub fn send_error_demotion(profile: Profile) -> Demotion {
@@ -114,7 +114,7 @@ pub fn send_error_demotion(profile: Profile) -> Demotion {
     }
 }
 
-/// What a host that cannot keep its virtual addresses adds: it serves as little as one that cannot send.
+/// The demotion of a host that cannot keep its virtual addresses. It serves as little as a host that cannot send.
 #[must_use]
 pub fn lost_addresses_demotion(profile: Profile) -> Demotion {
     send_error_demotion(profile)

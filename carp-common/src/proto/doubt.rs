@@ -11,7 +11,7 @@ use crate::time::{Duration, Instant};
 
 /// Most doublings of the time until we ask again: 8 master-down times.
 const DOUBLINGS_MAX: u32 = 3;
-/// How long an answer makes us patient.
+/// Time for which an answer makes us wait longer before we ask again.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The last host that was heard without proof, and the questions and answers so far.

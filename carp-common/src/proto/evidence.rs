@@ -1,4 +1,4 @@
-//! What an authentic advertisement proves.
+//! The value of an authentic advertisement as evidence.
 //!
 //! The digest covers the counter, but neither the priority nor the sender, and no implementation rejects what it heard before.
 //! So an attacker can record an advertisement and send it again with another priority, from another source. Only the counter
@@ -8,7 +8,7 @@
 //! | A counter that … | proves |
 //! |---|---|
 //! | was heard before, from whomever | nothing |
-//! | is near below what the source showed first, and follows nobody's | nothing: it was sent before we heard the source |
+//! | is near below the first one of the source, and follows nobody's | nothing: it was sent before we heard the source |
 //! | is new and near above the source's last, or anybody's, or a challenge above it | that the source lives |
 //! | is new, from a source that never counted | that it lives: a ucarp that hears nobody draws counters by chance |
 //! | is new and unrelated, from a source that counts | nothing, until a second one follows it |
@@ -33,7 +33,7 @@ use crate::time::Instant;
 use crate::units::Family;
 use crate::wire::advertisement::Advertisement;
 
-/// How many sources are remembered. A host has one in each family, and no cluster has more hosts than this allows.
+/// The number of remembered sources. A host has one in each family, and no cluster has more hosts than this allows.
 pub const SOURCES_MAX: usize = 16;
 /// A source that showed more unrelated counters than this is no OpenBSD that was restarted, whatever it repeats.
 const UNRELATED_MAX: u8 = 16;
@@ -47,7 +47,7 @@ const UNRELATED_MAX: u8 = 16;
 pub struct Memory {
     pub(super) peers: Vec<Peer>,
     pub(super) closed: PerFamily<Closed>,
-    /// For sources whose counters have no order; only where there is one.
+    /// The counters of sources whose counters have no order. `None` until there is such a source.
     pub(super) scattered: Option<Box<Scattered>>,
     /// The counters that we sent.
     pub(super) own: PerFamily<Own>,
@@ -59,7 +59,7 @@ pub(super) struct Own {
     pub(super) run: Option<Run>,
     /// The run before it. A peer that did not hear us continues in its gaps, which `recent` knows.
     pub(super) before: Option<Run>,
-    /// Of both.
+    /// The latest counters of both runs.
     recent: Recent,
     /// `run` before the very last.
     previous: Option<Run>,
@@ -213,7 +213,7 @@ impl Memory {
         let own = &mut self.own[family];
         own.previous = own.run;
         own.recent.push(counter);
-        // What we left out is not ours: a peer that missed it goes on below.
+        // The counters that we left out are not ours, because a peer that missed this one goes on below it.
         let goes_on = |counter, last| counter > last && counter - last < LAST_LEAVES_OUT;
         match &mut own.run {
             Some(run) if goes_on(counter, run.last) => run.last = counter,
@@ -364,7 +364,7 @@ impl Memory {
             || is_counting && self.follows(family, counter, is_ahead);
         let peer = &mut self.peers[index];
         if !follows && is_near_above(peer.first(), counter) {
-            // From before we heard it.
+            // Its source sent it before we heard that source.
             if let Some(run) = &mut peer.run {
                 run.first = counter;
             }
@@ -387,7 +387,7 @@ impl Memory {
             closed.add(peer.run.unwrap_or(Run::of(peer.latest.counter)));
             peer.begins(Some(Run::of(counter)));
         } else if let Some(run) = peer.run {
-            // Who was started again goes on no more where he was.
+            // A source that was started again does not continue its old counters.
             let goes_on = arrival < peer.latest.last_at + ours.believes(peer.shortest);
             let before = peer.candidate.replace(single);
             let Some(candidate) = before.filter(|_| !goes_on) else {
@@ -434,7 +434,7 @@ impl Memory {
     /// Adds the peer, in the place of another if all are taken.
     fn make_room(&mut self, peer: Peer) {
         if self.peers.len() < SOURCES_MAX {
-            // A virtual host has one peer, and there are thousands: no room for three more.
+            // Most virtual hosts have one peer, and there are thousands of them, so no capacity is reserved for more.
             self.peers.reserve_exact(1);
             self.peers.push(peer);
             return;
@@ -451,7 +451,7 @@ impl Memory {
 
     /// Keeps the counters of a source that is forgotten.
     fn leave_behind(&mut self, peer: Peer) {
-        // An OpenBSD has nothing else to come back with.
+        // An OpenBSD has no other counter to come back with.
         if peer.is_constant() {
             return;
         }

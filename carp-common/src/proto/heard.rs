@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::wire::advertisement::DIGEST_LEN;
 
-/// How far above the last counter a live peer's next one lies at most.
+/// The largest distance between the last counter of a live peer and its next one.
 ///
 /// A peer that counts goes on with one more than the counter that it heard or sent last; a carpd leaves out up to 31. The
 /// counters that a host misses while the network is divided lie between. Two random counters are as close once in 2^43.
@@ -21,12 +21,12 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
 }
 
-/// How far above it a peer's counter lies at most that left some out to challenge a MASTER: a day of one challenge a second.
+/// The largest distance of a peer's counter if the peer left some out to challenge a MASTER: a day of one challenge a second.
 /// Two counters drawn by chance are as close once in 2^19.
 pub const AHEAD: u64 = 1 << 44;
 
-/// How many counters the last advertisement of a MASTER leaves out, which says that it yields or leaves: an hour of those of a
-/// peer that advertises once a second. It may be lost, and then peers come to them.
+/// The number of counters that a MASTER leaves out before its last advertisement (when it yields or leaves): the counters
+/// of an hour from a peer that advertises once a second. That advertisement may be lost, and then peers use these counters.
 pub const LAST_LEAVES_OUT: u64 = 1 << 12;
 
 /// Returns whether a peer that heard or sent `last`, and has sent challenges since, may go on with `counter`.
@@ -61,7 +61,7 @@ impl Run {
     }
 }
 
-/// How many of the last counters of a run are remembered one by one.
+/// The number of last counters of a run that are remembered one by one.
 const RECENT: usize = 16;
 
 /// The last counters of a run that goes on. A run has gaps, and a peer that missed the last of it, and counts by one, comes to
@@ -104,7 +104,7 @@ impl Recent {
     }
 }
 
-/// How many closed runs are remembered in each family.
+/// The number of closed runs that are remembered in each family.
 pub const RUNS_MAX: usize = 64;
 
 /// Runs that came to their end, the latest last. The oldest is forgotten when there are too many.
@@ -163,7 +163,7 @@ const HASHES: u64 = 8;
 
 /// Digests without order: the last 8192 to 16384 of them.
 ///
-/// A Bloom filter in two generations. A digest is as good as random, so its own bytes say where its bits are.
+/// A Bloom filter in two generations. A digest is as good as random, so its own bytes select its bits.
 #[derive(Clone, Debug)]
 pub struct Scattered {
     current: Vec<u8>,

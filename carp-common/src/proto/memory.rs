@@ -44,7 +44,7 @@ pub(super) fn write(memory: &Memory, next: u64) -> Vec<u8> {
                 bytes.extend(source.octets());
             }
         }
-        // A run from its last to its first is none.
+        // A first counter above the last one means that there is no run.
         let run = peer.run.unwrap_or(Run { first: 1, last: 0 });
         put(&mut bytes, run.first);
         put(&mut bytes, run.last);

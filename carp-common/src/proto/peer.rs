@@ -1,4 +1,4 @@
-//! One source of advertisements, and what it showed.
+//! One source of advertisements, and the counters that it showed.
 
 use core::net::IpAddr;
 
@@ -13,7 +13,7 @@ const BOW_OUT_INTERVAL: Duration = Duration::from_secs(1);
 /// Repetitions of one counter after which a source is an OpenBSD, whatever it was before.
 pub(super) const REPETITIONS_TO_TELL: u8 = 3;
 
-/// How long an OpenBSD is still recognised by its counter after another counter came from its address.
+/// Time for which an OpenBSD is still recognised by its counter after another counter came from its address.
 const FORMER: Duration = Duration::from_secs(600);
 
 /// The fields that the digest does not cover.
@@ -53,7 +53,7 @@ pub(super) struct Single {
     pub(super) shown: Shown,
     pub(super) first_at: Instant,
     pub(super) last_at: Instant,
-    /// How often it came again in the way of an OpenBSD.
+    /// The number of times that it came again in the way of an OpenBSD.
     pub(super) repetitions: u8,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Peer {
     pub(super) candidate: Option<Single>,
     /// The counter that it repeated as an OpenBSD, before it showed another one.
     pub(super) former: Option<Single>,
-    /// How many unrelated counters it showed without repeating one.
+    /// The number of unrelated counters that it showed without repeating one.
     pub(super) unrelated: u8,
 }
 

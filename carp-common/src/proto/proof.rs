@@ -2,7 +2,7 @@
 
 use crate::time::{Duration, Instant};
 
-/// What an authentic advertisement proves.
+/// The value of an authentic advertisement as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The source lives: a counter that was never heard.
@@ -11,7 +11,7 @@ pub enum Evidence {
     Constant,
     /// A host lived when this counter was first heard, with another priority or source. One of the two was altered.
     OtherVersion {
-        /// When it was first heard.
+        /// The time at which it was first heard.
         since: Instant,
         /// Both came from the same source. Otherwise a peer may have come to the same counter.
         same_source: bool,

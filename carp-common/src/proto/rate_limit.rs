@@ -1,4 +1,4 @@
-//! The first at once, then few.
+//! A rate limit that lets the first event through at once and then few.
 
 use crate::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// `Some` when this event may be reported, with the number that were not since the last one that was.
+    /// Returns `Some` if this event may be reported, with the number of events suppressed since the last reported one.
     pub fn admit(&mut self, now: Instant, interval: Duration) -> Option<u64> {
         if self.passed_at.is_some_and(|at| now < at + interval) {
             self.suppressed += 1;

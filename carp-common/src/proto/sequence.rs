@@ -30,7 +30,7 @@ struct SentCounters {
     last: Option<u64>,
     at: Instant,
     before: Option<u64>,
-    /// What `last` and `at` were before it.
+    /// The values of `last` and `at` before it.
     previous: Option<u64>,
     previous_at: Instant,
 }

@@ -12,10 +12,10 @@
 //! | `suspicion` | whether an altered advertisement made us MASTER |
 //! | `speaker` | when a MASTER advertises |
 //! | `announcer` | when a MASTER announces the addresses |
-//! | `conditions` | what is lacking in INIT |
+//! | `conditions` | which precondition is lacking in INIT |
 //! | `history` | which counter is sent next |
 //! | `outlook` | what would happen next |
-//! | `context` | nothing: what all of them see and act through |
+//! | `context` | nothing; all others see and act through it |
 
 mod announcer;
 mod challenger;
@@ -83,7 +83,7 @@ impl VirtualHost {
         let Settings { vhid, profile, .. } = settings;
         let authenticator =
             Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
-        // What was derived from it is all that is needed from here on.
+        // From here on, only the values derived from the key are needed.
         settings.key.zeroize();
         Self {
             cx: CoreContext::new(settings, authenticator, now),

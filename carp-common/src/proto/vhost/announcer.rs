@@ -1,23 +1,23 @@
-//! When a MASTER announces the addresses.
+//! The times at which a MASTER announces the addresses.
 
 use super::context::CoreContext;
 use crate::proto::{Action, FAMILIES};
 use crate::time::{Duration, Instant};
 
-/// When the last announcement of a takeover comes. A switch that blocks a port for a moment (spanning tree's proposals, LACP)
+/// Time from a takeover to its last announcement. A switch that blocks a port for a moment (spanning tree's proposals, LACP)
 /// is done by then, and a client does not wait for its own ARP entry to expire.
 const LATE: Duration = Duration::from_secs(5);
 
 /// The announcements that are to come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Announcer {
-    /// The next of a series.
+    /// The time of the next announcement of the series.
     again_at: Option<Instant>,
-    /// How many are left of the series.
+    /// The number of announcements left in the series.
     left: u8,
-    /// The late one after the takeover, and then those at the operator's pace.
+    /// The time of the late announcement after the takeover, and then of those at the operator's interval.
     pub(super) refresh_at: Option<Instant>,
-    /// When an answer to a worse MASTER last announced, or will.
+    /// The time at which an answer to a worse MASTER last announced, or will announce.
     reasserted_at: Option<Instant>,
 }
 
@@ -68,9 +68,9 @@ impl Announcer {
         }
     }
 
-    /// A worse MASTER advertised: announces with the next timeout, and again two advertisements later. That happens at most
-    /// once per interval, or a replay becomes an ARP storm. What would come sooner comes when the interval is over: the
-    /// other host may have announced after us.
+    /// Announces with the next timeout, and again two advertisements later, because a worse MASTER advertised. This happens at
+    /// most once per interval, because otherwise a replay would cause an ARP storm. An announcement that would come sooner is
+    /// postponed to the end of the interval, and not dropped, because the other host may have announced after us.
     pub(super) fn reassert(&mut self, cx: &CoreContext) {
         let soonest = match self.reasserted_at {
             Some(at) => cx.now.max(at + cx.interval()),

@@ -1,10 +1,10 @@
-//! Whom a MASTER believes: its challenges to hosts that claim to be better, and the answers that count.
+//! The challenges of a MASTER to hosts that claim to be better, and the answers that count.
 //!
 //! A MASTER yields to a counter near above its own last one. Only a host that heard that one can know such a counter, or a host
 //! that counted farther while the network was divided. To any other counter the MASTER advertises at once. A living MASTER
 //! takes our counter and goes on above it: a carpd at once, ucarp and FreeBSD with their next advertisement. A recording never
 //! does. Before the answer to a counter that was never heard, the MASTER leaves out more counters than any host ever sent in a
-//! row. How many it leaves out looks random to a stranger, so that a whole recorded run is not an answer either.
+//! row. Their number looks random to a stranger, so that a whole recorded run is not an answer either.
 
 use super::context::CoreContext;
 use super::history::History;
@@ -30,11 +30,11 @@ const UNANSWERED_MAX: u8 = 3;
 /// The challenges of a MASTER.
 #[derive(Debug, Default)]
 pub(super) struct Challenger {
-    /// The next advertisement is a challenge that no recorded run may answer.
+    /// Whether the next advertisement is a challenge that no recorded run may answer.
     leaves_out: bool,
-    /// The counters of the last two challenges: the answer to the one may come after the other.
+    /// The counters of the last two challenges. The answer to the first may come after the second was sent.
     asked: PerFamily<[Option<u64>; 2]>,
-    /// When the last one was sent.
+    /// The time at which the last one was sent.
     asked_at: Option<Instant>,
     /// Challenges since we became MASTER.
     unanswered: u8,
@@ -43,13 +43,14 @@ pub(super) struct Challenger {
 
 /// Answers that were heard in two versions, one better than we are and one worse, each to another advertisement of ours.
 ///
-/// A host that yields sends something worse once or twice, with a counter above ours, and an attacker can send that again as
-/// something better. A host that goes on answering is better, and its answers are altered on their way, so that the genuine
-/// ones come second. If we followed a bow-out of a better MASTER, its first answer is enough, because the bow-out was altered.
+/// A host that yields advertises a worse priority once or twice, with a counter above ours, and an attacker can send that again
+/// with a better priority. A host that goes on answering is better, and its answers are altered on their way, so that the
+/// genuine ones come second. If we followed a bow-out of a better MASTER, its first answer is enough, because the bow-out
+/// was altered.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doubtful {
     count: u8,
-    /// The last of ours that was answered, and with what.
+    /// The last counter of ours that was answered, and the counter of the answer.
     to: Option<u64>,
     with: u64,
     at: Instant,
@@ -105,12 +106,12 @@ impl Challenger {
         let sequence = &history.sequence;
         let arrival = match evidence {
             Evidence::Constant => return true,
-            // Whoever was silent for so long has been replaced, and cannot ask that its successor heard it.
+            // A host that was silent for so long has been replaced, and its successor may not have heard it.
             Evidence::New if cx.now >= sequence.sent_at(family) + cx.master_down_time() => {
                 return true;
             }
             Evidence::New => origin.arrival,
-            // Not what made us MASTER.
+            // The advertisement that made us MASTER does not count as an answer.
             Evidence::OtherVersion { since, .. } if since < reign.since => return false,
             Evidence::OtherVersion { since, .. } => since,
             Evidence::Duplicate | Evidence::Heard | Evidence::Unrelated => return false,
@@ -122,7 +123,7 @@ impl Challenger {
                 .any(|asked| is_near_above(counter, asked));
         let is_doubtful = matches!(evidence, Evidence::OtherVersion { .. })
             && !(reign.follows_bow_out() && better.is(family, origin.source, cx.advertised()));
-        // So far above is the last word of a carpd that yields, whatever a copy of it shows.
+        // A counter so far above ours is that of the last advertisement of a carpd that yields, whatever a copy of it shows.
         let yields = sent.is_some_and(|sent| {
             (LAST_LEAVES_OUT..2 * LAST_LEAVES_OUT).contains(&counter.saturating_sub(sent))
         });
@@ -146,7 +147,8 @@ impl Challenger {
 
     /// Challenges a MASTER that claims to be better, or equal, to prove that it lives.
     ///
-    /// Of two equal BSDs, which ask each other, one leaves out no counters, or neither would ever answer the other.
+    /// If two equal hosts with a BSD profile ask each other, one of them leaves out no counters. Otherwise neither would
+    /// ever answer the other.
     pub(super) fn challenge(
         &mut self,
         cx: &mut CoreContext,
@@ -179,7 +181,7 @@ impl Challenger {
         let asks = wants && self.asked_at.is_none_or(|at| cx.now >= at + pace);
         if asks {
             self.asked_at = Some(cx.now);
-            // By the digest of a counter that was not sent yet, which only owners of the password know.
+            // The number comes from the digest of a counter that was not sent yet, which only owners of the password know.
             let [a, b, c, d, ..] = cx.authenticator.sign(history.sequence.next());
             let chance = u64::from(u32::from_be_bytes([a, b, c, d])) % JUMP;
             history.sequence.jump(JUMP + chance);

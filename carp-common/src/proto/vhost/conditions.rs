@@ -1,4 +1,4 @@
-//! What a virtual host needs before it can take part in the election.
+//! The preconditions of a virtual host for taking part in the election.
 
 use super::context::CoreContext;
 use crate::proto::outlook::Lack;

@@ -1,4 +1,4 @@
-//! What every part of a virtual host sees and acts through.
+//! The context that every part of a virtual host sees and acts through.
 
 use core::net::IpAddr;
 
@@ -21,9 +21,9 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct CoreContext {
     pub(super) settings: Settings,
-    /// Derived from the key, which is wiped.
+    /// The state derived from the key, which is wiped.
     pub(super) authenticator: Authenticator,
-    /// The latest time that a caller has told.
+    /// The latest time that a caller has passed.
     pub(super) now: Instant,
     /// The addresses that we send from.
     pub(super) sources: PerFamily<Option<IpAddr>>,
@@ -84,9 +84,9 @@ impl CoreContext {
     }
 }
 
-/// What follows from the settings and from what demotes us.
+/// Values that follow from the settings and the demotion.
 impl CoreContext {
-    /// Returns what we advertise, or would.
+    /// Returns the priority that we advertise, or would advertise.
     pub(super) fn advertised(&self) -> Priority {
         let Settings {
             advbase,
@@ -147,7 +147,7 @@ impl CoreContext {
         ethernet_source == [0, 0, 0x5e, 0, 1, self.settings.vhid.get()]
     }
 
-    /// Returns what decides between us and an equal host with this source.
+    /// Returns the values that decide between us and an equal host with this source.
     pub(super) fn tie(&self, theirs: IpAddr) -> Tie {
         let family = Family::of(theirs);
         Tie {
@@ -158,7 +158,7 @@ impl CoreContext {
         }
     }
 
-    /// Returns what an advertisement with these fields calls for as BACKUP, if it counts.
+    /// Returns the decision of a BACKUP about an advertisement with these fields, if it counts.
     pub(super) fn as_backup(&self, theirs: Advertiser) -> BackupDecision {
         let Settings {
             preempt, deadratio, ..
@@ -166,7 +166,7 @@ impl CoreContext {
         election::as_backup(self.ours(), theirs, preempt, deadratio)
     }
 
-    /// Returns what an advertisement with these fields calls for as MASTER, if it counts.
+    /// Returns the decision of a MASTER about an advertisement with these fields, if it counts.
     pub(super) fn as_master(&self, source: IpAddr, theirs: Advertiser) -> MasterDecision {
         election::as_master(self.ours(), theirs, self.tie(source), self.settings.profile)
     }

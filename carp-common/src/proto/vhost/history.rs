@@ -1,4 +1,4 @@
-//! The counters that were sent and heard: what outlives the process.
+//! The counters that were sent and heard, which outlive the process.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;

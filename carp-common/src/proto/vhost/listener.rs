@@ -1,4 +1,4 @@
-//! When a BACKUP takes over: after silence, or because of an advertisement.
+//! The takeover of a BACKUP, after silence or because of an advertisement.
 
 use core::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::proto::{FAMILIES, Notice, Origin, Reason};
 use crate::time::{Duration, Instant};
 use crate::units::{AdvBase, Family, Priority, Profile};
 
-/// How much shorter than its advskew a backup's turn after a bow-out is.
+/// The divisor of the advskew in the time that a BACKUP waits after a bow-out.
 ///
 /// Backups with different advskew must not take over together, and the client is to notice nothing: one step is 244 µs,
 /// more than an advertisement takes across a switch, and the largest advskew waits 62 ms.
@@ -22,7 +22,7 @@ const BOW_OUT_TURN_DIVISOR: u32 = 16;
 /// The longest turn after a bow-out: that of the largest advskew and, in the BSD profiles, of the last of 16 addresses. For a
 /// minute after an altered advertisement has misled a backup, its turn takes up to 100 ms more.
 pub const LONGEST_TURN: Duration = Duration::from_nanos(77_255_859);
-/// A BSD's timers are rounded up to ticks, and one more is added. Two of 10 ms: OpenBSD and NetBSD at hz 100.
+/// A BSD rounds its timers up to ticks and adds one: two ticks of 10 ms in OpenBSD and NetBSD at hz 100.
 const BSD_TICKS: Duration = Duration::from_millis(20);
 
 /// A takeover that an advertisement calls for.
@@ -30,9 +30,9 @@ const BSD_TICKS: Duration = Duration::from_millis(20);
 pub(super) struct Planned {
     pub(super) at: Instant,
     pub(super) reason: Reason,
-    /// Who was heard, and when.
+    /// The source that was heard, and the time.
     pub(super) cause: Origin,
-    /// It was heard in two versions.
+    /// Whether it was heard in two versions.
     pub(super) is_doubtful: bool,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Planned {
 pub(super) struct Takeover {
     /// The advertisement that called for it; `None` after silence.
     pub(super) called_by: Option<Planned>,
-    /// Its first advertisement is to be a challenge, because somebody may be there although nothing proves it.
+    /// Whether its first advertisement is to be a challenge, because a MASTER may be there although nothing proves it.
     pub(super) asks: bool,
 }
 
@@ -52,22 +52,22 @@ impl Takeover {
     }
 }
 
-/// What a BACKUP waits for, and what it remembers of the MASTERs that it heard.
+/// The deadlines of a BACKUP, and its memory of the MASTERs that it heard.
 #[derive(Debug, Default)]
 pub(super) struct Listener {
-    /// When the silence has lasted long enough, in each family in which we listen.
+    /// The end of the silence that counts, in each family in which we listen.
     master_down_at: PerFamily<Option<Instant>>,
     pub(super) planned: Option<Planned>,
-    /// The operator told us not to take over before.
+    /// The time before which we do not take over, by order of the operator.
     pub(super) held_until: Instant,
-    /// Whom we last heard in an advertisement that counted.
+    /// The host that we last heard in an advertisement that counted.
     pub(super) last_heard: Option<Origin>,
     doubt: Doubt,
     patience: Patience,
-    /// How long a BSD in this family, with advbase 0, may be silent.
+    /// Time for which a BSD in this family, with advbase 0, may be silent.
     bsd_patience: PerFamily<Duration>,
     pub(super) better: BetterMaster,
-    /// When we last yielded.
+    /// The time at which we last yielded.
     yielded_at: Option<Instant>,
 }
 
@@ -142,8 +142,8 @@ impl Listener {
                 |suppressed| Notice::Unproven { source, suppressed },
             );
         }
-        // The host that we yielded to is gone, or never was there and somebody played what we had not heard. That must not
-        // depose us again.
+        // The host that we yielded to is gone, or it never was there and somebody sent a recording that we had not heard.
+        // Such a recording must not depose us again.
         let patience = FAMILIES.map(|family| self.bsd_patience[family]);
         let soon = cx.master_down_time().max(patience[0]).max(patience[1]) * 2;
         let has_just_yielded = self.yielded_at.is_some_and(|at| cx.now < at + soon);
@@ -212,7 +212,8 @@ impl Listener {
             }
             Evidence::Duplicate => return,
             Evidence::Heard | Evidence::Unrelated => {
-                // Several in two versions at a time: the second of this one came after the first of the next.
+                // Several advertisements come in two versions at a time: the second version of this one came after the
+                // first of the next.
                 if decision == BackupDecision::Stay {
                     self.call_off(suspense, |planned| planned.cause.source == origin.source);
                 }
@@ -234,7 +235,7 @@ impl Listener {
             BackupDecision::PreemptMoreDemoted => {
                 self.plan(cx, Reason::PreemptingMoreDemotedMaster, origin, at);
             }
-            // Several backups hear it at the same moment; the best should be the first.
+            // Several backups hear it at the same moment, and the best of them should be the first to take over.
             BackupDecision::MasterWillTimeOut => {
                 let rank = cx.advertised().advskew.duration() / BOW_OUT_TURN_DIVISOR;
                 let turn = at + rank + turn_by_address(cx.settings.profile, cx.sources[family]);
@@ -243,14 +244,15 @@ impl Listener {
         }
     }
 
-    /// Hears that the MASTER is fine. What made us want to take over before that is settled.
+    /// Hears that the MASTER is fine, which cancels a takeover that was planned before.
     fn keep_listening(&mut self, cx: &CoreContext, family: Family, arrival: Instant) {
         self.planned
             .take_if(|planned| planned.cause.arrival <= arrival);
         self.listen(cx, family, arrival);
     }
 
-    /// Plans a takeover for the next timeout that is not before `at`: what is waiting in the same queue may revoke it.
+    /// Plans a takeover for the next timeout that is not before `at`: an advertisement that waits in the same queue may
+    /// revoke it.
     /// The master-down time goes on as before. An operator's wish to stay away comes first.
     fn plan(&mut self, cx: &CoreContext, reason: Reason, cause: Origin, at: Instant) {
         let is_sooner = self.planned.is_none_or(|planned| at < planned.at);
@@ -264,7 +266,7 @@ impl Listener {
         }
     }
 
-    /// Hears somebody although nothing proves that he lives.
+    /// Hears a host although nothing proves that it lives.
     fn hear_without_proof(
         &mut self,
         cx: &CoreContext,
@@ -274,7 +276,7 @@ impl Listener {
     ) {
         self.doubt.heard(origin.source);
         let master_down = cx.master_down_time();
-        // Only as long as earlier ones like it turned out to live.
+        // This lasts only as long as earlier hosts that were heard without proof turned out to live.
         if decision == BackupDecision::Stay {
             let until = self.doubt.patient_until(cx.now, master_down);
             self.listen_until(cx, family, until.min(origin.arrival + master_down));
@@ -308,7 +310,7 @@ impl Listener {
         }
     }
 
-    /// As MASTER: we yield to a better one, or an equal one, that answered us.
+    /// Yields, as MASTER, to a better or equal host that answered us.
     pub(super) fn yields(&mut self, cx: &CoreContext, received: &Received) {
         let Received {
             family,
@@ -322,8 +324,8 @@ impl Listener {
     }
 }
 
-/// Returns what our turn after a bow-out comes later than by advskew alone. Two equal BSDs that take over together both
-/// yield; addresses of one link differ in their last bits.
+/// Returns the time that we wait after a bow-out in addition to the time that advskew demands. Two equal BSDs that take over
+/// together both yield, and addresses of one link differ in their last bits.
 fn turn_by_address(profile: Profile, source: Option<IpAddr>) -> Duration {
     let last = match (profile, source) {
         (Profile::Ucarp, _) | (_, None) => 0,

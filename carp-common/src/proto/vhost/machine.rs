@@ -25,17 +25,17 @@ use crate::units::{Demotion, Family, Profile, State};
 /// The state of a virtual host, and the parts that have a say in it.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// The state, and what the kernel side is to know.
+    /// The state and deadlines that the kernel side is to know.
     standing: Standing,
-    /// What the kernel side was told last.
+    /// The state and deadlines that the kernel side was told last.
     told: Standing,
     pub(super) conditions: Conditions,
     /// The addresses were released at least once, so that nothing of an earlier run is left.
     released: bool,
     pub(super) history: History,
-    /// For a BACKUP.
+    /// The part for a BACKUP.
     pub(super) listener: Listener,
-    /// For a MASTER.
+    /// The part for a MASTER.
     reign: Reign,
     pub(super) speaker: Speaker,
     pub(super) announcer: Announcer,
@@ -118,7 +118,7 @@ impl Machine {
                 }
                 self.live(cx);
             }
-            // What it sends tells the kernel side more, once that is done.
+            // An advertisement tells the kernel side more once it was sent, so nothing else is renewed here.
             State::Master => {
                 if let Some(due) = self.speaker.take_due(cx) {
                     self.advertise(cx);
@@ -166,14 +166,14 @@ impl Machine {
         if let Evidence::OtherVersion { since, .. } = evidence {
             self.reign.hear_another_version(since);
         }
-        // What was heard before gets no answer where counters are strict.
+        // With strict counters, an advertisement that was heard before gets no answer.
         let is_old = cx.settings.strict_counter && !evidence.is_new();
         if is_old && !matches!(evidence, Evidence::OtherVersion { .. }) {
             return;
         }
         cx.counters.conflicting_masters += 1;
         let (reason, since) = match cx.as_master(source, theirs) {
-            // An equal in IPv6, where IPv4 is going to decide: nothing to answer yet.
+            // An equal host advertised in IPv6, and IPv4 is going to decide, so there is nothing to answer yet.
             MasterDecision::Stay if cx.tie(source).inet_decides && cx.ours() == theirs => return,
             MasterDecision::Stay if is_old => return,
             MasterDecision::Stay => {
@@ -210,7 +210,7 @@ impl Machine {
     }
 }
 
-/// What comes from the system and the operator.
+/// Inputs from the system and the operator.
 impl Machine {
     fn source_changed(&mut self, cx: &mut CoreContext, family: Family, source: Option<IpAddr>) {
         let source = source.filter(|source| Family::of(*source) == family);
@@ -226,7 +226,7 @@ impl Machine {
         match (self.state(), was_active, cx.is_active(family)) {
             (State::Backup, false, true) => self.listener.listen(cx, family, cx.now),
             (State::Backup, _, false) => self.listener.leave(family),
-            // The family's backups do not know us yet, and switches do not know the new address.
+            // The backups of this family do not know us yet, and switches do not know the new address.
             (State::Master, _, true) => self.advertise(cx),
             (State::Backup, true, true) | (State::Master, _, false) | (State::Init, _, _) => {}
         }
@@ -360,12 +360,12 @@ impl Machine {
         self.announcer.announce_in_series(cx);
     }
 
-    /// MASTER to BACKUP, for somebody else who was heard at `since`.
+    /// MASTER to BACKUP, because of another host that was heard at `since`.
     fn give_way(&mut self, cx: &mut CoreContext, reason: Reason, since: Instant, winner: [u8; 6]) {
         self.enter(cx, State::Backup, reason);
         self.release(cx);
-        // The winner may have been heard before it heard us: without a word from us it would not know that it has to
-        // announce the addresses again. A BSD yields to an equal, so a tie with one must end in silence, or both would;
+        // The winner may have been heard before it heard us: without an advertisement from us it would not know that it has
+        // to announce the addresses again. A BSD yields to an equal, so a tie with one must end in silence, or both would;
         // a ucarp stays, and so does a carpd that sends from its own MAC address. And every OpenBSD takes over from
         // whoever says that it is more demoted, whether a better one lives or not.
         let speaks = match reason == Reason::TieLost {

@@ -1,4 +1,4 @@
-//! What comes next, from the deadlines that are set and the comparisons that decide.
+//! The next decision of a virtual host, from the deadlines that are set and the comparisons that decide.
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -15,7 +15,7 @@ pub(super) fn of(machine: &Machine, cx: &CoreContext, now: Instant) -> Outlook {
     let heard = heard(machine);
     match machine.state() {
         State::Init => Outlook::Start {
-            // The others were there before, or it would have started.
+            // The host would have started if nothing were lacking.
             lacks: machine.conditions.lack(cx).unwrap_or(Lack::Source),
         },
         State::Backup => {
@@ -65,7 +65,7 @@ fn yields_to_better_than(cx: &CoreContext) -> Priority {
     best(stays).unwrap_or(Priority::BOW_OUT)
 }
 
-/// Returns whom we last heard in an advertisement that counted, and what it shows of itself, as far as we remember.
+/// Returns the host that we last heard in an advertisement that counted, and its priority, as far as we remember.
 fn heard(machine: &Machine) -> Option<(IpAddr, Advertiser)> {
     let source = machine.listener.last_heard?.source;
     let mut peers = machine.history.memory.peers.iter();

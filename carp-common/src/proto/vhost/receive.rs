@@ -1,4 +1,4 @@
-//! From a payload to evidence: the checks of an advertisement, in OpenBSD's order.
+//! The checks that turn a payload into evidence, in OpenBSD's order.
 
 use core::net::IpAddr;
 
@@ -10,14 +10,14 @@ use crate::proto::{Action, Notice, Origin};
 use crate::units::{Family, Priority};
 use crate::wire::advertisement::{Advertisement, DropReason};
 
-/// An authentic advertisement of somebody else.
+/// An authentic advertisement of another host.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub(super) family: Family,
     pub(super) origin: Origin,
     pub(super) theirs: Advertiser,
     pub(super) counter: u64,
-    /// What it proves.
+    /// Its value as evidence.
     pub(super) evidence: Evidence,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn check(
         return None;
     }
     if is_own(cx, history, family, origin.source, &advertisement) {
-        // Others may take it for ours: what we send next is above it. What peers send need not be.
+        // Other hosts may take it for ours, so our next counter is above it. The counters of peers need not be.
         history.sequence.go_beyond(advertisement.counter);
         return None;
     }
@@ -120,8 +120,8 @@ fn is_own(
     own
 }
 
-/// Whether counters are strict and this one does not rise. The last of a peer may come again with another priority,
-/// because of two versions of one counter the genuine one can be the second.
+/// Returns whether counters are strict and this one does not rise. The last counter of a peer may come again with another
+/// priority, because the second of two versions can be the genuine one.
 fn is_stale(
     cx: &mut CoreContext,
     history: &History,

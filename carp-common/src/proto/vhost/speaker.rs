@@ -1,4 +1,4 @@
-//! When a MASTER advertises, and with what.
+//! The times at which a MASTER advertises, and the content of its advertisements.
 
 use super::context::CoreContext;
 use super::history::History;
@@ -22,10 +22,10 @@ const REPEATED_MAX: u8 = 2;
 /// The next advertisement, and the outcome of those before.
 #[derive(Debug, Default)]
 pub(super) struct Speaker {
-    /// When the next advertisement is due.
+    /// The time at which the next advertisement is due.
     next_at: Option<Instant>,
-    /// Time for which the last advertisement keeps us MASTER. What ends a demotion later, as the first sending that succeeds
-    /// again, makes the interval shorter, but the next advertisement is due as this one has announced.
+    /// Time for which the last advertisement keeps us MASTER. A later end of a demotion, for example when sending
+    /// succeeds again, makes the interval shorter, but the next advertisement is due at the time that this one has announced.
     pub(super) lasts: Duration,
     answers: Answers,
     pub(super) send_errors: SendErrors,
@@ -37,7 +37,7 @@ struct Answers {
     since: Option<Instant>,
     new: u8,
     repeated: u8,
-    /// When the last one was, or is due.
+    /// The time at which the last one was due, or is due.
     last: Instant,
 }
 
@@ -76,8 +76,9 @@ impl Speaker {
         }
     }
 
-    /// Advertises with the next timeout, or when the pace of answers allows. Returns whether this one causes it: what comes
-    /// before that is answered together. It is not done at once, because a better MASTER may be waiting in the same queue.
+    /// Advertises with the next timeout, or when the pace of answers allows. Returns whether this call causes it:
+    /// advertisements that come before the answer are answered together. It is not done at once, because a better MASTER
+    /// may be waiting in the same queue.
     pub(super) fn answer(&mut self, cx: &CoreContext, evidence: Evidence) -> bool {
         let pace = cx.interval();
         let answers = &mut self.answers;
@@ -107,7 +108,7 @@ impl Speaker {
         true
     }
 
-    /// Takes note of what became of an advertisement. Returns whether that changes how we count.
+    /// Takes note of the outcome of an advertisement. Returns whether that changes our demotion.
     pub(super) fn completed(
         &mut self,
         cx: &mut CoreContext,
@@ -131,14 +132,14 @@ impl Speaker {
     }
 }
 
-/// Sends the last advertisement of a MASTER that leaves: somebody else is to take over, at once. A peer that we did not hear
-/// may have used what comes next, and would take it for its own sent again.
+/// Sends the last advertisement of a MASTER that leaves: another host is to take over, at once. A peer that we did not hear
+/// may have used our next counter, and would take it for its own sent again.
 pub(super) fn bow_out(cx: &mut CoreContext, history: &mut History) {
     history.sequence.jump(LAST_LEAVES_OUT);
     send(cx, history, Priority::BOW_OUT);
 }
 
-/// Sends the last advertisement of a MASTER that yields, as ucarp does: the winner hears that somebody else was MASTER, and
+/// Sends the last advertisement of a MASTER that yields, as ucarp does: the winner hears that another host was MASTER, and
 /// announces the addresses again.
 ///
 /// It has our true priority, as ucarp's: one step worse would make a third host that preempts take over from it. It may be

@@ -1,4 +1,4 @@
-//! Takeovers that an advertisement called for which was altered on its way.
+//! Takeovers because of an advertisement that was altered on its way.
 
 use super::context::CoreContext;
 use super::listener::Planned;
@@ -6,12 +6,12 @@ use crate::proto::Reason;
 use crate::proto::evidence::Evidence;
 use crate::time::{Duration, Instant};
 
-/// How long takeovers take their time after an advertisement that was altered on its way has misled us.
+/// Time for which takeovers wait after an altered advertisement has misled us.
 const SUSPICION: Duration = Duration::from_secs(60);
-/// Most that they wait then.
+/// The longest wait of such a takeover.
 const SUSPENSE: Duration = Duration::from_millis(100);
 
-/// When we last became MASTER, and which advertisement called for it; `None` after silence.
+/// The time at which we last became MASTER, and the advertisement that called for it; `None` after silence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reign {
     pub(super) since: Instant,
@@ -25,7 +25,7 @@ impl Reign {
             .is_some_and(|called| called.reason == Reason::MasterWillTimeOut)
     }
 
-    /// Another version was heard of what arrived at `since`.
+    /// Takes note that another version was heard of the advertisement that arrived at `since`.
     pub(super) fn hear_another_version(&mut self, since: Instant) {
         if let Some(called) = &mut self.called_by
             && called.cause.arrival == since
@@ -35,19 +35,19 @@ impl Reign {
     }
 }
 
-/// What happened to us with advertisements that were altered on their way.
+/// The effects of altered advertisements on this host.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Suspicion {
-    /// When we last found out that one had made us MASTER.
+    /// The time at which we last found out that such an advertisement had made us MASTER.
     misled_at: Option<Instant>,
-    /// When it last seemed so.
+    /// The time at which it last seemed so.
     seemed_at: Option<Instant>,
 }
 
 impl Suspicion {
-    /// We yield to somebody better. That may show that what made us MASTER was altered on its way: two versions of it were
-    /// heard, and the host that sent it is still there. Or it was started again, and the second version was somebody's copy;
-    /// that does not happen twice in a minute.
+    /// Yields to a better host. That may show that the advertisement that made us MASTER was altered on its way: two
+    /// versions of it were heard, and the host that sent it is still there. Or that host was started again, and the second
+    /// version was an attacker's copy; that does not happen twice in a minute.
     pub(super) fn yields(&mut self, cx: &CoreContext, reign: &Reign, evidence: Evidence) {
         let is_sure = matches!(evidence, Evidence::OtherVersion { .. });
         // A ucarp answers with its next advertisement.
@@ -62,8 +62,8 @@ impl Suspicion {
         }
     }
 
-    /// Returns how much longer a takeover waits that an advertisement calls for, after one has misled us: for the other
-    /// version of it.
+    /// Returns the additional time that a takeover because of an advertisement waits for its other version, after such an
+    /// advertisement has misled us.
     pub(super) fn suspense(&self, cx: &CoreContext) -> Duration {
         match self.misled_at {
             Some(at) if cx.now < at + SUSPICION => (cx.interval() / 4).min(SUSPENSE),
