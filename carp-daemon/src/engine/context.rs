@@ -17,7 +17,7 @@ use crate::api::{Event, Place, What};
 use crate::config::Lease;
 use crate::io::netlink::{Address, Order};
 
-/// The host, what is known about its network namespace, and the time of the turn.
+/// The host, the known state of its network namespace, and the time of the turn.
 #[derive(Debug)]
 pub struct Context<E> {
     /// The host.
@@ -30,11 +30,11 @@ pub struct Context<E> {
     pub lease: Lease,
     /// Whether an interface may be absent at the start.
     pub wait_interface: bool,
-    /// The process ends.
+    /// Whether the process ends.
     pub stopping: bool,
-    /// The turn leaves work behind, so the next one must not wait.
+    /// Whether the turn leaves work behind, so that the next one must not wait.
     pub busy: bool,
-    /// When to try again to open, attach or program what could not be.
+    /// The time of the next attempt at opening, attaching and programming after a failure.
     pub retry_at: Option<Instant>,
     /// The indexes of the interfaces that are open.
     pub open: BTreeSet<u32>,
@@ -46,7 +46,7 @@ pub struct Context<E> {
     pub netlink_limit: RateLimit,
 }
 
-/// One interface, for the rooms of a virtual host on it.
+/// The view of one interface, for the rooms of a virtual host on it.
 pub struct Site<'a, E> {
     /// The interface.
     pub interface: &'a mut Interface,
@@ -72,7 +72,7 @@ impl<E: Effects> Context<E> {
         self.effects.tell(event);
     }
 
-    /// Updates the tables with what netlink has reported.
+    /// Updates the tables with the changes that netlink has reported.
     pub fn listen(&mut self) {
         match self.namespace.listen(&mut self.effects) {
             Ok(more) => self.busy |= more,
@@ -81,8 +81,8 @@ impl<E: Effects> Context<E> {
     }
 
     /// Updates the tables before addresses are removed. If notifications were lost, everything is listed at once, because an
-    /// address may belong to another program by now. If they cannot be listed either, what was known before decides. What
-    /// follows from the changes is done with all others in the turn.
+    /// address may belong to another program by now. If they cannot be listed either, the tables stay as they
+    /// were. The engine follows the changes together with all others of the turn.
     pub fn catch_up(&mut self) {
         self.listen();
         if self.namespace.is_stale()
@@ -158,7 +158,7 @@ impl<E: Effects> Context<E> {
         }
     }
 
-    /// Plans another attempt at what failed.
+    /// Plans another attempt at everything that failed.
     pub fn retry_soon(&mut self) {
         self.retry_at = Some(self.now + RETRY_INTERVAL);
     }

@@ -34,7 +34,7 @@ impl Departures {
     /// Serves one more virtual host, now or when the scripts of the one whose place it takes have ended.
     ///
     /// # Errors
-    /// Returns what prevents that. Then everything else is as before.
+    /// Returns the obstacle. Then everything else is as before.
     pub fn add<E: Effects>(
         &mut self,
         mut config: VhostConfig,
@@ -131,7 +131,7 @@ impl Departures {
         });
     }
 
-    /// Ends a virtual host: it bows out, and what it heard is stored. It is let go when nothing of it is left.
+    /// Ends a virtual host: it bows out, and its memory is stored. It is let go when nothing of it is left.
     pub fn remove<E: Effects>(&mut self, id: InstanceId, served: &mut Served, cx: &mut Context<E>) {
         self.heirs.retain(|(heir, _)| *heir != id);
         let ended = served.visit(id, cx, |instance, site| {

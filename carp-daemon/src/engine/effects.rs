@@ -13,7 +13,7 @@
 //! | [`Wire`] | frames that are sent, and claims of neighbours that are received |
 //! | [`Scripts`] | up and down scripts |
 //! | [`Exclusion`] | the locks of virtual hosts |
-//! | [`Remember`] | what was heard, stored over a restart |
+//! | [`Remember`] | the memory of virtual hosts, stored over a restart |
 //! | [`Tell`] | events and status, for people and programs |
 //! | [`Observe`] | hooks for tests; the daemon does not use them |
 
@@ -120,7 +120,7 @@ pub trait Receive {
     /// Returns the interfaces whose sockets failed since the last call, with the errors.
     fn take_failures(&mut self) -> Vec<(u32, io::Error)>;
 
-    /// Returns what other programs did to carpd's program on an interface.
+    /// Returns whether another program removed or replaced carpd's program on an interface.
     fn loss(&mut self, ifindex: u32) -> Option<HookLoss>;
 
     /// Attaches to the egress of links that are new.
@@ -167,7 +167,7 @@ pub trait Receive {
     fn counts_of_others(&mut self, ifindex: u32) -> Result<Counts, Refused>;
 }
 
-/// What the kernel program knows about virtual hosts and their addresses.
+/// The knowledge of the kernel program about virtual hosts and their addresses.
 pub trait KernelProgram {
     /// Begins to deliver the advertisements for a virtual host.
     ///
@@ -218,7 +218,7 @@ pub trait KernelProgram {
     /// Returns all addresses that have an owner.
     fn fenced(&self) -> Vec<Fenced>;
 
-    /// Removes what dead processes left pinned for links other than these.
+    /// Removes the objects that dead processes left pinned for links other than these.
     fn remove_unowned_but(&mut self, links: &Links);
 }
 
@@ -279,7 +279,7 @@ pub trait Wire {
     /// Opens an interface.
     ///
     /// # Errors
-    /// Returns what was attempted, and the kernel's error.
+    /// Returns the attempted operation, and the kernel's error.
     fn open(
         &mut self,
         link: &Link,
@@ -330,7 +330,7 @@ pub trait Wire {
     /// Returns the kernel's error.
     fn watch(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<()>;
 
-    /// Returns what other hosts claimed since the last call.
+    /// Returns the claims of other hosts since the last call.
     ///
     /// # Errors
     /// Returns the kernel's error.
@@ -378,9 +378,9 @@ pub trait Exclusion {
     fn living(&mut self) -> Result<Box<dyn Fn(u32, Vhid) -> bool>, lock::LockError>;
 }
 
-/// What was heard, stored over a restart.
+/// The memory of virtual hosts, stored over a restart.
 pub trait Remember {
-    /// Returns what was stored for a virtual host. `None` if nothing was, or if nothing is stored at all.
+    /// Returns the stored memory of a virtual host. `None` if there is none, or if nothing is stored at all.
     ///
     /// # Errors
     /// Returns why it could not be read, on one line.
@@ -408,14 +408,14 @@ pub trait Tell {
     fn show(&mut self, status: &Status);
 }
 
-/// Hooks for tests, which see what the core of a virtual host is told and decides.
+/// Hooks for tests, which see the inputs and decisions of the core of a virtual host.
 pub trait Observe {
     /// Called before the core is told something.
     fn tells(&mut self, instance: InstanceId, now: Instant, input: &Input<'_>) {
         let _ = (instance, now, input);
     }
 
-    /// Called before the timers of the core fire. Before `now`, the engine last looked at what had arrived at `looked_at`.
+    /// Called before the timers of the core fire. Before `now`, the engine last read all arrived advertisements at `looked_at`.
     fn fires(&mut self, instance: InstanceId, now: Instant, looked_at: Instant) {
         let _ = (instance, now, looked_at);
     }

@@ -19,12 +19,12 @@ pub enum EngineError {
         "{0} is not an Ethernet interface (loopback, tun, WireGuard and PPP are not): name one that is with --interface"
     )]
     NotEthernet(String),
-    /// A capability is missing, or what it allows is forbidden by other means.
+    /// A capability is missing, or its use is forbidden by other means.
     #[error("not permitted to {action}: {way_out}")]
     NotPermitted {
-        /// What was attempted.
+        /// The attempted operation.
         action: String,
-        /// What the administrator can do.
+        /// The advice for the administrator.
         way_out: String,
     },
     /// The configuration does not fit this host.
@@ -42,7 +42,7 @@ pub enum EngineError {
     /// A socket, timer or signal handler failed.
     #[error("failed to {action}")]
     System {
-        /// What was attempted.
+        /// The attempted operation.
         action: &'static str,
         /// The error.
         source: io::Error,
@@ -50,7 +50,7 @@ pub enum EngineError {
     /// A socket of one interface failed.
     #[error("failed to {action} on {interface}")]
     Interface {
-        /// What was attempted.
+        /// The attempted operation.
         action: &'static str,
         /// The interface.
         interface: String,

@@ -1,4 +1,4 @@
-//! Follows once a turn what netlink reported, and looks after what is attached.
+//! Follows the changes that netlink reported, once per turn, and looks after the attachments.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::api::event::process::{Netlink, NetlinkRequest};
 /// Follows links and addresses, and lists them again when that is needed.
 #[derive(Debug, Default)]
 pub struct Follower {
-    /// When to list them again, because they could not be listed or watched.
+    /// The time to list them again, because they could not be listed or watched.
     resync_at: Option<Instant>,
     /// Limits the log lines about lost notifications.
     overrun_limit: RateLimit,
@@ -33,7 +33,7 @@ impl Follower {
         self.resync_at
     }
 
-    /// Returns what changed. If notifications were lost, everything is listed first.
+    /// Returns the changes. If notifications were lost, everything is listed first.
     fn changes<E: Effects>(&mut self, cx: &mut Context<E>) -> Changes {
         cx.look_back();
         let mut changes = cx.namespace.take_changes();
@@ -59,7 +59,7 @@ impl Follower {
         listed.is_ok()
     }
 
-    /// Follows what netlink reported since the last turn.
+    /// Follows the changes that netlink reported since the last turn.
     pub fn follow<E: Effects>(&mut self, served: &mut Served, cx: &mut Context<E>) {
         let changes = self.changes(cx);
         if !changes.listed && changes.interfaces.is_empty() {

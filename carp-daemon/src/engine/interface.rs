@@ -49,7 +49,7 @@ pub struct Interface {
     pub unplaced: bool,
     /// Whether advertisements can be received.
     pub hearing: Hearing,
-    /// What dead processes left there.
+    /// Leftovers of dead processes there.
     pub strangers: Strangers,
     /// carpd has logged that the interface exists and cannot be opened.
     pub said_closed: bool,
@@ -95,7 +95,7 @@ impl Interface {
     }
 
     /// Returns the addresses to send from: in each family the first that is no virtual address. A link-local IPv6 address
-    /// precedes all others, because it stays when the network is renumbered. One that another host may have is not used.
+    /// precedes all others, because it stays when the network is renumbered. An address that another host may have is not used.
     ///
     /// Our virtual addresses are known by configuration, those of another carpd by their protocol number. There is no
     /// fallback to the virtual address, as in the BSDs, because two hosts would advertise from one address.

@@ -1,4 +1,4 @@
-//! The memory of what was heard, stored over a restart. It is read at the start, and written from time to time and at an
+//! The memory of virtual hosts, stored over a restart. It is read at the start, and written from time to time and at an
 //! orderly stop.
 //!
 //! Only the core understands the bytes.
@@ -62,7 +62,7 @@ impl Turns {
     }
 }
 
-/// Gives each virtual host back what it heard before, and reports how many had something.
+/// Gives each virtual host back its memory, and reports how many had one.
 pub fn recall_all<E: Effects>(served: &mut Served, cx: &mut Context<E>) {
     let (mut recalled, mut refused) = (0, Vec::new());
     served.each(cx, |instance, site| {
@@ -89,7 +89,7 @@ pub fn recall_all<E: Effects>(served: &mut Served, cx: &mut Context<E>) {
     cx.tell(&Place::Process, recalled);
 }
 
-/// Gives a virtual host back what it heard before. Returns whether there was something.
+/// Gives a virtual host back its memory. Returns whether there was one.
 ///
 /// # Errors
 /// Returns why its file is ignored.
@@ -103,7 +103,7 @@ pub fn recall(instance: &mut Instance, effects: &mut impl Effects) -> Result<boo
     }
 }
 
-/// Returns what a virtual host has to store, with its file, if there is something new.
+/// Returns the memory of a virtual host with its file, if there is something new to store.
 pub fn take(instance: &mut Instance) -> Option<(FileName, Vec<u8>)> {
     let memory = instance.take_memory()?;
     Some((file(&instance.who), memory))

@@ -1,6 +1,6 @@
 //! Checks at the start whether the configuration makes sense on this host.
 //!
-//! What can never work is refused. What may work, perhaps later or with the help of a script, is warned of.
+//! It refuses a configuration that can never work, and warns of one that may work later or with the help of a script.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -66,7 +66,7 @@ pub fn refuse_without_the_right_to_assign<E: Effects>(
 }
 
 /// # Errors
-/// Returns what can never work on this interface.
+/// Returns the mistake that can never work on this interface.
 pub fn refuse_the_impossible<'a, E>(
     vhosts: impl Iterator<Item = &'a Identity>,
     interface: &Interface,

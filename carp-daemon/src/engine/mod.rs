@@ -20,13 +20,13 @@
 //! | [`interface`] | a network interface by name |
 //! | [`segment`] | an interface with the virtual hosts that live on it |
 //! | [`instance`] | one virtual host with its rooms |
-//! | `follow` | follows once a turn what netlink reported |
+//! | `follow` | follows the changes that netlink reported, once per turn |
 //! | `reception` | hears advertisements, and notices lost ones |
 //! | [`renewals`] | renews leases, in bunches |
 //! | [`overheard`] | warns about packets that are for other receivers |
 //! | [`orphans`] | fenced addresses that no process looks after at the end |
 //! | [`pace`] | intervals and limits |
-//! | [`memory`] | what was heard, stored over a restart |
+//! | [`memory`] | the memory of virtual hosts, stored over a restart |
 //! | [`mistakes`] | checks whether the configuration makes sense on this host |
 //! | `start` | the start, and the end |
 //! | `departures` | virtual hosts that are removed, or added again |

@@ -1,7 +1,7 @@
 //! The links and addresses of the network namespace, as reported by netlink.
 //!
-//! Notifications update the tables at once, also in the middle of a turn. Once a turn, the engine compares the tables with
-//! what it did and reported before. So a lost notification, after which everything is listed again, needs no separate
+//! Notifications update the tables at once, also in the middle of a turn. Once per turn, the engine compares the tables with
+//! its earlier actions and reports. So a lost notification, after which everything is listed again, needs no separate
 //! handling.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ pub struct Changes {
 }
 
 impl Namespace {
-    /// Updates the tables with what netlink has reported. Returns whether more waits.
+    /// Updates the tables with the changes that netlink has reported. Returns whether more waits.
     ///
     /// # Errors
     /// Returns why nothing can be watched. Everything must be listed again then.
@@ -74,7 +74,7 @@ impl Namespace {
             Ok(MonitorDrained::All) => Ok(false),
             Ok(MonitorDrained::More) => Ok(true),
             Ok(MonitorDrained::Overrun) => {
-                // What still waits is older than what was lost. After a new list it would count as news.
+                // The waiting notifications are older than the lost ones. After a new list they would count as news.
                 (self.blind, self.stale) = (true, true);
                 changes.overrun = true;
                 Ok(true)
@@ -122,7 +122,7 @@ impl Namespace {
         self.changes.overrun = true;
     }
 
-    /// Returns what changed since the last call.
+    /// Returns the changes since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
@@ -164,7 +164,7 @@ impl Namespace {
         self.addresses.is_empty()
     }
 
-    /// Returns what netlink last reported about an address with this prefix length.
+    /// Returns the latest report of netlink about an address with this prefix length.
     pub fn known(&self, wanted: &Address) -> Option<&Address> {
         self.on(wanted.ifindex)
             .iter()

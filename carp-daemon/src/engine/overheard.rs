@@ -17,14 +17,14 @@ const COUNTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The least time between two warnings of peers that send by unicast.
 const UNICAST_WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
-/// When to look for VRRP with a VRID that is one of our vhids.
+/// The time to look for VRRP with a VRID that is one of our vhids.
 #[derive(Debug)]
 pub struct VrrpWatch {
     /// `None` after the warning.
     look_at: Option<Instant>,
 }
 
-/// When to look for peers that send by unicast, and when to warn of them.
+/// The times to look for peers that send by unicast, and to warn of them.
 #[derive(Debug, Default)]
 pub struct UnicastWatch {
     look_at: Instant,

@@ -1,4 +1,4 @@
-//! How often the engine repeats what can fail, and how much it does in one turn.
+//! The intervals at which the engine repeats failed attempts, and the amount of work of one turn.
 
 use std::time::Duration;
 

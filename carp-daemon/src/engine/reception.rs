@@ -20,7 +20,7 @@ const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Reception {
     batch: Batch,
-    /// When to look next at what did not fit into the buffers.
+    /// The time of the next look at the number of advertisements that did not fit into the buffers.
     loss_check_at: Instant,
 }
 

@@ -19,10 +19,10 @@ use super::segment::Segment;
 use crate::api::event::address::Assignment;
 use crate::io::netlink::Order;
 
-/// How much earlier than necessary leases are renewed when others are due. This makes one bunch instead of many.
+/// The time by which leases are renewed earlier than necessary when others are due, to make one bunch instead of many.
 const AHEAD: Duration = Duration::from_millis(200);
 
-/// When leases must be renewed, and the bunch that is under way.
+/// The times at which leases must be renewed, and the bunch that is under way.
 #[derive(Debug, Default)]
 pub struct Renewals {
     queue: Deadlines,
@@ -57,7 +57,7 @@ impl Renewals {
         idle.then(|| self.queue.earliest()).flatten()
     }
 
-    /// Notes the outcomes of the latest bunch, and begins to renew, in one bunch, what is due or will be soon.
+    /// Notes the outcomes of the latest bunch, and begins to renew, in one bunch, the leases that are due or will be soon.
     pub fn renew<E: Effects>(
         &mut self,
         registry: &Registry,

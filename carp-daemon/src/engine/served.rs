@@ -81,8 +81,8 @@ impl Served {
         segment.enter(instance);
     }
 
-    /// Removes a virtual host that has ended, and its interface if no other one is left there. `fence` says what becomes of
-    /// the fence around its addresses.
+    /// Removes a virtual host that has ended, and its interface if no other one is left there. `fence` is the fate of the
+    /// fence around its addresses.
     pub fn leave<E: Effects>(&mut self, id: InstanceId, fence: FenceFate, cx: &mut Context<E>) {
         cx.effects.dismiss(id);
         if let Some(place) = self.registry.place(id)

@@ -27,15 +27,15 @@ use crate::io::datapath::Fenced;
 use crate::io::netlink::Address;
 use crate::io::state_dir::FileName;
 
-/// How long the end waits for the kernel's lock for links (rtnl), and tries again what the datapath refuses. A service manager
-/// kills a process that takes much longer, and the fence stays closed around what is left either way.
+/// Time for which the end waits for the kernel's lock for links (rtnl), and tries again what the datapath refuses. A service
+/// manager kills a process that takes much longer, and the fence stays closed around what is left either way.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Effects> Engine<E> {
     /// Finds everything that is configured on this host, and serves it from the first turn on.
     ///
     /// # Errors
-    /// Returns what prevents the start. Then nothing is left behind, and the caller must close the host.
+    /// Returns the obstacle. Then nothing is left behind, and the caller must close the host.
     pub fn start(mut config: Config, effects: E) -> Result<Self, Box<FailedStart<E>>> {
         let mut engine = Self::new(&config, effects);
         match engine.open(std::mem::take(&mut config.vhosts)) {
@@ -124,7 +124,7 @@ impl<E: Effects> Engine<E> {
     /// one have ended.
     ///
     /// # Errors
-    /// Returns what prevents that. Then everything else is as before.
+    /// Returns the obstacle. Then everything else is as before.
     pub fn add(&mut self, mut config: VhostConfig) -> Result<InstanceId, EngineError> {
         self.cx.now = self.cx.effects.now();
         self.cx.listen();
@@ -156,7 +156,7 @@ impl<E: Effects> Engine<E> {
         handed_over
     }
 
-    /// Returns what must still be stored for the next run.
+    /// Returns the memories that must still be stored for the next run.
     pub fn take_memories(&mut self) -> Vec<(FileName, Vec<u8>)> {
         let mut memories = Vec::new();
         self.served.each(&mut self.cx, |instance, _| {

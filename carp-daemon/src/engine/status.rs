@@ -102,7 +102,7 @@ fn virtual_host<E: Effects>(
     }
 }
 
-/// Returns what a virtual host in INIT lacks: the cause behind what the core was told.
+/// Returns the precondition that a virtual host in INIT lacks: the cause behind the state that the core was told.
 fn lacks(outlook: Outlook, uplink: &Uplink, interface: &Interface) -> Option<Lacking> {
     let Outlook::Start { lacks } = outlook else {
         return None;

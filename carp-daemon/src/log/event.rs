@@ -2,7 +2,7 @@
 //!
 //! | Module | What it has |
 //! |---|---|
-//! | `election`, `address`, `interface`, `kernel`, `process` | the texts of the events in the module of `api::event` with that name |
+//! | `election`, `address`, `interface`, `kernel`, `process` | the texts of the module of `api::event` with that name |
 
 mod address;
 mod election;

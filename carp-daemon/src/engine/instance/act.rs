@@ -1,4 +1,4 @@
-//! Carries out what the core decided, and reports the results to the core.
+//! Carries out the decisions of the core, and reports the results to it.
 
 use carp_common::proto::drive::{self, Executor};
 use carp_common::proto::{
@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::rooms::Rooms;
 use super::uplink::{News, is_usable};
 
-/// The rooms, while they carry out what the core decides.
+/// The rooms, while they carry out the decisions of the core.
 struct Acting<'a, 'b, E> {
     who: &'a Identity,
     rooms: &'a mut Rooms,
@@ -43,7 +43,7 @@ impl Instance {
         });
     }
 
-    /// Fires its timers, which are due. The engine last looked at what arrived at `looked_at`.
+    /// Fires its timers, which are due. The engine last read all arrived advertisements at `looked_at`.
     pub fn timeout<E: Effects>(&mut self, looked_at: Instant, site: &mut Site<'_, E>) {
         let now = site.cx.now;
         site.cx.effects.fires(self.who.id, now, looked_at);
@@ -70,7 +70,7 @@ impl Instance {
         site.cx.touched.push(who.id);
     }
 
-    /// Tells the core what changed on its interface.
+    /// Tells the core the changes of its interface.
     pub fn tell<E: Effects>(&mut self, news: News<'_>, site: &mut Site<'_, E>) {
         let is_usable = news.link.is_some_and(|link| is_usable(&self.who, link));
         let link = match is_usable {
@@ -115,7 +115,7 @@ impl Instance {
         }
     }
 
-    /// Configures the datapath anew, because what it knew is or may be gone, and tells the core that advertisements were
+    /// Configures the datapath anew, because its configuration is or may be gone, and tells the core that advertisements were
     /// lost.
     pub fn listen_anew<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         if self.rooms.tenure.key().is_some() {

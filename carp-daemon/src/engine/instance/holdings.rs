@@ -20,7 +20,7 @@ use crate::api::event::address::Assignment;
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::netlink::{Address, Order};
 
-/// What carpd has to do with one virtual address.
+/// The relation of carpd to one virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
     /// Nothing.
@@ -54,7 +54,7 @@ impl Holding {
 pub struct Holdings {
     /// The state of each address.
     holdings: Vec<Holding>,
-    /// How long they last.
+    /// The lease of the addresses.
     pub term: Term,
     /// The routes that come with them.
     pub routes: Routes,
@@ -70,7 +70,7 @@ impl Holdings {
         }
     }
 
-    /// Returns what carpd has to do with one address.
+    /// Returns the relation of carpd to one address.
     pub fn holding(&self, index: usize) -> Holding {
         self.holdings[index]
     }
@@ -109,7 +109,7 @@ impl Holdings {
             }
             Err(error) if exists(&error) => {
                 let known = site.cx.namespace.known(address);
-                // A kernel without protocol numbers does not tell whose it is.
+                // A kernel without protocol numbers does not show which program added it.
                 let is_late = holding.may_come() && !site.cx.namespace.tells_numbers();
                 if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
                     self.hand_over(who, index, address, site);
@@ -214,8 +214,8 @@ impl Holdings {
         self.holdings.fill(Holding::None);
     }
 
-    /// Removes those virtual addresses that carpd added. Whatever is believed about them, those that carry its number are among
-    /// them, unless they are to be kept for now because an earlier run left them (`keeps_leftovers`).
+    /// Removes those virtual addresses that carpd added. Addresses with its protocol number are always among them,
+    /// unless they are to be kept for now because an earlier run left them (`keeps_leftovers`).
     pub fn release<E: Effects>(
         &mut self,
         who: &Identity,

@@ -1,4 +1,4 @@
-//! The identity of a virtual host, and what its rooms ask of the core.
+//! The identity of a virtual host, and the requests of its rooms to the core.
 
 use std::net::IpAddr;
 
@@ -119,7 +119,7 @@ const fn host_prefix(address: IpAddr) -> u8 {
     }
 }
 
-/// What a room asks of the core.
+/// The requests of a room to the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CoreRequests {

@@ -16,7 +16,7 @@ const EARLY: Duration = Duration::from_millis(100);
 /// The lease of one virtual host's addresses.
 #[derive(Debug, Default)]
 pub struct Term {
-    /// When the addresses vanish unless renewed.
+    /// The time at which the addresses vanish unless renewed.
     until: Option<Instant>,
     renew_at: Option<Instant>,
 }

@@ -6,18 +6,18 @@
 //! | [`holdings`] | the virtual addresses in native mode |
 //! | [`lease`] | how long they outlive carpd |
 //! | [`place`] | the routes to their subnets |
-//! | [`restore`] | restores what others remove |
-//! | [`removals`] | what the kernel refused to remove |
-//! | [`tenure`] | what the kernel program knows: how long it lives, and how long this host answers |
+//! | [`restore`] | restores addresses that others remove |
+//! | [`removals`] | addresses that the kernel refused to remove |
+//! | [`tenure`] | its entry in the kernel: how long it lives, and how long this host answers |
 //! | [`predecessor`] | addresses that an earlier run left |
 //! | [`conflict`] | other hosts that have our addresses |
-//! | [`script`] | its scripts, and what follows from how they end |
+//! | [`script`] | its scripts, and the consequences of their ends |
 //! | [`source`] | a fixed source address |
 //! | [`stalls`] | how late the engine was |
 //! | [`story`] | its state changes |
 //! | [`uplink`] | its link and source, as the core was last told |
 //! | [`rooms`] | all of them together |
-//! | `act` | carries out what the core decided |
+//! | `act` | carries out the decisions of the core |
 //!
 //! A room decides about its own task only. It acts through [`Site`], and asks the core for changes with [`CoreRequests`].
 
@@ -74,7 +74,7 @@ impl Instance {
     /// Returns a virtual host in INIT, whose interface has not been looked for yet.
     pub fn new(id: InstanceId, mut config: VhostConfig, first_counter: u64, now: Instant) -> Self {
         let machine = VirtualHost::new(config.election.clone(), first_counter, now);
-        // The machine keeps what it derived from the key.
+        // The machine keeps the state that it derived from the key.
         config.election.key.zeroize();
         let rooms = Rooms::new(config.addresses.len(), Story::new(now));
         let place = identity::place(&config.interface, &config);
@@ -128,12 +128,12 @@ impl Instance {
         }
     }
 
-    /// Gives the core back what it heard before, in an earlier run. Returns whether that could be read.
+    /// Gives the core back its memory of an earlier run. Returns whether that could be read.
     pub fn recall(&mut self, memory: &[u8]) -> bool {
         self.machine.recall(memory)
     }
 
-    /// Returns what must be stored for the next run. `None` if its file is up to date.
+    /// Returns the memory to store for the next run. `None` if its file is up to date.
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.rooms.outdated).then(|| self.machine.memory())
     }
@@ -215,7 +215,7 @@ impl Instance {
         site.cx.touched.push(self.who.id);
     }
 
-    /// Grants what a room asks of the core.
+    /// Passes the requests of a room to the core.
     fn grant<E: Effects>(
         &mut self,
         wishes: CoreRequests,

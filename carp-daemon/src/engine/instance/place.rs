@@ -18,7 +18,7 @@ use crate::io::netlink::{Address, Order, Route};
 /// The routes of one virtual host.
 #[derive(Debug)]
 pub struct Routes {
-    /// Whether the route to the subnet of each virtual address is there, as far as is known.
+    /// Whether each virtual address has its route to the subnet, as far as is known.
     there: Vec<Option<bool>>,
     /// carpd has warned about the effect of its prefix on other traffic of this host.
     said: bool,
@@ -162,7 +162,7 @@ fn route(who: &Identity, index: usize, interface: &Interface) -> Option<Route> {
     })
 }
 
-/// Returns whether an own address is in the subnet of a virtual one, or the virtual one in its.
+/// Returns whether one of the host's own addresses is in the subnet of a virtual one, or the virtual one is in its subnet.
 fn meets(own: &Address, ip: Ipv4Addr, prefix: u8) -> bool {
     let wider = Subnet {
         address: ip,

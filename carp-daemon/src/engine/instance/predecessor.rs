@@ -19,7 +19,7 @@ use crate::io::netlink::Address;
 /// Whether something of an earlier run is left.
 #[derive(Debug, Default)]
 pub struct Predecessor {
-    /// Its addresses are still there, until the election is decided.
+    /// Whether its addresses are still there, until the election is decided.
     has_leftovers: bool,
 }
 
@@ -102,7 +102,7 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Removes what an earlier run left once the election has decided that the addresses are not ours.
+    /// Removes the addresses of an earlier run once the election has decided that they are not ours.
     pub fn settle<E: Effects>(
         &mut self,
         who: &Identity,
@@ -115,7 +115,7 @@ impl Predecessor {
         }
     }
 
-    /// Removes what an earlier run left, except the addresses that a MASTER holds.
+    /// Removes the addresses of an earlier run, except those that a MASTER holds.
     pub fn remove<E: Effects>(
         &mut self,
         who: &Identity,

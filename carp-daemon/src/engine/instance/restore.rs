@@ -55,7 +55,7 @@ pub struct Restore {
     restored: Vec<VecDeque<Instant>>,
     probation: Probation,
     retry_at: Option<Instant>,
-    /// How often an address was restored.
+    /// The number of restorations of any address.
     count: u64,
     /// Limits the log lines about removals of addresses that scripts own.
     limit: RateLimit,
@@ -117,7 +117,7 @@ impl Restore {
         self.retry_at.into_iter().chain(ends).min()
     }
 
-    /// Returns once whether it is time to restore what is missing.
+    /// Returns once whether it is time to restore the missing addresses.
     fn take_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()
     }
@@ -128,7 +128,7 @@ impl Restore {
     }
 }
 
-/// The addresses that may be missing.
+/// The selection of addresses that may be missing.
 pub enum Suspects {
     /// Those that netlink reported as deleted, or that belong to another program now.
     Lost(BTreeSet<(u32, IpAddr, u8)>),
@@ -162,8 +162,8 @@ impl Restore {
         self.count
     }
 
-    /// Checks whether a MASTER lost addresses, and plans their restoration. What is known about the namespace must be
-    /// current.
+    /// Checks whether a MASTER lost addresses, and plans their restoration. The tables of the namespace
+    /// must be current.
     pub fn look<E: Effects>(
         &mut self,
         who: &Identity,
@@ -193,7 +193,7 @@ impl Restore {
                 continue;
             }
             match site.cx.namespace.known(&address) {
-                // One that could not be added has its own time for another attempt.
+                // An address that could not be added has its own time for another attempt.
                 None if holdings.holding(index) == Holding::None => {}
                 None if holdings.holding(index).may_come() => {}
                 None => missing.push((index, address)),

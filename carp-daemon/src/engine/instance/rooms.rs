@@ -1,4 +1,4 @@
-//! The rooms of a virtual host together: they carry out what the core decided, and follow the interface.
+//! The rooms of a virtual host together, which carry out the decisions of the core and follow the interface.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub struct Rooms {
     pub conflict: Conflict,
     /// Watches the scripts.
     pub script: ScriptWatch,
-    /// How late the engine was.
+    /// The lateness of the engine.
     pub stalls: Stalls,
     /// Its state changes.
     pub story: Story,
@@ -86,7 +86,7 @@ impl Rooms {
         }
     }
 
-    /// Looks for what an earlier run left on an interface that appeared, before any address is claimed.
+    /// Looks for addresses of an earlier run on an interface that appeared, before any address is claimed.
     ///
     /// # Errors
     /// Returns an error if the kernel program that must fence it cannot be loaded.
@@ -182,7 +182,7 @@ impl Rooms {
         }
     }
 
-    /// Removes what an earlier run left once the election has decided.
+    /// Removes the addresses of an earlier run once the election has decided.
     pub fn settle_predecessor<E: Effects>(
         &mut self,
         who: &Identity,
@@ -197,7 +197,7 @@ impl Rooms {
         }
     }
 
-    /// Tries again to remove what the kernel refused to remove, if it is time.
+    /// Tries again to remove the addresses that the kernel refused to remove, if it is time.
     pub fn remove_again<E: Effects>(
         &mut self,
         who: &Identity,

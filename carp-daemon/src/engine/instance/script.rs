@@ -1,4 +1,4 @@
-//! The scripts of a virtual host: which ones run, and what follows from how they end.
+//! The scripts of a virtual host: which ones run, and the consequences of their ends.
 //!
 //! A MASTER whose up script failed, and whose address is not on this host, serves nobody. It advertises a worse priority, so
 //! that a better host can take over, and runs the script again every ten seconds while it is MASTER. The demotion ends when

@@ -11,9 +11,9 @@ use crate::config::ADDRESS_PROTOCOL;
 /// Whether the fixed source of a virtual host is on this host.
 #[derive(Debug, Default)]
 pub struct FixedSource {
-    /// It has been on this host.
+    /// Whether it has been on this host.
     was_here: bool,
-    /// carpd has warned that it is gone.
+    /// Whether carpd has warned that it is gone.
     said_gone: bool,
 }
 

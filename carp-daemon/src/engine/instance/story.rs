@@ -11,8 +11,8 @@ use super::super::effects::Effects;
 use super::identity::Identity;
 use crate::api::event::election::Election;
 
-/// The number of transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more, and beside
-/// an OpenBSD a stranger who captured one advertisement can cause any number.
+/// The number of transitions of one virtual host that are logged within [`TRANSITIONS_WINDOW`]. Nobody reads more, and
+/// in a group with an OpenBSD, a stranger who captured one advertisement can cause any number.
 const TRANSITIONS_MAX: u32 = 60;
 const TRANSITIONS_WINDOW: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,5 @@
-//! What the kernel program knows about a virtual host: that its advertisements are wanted, how long it counts as alive, and
+//! The knowledge of the kernel program about a virtual host: that its advertisements are wanted, how long it counts as
+//! alive, and
 //! how long this host answers for its addresses.
 //!
 //! The core decides these times, again with each advertisement. The kernel program learns them in one write. So if the
@@ -30,9 +31,9 @@ pub struct Tenure {
     key: Option<VhostKey>,
     /// The key of an entry that the datapath refused to remove. Nothing is received through it.
     lingering: Option<VhostKey>,
-    /// What the core last told the datapath.
+    /// The standing that the core last gave the datapath.
     standing: Standing,
-    /// The datapath may know it as the owner of its addresses.
+    /// Whether the datapath may know it as the owner of its addresses.
     fenced: bool,
     /// The datapath knew it as that since the start.
     was_fenced: bool,
@@ -78,7 +79,7 @@ impl Tenure {
         self.fenced
     }
 
-    /// Returns whether the datapath refused what it was last told about its addresses.
+    /// Returns whether the datapath refused the latest change for its addresses.
     pub const fn is_unsettled(&self) -> bool {
         self.unsettled
     }
@@ -93,7 +94,7 @@ impl Tenure {
         self.fenced = true;
     }
 
-    /// Notes that the interface is gone, and what the datapath knew about it. It has refused nothing about another one.
+    /// Notes that the interface is gone, and with it the entry in the datapath. A new interface begins without refusals.
     pub fn forget(&mut self) {
         self.lingering = None;
         self.fenced = false;
@@ -239,13 +240,13 @@ impl Tenure {
                 let owner = Some(owner);
                 datapath.disown(Fenced { address, owner })
             });
-            // Nobody else would lift what is left of it.
+            // No other code would lift the rest of the fence.
             self.fenced = self.unsettled;
             self.settle_soon(site);
         }
     }
 
-    /// Plans another attempt at what the datapath refused.
+    /// Plans another attempt after the datapath refused.
     fn settle_soon<E: Effects>(&self, site: &mut Site<'_, E>) {
         if self.unsettled {
             site.cx.retry_soon();
@@ -275,8 +276,8 @@ impl Tenure {
         self.check(who, outcome, site);
     }
 
-    /// Logs what the datapath refuses, once until it accepts an entry again, because what is told with each advertisement fails
-    /// with each.
+    /// Logs that the datapath refuses, once until it accepts an entry again. Otherwise each advertisement would cause a line,
+    /// because each renews the entry.
     fn check<E: Effects>(
         &mut self,
         who: &Identity,

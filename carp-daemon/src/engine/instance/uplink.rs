@@ -34,7 +34,7 @@ pub struct News<'a> {
 pub struct Uplink {
     link: LinkState,
     datapath: DatapathState,
-    /// There is none in a family that it has no addresses in.
+    /// The source address in each family. There is none in a family without virtual addresses.
     sources: PerFamily<Option<IpAddr>>,
     fixed: FixedSource,
 }
@@ -95,7 +95,7 @@ impl Uplink {
         sources
     }
 
-    /// Returns the addresses between which the advertisements of a family are sent. Its own one is that from which only this
+    /// Returns the addresses between which the advertisements of a family are sent. The own address is one from which only this
     /// host sends. There is none without a source, or if the source is a virtual address of the interface, because a peer may
     /// send from that too.
     pub fn endpoints(&self, who: &Identity, family: Family, interface: &Interface) -> Endpoints {

@@ -1,4 +1,4 @@
-//! Events about a link, and about how an interface is attached to.
+//! Events about a link, and about the attachment to an interface.
 
 use super::super::context::Context;
 use super::super::effects::Effects;

@@ -7,7 +7,7 @@ use super::super::effects::Effects;
 use super::Segment;
 use crate::api::event::election::Conflict;
 
-/// Passes on what other hosts claimed since the last look.
+/// Passes on the claims of other hosts since the last look.
 pub fn hear<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let Some(ifindex) = segment.interface.ifindex else {
         return;

@@ -40,7 +40,7 @@ impl Segment {
         }
     }
 
-    /// Updates the interface and its virtual hosts to what is known about the namespace.
+    /// Updates the interface and its virtual hosts from the tables of the namespace.
     pub fn follow<E: Effects>(&mut self, cx: &mut Context<E>) {
         let link = match self.interface.ifindex {
             Some(index) => cx.namespace.links().get(&index).cloned(),
@@ -77,7 +77,7 @@ impl Segment {
     /// Opens an interface that appeared. Its virtual hosts begin to listen.
     ///
     /// # Errors
-    /// Returns what prevents that. Nothing is open then.
+    /// Returns the obstacle. Nothing is open then.
     pub fn begin<E: Effects>(
         &mut self,
         link: &Link,
@@ -168,7 +168,7 @@ impl Segment {
         }
     }
 
-    /// Tells the virtual hosts what changed for them. `None` means that the interface is gone.
+    /// Tells the virtual hosts the changes of their interface. `None` means that the interface is gone.
     fn tell<E: Effects>(&mut self, link: Option<&Link>, cx: &mut Context<E>) {
         let mut news = News {
             link,

@@ -2,7 +2,8 @@
 //!
 //! Other programs may take our program off an interface or put theirs in its place, a socket may fail, and a map may have no
 //! room. Silence proves nothing then: a BACKUP that cannot receive would become a second MASTER. So each interface is checked
-//! regularly, and before a silence counts. What is lost is attached anew, on any rung that works. If none does, the virtual
+//! regularly, and before a silence counts. A lost program or socket is attached anew, on any rung that works. If none
+//! does, the virtual
 //! hosts are in INIT until one works.
 
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::io::datapath;
 /// An attachment that is lost again within this time after it was renewed is left alone for a while.
 const MENDING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Fires the timers of a virtual host, which are due since `due`. The engine last looked at what arrived at `looked_at`.
+/// Fires the timers of a virtual host, which are due since `due`. The engine last read all arrived advertisements at
+/// `looked_at`.
 pub fn fire_timers<E: Effects>(
     segment: &mut Segment,
     id: InstanceId,
@@ -174,7 +176,7 @@ fn lose<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     segment.follow(cx);
 }
 
-/// Tries again to do what failed: to open the interface, to attach to it, or to have virtual hosts accepted.
+/// Repeats the operations that failed: opening the interface, attaching to it, and having virtual hosts accepted.
 pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if segment.interface.ifindex.is_none() {
         segment.follow(cx);

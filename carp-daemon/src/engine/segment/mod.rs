@@ -2,12 +2,12 @@
 //!
 //! | Room | What it is for |
 //! |---|---|
-//! | `attachment` | how it is attached to |
+//! | `attachment` | the events about its attachment |
 //! | `follow` | the interface as it comes, changes and goes |
 //! | [`hearing`] | checks whether advertisements can be received |
 //! | [`claims`] | ARP and neighbour discovery of other hosts |
 //! | [`placement`] | the position of virtual addresses among the host's own |
-//! | [`strangers`] | what dead processes left and no process serves now |
+//! | [`strangers`] | leftovers of dead processes that no process serves now |
 
 mod attachment;
 pub mod claims;
@@ -29,7 +29,7 @@ use super::mistakes;
 use super::registry::InstanceId;
 use crate::lock;
 
-/// What becomes of the fence around the addresses of a virtual host that is let go.
+/// The fate of the fence around the addresses of a virtual host that is let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceFate {
     /// It is lifted.
@@ -149,7 +149,8 @@ impl Segment {
         }
     }
 
-    /// Does what may fail of beginning to serve one more of its virtual hosts, while others may be served already. If the
+    /// Does the steps that may fail of beginning to serve one more of its virtual hosts, while others may be served
+    /// already. If the
     /// interface is open, [`take_up`](Self::take_up) does the rest. `before` is the one whose place it takes.
     ///
     /// # Errors

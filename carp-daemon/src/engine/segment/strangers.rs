@@ -32,7 +32,7 @@ fn is_configured(segment: &Segment, fenced: &Fenced) -> bool {
     })
 }
 
-/// Cleans up what dead processes left on this interface. carpd's addresses are removed. Those of scripts stay, and stay
+/// Cleans up the leftovers of dead processes on this interface. carpd's addresses are removed. Those of scripts stay, and stay
 /// fenced.
 pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     let is_retry = std::mem::take(&mut segment.interface.strangers.are_refused);
@@ -68,7 +68,7 @@ pub fn settle<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     }
 }
 
-/// Tries again to remove what the kernel refused to remove.
+/// Tries again to remove the addresses that the kernel refused to remove.
 pub fn retry<E: Effects>(segment: &mut Segment, cx: &mut Context<E>) {
     if segment.interface.strangers.are_refused {
         settle(segment, cx);
@@ -131,8 +131,8 @@ fn settle_stranger<E: Effects>(
     }
 }
 
-/// Removes what dead processes left on interfaces that are gone, because they were deleted or moved to another network
-/// namespace.
+/// Removes the leftovers of dead processes on interfaces that are gone, because they were deleted or moved to another
+/// network namespace.
 pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
     cx.effects.remove_unowned_but(cx.namespace.links());
     for fenced in cx.effects.fenced() {
@@ -140,7 +140,7 @@ pub fn settle_gone<E: Effects>(cx: &mut Context<E>) {
         let owner = fenced.owner;
         let is_gone = owner.is_none_or(|owner| !links.contains_key(&owner.ifindex));
         if is_gone && !cx.namespace.has(fenced.address) {
-            // What cannot be removed goes with the last program.
+            // Objects that cannot be removed go with the last program.
             let _ = cx.effects.disown(fenced);
         }
     }

@@ -28,8 +28,8 @@ fn bpffs() -> Vec<Row> {
                 directory,
                 error: error(),
             },
-            "[WARNING] no bpffs at /run/carpd/bpf (No such device): should carpd be killed, its kernel program goes with it, and \
-             nothing keeps this host from answering for addresses that it left behind; mount one on the host before carpd \
+            "[WARNING] no bpffs at /run/carpd/bpf (No such device): should carpd be killed, its kernel program goes with it, \
+             and nothing keeps this host from answering for addresses that it left behind; mount one on the host before carpd \
              starts (mkdir -p /run/carpd/bpf; mount -t bpf bpf /run/carpd/bpf), and bring it in: BindPaths=/run/carpd/bpf in a \
              unit, -v /run/carpd/bpf:/run/carpd/bpf in a container",
         ),
