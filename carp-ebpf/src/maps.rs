@@ -289,8 +289,8 @@ pub extern "C" fn carpd_authentic() -> u32 {
     let Some(keys) = keys else {
         return 0;
     };
-    // SAFETY: elements of arrays are never freed. One that is written meanwhile accepts nothing, or what the old or the new
-    // content accepts.
+    // SAFETY: elements of arrays are never freed. An element that is written meanwhile accepts nothing, or the digests that
+    // the old or the new content accepts.
     let keys = unsafe { &*keys };
     u32::from(is_authentic(keys, scratch.event.header()))
 }

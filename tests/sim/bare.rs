@@ -68,11 +68,11 @@ pub enum Request {
 /// A packet in the ring.
 #[derive(Clone, Debug)]
 pub struct Arrived {
-    /// When the kernel got it.
+    /// The time at which the kernel received it.
     pub at: Instant,
     /// The packet.
     pub packet: Packet,
-    /// What the checks may conclude from the packet.
+    /// The conclusions that the checks may draw from the packet.
     pub provenance: Provenance,
 }
 
@@ -108,7 +108,7 @@ pub struct Start {
     pub script_time: Duration,
     /// How many packets its ring holds.
     pub ring: usize,
-    /// What earlier processes on this host sent.
+    /// The counters that earlier processes on this host sent.
     pub sent: SentCounters,
 }
 

@@ -1,7 +1,8 @@
-//! What one host owes its clients: which host answers for the virtual addresses, and what a host leaves behind.
+//! The duties of one host towards its clients: which host answers for the virtual addresses, and the state that a host
+//! leaves behind.
 //!
 //! The rules are stated from the kernel's side: which addresses it has, and for which of them its program lets the
-//! host answer. What the process believes does not count here.
+//! host answer. The belief of the process does not count here.
 
 use std::net::IpAddr;
 use std::time::Duration;

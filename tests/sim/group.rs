@@ -1,4 +1,4 @@
-//! What must hold between hosts: which host is MASTER in each part of the network, after the last fault.
+//! The invariants between hosts: which host is MASTER in each part of the network, after the last fault.
 
 use std::time::Duration;
 

@@ -82,7 +82,7 @@ pub struct Machine {
     pub program: Program,
     /// Advertisements that wait.
     pub ring: Ring,
-    /// What does not work.
+    /// The present faults.
     pub sabotage: Sabotage,
     /// When an order of carpd was last refused because of [`Sabotage::orders`].
     pub refused_at: Option<Instant>,
@@ -96,7 +96,7 @@ pub struct Machine {
     pub sources: [IpAddr; 2],
     /// The virtual hosts of the present process.
     pub seen: BTreeMap<InstanceId, Seen>,
-    /// What its processes sent, by vhid.
+    /// The counters that its processes sent, by vhid.
     pub sent: BTreeMap<u8, SentCounters>,
     /// Virtual hosts whose last advertisement was refused by the device.
     pub refused: BTreeSet<u8>,

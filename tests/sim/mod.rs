@@ -3,21 +3,21 @@
 //! | Module | Contents |
 //! |---|---|
 //! | [`rng`] | the only source of randomness |
-//! | [`scenario`] | what happens in a run, drawn from its seed |
+//! | [`scenario`] | the events of a run, drawn from its seed |
 //! | [`world`] | the event queue, the virtual clock, the hosts |
 //! | [`station`] | a host and its place on the network |
 //! | [`network`] | loss, delay, duplicates, reflections, cuts |
 //! | [`host`] | a process: the engine of the daemon |
 //! | [`machine`] | everything of a host except its process, and the engine's view of it |
-//! | [`kernel`] | what a host has below the process: links, addresses, routes, the program, scripts |
+//! | [`kernel`] | the kernel under a process: links, addresses, routes, the program, scripts |
 //! | [`bare`] | a process with only the core, for groups with IPv6 addresses |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | recordings of everything, resent, altered, and delivered before the genuine ones |
-//! | [`watch`] | what must hold for one host at each step |
-//! | [`signs`] | what that host must take for a sign of life |
-//! | [`duty`] | what one host owes its clients: which host answers, and what a host leaves behind |
-//! | [`group`] | what must hold between hosts |
+//! | [`watch`] | the invariants of one host at each step |
+//! | [`signs`] | the advertisements that count as a sign of life for that host |
+//! | [`duty`] | the duties of one host towards its clients: which host answers, and the state that a host leaves behind |
+//! | [`group`] | the invariants between hosts |
 //! | [`mod@trace`] | a failed run in words |
 //!
 //! One seed is one run. The clock jumps from event to event, so an hour takes a moment.
@@ -35,7 +35,7 @@
 //!   much longer;
 //! - its next deadline is in the future, and no later than its timers imply; handling a timeout twice does nothing;
 //! - its replay counters rise, with strict counters also across a restart;
-//! - its peers can authenticate what it sends, and it never advertises a better priority than the configured one;
+//! - its peers can authenticate its advertisements, and it never advertises a better priority than the configured one;
 //! - it declares a master dead only after the master-down time of silence, counted from the **arrival** of the last
 //!   advertisement in the kernel, however late it runs itself; if it slept through the end of that time, only after
 //!   one and a half of its intervals more;
@@ -178,7 +178,7 @@ pub fn check_seed(seed: u64) -> Result<Outcome, String> {
 /// Runs one scenario.
 ///
 /// # Errors
-/// As for [`check_seed`].
+/// Returns the errors of [`check_seed`].
 pub fn check(scenario: &Scenario) -> Result<Outcome, String> {
     let outcome = World::new(scenario, true, false).run();
     match violation(scenario, &outcome) {

@@ -49,7 +49,7 @@ impl Ad {
     }
 }
 
-/// What two hosts must have in common to hear each other.
+/// The settings that two hosts must have in common to hear each other.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Virtual host id.

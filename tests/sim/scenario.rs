@@ -125,7 +125,7 @@ pub struct Scenario {
     pub seed: u64,
     /// The kind of run.
     pub theme: Theme,
-    /// What the hosts have in common.
+    /// The settings that the hosts have in common.
     pub group: Group,
     /// The hosts.
     pub members: Vec<Member>,
@@ -147,7 +147,7 @@ pub struct Scenario {
     pub faults: Vec<(Instant, Fault)>,
     /// The plans of the attacker.
     pub plans: Vec<Plan>,
-    /// From here on nothing goes wrong.
+    /// The time from which on nothing goes wrong.
     pub quiet_at: Instant,
     /// Whether hosts with equal (advbase, advskew) and different rules need not settle within a bound, because BSDs
     /// yield to each other; "exactly one master" cannot be checked then.
@@ -157,7 +157,7 @@ pub struct Scenario {
     pub demotion_divides: bool,
     /// Whether the quiet period starts with all demotions undone.
     pub undo_demotion: bool,
-    /// What happens to the master in the end, when all hosts have settled.
+    /// The fate of the master in the end, when all hosts have settled.
     pub finale: Option<Finale>,
 }
 

@@ -48,7 +48,7 @@ fn no_seed_breaks_an_invariant() {
             }
         }
     });
-    // What never happens is not tested.
+    // An event that never happens is not tested.
     for fault in [
         "Crash",
         "Stop",

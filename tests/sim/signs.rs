@@ -24,7 +24,7 @@ pub const fn is_near_above(counter: u64, last: u64) -> bool {
     counter > last && counter - last <= NEAR
 }
 
-/// What arrived in one family.
+/// The advertisements that arrived in one family.
 #[derive(Debug, Default)]
 pub struct Signs {
     /// Every counter that arrived or that the host sent, with the source if there was only one.

@@ -55,7 +55,7 @@ pub struct Station {
     pub body: Body,
     /// Whether frames come in and go out.
     pub link: bool,
-    /// What is below its process, while there is no process. `None` for another implementation.
+    /// The machine without a process, while there is none. `None` for another implementation.
     pub machine: Option<Box<Machine>>,
     /// Whether its interface was renamed, so that a process that starts now does not find it.
     pub is_renamed: bool,

@@ -50,7 +50,7 @@ pub enum Provenance {
 /// and the four of a transition.
 const ACTIONS_MAX: usize = 16;
 
-/// What was seen of one process since it started.
+/// The observations of one process since it started.
 #[derive(Debug)]
 pub struct Watch {
     terms: Terms,
@@ -68,13 +68,13 @@ pub struct Watch {
     sleep: Sleep,
     /// The addresses from which it sends.
     own: [IpAddr; 2],
-    /// What was heard since the process became BACKUP that entitles it to take over.
+    /// The advertisements since the process became BACKUP that entitle it to take over.
     heard: Causes,
     /// Per family: the highest counter heard or sent, for strict counters.
     highest: [u64; 2],
     /// The advertisement that is being handled.
     theirs: Option<Ad>,
-    /// What it did since its last input or look at its timers.
+    /// The actions since its last input or look at its timers.
     batch: Vec<Action>,
     /// Its state before that.
     before: State,

@@ -553,7 +553,7 @@ impl<'a> World<'a> {
     }
 
     fn wake(&mut self, number: usize, at: Instant) {
-        // What was due while the machine hung is due now.
+        // Timers that were due while the machine hung are due now.
         let at = at.max(self.now);
         let station = &mut self.stations[number];
         if station.wake_at.is_none_or(|already| at < already) {

@@ -18,7 +18,7 @@ use crate::{build, setup};
     cargo xtask bench scale --baseline    # before a change; then, after it:\n  cargo xtask bench scale"
 )]
 pub struct Args {
-    /// What to measure [default: everything]
+    /// Measurement to run [default: all]
     #[arg(value_enum)]
     names: Vec<Name>,
 

@@ -1,6 +1,6 @@
-//! Types with many methods. One that knows everything cannot be tested alone.
+//! Types with many methods. A type that knows everything cannot be tested alone.
 //!
-//! What counts are functions in `impl` blocks of the type itself, in all files of the crate; those of traits do not. The
+//! Functions in `impl` blocks of the type itself, in all files of the crate, count; those of traits do not. The
 //! layout of the code is rustfmt's, so a block begins with `impl` at the start of a line and its functions are indented by
 //! four.
 

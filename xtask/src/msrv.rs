@@ -13,8 +13,8 @@ use crate::shell::{self, find_program, foreign_toolchain, output, root, warn};
 #[command(
     long_about = "Check that everything but the kernel program builds with the oldest Rust that Cargo.toml names \
     (rust-version).\n\n\
-    The toolchain comes from rustup. If it cannot be installed, the task prints so, and `ci` repeats it at its end. What \
-    remains then is clippy's lint `incompatible_msrv`, which knows which version introduced each part of the standard library."
+    The toolchain comes from rustup. If it cannot be installed, the task prints so, and `ci` repeats it at its end. Then \
+    only clippy's lint `incompatible_msrv` checks the version, by the parts of the standard library."
 )]
 pub struct Args {}
 

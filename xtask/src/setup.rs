@@ -247,7 +247,7 @@ fn check_steps() -> Vec<Step> {
         .collect()
 }
 
-/// What has to be done until a compiler for eBPF is ready; nothing when one is.
+/// Returns the steps until a compiler for eBPF is ready; none if one is.
 fn compiler_steps(wanted: Option<Recipe>, may_update: bool) -> Vec<Step> {
     let allowed = |recipe: Recipe| wanted.is_none_or(|wanted| wanted == recipe);
     if toolchain::ready()

@@ -47,7 +47,7 @@ pub struct Namespace {
     owed: Vec<Assigned>,
     /// Whether an address of another program expired since the world last looked.
     pub has_lapsed: bool,
-    /// What a carpd did that it cannot repair.
+    /// The harm that a carpd did and cannot repair.
     damage: Option<String>,
 }
 

@@ -1,7 +1,7 @@
-//! The kernel program of one host: what it delivers, and for which addresses it lets the host answer.
+//! The kernel program of one host: the packets that it delivers, and the addresses for which it lets the host answer.
 //!
-//! It is pinned, so it outlives the process that attached it. What it was told to deliver no longer matters then,
-//! because no process reads it; what it was told about addresses and their owners does.
+//! It is pinned, so it outlives the process that attached it. The configured virtual hosts no longer matter
+//! then, because no process reads their packets; the addresses and their owners do.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub struct ProgramEntry {
     pub endpoints: Endpoints,
     /// Its standing, and how long that is valid.
     pub standing: Standing,
-    /// Whether its process reads what is delivered for it.
+    /// Whether its process reads the packets that are delivered for it.
     pub is_heard: bool,
     /// Whether no other program changed or removed the entry.
     pub is_intact: bool,

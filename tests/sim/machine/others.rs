@@ -1,4 +1,4 @@
-//! What other programs on a host do, and other hosts.
+//! The actions of other programs on a host, and of other hosts.
 
 use std::net::IpAddr;
 use std::time::Duration;

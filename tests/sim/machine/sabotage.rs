@@ -1,6 +1,6 @@
-//! What does not work on a host.
+//! The present faults of a host.
 
-/// What is broken at present.
+/// The present faults of a host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sabotage {
     /// Orders fail with this error.

@@ -1,11 +1,11 @@
-//! What the checks see of a virtual host from outside.
+//! The view of the checks of a virtual host, from outside.
 
 use std::net::IpAddr;
 
 use super::super::kernel::scripts::Scripts;
 use super::super::watch::Watch;
 
-/// What the checks see of one virtual host of the process.
+/// The view of the checks of one virtual host of the process.
 #[derive(Debug)]
 pub struct Seen {
     /// The watch over what it must and must not do.

@@ -1,4 +1,4 @@
-//! What the engine lets the checks see of its virtual hosts.
+//! The hooks through which the checks see the virtual hosts of the engine.
 
 use carp_common::proto::{Action, Command, DemotionCause, Input, VirtualHost};
 use carp_common::units::Vhid;
@@ -77,7 +77,7 @@ pub fn enlist_seen(machine: &mut Machine, id: InstanceId, config: &VhostConfig) 
     let Some(group) = machine.groups.iter().find(|group| group.vhid == vhid) else {
         return;
     };
-    // The one whose place it takes may still be there.
+    // The virtual host whose place it takes may still be there.
     let mut before = machine.seen.values_mut();
     let before = before.find(|seen| seen.watch.vhid() == vhid);
     let before = before.map(|seen| seen.watch.take_sent());

@@ -10,7 +10,7 @@ use crate::sim::rng::Rng;
 /// One way of using recordings for a while.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the attacker sends, and when.
+    /// The packets of the attacker, and their times.
     pub ploy: Ploy,
     /// The values of the fields that no digest covers.
     pub shown: Shown,
@@ -29,7 +29,7 @@ pub struct Plan {
     pub until: Instant,
 }
 
-/// What the attacker sends.
+/// The packets of the attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ploy {
     /// A copy of each advertisement, this much before the genuine one arrives if that is under way so long.

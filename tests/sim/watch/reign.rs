@@ -1,4 +1,4 @@
-//! What the kernel knows of one process: its state, how long it owns the addresses, and how long it counts as alive.
+//! The knowledge of the kernel about one process: its state, how long it owns the addresses, and how long it counts as alive.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use carp_common::units::State;
 
 use super::Violation;
 
-/// What the process told its kernel last, and what it told its peers.
+/// The last reports of the process to its kernel and to its peers.
 #[derive(Debug)]
 pub struct Reign {
     known: Standing,

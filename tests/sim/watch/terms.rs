@@ -9,7 +9,7 @@ use carp_common::units::Profile;
 use super::super::packet::Ad;
 use super::super::scenario::{STEP, interval};
 
-/// What one carpd is to advertise, and for how long it waits.
+/// The priority that one carpd is to advertise, and the time for which it waits.
 #[derive(Debug)]
 pub struct Terms {
     /// Its configuration.

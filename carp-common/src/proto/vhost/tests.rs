@@ -23,32 +23,32 @@ use crate::wire::advertisement::{Advertisement, HEADER_LEN};
 
 const PEER: &str = "10.9.0.7";
 const UCARP: Profile = Profile::Ucarp;
-/// Where a ucarp, and a carpd of that profile, sends its advertisements from.
+/// The Ethernet source of a ucarp, and of a carpd with that profile.
 const UCARP_MAC: [u8; 6] = [0, 0, 0x5e, 0, 0, 42];
-/// Where a BSD sends its advertisements from.
+/// The Ethernet source of a BSD.
 const BSD_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 42];
-/// What a MASTER does about a worse one, and two advertisements after it took over.
+/// The actions of a MASTER that heard a worse one, and two advertisements after its takeover.
 const REASSERT: &str = "send inet 1/100, announce inet";
 
 /// A virtual host, its clock, and everything needed to speak to it as its peers do.
 struct Host {
     vhost: VirtualHost,
     now: Instant,
-    /// Signs what the peers send.
+    /// The authenticator of the peers.
     authenticator: Authenticator,
-    /// The next counter a peer sends.
+    /// The next counter of a peer.
     counter: u64,
-    /// What the datapath knows.
+    /// The standing that the datapath was given.
     standing: Standing,
     /// The last payload of ours.
     sent: Option<[u8; HEADER_LEN]>,
-    /// Where the peers' advertisements come from.
+    /// The Ethernet source of the peers' advertisements.
     ethernet_source: [u8; 6],
-    /// What kind of input was the last.
+    /// The kind of the last input.
     last_kind: String,
 }
 
-/// What the parts of such a host see and act through. It sends from one IPv4 address.
+/// Returns the context of the parts of such a host, which sends from one IPv4 address.
 pub(super) fn context(settings: Settings) -> CoreContext {
     let Settings { vhid, profile, .. } = settings;
     let authenticator = Authenticator::new(&settings.key, vhid, &settings.addresses, profile, None);
@@ -111,7 +111,7 @@ pub(super) fn millis(millis: u64) -> Duration {
 }
 
 impl Host {
-    /// In INIT: no link, no source.
+    /// Returns a host in INIT, without link and source.
     fn new(settings: Settings) -> Self {
         Self::with_counter(settings, 1000)
     }
@@ -134,7 +134,7 @@ impl Host {
         }
     }
 
-    /// Just started, as BACKUP.
+    /// Returns a host that has just started, as BACKUP.
     fn started(settings: Settings) -> Self {
         let inet6 = settings.uses(Family::Inet6);
         let mut host = Self::new(settings);
@@ -146,7 +146,7 @@ impl Host {
         host
     }
 
-    /// MASTER by timeout, its last announcement made, and just advertised.
+    /// Returns a MASTER by timeout that made its last announcement and has just advertised.
     fn master(settings: Settings) -> Self {
         let mut host = Self::started(settings);
         while host.vhost.machine.announcer.refresh_at.is_some()
@@ -181,7 +181,7 @@ impl Host {
         actions
     }
 
-    /// Does what is due at `now`. Returns the actions, which are not carried out.
+    /// Fires the timers that are due at `now`. Returns the actions, which are not carried out.
     fn timed_out(&mut self, now: Instant, looked_at: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         drive::time_out(&mut self.vhost, now, looked_at, &mut actions);
@@ -281,7 +281,8 @@ impl Host {
         shown.join(", ")
     }
 
-    /// The state, or for how long the host owns the addresses when that alone moved. That it lives is not shown.
+    /// Returns the state, or the time for which the host owns the addresses if only that changed. A renewal of its life is
+    /// not shown.
     fn program(&mut self, standing: Standing) -> Option<String> {
         assert_ne!(standing, self.standing, "told twice");
         let before = core::mem::replace(&mut self.standing, standing);
@@ -296,7 +297,7 @@ impl Host {
         }
     }
 
-    /// Whatever we send is well formed, authentic, and uses each counter once.
+    /// Checks that our advertisements are well formed and authentic, and use each counter once.
     fn check_own(&self, payload: &[u8; HEADER_LEN]) {
         let ours = Advertisement::parse(payload).unwrap();
         assert!(self.authenticator.verify(ours.counter, &ours.digest));

@@ -61,7 +61,7 @@ fn an_address_that_a_late_renewal_brought_back_is_held_and_restored_again() {
         .unwrap();
     scene.host().remove(VIP);
     scene.turn();
-    // Ordered before the removal, and carried out after it.
+    // The order was given before the removal, and is carried out after it.
     let ends = scene.host().now + ms(4_000);
     scene.host().put(ours, Some(ends));
     scene.pass(ms(100));
@@ -81,7 +81,7 @@ fn an_address_that_is_removed_a_fourth_time_makes_the_host_give_way_until_it_is_
         scene.asked(&["advertise"])[0],
         "advertise 1/240 from 10.0.0.1"
     );
-    // One attempt after ten seconds.
+    // There is one attempt after ten seconds.
     scene.pass(ms(10_000));
     assert!(scene.host().has(VIP));
     scene.pass(ms(45_000));
@@ -469,7 +469,7 @@ fn without_an_own_address_in_its_subnet_a_route_comes_and_goes_with_the_address(
     assert_eq!(scene.host().routes.len(), 1);
     scene.pass(ms(10_000));
     assert_eq!(scene.told("subnet-without-own-address"), 0, "once");
-    // With an own one there is a route already.
+    // With an address of the host's own there is a route already.
     scene.host().assign(address(1));
     scene.turn();
     assert_eq!(scene.host().routes.len(), 0);

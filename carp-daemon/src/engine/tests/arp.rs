@@ -1,4 +1,4 @@
-//! Others that have our address, as ARP and neighbour discovery show it.
+//! Other hosts that have our address, as ARP and neighbour discovery show it.
 
 use carp_common::wire::ether::MacAddress;
 
@@ -19,7 +19,7 @@ const fn claim(station: MacAddress, address: IpAddr, is_marked: bool) -> Neighbo
 }
 
 impl Scene {
-    /// A station claims an address; how often that was answered.
+    /// Lets a station claim an address, and returns the number of answers.
     fn claimed(&mut self, station: MacAddress, is_marked: bool) -> usize {
         let claim = claim(station, VIP, is_marked);
         self.host().claims.push(claim);

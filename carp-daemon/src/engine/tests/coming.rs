@@ -282,7 +282,7 @@ fn the_memory_of_an_added_virtual_host_is_recalled_and_that_of_a_removed_one_is_
     scene.engine.remove(second);
     assert_eq!(scene.host().memories.len(), 1);
     scene.engine.add(vhost(2)).expect("it is added");
-    // A recording keeps nobody waiting.
+    // A recording does not delay the takeover.
     for _ in 0..30 {
         let mut again = recorded;
         again.arrival_ns = scene.host().now.as_nanos();

@@ -1,4 +1,4 @@
-//! A host that is a few tables. It does at once what it is asked, fails if a test says so, and records every request.
+//! A host that is a few tables. It carries out requests at once, fails if a test demands that, and records every request.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
@@ -130,7 +130,7 @@ pub struct Recorder {
     pub lost: u64,
     /// Interfaces that are listened to.
     pub attached: BTreeSet<u32>,
-    /// What other programs did to the program on an interface, and whether the lookout noticed that.
+    /// The loss of the program on an interface because of another program, and whether the lookout noticed it.
     pub losses: BTreeMap<u32, HookLoss>,
     pub suspicious: bool,
     /// Sockets that failed.
@@ -165,7 +165,7 @@ pub struct Recorder {
     pub locks: BTreeMap<String, (u32, Vhid)>,
     /// Virtual hosts that another process serves.
     pub living: BTreeSet<(u32, Vhid)>,
-    /// What is stored over a restart.
+    /// The memories that are stored over a restart.
     pub memories: BTreeMap<String, Vec<u8>>,
     /// Whether anything is stored.
     pub keeps: bool,
@@ -294,7 +294,7 @@ impl Recorder {
         }
     }
 
-    /// Ends a script, and one that ran before it.
+    /// Ends a script, and the one that ran before it.
     pub fn end(&mut self, id: InstanceId, which: Which) {
         let running = self.running.entry(id).or_default();
         let ended = running.iter().position(|it| *it == which);

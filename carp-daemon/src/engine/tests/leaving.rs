@@ -1,4 +1,4 @@
-//! What is left of a virtual host that ends: its scripts, and addresses that cannot be removed.
+//! The remains of a virtual host that ends: its scripts, and addresses that cannot be removed.
 
 use carp_common::units::State;
 
@@ -142,7 +142,7 @@ fn a_virtual_host_that_waits_for_another_to_end_can_be_removed_and_obstacles_are
     scene.host().faults.locked.insert("vhid 2/1".to_owned());
     scene.end_script_of(id, Which::Down, Outcome::Succeeded);
     assert_eq!(scene.told("not-served"), 1);
-    // The old one stays for the sake of its address.
+    // The old virtual host stays because of its address.
     scene.pass(ms(10_000));
     assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
     scene.host().remove(VIP);
@@ -195,7 +195,7 @@ fn an_address_is_silent_until_it_is_known_to_be_gone() {
 fn a_host_stays_silent_while_another_address_with_its_number_is_there() {
     let mut scene = refused();
     scene.hear(&mut Peer::new(0, 0));
-    // Somebody adds it with another prefix length, as an administrator who repeats our protocol number may.
+    // Another program adds it with another prefix length, as an administrator may who repeats our protocol number.
     scene.host().assign(Address {
         prefix: 24,
         ..tagged(101)
@@ -231,7 +231,7 @@ fn an_address_that_could_not_be_removed_and_is_somebody_elses_by_now_is_left_the
     scene.host().faults.delete = None;
     scene.forget();
     scene.pass(ms(1_500));
-    // One that is removed by mistake is given back, so that it is there either way.
+    // An address that is removed by mistake is given back, so it is there in both cases.
     assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
     assert!(scene.host().has(VIP));
     assert_eq!(scene.host().fence(VIP), None);
@@ -295,7 +295,7 @@ fn an_heir_with_another_address_goes_on_removing_the_old_one_without_a_fence() {
     let mut scene = refused();
     let id = scene.id();
     scene.engine.remove(id);
-    // As with packet sockets.
+    // There is no program, as with packet sockets.
     scene.host().owners.clear();
     let heir = scene.engine.add(other_address()).expect("it is added");
     let locks = ["10.0.0.150", "vhid 2/1"];

@@ -4,10 +4,10 @@ use carp_common::units::State;
 
 use super::*;
 
-/// What a virtual host does about its addresses, and what it sends.
+/// The requests of a virtual host about its addresses and its frames.
 const DONE: &[&str] = &["add", "delete", "advertise", "announce"];
 
-/// Returns whether nothing of these is asked for while time passes.
+/// Returns whether none of these is requested while time passes.
 fn is_idle(scene: &mut Scene, time: Duration) -> bool {
     scene.forget();
     scene.pass(time);
@@ -104,7 +104,7 @@ fn an_interface_that_is_deleted_and_created_again_is_served_again() {
     assert!(scene.host().open.is_empty() && scene.host().locks.is_empty());
     assert!(scene.host().owners.is_empty(), "{:?}", scene.host().owners);
     assert!(is_idle(&mut scene, ms(5_000)));
-    // A new one of that name.
+    // A new interface of that name appears.
     let new = Address {
         ifindex: 7,
         ..address(1)
@@ -159,7 +159,7 @@ fn a_renamed_interface_is_served_under_its_new_name() {
 #[test]
 fn a_change_that_does_not_concern_us_changes_nothing() {
     let mut scene = Scene::master(vhost(1));
-    // As when the MTU changes: the same link is told again.
+    // The same link is reported again, as when its MTU changes.
     scene.host().change(ETH0, |_| {});
     scene.turn();
     assert_eq!(scene.asked(DONE), Vec::<String>::new());

@@ -79,7 +79,7 @@ fn heard_counters_are_written_now_and_then_and_recalled_by_the_next_run() {
     }
     let mut scene = Scene::start(config(vec![vhost(1)]), host);
     assert_eq!(scene.told("memory-recalled"), 1);
-    // A recording of what the earlier run heard keeps nobody waiting.
+    // A recording of an advertisement that the earlier run heard does not delay the takeover.
     for _ in 0..30 {
         let mut again = recorded;
         again.arrival_ns = scene.host().now.as_nanos();
@@ -112,7 +112,7 @@ fn while_netlink_fails_the_engine_goes_on_and_lists_every_second() {
     assert_eq!(scene.told("netlink-failed"), 1);
     let attempts = scene.asked(&["watch"]).len();
     assert!((5..=7).contains(&attempts), "{attempts}");
-    // What happened meanwhile is found in the list.
+    // The list shows the changes that happened meanwhile.
     let host = scene.host();
     host.links.get_mut(&ETH0).unwrap().running = false;
     host.faults.watch = None;
@@ -193,7 +193,7 @@ fn a_program_that_was_taken_off_is_attached_again_and_a_backup_listens_anew() {
 fn a_backup_looks_whether_it_hears_before_it_trusts_a_silence() {
     let mut scene = Scene::backup(vhost(1));
     scene.hear(&mut Peer::new(2, 0));
-    // Nobody noticed.
+    // The engine did not notice.
     scene.host().losses.insert(ETH0, HookLoss::Detached);
     scene.pass(MASTER_DOWN);
     assert_eq!(scene.state(), State::Backup);

@@ -1,13 +1,13 @@
-//! Tests of the whole engine on a [`Recorder`]: a test causes a fault, and checks what the engine asks of the host.
+//! Tests of the whole engine on a [`Recorder`]: a test causes a fault, and checks the requests of the engine to the host.
 //!
 //! These tests need neither root nor a kernel. The clock stands still unless a test moves it, and the host is a few tables.
 //! Each file covers the faults of one chapter of `docs/FAULTS.md`.
 //!
 //! | Module | What it is about |
 //! |---|---|
-//! | [`host`] | the host: its tables, and what does not work |
+//! | [`host`] | the host: its tables, and its faults |
 //! | `effects` | the engine's traits, on that host |
-//! | [`peer`] | another host of the group, which signs what it says |
+//! | [`peer`] | another host of the group, which signs its advertisements |
 
 mod effects;
 mod host;
@@ -355,7 +355,7 @@ impl Scene {
     /// Kills the process, and returns the host.
     fn kill(self) -> Recorder {
         let (mut host, _) = self.engine.close();
-        // What the process held goes with it. What the kernel holds stays.
+        // The sockets and locks of the process go with it. The state of the kernel stays.
         host.locks.clear();
         host.enlisted.clear();
         host.running.clear();

@@ -1,4 +1,4 @@
-//! What the others of the group do, and what they cannot do.
+//! The behaviour of the other hosts of the group, and its limits.
 
 use carp_common::abi::counters::Counter;
 use carp_common::proto::Key;

@@ -1,4 +1,4 @@
-//! What becomes of the others when a daemon is killed, stopped, late, or started twice.
+//! The effects of a daemon that is killed, stopped, late, or started twice.
 
 use carp_common::units::{DeadRatio, State};
 

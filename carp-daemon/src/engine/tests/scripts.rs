@@ -1,4 +1,4 @@
-//! Scripts that own the address: which are asked for, and what follows when they fail.
+//! Scripts that own the address: which ones are requested, and the consequences if they fail.
 
 use carp_common::units::State;
 

@@ -1,4 +1,4 @@
-//! Becoming MASTER and leaving it, as the host sees it.
+//! Entering and leaving the state MASTER, as the host sees it.
 
 use carp_common::units::State;
 
@@ -44,7 +44,7 @@ fn an_advertisement_is_one_write_however_many_addresses_there_are() {
         config.addresses.push(more);
     }
     let mut scene = Scene::master(config);
-    // Whatever becoming MASTER leaves to be done.
+    // The chores that becoming MASTER leaves to be done.
     scene.pass(ms(5_500));
     let addresses = scene.host().owners.len();
     assert_eq!(addresses, 16);

@@ -1,4 +1,4 @@
-//! MASTERs that leave on purpose: how a bow-out is answered, and how long one who stepped down stays away.
+//! MASTERs that leave on purpose: the answer to a bow-out, and the time for which a host that stepped down stays away.
 
 use super::*;
 use crate::proto::heard::LAST_LEAVES_OUT;

@@ -1,4 +1,4 @@
-//! What is said to come next is what then happens.
+//! Checks that the outlook is the decision that follows.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ impl Host {
         self.vhost.outlook(self.now)
     }
 
-    /// How long the next takeover takes, why, and at once from whom.
+    /// The time to the next takeover, its reason, and the MASTERs that it takes over from at once.
     fn takes_over(&self) -> (Duration, Reason, Option<AtOnce>) {
         match self.outlook() {
             Outlook::TakeOver {
@@ -122,7 +122,7 @@ fn a_master_says_to_whom_it_yields() {
         let better_than = priority(1, 100);
         let heard = None;
         assert_eq!(host.outlook(), Outlook::Yield { better_than, heard });
-        // Not an answer, so that nothing but a challenge comes of it.
+        // This counter is no answer, so that it causes only a challenge.
         host.counter = 1 << 40;
         host.hear(PEER, 1, 100);
         let heard = Some(of_equal);
@@ -139,7 +139,7 @@ fn play(settings: Settings, steps: &[super::sequences::Move]) -> Host {
     let mut host = Host::started(settings);
     for step in steps {
         apply(&mut host, step);
-        // What waits for a timeout that was due would come at once.
+        // A timeout that was due would fire at once.
         host.now = host.now.max(host.vhost.cx.now);
         host.timed_out(host.now, host.now);
     }
@@ -189,7 +189,7 @@ proptest! {
             Outlook::TakeOver { after, reason, held, .. } => {
                 prop_assert!(held <= after);
                 prop_assert_eq!(Some(host.now + after), host.vhost.next_deadline());
-                // All but the end of time.
+                // This excludes only the end of time.
                 if after < Duration::from_secs(1 << 31) {
                     if let Some(before) = after.checked_sub(Duration::from_nanos(1)) {
                         let actions = host.timed_out(host.now + before, host.now + before);
@@ -200,7 +200,7 @@ proptest! {
                     prop_assert_eq!(transition(actions), Some(Transition { from, to, reason }));
                 }
             }
-            // A MASTER without another word stays one.
+            // A MASTER that hears nothing more stays MASTER.
             Outlook::Yield { .. } => {
                 let at = host.vhost.next_deadline().expect("a MASTER advertises");
                 let actions = host.timed_out(at, at);
@@ -239,7 +239,7 @@ proptest! {
             panic!("a MASTER");
         };
         let theirs = priority(theirs.0, theirs.1);
-        // Goes on above ours: it has heard us.
+        // The peer goes on above our counter, so it has heard us.
         host.counter = host.last_sent();
         let payload = host.payload(theirs.advbase.0, theirs.advskew.0, 0);
         let peer = if host.vhost.cx.is_active(Family::Inet) { PEER } else { "fe80::7" };

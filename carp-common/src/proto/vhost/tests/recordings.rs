@@ -1,11 +1,11 @@
-//! What somebody without the password sends again, and what it must not change.
+//! Recordings that somebody without the password sends again, and the decisions that they must not change.
 
 use super::*;
 
 const STRANGER: &str = "10.9.0.66";
 
 impl Host {
-    /// The last that the peers sent, from anywhere, as something else.
+    /// Delivers the last advertisement of the peers from any address, with another priority.
     fn replay(&mut self, source: &str, advbase: u8, advskew: u8) -> String {
         let payload = self.payload_with_counter(advbase, advskew, 0, self.counter);
         self.hear_payload(source, &payload)
@@ -28,7 +28,7 @@ fn the_first_counter_of_a_host_that_counts_is_no_openbsds_because_a_fast_host_sh
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 0);
     let first = host.counter;
-    // As if from one whose advertisements come 4 ms apart, and who has been silent for longer.
+    // It looks like that of a host whose advertisements come 4 ms apart, and that was silent for longer.
     host.wait(millis(10)).replay(STRANGER, 0, 0);
     host.wait(millis(990)).hear(PEER, 1, 0);
     let heard_at = host.now;
@@ -47,7 +47,7 @@ fn the_first_counter_of_a_host_that_counts_is_no_openbsds_because_a_fast_host_sh
 fn an_openbsd_is_believed_whatever_is_sent_in_its_name_from_elsewhere() {
     let mut host = Host::beside_an_openbsd();
     for _ in 0..5 {
-        // As something better, and as its bow-out.
+        // It comes with a better priority, and as a bow-out.
         host.wait(millis(100)).replay(STRANGER, 0, 0);
         host.wait(millis(10)).replay(STRANGER, 255, 255);
         host.wait(millis(30)).timeout();
@@ -59,7 +59,7 @@ fn an_openbsd_is_believed_whatever_is_sent_in_its_name_from_elsewhere() {
 
 #[test]
 fn an_openbsd_is_believed_whatever_is_sent_under_its_own_address() {
-    // What another one showed who had gone on with its counter; and what nobody heard.
+    // The first counter was shown by another host that had gone on with the OpenBSD's; the second was never heard.
     for others in [3, 1 << 50] {
         let mut host = Host::beside_an_openbsd();
         let constant = host.counter;
@@ -82,7 +82,7 @@ fn an_openbsd_is_believed_whatever_is_sent_under_its_own_address() {
 
 #[test]
 fn a_counter_that_seemed_an_openbsds_keeps_no_host_alive_that_went_on() {
-    // A ucarp is away, and somebody repeats its last; it comes back, and counts.
+    // A ucarp is away, and an attacker repeats its last counter; the ucarp comes back, and counts.
     let mut host = Host::beside_an_openbsd();
     let seemed = host.counter;
     for _ in 0..10 {
@@ -97,7 +97,7 @@ fn a_counter_that_seemed_an_openbsds_keeps_no_host_alive_that_went_on() {
 
 #[test]
 fn an_openbsd_is_known_in_time_though_a_stranger_showed_its_counter_as_a_slow_ones() {
-    // First in its own name, then in that of a stranger who stops, then of one who goes on; then in that of a peer that counts.
+    // The recording comes in the OpenBSD's own name, of a stranger that stops, of one that goes on, and of a peer that counts.
     for (stranger, goes_on) in [
         (PEER, false),
         (STRANGER, false),
@@ -127,7 +127,7 @@ fn an_openbsd_is_known_in_time_though_a_stranger_showed_its_counter_as_a_slow_on
 fn a_copy_that_shows_a_short_interval_makes_no_new_life_of_a_host_that_goes_on() {
     let mut host = Host::started(settings(UCARP));
     host.hear(PEER, 1, 0);
-    // Altered on its way, and the genuine one after it.
+    // The altered copy arrives before the genuine advertisement.
     host.wait(millis(1000)).hear(PEER, 0, 0);
     host.replay(PEER, 1, 0);
     host.wait(millis(1000)).hear(PEER, 1, 0);
@@ -145,7 +145,7 @@ fn a_copy_that_shows_a_short_interval_makes_no_new_life_of_a_host_that_goes_on()
 
 #[test]
 fn altered_advertisements_mislead_twice_though_the_answers_are_genuine() {
-    // At once, and with the next advertisement of a ucarp.
+    // The answer comes at once, and with the next advertisement of a ucarp.
     for answered_after in [1, 1_500] {
         let mut host = Host::started(settings(UCARP));
         host.hear(PEER, 1, 0);

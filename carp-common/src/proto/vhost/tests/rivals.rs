@@ -1,4 +1,4 @@
-//! Several who call themselves MASTER, who is believed, and what is said of it.
+//! Several hosts that are MASTER: which one is believed, and which notices that causes.
 
 use super::*;
 use crate::proto::SendOutcome;
@@ -14,7 +14,7 @@ fn a_master_that_was_stopped_gives_way_before_it_says_anything() {
     let mut host = Host::master(settings(UCARP));
     let stopped = host.now;
     host.wait(millis(10_000));
-    // Somebody worse took over first, then somebody better: both are in the queue.
+    // A worse host took over first, then a better one: the advertisements of both are in the queue.
     let worse = host.payload(1, 200, 0);
     let better = host.payload(1, 50, 0);
     assert_eq!(
@@ -88,7 +88,7 @@ fn an_announcement_that_would_come_too_soon_comes_when_the_interval_is_over() {
 fn an_openbsd_keeps_its_counter_when_its_address_changes_or_a_stranger_was_first() {
     let mut host = Host::started(settings(UCARP));
     let payload = host.payload(1, 0, 0);
-    // The stranger, who goes on: the OpenBSD is believed when he stops.
+    // The stranger goes on, and the OpenBSD is believed when the stranger stops.
     host.hear_payload("10.9.0.66", &payload);
     for address in [PEER, "10.9.0.9"] {
         for second in 0..6 {
@@ -100,7 +100,7 @@ fn an_openbsd_keeps_its_counter_when_its_address_changes_or_a_stranger_was_first
             }
         }
     }
-    // Where there is none, it stays with whom it was heard of first.
+    // Without OpenBSDs, a counter stays with the source that showed it first.
     let mut host = Host::started(Settings {
         no_openbsd: true,
         ..settings(UCARP)
@@ -144,7 +144,7 @@ fn a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_mi
     let mut host = Host::master(settings(UCARP));
     host.timeout();
     let before = host.last_sent();
-    // It yields. Its last word is lost, and after that it was MASTER once more, unheard.
+    // The host yields. Its last advertisement is lost, and then it is MASTER once more, unheard.
     host.counter = before;
     assert!(host.hear(PEER, 1, 50).starts_with("MASTER to BACKUP"));
     let last_word = host.last_sent();
@@ -172,14 +172,14 @@ fn a_challenge_to_another_host_is_a_sign_of_life_of_a_host_that_counts() {
     host.hear(PEER, 1, 50);
     for _ in 0..3 {
         host.wait(millis(1000));
-        // As many as a challenge leaves out; and after a day of them.
+        // The peer leaves out as many counters as a challenge does, and as many as a day of challenges does.
         for left_out in [1 << 28, 1 << 43] {
             host.counter += left_out;
             assert_eq!(host.hear(PEER, 1, 50), "");
             assert_eq!(host.next_in(), Some(3_390_625_000));
         }
     }
-    // That is another one.
+    // So far away, it is the counter of another host.
     host.wait(millis(1000));
     host.counter += 1 << 45;
     host.hear(PEER, 1, 50);
@@ -250,20 +250,20 @@ fn a_worse_master_is_left_to_the_better_master_while_that_lives() {
         preempt: true,
         ..settings(UCARP)
     };
-    // As BACKUP, and having just yielded.
+    // One host is a BACKUP, and the other has just yielded.
     for mut host in [Host::started(preempting.clone()), Host::master(preempting)] {
         host.hear("10.9.0.8", 1, 50);
         host.wait(millis(1));
-        // The last advertisement of one who yielded too, or its bow-out.
+        // This is the last advertisement of another host that yielded, or its bow-out.
         for worse in [(1, 200), (255, 255)] {
             assert_eq!(host.hear(PEER, worse.0, worse.1), "");
             assert_eq!(host.timeout(), "");
             assert_eq!(host.next_in(), Some(3_389_625_000), "the timer goes on");
         }
-        // Its own bow-out counts.
+        // The bow-out of the better MASTER itself counts.
         host.hear("10.9.0.8", 255, 255);
         assert_eq!(host.next_in(), Some(24_414_062));
-        // And when it should have been heard again and was not, so does a worse one.
+        // A worse MASTER counts once the better one was not heard in time.
         host.hear("10.9.0.8", 1, 50);
         host.wait(millis(1196));
         host.hear(PEER, 1, 200);
@@ -372,7 +372,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     let first = host.payload(1, 0, 0);
     assert_eq!(host.hear_payload(PEER, &first), "");
     host.wait(millis(1000));
-    // The last one again is what networks do; and no OpenBSD, whose counter is not strict.
+    // A network can repeat the last advertisement. It is no OpenBSD's either, because an OpenBSD's counter is not strict.
     for _ in 0..5 {
         assert_eq!(host.hear_payload(PEER, &first), "");
     }
@@ -381,7 +381,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     assert_eq!(host.hear(PEER, 1, 0), "");
     assert_eq!(host.next_in(), Some(3_390_625_000));
     assert_eq!(host.hear_payload(PEER, &first), "notice stale counter");
-    // Our own last counter, under another source: only a replay can have it.
+    // Only a replay can have our own last counter under another source.
     let mut host = Host::master(Settings {
         strict_counter: true,
         ..settings(UCARP)
@@ -409,7 +409,7 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
     while hosts[0].vhost.state() != State::Master || hosts[1].vhost.state() != State::Backup {
         rounds += 1;
         assert!(rounds < 10, "still two masters");
-        // Whoever is due sends; what two send at the same time crosses on the link.
+        // Each host sends when it is due; advertisements of the same time cross on the link.
         let now = hosts
             .iter()
             .filter_map(|host| host.vhost.next_deadline())
@@ -444,7 +444,7 @@ fn a_strict_master_that_was_stopped_hears_all_that_its_successor_said_meanwhile(
     let mut host = Host::master(strict());
     let stopped = host.now;
     host.counter = host.last_sent();
-    // The successor goes on for ten seconds; our last word, which answers its first, comes with a higher counter.
+    // The successor goes on for ten seconds; our last advertisement, which answers its first, comes with a higher counter.
     let said: Vec<_> = (1..=10).map(|_| host.payload(1, 50, 0)).collect();
     host.wait(millis(10_000));
     for (second, payload) in (1..).zip(&said) {

@@ -1,4 +1,4 @@
-//! What takes more than one event: starting, waiting, two families, stopping.
+//! Scenarios of more than one event: starting, waiting, two families, stopping.
 
 use super::*;
 
@@ -382,7 +382,7 @@ fn a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced() {
     };
     host.input(demote(140));
     let demoted = host.send_completed(SendOutcome::Sent);
-    // The demotion ends, but the next advertisement is still due as the last one said.
+    // The demotion ends, but the next advertisement is still due at the time that the last one announced.
     host.input(demote(0));
     let meanwhile = host.send_completed(SendOutcome::Sent);
     host.next_timeout();

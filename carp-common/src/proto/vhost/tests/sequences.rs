@@ -1,4 +1,4 @@
-//! Any inputs in any order.
+//! Random inputs in random order.
 
 use std::vec;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that the outside does.
+/// One move of the outside.
 #[derive(Clone, Debug)]
 pub(super) enum Move {
     Wait(Duration),
@@ -152,7 +152,7 @@ pub(super) fn any_settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// What the world has been told, and what must hold of it.
+/// The actions that the world was told, and their invariants.
 #[derive(Default)]
 struct World {
     state: Option<State>,
@@ -243,10 +243,10 @@ pub(super) fn apply(host: &mut Host, step: &Move) -> Vec<Action> {
             let earlier = earlier(host.now, *duration);
             host.timed_out(earlier, earlier)
         }
-        // Asleep since the beginning.
+        // The process was asleep since the beginning.
         Move::Timeout => host.timed_out(host.now, Instant::ZERO),
         Move::NextTimeout => {
-            // All but the end of time, where an endless hold ends.
+            // This excludes only the end of time, where an endless hold ends.
             let next = host
                 .vhost
                 .next_deadline()
@@ -324,7 +324,7 @@ fn earlier(now: Instant, by: Duration) -> Instant {
     Instant::from_nanos(now.as_nanos().saturating_sub(by))
 }
 
-/// What the host waits for, in whatever state.
+/// Returns the next deadline of the host in any state.
 fn plans(host: &Host) -> String {
     let machine = &host.vhost.machine;
     let (listener, announcer) = (&machine.listener, &machine.announcer);

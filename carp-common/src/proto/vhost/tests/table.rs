@@ -1,4 +1,4 @@
-//! Every event in every state, for every profile, in IPv4 alone and in IPv6 beside it: what we do, in order.
+//! Every event in every state, for every profile, in IPv4 alone and in IPv6 beside it: our actions, in order.
 
 use std::format;
 use std::string::{String, ToString as _};
@@ -12,7 +12,7 @@ use event::Event::{self, *};
 pub(super) use event::kind;
 use event::{EVENTS, kinds_of, reasons};
 
-/// What the host serves; events are about the family named here.
+/// The families of the host, and the family that events are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stack {
     /// IPv4 alone, and events in IPv4.
@@ -90,7 +90,7 @@ fn host_in(state: State, profile: Profile, stack: Stack, event: Event) -> Host {
     host
 }
 
-/// Brings the event about and returns what the last input of it led to.
+/// Brings the event about and returns the outcome of its last input.
 fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
     let (family, peer) = (stack.family(), stack.peer());
     let demote = |amount| Input::DemotionChanged {
@@ -278,8 +278,8 @@ fn happen(host: &mut Host, stack: Stack, event: Event) -> String {
     }
 }
 
-/// 1/200 from the peer, and then 1/50 from that source with a counter so much higher. What MASTERs have to answer is
-/// answered between the two.
+/// Delivers 1/200 from the peer, and then 1/50 from that source with a counter so much higher. A MASTER sends its answers
+/// between the two.
 fn hear_with_counter(host: &mut Host, source: &str, rise: i64) -> String {
     let first = host.payload(1, 200, 0);
     let peer = if source.contains(':') {
@@ -294,7 +294,7 @@ fn hear_with_counter(host: &mut Host, source: &str, rise: i64) -> String {
     host.hear_payload(source, &payload)
 }
 
-/// So many 1/200, each with a counter of its own, and then the last one again with another priority.
+/// Delivers so many 1/200, each with another counter, and then the last one again with another priority.
 fn hear_changed(host: &mut Host, peer: &str, times: u8, (advbase, advskew): (u8, u8)) -> String {
     for _ in 0..times {
         host.hear(peer, 1, 200);
@@ -340,7 +340,7 @@ fn grown(before: &Counters, after: &Counters) -> String {
         .join(" ")
 }
 
-/// What the event leads to: the actions of the last input; after a bar, those of the timeout that is due at once; then
+/// Returns the outcome of an event: the actions of the last input; after a bar, those of the timeout that is due at once; then
 /// the state, the time to the next deadline, and the counters that grew.
 fn outcome(state: State, profile: Profile, stack: Stack, event: Event) -> String {
     let mut host = host_in(state, profile, stack, event);
@@ -411,7 +411,7 @@ fn listed(table: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What the table lists is what happens, all of it and nothing else, in this order.
+/// Checks that the outcomes are exactly those that the table lists, in this order.
 fn check(table: &str, stack: Stack) {
     let (listed, actual) = (listed(table), lines(stack));
     let missing: Vec<_> = actual

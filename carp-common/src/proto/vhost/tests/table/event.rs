@@ -1,4 +1,4 @@
-//! What can happen to a virtual host, and that nothing is missing.
+//! The events of a virtual host, and a check that none is missing.
 
 use crate::proto::{
     Command, DatapathState, DemotionCause, Input, LinkState, Origin, Reason, SendOutcome,
@@ -10,7 +10,7 @@ use super::super::ip;
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What can happen. The peer is 10.9.0.7, or fe80::7, unless said otherwise; we are 10.9.0.5, and fe80::5, and
+        /// An event. The peer is 10.9.0.7, or fe80::7, unless stated otherwise; we are 10.9.0.5, and fe80::5, and
         /// advertise 1/100.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Event { $($(#[$doc])* $name,)* }
@@ -35,15 +35,15 @@ events! {
     LinkUpWhileDatapathRefuses,
     /// The source address of the family goes.
     SourceLost,
-    /// That of the other family.
+    /// The source address of the other family goes.
     OtherSourceLost,
-    /// That of both, the family's last.
+    /// The source addresses of both families go, the family's last.
     BothSourcesLost,
     /// The family's source address becomes another one.
     SourceMoved,
     /// The family's source address goes, and one millisecond later is there again. In INIT nothing else was missing.
     SourceFound,
-    /// As before, but the link is down.
+    /// The same as the event before, but the link is down.
     SourceFoundWithoutLink,
     /// An address of the other family is given as this one's: that is none.
     SourceOfWrongFamily,
@@ -55,7 +55,7 @@ events! {
     ThirdSuccessAfterErrors,
     ClaimCompleted,
     AdvertisementsLost,
-    /// While a bow-out waits for its turn: who sent it may have come back in what was lost.
+    /// Advertisements are lost while a bow-out waits for its turn. The sender of the bow-out may have come back in them.
     AdvertisementsLostAfterBowOut,
     StepDown,
     Shutdown,
@@ -77,11 +77,11 @@ events! {
     EqualFromRawHigher,
     /// 1/100, from 10.10.0.1: higher as a number, lower as ucarp compares; from fe80::1, which is lower.
     EqualFromRawLower,
-    /// As before, and its Ethernet source is a BSD's.
+    /// The same as the event before, and its Ethernet source is a BSD's.
     EqualFromBsd,
     /// 1/50, with a new counter that is not near above ours.
     BetterThatDidNotHearUs,
-    /// The same, and then one near above what we sent upon that.
+    /// The same, and then one near above the counter that we answered with.
     BetterAnswers,
     /// 1/50 with a counter that was heard before, from another address.
     BetterHeardBefore,
@@ -136,7 +136,7 @@ use Event::*;
 /// The events that end with a call of `handle_timeout` instead of an input.
 const TIMEOUTS: [Event; 3] = [EarlyTimeout, Timeout, TimeoutAfterBowOut];
 
-/// The events that end with an input of this kind. Whoever adds an input gives it an event here, and a place in
+/// The events that end with an input of this kind. A new input needs an event here, and a place in
 /// [`input_after`].
 fn events_of(input: Input<'_>) -> &'static [Event] {
     match input {
@@ -201,7 +201,7 @@ fn events_of(input: Input<'_>) -> &'static [Event] {
         Input::DemotionChanged { .. } => &[DemotionRises, DemotionFalls],
         Input::SendCompleted { outcome, .. } => match outcome {
             SendOutcome::Sent => &[Sent, ThirdSuccessAfterErrors],
-            // Both kinds of error are in it; its last is the second kind.
+            // The event contains both kinds of error, and the second kind last.
             SendOutcome::NoMemory | SendOutcome::Failed => &[ThirdSendError],
         },
         Input::ClaimCompleted => &[ClaimCompleted],
