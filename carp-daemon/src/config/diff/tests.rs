@@ -363,7 +363,8 @@ fn a_plan_is_told_in_a_line_for_each_thing_to_do_without_values() {
         "lease: changed in place\n\
          realtime: needs a restart of carpd: the capabilities for it are given up when the start is over\n\
          eth0 id 7: changed in place: advskew, password\n\
-         eth0 id 8: restarted: advskew, profile (the profiles differ in digests, ties and demotion, so peers must elect again)\n\
+         eth0 id 8: restarted: advskew, profile (the profiles differ in digests, ties and demotion, \
+         so peers must elect again)\n\
          eth3 id 1: added\n\
          eth2 id 1: removed\n"
     );
