@@ -427,7 +427,7 @@ fn an_orderly_stop_tries_again_to_remove_what_the_datapath_knows_and_says_what_i
         assert!(scene.engine.finish());
         let (host, orphans) = scene.engine.close();
         assert_eq!(orphans, [], "the address is gone");
-        assert_eq!(host.fence(VIP), is_refused.then_some(Fence::Closed));
+        assert_eq!(host.fence(VIP), is_refused.then_some(FenceState::Closed));
         assert_eq!(host.entries.is_empty(), !is_refused);
         let said = host.told.last().map(|it| it.what.name()) == Some("datapath-left");
         assert_eq!(said, is_refused);
@@ -474,7 +474,7 @@ fn what_the_down_script_could_not_remove_at_the_end_stays_silent() {
         assert!(scene.engine.finish());
         let (host, orphans) = scene.engine.close();
         assert_eq!(orphans.is_empty(), is_removed);
-        let fence = (!is_removed).then_some(Fence::Closed);
+        let fence = (!is_removed).then_some(FenceState::Closed);
         assert_eq!(host.fence(VIP), fence, "another host is MASTER by now");
     }
 }
