@@ -37,7 +37,8 @@ of the process per advertisement, in another window without ptrace. *renewal* is
 deadlines of a virtual host into the kernel's table: means of 1000, in turns with the other row, in a process that does
 nothing else. The daemon of this section is built with the profile `bench`, which is slower than a release.";
 
-const LEASES: &str = "The lease of each address is renewed once in a few seconds, so these renewals are shared by many advertisements.";
+const LEASES: &str = "The lease of each address is renewed once in a few seconds, so these renewals are shared by many \
+advertisements.";
 
 /// The numbers of addresses that are compared.
 const COUNTS: [u8; 2] = [1, 16];
