@@ -12,7 +12,8 @@ pub fn is_late(lateness: Duration, interval: Duration) -> bool {
     lateness > interval / 2
 }
 
-/// The lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor time.
+/// The lateness that means that the process was stopped, by a signal, a debugger, a suspended machine or lack of processor
+/// time.
 const STOPPED: Duration = Duration::from_millis(100);
 
 /// Returns whether advertisements that did not fit into the buffers may have been the MASTER's latest ones. `since` is when

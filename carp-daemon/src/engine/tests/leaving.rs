@@ -502,7 +502,7 @@ fn an_address_of_ours_that_comes_while_this_host_is_not_master_is_silent() {
         // As an administrator who repeats our protocol number may, or an order that is carried out late.
         scene.host().assign(tagged(101));
         scene.turn();
-        assert_eq!(scene.host().fence(VIP), Some(Fence::Closed));
+        assert_eq!(scene.host().fence(VIP), Some(FenceState::Closed));
         scene.host().remove(VIP);
         scene.turn();
         assert_eq!(scene.host().fence(VIP), None);
@@ -530,7 +530,7 @@ fn an_address_that_scripts_add_late_is_silent_on_a_host_that_is_not_master() {
         assert_eq!(scene.host().fence(VIP), None);
         scene.host().assign(address(101));
         scene.turn();
-        let fence = was_master.then_some(Fence::Closed);
+        let fence = was_master.then_some(FenceState::Closed);
         assert_eq!(scene.host().fence(VIP), fence, "it may be another's");
     }
 }
