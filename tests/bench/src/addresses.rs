@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::{AddressSet, Standing};
 use carp_common::units::State;
-use carp_daemon::cli::{self, Invocation, Request};
+use carp_daemon::cli::{self, Invocation, Task};
 use carp_daemon::config::VirtualAddress;
-use carp_daemon::engine::effects::{Netlink as _, Program as _, Receive as _};
-use carp_daemon::io::datapath::{Endpoints, Entry, Owner};
+use carp_daemon::engine::effects::{KernelProgram as _, Netlink as _, Receive as _};
+use carp_daemon::io::datapath::{AddressOwner, Endpoints, Entry};
 use carp_daemon::{host, log, serve};
 use carp_tests::lab::note;
 use carp_tests::{Daemon, Host, Lab, usage};
@@ -216,7 +216,7 @@ pub fn work(words: &[OsString]) -> Option<Result<()>> {
 
 /// Parses carpd's words, which name one virtual host, and gives it this number of addresses.
 fn invocation(count: u8, words: Vec<OsString>) -> Result<Invocation> {
-    let Request::Run(mut invocation) = cli::parse(words)? else {
+    let Task::Run(mut invocation) = cli::parse(words)? else {
         bail!("these words start no carpd");
     };
     for vhost in &mut invocation.config.vhosts {
@@ -279,7 +279,7 @@ fn renewals(rounds: u32, words: Vec<OsString>) -> Result<()> {
         };
         host.configure(key, &entry).map_err(refused)?;
         for _ in 0..count {
-            let owner = Owner {
+            let owner = AddressOwner {
                 ifindex: link.index,
                 vhid,
             };
