@@ -172,6 +172,7 @@ fn prices() {
         ("ARP", arp(Operation::Request, SOURCE, OURS), Fate::Pass),
         ("TCP over IPv6", tcp6(), Fate::Pass),
         ("VRRP", vrrp(2, 51, 1, 20), Fate::Pass),
+        ("VRRP with our vhid", vrrp(2, VHID, 1, 20), Fate::Pass),
         ("CARP, foreign vhid", advertisement(99, GROUP), Fate::Pass),
         ("CARP, forged, two accepted forms", forged(), Fate::Drop),
         // The first run of each test run is the original, which the others duplicate.

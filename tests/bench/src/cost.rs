@@ -10,8 +10,9 @@ use crate::{Findings, Plan};
 
 const METHOD: &str = "\
 `BPF_PROG_TEST_RUN` on single frames, thousands of times each, in interleaved rounds, less the fixed cost of a test run.
-The first row of each table is a program that only passes every packet. The measuring code is the `xdp_program` test of
-carp-daemon, `cost::prices`.";
+The first row of each table is a program that only passes every packet. A genuine advertisement can be measured only once,
+so its figure is that of a single run with cold caches; all others are those of repeated runs. The measuring code is the
+`xdp_program` test of carp-daemon, `cost::prices`.";
 
 /// Runs the test that measures, and parses its output: `price: HOOK | FRAME | limit or ours | NS NS …`.
 pub fn run(plan: Plan) -> Result<Findings> {
