@@ -59,7 +59,7 @@ fn a_claim_does_not_count_right_after_a_takeover_or_for_a_backup() {
 #[test]
 fn a_master_that_stepped_down_answers_no_claim() {
     // It stays away for 3 s, and then listens for as long again.
-    let mut faults = vec![(s(20), Fault::StepDown(0, s(3)))];
+    let mut faults = vec![(s(20), Fault::StepDown(0))];
     for at in [21, 23, 25] {
         faults.push((s(at), Fault::Mishap(0, Mishap::Claim(false))));
     }

@@ -28,7 +28,7 @@ use super::kernel::Actor;
 use super::kernel::namespace::{Namespace, errno};
 use super::kernel::program::Program;
 use super::kernel::ring::Ring;
-use super::packet::{Group, Packet};
+use super::packet::{FAMILIES, Group, Packet};
 use super::rng::Rng;
 use super::trace::Trace;
 use super::watch::{Provenance, SentCounters, Violation};
@@ -206,7 +206,9 @@ impl Machine {
             rng,
         };
         others::create_interface(&mut machine);
-        others::set_source(&mut machine, true);
+        for family in FAMILIES {
+            others::set_source(&mut machine, family, true);
+        }
         machine
     }
 

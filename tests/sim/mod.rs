@@ -10,7 +10,6 @@
 //! | [`host`] | a process: the engine of the daemon |
 //! | [`machine`] | everything of a host except its process, and the engine's view of it |
 //! | [`kernel`] | the kernel under a process: links, addresses, routes, the program, scripts |
-//! | [`bare`] | a process with only the core, for groups with IPv6 addresses |
 //! | [`model`] | ucarp, FreeBSD, OpenBSD and NetBSD, written without the core |
 //! | [`packet`] | the 36 bytes, written without the core |
 //! | [`attacker`] | recordings of everything, resent, altered, and delivered before the genuine ones |
@@ -127,7 +126,7 @@
 //! # What random runs leave out
 //!
 //! - the half second for which the engine waits for a slow kernel;
-//! - the engine with IPv6: in a group that has IPv6 addresses, only the core runs;
+//! - duplicate address detection: every IPv6 address can be used at once;
 //! - a virtual host that is added again while scripts of the removed one still run: they would undo each other's
 //!   work;
 //! - scripts that outlive a killed process, and an interface that is created again while a process that has shut down
@@ -145,7 +144,6 @@
 //! - IPv6 with NetBSD, which does not support it.
 
 pub mod attacker;
-pub mod bare;
 pub mod duty;
 pub mod group;
 pub mod host;

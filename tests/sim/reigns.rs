@@ -38,11 +38,7 @@ fn a_master_that_cannot_send_is_silent_before_its_backup_takes_over() {
 
 #[test]
 fn a_master_that_leaves_is_silent_before_it_says_so() {
-    for leave in [
-        Fault::Stop(0),
-        Fault::StepDown(0, s(3)),
-        Fault::Demote(0, 200),
-    ] {
+    for leave in [Fault::Stop(0), Fault::StepDown(0), Fault::Demote(0, 200)] {
         let mut members = hosts(PROFILES[0], &[0, 100]);
         members[1].preempt = true;
         let outcome = run(&Scenario::staged(members, &[(s(10), leave)], s(20)));

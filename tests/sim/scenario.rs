@@ -96,8 +96,8 @@ pub enum Fault {
     SendsAgain(usize),
     /// The operator demotes.
     Demote(usize, u8),
-    /// The operator steps a master down and keeps it away for a while.
-    StepDown(usize, Duration),
+    /// The operator steps a master down.
+    StepDown(usize),
     /// One direction of one path is cut, in one family or in both.
     Cut(Option<Family>, usize, usize),
     /// The hosts of this bit mask cannot reach the others.

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use carp_common::time::Instant;
 use carp_common::units::State;
 
-use super::bare::Bare;
 use super::host::Host;
 use super::machine::Machine;
 use super::model::Model;
@@ -15,10 +14,8 @@ use super::watch::SentCounters;
 /// The program that runs on a host.
 #[derive(Debug)]
 pub enum Body {
-    /// The engine of the daemon, in IPv4.
+    /// The engine of the daemon.
     Carpd(Box<Host>),
-    /// The core alone, in both families.
-    Bare(Box<Bare>),
     /// A model of another implementation.
     Model(Box<Model>),
     /// Nothing.
@@ -105,7 +102,6 @@ impl Station {
     pub fn state(&self) -> State {
         match &self.body {
             Body::Carpd(host) => host.state(self.vhid),
-            Body::Bare(host) => host.state(),
             Body::Model(model) => model.state(),
             Body::Dead => State::Init,
         }
@@ -116,7 +112,6 @@ impl Station {
     pub fn is_suppressed(&self) -> bool {
         match &self.body {
             Body::Carpd(host) => host.is_suppressed(self.vhid),
-            Body::Bare(host) => host.is_suppressed(),
             Body::Model(_) | Body::Dead => false,
         }
     }
@@ -125,7 +120,7 @@ impl Station {
     pub fn machine(&mut self) -> Option<&mut Machine> {
         match &mut self.body {
             Body::Carpd(host) => Some(host.machine()),
-            Body::Bare(_) | Body::Model(_) | Body::Dead => self.machine.as_deref_mut(),
+            Body::Model(_) | Body::Dead => self.machine.as_deref_mut(),
         }
     }
 
@@ -134,7 +129,7 @@ impl Station {
     pub fn machine_ref(&self) -> Option<&Machine> {
         match &self.body {
             Body::Carpd(host) => Some(host.machine_ref()),
-            Body::Bare(_) | Body::Model(_) | Body::Dead => self.machine.as_deref(),
+            Body::Model(_) | Body::Dead => self.machine.as_deref(),
         }
     }
 
@@ -153,7 +148,6 @@ impl Station {
     pub fn die(&mut self) {
         match std::mem::replace(&mut self.body, Body::Dead) {
             Body::Carpd(host) => self.machine = Some(Box::new(host.kill())),
-            Body::Bare(host) => self.sent = host.into_sent(),
             Body::Model(_) | Body::Dead => {}
         }
     }
@@ -163,7 +157,7 @@ impl Station {
     pub const fn takes_part(&self) -> bool {
         let serves = match &self.body {
             Body::Carpd(host) => !host.is_ending(),
-            Body::Bare(_) | Body::Model(_) => true,
+            Body::Model(_) => true,
             Body::Dead => false,
         };
         self.link && serves

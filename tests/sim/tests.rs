@@ -351,7 +351,7 @@ fn stepping_down_keeps_away_for_the_hold_and_a_master_down_time() {
     let alone = hosts(Profile::Ucarp, &[0]);
     let outcome = run(&Scenario::staged(
         alone,
-        &[(s(10), Fault::StepDown(0, s(3)))],
+        &[(s(10), Fault::StepDown(0))],
         s(20),
     ));
     let again = outcome.reigns(0).nth(1).unwrap();

@@ -16,7 +16,6 @@ use super::attacker::Attacker;
 use super::group::Calm;
 use carp_daemon::engine::registry::InstanceId;
 
-use super::bare::{self, Arrived};
 use super::duty;
 use super::machine::{Machine, Parts};
 use super::model::index;
@@ -95,8 +94,8 @@ enum Event {
     ScriptEnds {
         station: usize,
         incarnation: u32,
-        /// The virtual host; a bare core has only one.
-        instance: Option<InstanceId>,
+        /// The virtual host.
+        instance: InstanceId,
     },
     /// The kernel carries out the orders of a process's thread.
     Orders {
@@ -162,7 +161,7 @@ impl<'a> World<'a> {
                 Implementation::Model(dialect) => format!("{dialect:?}").to_uppercase(),
             };
             let name = format!("{number} {program}");
-            let machine = scenario.has_machine(number).then(|| {
+            let machine = scenario.members[number].is_carpd().then(|| {
                 let parts = Parts {
                     name: name.clone(),
                     groups: scenario.groups(),
@@ -320,16 +319,6 @@ impl<'a> World<'a> {
                     self.new_masters.push(number);
                 }
             }
-            if let Body::Bare(host) = &station.body
-                && host
-                    .settled_holding()
-                    .is_some_and(|held| held != (state == State::Master))
-            {
-                return Err(format!(
-                    "{}: is {state}, and its scripts left it otherwise",
-                    station.name
-                ));
-            }
         }
         for number in std::mem::take(&mut self.new_masters) {
             self.stations[number].reigns_since = self.now;
@@ -364,21 +353,6 @@ impl<'a> World<'a> {
                 if readable {
                     self.wake_soon(to);
                 }
-            }
-            Body::Bare(_) if station.paused => {}
-            Body::Bare(host) => {
-                self.trace.packet(self.now, &station.name, "gets", &packet);
-                let (family, source) = (index(packet.family), packet.source);
-                let payload = packet.payload.clone();
-                let counts = host.enqueue(Arrived {
-                    at: self.now,
-                    packet,
-                    provenance,
-                });
-                if counts {
-                    station.counted[family].insert(source, payload);
-                }
-                self.wake_soon(to);
             }
             // A paused machine: what arrives meanwhile is lost.
             Body::Model(_) if station.hung => {}
@@ -422,18 +396,6 @@ impl<'a> World<'a> {
                 result.map_err(|what| format!("{name}: {what}"))?;
                 requests::sleep(self, number, deadline);
                 faults::try_to_end(self, number)
-            }
-            Body::Bare(host) => {
-                let mut requests = Vec::new();
-                host.set_send_errors(station.send_errors);
-                let result = host.run(self.now, &mut self.trace, &mut requests);
-                result.map_err(|what| format!("{}: {what}", station.name))?;
-                let deadline = host.next_deadline();
-                for request in requests {
-                    requests::carry_out_bare(self, number, request)?;
-                }
-                requests::sleep(self, number, deadline);
-                Ok(())
             }
         }
     }
@@ -559,13 +521,6 @@ impl<'a> World<'a> {
         if station.wake_at.is_none_or(|already| at < already) {
             station.wake_at = Some(at);
             self.push(at, Event::Wakes { station: number });
-        }
-    }
-
-    fn control_bare(&mut self, number: usize, control: bare::Control) {
-        if let Body::Bare(host) = &mut self.stations[number].body {
-            host.control(control);
-            self.wake_soon(number);
         }
     }
 }

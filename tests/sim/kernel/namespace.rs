@@ -112,7 +112,7 @@ impl Namespace {
         }
     }
 
-    /// Changes a link. A link that is down loses its routes.
+    /// Changes a link. A link that is set down loses its routes and its IPv6 addresses (`keep_addr_on_down` is 0).
     pub fn change(&mut self, index: u32, change: impl FnOnce(&mut Link)) {
         let Some(link) = self.links.get_mut(&index) else {
             return;
@@ -123,10 +123,15 @@ impl Namespace {
             return;
         }
         let (link, up) = (link.clone(), link.admin_up);
+        self.monitor.tell(NetlinkEvent::Link(link));
         if !up {
             self.routes.retain(|(route, _)| route.ifindex != index);
+            let inet6 = self.on(index).filter(|it| it.address.address.is_ipv6());
+            let inet6: Vec<Address> = inet6.map(|it| it.address).collect();
+            for address in inet6 {
+                self.drop_address(&address, Actor::Kernel);
+            }
         }
-        self.monitor.tell(NetlinkEvent::Link(link));
     }
 
     /// Carries out an order.
@@ -442,6 +447,21 @@ mod tests {
             Ok(())
         );
         assert!(namespace.harm().is_some());
+    }
+
+    #[test]
+    fn a_link_that_is_set_down_keeps_its_ipv4_addresses_only() {
+        let mut namespace = namespace();
+        let inet = address(1, 24, 0);
+        let inet6 = Address::new(2, [0xfe80, 0, 0, 0, 0, 0, 0, 1].into(), 64, 0);
+        for address in [inet, inet6] {
+            let add = Order::Add(address, None);
+            assert_eq!(namespace.carry_out(NOW, &add, Actor::Somebody), Ok(()));
+        }
+        namespace.change(2, |link| link.running = false);
+        assert!(namespace.has(inet6.address));
+        namespace.change(2, |link| link.admin_up = false);
+        assert!(namespace.has(inet.address) && !namespace.has(inet6.address));
     }
 
     #[test]

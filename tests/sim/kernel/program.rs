@@ -8,14 +8,16 @@ use std::net::IpAddr;
 
 use carp_common::abi::layout::VhostKey;
 use carp_common::proto::Standing;
+use carp_common::proto::per_family::PerFamily;
 use carp_common::time::Instant;
+use carp_common::units::Family;
 use carp_daemon::io::datapath::{AddressOwner, Endpoints, Fenced};
 
 /// The entry of one virtual host.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramEntry {
-    /// The endpoints of its advertisements.
-    pub endpoints: Endpoints,
+    /// The endpoints of its advertisements, in the families that it has addresses in.
+    pub endpoints: PerFamily<Option<Endpoints>>,
     /// Its standing, and how long that is valid.
     pub standing: Standing,
     /// Whether its process reads the packets that are delivered for it.
@@ -101,9 +103,9 @@ impl Program {
         let in_place = self.attached.get(&key.ifindex) == Some(&true);
         let entry = self.entries.get(key);
         let entry = entry.filter(|entry| entry.is_heard && entry.is_intact);
-        let is_echo =
-            |entry: &ProgramEntry| self.drops_echoes && entry.endpoints.own == Some(source);
-        in_place && entry.is_some_and(|entry| !is_echo(entry))
+        let endpoints = entry.and_then(|entry| entry.endpoints[Family::of(source)]);
+        let is_echo = |its: Endpoints| self.drops_echoes && its.own == Some(source);
+        in_place && endpoints.is_some_and(|its| !is_echo(its))
     }
 
     /// Whether the host may answer for an address when asked on an interface.
@@ -234,9 +236,12 @@ mod tests {
 
     fn entry(owns_until: Instant) -> ProgramEntry {
         ProgramEntry {
-            endpoints: Endpoints {
-                group: [224, 0, 0, 18].into(),
-                own: Some(OWN),
+            endpoints: PerFamily {
+                inet: Some(Endpoints {
+                    group: [224, 0, 0, 18].into(),
+                    own: Some(OWN),
+                }),
+                inet6: None,
             },
             standing: until(owns_until),
             is_heard: true,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use carp_common::abi::counters::Counter;
 use carp_common::abi::event::AdvertisementEvent;
-use carp_common::abi::layout::{FAMILY_INET, NO_COUNTS, VhostKey};
+use carp_common::abi::layout::{FAMILY_INET, FAMILY_INET6, NO_COUNTS, VhostKey};
+use carp_common::proto::per_family::PerFamily;
 use carp_common::proto::{Action, Input, Standing, VirtualHost};
 use carp_common::time::Instant;
 use carp_common::units::{Family, Profile, Vhid};
@@ -149,12 +150,16 @@ impl Receive for Machine {
 impl KernelProgram for Machine {
     fn configure(&mut self, key: VhostKey, entry: &datapath::Entry<'_>) -> Result<(), Refused> {
         let is_full = self.sabotage.tables || self.sabotage.changes;
-        let Some(endpoints) = entry.endpoints.first().filter(|_| !is_full) else {
+        if is_full {
             self.program.entries.remove(&key);
             return Err(Refused("no room".to_owned()));
-        };
+        }
+        let mut endpoints = PerFamily::default();
+        for each in entry.endpoints {
+            endpoints[Family::of(each.group)] = Some(*each);
+        }
         let entry = ProgramEntry {
-            endpoints: *endpoints,
+            endpoints,
             standing: entry.standing,
             is_heard: true,
             is_intact: true,
@@ -175,7 +180,8 @@ impl KernelProgram for Machine {
 
     fn set_endpoints(&mut self, key: VhostKey, endpoints: Endpoints) -> Result<(), Refused> {
         if let Some(entry) = self.program.entries.get_mut(&key) {
-            (entry.endpoints, entry.is_intact) = (endpoints, true);
+            entry.endpoints[Family::of(endpoints.group)] = Some(endpoints);
+            entry.is_intact = true;
         }
         Ok(())
     }
@@ -505,9 +511,6 @@ impl Machine {
     /// an advertisement.
     pub(super) fn event(&self, packet: &Packet) -> Option<AdvertisementEvent> {
         let payload: [u8; LENGTH] = packet.payload.as_slice().try_into().ok()?;
-        let (IpAddr::V4(source), Family::Inet) = (packet.source, packet.family) else {
-            return None;
-        };
         let vhid = Vhid::new(payload[1])?;
         let key = VhostKey::new(self.ifindex?, 0, vhid);
         if !self.program.delivers(&key, packet.source) {
@@ -515,9 +518,15 @@ impl Machine {
         }
         let mut event = AdvertisementEvent::empty(self.now.as_nanos());
         event.key = key;
-        event.source[..4].copy_from_slice(&source.octets());
+        match packet.source {
+            IpAddr::V4(source) => event.source[..4].copy_from_slice(&source.octets()),
+            IpAddr::V6(source) => event.source = source.octets(),
+        }
         event.ethernet_source = packet.ethernet_source;
-        event.family = FAMILY_INET;
+        event.family = match packet.family {
+            Family::Inet => FAMILY_INET,
+            Family::Inet6 => FAMILY_INET6,
+        };
         event.length = u16::try_from(LENGTH).ok()?;
         event.payload[..LENGTH].copy_from_slice(&payload);
         Some(event)

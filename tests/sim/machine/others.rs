@@ -3,16 +3,39 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::units::Family;
 use carp_daemon::io::neighbour_watch::NeighbourClaim;
 use carp_daemon::io::netlink::{Address, Order};
 
 use super::super::kernel::Actor;
+use super::super::model::index;
 use super::{INTERFACE, Machine};
 
-/// Prefix length of a host's own address.
-const OWN_PREFIX: u8 = 16;
+/// Returns the prefix length of a host's own address.
+const fn own_prefix(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 16,
+        IpAddr::V6(_) => 64,
+    }
+}
 
-const HOST_PREFIX: u8 = 32;
+/// Returns the prefix length of an address alone.
+pub const fn host_prefix(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+/// Returns the prefix length of an IPv4 address, and for an IPv6 address one of the same kind: an address alone, or one
+/// with its subnet.
+const fn prefix_for(ip: IpAddr, inet: u8) -> u8 {
+    match ip {
+        IpAddr::V4(_) => inet,
+        IpAddr::V6(_) if inet == 32 => 128,
+        IpAddr::V6(_) => 64,
+    }
+}
 
 /// Creates the interface, without an address.
 pub fn create_interface(machine: &mut Machine) {
@@ -36,12 +59,13 @@ pub fn delete_interface(machine: &mut Machine) {
     }
 }
 
-/// Adds the host's own address, or removes every address that is neither carpd's nor virtual.
-pub fn set_source(machine: &mut Machine, there: bool) {
+/// Adds the host's own address of a family, or removes every address of that family that is neither carpd's nor virtual.
+pub fn set_source(machine: &mut Machine, family: Family, there: bool) {
     let Some(ifindex) = machine.ifindex else {
         return;
     };
-    let own = Address::new(ifindex, machine.sources[0], OWN_PREFIX, 0);
+    let own = machine.sources[index(family)];
+    let own = Address::new(ifindex, own, own_prefix(own), 0);
     if there {
         by_somebody(machine, &Order::Add(own, None));
         return;
@@ -51,7 +75,7 @@ pub fn set_source(machine: &mut Machine, there: bool) {
         .namespace
         .on(ifindex)
         .map(|it| it.address)
-        .filter(|it| is_own(it.address))
+        .filter(|it| is_own(it.address) && Family::of(it.address) == family)
         .collect();
     for address in all {
         by_somebody(machine, &Order::Delete(address));
@@ -89,7 +113,7 @@ pub fn remove_foreign(machine: &mut Machine, ips: &[IpAddr]) {
 /// Adds an address to the interface, as another program does.
 pub fn assign(machine: &mut Machine, ip: IpAddr, prefix: u8) {
     if let Some(ifindex) = machine.ifindex {
-        let address = Address::new(ifindex, ip, prefix, 0);
+        let address = Address::new(ifindex, ip, prefix_for(ip, prefix), 0);
         by_somebody(machine, &Order::Renew(address, None));
     }
 }
@@ -97,7 +121,7 @@ pub fn assign(machine: &mut Machine, ip: IpAddr, prefix: u8) {
 /// Adds an address to the interface for a while, as another program does.
 pub fn lend(machine: &mut Machine, ip: IpAddr, lifetime: Duration) {
     if let Some(ifindex) = machine.ifindex {
-        let address = Address::new(ifindex, ip, HOST_PREFIX, 0);
+        let address = Address::new(ifindex, ip, host_prefix(ip), 0);
         by_somebody(machine, &Order::Renew(address, Some(lifetime)));
     }
 }

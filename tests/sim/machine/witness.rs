@@ -7,6 +7,7 @@ use carp_daemon::engine::registry::InstanceId;
 
 use super::super::kernel::scripts::Scripts;
 use super::super::watch::{Violation, Watch};
+use super::others::host_prefix;
 use super::{Machine, Request, Seen};
 
 pub fn observe(
@@ -87,7 +88,8 @@ pub fn enlist_seen(machine: &mut Machine, id: InstanceId, config: &VhostConfig) 
     sent.restart(config.election.strict_counter);
     let watch = Watch::new(&config.election, group, machine.sources, sent, machine.now);
     // With a shorter prefix, the kernel would remove addresses of one script together with those of another.
-    let addresses = config.addresses.iter().map(|it| (it.address, 32));
+    let addresses = config.addresses.iter();
+    let addresses = addresses.map(|it| (it.address, host_prefix(it.address)));
     let scripts = config.scripts.up.is_some().then(Scripts::default);
     let seen = Seen {
         watch,

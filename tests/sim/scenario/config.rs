@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use carp_common::proto::{AddressSet, Key, Settings};
-use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Family, Vhid};
+use carp_common::units::{AdvBase, AdvSkew, DeadRatio, Vhid};
 use carp_daemon::config::{Ownership, Scripts, VhostConfig, VirtualAddress};
 
 use super::super::machine::INTERFACE;
@@ -15,16 +15,13 @@ use super::{Implementation, Member, Scenario, Theme};
 /// CARP's multicast group.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
+/// Prefix length of a virtual IPv6 address.
+const SUBNET6: u8 = 64;
+
 /// A bound for every script of a scenario.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Scenario {
-    /// Whether the whole engine runs on a host, on a kernel of its own; the daemon serves only IPv4.
-    #[must_use]
-    pub fn has_machine(&self, number: usize) -> bool {
-        self.members[number].is_carpd() && !self.group.uses(Family::Inet6)
-    }
-
     /// Returns every group that its kernels may see.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
@@ -57,7 +54,10 @@ impl Scenario {
     /// Returns the configuration of the second virtual host, if there is one.
     #[must_use]
     pub fn second_config(&self, number: usize) -> Option<VhostConfig> {
-        let second = self.second.as_ref().filter(|_| self.has_machine(number))?;
+        let second = self
+            .second
+            .as_ref()
+            .filter(|_| self.members[number].is_carpd())?;
         Some(self.configure(second, &self.second_member(number)))
     }
 
@@ -75,7 +75,10 @@ impl Scenario {
             addresses: addresses
                 .map(|address| VirtualAddress {
                     address,
-                    prefix: self.prefix,
+                    prefix: match address {
+                        IpAddr::V4(_) => self.prefix,
+                        IpAddr::V6(_) => SUBNET6,
+                    },
                 })
                 .collect(),
             ownership: match member.script.is_zero() {

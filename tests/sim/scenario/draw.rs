@@ -107,7 +107,10 @@ impl Scenario {
             vhid: if group.vhid == 255 { 1 } else { group.vhid + 1 },
             password: group.password,
             inet: vec![Ipv4Addr::new(192, 0, 2, 150)],
-            inet6: Vec::new(),
+            inet6: match kernel.chance(500) {
+                true => vec![Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 2, 0)],
+                false => Vec::new(),
+            },
         });
         if second.is_some() {
             for _ in 0..kernel.between(0, 3) {
@@ -389,7 +392,7 @@ fn draw_fault(
     let kinds = if powerless { 4 } else { 13 };
     match rng.between(0, kinds) {
         0 => pair(Fault::Hang(host), Fault::Resume(host)),
-        1 if carpd => faults.push((start, Fault::StepDown(host, ms(rng.pick(&[0, 100, 3_000]))))),
+        1 if carpd => faults.push((start, Fault::StepDown(host))),
         2 | 3 => pair(
             Fault::Demote(host, rng.pick(&[1, 10, 100, 240, 255])),
             Fault::Demote(host, 0),

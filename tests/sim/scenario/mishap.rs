@@ -230,7 +230,7 @@ pub(super) fn draw_rare(
             at(first, Fault::Mishap(host, Mishap::Delete));
             at(second, Fault::Mishap(host, Mishap::Recreate));
         }
-        2 => at(first, Fault::StepDown(host, ms(3_000))),
+        2 => at(first, Fault::StepDown(host)),
         3 => at(first, Fault::Mishap(host, Mishap::Remove)),
         4 => {
             at(first, Fault::Hang(host));

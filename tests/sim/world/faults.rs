@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use carp_common::proto::LinkState;
 use carp_common::time::Instant;
 use carp_common::units::Family;
 
 use super::super::attacker::Ahead;
-use super::super::bare::{self, Bare, Start};
 use super::super::duty;
 use super::super::host::{Control, Ended, Host};
 use super::super::machine::{Machine, others};
@@ -21,9 +19,6 @@ use super::{mishaps, requests};
 
 /// The time after which a supervisor restarts a carpd that failed.
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
-
-/// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
-const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
 
 /// Begins the quiet period: everything that can be repaired is repaired.
 pub(super) fn quiet(world: &mut World<'_>) -> Result<(), Violation> {
@@ -114,10 +109,7 @@ pub(super) fn apply(world: &mut World<'_>, fault: Fault) -> Result<(), Violation
         Fault::SendErrors(number) => set_send_errors(world, number, true),
         Fault::SendsAgain(number) => set_send_errors(world, number, false),
         Fault::Demote(number, demotion) => demote(world, number, demotion),
-        Fault::StepDown(number, hold) => {
-            world.control_bare(number, bare::Control::StepDown(hold));
-            mishaps::command(world, number, Control::StepDown);
-        }
+        Fault::StepDown(number) => mishaps::command(world, number, Control::StepDown),
         Fault::Mishap(number, mishap) => mishaps::mishap(world, number, mishap),
         Fault::Remove(number) => mishaps::remove_second(world, number),
         Fault::Add(number) => mishaps::add_second(world, number),
@@ -179,7 +171,6 @@ fn hang(world: &mut World<'_>, number: usize) {
     station.hung = true;
     match &mut station.body {
         Body::Carpd(host) => host.stop(world.now),
-        Body::Bare(host) => host.stop(),
         Body::Model(_) | Body::Dead => {}
     }
 }
@@ -232,13 +223,9 @@ fn set_link(world: &mut World<'_>, number: usize, up: bool) {
     match &mut station.body {
         Body::Model(model) if up => model.start(world.now),
         Body::Model(model) => model.link_down(),
-        Body::Carpd(_) | Body::Bare(_) | Body::Dead => {}
+        Body::Carpd(_) | Body::Dead => {}
     }
     world.model_acted(number, Vec::new());
-    world.control_bare(
-        number,
-        bare::Control::Link(if up { LinkState::Up } else { LinkState::Down }),
-    );
 }
 
 fn set_source(world: &mut World<'_>, number: usize, family: Family, there: bool) {
@@ -247,12 +234,9 @@ fn set_source(world: &mut World<'_>, number: usize, family: Family, there: bool)
         return;
     }
     *had = there;
-    world.control_bare(number, bare::Control::Source(family, there));
-    if let Some(machine) = world.stations[number].machine()
-        && family == Family::Inet
-    {
+    if let Some(machine) = world.stations[number].machine() {
         machine.advance(world.now);
-        others::set_source(machine, there);
+        others::set_source(machine, family, there);
         mishaps::follow_kernel(world, number);
     }
 }
@@ -271,7 +255,6 @@ fn demote(world: &mut World<'_>, number: usize, demotion: u8) {
             world.model_acted(number, out);
         }
         Body::Carpd(_) => mishaps::command(world, number, Control::Demotion(demotion)),
-        Body::Bare(_) => world.control_bare(number, bare::Control::Demotion(demotion)),
         Body::Dead => {}
     }
 }
@@ -286,7 +269,6 @@ fn stop(world: &mut World<'_>, number: usize) {
         world.model_acted(number, out);
         world.stations[number].die();
     }
-    world.control_bare(number, bare::Control::Shutdown);
     mishaps::command(world, number, Control::Shutdown);
 }
 
@@ -298,7 +280,7 @@ pub(super) fn start(world: &mut World<'_>, number: usize) {
             world.stations[number].restarts = host.is_ending();
             return;
         }
-        Body::Bare(_) | Body::Model(_) => return,
+        Body::Model(_) => return,
     }
     let member = &world.scenario.members[number];
     let rng = world.rng.fork();
@@ -308,31 +290,7 @@ pub(super) fn start(world: &mut World<'_>, number: usize) {
     station.demotion = 0;
     station.wake_at = None;
     match member.program {
-        Implementation::Carpd(_) if station.machine.is_some() => start_engine(world, number),
-        Implementation::Carpd(_) => {
-            let start = Start {
-                name: station.name.clone(),
-                settings: world.scenario.settings(number),
-                initial_counter: WALL_CLOCK_AT_ORIGIN + world.now.as_nanos(),
-                group: world.scenario.group.clone(),
-                sources: member.sources,
-                script_time: member.script,
-                ring: world.scenario.ring,
-                sent: std::mem::take(&mut station.sent),
-            };
-            let (sources, link) = (station.sources, station.link);
-            station.body = Body::Bare(Box::new(Bare::new(start, world.now)));
-            for family in FAMILIES
-                .into_iter()
-                .filter(|family| sources[index(*family)])
-            {
-                world.control_bare(number, bare::Control::Source(family, true));
-            }
-            world.control_bare(
-                number,
-                bare::Control::Link(if link { LinkState::Up } else { LinkState::Down }),
-            );
-        }
+        Implementation::Carpd(_) => start_engine(world, number),
         Implementation::Model(dialect) => {
             let mut model = Model::new(
                 Setup {

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use carp_common::units::Family;
 use carp_common::wire::ether::MacAddress;
 use carp_daemon::io::neighbour_watch::NeighbourClaim;
 
 use super::super::host::Control;
 use super::super::machine::{Machine, others};
-use super::super::packet::Group;
+use super::super::model::index;
+use super::super::packet::{FAMILIES, Group};
 use super::super::scenario::mishap::{MENDING, Mishap};
 use super::super::station::Body;
 use super::World;
@@ -55,19 +57,21 @@ fn apply(world: &mut World<'_>, number: usize, mishap: Mishap) {
     let groups = world.scenario.groups();
     let vips: Vec<IpAddr> = groups.iter().flat_map(Group::addresses).collect();
     let station = &mut world.stations[number];
-    station.sources[0] &= mishap != Mishap::Flush;
+    for there in &mut station.sources {
+        *there &= mishap != Mishap::Flush;
+    }
     station.is_renamed |= mishap == Mishap::Rename;
     station.is_renamed &= mishap != Mishap::RenameBack;
-    let (has_source, is_hung) = (station.sources[0], station.hung);
+    let (sources, is_hung) = (station.sources, station.hung);
     let Some(machine) = station.machine() else {
         return;
     };
     machine.advance(now);
     let failed = machine.sabotage.prevents_repair();
-    befall(machine, mishap, &vips, has_source, is_native);
+    befall(machine, mishap, &vips, sources, is_native);
     // The thread that gives the orders is stopped together with its process.
     if !is_hung {
-        machine.catch_up();
+        machine.carry_out_later();
     }
     is_disturbed(world, number, failed);
     follow_kernel(world, number);
@@ -190,12 +194,12 @@ fn befall(
     machine: &mut Machine,
     mishap: Mishap,
     vips: &[IpAddr],
-    has_source: bool,
+    sources: [bool; 2],
     is_native: bool,
 ) {
-    let index = machine.ifindex.unwrap_or_default();
+    let ifindex = machine.ifindex.unwrap_or_default();
     let change = |machine: &mut Machine, change: fn(&mut carp_daemon::io::netlink::Link)| {
-        machine.namespace.change(index, change);
+        machine.namespace.change(ifindex, change);
     };
     match mishap {
         Mishap::Remove => {
@@ -205,7 +209,9 @@ fn befall(
         Mishap::Flush => {
             others::meddle(machine);
             vips.iter().for_each(|ip| others::remove(machine, *ip));
-            others::set_source(machine, false);
+            for family in FAMILIES {
+                others::set_source(machine, family, false);
+            }
         }
         // A host with scripts for the addresses does not add them itself.
         Mishap::Take(prefix) if is_native => {
@@ -215,21 +221,28 @@ fn befall(
         }
         Mishap::GiveUp if is_native => others::remove_foreign(machine, vips),
         Mishap::Take(_) | Mishap::GiveUp => {}
-        Mishap::AddOwn(prefix) if has_source => others::assign(machine, OWN.into(), prefix),
+        Mishap::AddOwn(prefix) if sources[0] => others::assign(machine, OWN.into(), prefix),
         Mishap::AddOwn(_) => {}
         Mishap::RemoveOwn => others::remove(machine, OWN.into()),
         Mishap::Down => change(machine, |link| {
             (link.admin_up, link.running) = (false, false)
         }),
-        Mishap::Up => change(machine, |link| (link.admin_up, link.running) = (true, true)),
+        Mishap::Up => {
+            change(machine, |link| (link.admin_up, link.running) = (true, true));
+            if sources[index(Family::Inet6)] {
+                others::set_source(machine, Family::Inet6, true);
+            }
+        }
         Mishap::Delete => {
             others::meddle(machine);
             others::delete_interface(machine);
         }
         Mishap::Recreate if machine.ifindex.is_none() => {
             others::create_interface(machine);
-            if has_source {
-                others::set_source(machine, true);
+            for (family, there) in FAMILIES.into_iter().zip(sources) {
+                if there {
+                    others::set_source(machine, family, true);
+                }
             }
         }
         Mishap::Recreate => {}
@@ -240,7 +253,7 @@ fn befall(
         Mishap::Enslave => change(machine, |link| link.upper = Some(1)),
         Mishap::Free => change(machine, |link| link.upper = None),
         Mishap::ChangeMac(last) => {
-            machine.namespace.change(index, |link| link.mac[2] = last);
+            machine.namespace.change(ifindex, |link| link.mac[2] = last);
         }
         Mishap::Claim(is_marked) => {
             for ip in vips {

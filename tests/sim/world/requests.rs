@@ -1,6 +1,5 @@
 //! The requests of processes, and their scripts.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use carp_common::proto::Reason;
@@ -8,7 +7,6 @@ use carp_common::time::Instant;
 use carp_common::units::{Family, State};
 use carp_daemon::engine::registry::InstanceId;
 
-use super::super::bare;
 use super::super::machine::Request;
 use super::super::model::index;
 use super::super::station::Body;
@@ -55,15 +53,11 @@ pub(super) fn carry_out(
         Request::Transmit(packet) => world.transmit(number, packet),
         Request::Refused(packet) if packet.payload.get(1) != Some(&main) => {}
         Request::Refused(packet) => world.remember(number, packet.payload, false),
-        Request::ScriptStarted(instance) => script_starts(world, number, Some(instance)),
+        Request::ScriptStarted(instance) => script_starts(world, number, instance),
         Request::OrdersGiven => give_orders(world, number),
         Request::Announced(address) if !world.scenario.group.has(address) => {}
         Request::Announced(address) => {
-            let family = match address {
-                IpAddr::V4(_) => Family::Inet,
-                IpAddr::V6(_) => Family::Inet6,
-            };
-            announced(world, number, family);
+            announced(world, number, Family::of(address));
         }
         Request::Overflowed { was_stopped } => overflowed(world, was_stopped),
         Request::Became(vhid, state, _) if vhid.get() != main => {
@@ -80,33 +74,6 @@ pub(super) fn carry_out(
             world.stations[number].owns_until = standing.owns_until;
         }
         Request::StaysAway(hold) => world.calm.disturb(world.now + hold),
-    }
-    Ok(())
-}
-
-pub(super) fn carry_out_bare(
-    world: &mut World<'_>,
-    number: usize,
-    request: bare::Request,
-) -> Result<(), Violation> {
-    match request {
-        bare::Request::Transmit(packet) => world.transmit(number, packet),
-        bare::Request::Refused(packet) => world.remember(number, packet.payload, false),
-        bare::Request::ScriptStarted => script_starts(world, number, None),
-        bare::Request::Announced(family) => announced(world, number, family),
-        bare::Request::Overflowed { was_stopped } => overflowed(world, was_stopped),
-        bare::Request::Became(state, reason) => became(world, number, state, reason)?,
-        bare::Request::Programmed(standing) => {
-            world.stations[number].owns_until = standing.owns_until;
-        }
-        bare::Request::StaysAway(hold) => world.calm.disturb(world.now + hold),
-        bare::Request::Exited => {
-            let station = &mut world.stations[number];
-            world
-                .trace
-                .note(world.now, &station.name, || "exits".into());
-            station.die();
-        }
     }
     Ok(())
 }
@@ -144,7 +111,7 @@ pub(super) fn became(
     Ok(())
 }
 
-pub(super) fn script_starts(world: &mut World<'_>, station: usize, instance: Option<InstanceId>) {
+pub(super) fn script_starts(world: &mut World<'_>, station: usize, instance: InstanceId) {
     let end = world.now + world.scenario.members[station].script;
     let incarnation = world.stations[station].incarnation;
     world.push(
@@ -161,20 +128,17 @@ pub(super) fn script_ends(
     world: &mut World<'_>,
     number: usize,
     incarnation: u32,
-    instance: Option<InstanceId>,
+    instance: InstanceId,
 ) {
     let station = &mut world.stations[number];
     if station.incarnation != incarnation {
         return;
     }
-    let another = match (&mut station.body, instance) {
-        (Body::Carpd(host), Some(id)) => {
-            host.machine().advance(world.now);
-            host.end_script(id)
-        }
-        (Body::Bare(host), _) => host.script_ended(),
-        (Body::Carpd(_) | Body::Model(_) | Body::Dead, _) => return,
+    let Body::Carpd(host) = &mut station.body else {
+        return;
     };
+    host.machine().advance(world.now);
+    let another = host.end_script(instance);
     world.wake_soon(number);
     if another {
         script_starts(world, number, instance);
