@@ -69,6 +69,15 @@ pub enum Request {
     StaysAway(Duration),
 }
 
+/// Whether anybody waits for the outcome of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// It belongs to a bunch.
+    Bunch,
+    /// It took too long to wait for it.
+    Overdue,
+}
+
 /// One host.
 #[derive(Debug)]
 pub struct Machine {
@@ -110,11 +119,12 @@ pub struct Machine {
     pub trace: Trace,
     /// The number of the present process.
     process: u32,
-    /// Orders that a thread is about to give, and the results of the last ones.
-    later: Option<Vec<Order>>,
+    /// Orders that the kernel has not carried out yet, in the order in which they were given: those of a bunch whose
+    /// outcomes are awaited, and those that took too long to wait for.
+    waiting: Vec<(Order, Awaited)>,
+    /// Whether a bunch is under way, which may be empty, and the outcomes of the last one.
+    is_bunch_given: bool,
     outcomes: Option<Vec<io::Result<()>>>,
-    /// Orders that took too long to wait for.
-    overdue: Vec<Order>,
     /// Addresses about which the tables refused to be told anything, so that there may be no fence.
     pub unfenced: BTreeSet<IpAddr>,
     /// Entries that the tables refused to remove.
@@ -190,9 +200,9 @@ impl Machine {
             violation: None,
             trace: Trace::new(traced),
             process: 0,
-            later: None,
+            waiting: Vec::new(),
+            is_bunch_given: false,
             outcomes: None,
-            overdue: Vec::new(),
             unfenced: BTreeSet::new(),
             unwithdrawn: BTreeSet::new(),
             unchanged: BTreeSet::new(),
@@ -232,8 +242,12 @@ impl Machine {
         both.any(|key| key.vhid == vhid)
     }
 
-    /// Detaches programs where they are no longer needed; `orphans` stay fenced.
+    /// Detaches programs where they are no longer needed; `orphans` stay fenced. Where another process holds the locks, it
+    /// keeps the program as well.
     pub fn close_programs(&mut self, orphans: &[Fenced]) {
+        if self.sabotage.locks {
+            return;
+        }
         let is_needed = |index: u32| {
             orphans
                 .iter()
@@ -274,29 +288,23 @@ impl Machine {
         outcome
     }
 
-    /// Carries out the orders that took too long to wait for, unless the kernel is still busy.
+    /// Carries out the orders that wait, unless the kernel is still busy.
     pub fn catch_up(&mut self) {
         if self.sabotage.is_slow {
             return;
         }
         let by = Actor::Carpd(self.port_number());
-        for order in std::mem::take(&mut self.overdue) {
-            // Nobody waits for the outcome.
-            let _ = self.order(&order, by);
-            self.disturbed_at = Some(self.now);
+        let mut outcomes = Vec::new();
+        for (order, awaited) in std::mem::take(&mut self.waiting) {
+            let outcome = answer(self.order(&order, by));
+            match awaited {
+                Awaited::Bunch => outcomes.push(outcome),
+                // Nobody waits for the outcome.
+                Awaited::Overdue => self.disturbed_at = Some(self.now),
+            }
         }
-    }
-
-    /// Carries out the orders of a thread.
-    pub fn carry_out_later(&mut self) {
-        self.catch_up();
-        if self.sabotage.is_slow {
-            return;
-        }
-        if let Some(orders) = self.later.take() {
-            let by = Actor::Carpd(self.port_number());
-            let outcomes = orders.iter().map(|order| self.order(order, by));
-            self.outcomes = Some(outcomes.map(answer).collect());
+        if std::mem::take(&mut self.is_bunch_given) {
+            self.outcomes = Some(outcomes);
         }
     }
 
@@ -355,8 +363,8 @@ impl Machine {
         self.claims.clear();
         self.claims_paused_until = None;
         self.suspects_at = None;
-        (self.later, self.outcomes) = (None, None);
-        self.overdue.clear();
+        self.waiting.clear();
+        (self.is_bunch_given, self.outcomes) = (false, None);
         let sent = std::mem::take(&mut self.seen).into_values();
         self.sent
             .extend(sent.map(|seen| (seen.watch.vhid(), seen.watch.into_sent())));

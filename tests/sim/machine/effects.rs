@@ -30,7 +30,7 @@ use carp_daemon::io::scripts::{Admission, Wish};
 use carp_daemon::io::state_dir::FileName;
 use carp_daemon::lock::{self, Wanted};
 
-use super::{Machine, Request, answer, witness};
+use super::{Awaited, Machine, Request, answer, witness};
 use crate::sim::kernel::Actor;
 use crate::sim::kernel::namespace::errno;
 use crate::sim::kernel::program::ProgramEntry;
@@ -261,12 +261,13 @@ impl Netlink for Machine {
     }
 
     fn give(&mut self, orders: &[Order]) -> Vec<io::Result<()>> {
-        self.carry_out_later();
+        self.catch_up();
         if self.sabotage.is_slow || self.is_overdue() {
             // Another attempt at an addition would only wait behind the first one.
             let adds = orders.iter().any(|it| matches!(it, Order::Add(..)));
             if !adds || !self.is_overdue() {
-                self.overdue.extend(orders);
+                let orders = orders.iter().map(|order| (*order, Awaited::Overdue));
+                self.waiting.extend(orders);
             }
             return orders.iter().map(|_| Err(late())).collect();
         }
@@ -276,8 +277,10 @@ impl Netlink for Machine {
     }
 
     fn give_later(&mut self, orders: Vec<Order>) {
-        self.carry_out_later();
-        self.later = Some(orders);
+        self.catch_up();
+        let orders = orders.into_iter().map(|order| (order, Awaited::Bunch));
+        self.waiting.extend(orders);
+        self.is_bunch_given = true;
         self.requests.push(Request::OrdersGiven);
     }
 
@@ -286,11 +289,12 @@ impl Netlink for Machine {
     }
 
     fn is_overdue(&self) -> bool {
-        !self.overdue.is_empty()
+        let mut waiting = self.waiting.iter();
+        waiting.any(|(_, awaited)| *awaited == Awaited::Overdue)
     }
 
     fn finish(&mut self, _limit: Duration) -> bool {
-        self.carry_out_later();
+        self.catch_up();
         !self.is_overdue()
     }
 

@@ -70,8 +70,8 @@ fn apply(world: &mut World<'_>, number: usize, mishap: Mishap) {
     let failed = machine.sabotage.prevents_repair();
     befall(machine, mishap, &vips, sources, is_native);
     // The thread that gives the orders is stopped together with its process.
-    if !is_hung {
-        machine.carry_out_later();
+    if mishap == Mishap::OrdersQuick && !is_hung {
+        machine.catch_up();
     }
     is_disturbed(world, number, failed);
     follow_kernel(world, number);
@@ -139,7 +139,7 @@ pub(super) fn orders(world: &mut World<'_>, number: usize, incarnation: u32) {
     }
     if let Some(machine) = station.machine() {
         machine.advance(world.now);
-        machine.carry_out_later();
+        machine.catch_up();
     }
     follow_kernel(world, number);
 }
