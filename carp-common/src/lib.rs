@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`units`] | vhid, advbase, advskew, demotion, address family | |
 //! | [`time`] | monotonic nanoseconds, on the clock of the kernel helper | |
+//! | [`drop_reason`] | why an advertisement is dropped, under one name for everybody | |
 //! | [`wire`] | CARP, Ethernet, IP, ARP: bytes to values and back | |
 //! | [`digest`] | HMAC-SHA1, prepared so that only the counter is missing | |
 //! | [`abi`] | the interface of kernel program and daemon: maps, counters, the classifier | `user` adds `aya::Pod` |
@@ -20,6 +21,7 @@ extern crate std;
 
 pub mod abi;
 pub mod digest;
+pub mod drop_reason;
 #[cfg(feature = "proto")]
 pub mod proto;
 pub mod time;

@@ -2,6 +2,7 @@
 
 use aya_log_ebpf::debug;
 use carp_common::abi::counters::Counter;
+use carp_common::drop_reason::DropReason;
 use carp_common::for_each_counter;
 
 use crate::maps;
@@ -72,14 +73,15 @@ fn explain(counter: u32) {
     macro_rules! say {
         (
             $received:ident $_received:tt
-            dropped { $(($counter:ident, $name:literal, $help:literal))* }
+            dropped { $(($counter:ident, $reason:ident))* }
             $($group:ident $_group:tt)*
         ) => {$(
             if counter == Counter::$counter.index() {
+                const NAME: &str = DropReason::$reason.name();
                 debug!(
                     (),
                     "{} vhid {} ifindex {} vlan {} source {:i}",
-                    $name,
+                    NAME,
                     key.vhid,
                     key.ifindex,
                     key.vlan,

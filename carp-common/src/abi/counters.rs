@@ -5,9 +5,12 @@
 //! `delivered`, `suspects-delivered` and `datapath-events-lost`; `received-…` and `passed-vrrp-same-vhid` count in addition.
 //! The names and the order of checks follow `netstat -s -p carp` of the BSDs.
 
+use crate::drop_reason::DropReason;
+
 /// Calls a macro with the list of counters.
 ///
-/// An entry is `(variant, name, help)`. The entries are in groups:
+/// An entry is `(variant, name, description)`, or `(variant, reason)` with a
+/// [`DropReason`](crate::drop_reason::DropReason) that has the name. The entries are in groups:
 ///
 /// - `received`: advertisements, before any check
 /// - `dropped`: advertisements that end in the kernel, by reason
@@ -25,22 +28,14 @@ macro_rules! for_each_counter {
                     "IPv6 advertisements for a configured vhid and group, before any further check (ipackets6)")
             }
             dropped {
-                (DroppedWrongTtl, "dropped-wrong-ttl",
-                    "TTL or hop limit other than 255, so it was routed from another link (badttl)")
-                (DroppedShortPacket, "dropped-short-packet",
-                    "the frame ends before the IP header says it does (badlen)")
-                (DroppedBadChecksum, "dropped-bad-checksum",
-                    "the checksum over the 36 bytes does not hold (badsum)")
-                (DroppedBadVersion, "dropped-bad-version",
-                    "version other than 2 or type other than advertisement (badver)")
-                (DroppedOwnSource, "dropped-own-source",
-                    "from the address that this host sends from: its own advertisement came back, or somebody replays it")
-                (DroppedBadAuthentication, "dropped-bad-authentication",
-                    "no accepted digest matches (badauth)")
-                (DroppedDuplicate, "dropped-duplicate",
-                    "authentic, but the same as one before, within a quarter of the interval that it advertises")
-                (DroppedRateLimited, "dropped-rate-limited",
-                    "authentic and no duplicate, but more than anybody sends: replays of captured advertisements")
+                (DroppedWrongTtl, WrongTtl)
+                (DroppedShortPacket, ShortPacket)
+                (DroppedBadChecksum, BadChecksum)
+                (DroppedBadVersion, BadVersion)
+                (DroppedOwnSource, OwnSource)
+                (DroppedBadAuthentication, BadAuthentication)
+                (DroppedDuplicate, Duplicate)
+                (DroppedRateLimited, RateLimited)
             }
             fenced {
                 (DroppedFenced, "dropped-fenced",
@@ -79,34 +74,41 @@ macro_rules! for_each_counter {
 }
 
 macro_rules! define {
-    ($($group:ident { $(($variant:ident, $name:literal, $help:literal))* })*) => {
+    (
+        received { $(($received:ident, $received_name:literal, $received_doc:literal))* }
+        dropped { $(($dropped:ident, $reason:ident))* }
+        $($group:ident { $(($variant:ident, $name:literal, $doc:literal))* })*
+    ) => {
         /// A statistic of the receive path. There is one for each outcome of a frame.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Counter {
+            $(
+                #[doc = $received_doc]
+                $received,
+            )*
+            $(
+                #[doc = concat!("dropped for [`DropReason::", stringify!($reason), "`]")]
+                $dropped,
+            )*
             $($(
-                #[doc = $help]
+                #[doc = $doc]
                 $variant,
             )*)*
         }
 
         impl Counter {
             /// Every counter, in index order.
-            pub const ALL: [Self; [$($($name,)*)*].len()] = [$($(Self::$variant,)*)*];
+            pub const ALL: [Self; [$($received_name,)* $(stringify!($dropped),)* $($($name,)*)*].len()] =
+                [$(Self::$received,)* $(Self::$dropped,)* $($(Self::$variant,)*)*];
 
             /// Returns the name in logs and status output.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
+                    $(Self::$received => $received_name,)*
+                    $(Self::$dropped => DropReason::$reason.name(),)*
                     $($(Self::$variant => $name,)*)*
-                }
-            }
-
-            /// Returns a description for an operator, one line long.
-            #[must_use]
-            pub const fn help(self) -> &'static str {
-                match self {
-                    $($(Self::$variant => $help,)*)*
                 }
             }
         }
@@ -147,13 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn each_is_named_after_its_group_and_explained() {
+    fn each_is_named_after_its_group() {
         macro_rules! check {
-            ($($group:ident { $(($variant:ident, $name:literal, $help:literal))* })*) => {$($(
+            ($($group:ident { $(($variant:ident, $($rest:tt)*))* })*) => {$($(
                 let group = stringify!($group);
                 let counter = Counter::$variant;
                 assert!(counter.name().contains(group) || counter == Counter::DatapathEventsLost);
-                assert!(!counter.help().is_empty());
             )*)*};
         }
         for_each_counter!(check);

@@ -17,6 +17,7 @@
 use core::net::Ipv6Addr;
 
 use super::checksum;
+use crate::drop_reason::DropReason;
 use crate::units::{AdvBase, AdvSkew, Demotion, Vhid};
 
 /// Length of the header, which is the whole IP payload. Unit: bytes.
@@ -54,21 +55,6 @@ pub struct Advertisement {
     pub digest: [u8; DIGEST_LEN],
 }
 
-/// The reason why bytes are not an advertisement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// There are fewer than 36 bytes (badlen).
-    ShortPacket,
-    /// The checksum is wrong (badsum).
-    BadChecksum,
-    /// The version is not 2, or the type is not advertisement (badver).
-    BadVersion,
-    /// The authentication length is not 7 words. This may be a VRRP packet.
-    BadAuthLen,
-    /// The vhid is 0, which no host can have (badvhid).
-    BadVhid,
-}
-
 impl Advertisement {
     /// Decodes the first 36 bytes of an IP payload. Further bytes are ignored, as in every implementation.
     ///
@@ -97,7 +83,7 @@ impl Advertisement {
             return Err(DropReason::BadVersion);
         }
         if auth_len != AUTH_LEN {
-            return Err(DropReason::BadAuthLen);
+            return Err(DropReason::BadAuthLength);
         }
         let vhid = Vhid::new(vhid).ok_or(DropReason::BadVhid)?;
         let [c0, c1, c2, c3, c4, c5, c6, c7, digest @ ..] = rest;
@@ -216,7 +202,7 @@ mod tests {
         for (offset, value, reason) in [
             (0, 0x31, DropReason::BadVersion),
             (0, 0x22, DropReason::BadVersion),
-            (3, 5, DropReason::BadAuthLen),
+            (3, 5, DropReason::BadAuthLength),
             (1, 0, DropReason::BadVhid),
         ] {
             let mut bytes = emitted();

@@ -11,9 +11,10 @@ use carp_common::abi::classify::{
 use carp_common::abi::counters::Counter;
 use carp_common::abi::hmac::{KernelKeys, is_authentic};
 use carp_common::abi::layout::{AddressKey, VhostKey, VhostValue, widen};
+use carp_common::drop_reason::DropReason;
 use carp_common::proto::{AddressSet, Authenticator, Key, Profile};
 use carp_common::units::{Family, Vhid};
-use carp_common::wire::advertisement::{Advertisement, DropReason, HEADER_LEN};
+use carp_common::wire::advertisement::{Advertisement, HEADER_LEN};
 use carp_common::wire::arp::{Arp, Operation};
 use carp_common::wire::checksum::internet_checksum;
 use carp_common::wire::ether::is_tag;
@@ -260,9 +261,7 @@ impl Setting {
                 Err(DropReason::ShortPacket) => Err(Counter::DroppedShortPacket),
                 Err(DropReason::BadChecksum) => Err(Counter::DroppedBadChecksum),
                 Err(DropReason::BadVersion) => Err(Counter::DroppedBadVersion),
-                Err(reason @ (DropReason::BadAuthLen | DropReason::BadVhid)) => {
-                    panic!("{reason:?} was excluded before")
-                }
+                Err(reason) => panic!("{reason:?} was excluded before"),
             }
         })
     }

@@ -11,6 +11,7 @@ use super::listener::{Listener, Takeover};
 use super::receive::{self, Received};
 use super::speaker::{self, Speaker};
 use super::suspicion::{Reign, Suspicion};
+use crate::drop_reason::DropReason;
 use crate::proto::demotion;
 use crate::proto::election::MasterDecision;
 use crate::proto::evidence::Evidence;
@@ -135,7 +136,7 @@ impl Machine {
             Family::Inet6 => cx.counters.received_inet6_packets += 1,
         }
         if self.state() == State::Init {
-            cx.counters.dropped_not_running += 1;
+            cx.counters.drop_for(DropReason::NotRunning);
             return;
         }
         let Some(received) = receive::check(cx, &mut self.history, family, origin, payload) else {

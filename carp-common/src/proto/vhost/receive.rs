@@ -4,11 +4,12 @@ use core::net::IpAddr;
 
 use super::context::{CoreContext, NOTICE_INTERVAL};
 use super::history::History;
+use crate::drop_reason::DropReason;
 use crate::proto::election::Advertiser;
 use crate::proto::evidence::Evidence;
 use crate::proto::{Action, Notice, Origin};
 use crate::units::{Family, Priority};
-use crate::wire::advertisement::{Advertisement, DropReason};
+use crate::wire::advertisement::Advertisement;
 
 /// An authentic advertisement of another host.
 #[derive(Clone, Copy, Debug)]
@@ -69,18 +70,14 @@ pub(super) fn check(
 
 /// Checks length, checksum, vhid and version.
 fn parse(cx: &mut CoreContext, payload: &[u8]) -> Option<Advertisement> {
-    let counters = &mut cx.counters;
-    let counter = match Advertisement::parse(payload) {
+    let reason = match Advertisement::parse(payload) {
         Ok(advertisement) if advertisement.vhid == cx.settings.vhid => {
             return Some(advertisement);
         }
-        Ok(_) | Err(DropReason::BadVhid) => &mut counters.dropped_bad_vhid,
-        Err(DropReason::ShortPacket) => &mut counters.dropped_short_packet,
-        Err(DropReason::BadChecksum) => &mut counters.dropped_bad_checksum,
-        Err(DropReason::BadVersion) => &mut counters.dropped_bad_version,
-        Err(DropReason::BadAuthLen) => &mut counters.dropped_bad_auth_length,
+        Ok(_) => DropReason::BadVhid,
+        Err(reason) => reason,
     };
-    *counter += 1;
+    cx.counters.drop_for(reason);
     None
 }
 
@@ -89,7 +86,7 @@ fn is_authentic(cx: &mut CoreContext, source: IpAddr, advertisement: &Advertisem
         .authenticator
         .verify(advertisement.counter, &advertisement.digest);
     if !authentic {
-        cx.counters.dropped_bad_authentication += 1;
+        cx.counters.drop_for(DropReason::BadAuthentication);
         cx.notify(
             |limits| &mut limits.bad_digest,
             |suppressed| Notice::BadDigest { source, suppressed },
@@ -111,7 +108,7 @@ fn is_own(
     let own = cx.sources[family] == Some(source)
         && (!is_shared || history.memory.sent_lately(family, advertisement.counter));
     if own {
-        cx.counters.dropped_own_echo += 1;
+        cx.counters.drop_for(DropReason::OwnEcho);
         cx.notify(
             |limits| &mut limits.own_echo,
             |suppressed| Notice::OwnEcho { source, suppressed },
@@ -137,7 +134,7 @@ fn is_stale(
         && !history.sequence.rises(family, counter, arrival)
         && !history.memory.is_last_of_somebody(family, counter);
     if stale {
-        cx.counters.dropped_stale_counter += 1;
+        cx.counters.drop_for(DropReason::StaleCounter);
         cx.notify(
             |limits| &mut limits.stale_counter,
             |suppressed| Notice::StaleCounter { source, suppressed },
@@ -150,16 +147,16 @@ fn is_stale(
 fn count(cx: &mut CoreContext, source: IpAddr, evidence: Evidence) {
     match evidence {
         Evidence::New | Evidence::Constant => {}
-        Evidence::Duplicate => cx.counters.dropped_duplicate += 1,
+        Evidence::Duplicate => cx.counters.drop_for(DropReason::Duplicate),
         Evidence::Heard
         | Evidence::Unrelated
         | Evidence::OtherVersion {
             same_source: false, ..
-        } => cx.counters.dropped_unproven += 1,
+        } => cx.counters.drop_for(DropReason::Unproven),
         Evidence::OtherVersion {
             same_source: true, ..
         } => {
-            cx.counters.dropped_tampered += 1;
+            cx.counters.drop_for(DropReason::Tampered);
             cx.notify(
                 |limits| &mut limits.tampered,
                 |suppressed| Notice::Tampered { source, suppressed },

@@ -1,6 +1,7 @@
 //! Several hosts that are MASTER: which one is believed, and which notices that causes.
 
 use super::*;
+use crate::drop_reason::DropReason;
 use crate::proto::SendOutcome;
 
 /// A worse MASTER advertises, which has heard us.
@@ -360,7 +361,10 @@ fn a_flood_of_bad_digests_is_reported_with_its_size() {
         suppressed,
     });
     assert_eq!(notices, expected);
-    assert_eq!(host.vhost.counters().dropped_bad_authentication, 2001);
+    assert_eq!(
+        host.vhost.counters().dropped(DropReason::BadAuthentication),
+        2001
+    );
 }
 
 #[test]
@@ -376,7 +380,7 @@ fn strict_counters_reject_whatever_does_not_rise() {
     for _ in 0..5 {
         assert_eq!(host.hear_payload(PEER, &first), "");
     }
-    assert_eq!(host.vhost.counters().dropped_duplicate, 5);
+    assert_eq!(host.vhost.counters().dropped(DropReason::Duplicate), 5);
     assert_eq!(host.next_in(), Some(2_390_625_000));
     assert_eq!(host.hear(PEER, 1, 0), "");
     assert_eq!(host.next_in(), Some(3_390_625_000));
@@ -430,7 +434,7 @@ fn two_strict_masters_whose_advertisements_cross_come_apart() {
     }
     let stale: u64 = hosts
         .iter()
-        .map(|host| host.vhost.counters().dropped_stale_counter)
+        .map(|host| host.vhost.counters().dropped(DropReason::StaleCounter))
         .sum();
     assert!(stale > 0, "their advertisements crossed");
 }
@@ -450,7 +454,7 @@ fn a_strict_master_that_was_stopped_hears_all_that_its_successor_said_meanwhile(
     for (second, payload) in (1..).zip(&said) {
         host.hear_at(PEER, payload, stopped + millis(1000 * second - 500));
     }
-    assert_eq!(host.vhost.counters().dropped_stale_counter, 0);
+    assert_eq!(host.vhost.counters().dropped(DropReason::StaleCounter), 0);
     assert_eq!(host.timeout(), "");
     assert_eq!(host.next_in(), Some(2_890_625_000));
 }
@@ -475,7 +479,7 @@ fn advertisements_heard_before_a_restart_prove_nothing_after_it() {
         again.hear_payload("10.9.0.8", payload);
     }
     assert_eq!(again.next_in(), Some(2_390_625_000), "none of them counts");
-    assert_eq!(again.vhost.counters().dropped_unproven, 5);
+    assert_eq!(again.vhost.counters().dropped(DropReason::Unproven), 5);
     again.counter = host.counter;
     again.hear(PEER, 1, 50);
     assert_eq!(again.next_in(), Some(3_390_625_000), "its source goes on");
@@ -495,7 +499,7 @@ fn advertisements_from_our_own_address_make_no_peer_stale() {
     );
     host.wait(millis(1000));
     assert_eq!(host.hear(PEER, 1, 0), "");
-    assert_eq!(host.vhost.counters().dropped_stale_counter, 0);
+    assert_eq!(host.vhost.counters().dropped(DropReason::StaleCounter), 0);
     assert_eq!(host.next_in(), Some(3_390_625_000), "the peer was heard");
     host.next_timeout();
     assert!(host.last_sent() > above, "whatever we send is");
