@@ -19,7 +19,7 @@ type Addresses = BTreeMap<u32, Vec<Address>>;
 pub struct Namespace {
     links: Links,
     addresses: Addresses,
-    /// An address carried our protocol number, so the kernel knows these numbers (Linux 5.18).
+    /// An address carried a protocol number, so the kernel knows these numbers (Linux 5.18).
     tagged: bool,
     changes: Changes,
     /// Nothing is watched, because notifications were lost or cannot be read.
@@ -44,7 +44,7 @@ pub struct Changes {
     /// Addresses of other programs, as they were, that an order of ours changed or deleted because they were added at the
     /// same moment.
     pub taken: Vec<Address>,
-    /// An address carried our protocol number, so the kernel knows these numbers (Linux 5.18).
+    /// An address carried a protocol number, so the kernel knows these numbers (Linux 5.18).
     pub tagged: bool,
     /// Notifications were lost, so everything must be listed.
     pub overrun: bool,
@@ -102,7 +102,7 @@ impl Namespace {
         self.links = links.into_iter().map(|link| (link.index, link)).collect();
         self.addresses.clear();
         for address in addresses {
-            self.tagged |= address.protocol == ADDRESS_PROTOCOL;
+            self.tagged |= has_number(&address);
             self.addresses
                 .entry(address.ifindex)
                 .or_default()
@@ -241,7 +241,7 @@ impl Changes {
     fn note_address(&mut self, address: &Address) {
         self.interfaces.insert(address.ifindex);
         self.addresses.insert(address.address);
-        self.tagged |= address.protocol == ADDRESS_PROTOCOL;
+        self.tagged |= has_number(address);
         if address.protocol != ADDRESS_PROTOCOL && address.address.is_ipv4() {
             self.own.insert(address.ifindex);
         }
@@ -251,6 +251,12 @@ impl Changes {
         self.lost
             .insert((address.ifindex, address.address, address.prefix));
     }
+}
+
+/// Returns whether an address carries a protocol number. The kernel gives numbers of its own to those that it adds itself, such
+/// as 127.0.0.1, so it need not have added one of ours yet.
+const fn has_number(address: &Address) -> bool {
+    address.protocol != 0
 }
 
 #[cfg(test)]

@@ -42,7 +42,25 @@ pub const MUTANTS: &[Mutant] = &[
         find: "known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL)",
         replace: "false",
         caught_by: &[
-            "engine::tests::addresses::an_address_that_is_there_at_the_start_is_left_alone_and_told",
+            "engine::tests::addresses::an_address_of_another_program_that_only_a_refusal_reveals_is_left_alone",
+        ],
+    },
+    Mutant {
+        name: "holdings: gives an order to add what another program has added",
+        file: HOLDINGS,
+        find: "if self.is_anothers(index, address, site) {",
+        replace: "if false && self.is_anothers(index, address, site) {",
+        caught_by: &[
+            "engine::tests::addresses::an_address_of_another_program_is_not_taken_for_ours_because_an_answer_was_lost",
+        ],
+    },
+    Mutant {
+        name: "namespace: believes in protocol numbers only when it sees its own",
+        file: NAMESPACE,
+        find: "    address.protocol != 0\n",
+        replace: "    address.protocol == ADDRESS_PROTOCOL\n",
+        caught_by: &[
+            "engine::tests::addresses::any_number_of_the_kernel_shows_whose_an_address_is",
         ],
     },
     Mutant {

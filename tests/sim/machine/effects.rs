@@ -1,7 +1,7 @@
 //! The effects of the engine on a simulated host, and its sources of information.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ use crate::sim::packet::{LENGTH, Packet};
 
 /// The wall clock at the origin of the monotonic clock, in nanoseconds; carpd takes its first replay counter from it.
 const WALL_CLOCK_AT_ORIGIN: u64 = 1_700_000_000_000_000_000;
+
+/// The address of every host's loopback interface, with the kernel's own number (`IFAPROT_KERNEL_LO`).
+const LOOPBACK: Address = Address::new(1, IpAddr::V4(Ipv4Addr::LOCALHOST), 8, 1);
 
 /// The least time between two looks at ARP claims of others.
 const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
@@ -250,8 +253,8 @@ impl Netlink for Machine {
 
     fn addresses(&mut self) -> io::Result<Vec<Address>> {
         self.ask(true)?;
-        let all = self.namespace.addresses.iter();
-        Ok(all.map(|it| it.address).collect())
+        let all = self.namespace.addresses.iter().map(|it| it.address);
+        Ok(std::iter::once(LOOPBACK).chain(all).collect())
     }
 
     fn link(&mut self, ifindex: u32) -> io::Result<Link> {

@@ -47,6 +47,20 @@ impl Holding {
     pub const fn may_come(self) -> bool {
         matches!(self, Self::Ordered | Self::Unanswered)
     }
+
+    /// Returns whether an address that is there may be ours although it does not show that. A kernel without protocol numbers
+    /// does not tell whose it is.
+    const fn may_be_ours_untold(self, namespace: &Namespace) -> bool {
+        self.may_come() && !namespace.tells_numbers()
+    }
+
+    /// Returns whether the address is there and belongs to another program, according to complete tables.
+    fn is_anothers(self, address: &Address, namespace: &Namespace) -> bool {
+        let is_numbered = |known: &Address| known.protocol == ADDRESS_PROTOCOL;
+        !namespace.is_stale()
+            && !self.may_be_ours_untold(namespace)
+            && namespace.known(address).is_some_and(|it| !is_numbered(it))
+    }
 }
 
 /// The virtual addresses of one virtual host, as far as carpd adds them.
@@ -92,6 +106,11 @@ impl Holdings {
         address: &Address,
         site: &mut Site<'_, E>,
     ) -> bool {
+        // The kernel would refuse an order to add it. If that answer were lost, the address could be taken for ours.
+        if self.is_anothers(index, address, site) {
+            self.hand_over(who, index, address, site);
+            return true;
+        }
         let cidr = address.cidr();
         let lease = lease::of(site.cx.lease, &who.config);
         let added = site.cx.give(Order::Add(*address, lease));
@@ -108,9 +127,9 @@ impl Holdings {
                 *holding = Holding::Ours;
             }
             Err(error) if exists(&error) => {
-                let known = site.cx.namespace.known(address);
-                // A kernel without protocol numbers does not show which program added it.
-                let is_late = holding.may_come() && !site.cx.namespace.tells_numbers();
+                let namespace = &site.cx.namespace;
+                let is_late = holding.may_be_ours_untold(namespace);
+                let known = namespace.known(address);
                 if !is_late && known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL) {
                     self.hand_over(who, index, address, site);
                     return true;
@@ -155,6 +174,20 @@ impl Holdings {
         self.routes.doubt(index);
         self.place(who, index, site);
         true
+    }
+
+    /// Returns whether one address is there and belongs to another program by now.
+    fn is_anothers<E: Effects>(
+        &self,
+        index: usize,
+        address: &Address,
+        site: &mut Site<'_, E>,
+    ) -> bool {
+        let holding = self.holdings[index];
+        holding.is_anothers(address, &site.cx.namespace) && {
+            site.cx.listen();
+            holding.is_anothers(address, &site.cx.namespace)
+        }
     }
 
     /// Notes that one address belongs to another program, and logs that once.

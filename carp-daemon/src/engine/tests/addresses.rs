@@ -4,6 +4,14 @@ use carp_common::units::State;
 
 use super::*;
 
+/// Returns the virtual address as another program adds it.
+fn foreign() -> Address {
+    Address {
+        protocol: 0,
+        ..tagged(101)
+    }
+}
+
 /// Returns whether the address comes back within a time in which nothing else can bring it.
 fn comes_back_within(scene: &mut Scene, time: Duration) -> bool {
     scene.turn();
@@ -165,10 +173,7 @@ fn a_lease_that_ran_out_while_the_process_was_stopped_counts_as_no_removal() {
 #[test]
 fn an_address_that_another_program_replaces_is_left_alone() {
     let mut scene = Scene::master(vhost(1));
-    let replaced = Address {
-        protocol: 0,
-        ..tagged(101)
-    };
+    let replaced = foreign();
     scene.host().assign(replaced);
     scene.turn();
     assert_eq!(scene.told("address-foreign"), 1);
@@ -181,43 +186,39 @@ fn an_address_that_another_program_replaces_is_left_alone() {
     assert!(host.addresses.contains(&(replaced, None)));
 }
 
-#[test]
-fn an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there() {
+/// Starts a MASTER whose address another program replaced, and that lost the notifications about it.
+fn replaced_unheard() -> Scene {
     let mut scene = Scene::master(vhost(1));
-    let replaced = Address {
-        protocol: 0,
-        ..tagged(101)
-    };
     let host = scene.host();
     host.addresses.retain(|(it, _)| it.address != VIP);
-    host.addresses.push((replaced, None));
+    host.addresses.push((foreign(), None));
     host.overrun = true;
-    // It yields in the turn in which it finds that out.
+    scene
+}
+
+/// Lets a MASTER yield, which must leave the address of another program there.
+fn yields_and_leaves_it_there(scene: &mut Scene) {
     scene.hear(&mut Peer::new(0, 0));
     assert_eq!(scene.state(), State::Backup);
-    assert_eq!(scene.asked(&["delete 10.0.0.101"]), Vec::<String>::new());
-    assert!(scene.host().addresses.contains(&(replaced, None)));
+    assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
+    assert!(scene.host().addresses.contains(&(foreign(), None)));
+}
+
+#[test]
+fn an_address_that_somebody_replaced_while_notifications_were_lost_is_left_there() {
+    let mut scene = replaced_unheard();
+    // It yields in the turn in which it finds that out.
+    yields_and_leaves_it_there(&mut scene);
 }
 
 #[test]
 fn addresses_are_listed_before_one_is_removed_until_that_has_worked_after_a_loss() {
-    let mut scene = Scene::master(vhost(1));
-    let replaced = Address {
-        protocol: 0,
-        ..tagged(101)
-    };
-    let host = scene.host();
-    host.addresses.retain(|(it, _)| it.address != VIP);
-    host.addresses.push((replaced, None));
-    host.overrun = true;
-    host.faults.list = Some(libc::ENOBUFS);
+    let mut scene = replaced_unheard();
+    scene.host().faults.list = Some(libc::ENOBUFS);
     scene.turn();
     scene.host().faults.list = None;
     // The next attempt would be a second after the first.
-    scene.hear(&mut Peer::new(0, 0));
-    assert_eq!(scene.state(), State::Backup);
-    assert_eq!(scene.asked(&["delete"]), Vec::<String>::new());
-    assert!(scene.host().addresses.contains(&(replaced, None)));
+    yields_and_leaves_it_there(&mut scene);
 }
 
 /// Lets a better MASTER be heard, and returns the orders to delete the virtual address that this host gives as BACKUP.
@@ -270,6 +271,49 @@ fn an_address_whose_addition_was_not_answered_is_held_or_removed() {
     assert!(scene.asked(&["announce"]).contains(&announced));
 }
 
+/// Lets a MASTER, whose orders are not answered, be one for a while, and end. It must touch the address of another program by no
+/// order but one to add it.
+fn leaves_the_foreign_one_alone(mut scene: Scene) {
+    scene.forget();
+    scene.pass(ms(20_000));
+    assert_eq!(scene.state(), State::Master);
+    assert_eq!(scene.told("addresses-cannot-be-added"), 0);
+    let host = scene.stop();
+    let touched = |it: &&String| it.starts_with("renew ") || it.starts_with("delete ");
+    assert_eq!(host.asked.iter().find(touched), None);
+    assert!(host.addresses.contains(&(foreign(), None)));
+}
+
+#[test]
+fn an_address_of_another_program_is_not_taken_for_ours_because_an_answer_was_lost() {
+    let mut scene = without_lease();
+    scene.host().assign(foreign());
+    scene.host().faults.unanswered = true;
+    scene.become_master();
+    leaves_the_foreign_one_alone(scene);
+}
+
+#[test]
+fn an_address_of_another_program_that_only_a_refusal_reveals_is_left_alone() {
+    let mut scene = without_lease();
+    scene.host().addresses.push((foreign(), None));
+    scene.become_master();
+    leaves_the_foreign_one_alone(scene);
+}
+
+#[test]
+fn any_number_of_the_kernel_shows_whose_an_address_is() {
+    let mut host = host();
+    let loopback = Address::new(1, [127, 0, 0, 1].into(), 8, 1);
+    host.addresses.push((loopback, None));
+    let mut scene = Scene::start(config(vec![vhost(1)]), host);
+    scene.host().faults.add = Some(libc::ENOBUFS);
+    scene.become_master();
+    scene.host().assign(foreign());
+    scene.turn();
+    leaves_the_foreign_one_alone(scene);
+}
+
 #[test]
 fn an_address_with_our_number_goes_whatever_is_believed_about_it() {
     let mut scene = without_lease();
@@ -283,10 +327,7 @@ fn an_address_with_our_number_goes_whatever_is_believed_about_it() {
 #[test]
 fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
     let mut scene = Scene::master(vhost(1));
-    let replaced = Address {
-        protocol: 0,
-        ..tagged(101)
-    };
+    let replaced = foreign();
     // Netlink has not told us yet.
     scene.host().assign(replaced);
     let host = scene.stop();
@@ -297,10 +338,7 @@ fn an_address_that_somebody_replaces_as_the_host_leaves_is_left_there() {
 
 #[test]
 fn an_address_that_is_there_at_the_start_is_left_alone_and_told() {
-    let theirs = Address {
-        protocol: 0,
-        ..tagged(101)
-    };
+    let theirs = foreign();
     let mut host = host();
     host.addresses.push((theirs, None));
     // Another address shows that the kernel tells numbers.
