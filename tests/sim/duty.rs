@@ -23,6 +23,23 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 /// an order, and repeats it after a second.
 const REMOVED_WITHIN: Duration = Duration::from_millis(2_500);
 
+/// The time within which carpd gives back what an order of its took from another program, once the kernel allows that: it
+/// tries every second.
+pub const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Returns the harm that the process did to other programs and has not repaired. No process can repair it while the kernel
+/// refuses orders or is busy, so what can be repaired does not count then, nor for so long afterwards.
+#[must_use]
+pub fn harm(machine: &Machine, patience: Duration) -> Option<Violation> {
+    let refused_at = machine.refused_at;
+    let is_excused =
+        machine.sabotage.is_slow || refused_at.is_some_and(|at| machine.now <= at + patience);
+    match is_excused {
+        true => machine.namespace.damage(),
+        false => machine.namespace.harm(),
+    }
+}
+
 /// Checks a host whose process has just run and has nothing left to do. If `is_repaired`, nothing has happened to the
 /// host for long enough that a MASTER must have its addresses again.
 ///

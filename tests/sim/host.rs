@@ -309,7 +309,7 @@ impl Host {
     /// Checks what it did, from outside.
     fn look(&mut self) -> Result<(), Violation> {
         let now = self.machine_ref().now;
-        if let Some(what) = self.machine_ref().namespace.harm() {
+        if let Some(what) = duty::harm(self.machine_ref(), duty::GIVEN_BACK_WITHIN) {
             return Err(what);
         }
         let touched = std::mem::take(&mut self.machine().touched);
@@ -339,7 +339,7 @@ impl Host {
         }
         let (mut machine, orphans) = self.engine.close();
         machine.close_programs(&orphans);
-        let harm = machine.namespace.harm();
+        let harm = duty::harm(&machine, Duration::ZERO);
         machine.end_process();
         Ended::Gone(Box::new(machine), harm)
     }

@@ -145,17 +145,45 @@ impl<E: Effects> Context<E> {
     /// moment. They get no lifetime, because the tables do not keep any: a lifetime that is too long ends with the owner's next
     /// renewal, and one that is too short would take the address away.
     pub fn give_back(&mut self) {
-        for taken in self.namespace.take_taken() {
-            let address = taken.cidr();
-            let left = match self.give(Order::Renew(taken, None)) {
-                Ok(()) => Assignment::LeftToOther { address },
-                Err(error) => Assignment::LeaveFailed {
-                    address,
-                    error: error.to_string(),
-                },
+        while let Some(owed) = self.namespace.debts().take_due() {
+            let given = self.give(Order::Renew(owed, None));
+            let debts = self.namespace.debts();
+            let address = owed.cidr();
+            let left = match given {
+                Ok(()) => {
+                    debts.settle(&owed);
+                    Assignment::LeftToOther { address }
+                }
+                Err(error) => {
+                    let is_news = debts.refuse(&owed);
+                    self.retry_soon();
+                    if !is_news {
+                        continue;
+                    }
+                    Assignment::LeaveFailed {
+                        address,
+                        error: error.to_string(),
+                        retry: RETRY_INTERVAL,
+                    }
+                }
             };
             self.tell(&Place::Process, left);
         }
+    }
+
+    /// Tries again to give back what the kernel refused to take back. It may have done so although its answer was lost.
+    pub fn give_back_again(&mut self) {
+        self.listen();
+        if self.namespace.debts().are_paid() {
+            return;
+        }
+        if self.effects.is_overdue() {
+            // Another order would only wait behind those that the kernel has not carried out yet.
+            self.retry_soon();
+            return;
+        }
+        self.namespace.debts().retry();
+        self.give_back();
     }
 
     /// Plans another attempt at everything that failed.

@@ -34,6 +34,7 @@
 
 pub mod context;
 pub mod deadlines;
+mod debts;
 mod departures;
 pub mod effects;
 pub mod error;
@@ -205,6 +206,7 @@ impl<E: Effects> Engine<E> {
     fn retry(&mut self) {
         if self.cx.retry_at.is_some_and(|at| at <= self.cx.now) {
             self.cx.retry_at = None;
+            self.cx.give_back_again();
             self.served.each_segment(&mut self.cx, hearing::retry);
             self.served.each(&mut self.cx, |instance, site| {
                 let (who, machine, rooms) = instance.parts();

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
+use super::debts::Debts;
 use super::effects::{Links, Netlink};
 use crate::config::ADDRESS_PROTOCOL;
 use crate::io::netlink::{Address, Link, MonitorDrained, NetlinkEvent};
@@ -17,15 +18,26 @@ type Addresses = BTreeMap<u32, Vec<Address>>;
 /// The tables, and the changes in them that the engine has not followed yet.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    links: Links,
-    addresses: Addresses,
-    /// An address carried a protocol number, so the kernel knows these numbers (Linux 5.18).
-    tagged: bool,
+    tables: Tables,
     changes: Changes,
     /// Nothing is watched, because notifications were lost or cannot be read.
     blind: bool,
     /// Notifications were lost, and nothing has been listed since.
     stale: bool,
+}
+
+/// The port that notifications name if the kernel acted by itself.
+const KERNEL: u32 = 0;
+
+/// The tables.
+#[derive(Debug, Default)]
+struct Tables {
+    links: Links,
+    addresses: Addresses,
+    /// Addresses of other programs that an order of ours took. The table of addresses shows them as they were.
+    debts: Debts,
+    /// An address carried a protocol number, so the kernel knows these numbers (Linux 5.18).
+    tagged: bool,
 }
 
 /// The changes to be followed.
@@ -41,11 +53,6 @@ pub struct Changes {
     pub addresses: BTreeSet<IpAddr>,
     /// Addresses that went, or that belong to another program now.
     pub lost: BTreeSet<(u32, IpAddr, u8)>,
-    /// Addresses of other programs, as they were, that an order of ours changed or deleted because they were added at the
-    /// same moment.
-    pub taken: Vec<Address>,
-    /// An address carried a protocol number, so the kernel knows these numbers (Linux 5.18).
-    pub tagged: bool,
     /// Notifications were lost, so everything must be listed.
     pub overrun: bool,
     /// Everything was listed, so anything may have changed.
@@ -63,14 +70,9 @@ impl Namespace {
         }
         let ours = netlink.port();
         let Self {
-            links,
-            addresses,
-            changes,
-            ..
+            tables, changes, ..
         } = self;
-        let heard = netlink.notifications(&mut |event| changes.note(links, addresses, ours, event));
-        self.tagged |= changes.tagged;
-        match heard {
+        match netlink.notifications(&mut |event| tables.note(ours, event, changes)) {
             Ok(MonitorDrained::All) => Ok(false),
             Ok(MonitorDrained::More) => Ok(true),
             Ok(MonitorDrained::Overrun) => {
@@ -99,15 +101,7 @@ impl Namespace {
         }
         let links = netlink.links()?;
         let addresses = netlink.addresses()?;
-        self.links = links.into_iter().map(|link| (link.index, link)).collect();
-        self.addresses.clear();
-        for address in addresses {
-            self.tagged |= has_number(&address);
-            self.addresses
-                .entry(address.ifindex)
-                .or_default()
-                .push(address);
-        }
+        self.tables.replace(links, addresses);
         self.stale = false;
         Ok(())
     }
@@ -127,31 +121,30 @@ impl Namespace {
         std::mem::take(&mut self.changes)
     }
 
-    /// Returns the addresses of other programs that an order of ours took since the last call. None if the kernel does not
-    /// report protocol numbers.
-    pub fn take_taken(&mut self) -> Vec<Address> {
-        let taken = std::mem::take(&mut self.changes.taken);
-        if self.tagged { taken } else { Vec::new() }
+    /// Returns the addresses of other programs that an order of ours took, and that are to be given back.
+    pub const fn debts(&mut self) -> &mut Debts {
+        &mut self.tables.debts
     }
 
     /// Returns every link.
     pub const fn links(&self) -> &Links {
-        &self.links
+        &self.tables.links
     }
 
     /// Returns the link that a configured name means now.
     pub fn link_called(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.is_called(name))
+        self.links().values().find(|link| link.is_called(name))
     }
 
     /// Returns the addresses of an interface.
     pub fn on(&self, ifindex: u32) -> &[Address] {
-        self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
+        let here = self.tables.addresses.get(&ifindex);
+        here.map_or(&[], Vec::as_slice)
     }
 
     /// Returns the addresses of all interfaces.
     pub fn everywhere(&self) -> impl Iterator<Item = &Address> {
-        self.addresses.values().flatten()
+        self.tables.addresses.values().flatten()
     }
 
     /// Returns whether an address is on any interface.
@@ -161,7 +154,7 @@ impl Namespace {
 
     /// Returns whether nothing is known about addresses.
     pub fn is_unknown(&self) -> bool {
-        self.addresses.is_empty()
+        self.tables.addresses.is_empty()
     }
 
     /// Returns the latest report of netlink about an address with this prefix length.
@@ -173,75 +166,112 @@ impl Namespace {
 
     /// Returns whether the kernel reports protocol numbers, as far as is known.
     pub const fn tells_numbers(&self) -> bool {
-        self.tagged
+        self.tables.tagged
     }
 
     /// Returns whether an address has another protocol number than ours, if the kernel reports these numbers.
     pub fn is_theirs(&self, known: &Address) -> bool {
-        self.tagged && known.protocol != ADDRESS_PROTOCOL
+        self.tables.tagged && known.protocol != ADDRESS_PROTOCOL
     }
 }
 
-impl Changes {
+impl Tables {
+    /// Fills the tables anew.
+    fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) {
+        self.links = links.into_iter().map(|link| (link.index, link)).collect();
+        self.addresses.clear();
+        for address in addresses {
+            self.tagged |= has_number(&address);
+            let here = self.addresses.entry(address.ifindex);
+            here.or_default().push(address);
+        }
+        self.debts.correct(&self.links, &mut self.addresses);
+    }
+
     /// Updates the tables with one event. Our orders come from port `ours`. A renewed lease changes nothing.
-    fn note(
-        &mut self,
-        links: &mut Links,
-        addresses: &mut Addresses,
-        ours: u32,
-        event: NetlinkEvent,
-    ) {
+    fn note(&mut self, ours: u32, event: NetlinkEvent, changes: &mut Changes) {
         match event {
             NetlinkEvent::Link(link) => {
-                self.interfaces.insert(link.index);
-                self.links.insert(link.index);
-                links.insert(link.index, link);
+                changes.interfaces.insert(link.index);
+                changes.links.insert(link.index);
+                self.links.insert(link.index, link);
             }
             NetlinkEvent::LinkGone { ifindex } => {
-                self.interfaces.insert(ifindex);
-                links.remove(&ifindex);
-                let gone = addresses.remove(&ifindex).unwrap_or_default();
-                self.addresses
-                    .extend(gone.iter().map(|address| address.address));
+                changes.interfaces.insert(ifindex);
+                self.links.remove(&ifindex);
+                self.debts.forget(ifindex);
+                let gone = self.addresses.remove(&ifindex).unwrap_or_default();
+                let gone = gone.iter().map(|address| address.address);
+                changes.addresses.extend(gone);
             }
-            NetlinkEvent::Address(address) => {
-                let here = addresses.entry(address.ifindex).or_default();
-                let known = here.iter_mut().find(|known| known.is_same(&address));
-                let before = match known {
-                    Some(known) if *known == address => return,
-                    Some(known) => Some(std::mem::replace(known, address)),
-                    None => {
-                        here.push(address);
-                        None
-                    }
-                };
-                self.note_address(&address);
-                match before {
-                    Some(before) if before.protocol == address.protocol => {}
-                    Some(before) if before.protocol == ADDRESS_PROTOCOL => self.note_loss(&address),
-                    Some(before) if address.protocol == ADDRESS_PROTOCOL => {
-                        self.taken.push(before);
-                    }
-                    Some(_) | None => {}
-                }
-            }
+            NetlinkEvent::Address(address) => self.note_address(address, changes),
             NetlinkEvent::AddressGone { address, by } => {
-                if by == ours && address.protocol != ADDRESS_PROTOCOL {
-                    self.taken.push(address);
-                }
-                if let Some(here) = addresses.get_mut(&address.ifindex) {
-                    here.retain(|known| !known.is_same(&address));
-                }
-                self.note_address(&address);
-                self.note_loss(&address);
+                self.note_removal(address, by, by == ours, changes);
             }
         }
     }
 
+    fn note_address(&mut self, address: Address, changes: &mut Changes) {
+        self.tagged |= has_number(&address);
+        if address.protocol != ADDRESS_PROTOCOL {
+            self.debts.settle(&address);
+        } else if let Some(theirs) = self
+            .find(&address)
+            .filter(|it| it.protocol != ADDRESS_PROTOCOL)
+        {
+            self.debts.incur(*theirs);
+            return;
+        }
+        self.show(address, changes);
+    }
+
+    fn note_removal(&mut self, address: Address, by: u32, is_by_us: bool, changes: &mut Changes) {
+        let is_theirs = self.tagged && address.protocol != ADDRESS_PROTOCOL;
+        if is_by_us && is_theirs {
+            self.debts.incur(address);
+            self.show(address, changes);
+            return;
+        }
+        // The lease that our order gave it has ended, or another order of ours has removed it.
+        if !is_theirs && (is_by_us || by == KERNEL) && self.debts.include(&address) {
+            return;
+        }
+        self.debts.settle(&address);
+        if let Some(here) = self.addresses.get_mut(&address.ifindex) {
+            here.retain(|known| !known.is_same(&address));
+        }
+        changes.note_address(&address);
+        changes.note_loss(&address);
+    }
+
+    fn find(&self, address: &Address) -> Option<&Address> {
+        let here = self.addresses.get(&address.ifindex)?;
+        here.iter().find(|known| known.is_same(address))
+    }
+
+    /// Enters an address in its table.
+    fn show(&mut self, address: Address, changes: &mut Changes) {
+        let here = self.addresses.entry(address.ifindex).or_default();
+        let before = match here.iter_mut().find(|known| known.is_same(&address)) {
+            Some(known) if *known == address => return,
+            Some(known) => Some(std::mem::replace(known, address)),
+            None => {
+                here.push(address);
+                None
+            }
+        };
+        changes.note_address(&address);
+        let was_ours = before.is_some_and(|before| before.protocol == ADDRESS_PROTOCOL);
+        if was_ours && address.protocol != ADDRESS_PROTOCOL {
+            changes.note_loss(&address);
+        }
+    }
+}
+
+impl Changes {
     fn note_address(&mut self, address: &Address) {
         self.interfaces.insert(address.ifindex);
         self.addresses.insert(address.address);
-        self.tagged |= has_number(address);
         if address.protocol != ADDRESS_PROTOCOL && address.address.is_ipv4() {
             self.own.insert(address.ifindex);
         }
@@ -267,33 +297,8 @@ mod tests {
         Address::new(5, [10, 0, 0, last].into(), 24, protocol)
     }
 
-    const OURS: u32 = 77;
-    const SOMEBODY: u32 = 78;
-
-    fn gone(address: Address, by: u32) -> NetlinkEvent {
-        NetlinkEvent::AddressGone { address, by }
-    }
-
-    #[derive(Default)]
-    struct Tables {
-        links: Links,
-        addresses: Addresses,
-    }
-
-    impl Tables {
-        fn after(&mut self, events: impl IntoIterator<Item = NetlinkEvent>) -> Changes {
-            let mut changes = Changes::default();
-            for event in events {
-                changes.note(&mut self.links, &mut self.addresses, OURS, event);
-            }
-            changes
-        }
-    }
-
-    #[test]
-    fn tables_follow_the_events() {
-        let mut tables = Tables::default();
-        let link = Link {
+    fn link() -> Link {
+        Link {
             index: 5,
             name: "eth0".into(),
             other_names: Vec::new(),
@@ -304,9 +309,37 @@ mod tests {
             upper: None,
             xdp_program: 0,
             kind: String::new(),
-        };
+        }
+    }
+
+    const OURS: u32 = 77;
+    const SOMEBODY: u32 = 78;
+
+    fn gone(address: Address, by: u32) -> NetlinkEvent {
+        NetlinkEvent::AddressGone { address, by }
+    }
+
+    impl Tables {
+        fn after(&mut self, events: impl IntoIterator<Item = NetlinkEvent>) -> Changes {
+            let mut changes = Changes::default();
+            for event in events {
+                self.note(OURS, event, &mut changes);
+            }
+            changes
+        }
+
+        fn debts_after(&mut self, events: impl IntoIterator<Item = NetlinkEvent>) -> Vec<Address> {
+            let _ = self.after(events);
+            self.debts.retry();
+            std::iter::from_fn(|| self.debts.take_due()).collect()
+        }
+    }
+
+    #[test]
+    fn tables_follow_the_events() {
+        let mut tables = Tables::default();
         let (first, second) = (address(1, 0), address(2, 0));
-        let changes = tables.after([NetlinkEvent::Link(link)]);
+        let changes = tables.after([NetlinkEvent::Link(link())]);
         assert_eq!(changes.interfaces, [5].into());
         for new in [first, second] {
             let changes = tables.after([NetlinkEvent::Address(new)]);
@@ -331,15 +364,15 @@ mod tests {
         let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let added = tables.after([NetlinkEvent::Address(ours)]);
-        assert!(added.own.is_empty() && added.tagged);
+        assert!(added.own.is_empty() && tables.tagged);
         let replaced = tables.after([NetlinkEvent::Address(theirs)]);
         assert_eq!(replaced.lost, [(5, ours.address, 24)].into());
         assert_eq!(replaced.own, [5].into());
-        assert!(replaced.taken.is_empty());
+        assert!(tables.debts.are_paid());
     }
 
-    #[test]
-    fn an_address_of_somebody_else_that_an_order_of_ours_met_was_taken() {
+    /// Returns tables that show an address of somebody else, which an order of ours took.
+    fn indebted() -> Tables {
         let mut tables = Tables::default();
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let renewed_too_late = [
@@ -348,20 +381,60 @@ mod tests {
             NetlinkEvent::Address(theirs),
             NetlinkEvent::Address(ours),
         ];
-        assert_eq!(tables.after(renewed_too_late).taken, [theirs]);
-        let deleted_too_late = [
-            NetlinkEvent::Address(ours),
-            NetlinkEvent::Address(theirs),
-            gone(theirs, OURS),
-        ];
-        assert_eq!(tables.after(deleted_too_late).taken, [theirs]);
+        assert_eq!(tables.debts_after(renewed_too_late), [theirs]);
+        assert_eq!(tables.addresses[&5], [theirs]);
+        tables
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_that_an_order_of_ours_met_was_taken() {
+        let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
+        let mut tables = indebted();
+        let deleted_too_late = [NetlinkEvent::Address(theirs), gone(theirs, OURS)];
+        assert_eq!(tables.debts_after(deleted_too_late), [theirs]);
+        assert_eq!(tables.addresses[&5], [theirs]);
         let deleted_by_himself = [NetlinkEvent::Address(theirs), gone(theirs, SOMEBODY)];
-        assert!(tables.after(deleted_by_himself).taken.is_empty());
+        assert_eq!(tables.debts_after(deleted_by_himself), []);
+        assert_eq!(tables.addresses[&5], []);
         let added_anew = [
             NetlinkEvent::Address(ours),
             gone(ours, OURS),
             NetlinkEvent::Address(ours),
         ];
-        assert!(tables.after(added_anew).taken.is_empty());
+        assert_eq!(tables.debts_after(added_anew), []);
+        assert_eq!(tables.addresses[&5], [ours]);
+    }
+
+    #[test]
+    fn what_was_taken_is_owed_until_it_is_back_or_its_owner_removes_it() {
+        let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
+        let events: [(&[NetlinkEvent], bool); 6] = [
+            (&[NetlinkEvent::Address(theirs)], true),
+            (&[gone(ours, SOMEBODY)], true),
+            (&[NetlinkEvent::LinkGone { ifindex: 5 }], true),
+            // With the lease that our order gave it.
+            (&[gone(ours, KERNEL)], false),
+            (&[gone(ours, OURS)], false),
+            (&[gone(ours, KERNEL), NetlinkEvent::Address(theirs)], true),
+        ];
+        for (events, is_paid) in events {
+            let mut tables = indebted();
+            let _ = tables.after(events.to_vec());
+            assert_eq!(tables.debts.are_paid(), is_paid, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_shows_what_is_owed_as_it_was() {
+        let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
+        for (listed, is_paid) in [(vec![ours], false), (vec![], false), (vec![theirs], true)] {
+            let mut tables = indebted();
+            tables.replace(vec![link()], listed);
+            assert_eq!(tables.addresses[&5], [theirs]);
+            assert_eq!(tables.debts.are_paid(), is_paid);
+        }
+        let mut tables = indebted();
+        tables.replace(Vec::new(), Vec::new());
+        assert!(tables.debts.are_paid(), "its interface is gone");
     }
 }

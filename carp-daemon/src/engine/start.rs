@@ -189,7 +189,7 @@ impl<E: Effects> Engine<E> {
         let has_finished = self.cx.effects.finish(FINISH_LIMIT);
         self.cx.now = self.cx.effects.now();
         self.cx.catch_up();
-        self.cx.give_back();
+        self.cx.give_back_again();
         self.served.each(&mut self.cx, |instance, site| {
             let (who, machine, rooms) = instance.parts();
             rooms.close(who, machine, site);

@@ -20,6 +20,7 @@ const HEARING: &str = "carp-daemon/src/engine/segment/hearing.rs";
 const CLAIMS: &str = "carp-daemon/src/engine/segment/claims.rs";
 const STRANGERS: &str = "carp-daemon/src/engine/segment/strangers.rs";
 
+const CONTEXT: &str = "carp-daemon/src/engine/context.rs";
 const IDENTITY: &str = "carp-daemon/src/engine/instance/identity.rs";
 const INTERFACE: &str = "carp-daemon/src/engine/interface.rs";
 const ROOMS: &str = "carp-daemon/src/engine/instance/rooms.rs";
@@ -42,25 +43,35 @@ pub const MUTANTS: &[Mutant] = &[
         find: "known.is_none_or(|known| known.protocol != ADDRESS_PROTOCOL)",
         replace: "false",
         caught_by: &[
-            "engine::tests::addresses::an_address_of_another_program_that_only_a_refusal_reveals_is_left_alone",
+            "engine::tests::foreign::an_address_of_another_program_that_only_a_refusal_reveals_is_left_alone",
         ],
     },
     Mutant {
         name: "holdings: gives an order to add what another program has added",
         file: HOLDINGS,
-        find: "if self.is_anothers(index, address, site) {",
-        replace: "if false && self.is_anothers(index, address, site) {",
+        find: "self.is_anothers(index, address, site)",
+        replace: "false",
         caught_by: &[
-            "engine::tests::addresses::an_address_of_another_program_is_not_taken_for_ours_because_an_answer_was_lost",
+            "engine::tests::foreign::an_address_of_another_program_is_not_taken_for_ours_because_an_answer_was_lost",
         ],
     },
     Mutant {
-        name: "namespace: believes in protocol numbers only when it sees its own",
-        file: NAMESPACE,
-        find: "    address.protocol != 0\n",
-        replace: "    address.protocol == ADDRESS_PROTOCOL\n",
+        name: "debts: gives back only once",
+        file: CONTEXT,
+        find: "self.namespace.debts().retry();",
+        replace: "",
         caught_by: &[
-            "engine::tests::addresses::any_number_of_the_kernel_shows_whose_an_address_is",
+            "engine::tests::foreign::an_address_that_an_order_of_ours_took_is_given_back_as_soon_as_the_kernel_allows_that",
+            "engine::tests::foreign::an_address_that_an_order_of_ours_took_is_given_back_at_the_end_of_the_process",
+        ],
+    },
+    Mutant {
+        name: "debts: takes an address for one of ours that it could not give back",
+        file: NAMESPACE,
+        find: "self.debts.incur(*theirs);\n            return;",
+        replace: "self.debts.incur(*theirs);",
+        caught_by: &[
+            "engine::namespace::tests::an_address_of_somebody_else_that_an_order_of_ours_met_was_taken",
         ],
     },
     Mutant {

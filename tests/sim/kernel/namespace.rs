@@ -171,13 +171,18 @@ impl Namespace {
         self.addresses.iter().filter(here)
     }
 
+    /// Returns what a carpd did that it cannot repair.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.damage.clone()
+    }
+
     /// Returns the harm that a carpd did to addresses of other programs and has not repaired.
     #[must_use]
     pub fn harm(&self) -> Option<String> {
         let altered = self.addresses.iter().find(|it| it.is_altered());
         let owed = self.owed.first();
-        self.damage
-            .clone()
+        self.damage()
             .or_else(|| {
                 owed.map(|it| format!("removed {:?}, which belongs to another program", it.address))
             })

@@ -47,12 +47,14 @@ events! {
         /// The virtual address.
         address: Cidr,
     } => Info "address-left",
-    /// Another program added an address at the same moment as carpd, and it could not be left to that program.
+    /// Another program added an address at the same moment as carpd, and it could not be left to that program yet.
     LeaveFailed {
         /// The virtual address.
         address: Cidr,
         /// The error.
         error: String,
+        /// The time between two attempts.
+        retry: Duration,
     } => Error "address-leave-failed",
     /// The lease of an address that was taken over could not be renewed.
     RenewalFailed {

@@ -4,14 +4,6 @@ use carp_common::units::State;
 
 use super::*;
 
-/// Returns the virtual address as another program adds it.
-fn foreign() -> Address {
-    Address {
-        protocol: 0,
-        ..tagged(101)
-    }
-}
-
 /// Returns whether the address comes back within a time in which nothing else can bring it.
 fn comes_back_within(scene: &mut Scene, time: Duration) -> bool {
     scene.turn();
@@ -234,7 +226,7 @@ fn deletes_after_yielding(scene: &mut Scene) -> Vec<String> {
 }
 
 /// Starts a virtual host whose addresses have no lease, so that only carpd removes them.
-fn without_lease() -> Scene {
+pub(super) fn without_lease() -> Scene {
     let mut config = config(vec![vhost(1)]);
     config.lease = Lease::Off;
     Scene::start(config, host())
@@ -269,49 +261,6 @@ fn an_address_whose_addition_was_not_answered_is_held_or_removed() {
     assert_eq!(scene.told("address-taken-over"), 0);
     let announced = "announce 10.0.0.101".to_owned();
     assert!(scene.asked(&["announce"]).contains(&announced));
-}
-
-/// Lets a MASTER, whose orders are not answered, be one for a while, and end. It must touch the address of another program by no
-/// order but one to add it.
-fn leaves_the_foreign_one_alone(mut scene: Scene) {
-    scene.forget();
-    scene.pass(ms(20_000));
-    assert_eq!(scene.state(), State::Master);
-    assert_eq!(scene.told("addresses-cannot-be-added"), 0);
-    let host = scene.stop();
-    let touched = |it: &&String| it.starts_with("renew ") || it.starts_with("delete ");
-    assert_eq!(host.asked.iter().find(touched), None);
-    assert!(host.addresses.contains(&(foreign(), None)));
-}
-
-#[test]
-fn an_address_of_another_program_is_not_taken_for_ours_because_an_answer_was_lost() {
-    let mut scene = without_lease();
-    scene.host().assign(foreign());
-    scene.host().faults.unanswered = true;
-    scene.become_master();
-    leaves_the_foreign_one_alone(scene);
-}
-
-#[test]
-fn an_address_of_another_program_that_only_a_refusal_reveals_is_left_alone() {
-    let mut scene = without_lease();
-    scene.host().addresses.push((foreign(), None));
-    scene.become_master();
-    leaves_the_foreign_one_alone(scene);
-}
-
-#[test]
-fn any_number_of_the_kernel_shows_whose_an_address_is() {
-    let mut host = host();
-    let loopback = Address::new(1, [127, 0, 0, 1].into(), 8, 1);
-    host.addresses.push((loopback, None));
-    let mut scene = Scene::start(config(vec![vhost(1)]), host);
-    scene.host().faults.add = Some(libc::ENOBUFS);
-    scene.become_master();
-    scene.host().assign(foreign());
-    scene.turn();
-    leaves_the_foreign_one_alone(scene);
 }
 
 #[test]

@@ -430,7 +430,8 @@ impl Recorder {
         self.notifications.push_back(NetlinkEvent::Address(address));
     }
 
-    fn take_away(&mut self, wanted: &Address, by: u32) -> bool {
+    /// Removes an address on the order of a netlink port.
+    pub fn take_away(&mut self, wanted: &Address, by: u32) -> bool {
         let found = self.addresses.iter().position(|(it, _)| it.is_same(wanted));
         let Some(place) = found else {
             return false;

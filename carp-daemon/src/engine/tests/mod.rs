@@ -18,6 +18,7 @@ mod arp;
 mod attacks;
 mod coming;
 mod families;
+mod foreign;
 mod groups;
 mod leaving;
 mod link;
@@ -91,6 +92,14 @@ fn tagged(last: u8) -> Address {
         prefix: 32,
         protocol: ADDRESS_PROTOCOL,
         ..address(last)
+    }
+}
+
+/// Returns the virtual address as another program adds it.
+fn foreign() -> Address {
+    Address {
+        protocol: 0,
+        ..tagged(101)
     }
 }
 

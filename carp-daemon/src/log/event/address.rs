@@ -34,9 +34,15 @@ pub(super) fn assignment(f: &mut Formatter<'_>, place: &Place, it: &Assignment) 
             f,
             "{lead}another program added {address} at the same moment: it stays there"
         ),
-        Assignment::LeaveFailed { address, error } => write!(
+        Assignment::LeaveFailed {
+            address,
+            error,
+            retry,
+        } => write!(
             f,
-            "{lead}another program added {address} at the same moment, and leaving it to that program failed: {error}"
+            "{lead}another program added {address} at the same moment, and leaving it to that program failed, trying again \
+             every {} s: {error}",
+            retry.as_secs()
         ),
         Assignment::RenewalFailed { address, error } => {
             write!(f, "{lead}failed to renew the lease of {address}: {error}")

@@ -56,9 +56,10 @@ fn claim() -> Vec<Row> {
             Assignment::LeaveFailed {
                 address,
                 error: error(),
+                retry: Duration::from_secs(1),
             },
-            "[ERROR] another program added 10.9.0.100/32 at the same moment, and leaving it to that program failed: No \
-             such device",
+            "[ERROR] another program added 10.9.0.100/32 at the same moment, and leaving it to that program failed, \
+             trying again every 1 s: No such device",
         ),
         of_vhost(
             Assignment::RenewalFailed {
