@@ -22,7 +22,7 @@ pub struct Attacker {
     /// Every distinct advertisement since the run began, in order.
     heard: Vec<Record>,
     known: BTreeSet<(IpAddr, Vec<u8>)>,
-    /// How long the attacker waits before it uses what it heard. With strict counters: until every host has heard it
+    /// The time for which the attacker waits before it uses a recording. With strict counters: until every host has heard it
     /// from its sender, because nothing in an advertisement tells which copy was first.
     patience: Duration,
     hosts: Vec<[IpAddr; 2]>,
@@ -101,7 +101,7 @@ impl Attacker {
         }
     }
 
-    /// Keeps a copy of what a host sent.
+    /// Keeps a copy of a packet that a host sent.
     pub fn overhears(&mut self, now: Instant, from: usize, packet: &Packet) {
         self.spoke[from] = Some(now);
         if self.known.insert((packet.source, packet.payload.clone())) {
@@ -113,7 +113,7 @@ impl Attacker {
         }
     }
 
-    /// Returns what the attacker sends, right after a host sent this packet, to arrive before it.
+    /// Returns the packets that the attacker sends right after a host sent this packet, to arrive before it.
     pub fn overtakes(&mut self, now: Instant, from: usize, packet: &Packet) -> Option<Ahead> {
         let mut spoke = self.spoke.iter().enumerate();
         let is_answer =

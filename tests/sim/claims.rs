@@ -1,4 +1,4 @@
-//! ARP claims of a virtual address by another host, and when the MASTER answers them.
+//! ARP claims of a virtual address by another host, and the answers of the MASTER.
 
 use std::time::Duration;
 

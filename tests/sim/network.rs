@@ -22,7 +22,7 @@ pub struct Weather {
     pub reflections: u64,
 }
 
-/// Which hosts can reach each other, and how well.
+/// The paths between hosts, and their quality.
 #[derive(Debug)]
 pub struct Network {
     weather: Weather,
@@ -33,7 +33,7 @@ pub struct Network {
     rng: Rng,
 }
 
-/// What happened to one frame on the path to one host.
+/// The fate of one frame on the path to one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Arrives after this time.

@@ -5,7 +5,7 @@ use carp_tests::sim::scenario::plan::{Disguise, Plan, Ploy, Shown};
 
 use super::*;
 
-/// From 60 s to 70 s, sent to every host.
+/// Returns a plan from 60 s to 70 s that reaches every host.
 pub(super) fn plan(ploy: Ploy, shown: Shown, disguise: Disguise) -> Plan {
     Plan {
         ploy,
@@ -180,7 +180,7 @@ fn a_counter_that_a_last_advertisement_skipped_proves_the_life_of_a_host_that_mi
         (s(30), Fault::Heal),
         (s(30), cut(2, 0)),
         (s(30), cut(2, 1)),
-        // It is MASTER once more, unheard.
+        // Host 0 is MASTER once more, unheard.
         (s(45), Fault::Partition(0b100)),
         // It yields to host 1, which hears it and does not hear host 0; host 0 hears no host.
         (s(100), Fault::Heal),
@@ -315,7 +315,7 @@ fn recordings_from_before_its_start_change_nothing() {
             Shown::Priority(255, 255),
             Disguise::Sender,
         );
-        // Two between two genuine ones.
+        // Two recordings arrive between two genuine advertisements.
         let mut scenario = attacked(profile, plan, ms(333));
         scenario.theme = theme;
         scenario.latency = Duration::ZERO;

@@ -1,5 +1,5 @@
-//! How long a MASTER owns the addresses, how long its process counts as alive, and what happens if the kernel refuses
-//! a virtual host.
+//! The time for which a MASTER owns the addresses, the time for which its process counts as alive, and the consequences
+//! of a kernel that refuses a virtual host.
 
 use carp_common::units::State;
 use carp_tests::sim::scenario::mishap::Mishap;

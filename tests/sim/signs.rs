@@ -1,6 +1,6 @@
-//! Determines which advertisements one host must take for signs of life, from what arrived at its kernel.
+//! Determines which advertisements one host must take for signs of life, from the packets that arrived at its kernel.
 //!
-//! This claims less than the core believes: only what the counter proves without doubt. It shares no code with the
+//! This claims less than the core believes: a sign of life that the counter proves without doubt. It shares no code with the
 //! core, so that a mistake there is noticed here.
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ impl Signs {
         must.max(at)
     }
 
-    /// Notes that the host begins to listen, and did not hear what arrived before.
+    /// Notes that the host begins to listen, and did not hear the packets that arrived before.
     pub fn begins(&mut self, now: Instant) {
         for steps in self.sources.values_mut() {
             *steps = Steps {

@@ -66,7 +66,7 @@ pub struct Station {
     pub hung: bool,
     /// Whether its machine is paused; its kernel receives nothing.
     pub paused: bool,
-    /// Which families have a source address.
+    /// The families that have a source address.
     pub sources: [bool; 2],
     /// Whether the device refuses to send.
     pub send_errors: bool,
@@ -88,7 +88,7 @@ pub struct Station {
     pub said: [Option<(Instant, Vec<u8>)>; 2],
     /// By family and source: the last advertisement of another host that its process must take for a sign of life.
     pub counted: [BTreeMap<IpAddr, Vec<u8>>; 2],
-    /// Until when its kernel lets it answer for the addresses, even if its process hangs or is dead.
+    /// The time until which its kernel lets it answer for the addresses, even if its process hangs or is dead.
     pub owns_until: Instant,
     /// When it last became MASTER.
     pub reigns_since: Instant,
@@ -116,7 +116,7 @@ impl Station {
         }
     }
 
-    /// Returns what is below its process, if that is simulated.
+    /// Returns the machine under its process, if that is simulated.
     pub fn machine(&mut self) -> Option<&mut Machine> {
         match &mut self.body {
             Body::Carpd(host) => Some(host.machine()),

@@ -1,7 +1,7 @@
-//! Checks at each step what one carpd must and must not do.
+//! Checks the rules for one carpd at each step.
 //!
-//! Every rule is stated from the outside: from what the kernel under the process received, what the process was told,
-//! and what it asked for.
+//! Every rule is stated from the outside: from the packets that the kernel under the process received, the inputs of the
+//! process, and its requests.
 
 mod order;
 mod pace;
@@ -63,7 +63,7 @@ pub struct Watch {
     must_wait_from: [Instant; 2],
     /// Per family: when it last heard, or was told, something that may restart the timer.
     may_wait_from: [Instant; 2],
-    /// Per family: what arrived, as far as it distinguishes signs of life from recordings.
+    /// Per family: the arrived counters, which distinguish signs of life from recordings.
     signs: [Signs; 2],
     sleep: Sleep,
     /// The addresses from which it sends.
@@ -519,7 +519,7 @@ impl Watch {
         match (core.next_deadline(), latest) {
             (None, None) => Ok(()),
             (Some(deadline), Some(latest)) if now < deadline && deadline <= latest => {
-                // Except if an operator keeps it away, or it is patient with a BSD.
+                // The exceptions are an operator who keeps it away, and its patience with a BSD.
                 let pace = self.terms.interval(self.terms.settings.advskew.0);
                 let is_patient = self.terms.patience() > self.terms.master_down();
                 let usual = !is_patient
@@ -536,7 +536,7 @@ impl Watch {
 
     /// Returns the counts of the current interval.
     fn pace(&mut self, now: Instant) -> &mut Pace {
-        // Without demotion, which only makes it longer.
+        // This is the interval without demotion, which only makes it longer.
         if self.pace.since + self.terms.interval(self.terms.settings.advskew.0) < now {
             self.pace = Pace::from(now);
         }

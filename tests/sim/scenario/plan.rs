@@ -61,7 +61,7 @@ pub enum Ploy {
 /// Priority and byte 4 of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// As heard.
+    /// The values of the recording.
     AsHeard,
     /// This advbase and advskew.
     Priority(u8, u8),
@@ -117,7 +117,7 @@ fn number_of(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(START).as_nanos()).expect("584 years at most")
 }
 
-/// Draws a plan with its strokes, and what the plan waits for.
+/// Draws a plan with its strokes, and the event that it waits for.
 pub(super) fn draw_plan(
     powerless: bool,
     members: &[Member],
@@ -186,7 +186,7 @@ pub(super) fn draw_plan(
         shown,
         disguise,
         other_mac: rng.chance(150),
-        // From a stream of its own, so that seeds that found a fault earlier draw the rest as before.
+        // It draws from a stream of its own, so that seeds that found a fault earlier draw the rest as before.
         spares_answers: Rng::new(number_of(from)).chance(300),
         targets: if rng.chance(500) {
             everyone

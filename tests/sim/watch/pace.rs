@@ -1,11 +1,11 @@
-//! How often a MASTER announces and advertises.
+//! The number of announcements and advertisements of a MASTER in an interval.
 
 use carp_common::time::Instant;
 use carp_common::units::Family;
 
 use super::{Violation, index};
 
-/// How often something happened in the current interval.
+/// The number of events in the current interval.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// When the interval began.
@@ -33,7 +33,7 @@ impl Pace {
     /// Counts another announcement of the family.
     ///
     /// # Errors
-    /// Returns that it is one too many.
+    /// Returns an error if it is one too many.
     pub fn announces(&mut self, family: Family) -> Result<(), Violation> {
         let count = &mut self.announcements[index(family)];
         *count += 1;
@@ -48,7 +48,7 @@ impl Pace {
     /// Counts another advertisement in the family.
     ///
     /// # Errors
-    /// Returns that it is one too many.
+    /// Returns an error if it is one too many.
     pub fn advertises(&mut self, family: Family) -> Result<(), Violation> {
         let count = &mut self.advertisements[index(family)];
         *count += 1;

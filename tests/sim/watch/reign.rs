@@ -32,7 +32,7 @@ impl Default for Reign {
 }
 
 impl Reign {
-    /// Notes what the kernel is told.
+    /// Notes a report of the process to its kernel.
     ///
     /// # Errors
     /// Returns that it was told the same again, or a longer time without an advertisement that went out.

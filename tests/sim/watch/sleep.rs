@@ -1,7 +1,7 @@
 //! A BACKUP that slept through the end of the master-down time: whether it may wait longer, and whether it must.
 //!
-//! From outside, it is not known to the nanosecond what the process takes for a sign of life. Between what it must do
-//! and what it may do, it is free.
+//! From outside, it is not known to the nanosecond which packet the process takes for a sign of life. Between its duties
+//! and its rights, it is free.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,7 +15,8 @@ pub struct Look {
     pub now: Instant,
     /// The time of the look before.
     pub before: Instant,
-    /// When it last heard, in each family, what may have restarted its master-down timer: the beginning of a silence.
+    /// The time at which it last heard, in each family, a packet that may have restarted its master-down timer: the
+    /// beginning of a silence.
     pub silence: [Instant; 2],
 }
 

@@ -1,4 +1,4 @@
-//! Which hosts may answer for the addresses, as the kernels know it.
+//! The hosts that may answer for the addresses, according to their kernels.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ pub(super) fn sleep(world: &mut World<'_>, number: usize, until: Option<Instant>
     }
 }
 
-/// Carries out the requests of a process, and traces what it says.
+/// Carries out the requests of a process, and traces its lines.
 pub(super) fn take_requests(world: &mut World<'_>, number: usize) {
     let Some(machine) = world.stations[number].machine() else {
         return;
