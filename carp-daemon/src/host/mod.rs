@@ -22,7 +22,7 @@ use carp_common::units::Vhid;
 use tokio::sync::mpsc;
 
 use self::memory::Keeper;
-use self::wire::Sockets;
+use self::wire::InterfaceSockets;
 use crate::api::{self, Event, Outbox, Status};
 use crate::config::{Config, VhostConfig};
 use crate::engine::effects::{Clock, Exclusion, Observe, Scripts, Tell};
@@ -50,7 +50,7 @@ pub struct Host {
     /// The outcomes of the latest bunch of orders.
     outcomes: Option<Vec<io::Result<()>>>,
     /// The sockets of each open interface, by its index.
-    sockets: BTreeMap<u32, Sockets>,
+    sockets: BTreeMap<u32, InterfaceSockets>,
     runners: BTreeMap<InstanceId, Runner>,
     completions: Completions<InstanceId>,
     ended: mpsc::UnboundedReceiver<(InstanceId, crate::io::scripts::Completion)>,

@@ -14,12 +14,12 @@ use crate::io::netlink::Link;
 use crate::io::port::{Envelope, Port};
 
 /// The sockets of one interface.
-pub struct Sockets {
+pub struct InterfaceSockets {
     port: Port,
     watch: NeighbourWatch,
 }
 
-impl Sockets {
+impl InterfaceSockets {
     /// Ready when there may be claims to take.
     pub fn poll_claims(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch.poll_readable(context)
@@ -47,7 +47,8 @@ impl Wire for Host {
                 .map_err(|error| ("join the multicast group", error))?;
         }
         let watch = NeighbourWatch::open(link).map_err(|error| ("watch ARP", error))?;
-        self.sockets.insert(link.index, Sockets { port, watch });
+        self.sockets
+            .insert(link.index, InterfaceSockets { port, watch });
         Ok(())
     }
 

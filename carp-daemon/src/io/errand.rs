@@ -52,12 +52,12 @@ pub struct Errands<T> {
 /// The state that the event loop and the thread share.
 #[derive(Default)]
 struct Desk {
-    state: Mutex<State>,
+    state: Mutex<ErrandState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ErrandState {
     waiting: VecDeque<Job>,
     is_running: bool,
     has_thread: bool,
@@ -188,7 +188,7 @@ impl<T: Send + 'static> Errands<T> {
 
     /// Waits until every errand that was begun has ended, but no longer than `limit`. Returns whether they have.
     pub fn finish_within(&mut self, limit: Duration) -> bool {
-        let works = |state: &mut State| state.is_running || !state.waiting.is_empty();
+        let works = |state: &mut ErrandState| state.is_running || !state.waiting.is_empty();
         let state = self.desk.lock();
         let waited = self.desk.changed.wait_timeout_while(state, limit, works);
         let has_ended = !works(&mut waited.unwrap_or_else(PoisonError::into_inner).0);
@@ -200,7 +200,7 @@ impl<T: Send + 'static> Errands<T> {
 }
 
 impl Desk {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ErrandState> {
         // No errand runs under this lock, and the code that does run leaves the state consistent at every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,7 +218,7 @@ impl Desk {
                 self.changed.notify_all();
                 continue;
             }
-            let is_idle = |state: &mut State| state.waiting.is_empty() && !state.is_closing;
+            let is_idle = |state: &mut ErrandState| state.waiting.is_empty() && !state.is_closing;
             let waited = self.changed.wait_timeout_while(state, linger, is_idle);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.waiting.is_empty() {

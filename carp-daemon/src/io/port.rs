@@ -209,7 +209,7 @@ impl Port {
         payload: &[u8; advertisement::HEADER_LEN],
     ) -> io::Result<()> {
         self.identification = self.identification.wrapping_add(1);
-        let frame = Frame::new(envelope, self.mac, self.identification, payload);
+        let frame = AdvertisementFrame::new(envelope, self.mac, self.identification, payload);
         self.send(frame.bytes())
     }
 
@@ -259,12 +259,12 @@ fn is_router(ifindex: u32) -> bool {
 }
 
 /// An advertisement in either family, ready to send.
-enum Frame {
+enum AdvertisementFrame {
     Inet([u8; FRAME_LEN]),
     Inet6([u8; INET6_FRAME_LEN]),
 }
 
-impl Frame {
+impl AdvertisementFrame {
     /// IPv6 has no identification.
     fn new(
         envelope: &Envelope,
@@ -341,7 +341,7 @@ mod tests {
         identification: u16,
         payload: &[u8; advertisement::HEADER_LEN],
     ) -> Vec<u8> {
-        let frame = Frame::new(envelope, interface, identification, payload);
+        let frame = AdvertisementFrame::new(envelope, interface, identification, payload);
         frame.bytes().to_vec()
     }
 

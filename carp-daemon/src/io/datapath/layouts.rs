@@ -46,7 +46,7 @@ const KEYS_MAX: usize = 64 * 1024;
 
 /// An address in a table of another layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
+struct FoundAddress {
     fenced: Fenced,
     every_packet: bool,
 }
@@ -59,7 +59,7 @@ fn read(table: &Path, outbox: &Outbox) -> Option<Vec<Known>> {
     if !is_hash || key_len <= 16 {
         return None;
     }
-    let read = || -> io::Result<Vec<Known>> {
+    let read = || -> io::Result<Vec<FoundAddress>> {
         let map = sys::open_bpf_object(table)?;
         let keys = sys::bpf_map_keys(map.as_fd(), key_len, KEYS_MAX)?;
         let known = keys.iter().filter_map(|key| {
@@ -79,7 +79,7 @@ fn read(table: &Path, outbox: &Outbox) -> Option<Vec<Known>> {
 }
 
 /// Returns the address of an entry, which every version promises, and its owner if the sizes are those of version 2.
-fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
+fn parse(key: &[u8], value: &[u8]) -> Option<FoundAddress> {
     let (address, rest) = key.split_first_chunk::<16>()?;
     let address = match *rest.first()? {
         FAMILY_INET => {
@@ -102,7 +102,7 @@ fn parse(key: &[u8], value: &[u8]) -> Option<Known> {
         _ => (None, false),
     };
     let fenced = Fenced { address, owner };
-    Some(Known {
+    Some(FoundAddress {
         fenced,
         every_packet,
     })
@@ -122,7 +122,7 @@ impl OtherLayouts {
     }
 
     /// Returns what dead carpds of other layouts fence and our tables do not have.
-    fn missing(&self, pins: &Pins, tables: Option<&Tables>) -> Vec<Known> {
+    fn missing(&self, pins: &Pins, tables: Option<&Tables>) -> Vec<FoundAddress> {
         let others = pins.other_tables();
         if others.is_empty() {
             return Vec::new();
@@ -138,7 +138,7 @@ impl OtherLayouts {
             let address = known.fenced.address;
             self.own_addresses.contains(&address) || !lives(address)
         });
-        let ours = self.own_addresses.iter().map(|address| Known {
+        let ours = self.own_addresses.iter().map(|address| FoundAddress {
             fenced: Fenced {
                 address: *address,
                 owner: None,
@@ -150,7 +150,7 @@ impl OtherLayouts {
             .iter()
             .map(|fenced| fenced.address)
             .collect();
-        let mut known: Vec<Known> = theirs.chain(ours).collect();
+        let mut known: Vec<FoundAddress> = theirs.chain(ours).collect();
         known.retain(|known| seen.insert(known.fenced.address));
         known
     }

@@ -217,7 +217,7 @@ impl Receiver {
         due
     }
 
-    fn receive(&mut self, frame: &mut [u8; SNAP_LEN]) -> Result<Received, Errno> {
+    fn receive(&mut self, frame: &mut [u8; SNAP_LEN]) -> Result<ReceivedFrame, Errno> {
         let mut buffers = [IoSliceMut::new(frame)];
         let descriptor = self.socket.get_ref().as_raw_fd();
         let message = recvmsg::<()>(
@@ -226,7 +226,7 @@ impl Receiver {
             Some(&mut self.control),
             MsgFlags::MSG_DONTWAIT,
         )?;
-        let mut received = Received {
+        let mut received = ReceivedFrame {
             length: message.bytes,
             stamp: None,
             stripped_tag: None,
@@ -273,7 +273,7 @@ impl Receiver {
 
 /// The properties of a received frame.
 #[derive(Clone, Copy, Debug)]
-struct Received {
+struct ReceivedFrame {
     /// The length of the frame in the buffer. Unit: bytes.
     length: usize,
     /// The arrival on the wall clock.

@@ -178,7 +178,7 @@ const RTA_VIA: u16 = 18;
 /// Parses `struct ifaddrmsg` (family, prefix length, flags, scope, index) and attributes.
 fn address(payload: &[u8]) -> Option<Address> {
     let header: &[u8; ADDRESS_HEADER_LEN] = payload.first_chunk()?;
-    let family = Family::of(header[0])?;
+    let family = AddressFamily::of(header[0])?;
     let (mut local, mut peer, mut protocol) = (None, None, 0);
     // The header has room for the first eight flags only.
     let mut flags = u32::from(header[2]);
@@ -207,7 +207,7 @@ fn address(payload: &[u8]) -> Option<Address> {
 /// and attributes. Returns only routes of the main table that lead directly to an interface.
 fn route(payload: &[u8]) -> Option<Route> {
     let header: &[u8; ROUTE_HEADER_LEN] = payload.first_chunk()?;
-    let family = Family::of(header[0])?;
+    let family = AddressFamily::of(header[0])?;
     if (header[4], header[7]) != (libc::RT_TABLE_MAIN, libc::RTN_UNICAST) {
         return None;
     }
@@ -233,12 +233,12 @@ fn route(payload: &[u8]) -> Option<Route> {
 
 /// The family of the addresses in a message.
 #[derive(Clone, Copy)]
-enum Family {
+enum AddressFamily {
     Inet,
     Inet6,
 }
 
-impl Family {
+impl AddressFamily {
     fn of(number: u8) -> Option<Self> {
         match i32::from(number) {
             libc::AF_INET => Some(Self::Inet),

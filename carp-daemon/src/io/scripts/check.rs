@@ -29,12 +29,12 @@ pub struct Unusable {
     /// The script.
     path: PathBuf,
     /// Why the script cannot be run, and how to correct it.
-    reason: Reason,
+    reason: Obstacle,
 }
 
 /// The reason why a script cannot be run.
 #[derive(Debug, thiserror::Error)]
-enum Reason {
+enum Obstacle {
     #[error("{0}")]
     System(io::Error),
     #[error("it is not a regular file")]
@@ -80,16 +80,16 @@ pub fn check(vhosts: &[VhostConfig]) -> Result<Vec<String>, Unusable> {
     Ok(warnings)
 }
 
-fn is_runnable(path: &Path) -> Result<(), Reason> {
-    let metadata = fs::metadata(path).map_err(Reason::System)?;
+fn is_runnable(path: &Path) -> Result<(), Obstacle> {
+    let metadata = fs::metadata(path).map_err(Obstacle::System)?;
     if !metadata.is_file() {
-        return Err(Reason::NotAFile);
+        return Err(Obstacle::NotAFile);
     }
     access(path, AccessFlags::X_OK).map_err(|errno| {
         if errno == Errno::EACCES {
-            Reason::NotExecutable(metadata.mode() & 0o7777)
+            Obstacle::NotExecutable(metadata.mode() & 0o7777)
         } else {
-            Reason::System(errno.into())
+            Obstacle::System(errno.into())
         }
     })?;
     let mut start = Vec::new();
@@ -97,21 +97,21 @@ fn is_runnable(path: &Path) -> Result<(), Reason> {
         Ok(file) => file,
         // A program may be executable although it is not readable.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-        Err(error) => return Err(Reason::System(error)),
+        Err(error) => return Err(Obstacle::System(error)),
     };
     file.take(FIRST_LINE_MAX)
         .read_to_end(&mut start)
-        .map_err(Reason::System)?;
+        .map_err(Obstacle::System)?;
     if start.starts_with(b"\x7fELF") {
         return Ok(());
     }
     let Some(interpreter) = interpreter(&start) else {
         return match has_other_formats(Path::new(BINFMT_MISC)) {
             true => Ok(()),
-            false => Err(Reason::NoInterpreter),
+            false => Err(Obstacle::NoInterpreter),
         };
     };
-    access(Path::new(interpreter), AccessFlags::X_OK).map_err(|cause| Reason::Interpreter {
+    access(Path::new(interpreter), AccessFlags::X_OK).map_err(|cause| Obstacle::Interpreter {
         interpreter: interpreter.to_string_lossy().into_owned(),
         cause,
     })
@@ -214,7 +214,7 @@ mod tests {
         }
         assert!(matches!(
             is_runnable(directory.path()),
-            Err(Reason::NotAFile)
+            Err(Obstacle::NotAFile)
         ));
         assert!(is_runnable(&directory.path().join("absent")).is_err());
         assert_eq!(interpreter(b"echo"), None);
