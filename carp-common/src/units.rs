@@ -53,7 +53,7 @@ impl AdvSkew {
     }
 }
 
-/// How often a host advertises, and therefore how eligible it is: the smaller pair wins the election.
+/// The interval of a host's advertisements, and therefore its rank: the smaller pair wins the election.
 ///
 /// The order is (advbase, advskew). No other order is used anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

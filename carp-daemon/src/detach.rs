@@ -13,7 +13,7 @@ use crate::io::datapath::{Pins, Removal, Tables, attached_programs, remove_unuse
 use crate::io::netlink::Client;
 use crate::lock;
 
-/// How long a removed program may still be listed, and the pause between two checks.
+/// The time for which a removed program may still be listed, and the pause between two checks.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_RETRY: Duration = Duration::from_millis(20);
 

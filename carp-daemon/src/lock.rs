@@ -37,13 +37,13 @@ pub const DIRECTORY: &str = "/run/carpd";
 /// Connections that may wait for an answer at one lock. Any local user can make us hold the memory for them.
 const BACKLOG: i32 = 16;
 
-/// How long a start waits for an owner that is stopping.
+/// The time for which a start waits for an owner that is stopping.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file that lists the sockets of this network namespace. Names of abstract sockets begin with `@`.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 
-/// What the names of the locks of hooks begin with.
+/// The prefix of the names of the locks of hooks.
 const HOOKS: &str = "carpd/hook/";
 
 /// The reason why this process does not hold the lock.

@@ -82,7 +82,7 @@ pub struct Logger {
     sink: Arc<Sink>,
 }
 
-/// How long the end waits for lines that are not written yet.
+/// The time for which the end waits for lines that are not written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 impl Logger {

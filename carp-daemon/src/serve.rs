@@ -64,7 +64,7 @@ pub async fn run(
     }
     engine.effects_mut().settle_in();
     let outcome = serve(&mut engine, &mut timer, &mut signals).await;
-    // Whatever ended the loop, the other hosts must hear of it and the addresses must be released.
+    // For any end of the loop, the other hosts must hear of it and the addresses must be released.
     stop(engine, &mut timer, &mut signals).await;
     outcome
 }

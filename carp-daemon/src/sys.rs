@@ -232,7 +232,7 @@ pub fn pin_bpf_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 /// The keys of a map, at most so many, whatever it holds.
 ///
 /// # Errors
-/// What `bpf(2)` answers.
+/// Returns the error of `bpf(2)`.
 pub fn bpf_map_keys(map: BorrowedFd<'_>, key_len: usize, limit: usize) -> io::Result<Vec<Vec<u8>>> {
     let mut keys: Vec<Vec<u8>> = Vec::new();
     while keys.len() < limit {
@@ -253,10 +253,10 @@ pub fn bpf_map_keys(map: BorrowedFd<'_>, key_len: usize, limit: usize) -> io::Re
     Ok(keys)
 }
 
-/// What a map holds under a key; its values have this length. Not for maps with a value for each processor.
+/// Returns the value of a key in a map; its values have this length. Not for maps with a value for each processor.
 ///
 /// # Errors
-/// What `bpf(2)` answers, ENOENT when there is nothing.
+/// Returns the error of `bpf(2)`, which is ENOENT if there is no value.
 pub fn bpf_map_value(map: BorrowedFd<'_>, key: &[u8], value_len: usize) -> io::Result<Vec<u8>> {
     let mut value = vec![0; value_len];
     let attributes = ElementAttributes {

@@ -49,7 +49,7 @@ pub struct Member {
     pub preempt: bool,
     /// Source addresses, by family.
     pub sources: [IpAddr; 2],
-    /// How long its up and down scripts take.
+    /// The time that its up and down scripts take.
     pub script: Duration,
     /// When it is started.
     pub start: Instant,

@@ -1,4 +1,4 @@
-//! What the kernel program and the daemon share.
+//! Types and rules that the kernel program and the daemon share.
 //!
 //! | Module | What it is |
 //! |---|---|

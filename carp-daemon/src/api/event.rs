@@ -62,7 +62,7 @@ macro_rules! events {
 }
 pub(crate) use events;
 
-/// How much an event matters. The numbers are those of syslog.
+/// The importance of an event. The numbers are those of syslog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// carpd cannot do its job.
@@ -218,7 +218,7 @@ rooms! {
     Restore,
     /// The position of virtual addresses among the host's own.
     Placement,
-    /// What a dead carpd left.
+    /// The leftovers of a dead carpd.
     Predecessor,
     /// Reception on an interface.
     Datapath,
@@ -240,7 +240,7 @@ rooms! {
     Run,
     /// Up scripts.
     Script,
-    /// What was heard, stored over a restart.
+    /// The memory of virtual hosts, stored over a restart.
     Memory,
     /// Late turns of the engine.
     Stall,

@@ -31,7 +31,7 @@ pub struct VirtualHostStatus {
     pub place: Place,
     /// Its state in the election.
     pub state: State,
-    /// How long it has been in that state.
+    /// The time for which it has been in that state.
     pub lasted: Duration,
     /// Why it is in that state. `None` if it has been since the start.
     pub cause: Option<Cause>,
@@ -47,11 +47,11 @@ pub struct VirtualHostStatus {
     pub due_in: Option<Duration>,
     /// The next event that the core expects.
     pub outlook: Outlook,
-    /// What the host waits for in INIT. `None` if it was shut down.
+    /// The condition that the host waits for in INIT. `None` if it was shut down.
     pub lacks: Option<Lacking>,
-    /// How advertisements are received on its interface, if they are.
+    /// The way in which advertisements are received on its interface, if they are.
     pub datapath: Option<String>,
-    /// What stops this host from answering for a MASTER's addresses when its daemon is killed. `None` without an
+    /// The fence that stops this host from answering for a MASTER's addresses when its daemon is killed. `None` without an
     /// interface.
     pub fence_survives_kill: Option<Survival>,
     /// The lifetime of the addresses in native mode. `None` if it is not limited.
@@ -79,7 +79,7 @@ pub struct Heard {
     pub ago: Duration,
 }
 
-/// What a virtual host in INIT waits for. The core only knows of a link and a source address.
+/// The condition that a virtual host in INIT waits for. The core only knows of a link and a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
     /// The interface.

@@ -39,9 +39,9 @@ pub use names::Named;
 pub struct Config {
     /// The virtual hosts. Several may share an interface.
     pub vhosts: Vec<VhostConfig>,
-    /// How advertisements are received.
+    /// The way in which advertisements are received.
     pub datapath: Datapath,
-    /// What the kernel blocks for a MASTER's addresses when the daemon stops deciding (`--fence`).
+    /// The packets that the kernel blocks for a MASTER's addresses when the daemon stops deciding (`--fence`).
     pub fence: Fence,
     /// Lifetime of the addresses that native mode assigns, renewed while MASTER (`--lease`).
     pub lease: Lease,

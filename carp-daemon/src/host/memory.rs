@@ -18,7 +18,7 @@ use crate::io::chain::Chain;
 use crate::io::errand::Errands;
 use crate::io::state_dir::{FileName, StateDir};
 
-/// How long an orderly stop waits for the disk. Four thousand files take about a second, and the addresses have been
+/// The time that an orderly stop waits for the disk. Four thousand files take about a second, and the addresses have been
 /// released before.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -42,7 +42,7 @@ pub struct Host {
     lookout: Lookout,
     /// The lookout found that something is gone.
     suspects_loss: bool,
-    /// When the programs were last checked.
+    /// The time of the last check of the programs.
     tended_at: Instant,
     /// The monitor. `None` after it failed; it is opened again with the next list.
     monitor: Option<Monitor>,
@@ -56,7 +56,7 @@ pub struct Host {
     ended: mpsc::UnboundedReceiver<(InstanceId, crate::io::scripts::Completion)>,
     locks: Locks,
     keeper: Keeper,
-    /// Where the parts of `io` send their events. They become lines as those of the engine do.
+    /// The channel to which the parts of `io` send their events. They become lines as those of the engine do.
     outbox: Outbox,
     /// carpd stops. A process that asks at a lock of ours gets no answer, and waits.
     is_ending: bool,

@@ -39,7 +39,7 @@ pub struct Panicked;
 pub struct Errands<T> {
     /// Name of the thread.
     name: &'static str,
-    /// How long the thread waits for another errand before it ends.
+    /// The time for which the thread waits for another errand before it ends.
     linger: Duration,
     /// The thread keeps the scheduling of the event loop.
     is_awaited: bool,

@@ -30,7 +30,7 @@ use crate::api::event::process::Run;
 use crate::api::{Outbox, Place};
 use crate::config::{Scripts, VirtualAddress};
 
-/// How long a script may take to end after TERM before it gets KILL.
+/// The time that a script may take to end after TERM before it gets KILL.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to start a script while descriptors, processes or memory are short.
@@ -66,7 +66,7 @@ pub struct Wish {
     pub interface: String,
 }
 
-/// What became of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Admission {
@@ -76,7 +76,7 @@ pub struct Admission {
     pub overtakes: bool,
 }
 
-/// How a script ended.
+/// The outcome of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// No such script is configured, so nothing ran.
@@ -96,7 +96,7 @@ pub enum Outcome {
 pub struct Completion {
     /// The script.
     pub which: Which,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 

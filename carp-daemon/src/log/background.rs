@@ -19,7 +19,7 @@ use crate::privileges;
 /// Size of the text that may wait for one destination, about ten thousand ordinary lines. Unit: bytes.
 const QUEUE_MAX: usize = 2 * 1024 * 1024;
 
-/// How long the thread waits for room before it drops a line. Unit: milliseconds.
+/// The time for which the thread waits for room before it drops a line. Unit: milliseconds.
 const PATIENCE: u16 = 1000;
 
 /// Time between two attempts to write the number of lost lines while there are no new lines.

@@ -53,7 +53,7 @@ pub const fn severity_name(severity: Severity) -> &'static str {
 /// One line, before a destination puts it into its form.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// How much the line matters.
+    /// The importance of the line.
     pub severity: Severity,
     /// The time of the event, which may be long before the line is read.
     pub at: DateTime<Utc>,

@@ -110,7 +110,7 @@ events! {
         times: usize,
         /// The time in which it was.
         within: Duration,
-        /// How long it must not be removed before the demotion ends.
+        /// The time for which it must not be removed before the demotion ends.
         quiet: Duration,
         /// Time between two attempts to put it back.
         retry: Duration,
@@ -192,7 +192,7 @@ events! {
 }
 
 events! {
-    /// What a dead carpd left.
+    /// The leftovers of a dead carpd.
     Predecessor
     /// An address of a virtual host that is served again. It is kept until the election is settled.
     LeftoverKept {

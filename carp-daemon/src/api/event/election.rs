@@ -83,12 +83,12 @@ events! {
     SendingWorks => Info "sending-works",
     /// SIGUSR2 reached a MASTER that never heard another host.
     SteppingDownAlone {
-        /// How long no host has the address unless another one takes over.
+        /// The time that no host has the address unless another one takes over.
         lasts: Duration,
     } => Warning "stepping-down-alone",
     /// No host took over after SIGUSR2.
     NobodyTookOver {
-        /// How long no host had the address.
+        /// The time for which no host had the address.
         lasted: Duration,
     } => Warning "nobody-took-over",
     /// A virtual host was to begin when the one whose place it takes had ended, and cannot.
@@ -145,7 +145,7 @@ events! {
     } => Debug "announcement-failed",
 }
 
-/// What may keep its advertisements away if none was ever heard.
+/// The possible reason for its missing advertisements if none was ever heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
     /// A port on the way may only pass frames from a network card's own MAC address.
@@ -163,7 +163,7 @@ events! {
         address: IpAddr,
         /// The station.
         station: MacAddress,
-        /// What is known about the station.
+        /// The kind of the station.
         claimant: Claimant,
         /// Why none of its advertisements may have been heard. `None` if some were.
         unheard: Option<Unheard>,

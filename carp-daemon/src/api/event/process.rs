@@ -29,7 +29,7 @@ events! {
     Overrun => Warning "netlink-overrun",
     /// The process ends although the kernel has not carried out every order.
     Unfinished {
-        /// How long carpd waited.
+        /// The time for which carpd waited.
         waited: Duration,
         /// The virtual addresses that it may leave.
         addresses: Vec<Cidr>,
@@ -134,7 +134,7 @@ pub enum Refusal {
 }
 
 events! {
-    /// What was heard, stored over a restart.
+    /// The memory of virtual hosts, stored over a restart.
     Memory
     /// There is no state directory.
     NoDirectory => Info "memory-without-directory",
@@ -150,7 +150,7 @@ events! {
         /// The number of the others.
         others: usize,
     } => Warning "memory-ignored",
-    /// What was heard before the restart was read.
+    /// The memory from before the restart was read.
     Recalled {
         /// The number of virtual hosts that had a file.
         recalled: usize,

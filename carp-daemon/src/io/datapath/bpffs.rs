@@ -35,7 +35,7 @@ const FIRST_MOUNTS: &str = "/proc/1/ns/mnt";
 /// The machine's own pid namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h); every other one is a container's.
 const MACHINES_PROCESSES: &str = "pid:[4026531836]";
 
-/// How long a thread that has ended may still be listed, and the pause between two checks.
+/// The time for which a thread that has ended may still be listed, and the pause between two checks.
 const LISTED: u32 = 200;
 const LISTED_RETRY: Duration = Duration::from_millis(1);
 

@@ -44,7 +44,7 @@ const LOOPBACK: u32 = 1;
 /// The length of the pause after attaching to an interface that is not served, as a multiple of the time that attaching took.
 const SHARE_OF_OTHERS: u32 = 4;
 
-/// How long a check may take. Checking one interface takes 4 µs.
+/// The time that a check may take. Checking one interface takes 4 µs.
 const LOOK_BUDGET: Duration = Duration::from_millis(5);
 
 /// The least time between two events about programs that other processes detached.
@@ -67,7 +67,7 @@ pub struct Egress {
     complained: BTreeSet<u32>,
     /// The kernel has no tcx.
     unavailable: bool,
-    /// When [`Egress::cover`] has something to do.
+    /// The time at which [`Egress::cover`] has something to do.
     due: Option<Instant>,
     /// The end of the pause, in which only interfaces that are served are covered.
     rests_until: Instant,

@@ -1,4 +1,4 @@
-//! What the engine tells the datapath about its virtual hosts and their addresses.
+//! The entries of virtual hosts and their addresses, which the engine gives the datapath.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub struct Entries {
     slots: Option<Slots>,
     /// The entries. The sockets look them up here; the kernel program has its own copy.
     vhosts: HashMap<VhostKey, VhostValue>,
-    /// What the kernel program counted for virtual hosts until they were last removed.
+    /// The counts of the kernel program for virtual hosts until they were last removed.
     retired: BTreeMap<VhostKey, Counts>,
 }
 

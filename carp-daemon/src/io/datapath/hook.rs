@@ -86,7 +86,7 @@ enum Attached {
     Tcx(SchedClassifierLink),
 }
 
-/// What another process did to an attachment.
+/// The change of an attachment by another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookLoss {
     /// It detached the program.

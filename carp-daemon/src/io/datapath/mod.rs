@@ -1,4 +1,4 @@
-//! Where advertisements come from.
+//! The source of advertisements: the kernel program or packet sockets.
 //!
 //! | Module | What it is |
 //! |---|---|
@@ -347,7 +347,7 @@ impl Datapath {
 
     /// Fetches what arrived up to `now`, whether or not a wake-up announced it.
     ///
-    /// What arrives while this runs may stay behind, so that a flood cannot keep the engine here.
+    /// Advertisements that arrive while this runs may stay behind, so that a flood cannot keep the engine here.
     pub fn drain(&mut self, now: Instant, batch: &mut Batch) -> Drained {
         let in_ring = match &mut self.loader.program {
             Some(program) => program.drain(now, batch),

@@ -1,4 +1,4 @@
-//! Where carpd's programs are attached: at the ingress of the interfaces that are served, and at the egress of all.
+//! The attachments of carpd's programs: at the ingress of the interfaces that are served, and at the egress of all.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};

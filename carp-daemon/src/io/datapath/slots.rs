@@ -27,7 +27,7 @@ pub struct Slots {
     ledgers: Chunks<PerCpuArray<MapData, Ledger>>,
     processors: usize,
     taken: BTreeMap<VhostKey, Taken>,
-    /// Where the programs find the ledgers of interfaces.
+    /// The maps in which the programs find the ledgers of interfaces.
     places: Array<MapData, InterfaceValue>,
     crowded: HashMap<MapData, u32, u32>,
     /// The ledgers of interfaces.

@@ -41,8 +41,8 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// the wall clock, when arrival times are unknown, cannot delay the daemon.
 const REFRESH_INTERVAL: u32 = 256;
 
-/// How long a turn drains frames of unknown arrival. They count as arrived at its beginning, so it is too short to affect
-/// an election.
+/// The time for which a turn drains frames of unknown arrival. They count as arrived at its beginning, so it is too short to
+/// affect an election.
 const UNKNOWN_FOR: Duration = Duration::from_millis(2);
 
 /// The least time between two packets from our own address that are delivered, for each virtual host.
@@ -59,7 +59,7 @@ pub struct Receiver {
     /// The frames that were lost since the last call of [`Receiver::take_losses`].
     losses: u64,
     control: Vec<u8>,
-    /// When the next packet from our own address may be delivered, for each virtual host that had one.
+    /// The time at which the next packet from our own address may be delivered, for each virtual host that had one.
     next_samples: HashMap<VhostKey, Instant>,
 }
 

@@ -47,11 +47,11 @@ pub use self::order::Order;
 use super::{Address, Link, NetlinkEvent, Route};
 use crate::io::errand::{Errands, Panicked};
 
-/// How long the event loop waits for an answer. This is longer than any request takes while no other process holds rtnl,
-/// and well below the time after which a silent MASTER is replaced, unless advbase is 0.
+/// The time that the event loop waits for an answer. This is longer than any request takes while no other process holds
+/// rtnl, and well below the time after which a silent MASTER is replaced, unless advbase is 0.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the thread waits for another request. A takeover gives several orders in a row.
+/// The time for which the thread waits for another request. A takeover gives several orders in a row.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// The only client of the kernel's rtnetlink.

@@ -1,4 +1,4 @@
-//! Which host sent a packet, and to which.
+//! The sender and the receiver of a packet.
 
 use std::boxed::Box;
 

@@ -21,8 +21,8 @@ use crate::api::{Outbox, Place};
 use crate::io::clock;
 use crate::io::netlink::Link;
 
-/// How long a start waits for another start that takes over what dead carpds left, or for a stop, and the pause between two
-/// attempts.
+/// The time that a start waits for another start that takes over what dead carpds left, or for a stop, and the pause
+/// between two attempts.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_RETRY: Duration = Duration::from_millis(5);
 

@@ -16,7 +16,7 @@ use crate::io::clock;
 use crate::io::errand::Errands;
 use crate::sys;
 
-/// What holds a program at the egress of an interface.
+/// The link that holds a program at the egress of an interface.
 #[derive(Debug)]
 pub enum Cover {
     /// A link of the pinned set.

@@ -20,7 +20,7 @@ use crate::io::netlink::{NetlinkEvent, Route};
 /// Size of the read buffer. If the reader offers that much, the kernel fills a list's datagrams up to 32 KiB.
 const BUFFER_LEN: usize = 32 * 1024;
 
-/// How long the next part of an answer may take. The kernel queues an answer, or the first part of a list, before
+/// The time that the next part of an answer may take. The kernel queues an answer, or the first part of a list, before
 /// `send(2)` returns, and makes the other parts while they are read. The timeout therefore only guards against
 /// surprises.
 const PART_TIMEOUT: Duration = Duration::from_millis(500);
