@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_owed_until_it_is_back_or_its_owner_removes_it() {
+    fn an_address_that_was_taken_is_owed_until_it_is_back_or_its_owner_removes_it() {
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         let events: [(&[NetlinkEvent], bool); 6] = [
             (&[NetlinkEvent::Address(theirs)], true),

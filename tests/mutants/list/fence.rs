@@ -104,7 +104,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "removed.is_err().then_some(key)",
         replace: "removed.is_err().then_some(key).filter(|_| false)",
         caught_by: &[
-            "engine::tests::leaving::a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone",
+            "engine::tests::leaving::a_removed_virtual_host_whose_entry_the_datapath_keeps_is_silent_until_the_entry_is_gone",
             "engine::tests::leaving::an_orderly_stop_tries_again_to_remove_what_the_datapath_knows_and_says_what_it_leaves",
         ],
     },
@@ -114,7 +114,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "is_wanted || before.state == State::Master",
         replace: "is_wanted",
         caught_by: &[
-            "engine::tests::leaving::a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone",
+            "engine::tests::leaving::a_removed_virtual_host_whose_entry_the_datapath_keeps_is_silent_until_the_entry_is_gone",
         ],
     },
     Mutant {
@@ -123,7 +123,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.is_closed && self.leaves_addresses",
         replace: "self.is_closed",
         caught_by: &[
-            "engine::tests::leaving::what_the_down_script_could_not_remove_at_the_end_stays_silent",
+            "engine::tests::leaving::an_address_that_the_down_script_left_at_the_end_stays_silent",
         ],
     },
     Mutant {

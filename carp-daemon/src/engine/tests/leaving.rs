@@ -447,7 +447,7 @@ fn a_stop_during_which_a_fence_can_be_lifted_again_ends_a_second_later() {
 }
 
 #[test]
-fn a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_entry_is_gone() {
+fn a_removed_virtual_host_whose_entry_the_datapath_keeps_is_silent_until_the_entry_is_gone() {
     let mut scene = refused();
     scene.host().faults.withdraw = true;
     let id = scene.id();
@@ -463,7 +463,7 @@ fn a_removed_one_whose_entry_the_datapath_keeps_is_silent_and_let_go_when_the_en
 }
 
 #[test]
-fn what_the_down_script_could_not_remove_at_the_end_stays_silent() {
+fn an_address_that_the_down_script_left_at_the_end_stays_silent() {
     for is_removed in [false, true] {
         let mut scene = serving(released(1));
         scene.engine.shut_down();

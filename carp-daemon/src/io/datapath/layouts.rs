@@ -52,7 +52,7 @@ struct FoundAddress {
 }
 
 /// Returns the addresses in a table. `None` if it is not a table of addresses, or cannot be read.
-fn read(table: &Path, outbox: &Outbox) -> Option<Vec<Known>> {
+fn read(table: &Path, outbox: &Outbox) -> Option<Vec<FoundAddress>> {
     let info = MapInfo::from_pin(table).ok()?;
     let [key_len, value_len] = [info.key_size(), info.value_size()].map(|len| len as usize);
     let is_hash = matches!(info.map_type(), Ok(MapType::Hash));

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_closed_socket_counted_counts_until_its_interface_is_gone() {
+    fn the_counts_of_a_closed_socket_stay_until_its_interface_is_gone() {
         let mut sockets = Sockets::default();
         for ifindex in [2, 3] {
             let mut tally = Tally::default();
