@@ -59,10 +59,10 @@ struct Sample {
 
 /// Compares one address with many.
 pub fn run(plan: Plan) -> Result<Findings> {
-    let window = plan.choose(Duration::from_secs(2), Duration::from_secs(8));
+    let window = plan.choose(Duration::from_secs(2), Duration::from_secs(4));
     let mut samples = BTreeMap::<u8, Vec<Sample>>::new();
     let mut renewals = BTreeMap::<u8, Vec<f64>>::new();
-    for _ in 0..plan.choose(1, 5) {
+    for _ in 0..plan.choose(1, 3) {
         for count in COUNTS {
             note(&format!("  {}", name(count)));
             let sample = one(count, window).with_context(|| name(count))?;
@@ -161,7 +161,7 @@ fn one(count: u8, window: Duration) -> Result<Sample> {
     let sent = f64::from(calls.sent);
     ensure!(
         sent > 0.0 && (sent - heard).abs() <= 2.0 + heard / 100.0,
-        "carpd sent {sent} packets, but {heard} advertisements were on the wire"
+        "carpd sent {sent} advertisements, but {heard} advertisements were on the wire"
     );
     daemon.terminate(limit)?;
     Ok(Sample {

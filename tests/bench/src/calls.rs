@@ -11,6 +11,8 @@ use nix::unistd::Pid;
 
 /// `BPF_MAP_UPDATE_ELEM` (linux/bpf.h, `enum bpf_cmd`).
 const MAP_UPDATE: u64 = 2;
+/// The length of an IPv4 advertisement with its Ethernet and IP headers. Unit: bytes.
+const ADVERTISEMENT_LEN: u64 = 14 + 20 + 36;
 /// `PTRACE_SYSCALL_INFO_ENTRY` (linux/ptrace.h).
 const ENTRY: u8 = 1;
 
@@ -21,22 +23,22 @@ pub struct Calls {
     pub all: u32,
     /// Those that write one element of a map of eBPF.
     pub map_writes: u32,
-    /// Those that send a packet.
+    /// Those that send an advertisement.
     pub sent: u32,
 }
 
 impl Calls {
-    /// Counts what the main thread of a process calls from one packet that it sends to another one, at least for this
-    /// time. The calling thread traces it meanwhile, which makes every call slower.
+    /// Counts what the main thread of a process calls from one advertisement to another one, at least for this time. The
+    /// calling thread traces it meanwhile, which makes every call slower.
     ///
     /// # Errors
-    /// Returns an error if the process cannot be traced, ends, or sends nothing.
+    /// Returns an error if the process cannot be traced, ends, or does not advertise.
     pub fn of(pid: u32, window: Duration) -> Result<Self> {
         let thread = Pid::from_raw(i32::try_from(pid)?);
         ptrace::seize(thread, Options::PTRACE_O_TRACESYSGOOD).context("failed to trace carpd")?;
         ptrace::interrupt(thread)?;
         let start = Instant::now();
-        // Counts nothing before the first packet, so that the figures are those of whole intervals.
+        // Counts nothing before the first advertisement, so that the figures are those of whole intervals.
         let mut counted = None;
         loop {
             let status = waitpid(thread, Some(WaitPidFlag::__WALL))?;
@@ -54,7 +56,7 @@ impl Calls {
                 if let Some(calls) = &mut counted {
                     call.add_to(calls);
                 }
-                if call.sends() {
+                if call.advertises() {
                     let calls = counted.get_or_insert_default();
                     if start.elapsed() >= window {
                         ptrace::detach(thread, signal)?;
@@ -64,7 +66,7 @@ impl Calls {
             }
             ensure!(
                 start.elapsed() < window + Duration::from_secs(10),
-                "carpd sends nothing"
+                "carpd does not advertise"
             );
             ptrace::syscall(thread, signal)?;
         }
@@ -75,8 +77,7 @@ impl Calls {
 #[derive(Clone, Copy, Debug)]
 struct Call {
     number: libc::c_long,
-    /// The first argument.
-    argument: u64,
+    arguments: [u64; 3],
 }
 
 impl Call {
@@ -85,21 +86,27 @@ impl Call {
         let text = fs::read_to_string(format!("/proc/{pid}/syscall"))?;
         let mut words = text.split_whitespace();
         let number = words.next().context("no system call")?.parse()?;
-        let argument = words.next().context("no argument")?;
-        let argument = u64::from_str_radix(argument.trim_start_matches("0x"), 16)?;
-        Ok(Self { number, argument })
+        let mut argument = || -> Result<u64> {
+            let word = words.next().context("no argument")?;
+            Ok(u64::from_str_radix(word.trim_start_matches("0x"), 16)?)
+        };
+        Ok(Self {
+            number,
+            arguments: [argument()?, argument()?, argument()?],
+        })
     }
 
-    const fn sends(self) -> bool {
-        self.number == libc::SYS_sendto
+    /// Announcements are sent in the same way and are shorter.
+    const fn advertises(self) -> bool {
+        self.number == libc::SYS_sendto && self.arguments[2] == ADVERTISEMENT_LEN
     }
 
     const fn add_to(self, calls: &mut Calls) {
         calls.all += 1;
-        if self.sends() {
+        if self.advertises() {
             calls.sent += 1;
         }
-        if self.number == libc::SYS_bpf && self.argument == MAP_UPDATE {
+        if self.number == libc::SYS_bpf && self.arguments[0] == MAP_UPDATE {
             calls.map_writes += 1;
         }
     }
