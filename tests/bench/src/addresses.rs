@@ -1,7 +1,7 @@
 //! What an advertisement costs a virtual host with many addresses.
 //!
 //! The command line gives a virtual host one address. This program therefore also starts the engine itself, in a process
-//! of its own, with a configuration that has more: see [`serve`].
+//! of its own, with a configuration that has more: see [`serve()`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -42,7 +42,7 @@ advertisements.";
 
 /// The numbers of addresses that are compared.
 const COUNTS: [u8; 2] = [1, 16];
-/// The first word of a process that [`serve`]s.
+/// The first word of a process that [`serve()`]s.
 pub const SERVE: &str = "--serve-addresses";
 /// The first word of a process that measures [`renewals`].
 pub const RENEW: &str = "--renew-addresses";
