@@ -223,7 +223,7 @@ impl<E: Effects> Engine<E> {
         for place in refused.collect::<Vec<_>>() {
             self.cx.tell(&place, Datapath::Left);
         }
-        let orphans = orphans::find(&self.served, &mut self.cx);
+        let orphans = orphans::settle(&self.served, &mut self.cx);
         (self.cx.effects, orphans)
     }
 }

@@ -112,6 +112,41 @@ fn an_address_that_scripts_of_a_dead_carpd_left_stays_and_stays_fenced() {
 }
 
 #[test]
+fn the_end_lifts_the_fence_of_a_dead_carpd_on_an_interface_that_is_not_served_if_the_address_is_gone()
+ {
+    const RENAMED: u32 = 7;
+    for (is_here, lives, is_stale) in [
+        (false, false, false),
+        (true, false, false),
+        (false, true, false),
+        (false, false, true),
+    ] {
+        let mut host = host();
+        host.links.insert(RENAMED, link(RENAMED, "lan0"));
+        host.addresses.push((address(150), None));
+        let left = fenced(address(150).address, RENAMED, 1);
+        host.owners.push(left);
+        if lives {
+            host.living.insert((RENAMED, left.owner.unwrap().vhid));
+        }
+        let mut scene = Scene::start(config(vec![vhost(1)]), host);
+        if !is_here {
+            scene.host().remove(left.address);
+        }
+        if is_stale {
+            scene.host().faults.watch = Some(libc::EBADF);
+        }
+        scene.turn();
+        assert!(scene.host().fence(left.address).is_some());
+        scene.engine.shut_down();
+        let (host, orphans) = scene.engine.close();
+        let stays = is_here || is_stale;
+        assert_eq!(host.fence(left.address).is_some(), stays || lives);
+        assert_eq!(orphans.contains(&left), stays);
+    }
+}
+
+#[test]
 fn the_fence_of_an_interface_that_is_gone_is_lifted_unless_the_address_is_here() {
     for is_here in [false, true] {
         let mut host = host();
