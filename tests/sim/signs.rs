@@ -44,6 +44,8 @@ struct Steps {
     counts: bool,
     /// A later counter that is unrelated to the others.
     stray: Option<u64>,
+    /// Whether a counter that may be its next one came after the stray one, so that it was not restarted.
+    went_on: bool,
     /// The values that it showed with its last counter, when, and how often that counter was repeated.
     shown: (u8, u8, u8),
     first_at: Instant,
@@ -75,6 +77,7 @@ impl Signs {
             *steps = Steps {
                 counts: true,
                 stray: None,
+                went_on: false,
                 again: 0,
                 first_at: now,
                 ..*steps
@@ -120,6 +123,7 @@ impl Signs {
             // A source that continues from any counter that was heard.
             counts: follows || below,
             stray: None,
+            went_on: false,
             shown,
             first_at: at,
             last_at: at,
@@ -134,8 +138,10 @@ impl Signs {
         if !fresh {
             return steps.repeats(at, counter, shown, interval(ad.advbase, ad.advskew) / 4);
         }
-        // It may lie between two counters that were heard, and be taken for one of those.
+        // It may lie between two counters that were heard, and be taken for one of those, or for the next one.
         if !is_new && steps.counts {
+            steps.last_at = at;
+            steps.went_on = true;
             return false;
         }
         let near = is_near_above(counter, steps.last);
@@ -160,9 +166,10 @@ impl Signs {
         // A host that was restarted no longer sends its earlier counters.
         let (advbase, advskew, _) = steps.shown;
         let goes_on = at < steps.last_at + interval(advbase, advskew);
+        let went_on = std::mem::take(&mut steps.went_on);
         match steps.stray.replace(counter) {
             None => false,
-            Some(_) if goes_on => false,
+            Some(_) if goes_on || went_on => false,
             Some(stray) => {
                 *steps = Steps {
                     counts: is_near_above(counter, stray),
