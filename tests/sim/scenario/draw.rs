@@ -445,7 +445,17 @@ fn draw_attack(horizon: Duration, rng: &mut Rng, faults: &mut Vec<(Instant, Faul
 /// Whether the two hosts' timers decide clearly: the listener either waits for the speaker's next advertisement with
 /// time to spare, or is the better one and gives up on it long before.
 fn patient(listener: &Member, speaker: &Member, margin: Duration) -> bool {
-    let (patience, interval) = (listener.master_down(), speaker.interval(false));
+    let is_ucarp = matches!(
+        speaker.program,
+        Implementation::Carpd(Profile::Ucarp) | Implementation::Model(Dialect::Ucarp)
+    );
+    // With advbase 0, a carpd allows a BSD its ticks, which can bring its patience close to the interval.
+    let patience = if is_ucarp || speaker.advbase > 0 {
+        listener.master_down()
+    } else {
+        listener.patience()
+    };
+    let interval = speaker.interval(false);
     patience > interval + margin
         || (listener.rank() < speaker.rank() && patience + margin < interval)
 }
