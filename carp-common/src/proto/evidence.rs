@@ -275,7 +275,8 @@ impl Memory {
             || peers.any(|peer| {
                 Family::of(peer.source) == family
                     && (goes_on(peer.latest.counter)
-                        || peer.candidate.is_some_and(|it| goes_on(it.counter)))
+                        || peer.candidate.is_some_and(|it| goes_on(it.counter))
+                        || peer.stray.is_some_and(goes_on))
             })
     }
 

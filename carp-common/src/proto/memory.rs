@@ -146,6 +146,7 @@ fn read_peer(rest: &mut Bytes<'_>, now: Instant) -> Option<Peer> {
             ..Single::new(counter, shown, now)
         },
         candidate: None,
+        stray: None,
         former: None,
         unrelated,
     })

@@ -114,6 +114,9 @@ pub(super) struct Peer {
     pub(super) latest: Single,
     /// A counter unrelated to the run.
     pub(super) candidate: Option<Single>,
+    /// The last such counter that it did not go on with. It may be a recording in its name, and others that heard it go on with
+    /// it.
+    pub(super) stray: Option<u64>,
     /// The counter that it repeated as an OpenBSD, before it showed another one.
     pub(super) former: Option<Single>,
     /// The number of unrelated counters that it showed without repeating one.
@@ -131,6 +134,7 @@ impl Peer {
             shortest: latest.shown.interval(),
             latest,
             candidate: None,
+            stray: None,
             former: None,
             unrelated: 1,
         }
@@ -153,7 +157,9 @@ impl Peer {
             former.first_at = arrival;
             former.repetitions = 0;
         }
-        self.candidate = None;
+        if let Some(candidate) = self.candidate.take() {
+            self.stray = Some(candidate.counter);
+        }
         self.latest = to;
     }
 

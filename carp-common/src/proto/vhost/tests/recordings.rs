@@ -196,3 +196,23 @@ fn an_advertisement_that_was_not_heard_deposes_once() {
     }
     assert_eq!(reigns, 1);
 }
+
+#[test]
+fn a_peer_that_goes_on_with_a_recording_is_believed_though_the_named_source_went_on_with_its_own() {
+    let mut host = Host::started(settings(UCARP));
+    let named = "10.9.0.8";
+    host.hear(PEER, 1, 0);
+    host.hear(PEER, 1, 0);
+    host.hear(named, 1, 200);
+    host.hear(named, 1, 200);
+    let living = host.counter;
+    host.counter += 1 << 60;
+    host.wait(millis(100)).replay(named, 1, 200);
+    let recorded = host.counter;
+    // What the named source had sent before it heard the recording.
+    host.counter = living;
+    host.wait(millis(1)).hear(named, 1, 200);
+    host.counter = recorded;
+    host.wait(millis(899)).hear(PEER, 1, 0);
+    assert_eq!(host.next_in(), Some(3_390_625_000));
+}
