@@ -264,7 +264,8 @@ impl Holdings {
         };
         left.retain(|known| !removals.include(known));
         for (index, address) in who.native_addresses(site.interface).into_iter().enumerate() {
-            let is_left = left.iter().any(|known| known.is_same(&address));
+            let is_left = left.iter().any(|known| known.is_same(&address))
+                || self.may_return(index, &address, &site.cx.namespace);
             let ours = is_left || self.is_ours(index, &address, &site.cx.namespace);
             if self.holdings[index] == Holding::Theirs {
                 // It may have been ours before, and then its route still is.
@@ -279,6 +280,14 @@ impl Holdings {
                 removals.remove(who, &address, site);
             }
         }
+    }
+
+    /// Returns whether an address that was removed may be there soon, because its renewal is under way and would add it. The
+    /// kernel carries out an order to delete it after the renewal.
+    fn may_return(&self, index: usize, address: &Address, namespace: &Namespace) -> bool {
+        self.holdings[index] == Holding::None
+            && self.term.is_being_renewed()
+            && namespace.known(address).is_none()
     }
 
     /// Returns whether an address is there because of carpd, as far as netlink has reported.

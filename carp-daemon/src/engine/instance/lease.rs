@@ -49,6 +49,11 @@ impl Term {
         self.until.is_some_and(|until| until <= now)
     }
 
+    /// Returns whether it is being renewed.
+    pub const fn is_being_renewed(&self) -> bool {
+        self.runs() && self.renew_at.is_none()
+    }
+
     /// Returns when to renew it.
     pub const fn renew_at(&self) -> Option<Instant> {
         self.renew_at

@@ -360,6 +360,23 @@ fn a_renewal_does_not_bring_back_what_somebody_removed() {
 }
 
 #[test]
+fn an_address_that_a_renewal_may_bring_back_is_removed_by_a_former_master() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.slow = true;
+    scene.pass(ms(2_000));
+    assert!(scene.host().delayed_bunch.is_some());
+    scene.host().remove(VIP);
+    scene.turn();
+    scene.turn_with([Arrival::StepDown]);
+    assert_eq!(scene.state(), State::Backup);
+    assert!(!scene.host().owners.is_empty(), "it may come back");
+    scene.host().catch_up();
+    scene.turn();
+    assert!(!scene.host().has(VIP));
+    assert!(scene.host().owners.is_empty(), "{:?}", scene.host().owners);
+}
+
+#[test]
 fn without_a_lease_an_address_is_added_for_good() {
     let mut config = config(vec![vhost(1)]);
     config.lease = Lease::Off;

@@ -308,7 +308,11 @@ impl Netlink for Recorder {
     }
 
     fn give_later(&mut self, orders: Vec<Order>) {
-        self.outcomes = Some(self.give(&orders));
+        if self.faults.slow {
+            self.delayed_bunch = Some(orders);
+        } else {
+            self.outcomes = Some(self.give(&orders));
+        }
     }
 
     fn take_outcomes(&mut self) -> Option<Vec<io::Result<()>>> {

@@ -121,6 +121,8 @@ pub struct Recorder {
     pub overrun: bool,
     /// Orders that take long.
     pub delayed: Vec<Order>,
+    /// A bunch of orders that takes long. It was given before those.
+    pub delayed_bunch: Option<Vec<Order>>,
     /// The outcomes of a bunch of orders.
     pub outcomes: Option<Vec<io::Result<()>>>,
 
@@ -340,6 +342,9 @@ impl Recorder {
     /// Carries out the orders that were slow.
     pub fn catch_up(&mut self) {
         self.faults.slow = false;
+        if let Some(bunch) = self.delayed_bunch.take() {
+            self.outcomes = Some(bunch.iter().map(|order| self.carry_out(order)).collect());
+        }
         for order in std::mem::take(&mut self.delayed) {
             let _ = self.carry_out(&order);
         }
