@@ -138,6 +138,8 @@ pub struct Machine {
     /// When the process learns that its program was detached.
     pub suspects_at: Option<Instant>,
     macs: BTreeMap<u32, [u8; 6]>,
+    /// Whether the present process has opened the interface.
+    has_opened: bool,
     locks: BTreeSet<(u32, Vhid)>,
     /// Whether another process held the last lock that carpd wanted.
     pub is_locked_out: bool,
@@ -211,6 +213,7 @@ impl Machine {
             claims_paused_until: None,
             suspects_at: None,
             macs: BTreeMap::new(),
+            has_opened: false,
             locks: BTreeSet::new(),
             is_locked_out: false,
             rng,
@@ -329,6 +332,13 @@ impl Machine {
         link.is_some_and(|link| link.name != INTERFACE)
     }
 
+    /// Whether the present process has never found the interface, because it was renamed before. Then the process cannot know
+    /// what an earlier one left there.
+    #[must_use]
+    pub fn was_never_found(&self) -> bool {
+        !self.has_opened && self.is_renamed()
+    }
+
     /// Whether frames can come in and go out.
     #[must_use]
     pub fn is_linked(&self) -> bool {
@@ -347,6 +357,7 @@ impl Machine {
     /// Begins another process.
     pub fn begin_process(&mut self) {
         self.process += 1;
+        self.has_opened = false;
         self.namespace.monitor.watch();
     }
 

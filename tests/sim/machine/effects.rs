@@ -316,6 +316,7 @@ impl Wire for Machine {
             return Err(("open a packet socket", failed(errno::ENODEV)));
         }
         self.macs.insert(link.index, link.mac);
+        self.has_opened = true;
         Ok(())
     }
 

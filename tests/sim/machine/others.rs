@@ -133,6 +133,16 @@ pub fn meddle(machine: &mut Machine) {
     }
 }
 
+/// Notes that the kernel removes the IPv6 addresses of scripts, because the interface is set down. A process that hangs
+/// meanwhile finds the interface up again and remains MASTER, and only logs that such an address is gone.
+pub fn note_flush(machine: &mut Machine) {
+    let namespace = &machine.namespace;
+    for seen in machine.seen.values_mut() {
+        let mut addresses = seen.addresses.iter().map(|(ip, _)| *ip);
+        seen.is_meddled_with |= addresses.any(|ip| ip.is_ipv6() && namespace.has(ip));
+    }
+}
+
 /// Detaches the program from the interface, as another program does.
 pub fn take_program_off(machine: &mut Machine) {
     if let Some(ifindex) = machine.ifindex {

@@ -434,6 +434,7 @@ pub(super) fn try_to_end(world: &mut World<'_>, number: usize) -> Result<(), Vio
     if let Some(machine) = &station.machine
         && station.repaired_by < world.now
         && !fails(machine)
+        && !machine.was_never_found()
     {
         for group in world.scenario.groups() {
             duty::check_nothing_left(machine, &group)

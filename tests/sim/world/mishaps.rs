@@ -224,9 +224,12 @@ fn befall(
         Mishap::AddOwn(prefix) if sources[0] => others::assign(machine, OWN.into(), prefix),
         Mishap::AddOwn(_) => {}
         Mishap::RemoveOwn => others::remove(machine, OWN.into()),
-        Mishap::Down => change(machine, |link| {
-            (link.admin_up, link.running) = (false, false)
-        }),
+        Mishap::Down => {
+            others::note_flush(machine);
+            change(machine, |link| {
+                (link.admin_up, link.running) = (false, false)
+            });
+        }
         Mishap::Up => {
             change(machine, |link| (link.admin_up, link.running) = (true, true));
             if sources[index(Family::Inet6)] {
