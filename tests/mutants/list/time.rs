@@ -1,7 +1,7 @@
 //! Mutants of the rules beside the election itself: when silence counts, how long a host is MASTER and how long alive, what
 //! follows when the kernel refuses to know, and how claims of others to the addresses are answered.
 
-use super::{LISTENER, MACHINE, Mutant, VHOST};
+use super::{EVIDENCE, LISTENER, MACHINE, Mutant, VHOST};
 
 const CONDITIONS: &str = "carp-common/src/proto/vhost/conditions.rs";
 const CONFLICT: &str = "carp-common/src/proto/conflict.rs";
@@ -10,6 +10,15 @@ const PATIENCE: &str = "carp-common/src/proto/patience.rs";
 
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a recording that its source did not go on with is forgotten",
+        file: EVIDENCE,
+        find: "|| «peer.stray.is_some_and(goes_on)»)",
+        replace: "false",
+        caught_by: &[
+            "core::proto::vhost::tests::recordings::a_peer_is_believed_that_goes_on_with_a_recording_in_the_name_of_another",
+        ],
+    },
     Mutant {
         name: "takes every loss for one while the process was stopped",
         file: PATIENCE,

@@ -198,7 +198,7 @@ fn an_advertisement_that_was_not_heard_deposes_once() {
 }
 
 #[test]
-fn a_peer_that_goes_on_with_a_recording_is_believed_though_the_named_source_went_on_with_its_own() {
+fn a_peer_is_believed_that_goes_on_with_a_recording_in_the_name_of_another() {
     let mut host = Host::started(settings(UCARP));
     let named = "10.9.0.8";
     host.hear(PEER, 1, 0);
