@@ -78,6 +78,26 @@ enum Awaited {
     Overdue,
 }
 
+/// An order that the kernel has not carried out yet.
+#[derive(Debug)]
+struct Waiting {
+    order: Order,
+    awaited: Awaited,
+    /// Whether the process knew the latest change of its address, or could know it, when it gave the order.
+    was_told: bool,
+}
+
+impl Waiting {
+    /// Returns an order that is given now.
+    fn new(order: Order, awaited: Awaited, namespace: &Namespace) -> Self {
+        Self {
+            order,
+            awaited,
+            was_told: !namespace.is_untold(&order),
+        }
+    }
+}
+
 /// One host.
 #[derive(Debug)]
 pub struct Machine {
@@ -121,7 +141,7 @@ pub struct Machine {
     process: u32,
     /// Orders that the kernel has not carried out yet, in the order in which they were given: those of a bunch whose
     /// outcomes are awaited, and those that took too long to wait for.
-    waiting: Vec<(Order, Awaited)>,
+    waiting: Vec<Waiting>,
     /// Whether a bunch is under way, which may be empty, and the outcomes of the last one.
     is_bunch_given: bool,
     outcomes: Option<Vec<io::Result<()>>>,
@@ -261,8 +281,14 @@ impl Machine {
         }
     }
 
-    /// Carries out one order. Returns the kernel's error number.
+    /// Carries out one order at once. Returns the kernel's error number.
     pub fn order(&mut self, order: &Order, by: Actor) -> Result<(), i32> {
+        self.carry_out(order, by, self.sabotage.lists)
+    }
+
+    /// Carries out one order. `is_unknowable` means that a carpd could not list the addresses, or knew the latest change when
+    /// it gave the order.
+    fn carry_out(&mut self, order: &Order, by: Actor, is_unknowable: bool) -> Result<(), i32> {
         let failing = self.sabotage.orders.filter(|_| by.is_carpd());
         self.refused_at = failing.map(|_| self.now).or(self.refused_at);
         // The answer found no room, so it is unknown whether the order was carried out.
@@ -280,6 +306,9 @@ impl Machine {
             | Order::AddRoute(_)
             | Order::DeleteRoute(_) => *order,
         };
+        if done && by.is_carpd() && is_unknowable {
+            self.namespace.excuse(order);
+        }
         let outcome = match done {
             true => self.namespace.carry_out(self.now, &lent, by),
             false => Ok(()),
@@ -298,9 +327,10 @@ impl Machine {
         }
         let by = Actor::Carpd(self.port_number());
         let mut outcomes = Vec::new();
-        for (order, awaited) in std::mem::take(&mut self.waiting) {
-            let outcome = answer(self.order(&order, by));
-            match awaited {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let is_unknowable = waiting.was_told || self.sabotage.lists;
+            let outcome = answer(self.carry_out(&waiting.order, by, is_unknowable));
+            match waiting.awaited {
                 Awaited::Bunch => outcomes.push(outcome),
                 // Nobody waits for the outcome.
                 Awaited::Overdue => self.disturbed_at = Some(self.now),
@@ -359,6 +389,8 @@ impl Machine {
         self.process += 1;
         self.has_opened = false;
         self.namespace.monitor.watch();
+        // It lists everything, or does not start.
+        self.namespace.monitor.is_listed();
     }
 
     /// Ends the process, killed or not.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use carp_daemon::io::netlink::{MonitorDrained, NetlinkEvent};
+use carp_daemon::io::netlink::{Address, MonitorDrained, NetlinkEvent};
 
 /// The number of notifications that are read before the process does something else.
 const AT_ONCE: usize = 64;
@@ -14,6 +14,8 @@ pub struct Monitor {
     room: usize,
     overrun: bool,
     watched: bool,
+    /// Addresses that were added or changed without the knowledge of the process, since it last listed them.
+    untold: Vec<Address>,
 }
 
 impl Monitor {
@@ -25,6 +27,7 @@ impl Monitor {
             room,
             overrun: false,
             watched: false,
+            untold: Vec::new(),
         }
     }
 
@@ -36,7 +39,7 @@ impl Monitor {
 
     /// Closes the socket.
     pub fn close(&mut self) {
-        self.queue.clear();
+        self.lose_queue();
         self.overrun = false;
         self.watched = false;
     }
@@ -47,16 +50,43 @@ impl Monitor {
             return;
         }
         if self.queue.len() < self.room {
+            if let NetlinkEvent::Address(address) = &event {
+                self.untold.retain(|untold| !untold.is_same(address));
+            }
             self.queue.push_back(event);
         } else {
             self.overrun = true;
+            self.lose(event);
         }
     }
 
     /// Discards the queued notifications, as if there had been no room for them.
     pub fn overrun(&mut self) {
         self.overrun = self.watched;
-        self.queue.clear();
+        self.lose_queue();
+    }
+
+    fn lose_queue(&mut self) {
+        for event in std::mem::take(&mut self.queue) {
+            self.lose(event);
+        }
+    }
+
+    fn lose(&mut self, event: NetlinkEvent) {
+        if let NetlinkEvent::Address(address) = event {
+            self.untold.push(address);
+        }
+    }
+
+    /// Notes that the process has listed everything.
+    pub fn is_listed(&mut self) {
+        self.untold.clear();
+    }
+
+    /// Whether the process cannot know the latest change of an address unless it lists everything.
+    #[must_use]
+    pub fn is_untold(&self, address: &Address) -> bool {
+        self.untold.iter().any(|untold| untold.is_same(address))
     }
 
     /// Whether the socket is readable.
@@ -107,6 +137,24 @@ mod tests {
         monitor.overrun();
         monitor.watch();
         assert!(!monitor.is_readable(), "a new socket has lost nothing");
+    }
+
+    #[test]
+    fn an_address_whose_notification_was_lost_is_untold_until_everything_is_listed() {
+        let mut monitor = Monitor::new(1);
+        monitor.watch();
+        let told = [1, 2, 3].map(|last| Address::new(2, [10, 0, 0, last].into(), 32, 0));
+        for address in told {
+            monitor.tell(NetlinkEvent::Address(address));
+        }
+        let untold = |monitor: &Monitor| told.map(|it| monitor.is_untold(&it));
+        assert_eq!(untold(&monitor), [false, true, true], "it has room for one");
+        monitor.watch();
+        assert_eq!(untold(&monitor), [true; 3], "nobody reads the old queue");
+        monitor.tell(NetlinkEvent::Address(told[2]));
+        assert_eq!(untold(&monitor), [true, true, false]);
+        monitor.is_listed();
+        assert_eq!(untold(&monitor), [false; 3]);
     }
 
     #[test]

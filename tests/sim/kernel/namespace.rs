@@ -192,6 +192,28 @@ impl Namespace {
             })
     }
 
+    /// Notes that the kernel is about to carry out an order of a carpd that could not list anything, or that gave the order
+    /// before another program took the address. If the notification that it was taken was lost, no program can know that, and
+    /// the order hides it from a later list. The only alternative is to give no order about any address, and then a MASTER
+    /// loses its own with their leases, and a BACKUP without a fence goes on answering.
+    pub fn excuse(&mut self, order: &Order) {
+        if self.is_untold(order)
+            && let Order::Renew(address, _) | Order::Delete(address) = order
+            && let Some(known) = self.addresses.find(address)
+        {
+            known.foreign = None;
+        }
+    }
+
+    /// Whether the process cannot know the latest change of the address that an order changes, unless it lists everything.
+    #[must_use]
+    pub fn is_untold(&self, order: &Order) -> bool {
+        match order {
+            Order::Renew(address, _) | Order::Delete(address) => self.monitor.is_untold(address),
+            Order::Add(..) | Order::AddRoute(_) | Order::DeleteRoute(_) => false,
+        }
+    }
+
     /// Notes that a carpd was killed before it could repair what it had done in that moment.
     pub fn forgive(&mut self) {
         self.owed.clear();
@@ -437,6 +459,24 @@ mod tests {
         let remove = Order::Delete(theirs);
         assert_eq!(namespace.carry_out(NOW, &remove, Actor::Somebody), Ok(()));
         assert_eq!(namespace.harm(), None, "it was his own to remove");
+    }
+
+    #[test]
+    fn an_address_that_was_taken_unnoticed_is_excused_until_everything_is_listed() {
+        for is_listed in [false, true] {
+            let mut namespace = namespace();
+            let (theirs, ours) = (address(100, 32, 0), address(100, 32, 112));
+            let add = Order::Add(theirs, None);
+            assert_eq!(namespace.carry_out(NOW, &add, Actor::Somebody), Ok(()));
+            namespace.monitor.overrun();
+            if is_listed {
+                namespace.monitor.is_listed();
+            }
+            let delete = Order::Delete(ours);
+            namespace.excuse(&delete);
+            assert_eq!(namespace.carry_out(NOW, &delete, CARPD), Ok(()));
+            assert_eq!(namespace.harm().is_some(), is_listed);
+        }
     }
 
     #[test]

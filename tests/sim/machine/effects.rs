@@ -30,7 +30,7 @@ use carp_daemon::io::scripts::{Admission, Wish};
 use carp_daemon::io::state_dir::FileName;
 use carp_daemon::lock::{self, Wanted};
 
-use super::{Awaited, Machine, Request, answer, witness};
+use super::{Awaited, Machine, Request, Waiting, answer, witness};
 use crate::sim::kernel::Actor;
 use crate::sim::kernel::namespace::errno;
 use crate::sim::kernel::program::ProgramEntry;
@@ -253,6 +253,7 @@ impl Netlink for Machine {
 
     fn addresses(&mut self) -> io::Result<Vec<Address>> {
         self.ask(true)?;
+        self.namespace.monitor.is_listed();
         let all = self.namespace.addresses.iter().map(|it| it.address);
         Ok(std::iter::once(LOOPBACK).chain(all).collect())
     }
@@ -269,8 +270,9 @@ impl Netlink for Machine {
             // Another attempt at an addition would only wait behind the first one.
             let adds = orders.iter().any(|it| matches!(it, Order::Add(..)));
             if !adds || !self.is_overdue() {
-                let orders = orders.iter().map(|order| (*order, Awaited::Overdue));
-                self.waiting.extend(orders);
+                let orders = orders.iter().copied();
+                let overdue = |it| Waiting::new(it, Awaited::Overdue, &self.namespace);
+                self.waiting.extend(orders.map(overdue));
             }
             return orders.iter().map(|_| Err(late())).collect();
         }
@@ -281,8 +283,8 @@ impl Netlink for Machine {
 
     fn give_later(&mut self, orders: Vec<Order>) {
         self.catch_up();
-        let orders = orders.into_iter().map(|order| (order, Awaited::Bunch));
-        self.waiting.extend(orders);
+        let of_bunch = |it| Waiting::new(it, Awaited::Bunch, &self.namespace);
+        self.waiting.extend(orders.into_iter().map(of_bunch));
         self.is_bunch_given = true;
         self.requests.push(Request::OrdersGiven);
     }
@@ -293,7 +295,7 @@ impl Netlink for Machine {
 
     fn is_overdue(&self) -> bool {
         let mut waiting = self.waiting.iter();
-        waiting.any(|(_, awaited)| *awaited == Awaited::Overdue)
+        waiting.any(|it| it.awaited == Awaited::Overdue)
     }
 
     fn finish(&mut self, _limit: Duration) -> bool {
