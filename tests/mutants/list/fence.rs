@@ -133,7 +133,6 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "true",
         caught_by: &[
             "engine::tests::leaving::an_address_of_ours_that_comes_while_this_host_is_not_master_is_silent",
-            "engine::tests::leaving::an_address_that_scripts_add_late_is_silent_on_a_host_that_is_not_master",
         ],
     },
     Mutant {

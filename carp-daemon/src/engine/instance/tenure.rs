@@ -35,8 +35,6 @@ pub struct Tenure {
     standing: Standing,
     /// Whether the datapath may know it as the owner of its addresses.
     fenced: bool,
-    /// The datapath knew it as that since the start.
-    was_fenced: bool,
     /// The datapath refused what it was last told about these, at least for one of them. It is told again.
     unsettled: bool,
     /// The datapath refused something, and carpd has logged that.
@@ -54,7 +52,6 @@ impl Default for Tenure {
             lingering: None,
             standing: Standing::INIT,
             fenced: false,
-            was_fenced: false,
             unsettled: false,
             refused: false,
             limit: RateLimit::default(),
@@ -216,13 +213,10 @@ impl Tenure {
         // While the tables are out of date, an address that a script has added may be missing in them.
         let is_unknown = namespace.is_stale();
         if !self.fenced {
-            // Only an address that came back closes it again. A script may add one that it was asked for late; before that, one
-            // that is there is another program's.
-            let may_be_ours = match who.config.ownership {
-                Ownership::Native => true,
-                Ownership::Scripts => self.was_fenced,
-            };
-            if !(is_there && may_be_ours) || site.interface.ifindex.is_none() {
+            // Only an address with our protocol number closes it again. Nothing distinguishes an address that a script added
+            // from one that an administrator added.
+            let is_ours = is_there && who.config.ownership == Ownership::Native;
+            if !is_ours || site.interface.ifindex.is_none() {
                 return;
             }
         }
@@ -263,7 +257,6 @@ impl Tenure {
         let Some(ifindex) = site.interface.ifindex else {
             return;
         };
-        self.was_fenced = true;
         let owner = AddressOwner {
             ifindex,
             vhid: who.config.election.vhid,
