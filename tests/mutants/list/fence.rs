@@ -129,7 +129,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenure: does not close the fence again when an address of ours comes back",
         file: TENURE,
-        find: "!(is_there && may_be_ours)",
+        find: "if «!is_ours» || site",
         replace: "true",
         caught_by: &[
             "engine::tests::leaving::an_address_of_ours_that_comes_while_this_host_is_not_master_is_silent",
