@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use carp_common::proto::Input;
 use carp_common::proto::patience::losses_count;
 use carp_common::time::Instant;
 
@@ -80,7 +79,7 @@ impl Reception {
             let lost = Stall::AdvertisementsLost { lost };
             cx.tell(&Place::Process, lost);
             served.each(cx, |instance, site| {
-                instance.feed(Input::AdvertisementsLost, site);
+                instance.miss_advertisements(site);
             });
         }
     }

@@ -434,7 +434,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "hearing: writes a changed entry anew and trusts the silence before it",
         file: HEARING,
-        find: "instance.feed(Input::AdvertisementsLost, site);",
+        find: "instance.miss_advertisements(site);",
         replace: "",
         caught_by: &[
             "engine::tests::machine::an_entry_that_another_program_changed_is_written_anew_before_a_silence_counts",

@@ -51,6 +51,8 @@ impl Instance {
             drive::time_out(machine, now, looked_at, acting);
         });
         site.cx.effects.settles(self.who.id, now, &self.machine);
+        let (who, machine, rooms) = self.parts();
+        rooms.settle_predecessor(who, machine, site);
     }
 
     /// Runs the core with the rooms as its hands. They follow its state afterwards.
@@ -122,7 +124,14 @@ impl Instance {
             let (who, machine, rooms) = self.parts();
             rooms.program(who, machine, site);
         }
+        self.miss_advertisements(site);
+    }
+
+    /// Tells the core that advertisements were lost. It may wait for the MASTER anew, and not take over now.
+    pub fn miss_advertisements<E: Effects>(&mut self, site: &mut Site<'_, E>) {
         self.feed(Input::AdvertisementsLost, site);
+        let (who, machine, rooms) = self.parts();
+        rooms.settle_predecessor(who, machine, site);
     }
 
     /// Ends the virtual host for good. Returns whether it was MASTER. A second call does nothing.

@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use carp_common::proto::Input;
 use carp_common::time::Instant;
 use carp_common::units::State;
 
@@ -76,7 +75,7 @@ fn hears<E: Effects>(segment: &mut Segment, id: InstanceId, cx: &mut Context<E>)
         let (who, machine, rooms) = instance.parts();
         let programmed = rooms.program(who, machine, site);
         if programmed {
-            instance.feed(Input::AdvertisementsLost, site);
+            instance.miss_advertisements(site);
         }
         programmed
     });

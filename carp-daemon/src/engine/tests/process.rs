@@ -79,6 +79,20 @@ fn an_address_of_a_killed_run_goes_when_another_master_is_heard() {
 }
 
 #[test]
+fn an_address_of_a_killed_run_goes_when_a_host_that_was_stopped_waits_for_the_master_anew() {
+    let mut host = host();
+    host.addresses.push((tagged(101), None));
+    host.owners.push(fenced(VIP, ETH0, 1));
+    let mut scene = Scene::start(config(vec![vhost(1)]), host);
+    scene.queue(&mut Peer::new(2, 0));
+    scene.sleep(ms(10_000));
+    scene.host().lost = 5;
+    scene.turn();
+    assert_eq!(scene.state(), State::Backup);
+    assert!(!scene.host().has(VIP));
+}
+
+#[test]
 fn addresses_of_a_dead_carpd_of_another_vhid_are_removed_and_those_of_a_living_one_are_not() {
     for lives in [false, true] {
         let mut host = host();
