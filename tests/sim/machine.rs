@@ -18,6 +18,7 @@ use carp_common::abi::layout::VhostKey;
 use carp_common::proto::{Reason, Standing};
 use carp_common::time::Instant;
 use carp_common::units::{State, Vhid};
+use carp_daemon::engine::effects::Netlink as _;
 use carp_daemon::engine::registry::InstanceId;
 use carp_daemon::io::datapath::Fenced;
 use carp_daemon::io::neighbour_watch::NeighbourClaim;
@@ -325,7 +326,7 @@ impl Machine {
         if self.sabotage.is_slow {
             return;
         }
-        let by = Actor::Carpd(self.port_number());
+        let by = Actor::Carpd(self.port());
         let mut outcomes = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
             let is_unknowable = waiting.was_told || self.sabotage.lists;
@@ -339,10 +340,6 @@ impl Machine {
         if std::mem::take(&mut self.is_bunch_given) {
             self.outcomes = Some(outcomes);
         }
-    }
-
-    const fn port_number(&self) -> u32 {
-        1_000 + self.process
     }
 
     /// Whether an event waits that wakes the process.

@@ -276,7 +276,7 @@ impl Netlink for Machine {
             }
             return orders.iter().map(|_| Err(late())).collect();
         }
-        let by = Actor::Carpd(self.port_number());
+        let by = Actor::Carpd(self.port());
         let outcomes = orders.iter().map(|order| self.order(order, by));
         outcomes.map(answer).collect()
     }
@@ -304,7 +304,7 @@ impl Netlink for Machine {
     }
 
     fn port(&self) -> u32 {
-        self.port_number()
+        1_000 + self.process
     }
 }
 
