@@ -229,8 +229,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "restore: ends the minute although there was another removal",
         file: RESTORE,
-        find: "self.probation.fail(now);\n            self.retry_at.get_or_insert",
-        replace: "self.retry_at.get_or_insert",
+        find: "«self.probation.fail(now);»\n            self.retry_at.get_or_insert",
+        replace: "",
         caught_by: &[
             "engine::instance::restore::tests::after_giving_way_it_tries_every_ten_seconds_until_a_quiet_minute",
         ],

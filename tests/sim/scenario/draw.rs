@@ -392,7 +392,11 @@ fn draw_fault(
     let kinds = if powerless { 4 } else { 13 };
     match rng.between(0, kinds) {
         0 => pair(Fault::Hang(host), Fault::Resume(host)),
-        1 if carpd => faults.push((start, Fault::StepDown(host))),
+        1 if carpd => {
+            // Without this number, the seeds that found faults would be other runs.
+            let _ = rng.index(3);
+            faults.push((start, Fault::StepDown(host)));
+        }
         2 | 3 => pair(
             Fault::Demote(host, rng.pick(&[1, 10, 100, 240, 255])),
             Fault::Demote(host, 0),

@@ -375,12 +375,16 @@ fn a_master_is_heard_for_a_master_down_time() {
 
 #[test]
 fn a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced() {
-    let mut host = Host::master(settings(UCARP));
+    let mut host = Host::master(Settings {
+        advbase: AdvBase(0),
+        advskew: AdvSkew(10),
+        ..settings(UCARP)
+    });
     let demote = |amount| Input::DemotionChanged {
         cause: DemotionCause::Administrator,
         amount: Demotion(amount),
     };
-    host.input(demote(140));
+    host.input(demote(240));
     let demoted = host.send_completed(SendOutcome::Sent);
     // The demotion ends, but the next advertisement is still due at the time that the last one announced.
     host.input(demote(0));
@@ -389,6 +393,6 @@ fn a_master_owns_its_addresses_as_long_as_its_last_advertisement_announced() {
     let restored = host.send_completed(SendOutcome::Sent);
     assert_eq!(
         [demoted, meanwhile, restored],
-        ["own for 2468 ms", "", "own for 2195 ms"]
+        ["own for 1171 ms", "", "own for 48 ms"]
     );
 }
