@@ -177,6 +177,8 @@ impl<E: Effects> Engine<E> {
         if !cx.stopping {
             departures.let_go(served, cx);
         }
+        // What was read after orders of this turn wakes nobody again.
+        cx.busy |= cx.namespace.has_changes();
     }
 
     fn take(&mut self, arrival: Arrival) {

@@ -116,6 +116,11 @@ impl Namespace {
         self.changes.overrun = true;
     }
 
+    /// Returns whether there are changes that the engine has not followed yet.
+    pub fn has_changes(&self) -> bool {
+        self.changes != Changes::default()
+    }
+
     /// Returns the changes since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
