@@ -10,10 +10,11 @@
     reason = "what was skipped is part of the result"
 )]
 
+mod namespace;
+
 use std::fs;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use carp_common::time::Instant;
@@ -22,8 +23,9 @@ use carp_daemon::io::neighbour_watch::{NeighbourClaim, NeighbourWatch};
 use carp_daemon::io::netlink::Link;
 use carp_daemon::io::port::Port;
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CloneFlags, unshare};
 use tokio::time::{sleep, timeout};
+
+use namespace::ip;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -32,30 +34,17 @@ const LONG: Duration = Duration::from_secs(20);
 const VIP: &str = "10.0.0.100";
 const VIP6: &str = "2001:db8::100";
 
-/// Moves the calling thread, which belongs to the test alone, to a new network namespace with the two ends of a
-/// cable, `v0` and `v1`, which have no addresses.
+/// Moves the calling thread to a new network namespace with the two ends of a cable, `v0` and `v1`, which have no addresses.
 fn is_isolated() -> bool {
-    if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
-        let required = |name| std::env::var_os(name).is_some();
-        assert!(
-            !required("CARP_REQUIRE_ROOT") && !required("CI"),
-            "no network namespace: {errno}"
+    let is_isolated = namespace::is_isolated();
+    if is_isolated {
+        ip(
+            "link add v0 address 02:00:00:00:00:10 type veth peer name v1 address 02:00:00:00:00:11",
         );
-        eprintln!("skipped: no network namespace: {errno}");
-        return false;
+        ip("link set v0 up");
+        ip("link set v1 up");
     }
-    run("link add v0 address 02:00:00:00:00:10 type veth peer name v1 address 02:00:00:00:00:11");
-    run("link set v0 up");
-    run("link set v1 up");
-    true
-}
-
-/// Runs ip(8), and returns what it printed.
-fn run(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    is_isolated
 }
 
 fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -137,8 +126,8 @@ async fn a_neighbour_that_has_an_address_answers_the_question_for_it() {
     if !is_isolated() {
         return;
     }
-    run("address add 10.0.0.100/24 dev v1");
-    run("address add 2001:db8::100/64 dev v1 nodad");
+    ip("address add 10.0.0.100/24 dev v1");
+    ip("address add 2001:db8::100/64 dev v1 nodad");
     let port = Port::open(&end(0)).unwrap();
     let mut watch = NeighbourWatch::open(&end(0)).unwrap();
     let vips = addresses(&[VIP, VIP6]);
@@ -152,7 +141,7 @@ async fn a_neighbour_that_has_an_address_answers_the_question_for_it() {
         let found = claims_at(&mut watch, second).await;
         assert_eq!(found, [claim(address, 1, false)]);
     }
-    let table = run("neighbour show dev v1");
+    let table = ip("neighbour show dev v1");
     assert!(!table.contains("02:00:00:00:00:10"), "{table}");
 }
 
@@ -161,14 +150,14 @@ async fn a_neighbour_believes_the_announcement_of_an_ipv6_address() {
     if !is_isolated() {
         return;
     }
-    run("address add 2001:db8::1/64 dev v1 nodad");
+    ip("address add 2001:db8::1/64 dev v1 nodad");
     let port = Port::open(&end(0)).unwrap();
     for (forwarding, is_router) in [("0", false), ("1", true), ("0", false)] {
         fs::write("/proc/sys/net/ipv6/conf/v0/forwarding", forwarding).unwrap();
-        run("neighbour replace 2001:db8::100 lladdr 02:00:00:00:00:99 dev v1 nud stale");
+        ip("neighbour replace 2001:db8::100 lladdr 02:00:00:00:00:99 dev v1 nud stale");
         port.announce(VIP6.parse().unwrap()).unwrap();
         sleep(Duration::from_millis(200)).await;
-        let known = run("-6 neighbour show 2001:db8::100 dev v1");
+        let known = ip("-6 neighbour show 2001:db8::100 dev v1");
         assert!(known.contains("lladdr 02:00:00:00:00:10"), "{known}");
         assert_eq!(known.contains("router"), is_router, "{known}");
     }

@@ -10,11 +10,12 @@
     reason = "what was skipped, and how often something happened, is part of the result"
 )]
 
+mod namespace;
+
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use carp_daemon::io::netlink::{
     Address, AddressFlags, AddressScope, Client, Monitor, MonitorDrained, NetlinkEvent, Order,
     Route,
 };
-use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
+
+use namespace::ip;
 
 const PROTOCOL: u8 = 112;
 const LEASE: Option<Duration> = Some(Duration::from_secs(60));
@@ -31,28 +33,16 @@ const LEASE: Option<Duration> = Some(Duration::from_secs(60));
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Moves the calling thread, which belongs to the test alone, to a new network namespace with the two ends of a
-/// cable, `v0` and `v1`. Threads that it starts are in that namespace as well.
+/// Moves the calling thread to a new network namespace with the two ends of a cable, `v0` and `v1`.
 fn is_isolated() -> bool {
-    if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
-        let required = |name| std::env::var_os(name).is_some();
-        assert!(
-            !required("CARP_REQUIRE_ROOT") && !required("CI"),
-            "no network namespace: {errno}"
-        );
-        eprintln!("skipped: no network namespace: {errno}");
-        return false;
+    let is_isolated = namespace::is_isolated();
+    if is_isolated {
+        ip("link set lo up");
+        ip("link add v0 type veth peer name v1");
+        ip("link set v0 up");
+        ip("link set v1 up");
     }
-    ip("link set lo up");
-    ip("link add v0 type veth peer name v1");
-    ip("link set v0 up");
-    ip("link set v1 up");
-    true
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(status.unwrap().success(), "ip {arguments}");
+    is_isolated
 }
 
 /// Creates a client as the engine has it at the start (`false`), or while it serves.

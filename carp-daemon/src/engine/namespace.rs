@@ -302,21 +302,6 @@ mod tests {
         Address::new(5, [10, 0, 0, last].into(), 24, protocol)
     }
 
-    fn link() -> Link {
-        Link {
-            index: 5,
-            name: "eth0".into(),
-            other_names: Vec::new(),
-            ethernet: true,
-            mac: [2, 0, 0, 0, 0, 1],
-            admin_up: true,
-            running: true,
-            upper: None,
-            xdp_program: 0,
-            kind: String::new(),
-        }
-    }
-
     const OURS: u32 = 77;
     const SOMEBODY: u32 = 78;
 
@@ -344,7 +329,7 @@ mod tests {
     fn tables_follow_the_events() {
         let mut tables = Tables::default();
         let (first, second) = (address(1, 0), address(2, 0));
-        let changes = tables.after([NetlinkEvent::Link(link())]);
+        let changes = tables.after([NetlinkEvent::Link(Link::up(5, "eth0"))]);
         assert_eq!(changes.interfaces, [5].into());
         for new in [first, second] {
             let changes = tables.after([NetlinkEvent::Address(new)]);
@@ -434,7 +419,7 @@ mod tests {
         let (ours, theirs) = (address(1, ADDRESS_PROTOCOL), address(1, 0));
         for (listed, is_paid) in [(vec![ours], false), (vec![], false), (vec![theirs], true)] {
             let mut tables = indebted();
-            tables.replace(vec![link()], listed);
+            tables.replace(vec![Link::up(5, "eth0")], listed);
             assert_eq!(tables.addresses[&5], [theirs]);
             assert_eq!(tables.debts.are_paid(), is_paid);
         }

@@ -218,6 +218,15 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: &["engine::instance::restore::tests::slow_removals_are_always_restored"],
     },
     Mutant {
+        name: "engine: sleeps on changes that were read after orders",
+        file: "carp-daemon/src/engine/mod.rs",
+        find: "cx.busy |= «cx.namespace.has_changes()»;",
+        replace: "false",
+        caught_by: &[
+            "engine::tests::link::an_interface_that_goes_while_its_addresses_are_removed_is_missed_at_once",
+        ],
+    },
+    Mutant {
         name: "restore: puts an address back while a flush still runs",
         file: RESTORE,
         find: "restored.push_back(now);\n            self.retry_at.get_or_insert(now + DELAY);",

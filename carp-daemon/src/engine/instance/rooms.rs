@@ -310,7 +310,7 @@ impl Rooms {
             State::Init => None,
             State::Backup | State::Master => Tenure::key_wanted(who, site),
         };
-        // A MASTER that leaves is told as well, because the datapath may refuse to remove its entry.
+        // The entry of a MASTER that leaves says so as well, because the datapath may refuse to remove it.
         let is_wanted = wanted == self.tenure.key();
         let is_told = is_wanted || before.state == State::Master;
         if is_told && self.tenure.renew(who, site) && is_wanted {

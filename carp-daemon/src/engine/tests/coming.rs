@@ -199,7 +199,7 @@ fn an_addition_with_the_address_of_another_virtual_host_takes_nothing_from_it() 
 #[test]
 fn a_virtual_host_of_another_interface_opens_and_closes_that_interface_alone() {
     let mut scene = Scene::master(vhost(1));
-    scene.host().plug(link(3, "eth1"));
+    scene.host().plug(Link::up(3, "eth1"));
     let own = Address {
         ifindex: 3,
         ..address(3)
@@ -311,7 +311,7 @@ fn an_address_that_the_kernel_had_no_time_to_remove_stays_silent_until_it_is_gon
 
 /// The second interface, with an address of the host's own.
 fn plug_second(scene: &mut Scene) {
-    scene.host().plug(link(3, "eth1"));
+    scene.host().plug(Link::up(3, "eth1"));
     let own = Address {
         ifindex: 3,
         ..address(3)
@@ -357,7 +357,7 @@ fn a_new_interface_is_not_taken_for_the_one_that_had_its_name() {
     scene
         .host()
         .change(ETH0, |link| link.name = "lan0".to_owned());
-    scene.host().plug(link(3, "eth0"));
+    scene.host().plug(Link::up(3, "eth0"));
     scene.turn();
     let error = scene.engine.add(vhost(2)).unwrap_err();
     assert!(error.to_string().contains("lan0"), "{error}");
@@ -417,7 +417,7 @@ fn an_interface_that_could_not_be_opened_and_is_replaced_is_locked_anew() {
     scene.host().faults.open = Some(libc::EMFILE);
     plug_second(&mut scene);
     scene.host().unplug(3);
-    scene.host().plug(link(4, "eth1"));
+    scene.host().plug(Link::up(4, "eth1"));
     scene.host().faults.open = None;
     scene.pass(ms(3_000));
     assert!(scene.host().open.contains_key(&4));

@@ -63,6 +63,8 @@ pub struct Faults {
     pub slow: bool,
     /// It does not carry them out before the process ends.
     pub stuck: bool,
+    /// The interface of an address is deleted just after the address.
+    pub vanishing: bool,
     /// Sending an advertisement ends with this error number.
     pub send: Option<i32>,
     /// Sockets cannot be opened.
@@ -359,6 +361,11 @@ impl Recorder {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let outcome = self.carry_out(order);
+        if let Order::Delete(address) = order
+            && self.faults.vanishing
+        {
+            self.unplug(address.ifindex);
+        }
         let brings = matches!(order, Order::Add(..) | Order::Renew(..));
         unless((brings && self.faults.unanswered).then_some(libc::ENOBUFS))?;
         outcome

@@ -371,7 +371,7 @@ fn an_orderly_stop_follows_an_interface_that_goes_and_opens_none_that_comes() {
     scene.host().unplug(ETH0);
     scene.turn();
     assert!(scene.host().open.is_empty() && scene.host().locks.is_empty());
-    scene.host().plug(link(3, "eth0"));
+    scene.host().plug(Link::up(3, "eth0"));
     scene.pass(ms(5_000));
     assert!(scene.host().open.is_empty() && scene.host().attached.is_empty());
     scene.stop();

@@ -28,7 +28,7 @@ fn a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup() {
         let asked = scene.asked(DONE);
         assert_eq!(asked[0], "delete 10.0.0.101/32", "{asked:?}");
         assert!(is_idle(&mut scene, ms(10_000)));
-        let back = link(ETH0, "eth0");
+        let back = Link::up(ETH0, "eth0");
         scene.host().plug(back);
         scene.turn();
         assert_eq!(scene.state(), State::Backup);
@@ -36,6 +36,17 @@ fn a_master_whose_carrier_goes_releases_and_comes_back_as_a_backup() {
         scene.pass(ms(1));
         assert_eq!(scene.state(), State::Master);
     }
+}
+
+#[test]
+fn an_interface_that_goes_while_its_addresses_are_removed_is_missed_at_once() {
+    let mut scene = Scene::master(vhost(1));
+    scene.host().faults.vanishing = true;
+    scene.host().change(ETH0, |link| link.running = false);
+    scene.turn();
+    assert_eq!(scene.state(), State::Init);
+    let mut told = scene.host().told.iter().map(|event| event.what.name());
+    assert!(told.any(|name| name == "interface-gone"));
 }
 
 #[test]
@@ -109,7 +120,7 @@ fn an_interface_that_is_deleted_and_created_again_is_served_again() {
         ifindex: 7,
         ..address(1)
     };
-    scene.host().plug(link(7, "eth0"));
+    scene.host().plug(Link::up(7, "eth0"));
     scene.host().assign(new);
     scene.turn();
     assert_eq!(scene.state(), State::Backup);
@@ -135,7 +146,7 @@ fn an_interface_that_was_replaced_between_two_turns_is_served_from_that_turn_on(
         ..address(1)
     };
     scene.host().unplug(ETH0);
-    scene.host().plug(link(7, "eth0"));
+    scene.host().plug(Link::up(7, "eth0"));
     scene.host().assign(new);
     scene.turn();
     assert_eq!(scene.state(), State::Backup);
@@ -255,7 +266,7 @@ fn another_mac_address_is_announced_at_once_two_intervals_later_and_after_5_s() 
 #[test]
 fn a_port_of_a_bridge_is_not_served_until_it_leaves() {
     let mut scene = Scene::master(vhost(1));
-    scene.host().plug(link(9, "br0"));
+    scene.host().plug(Link::up(9, "br0"));
     scene.host().change(ETH0, |link| link.upper = Some(9));
     scene.turn();
     assert_eq!(scene.state(), State::Init);
@@ -294,7 +305,7 @@ fn an_absent_interface_is_waited_for_only_if_that_was_asked_for() {
     config.wait_interface = true;
     let mut scene = Scene::start(config.clone(), host);
     assert_eq!(scene.state(), State::Init);
-    scene.host().plug(link(ETH0, "eth0"));
+    scene.host().plug(Link::up(ETH0, "eth0"));
     scene.host().assign(address(1));
     scene.turn();
     assert_eq!(scene.state(), State::Backup);

@@ -278,7 +278,7 @@ fn a_virtual_host_for_which_there_was_no_room_begins_when_its_interface_comes_ba
         // Meanwhile nothing can be tried again.
         scene.pass(ms(5_000));
         scene.host().faults.configure = is_full;
-        scene.host().plug(link(7, "eth0"));
+        scene.host().plug(Link::up(7, "eth0"));
         let new = Address {
             ifindex: 7,
             ..address(1)
@@ -467,7 +467,7 @@ fn an_interface_that_comes_when_there_are_no_descriptors_is_served_once_there_ar
     let mut scene = Scene::master(vhost(1));
     scene.host().unplug(ETH0);
     scene.host().faults.open = Some(libc::EMFILE);
-    let new = link(7, "eth0");
+    let new = Link::up(7, "eth0");
     scene.host().plug(new);
     let new = Address {
         ifindex: 7,

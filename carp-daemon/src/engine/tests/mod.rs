@@ -65,22 +65,6 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Returns a link that is up.
-fn link(index: u32, name: &str) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        other_names: Vec::new(),
-        ethernet: true,
-        mac: [2, 0, 0, 0, 0, 1],
-        admin_up: true,
-        running: true,
-        upper: None,
-        xdp_program: 0,
-        kind: String::new(),
-    }
-}
-
 /// Returns an address of 10.0.0.0/24 that another program added.
 fn address(last: u8) -> Address {
     Address::new(ETH0, [10, 0, 0, last].into(), 24, 0)
@@ -110,7 +94,7 @@ fn host() -> Recorder {
         now: origin,
         origin,
         wall_clock: 1_700_000_000_000_000_000,
-        links: [(ETH0, link(ETH0, "eth0"))].into(),
+        links: [(ETH0, Link::up(ETH0, "eth0"))].into(),
         addresses: vec![(address(1), None)],
         ..Recorder::default()
     }

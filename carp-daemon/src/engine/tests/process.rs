@@ -136,7 +136,7 @@ fn the_end_lifts_the_fence_of_a_dead_carpd_on_an_interface_that_is_not_served_if
         (false, false, true),
     ] {
         let mut host = host();
-        host.links.insert(RENAMED, link(RENAMED, "lan0"));
+        host.links.insert(RENAMED, Link::up(RENAMED, "lan0"));
         host.addresses.push((address(150), None));
         let left = fenced(address(150).address, RENAMED, 1);
         host.owners.push(left);

@@ -195,16 +195,8 @@ mod tests {
 
     fn link(kind: &str) -> Link {
         Link {
-            index: 2,
-            name: "eth0".to_owned(),
-            other_names: Vec::new(),
-            ethernet: true,
-            mac: [2, 0, 0, 0, 0, 1],
-            admin_up: true,
-            running: true,
-            upper: None,
-            xdp_program: 0,
             kind: kind.to_owned(),
+            ..Link::up(2, "eth0")
         }
     }
 

@@ -43,6 +43,25 @@ pub struct Link {
     pub kind: String,
 }
 
+#[cfg(test)]
+impl Link {
+    /// Returns an Ethernet interface that is up, for tests.
+    pub fn up(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            other_names: Vec::new(),
+            ethernet: true,
+            mac: [2, 0, 0, 0, 0, 1],
+            admin_up: true,
+            running: true,
+            upper: None,
+            xdp_program: 0,
+            kind: String::new(),
+        }
+    }
+}
+
 impl Link {
     /// Returns whether this is its name or one of its alternative names.
     #[must_use]
